@@ -1,0 +1,155 @@
+"""A ``CfgNode`` that runs no code from yaml, fetches nothing, and explains mistakes in one sentence."""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode as _CfgNode
+from detectron2.config import get_cfg as _get_d2_cfg
+from yacs.config import _check_and_coerce_cfg_value_type
+
+from parking.utils.errors import UserError
+
+from .defaults import add_parking_config
+
+# detectron2's keys that something here reads. The others (anchors of Faster R-CNN, mask heads, ...) are left out, so that
+# setting one is an error instead of a switch without effect.
+_DETECTRON2_KEYS = (
+    "VERSION",
+    "OUTPUT_DIR",
+    "SEED",
+    "CUDNN_BENCHMARK",
+    "MODEL.DEVICE",
+    "MODEL.META_ARCHITECTURE",
+    "MODEL.WEIGHTS",
+    "MODEL.PIXEL_MEAN",
+    "MODEL.PIXEL_STD",
+    "MODEL.BACKBONE.NAME",
+    "MODEL.ANCHOR_GENERATOR.NAME",
+    "INPUT.FORMAT",
+    "DATASETS.TRAIN",
+    "DATASETS.TEST",
+    "DATALOADER.NUM_WORKERS",
+    "SOLVER.BASE_LR",
+    "SOLVER.LR_SCHEDULER_NAME",
+    "SOLVER.MOMENTUM",
+    "SOLVER.NESTEROV",
+    "SOLVER.WEIGHT_DECAY",
+    "SOLVER.MAX_ITER",
+    "SOLVER.WARMUP_ITERS",
+    "SOLVER.IMS_PER_BATCH",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.AMP.ENABLED",
+    "TEST.DETECTIONS_PER_IMAGE",
+    "TEST.EVAL_PERIOD",
+    "TEST.AUG.ENABLED",
+)
+
+
+class CfgNode(_CfgNode):
+    """detectron2's ``CfgNode`` with the same calls, different in:
+
+    1. yaml tags never run code (detectron2 defaults to ``allow_unsafe=True``), and nothing with ``://`` is opened.
+    2. An int is taken where the default is a float.
+    3. An unknown key, a value of the wrong type or an unreadable file raises :class:`UserError`, which names the file or
+       the key and, for an unknown key, the nearest that exists.
+    """
+
+    @classmethod
+    def _open_cfg(cls, filename):
+        if "://" in filename:
+            raise UserError(f"config file {filename}: addresses are not opened; give the path of a local file.")
+        try:
+            return open(filename, encoding="utf-8")
+        except OSError as e:
+            raise UserError(f"config file {filename} cannot be read ({e.strerror}); check the path.") from e
+
+    def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
+        """Merge a yaml file and its ``_BASE_``; ``allow_unsafe`` exists for detectron2's signature and must stay False."""
+        if allow_unsafe:
+            raise ValueError("yaml that runs code is never loaded here")
+        cfg_filename = os.fspath(cfg_filename)
+        try:
+            loaded = self.load_yaml_with_base(cfg_filename, allow_unsafe=False)
+        except yaml.YAMLError as e:
+            reason = " ".join(str(e).split())
+            raise UserError(f"config file {cfg_filename} (or its _BASE_) is not plain yaml: {reason}") from e
+        except RecursionError as e:
+            raise UserError(f"config file {cfg_filename}: its _BASE_ leads back to itself; break the circle.") from e
+        except (TypeError, AssertionError, UnicodeDecodeError) as e:
+            raise UserError(
+                f"config file {cfg_filename} does not hold a mapping of config keys in UTF-8: {e}; compare with configs/."
+            ) from e
+        self.merge_from_dict(loaded, source=f"config file {cfg_filename}")
+
+    def merge_from_list(self, cfg_list: list[str]) -> None:
+        """Merge ``[KEY, VALUE, KEY, VALUE, ...]`` as given on a command line."""
+        if len(cfg_list) % 2:
+            raise UserError(f"command line: KEY VALUE pairs are expected, and {cfg_list[-1]!r} has no value.")
+        for key, value in zip(cfg_list[0::2], cfg_list[1::2], strict=True):
+            nested: dict[str, Any] = {}
+            node = nested
+            *parents, last = key.split(".")
+            for part in parents:
+                node = node.setdefault(part, {})
+            node[last] = value
+            self.merge_from_dict(nested, source="command line")
+
+    def merge_from_dict(self, loaded: Mapping[str, Any], *, source: str) -> None:
+        """Merge nested plain values; ``source`` says in errors where they come from."""
+        self._merge(loaded, self, (), source)
+
+    def _merge(self, loaded: Mapping[str, Any], root: "CfgNode", path: tuple[str, ...], source: str) -> None:
+        if not isinstance(loaded, Mapping):
+            raise UserError(f"{source}: {'.'.join(path) or 'the top level'} must be a mapping of keys, not {loaded!r}.")
+        for key, value in loaded.items():
+            full_key = ".".join((*path, str(key)))
+            if key not in self:
+                raise UserError(f"{source}: there is no config key {full_key}; {_suggestion(full_key, root)}")
+            old = self[key]
+            if isinstance(old, CfgNode):
+                old._merge(value, root, (*path, key), source)
+                continue
+            value = self._decode_cfg_value(value)
+            if isinstance(old, float) and type(value) is int:
+                value = float(value)
+            try:
+                self[key] = _check_and_coerce_cfg_value_type(value, old, key, full_key)
+            except (ValueError, AssertionError) as e:
+                raise UserError(
+                    f"{source}: {full_key} must be of type {type(old).__name__}, such as {old!r}, not {value!r}."
+                ) from e
+
+    def keys_in_full(self, prefix: str = "") -> Iterator[str]:
+        """All leaf keys, dotted."""
+        for key, value in self.items():
+            if isinstance(value, CfgNode):
+                yield from value.keys_in_full(f"{prefix}{key}.")
+            else:
+                yield prefix + key
+
+
+def _suggestion(full_key: str, root: CfgNode) -> str:
+    candidates = list(root.keys_in_full())
+    near = difflib.get_close_matches(full_key, candidates, n=1, cutoff=0.6)
+    if not near:
+        by_name = {c.rsplit(".", 1)[-1]: c for c in candidates}
+        near = [by_name[n] for n in difflib.get_close_matches(full_key.rsplit(".", 1)[-1], by_name, n=1)]
+    return f"did you mean {near[0]}?" if near else "parking/config/defaults.py lists them."
+
+
+def get_cfg() -> CfgNode:
+    """The default configuration: the keys of detectron2 that are read here, and ours. A new object every time."""
+    d2_cfg = _get_d2_cfg()
+    cfg = CfgNode()
+    for full_key in _DETECTRON2_KEYS:
+        *parents, last = full_key.split(".")
+        source, node = d2_cfg, cfg
+        for part in parents:
+            source = source[part]
+            node = node.setdefault(part, CfgNode())
+        node[last] = source[last]
+    add_parking_config(cfg)
+    return CfgNode(cfg)  # the added groups are detectron2's CfgNode until here

@@ -1,0 +1,158 @@
+"""Every configuration key this project adds to detectron2's, with its meaning, unit and options.
+
+The values are those of the recipe "scratch-low" with a small model; ``configs/`` states what differs.
+"""
+
+from detectron2.config import CfgNode as CN
+
+
+def add_parking_config(cfg: CN) -> None:
+    """Add our keys to ``cfg`` (detectron2's defaults), in place, and set the defaults that must differ for a YOLO."""
+    _add_data(cfg)
+    _add_model(cfg)
+    _add_solver(cfg)
+    _add_test(cfg)
+
+
+def _add_data(cfg: CN) -> None:
+    # Root of the challenge's layout (see datasets/README.md); registers parking_train, _val, _trainval and _test.
+    cfg.DATASETS.ROOT = "/DATA"
+    # How Train.json is divided into parking_train and parking_val.
+    #   "sequence": whole sequences (neighbouring frames nearly repeat each other) make up VAL_FRACTION of the images
+    #   "entry": the 3,000 images that the 2022 entry drew at random; an error on smaller sets
+    cfg.DATASETS.SPLIT = "sequence"
+    # Share of the images that the "sequence" split keeps for validation, 0..1.
+    cfg.DATASETS.VAL_FRACTION = 0.12
+    # Any other COCO-format data: a list of [name, json file, image folder]. Classes come from the json's categories.
+    cfg.DATASETS.COCO = []
+    cfg.DATASETS.TRAIN = ("parking_train",)
+    cfg.DATASETS.TEST = ("parking_val",)
+
+    # The network reads RGB, 0..255, divided by PIXEL_STD.
+    cfg.INPUT.FORMAT = "RGB"
+    # Height and width in pixels of a training sample; multiples of the largest stride.
+    cfg.INPUT.SIZE_TRAIN = [640, 640]
+    # Long side in pixels to which an image is resized (enlarged too) for evaluation and inference.
+    cfg.INPUT.SIZE_TEST = 640
+    cfg.INPUT.AUG = CN()
+    # Probability that a sample is a mosaic of four images.
+    cfg.INPUT.AUG.MOSAIC_PROB = 1.0
+    # Probability that a mosaic is blended with a second one.
+    cfg.INPUT.AUG.MIXUP_PROB = 0.0
+    # Random affine map: rotation in +-degrees, translation in +-parts of the sample's sides, scale in 1 +- SCALE,
+    # shear in +-degrees, perspective in +-1/pixel (0..0.001).
+    cfg.INPUT.AUG.DEGREES = 0.0
+    cfg.INPUT.AUG.TRANSLATE = 0.1
+    cfg.INPUT.AUG.SCALE = 0.5
+    cfg.INPUT.AUG.SHEAR = 0.0
+    cfg.INPUT.AUG.PERSPECTIVE = 0.0
+    # Random gains 1 +- value of hue, saturation and value.
+    cfg.INPUT.AUG.HSV_H = 0.015
+    cfg.INPUT.AUG.HSV_S = 0.7
+    cfg.INPUT.AUG.HSV_V = 0.4
+    # Probability of a left-right and of an up-down flip.
+    cfg.INPUT.AUG.FLIP_LR_PROB = 0.5
+    cfg.INPUT.AUG.FLIP_UD_PROB = 0.0
+
+
+def _add_model(cfg: CN) -> None:
+    cfg.MODEL.META_ARCHITECTURE = "YOLO"
+    cfg.MODEL.PIXEL_MEAN = [0.0, 0.0, 0.0]
+    cfg.MODEL.PIXEL_STD = [255.0, 255.0, 255.0]
+    cfg.MODEL.BACKBONE.NAME = "build_csp_darknet_pafpn_backbone"
+    cfg.MODEL.ANCHOR_GENERATOR.NAME = "YOLOAnchorGenerator"
+
+    cfg.MODEL.CSP_DARKNET = CN()
+    # Stages handed on; the last one ends the backbone: "dark5" makes a P5 model, "dark6" a P6 model.
+    cfg.MODEL.CSP_DARKNET.OUT_FEATURES = ["dark3", "dark4", "dark5"]
+    cfg.MODEL.PAFPN = CN()
+    # Stages that the neck joins, finest first; its outputs are named p3, p4, ... after them.
+    cfg.MODEL.PAFPN.IN_FEATURES = ["dark3", "dark4", "dark5"]
+
+    cfg.MODEL.YOLO = CN()
+    # Number of classes; 0 means as many as the training set has.
+    cfg.MODEL.YOLO.NUM_CLASSES = 14
+    # Depth (repeats of a block) and width (channels) relative to the large model, for backbone and neck.
+    cfg.MODEL.YOLO.DEPTH_MULTIPLE = 0.33
+    cfg.MODEL.YOLO.WIDTH_MULTIPLE = 0.25
+    # "BN", or "SyncBN" to share the statistics between GPUs.
+    cfg.MODEL.YOLO.NORM = "BN"
+    # Levels the head works on, finest first.
+    cfg.MODEL.YOLO.IN_FEATURES = ["p3", "p4", "p5"]
+    # Anchors per level: [width, height] in pixels of the network's input.
+    cfg.MODEL.YOLO.ANCHORS = [
+        [[10, 13], [16, 30], [33, 23]],
+        [[30, 61], [62, 45], [59, 119]],
+        [[116, 90], [156, 198], [373, 326]],
+    ]
+    cfg.MODEL.YOLO.HEAD = CN()
+    # A name in YOLO_HEAD_REGISTRY.
+    cfg.MODEL.YOLO.HEAD.NAME = "YOLOHead"
+    cfg.MODEL.YOLO.ASSIGNER = CN()
+    # A name in ASSIGNER_REGISTRY.
+    cfg.MODEL.YOLO.ASSIGNER.NAME = "RatioAssigner"
+    # A box is matched with an anchor whose width and height differ from its own by less than this factor.
+    cfg.MODEL.YOLO.ASSIGNER.ANCHOR_RATIO = 4.0
+
+    cfg.MODEL.YOLO.LOSS = CN()
+    # Gains of the three terms, for 3 levels, 80 classes and 640 x 640 pixels; the model derives its own from them.
+    cfg.MODEL.YOLO.LOSS.BOX_GAIN = 0.05
+    cfg.MODEL.YOLO.LOSS.OBJ_GAIN = 1.0
+    cfg.MODEL.YOLO.LOSS.CLS_GAIN = 0.5
+    # Weights of the positive targets in the cross entropies.
+    cfg.MODEL.YOLO.LOSS.OBJ_POS_WEIGHT = 1.0
+    cfg.MODEL.YOLO.LOSS.CLS_POS_WEIGHT = 1.0
+    # Above 0 the cross entropies become focal losses with this gamma.
+    cfg.MODEL.YOLO.LOSS.FOCAL_GAMMA = 0.0
+    # Class targets become 1 - s/2 and s/2.
+    cfg.MODEL.YOLO.LOSS.LABEL_SMOOTHING = 0.0
+    # Weight of each level's objectness, finest first.
+    cfg.MODEL.YOLO.LOSS.OBJ_LEVEL_WEIGHTS = [4.0, 1.0, 0.4]
+
+    # Candidates need objectness and objectness * class above this, 0..1.
+    cfg.MODEL.YOLO.SCORE_THRESH_TEST = 0.001
+    # True: every class of a cell above the threshold is a candidate. False: its best class only.
+    cfg.MODEL.YOLO.MULTI_LABEL_TEST = True
+    # IoU above which the lower of two boxes of a class is suppressed.
+    cfg.MODEL.YOLO.NMS_THRESH_TEST = 0.65
+    # Best candidates of an image that take part in the suppression.
+    cfg.MODEL.YOLO.PRE_NMS_TOPK_TEST = 30000
+
+
+def _add_solver(cfg: CN) -> None:
+    # "SGD" (with SOLVER.MOMENTUM and SOLVER.NESTEROV) or "AdamW" (SOLVER.MOMENTUM is its first beta).
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    cfg.SOLVER.BASE_LR = 0.01
+    cfg.SOLVER.MOMENTUM = 0.937
+    cfg.SOLVER.NESTEROV = True
+    # On weights only, neither on biases nor on norms; scaled by IMS_PER_BATCH * accumulation / NOMINAL_BATCH_SIZE.
+    cfg.SOLVER.WEIGHT_DECAY = 0.0005
+    # Shape of the decay from BASE_LR to BASE_LR * LR_FINAL_FACTOR: "linear" or "cosine".
+    cfg.SOLVER.LR_SCHEDULER_NAME = "linear"
+    cfg.SOLVER.LR_FINAL_FACTOR = 0.01
+    # The decay moves once an "epoch" (as the original recipe) or every "iteration".
+    cfg.SOLVER.LR_DECAY_PER = "iteration"
+    # Iterations that count as an epoch; 0: one pass over the training set.
+    cfg.SOLVER.ITERS_PER_EPOCH = 0
+    # Iterations over which rates, momentum and accumulation warm up, linearly.
+    cfg.SOLVER.WARMUP_ITERS = 100
+    # Where the momentum and the biases' learning rate start from.
+    cfg.SOLVER.WARMUP_MOMENTUM = 0.8
+    cfg.SOLVER.WARMUP_BIAS_LR = 0.1
+    # Gradients are accumulated over about NOMINAL_BATCH_SIZE / IMS_PER_BATCH iterations; 0: never.
+    cfg.SOLVER.NOMINAL_BATCH_SIZE = 64
+    # How many of the newest model_{iteration}.pth are kept.
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 2
+    cfg.SOLVER.EMA = CN()
+    # Evaluate and release the exponential moving average of the weights: decay DECAY * (1 - exp(-updates / WARMUP)).
+    cfg.SOLVER.EMA.ENABLED = True
+    cfg.SOLVER.EMA.DECAY = 0.9999
+    cfg.SOLVER.EMA.WARMUP = 2000
+
+
+def _add_test(cfg: CN) -> None:
+    cfg.TEST.DETECTIONS_PER_IMAGE = 300
+    # The score that decides which weights become model_best.pth.
+    cfg.TEST.BEST_METRIC = "bbox/AP75"
+    # Size limit of submission.json in MB of 10^6 bytes.
+    cfg.TEST.SUBMISSION_MB = 20.0

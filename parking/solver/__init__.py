@@ -1,0 +1,15 @@
+"""Optimizer groups, learning-rate and accumulation schedules, weight averaging."""
+
+from .build import build_lr_scheduler, build_optimizer
+from .ema import ModelEMA
+from .schedule import PerEpochParamScheduler, Warmup, accumulation_target, takes_optimizer_step
+
+__all__ = [
+    "ModelEMA",
+    "PerEpochParamScheduler",
+    "Warmup",
+    "accumulation_target",
+    "build_lr_scheduler",
+    "build_optimizer",
+    "takes_optimizer_step",
+]

@@ -1,0 +1,66 @@
+"""Build the optimizer and the learning-rate schedule that a configuration describes."""
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver import LRMultiplier
+from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler
+from torch import nn
+
+from parking.utils.errors import UserError
+
+from .schedule import PerEpochParamScheduler, accumulation_target
+
+
+def group_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Divide the trainable parameters into ``bias``, ``norm`` (weights of normalisation layers) and ``weight``.
+
+    Only ``weight`` is decayed. A parameter shared by several modules is counted once.
+    """
+    groups: dict[str, list[nn.Parameter]] = {"bias": [], "norm": [], "weight": []}
+    norm_types = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+    seen = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter in seen:
+                continue
+            seen.add(parameter)
+            kind = "bias" if name == "bias" else "norm" if isinstance(module, norm_types) else "weight"
+            groups[kind].append(parameter)
+    return groups
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW over the groups of :func:`group_parameters`, each named by its ``kind``.
+
+    The weight decay is scaled by batch * accumulation / nominal batch, so that a batch that does not divide the nominal
+    one decays as much per image.
+    """
+    solver = cfg.SOLVER
+    weight_decay = solver.WEIGHT_DECAY
+    if solver.NOMINAL_BATCH_SIZE > 0:
+        accumulation = accumulation_target(solver.NOMINAL_BATCH_SIZE, solver.IMS_PER_BATCH)
+        weight_decay *= solver.IMS_PER_BATCH * accumulation / solver.NOMINAL_BATCH_SIZE
+    groups = [
+        {"params": parameters, "kind": kind, "weight_decay": weight_decay if kind == "weight" else 0.0}
+        for kind, parameters in group_parameters(model).items()
+        if parameters
+    ]
+    if solver.OPTIMIZER == "SGD":
+        return torch.optim.SGD(groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+    if solver.OPTIMIZER == "AdamW":
+        return torch.optim.AdamW(groups, lr=solver.BASE_LR, betas=(solver.MOMENTUM, 0.999))
+    raise UserError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; the choices are SGD and AdamW.")
+
+
+def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> LRMultiplier:
+    """The decay of all groups from BASE_LR to BASE_LR * LR_FINAL_FACTOR over MAX_ITER; warm-up is a hook's."""
+    solver = cfg.SOLVER
+    shapes = {"linear": LinearParamScheduler, "cosine": CosineParamScheduler}
+    if solver.LR_SCHEDULER_NAME not in shapes:
+        raise UserError(f"SOLVER.LR_SCHEDULER_NAME is {solver.LR_SCHEDULER_NAME!r}; the choices are {', '.join(shapes)}.")
+    schedule = shapes[solver.LR_SCHEDULER_NAME](1.0, solver.LR_FINAL_FACTOR)
+    if solver.LR_DECAY_PER == "epoch":
+        schedule = PerEpochParamScheduler(schedule, solver.MAX_ITER / iters_per_epoch)
+    elif solver.LR_DECAY_PER != "iteration":
+        raise UserError(f"SOLVER.LR_DECAY_PER is {solver.LR_DECAY_PER!r}; the choices are epoch and iteration.")
+    return LRMultiplier(optimizer, schedule, max_iter=solver.MAX_ITER)

@@ -1,0 +1,75 @@
+"""Exponential moving average of the weights."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class ModelEMA:
+    """Average of a model's parameters and floating-point buffers over the optimizer's steps.
+
+    After ``n`` updates the decay is ``decay * (1 - exp(-n / warmup))``, so that the first, bad weights are soon forgotten.
+    The average lives on the model's device in the model's precision.
+    """
+
+    def __init__(self, model: nn.Module, *, decay: float, warmup: float):
+        """``model`` is the bare module, not its DistributedDataParallel wrapper. ``decay`` in [0, 1); ``warmup`` > 0."""
+        if not 0 <= decay < 1 or warmup <= 0:
+            raise ValueError(f"decay must be in [0, 1) and warmup positive, not {decay} and {warmup}")
+        self._decay = decay
+        self._warmup = warmup
+        self.num_updates = 0
+        self._average = {name: tensor.detach().clone() for name, tensor in _averaged_tensors(model).items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards ``model``'s present weights; to be called after each optimizer step."""
+        self.num_updates += 1
+        decay = self._decay * (1 - math.exp(-self.num_updates / self._warmup))
+        current = _averaged_tensors(model)
+        torch._foreach_lerp_(list(self._average.values()), [current[name] for name in self._average], 1 - decay)
+
+    @contextmanager
+    def applied_to(self, model: nn.Module) -> Iterator[nn.Module]:
+        """Within the context ``model`` holds the average; afterwards its own weights again, bit for bit."""
+        current = _averaged_tensors(model)
+        own = {name: tensor.detach().clone() for name, tensor in current.items()}
+        _copy(self._average, current)
+        try:
+            yield model
+        finally:
+            _copy(own, current)
+
+    def model_state_dict(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """``model.state_dict()`` with the average in the place of the weights (integer buffers are the model's)."""
+        return {name: self._average.get(name, tensor) for name, tensor in model.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_updates": self.num_updates, "average": dict(self._average)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises KeyError when the state is another model's."""
+        if state["average"].keys() != self._average.keys():
+            raise KeyError("the averaged weights belong to another model")
+        self.num_updates = state["num_updates"]
+        _copy(state["average"], self._average)
+
+    def restart_from(self, model: nn.Module) -> None:
+        """Forget the history: the average becomes ``model``'s present weights (after other weights were loaded)."""
+        self.num_updates = 0
+        _copy(_averaged_tensors(model), self._average)
+
+
+def _averaged_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    # State-dict tensors share memory with the model's, and buffers that are not saved need no average.
+    return {name: tensor for name, tensor in model.state_dict().items() if tensor.dtype.is_floating_point}
+
+
+@torch.no_grad()
+def _copy(source: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> None:
+    for name, tensor in target.items():
+        tensor.copy_(source[name])

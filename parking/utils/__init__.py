@@ -1,0 +1,1 @@
+"""Small helpers with one job each; they import nothing else of this package."""

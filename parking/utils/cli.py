@@ -1,0 +1,41 @@
+"""What all command-line tools do alike: exit codes and KEY VALUE pairs."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from .errors import UserError
+
+EXIT_USER_ERROR = 1
+EXIT_UNREADABLE_IMAGES = 3
+EXIT_INTERRUPTED = 130
+
+
+def run_tool(main: Callable[[], int | None]) -> None:
+    """Run ``main`` and exit: 0 or what it returns, 1 and one sentence for a user's mistake, 130 for Ctrl-C."""
+    try:
+        code = main() or 0
+    except UserError as e:
+        sys.stderr.write(f"error: {e}\n")
+        code = EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        code = EXIT_INTERRUPTED
+    sys.exit(code)
+
+
+def add_opts_argument(parser: argparse.ArgumentParser) -> None:
+    """Let ``parser`` take ``KEY VALUE`` pairs after all flags, as ``args.opts``; see :func:`check_opts`."""
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="config keys and values, after all flags, e.g. SOLVER.MAX_ITER 1000",
+    )
+
+
+def check_opts(parser: argparse.ArgumentParser, opts: list[str]) -> None:
+    """End with a usage error when a flag stands among the ``KEY VALUE`` pairs, where argparse would swallow it."""
+    for value in opts:
+        if value.startswith("--"):
+            parser.error(f"{value} stands after a KEY VALUE pair; flags must stand before the pairs")
