@@ -14,8 +14,8 @@ from parking.utils.errors import UserError
 
 from .defaults import add_parking_config
 
-# detectron2's keys that something here reads. The others (anchors of Faster R-CNN, mask heads, ...) are left out, so that
-# setting one is an error instead of a switch without effect.
+# detectron2's keys that something here reads. The others (anchors of Faster R-CNN, mask heads, ...) are left out, so
+# that setting one is an error instead of a switch without effect.
 _DETECTRON2_KEYS = (
     "VERSION",
     "OUTPUT_DIR",
@@ -28,7 +28,6 @@ _DETECTRON2_KEYS = (
     "MODEL.PIXEL_STD",
     "MODEL.BACKBONE.NAME",
     "MODEL.ANCHOR_GENERATOR.NAME",
-    "INPUT.FORMAT",
     "DATASETS.TRAIN",
     "DATASETS.TEST",
     "DATALOADER.NUM_WORKERS",
@@ -53,8 +52,8 @@ class CfgNode(_CfgNode):
 
     1. yaml tags never run code (detectron2 defaults to ``allow_unsafe=True``), and nothing with ``://`` is opened.
     2. An int is taken where the default is a float.
-    3. An unknown key, a value of the wrong type or an unreadable file raises :class:`UserError`, which names the file or
-       the key and, for an unknown key, the nearest that exists.
+    3. An unknown key, a value of the wrong type or an unreadable file raises :class:`UserError`, which names the file
+       or the key and, for an unknown key, the nearest that exists.
     """
 
     @classmethod
@@ -67,7 +66,7 @@ class CfgNode(_CfgNode):
             raise UserError(f"config file {filename} cannot be read ({e.strerror}); check the path.") from e
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
-        """Merge a yaml file and its ``_BASE_``; ``allow_unsafe`` exists for detectron2's signature and must stay False."""
+        """Merge a yaml file and its ``_BASE_``; ``allow_unsafe`` is detectron2's and must be False here."""
         if allow_unsafe:
             raise ValueError("yaml that runs code is never loaded here")
         cfg_filename = os.fspath(cfg_filename)
@@ -80,7 +79,7 @@ class CfgNode(_CfgNode):
             raise UserError(f"config file {cfg_filename}: its _BASE_ leads back to itself; break the circle.") from e
         except (TypeError, AssertionError, UnicodeDecodeError) as e:
             raise UserError(
-                f"config file {cfg_filename} does not hold a mapping of config keys in UTF-8: {e}; compare with configs/."
+                f"config file {cfg_filename} does not hold a mapping of config keys in UTF-8: {e}; see configs/."
             ) from e
         self.merge_from_dict(loaded, source=f"config file {cfg_filename}")
 
@@ -151,5 +150,6 @@ def get_cfg() -> CfgNode:
             source = source[part]
             node = node.setdefault(part, CfgNode())
         node[last] = source[last]
+    cfg.INPUT = CfgNode()  # all of it is our own
     add_parking_config(cfg)
     return CfgNode(cfg)  # the added groups are detectron2's CfgNode until here

@@ -28,8 +28,6 @@ def _add_data(cfg: CN) -> None:
     cfg.DATASETS.TRAIN = ("parking_train",)
     cfg.DATASETS.TEST = ("parking_val",)
 
-    # The network reads RGB, 0..255, divided by PIXEL_STD.
-    cfg.INPUT.FORMAT = "RGB"
     # Height and width in pixels of a training sample; multiples of the largest stride.
     cfg.INPUT.SIZE_TRAIN = [640, 640]
     # Long side in pixels to which an image is resized (enlarged too) for evaluation and inference.
@@ -57,6 +55,7 @@ def _add_data(cfg: CN) -> None:
 
 def _add_model(cfg: CN) -> None:
     cfg.MODEL.META_ARCHITECTURE = "YOLO"
+    # The network reads RGB, (pixel - PIXEL_MEAN) / PIXEL_STD for pixels of 0..255.
     cfg.MODEL.PIXEL_MEAN = [0.0, 0.0, 0.0]
     cfg.MODEL.PIXEL_STD = [255.0, 255.0, 255.0]
     cfg.MODEL.BACKBONE.NAME = "build_csp_darknet_pafpn_backbone"

@@ -57,7 +57,9 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per
     solver = cfg.SOLVER
     shapes = {"linear": LinearParamScheduler, "cosine": CosineParamScheduler}
     if solver.LR_SCHEDULER_NAME not in shapes:
-        raise UserError(f"SOLVER.LR_SCHEDULER_NAME is {solver.LR_SCHEDULER_NAME!r}; the choices are {', '.join(shapes)}.")
+        raise UserError(
+            f"SOLVER.LR_SCHEDULER_NAME is {solver.LR_SCHEDULER_NAME!r}; the choices are {', '.join(shapes)}."
+        )
     schedule = shapes[solver.LR_SCHEDULER_NAME](1.0, solver.LR_FINAL_FACTOR)
     if solver.LR_DECAY_PER == "epoch":
         schedule = PerEpochParamScheduler(schedule, solver.MAX_ITER / iters_per_epoch)

@@ -12,12 +12,17 @@ from torch import nn
 class ModelEMA:
     """Average of a model's parameters and floating-point buffers over the optimizer's steps.
 
-    After ``n`` updates the decay is ``decay * (1 - exp(-n / warmup))``, so that the first, bad weights are soon forgotten.
-    The average lives on the model's device in the model's precision.
+    After ``n`` updates the decay is ``decay * (1 - exp(-n / warmup))``, so that the first, bad weights are soon
+    forgotten. The average lives on the model's device in the model's precision.
     """
 
     def __init__(self, model: nn.Module, *, decay: float, warmup: float):
-        """``model`` is the bare module, not its DistributedDataParallel wrapper. ``decay`` in [0, 1); ``warmup`` > 0."""
+        """
+        Args:
+            model: the bare module, not its DistributedDataParallel wrapper.
+            decay: in [0, 1).
+            warmup: updates, above 0.
+        """
         if not 0 <= decay < 1 or warmup <= 0:
             raise ValueError(f"decay must be in [0, 1) and warmup positive, not {decay} and {warmup}")
         self._decay = decay

@@ -24,6 +24,16 @@ def run_tool(main: Callable[[], int | None]) -> None:
     sys.exit(code)
 
 
+def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of detectron2's launcher, by the same names."""
+    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes per machine, one for each GPU")
+    parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines in all")
+    parser.add_argument("--machine-rank", type=int, default=0, metavar="I", help="this machine's number, from 0")
+    parser.add_argument(
+        "--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0; auto: a free port, one machine"
+    )
+
+
 def add_opts_argument(parser: argparse.ArgumentParser) -> None:
     """Let ``parser`` take ``KEY VALUE`` pairs after all flags, as ``args.opts``; see :func:`check_opts`."""
     parser.add_argument(

@@ -1,0 +1,6 @@
+"""Saving, finding and safely loading weights."""
+
+from .checkpointer import Checkpointer
+from .weights import Weights, find_weights, load_weights, read_weights
+
+__all__ = ["Checkpointer", "Weights", "find_weights", "load_weights", "read_weights"]

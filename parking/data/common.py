@@ -1,0 +1,38 @@
+"""The data set that a data loader iterates over."""
+
+from collections.abc import Callable, Sequence
+
+from torch.utils.data import Dataset
+
+from parking.data.samplers import decode_position
+from parking.utils.errors import UserError
+
+
+class PositionedDataset(Dataset):
+    """Looks a dataset dict up by the integer of a sampler, adds its position in the stream and maps it.
+
+    It takes the place of detectron2's ``MapDataset``, whose mapper cannot know the position, which exchanges a sample
+    for a random other one when the mapper returns None, and which remembers every integer it was ever asked for.
+
+    Args:
+        dataset: dataset dicts.
+        mapper: called with a dict that has the key ``position``.
+    """
+
+    def __init__(self, dataset: Sequence[dict], mapper: Callable[[dict], dict]):
+        self._dataset = dataset
+        self._mapper = mapper
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, code: int) -> dict:
+        """The sample for a ``code`` of :func:`parking.data.samplers.encode_position`."""
+        position, index = decode_position(code, len(self._dataset))
+        dataset_dict = self._dataset[index]
+        try:
+            return self._mapper({**dataset_dict, "position": position})
+        except UserError:
+            raise
+        except Exception as e:
+            raise RuntimeError(f"Sample {position} could not be made of '{dataset_dict['file_name']}': {e}") from e

@@ -1,0 +1,39 @@
+"""Registering what a config asks for."""
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from parking.data.datasets.coco import register_coco_datasets
+from parking.data.datasets.parking import PARKING_DATASETS, register_parking_datasets
+from parking.utils.errors import UserError
+
+
+def register_datasets_from_config(cfg: CfgNode) -> None:
+    """Register ``DATASETS.COCO`` and, where ``DATASETS.TRAIN`` or ``TEST`` names one, the ``parking_*`` data sets.
+
+    Afterwards the metadata (``thing_classes`` and the like) of every data set in the config is available; the data
+    sets themselves are read when they are loaded. Calling it again is fine.
+
+    Raises:
+        UserError: a data set is unknown or taken, the data sets of the config have different classes, or what
+            :func:`register_coco_datasets` and :func:`register_parking_datasets` object to.
+    """
+    register_coco_datasets(cfg.DATASETS.COCO, reserved_names=PARKING_DATASETS)
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    if any(name in PARKING_DATASETS for name in names):
+        register_parking_datasets(cfg.DATASETS.ROOT, split=cfg.DATASETS.SPLIT, val_fraction=cfg.DATASETS.VAL_FRACTION)
+    check_datasets(names)
+
+
+def check_datasets(names: list[str]) -> None:
+    """Raise a UserError unless all ``names`` are registered and have the same classes."""
+    for name in names:
+        if name not in DatasetCatalog:
+            raise UserError(
+                f"The data set '{name}' in DATASETS.TRAIN or DATASETS.TEST is unknown; known are "
+                f"{', '.join(PARKING_DATASETS)} and what DATASETS.COCO lists as [name, json file, image folder]."
+            )
+    classes = {name: MetadataCatalog.get(name).get("thing_classes") for name in names}
+    for name in names[1:]:
+        if classes[name] != classes[names[0]]:
+            raise UserError(f"The data sets '{names[0]}' and '{name}' have different classes; use them separately.")

@@ -1,0 +1,80 @@
+"""Resizing with the aspect ratio kept, and gray below and to the right.
+
+Everything is anchored at the top-left corner: ``detector_postprocess`` and ``ImageList`` know of no offset.
+"""
+
+import cv2
+import numpy as np
+from detectron2.data.transforms import Augmentation
+from fvcore.transforms.transform import PadTransform, Transform, TransformList
+
+from parking.utils.constants import PAD_VALUE
+
+
+class LetterboxTransform(Transform):
+    """Resize an image from (h, w) to (new_h, new_w) pixels, smaller or larger.
+
+    Bilinear without antialiasing (OpenCV's ``INTER_LINEAR``): the published weights were trained and scored so, and
+    detectron2's Pillow resize does not give their scores. The two axes' factors differ by the rounding of the sides.
+    """
+
+    def __init__(self, h: int, w: int, new_h: int, new_w: int):
+        super().__init__()
+        self._set_attributes(locals())
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        return self._resize(img, cv2.INTER_LINEAR)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """Map (N, 2) points (x, y) in absolute pixels; returns a new array."""
+        return coords * np.array([self.new_w / self.w, self.new_h / self.h])
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        return self._resize(segmentation, cv2.INTER_NEAREST)
+
+    def inverse(self) -> Transform:
+        return LetterboxTransform(self.new_h, self.new_w, self.h, self.w)
+
+    def _resize(self, img, interpolation):
+        if img.shape[:2] != (self.h, self.w):
+            raise ValueError(f"expected an image of height and width {(self.h, self.w)}, got {img.shape[:2]}")
+        if (self.h, self.w) == (self.new_h, self.new_w):
+            return img
+        return cv2.resize(img, (self.new_w, self.new_h), interpolation=interpolation)
+
+
+class ResizeLongSide(Augmentation):
+    """Resize so that the long side becomes ``size`` pixels, enlarging too. Not random."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self._init(locals())
+
+    def get_transform(self, image) -> Transform:
+        h, w = image.shape[:2]
+        return LetterboxTransform(h, w, *compute_resized_sides(h, w, self.size, self.size))
+
+
+class ResizeToFit(Augmentation):
+    """Resize to the largest size that fits into ``size`` (H, W) and fill the rest with gray. Not random."""
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self._init(locals())
+
+    def get_transform(self, image) -> Transform:
+        h, w = image.shape[:2]
+        new_h, new_w = compute_resized_sides(h, w, *self.size)
+        pad_h, pad_w = self.size[0] - new_h, self.size[1] - new_w
+        return TransformList(
+            [
+                LetterboxTransform(h, w, new_h, new_w),
+                PadTransform(0, 0, pad_w, pad_h, orig_w=new_w, orig_h=new_h, pad_value=PAD_VALUE),
+            ]
+        )
+
+
+def compute_resized_sides(h: int, w: int, max_h: int, max_w: int) -> tuple[int, int]:
+    """Height and width in pixels of an (h, w) image scaled to just fit into (max_h, max_w); at least 1 each."""
+    ratio = min(max_h / h, max_w / w)
+    return max(round(h * ratio), 1), max(round(w * ratio), 1)

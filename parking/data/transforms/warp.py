@@ -1,0 +1,140 @@
+"""Affine and perspective maps of an image, and which boxes survive them."""
+
+import math
+
+import cv2
+import numpy as np
+from detectron2.data.transforms import Augmentation
+from fvcore.transforms.transform import Transform
+
+from parking.utils.constants import PAD_VALUE
+
+# Which boxes survive: sides in pixels above, aspect ratio below, area above this part of the scaled original.
+_MIN_SIDE = 2.0
+_MAX_ASPECT = 100.0
+_MIN_AREA_RATIO = 0.1
+
+
+class WarpTransform(Transform):
+    """Map an image by a 3 x 3 matrix; gray where there is no image.
+
+    Args:
+        h, w: size of the input in pixels.
+        new_h, new_w: size of the output in pixels.
+        matrix: float (3, 3); maps homogeneous (x, y, 1) in absolute coordinates (not pixel indices: the centre of the
+            top-left pixel is at (0.5, 0.5)) of the input to those of the output.
+        scale: the enlargement the matrix stands for, which :func:`find_box_candidates` measures boxes by.
+    """
+
+    def __init__(self, h: int, w: int, new_h: int, new_w: int, matrix: np.ndarray, scale: float = 1.0):
+        super().__init__()
+        self._set_attributes(locals())
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        return self._warp(img, cv2.INTER_LINEAR, PAD_VALUE)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """Map (N, 2) points (x, y) in absolute pixels; points on or beyond the horizon become NaN."""
+        mapped = np.column_stack([coords, np.ones(len(coords))]) @ self.matrix.T
+        depth = mapped[:, 2:]
+        return mapped[:, :2] / np.where(depth > 0, depth, np.nan)
+
+    def apply_box(self, box: np.ndarray) -> np.ndarray:
+        """Hulls, (N, 4) XYXY_ABS and not clipped, of the mapped corners.
+
+        A box with a corner on or beyond the horizon of a perspective has no finite hull and becomes all zeros.
+        """
+        return np.nan_to_num(super().apply_box(box), nan=0.0)
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        return self._warp(segmentation, cv2.INTER_NEAREST, 0)
+
+    def inverse(self) -> Transform:
+        return WarpTransform(self.new_h, self.new_w, self.h, self.w, np.linalg.inv(self.matrix), 1 / self.scale)
+
+    def _warp(self, img, interpolation, border):
+        if np.array_equal(self.matrix, np.eye(3)) and (self.h, self.w) == (self.new_h, self.new_w):
+            return img
+        # OpenCV's coordinates are pixel indices: the centre of the top-left pixel is at (0, 0).
+        matrix = _translate(-0.5, -0.5) @ self.matrix @ _translate(0.5, 0.5)
+        options = {"dsize": (self.new_w, self.new_h), "flags": interpolation, "borderValue": (border,) * 3}
+        if np.array_equal(matrix[2], [0, 0, 1]):
+            return cv2.warpAffine(img, matrix[:2], **options)
+        return cv2.warpPerspective(img, matrix, **options)
+
+
+class RandomPerspective(Augmentation):
+    """A random map about the centre of the image to an output of another size.
+
+    In this order: scale and rotation, shear, perspective, and a translation that takes the centre of the input to
+    0.5 +- ``translate`` of the output.
+
+    Args:
+        size: height and width in pixels of the output.
+        degrees: rotation in +-degrees.
+        translate: +-parts of the output's sides.
+        scale: enlargement in 1 +- ``scale``, below 1.
+        shear: along x and along y, each in +-degrees.
+        perspective: +-1/pixel, along x and along y.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        *,
+        degrees: float = 0.0,
+        translate: float = 0.0,
+        scale: float = 0.0,
+        shear: float = 0.0,
+        perspective: float = 0.0,
+    ):
+        super().__init__()
+        if not 0 <= scale < 1:
+            raise ValueError(f"scale must be in [0, 1), got {scale}")
+        self._init(locals())
+
+    def get_transform(self, image, rng) -> Transform:
+        h, w = image.shape[:2]
+        new_h, new_w = self.size
+        angle = math.radians(rng.uniform(-self.degrees, self.degrees))
+        scale = rng.uniform(1 - self.scale, 1 + self.scale)
+        shear_x, shear_y = np.tan(np.radians(rng.uniform(-self.shear, self.shear, 2)))
+        perspective_x, perspective_y = rng.uniform(-self.perspective, self.perspective, 2)
+        offset_x, offset_y = rng.uniform(0.5 - self.translate, 0.5 + self.translate, 2)
+        cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+        matrix = (
+            _translate(offset_x * new_w, offset_y * new_h)
+            @ np.array([[1, 0, 0], [0, 1, 0], [perspective_x, perspective_y, 1]])
+            @ np.array([[1, shear_x, 0], [shear_y, 1, 0], [0, 0, 1]])
+            @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+            @ _translate(-w / 2, -h / 2)
+        )
+        return WarpTransform(h, w, new_h, new_w, matrix, scale)
+
+
+def clip_boxes(boxes: np.ndarray, h: int, w: int) -> np.ndarray:
+    """Clip (N, 4) XYXY_ABS boxes to an image of (h, w) pixels; returns a new array."""
+    return np.clip(boxes, 0, [w, h, w, h])
+
+
+def find_box_candidates(original: np.ndarray, mapped: np.ndarray, scale: float) -> np.ndarray:
+    """Which boxes are still worth training on after a map.
+
+    Args:
+        original: (N, 4) XYXY_ABS before the map.
+        mapped: (N, 4) XYXY_ABS after it, clipped to the image.
+        scale: enlargement of the map.
+
+    Returns:
+        bool (N,): wider and taller than 2 pixels, the longer side less than 100 times the shorter, the area above a
+        tenth of the original's at the map's scale.
+    """
+    w, h = mapped[:, 2] - mapped[:, 0], mapped[:, 3] - mapped[:, 1]
+    original_area = (original[:, 2] - original[:, 0]) * (original[:, 3] - original[:, 1])
+    large = (w > _MIN_SIDE) & (h > _MIN_SIDE)
+    slim = np.maximum(w, h) < _MAX_ASPECT * np.minimum(w, h)
+    return large & slim & (w * h > _MIN_AREA_RATIO * scale**2 * original_area)
+
+
+def _translate(x: float, y: float) -> np.ndarray:
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=np.float64)

@@ -1,0 +1,149 @@
+"""One hook for each thing that happens around an iteration."""
+
+import logging
+import math
+import signal
+from typing import Any
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from parking.checkpoint import Checkpointer
+from parking.solver import ModelEMA, Warmup
+
+logger = logging.getLogger(__name__)
+
+
+class WarmupHook(HookBase):
+    """Set learning rates and momentum of each parameter group before the iterations of the warm-up.
+
+    The schedule's own rate is read from the ``LRMultiplier``, which has set it for all groups alike after the previous
+    iteration (``hooks.LRScheduler``).
+    """
+
+    def __init__(self, warmup: Warmup, optimizer: torch.optim.Optimizer, scheduler):
+        self._warmup = warmup
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+
+    def before_step(self) -> None:
+        iteration = self.trainer.iter
+        if not self._warmup.is_active(iteration):
+            return
+        momentum = self._warmup.momentum_at(iteration)
+        # get_lr, because get_last_lr is the initial rate until the first step after a resume.
+        for group, scheduled_lr in zip(self._optimizer.param_groups, self._scheduler.get_lr(), strict=True):
+            group["lr"] = self._warmup.lr(iteration, scheduled_lr, is_bias=group["kind"] == "bias")
+            if "betas" in group:
+                group["betas"] = (momentum, group["betas"][1])
+            else:
+                group["momentum"] = momentum
+
+
+class EMAHook(HookBase):
+    """Average the weights after every step of the optimizer; the average's state is a checkpointable of its own."""
+
+    def __init__(self, ema: ModelEMA, model: torch.nn.Module):
+        self._ema = ema
+        self._model = model
+
+    def after_step(self) -> None:
+        if self.trainer.optimizer_has_stepped:
+            self._ema.update(self._model)
+
+
+class CheckpointHook(HookBase):
+    """Save ``model_{iteration:07d}.pth`` every ``period`` iterations and at the end, then also ``model_final.pth``."""
+
+    def __init__(self, checkpointer: Checkpointer, period: int):
+        self._checkpointer = checkpointer
+        self._period = period
+
+    def after_step(self) -> None:
+        iteration = self.trainer.iter
+        if (self._period > 0 and (iteration + 1) % self._period == 0) or iteration == self.trainer.max_iter - 1:
+            self._checkpointer.save_resumable(f"model_{iteration:07d}")
+        if iteration == self.trainer.max_iter - 1:
+            self._checkpointer.save_release("model_final", self.trainer.release_state_dict(), iteration=iteration)
+
+
+class BestCheckpointHook(HookBase):
+    """Save ``model_best.pth`` whenever the evaluation gives a better ``metric`` than ever before.
+
+    To stand after the ``EvalHook``; the best value survives a resume.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, metric: str):
+        self._checkpointer = checkpointer
+        self._metric = metric
+        self._best: float | None = None
+        self._seen_iteration = -1
+
+    def after_step(self) -> None:
+        self._check()
+
+    def after_train(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        value, iteration = self.trainer.storage.latest().get(self._metric, (math.nan, -1))
+        if iteration <= self._seen_iteration:
+            return
+        self._seen_iteration = iteration
+        if math.isfinite(value) and (self._best is None or value > self._best):
+            self._best = float(value)
+            self._checkpointer.save_release(
+                "model_best",
+                self.trainer.release_state_dict(),
+                iteration=self.trainer.last_iteration,
+                metric=self._metric,
+                value=self._best,
+            )
+            logger.info(f"Best {self._metric} so far: {self._best:.3f}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best, "seen_iteration": self._seen_iteration}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._best = state_dict["best"]
+        self._seen_iteration = state_dict["seen_iteration"]
+
+
+class InterruptHook(HookBase):
+    """Turn Ctrl-C into a checkpoint after the present iteration; a second Ctrl-C ends at once.
+
+    To stand last but the writers, so that all other state is that of the finished iteration. Data workers are forked
+    after ``before_train`` and inherit the handler, so that Ctrl-C in a terminal does not kill them first.
+    """
+
+    #: Several processes agree on stopping so often, which costs an exchange of one number.
+    AGREE_PERIOD = 10
+
+    def __init__(self, checkpointer: Checkpointer):
+        self._checkpointer = checkpointer
+        self._requested = False
+        self._previous_handler: Any = None
+
+    def before_train(self) -> None:
+        self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def after_train(self) -> None:
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGINT, self._previous_handler)
+
+    def _on_interrupt(self, signum, frame) -> None:
+        if self._requested:
+            raise KeyboardInterrupt
+        self._requested = True
+
+    def after_step(self) -> None:
+        iteration = self.trainer.iter
+        if comm.get_world_size() > 1:
+            if (iteration + 1) % self.AGREE_PERIOD:
+                return
+            self._requested = any(comm.all_gather(self._requested))
+        if self._requested and iteration < self.trainer.max_iter - 1:
+            self._checkpointer.save_resumable(f"model_{iteration:07d}")
+            logger.info(f"Stopped by Ctrl-C after iteration {iteration}; continue with the same command and --resume.")
+            raise KeyboardInterrupt

@@ -1,0 +1,36 @@
+"""Models ready for inference."""
+
+import torch
+from detectron2.modeling import build_model as _build_registered_model
+from torch import nn
+
+import parking.modeling  # noqa: F401  (fills the registries)
+from parking.checkpoint import Weights, load_weights
+from parking.modeling.test_time_augmentation import YOLOWithTTA
+from parking.utils.errors import UserError
+
+
+def build_model(cfg) -> nn.Module:
+    """The model that MODEL.META_ARCHITECTURE names, on MODEL.DEVICE, with fresh weights, in channels_last memory order.
+
+    Convolutions are faster so, on the CPU (pico, batch 16, 320x192: 231 ms a step instead of 261) as on tensor cores.
+    """
+    if cfg.MODEL.YOLO.NORM == "SyncBN" and cfg.MODEL.DEVICE == "cpu":
+        raise UserError("MODEL.YOLO.NORM SyncBN works on GPUs only; set it to BN to run on the CPU.")
+    return _build_registered_model(cfg).to(memory_format=torch.channels_last)
+
+
+def wrap_for_inference(cfg, model: nn.Module) -> nn.Module:
+    """``model``, with test-time augmentation around it where TEST.AUG.ENABLED says so; same input and output."""
+    return YOLOWithTTA(model) if cfg.TEST.AUG.ENABLED else model
+
+
+def build_inference_model(cfg, weights: Weights) -> nn.Module:
+    """The model of ``cfg`` with ``weights``, in eval mode, test-time augmentation included.
+
+    Raises:
+        UserError: the weights are another model's.
+    """
+    model = build_model(cfg)
+    load_weights(model, weights)
+    return wrap_for_inference(cfg, model).eval()

@@ -1,0 +1,184 @@
+"""COCO's box metrics of a registered data set, through faster-coco-eval."""
+
+import logging
+import math
+import os
+from collections import OrderedDict
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from detectron2.utils.logger import create_small_table
+from faster_coco_eval import COCO
+from faster_coco_eval.core import COCOeval_faster
+from tabulate import tabulate
+
+from parking.evaluation.detections import write_coco_results
+from parking.evaluation.prediction_collector import PredictionCollector, to_detections
+
+logger = logging.getLogger(__name__)
+
+#: COCO's twelve numbers, in the order of ``COCOeval.stats``.
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+#: What is reported for every class, as ``{metric}-{class name}``.
+CLASS_METRICS = ("AP", "AP50", "AP75")
+
+
+class COCOBoxEvaluator(PredictionCollector):
+    """Box AP and AR as COCO defines them (cocodataset.org/#detection-eval), over a whole registered data set.
+
+    The ground truth is what ``DatasetCatalog`` gives, which may be a part of a json file. At most 1, 10 and 100 boxes
+    per image and class count, COCO's own limits, whatever ``TEST.DETECTIONS_PER_IMAGE`` is. Images without predictions
+    count as images where nothing was found.
+    """
+
+    def __init__(self, dataset_name: str, *, output_dir: str | os.PathLike | None = None):
+        """
+        Args:
+            dataset_name: registered data set, with ``thing_classes`` in its metadata.
+            output_dir: if given, ``coco_instances_results.json`` (COCO results) is written there.
+        """
+        super().__init__()
+        metadata = MetadataCatalog.get(dataset_name)
+        self._dataset_name = dataset_name
+        self._class_names = list(metadata.thing_classes)
+        self._category_ids = _original_category_ids(metadata, len(self._class_names))
+        self._output_dir = output_dir
+        self._image_ids = self._ground_truth = None
+
+    def evaluate(self) -> dict:
+        """Score everything processed since :meth:`reset`. Every process must call it; all but the main one get {}.
+
+        Returns:
+            OrderedDict: {"bbox": {metric: percent}} with :data:`METRICS` and, for each class, "AP-<class>",
+            "AP50-<class>" and "AP75-<class>"; nan where there is no ground truth to tell.
+
+        Raises:
+            ValueError: a prediction is of an image or class that the data set does not have.
+        """
+        predictions = self.gather()
+        if predictions is None:
+            return {}
+        self._load_ground_truth()
+        self._check_images(predictions)
+
+        if self._output_dir:
+            path = os.path.join(self._output_dir, "coco_instances_results.json")
+            write_coco_results(to_detections(predictions, self._category_ids), path)
+            logger.info("Wrote the predictions on %s to %s", self._dataset_name, path)
+
+        classes = [a["category_id"] for a in self._ground_truth["annotations"] if not a["iscrowd"]]
+        num_boxes = np.bincount(np.array(classes, dtype=np.int64), minlength=len(self._class_names))
+        if classes:
+            detections = to_detections(predictions, list(range(len(self._class_names))))
+            stats, per_class = _score(self._ground_truth, detections, self._image_ids)
+        else:
+            logger.warning("%s has no annotated boxes: there is nothing to score.", self._dataset_name)
+            stats = [math.nan] * len(METRICS)
+            per_class = np.full((len(self._class_names), len(CLASS_METRICS)), math.nan)
+
+        results = dict(zip(METRICS, stats, strict=True))
+        self._log(results, per_class, num_boxes)
+        for name, scores in zip(self._class_names, per_class.tolist(), strict=True):
+            results.update({f"{metric}-{name}": score for metric, score in zip(CLASS_METRICS, scores, strict=True)})
+        return OrderedDict(bbox=results)
+
+    def _load_ground_truth(self):
+        # Once, where it is needed: loading may mean reading a large json or the sizes of all images.
+        if self._ground_truth is None:
+            dataset_dicts = DatasetCatalog.get(self._dataset_name)
+            self._image_ids = _rank_ids(d["image_id"] for d in dataset_dicts)
+            self._ground_truth = _build_ground_truth(dataset_dicts, self._image_ids, self._class_names)
+
+    def _check_images(self, predictions):
+        image_ids = self._image_ids
+        unknown = next((i for i in predictions if i not in image_ids), None)
+        if unknown is not None:
+            raise ValueError(f"there is a prediction for image {unknown!r}, which is not in {self._dataset_name}")
+        if len(predictions) < len(image_ids):
+            logger.warning(
+                "%d of the %d images of %s were not processed: nothing counts as found in them.",
+                len(image_ids) - len(predictions),
+                len(image_ids),
+                self._dataset_name,
+            )
+
+    def _log(self, results, per_class, num_boxes):
+        small_table = create_small_table({metric: results[metric] for metric in METRICS})
+        rows = [
+            (name, *scores, num)
+            for name, scores, num in zip(self._class_names, per_class.tolist(), num_boxes.tolist(), strict=True)
+        ]
+        table = tabulate(
+            rows, headers=("class", *CLASS_METRICS, "boxes"), tablefmt="pipe", floatfmt=".2f", missingval="nan"
+        )
+        logger.info("Box scores on %s, percent:\n%s", self._dataset_name, small_table)
+        logger.info("Box scores on %s by class, percent:\n%s", self._dataset_name, table)
+
+
+def _original_category_ids(metadata, num_classes):
+    contiguous_ids = metadata.get("thing_dataset_id_to_contiguous_id", None)
+    if contiguous_ids is None:
+        return list(range(num_classes))
+    original_ids = {contiguous: original for original, contiguous in contiguous_ids.items()}
+    return [original_ids[i] for i in range(num_classes)]
+
+
+def _rank_ids(image_ids):
+    """{image id: its rank}, from 1. COCOeval wants integers, and breaks ties in score by their order."""
+    ordered = sorted(image_ids, key=lambda i: (isinstance(i, str), i))
+    return {image_id: rank for rank, image_id in enumerate(ordered, start=1)}
+
+
+def _build_ground_truth(dataset_dicts, image_ids, class_names):
+    """A COCO json of ``dataset_dicts`` with ranks for image ids and contiguous category ids."""
+    annotations = []
+    for record in dataset_dicts:
+        for annotation in record.get("annotations", ()):
+            x, y, w, h = BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYWH_ABS)
+            annotations.append(
+                {
+                    # Not 0: COCOeval takes a match with annotation 0 for no match.
+                    "id": len(annotations) + 1,
+                    "image_id": image_ids[record["image_id"]],
+                    "category_id": annotation["category_id"],
+                    "bbox": [x, y, w, h],
+                    "area": annotation.get("area", w * h),
+                    "iscrowd": int(annotation.get("iscrowd", 0)),
+                }
+            )
+    return {
+        "images": [{"id": image_ids[d["image_id"]], "height": d["height"], "width": d["width"]} for d in dataset_dicts],
+        "annotations": annotations,
+        "categories": [{"id": i, "name": name} for i, name in enumerate(class_names)],
+    }
+
+
+def _score(ground_truth, detections, image_ids):
+    """COCO's twelve numbers as a list and (classes, :data:`CLASS_METRICS`) as an array, in percent or nan."""
+    coco_gt = COCO(ground_truth)
+    columns = (detections.image_ids, detections.category_ids, detections.boxes, detections.scores)
+    # The empty segmentation keeps loadRes from making a polygon for every box.
+    coco_dt = coco_gt.loadRes(
+        [
+            {"image_id": image_ids[image_id], "category_id": category, "bbox": box, "score": score, "segmentation": []}
+            for image_id, category, box, score in zip(*(c.tolist() for c in columns), strict=True)
+        ]
+    )
+    coco_eval = COCOeval_faster(coco_gt, coco_dt, iouType="bbox", print_function=logger.debug)
+    coco_eval.run()
+    stats = [_percent([value]) for value in coco_eval.stats]
+
+    # (IoU thresholds, recalls, classes, area ranges, maximal detections)
+    precision = coco_eval.eval["precision"][:, :, :, 0, -1]
+    thresholds = coco_eval.params.iouThrs
+    at = [slice(None), *(np.flatnonzero(np.isclose(thresholds, t)) for t in (0.5, 0.75))]
+    per_class = [[_percent(precision[rows, :, k]) for rows in at] for k in range(precision.shape[2])]
+    return stats, np.array(per_class)
+
+
+def _percent(values):
+    """Mean of what COCOeval could compute, in percent; it marks the rest with -1."""
+    values = np.asarray(values)
+    values = values[values > -1]
+    return float(values.mean() * 100) if values.size else math.nan

@@ -1,0 +1,97 @@
+"""Detections of many images as numpy columns, and COCO's result format.
+
+COCO results are a JSON list with one object per box: ``image_id``, ``category_id`` (as in the data set's json),
+``bbox`` [x, y, w, h] in pixels of the original image and ``score``.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from parking.utils.files import open_atomic
+
+#: Decimals in COCO results: finer than float32 boxes of large images and scores are meaningful.
+_BOX_DECIMALS, _SCORE_DECIMALS = 3, 6
+
+
+@dataclass(frozen=True)
+class Detections:
+    """N detections, one row each.
+
+    Attributes:
+        image_ids: (N,) integers, or strings where a data set has such ids.
+        category_ids: (N,) integers, the data set's own ids.
+        boxes: (N, 4) float64, [x, y, w, h] (XYWH_ABS) in pixels of the original image.
+        scores: (N,) float64.
+    """
+
+    image_ids: np.ndarray
+    category_ids: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+
+    def __post_init__(self):
+        num = len(self.scores)
+        shapes = (self.image_ids.shape, self.category_ids.shape, self.boxes.shape, self.scores.shape)
+        if shapes != ((num,), (num,), (num, 4), (num,)):
+            raise ValueError(f"the columns of detections must be (N,), (N,), (N, 4) and (N,), not {shapes}")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, rows) -> "Detections":
+        """The detections that ``rows`` (a mask, a slice or indices) selects."""
+        return Detections(self.image_ids[rows], self.category_ids[rows], self.boxes[rows], self.scores[rows])
+
+    @classmethod
+    def from_columns(cls, image_ids: Sequence, category_ids: Sequence, boxes: Sequence, scores: Sequence):
+        """The same from any sequences; all may be empty."""
+        num = len(scores)
+        return cls(
+            np.asarray(image_ids) if num else np.zeros(0, np.int64),
+            np.asarray(category_ids, dtype=np.int64),
+            np.asarray(boxes, dtype=np.float64).reshape(num, 4),
+            np.asarray(scores, dtype=np.float64),
+        )
+
+    @classmethod
+    def from_coco_results(cls, results: Sequence[dict]) -> "Detections":
+        """The detections of a list of COCO results."""
+        columns = ([row[key] for row in results] for key in ("image_id", "category_id", "bbox", "score"))
+        return cls.from_columns(*columns)
+
+    def is_finite(self) -> np.ndarray:
+        """(N,) bool: four finite coordinates and a finite score."""
+        return np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
+
+    def to_coco_results(self) -> list[dict]:
+        """A list of COCO results, boxes to 0.001 px and scores to 6 places."""
+        columns = (
+            self.image_ids.tolist(),
+            self.category_ids.tolist(),
+            self.boxes.round(_BOX_DECIMALS).tolist(),
+            self.scores.round(_SCORE_DECIMALS).tolist(),
+        )
+        keys = ("image_id", "category_id", "bbox", "score")
+        return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def write_coco_results(detections: Detections, path: str | os.PathLike) -> None:
+    """Write ``detections``, in their order, as COCO results; the file appears whole or not at all.
+
+    Raises:
+        ValueError: a coordinate or score is not finite, which JSON cannot express.
+    """
+    if not detections.is_finite().all():
+        raise ValueError(f"{path}: detections with coordinates or scores that are not finite cannot be written")
+    chunk = 65536
+    with open_atomic(path) as file:
+        file.write(b"[")
+        for start in range(0, len(detections), chunk):
+            text = json.dumps(detections[start : start + chunk].to_coco_results(), separators=(",", ":"))
+            file.write(b",\n" if start else b"")
+            file.write(text[1:-1].encode())
+        file.write(b"]")

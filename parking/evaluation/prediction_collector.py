@@ -1,0 +1,92 @@
+"""What the evaluators share: keeping a model's boxes until all processes are done."""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+
+from parking.evaluation.detections import Detections
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImagePredictions:
+    """The boxes of one image: ``boxes`` (N, 4) XYXY_ABS, ``scores`` (N,), ``classes`` (N,) contiguous, on the CPU."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+
+
+class PredictionCollector(DatasetEvaluator):
+    """Base of evaluators that need the boxes of all images at once, on the main process.
+
+    An image that is processed twice, by whichever process, counts once.
+    """
+
+    def __init__(self):
+        self._predictions = {}
+
+    def reset(self):
+        self._predictions = {}
+
+    def process(self, inputs, outputs):
+        """
+        Args:
+            inputs: list of dicts with "image_id".
+            outputs: list of dicts with "instances", which have ``pred_boxes`` in pixels of the original image,
+                ``scores`` and ``pred_classes``.
+        """
+        for image, output in zip(inputs, outputs, strict=True):
+            instances = output["instances"].to("cpu")
+            self._predictions[image["image_id"]] = ImagePredictions(
+                instances.pred_boxes.tensor.detach().float().numpy(),
+                instances.scores.detach().float().numpy(),
+                instances.pred_classes.numpy(),
+            )
+
+    def gather(self) -> dict | None:
+        """{image id: ImagePredictions} of all processes on the main one, None on the others. All must call it."""
+        comm.synchronize()
+        parts = comm.gather(self._predictions, dst=0)
+        if not comm.is_main_process():
+            return None
+        return {image_id: predictions for part in parts for image_id, predictions in part.items()}
+
+
+def to_detections(predictions: dict, category_ids: list[int]) -> Detections:
+    """Put the predictions of many images, in the order of the dict, into columns.
+
+    Args:
+        predictions: {image id: ImagePredictions}.
+        category_ids: the data set's own category id of every contiguous class.
+
+    Returns:
+        Detections: without boxes that are not finite, about which a warning is logged.
+
+    Raises:
+        ValueError: a predicted class is not among the ``category_ids``.
+    """
+    if not predictions:
+        return Detections.from_columns([], [], [], [])
+    classes = np.concatenate([p.classes for p in predictions.values()])
+    if classes.size and not 0 <= classes.min() <= classes.max() < len(category_ids):
+        raise ValueError(
+            f"the model predicts class {classes.max()}, but the data set has {len(category_ids)} classes: "
+            "does MODEL.YOLO.NUM_CLASSES match it?"
+        )
+    boxes = np.concatenate([p.boxes for p in predictions.values()]).astype(np.float64).reshape(-1, 4)
+    detections = Detections.from_columns(
+        np.repeat(list(predictions), [len(p.scores) for p in predictions.values()]),
+        np.asarray(category_ids)[classes],
+        BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS),
+        np.concatenate([p.scores for p in predictions.values()]),
+    )
+    finite = detections.is_finite()
+    if not finite.all():
+        logger.warning("Dropped %d of %d boxes: not finite. Have the weights diverged?", (~finite).sum(), finite.size)
+    return detections[finite]

@@ -1,0 +1,92 @@
+"""The four blocks that the YOLOv5 family is made of.
+
+Shape legend: every block maps (N, in_channels, H, W) to (N, out_channels, H', W'); H' and W' differ from H and W only
+for a ConvNormAct with a stride.
+"""
+
+import torch
+from detectron2.layers import get_norm
+from torch import Tensor, nn
+
+# The published weights were trained with these, and not with PyTorch's 1e-5 and 0.1.
+NORM_EPS = 1e-3
+NORM_MOMENTUM = 0.03
+
+
+class ConvNormAct(nn.Module):
+    """Convolution without bias, batch norm, SiLU ("swish"; Elfwing et al. 2018, Ramachandran et al. 2017)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        padding: int | None = None,
+        *,
+        norm: str = "BN",
+    ):
+        """
+        Args:
+            padding: None means ``kernel_size // 2``.
+            norm: "BN" or "SyncBN".
+        """
+        super().__init__()
+        padding = kernel_size // 2 if padding is None else padding
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.norm = get_norm(norm, out_channels)
+        self.norm.eps = NORM_EPS
+        self.norm.momentum = NORM_MOMENTUM
+        self.act = nn.SiLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(self.conv(x)))
+
+
+class Bottleneck(nn.Module):
+    """A 1x1 and a 3x3 convolution of equal width, with an optional residual sum (ResNet: He et al. 2016, Fig. 5)."""
+
+    def __init__(self, channels: int, *, shortcut: bool, norm: str = "BN"):
+        super().__init__()
+        self.conv1 = ConvNormAct(channels, channels, norm=norm)
+        self.conv2 = ConvNormAct(channels, channels, 3, norm=norm)
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv2(self.conv1(x))
+        return x + out if self.shortcut else out
+
+
+class C3(nn.Module):
+    """Cross-stage partial block (CSPNet: Wang et al. 2020, Sec. 3.2) with three 1x1 convolutions.
+
+    ``conv1`` feeds the bottlenecks, ``conv2`` goes around them, ``conv3`` joins [bottlenecks, conv2].
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, num_blocks: int, *, shortcut: bool, norm: str = "BN"):
+        super().__init__()
+        hidden = out_channels // 2
+        self.conv1 = ConvNormAct(in_channels, hidden, norm=norm)
+        self.conv2 = ConvNormAct(in_channels, hidden, norm=norm)
+        self.conv3 = ConvNormAct(2 * hidden, out_channels, norm=norm)
+        self.blocks = nn.Sequential(*(Bottleneck(hidden, shortcut=shortcut, norm=norm) for _ in range(num_blocks)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv3(torch.cat([self.blocks(self.conv1(x)), self.conv2(x)], dim=1))
+
+
+class SPPF(nn.Module):
+    """Spatial pyramid pooling (He et al. 2015) from chained pools: 5, 5∘5 = 9 and 5∘5∘5 = 13 pixels wide."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm: str = "BN"):
+        super().__init__()
+        hidden = in_channels // 2
+        self.conv1 = ConvNormAct(in_channels, hidden, norm=norm)
+        self.conv2 = ConvNormAct(4 * hidden, out_channels, norm=norm)
+        self.pool = nn.MaxPool2d(kernel_size=5, stride=1, padding=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outs = [self.conv1(x)]
+        for _ in range(3):
+            outs.append(self.pool(outs[-1]))
+        return self.conv2(torch.cat(outs, dim=1))

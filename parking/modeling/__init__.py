@@ -1,0 +1,30 @@
+"""The detector and its parts; importing this package registers them with detectron2."""
+
+from .anchor_generator import YOLOAnchorGenerator
+from .assigner import ASSIGNER_REGISTRY, LevelAssignment, RatioAssigner, build_assigner
+from .backbone import PAFPN, CSPDarknet, build_csp_darknet_pafpn_backbone
+from .box_coder import YOLOBoxCoder
+from .head import YOLO_HEAD_REGISTRY, YOLOHead, build_yolo_head
+from .losses import YOLOLoss
+from .meta_arch import YOLO
+from .postprocessing import YOLOPostprocessor
+from .test_time_augmentation import YOLOWithTTA
+
+__all__ = [
+    "ASSIGNER_REGISTRY",
+    "PAFPN",
+    "YOLO",
+    "YOLO_HEAD_REGISTRY",
+    "CSPDarknet",
+    "LevelAssignment",
+    "RatioAssigner",
+    "YOLOAnchorGenerator",
+    "YOLOBoxCoder",
+    "YOLOHead",
+    "YOLOLoss",
+    "YOLOPostprocessor",
+    "YOLOWithTTA",
+    "build_assigner",
+    "build_csp_darknet_pafpn_backbone",
+    "build_yolo_head",
+]

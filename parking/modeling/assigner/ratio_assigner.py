@@ -1,0 +1,89 @@
+"""Matching by the ratio of box and anchor sides, as in the YOLOv5 family.
+
+Shape legend: T ground truth boxes of the whole batch, A anchors of a level, M matches, 5 steps from the own cell.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import configurable
+from torch import Tensor
+
+from parking.utils.errors import UserError
+
+from .build import ASSIGNER_REGISTRY, LevelAssignment
+
+# (column, row) steps: own cell, left, upper, right, lower neighbour. The order decides collisions.
+_STEPS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
+
+
+@ASSIGNER_REGISTRY.register()
+class RatioAssigner:
+    """Matches a box with every anchor whose width and height differ from its own by less than a factor.
+
+    Each match claims the cell of the box's centre and, where the centre lies in the left, upper, right or lower half
+    of it, that neighbour as well, if there is one: up to three cells.
+    """
+
+    @configurable
+    def __init__(self, *, anchor_ratio: float):
+        """
+        Args:
+            anchor_ratio: the factor, above 1.
+        """
+        if not anchor_ratio > 1:
+            raise UserError(f"MODEL.YOLO.ASSIGNER.ANCHOR_RATIO is {anchor_ratio}: it must be above 1.")
+        self.anchor_ratio = anchor_ratio
+
+    @classmethod
+    def from_config(cls, cfg):
+        return {"anchor_ratio": cfg.MODEL.YOLO.ASSIGNER.ANCHOR_RATIO}
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        gt_boxes: Tensor,
+        gt_images: Tensor,
+        anchors: Tensor,
+        strides: Sequence[int],
+        grid_sizes: Sequence[tuple[int, int]],
+    ) -> list[LevelAssignment]:
+        """
+        Args:
+            gt_boxes: (T, 4) XYXY in pixels, of all images of the batch.
+            gt_images: (T,) int64, the image of each box.
+            anchors: (L, A, 2) width and height in pixels.
+            strides: pixels per cell of each level.
+            grid_sizes: (H, W) of each level in cells.
+
+        Returns:
+            the matches of each level, ordered by step (own cell, left, upper, right, lower), then anchor, then box.
+        """
+        boxes = torch.cat([(gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2, gt_boxes[:, 2:] - gt_boxes[:, :2]], dim=1).float()
+        return [
+            self._assign_level(boxes / stride, gt_images, level_anchors / stride, grid_size)
+            for level_anchors, stride, grid_size in zip(anchors.float(), strides, grid_sizes, strict=True)
+        ]
+
+    def _assign_level(
+        self, boxes: Tensor, gt_images: Tensor, anchors: Tensor, grid_size: tuple[int, int]
+    ) -> LevelAssignment:
+        """``boxes`` (T, 4) cx, cy, w, h and ``anchors`` (A, 2) in cells."""
+        ratios = boxes[:, 2:] / anchors[:, None]
+        fits = torch.maximum(ratios, 1 / ratios).amax(dim=-1) < self.anchor_ratio
+
+        centers = boxes[:, :2]
+        last = centers.new_tensor([grid_size[1] - 1, grid_size[0] - 1])
+        # A centre on the right or lower border of the image belongs to the last cell.
+        cells = torch.minimum(centers.floor(), last).clamp(min=0)
+        inside = centers - cells
+        start = (inside < 0.5) & (centers > 1)
+        end = (inside > 0.5) & (centers < last)
+        claims = torch.cat([torch.ones_like(fits[:1]), start.T, end.T])
+
+        step, anchor, gt_index = (claims[:, None] & fits).nonzero(as_tuple=True)
+        claimed = cells[gt_index] + centers.new_tensor(_STEPS)[step]
+        relative = boxes[gt_index]
+        relative[:, :2] -= claimed
+        col, row = claimed.long().unbind(dim=1)
+        return LevelAssignment(gt_images[gt_index], anchor, row, col, gt_index, relative, anchors[anchor])

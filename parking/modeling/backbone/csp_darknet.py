@@ -1,0 +1,116 @@
+"""CSP-Darknet, the backbone of the YOLOv5 family (releases 6 and 7)."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import Backbone
+from torch import Tensor, nn
+
+from parking.layers import C3, SPPF, ConvNormAct
+from parking.utils.errors import UserError
+
+# (stage, channels, repeats) at width and depth 1; the first stage has stride 4 and each further one twice that.
+_STEM_CHANNELS = 64
+_STAGES = {
+    "dark5": (("dark2", 128, 3), ("dark3", 256, 6), ("dark4", 512, 9), ("dark5", 1024, 3)),
+    "dark6": (("dark2", 128, 3), ("dark3", 256, 6), ("dark4", 512, 9), ("dark5", 768, 3), ("dark6", 1024, 3)),
+}
+
+
+def scale_channels(channels: int, width_multiple: float) -> int:
+    """``channels`` at this width, rounded up to a multiple of 8."""
+    return math.ceil(channels * width_multiple / 8) * 8
+
+
+def scale_repeats(repeats: int, depth_multiple: float) -> int:
+    """``repeats`` at this depth, at least 1."""
+    return max(round(repeats * depth_multiple), 1)
+
+
+class CSPDarknet(Backbone):
+    """Stages "dark2" (stride 4) to "dark5" (32) or "dark6" (64), each a strided convolution and a C3; SPPF in the last.
+
+    Cross-stage partial connections: Wang et al., "CSPNet", CVPRW 2020.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        depth_multiple: float,
+        width_multiple: float,
+        out_features: Sequence[str],
+        norm: str = "BN",
+    ):
+        """
+        Args:
+            in_channels: channels of the input image.
+            depth_multiple, width_multiple: repeats and channels relative to the large model.
+            out_features: stages to return, finest first; the last is the end of the network, "dark5" (a P5 model) or
+                "dark6" (a P6 model, whose dark5 is narrower).
+            norm: "BN" or "SyncBN".
+
+        Raises:
+            UserError: the stages asked for do not exist.
+        """
+        super().__init__()
+        layout = _STAGES.get(out_features[-1] if out_features else None)
+        names = [name for name, _, _ in layout or ()]
+        if layout is None or not set(out_features) <= set(names):
+            raise UserError(
+                f"MODEL.CSP_DARKNET.OUT_FEATURES is {list(out_features)}: name stages of dark2, dark3, … that end with "
+                f"dark5 or dark6."
+            )
+        self._out_features = list(out_features)
+        self._out_feature_strides, self._out_feature_channels = {}, {}
+
+        channels = scale_channels(_STEM_CHANNELS, width_multiple)
+        self.stem = ConvNormAct(in_channels, channels, kernel_size=6, stride=2, padding=2, norm=norm)
+        stride = 2
+        for name, base_channels, base_repeats in layout:
+            width = scale_channels(base_channels, width_multiple)
+            repeats = scale_repeats(base_repeats, depth_multiple)
+            stage = OrderedDict(
+                downsample=ConvNormAct(channels, width, kernel_size=3, stride=2, norm=norm),
+                csp=C3(width, width, repeats, shortcut=True, norm=norm),
+            )
+            if name == names[-1]:
+                stage["sppf"] = SPPF(width, width, norm=norm)
+            self.add_module(name, nn.Sequential(stage))
+            channels, stride = width, stride * 2
+            self._out_feature_channels[name], self._out_feature_strides[name] = channels, stride
+        self._stages = names
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: ShapeSpec):
+        return {
+            "in_channels": input_shape.channels,
+            "depth_multiple": cfg.MODEL.YOLO.DEPTH_MULTIPLE,
+            "width_multiple": cfg.MODEL.YOLO.WIDTH_MULTIPLE,
+            "out_features": cfg.MODEL.CSP_DARKNET.OUT_FEATURES,
+            "norm": cfg.MODEL.YOLO.NORM,
+        }
+
+    @property
+    def size_divisibility(self) -> int:
+        return self._out_feature_strides[self._stages[-1]]
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """
+        Args:
+            x: (N, in_channels, H, W), H and W multiples of ``size_divisibility``.
+
+        Returns:
+            stage name: (N, channels, H / stride, W / stride), for every name in ``out_features``.
+        """
+        outputs = {}
+        x = self.stem(x)
+        for name in self._stages:
+            x = getattr(self, name)(x)
+            if name in self._out_features:
+                outputs[name] = x
+        return outputs

@@ -1,0 +1,31 @@
+"""Boxes to the network's outputs and back."""
+
+import torch
+from torch import Tensor
+
+
+class YOLOBoxCoder:
+    """The bounded transform of the YOLOv5 family; deltas (x, y, w, h), cell (i, j), stride s, anchor (aw, ah)::
+
+        cx = (2 sigmoid(x) - 0.5 + i) s        w = (2 sigmoid(w))^2 aw
+        cy = (2 sigmoid(y) - 0.5 + j) s        h = (2 sigmoid(h))^2 ah
+
+    A cell reaches centres from half a cell before it to half a cell behind it and sides up to four times the anchor.
+
+    All arguments are broadcast: boxes and deltas (..., 4), cells (..., 2) as column and row, anchors (..., 2) as width
+    and height in the unit of the boxes. Boxes are cx, cy, w, h in the unit of the stride: pixels, or with stride 1
+    cells.
+    """
+
+    def encode(self, boxes: Tensor, cells: Tensor, anchors: Tensor, stride: float = 1.0) -> Tensor:
+        """Deltas that :meth:`decode` turns into ``boxes``; NaN or infinite where no deltas do."""
+        centers = (boxes[..., :2] / stride - cells + 0.5) / 2
+        sides = (boxes[..., 2:] / anchors).sqrt() / 2
+        return torch.logit(torch.cat([centers, sides], dim=-1))
+
+    def decode(self, deltas: Tensor, cells: Tensor, anchors: Tensor, stride: float = 1.0) -> Tensor:
+        """Boxes, in float32."""
+        scaled = deltas.float().sigmoid() * 2
+        centers = (scaled[..., :2] - 0.5 + cells) * stride
+        sides = scaled[..., 2:].square() * anchors
+        return torch.cat([centers, sides], dim=-1)

@@ -1,0 +1,203 @@
+"""Writes made-up scenes to disk in the layout of the challenge's data."""
+
+import json
+import multiprocessing
+import shutil
+import signal
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from parking.data.datasets.classes import CLASS_NAMES
+from parking.synthetic.planning import SequencePlan, plan_sequences
+from parking.synthetic.scene import render_sequence
+from parking.utils.errors import UserError
+
+_TRAIN, _TEST = 0, 1
+_RESULTS = ("train", "test", "Test_Images_Information.json", "sample_submission.json")
+#: Twice as fast as the defaults and no larger on these pictures.
+_PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB)
+
+Boxes = list[tuple[int, tuple[int, int, int, int]]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was written: numbers of training and test images and of training boxes per class name."""
+
+    num_train: int
+    num_test: int
+    boxes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Job:
+    plan: SequencePlan
+    folder: Path
+    file_names: tuple[str, ...]
+
+
+def make_dataset(
+    output: str | Path,
+    *,
+    num_train: int = 640,
+    num_test: int = 40,
+    size: tuple[int, int] = (960, 540),
+    seed: int = 0,
+    balanced: bool = False,
+    workers: int = 1,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Summary:
+    """Draws a training and a test set; the same arguments give the same bytes, whatever `workers` is.
+
+    Nothing appears under its final name before all is drawn; a run that fails or is interrupted leaves nothing behind.
+
+    Args:
+        output: made if missing.
+        size: (width, height) in pixels.
+        balanced: equal shares of all classes instead of a long tail.
+        workers: processes; 1 draws in this one.
+        progress: called with the number of images drawn since the last call.
+
+    Raises:
+        UserError: `output` already holds a data set or cannot be written.
+    """
+    output = Path(output)
+    taken = [name for name in _RESULTS if (output / name).exists()]
+    if taken:
+        raise UserError(
+            f"{output} already holds data ({', '.join(taken)}): choose another --output, or remove it first"
+        )
+    try:
+        with _workplace(output) as place:
+            train = _train_jobs(plan_sequences(num_train, size, seed, _TRAIN, balanced), place / "train" / "images")
+            test = _test_jobs(plan_sequences(num_test, size, seed, _TEST, balanced), place / "test" / "images", seed)
+            drawn = _draw([*train, *test], workers, progress)
+            summary = _write_train_json(place / "train" / "label" / "Train.json", train, drawn[: len(train)])
+            _write_test_json(place, test)
+            for name in _RESULTS:
+                (place / name).rename(output / name)
+    except OSError as error:
+        raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
+    return replace(summary, num_test=sum(len(job.file_names) for job in test))
+
+
+@contextmanager
+def _workplace(output: Path) -> Iterator[Path]:
+    """A folder inside `output` to fill; it, and `output` where that was not there before, goes again on failure."""
+    existed = output.exists()
+    output.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=output))
+    try:
+        for folder in ("train/images", "train/label", "test/images"):
+            (place / folder).mkdir(parents=True)
+        yield place
+    except BaseException:
+        shutil.rmtree(place if existed else output, ignore_errors=True)
+        raise
+    shutil.rmtree(place)
+
+
+def _train_jobs(plans: Iterator[SequencePlan], folder: Path) -> list[_Job]:
+    return [
+        _Job(plan, folder, tuple(str(replace(plan.name, frame=plan.name.frame + k)) for k in range(plan.length)))
+        for plan in plans
+    ]
+
+
+def _test_jobs(plans: Iterator[SequencePlan], folder: Path, seed: int) -> list[_Job]:
+    rng = np.random.default_rng(np.random.SeedSequence([seed, _TEST]))
+    return [
+        _Job(plan, folder, tuple(f"{uuid.UUID(bytes=rng.bytes(16), version=4)}.png" for _ in range(plan.length)))
+        for plan in plans
+    ]
+
+
+def _draw(jobs: list[_Job], workers: int, progress: Callable[[int], None]) -> list[list[Boxes]]:
+    """Boxes of each frame of each job, in the jobs' order."""
+    results = []
+    if workers <= 1:
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            for job in jobs:
+                results.append(_draw_job(job))
+                progress(len(job.file_names))
+        finally:
+            cv2.setNumThreads(threads)
+        return results
+    # Not fork: a forked copy of a process that runs threads may hang.
+    context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(min(workers, max(len(jobs), 1)), context, _start_worker) as pool:
+        try:
+            for job, boxes in zip(jobs, pool.map(_draw_job, jobs), strict=True):
+                results.append(boxes)
+                progress(len(job.file_names))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+    return results
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches every process of the terminal; the parent alone answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+
+
+def _draw_job(job: _Job) -> list[Boxes]:
+    boxes = []
+    for file_name, frame in zip(job.file_names, render_sequence(job.plan), strict=True):
+        bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+        # imencode, because imwrite takes no Korean file names on some systems.
+        _, png = cv2.imencode(".png", bgr, _PNG_OPTIONS)
+        (job.folder / file_name).write_bytes(png.tobytes())
+        boxes.append([(job.plan.objects[k].category, box) for k, box in frame.boxes.items()])
+    return boxes
+
+
+def _write_train_json(path: Path, jobs: list[_Job], drawn: list[list[Boxes]]) -> Summary:
+    images, annotations = [], []
+    counts = dict.fromkeys(CLASS_NAMES, 0)
+    for job, frames in zip(jobs, drawn, strict=True):
+        width, height = job.plan.size
+        for file_name, boxes in zip(job.file_names, frames, strict=True):
+            images.append({"id": len(images) + 1, "file_name": file_name, "width": width, "height": height})
+            for category, box in boxes:
+                counts[CLASS_NAMES[category]] += 1
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": len(images),
+                        "category_id": category + 1,
+                        "bbox": list(box),
+                        "area": box[2] * box[3],
+                        "iscrowd": 0,
+                    }
+                )
+    categories = [{"id": k, "name": name} for k, name in enumerate(CLASS_NAMES, start=1)]
+    _write_json(path, {"images": images, "annotations": annotations, "categories": categories})
+    return Summary(num_train=len(images), num_test=0, boxes=counts)
+
+
+def _write_test_json(place: Path, jobs: list[_Job]) -> None:
+    names = [file_name for job in jobs for file_name in job.file_names]
+    images = [{"id": k, "file_name": file_name} for k, file_name in enumerate(names, start=1)]
+    _write_json(place / "Test_Images_Information.json", {"images": images})
+    # An example of the format, not a guess: one box an image, the same in all.
+    example = {"category_id": 1, "bbox": [10.0, 10.0, 50.0, 40.0], "score": 0.5, "segmentation": []}
+    _write_json(place / "sample_submission.json", [{"image_id": image["id"], **example} for image in images])
+
+
+def _write_json(path: Path, content) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

@@ -1,0 +1,98 @@
+"""Where the stalls of a lot are, which ground an object covers, and which of two objects hides the other."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+STALL = (2.5, 5.0)
+
+
+@dataclass(frozen=True)
+class Lot:
+    """Stalls and the aisle that the own car stands in.
+
+    Attributes:
+        kind: "facing" (the camera looks across the aisle at a row) or "along" (down the aisle between two rows).
+        edge: metres from the own car to the front line of the stalls.
+        stalls: (N, 4) of x, y of the centre, yaw of a car that drove in forwards, 1 where the stall is special
+            (0 plain, 1 disabled, 2 electric).
+    """
+
+    kind: str
+    edge: float
+    stalls: tuple[tuple[float, float, float, int], ...]
+
+    def walls(self) -> tuple[float, float]:
+        """Half the width and the depth of the built-up area."""
+        return (16.0, self.edge + 11.0) if self.kind == "facing" else (self.edge + 6.5, 34.0)
+
+
+def make_lot(rng: np.random.Generator, kind: str) -> Lot:
+    shift, stalls = rng.uniform(-1.2, 1.2), []
+    special = {int(k): int(rng.integers(1, 3)) for k in rng.integers(0, 12, 2)} if rng.random() < 0.7 else {}
+    if kind == "facing":
+        edge = rng.uniform(4.6, 7.0)
+        for row, yaw in ((0, 0.0), (1, np.pi)):
+            for k in range(12):
+                kind_of_stall = special.get(k, 0) if row == 0 else 0
+                stalls.append((shift + (k - 5.5) * STALL[0], edge + (row + 0.5) * STALL[1], yaw, kind_of_stall))
+    else:
+        edge = rng.uniform(2.7, 3.6)
+        for side in (-1, 1):
+            for k in range(11):
+                y = 2.6 + shift + (k + 0.5) * STALL[0]
+                kind_of_stall = special.get(k, 0) if side > 0 else 0
+                stalls.append((side * (edge + STALL[1] / 2), y, -side * np.pi / 2, kind_of_stall))
+    return Lot(kind, edge, tuple(stalls))
+
+
+def footprint(x: float, y: float, yaw: float, width: float, length: float) -> np.ndarray:
+    """(4, 2) corners on the ground, counter-clockwise."""
+    corners = np.array([(width, -length), (width, length), (-width, length), (-width, -length)]) / 2
+    s, c = np.sin(yaw), np.cos(yaw)
+    return corners @ np.array([[c, s], [-s, c]]) + (x, y)
+
+
+def _axes(*rectangles: np.ndarray) -> np.ndarray:
+    edges = np.concatenate([np.array([r[1] - r[0], r[2] - r[1]]) for r in rectangles])
+    return edges / np.linalg.norm(edges, axis=1, keepdims=True)
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two rectangles (4, 2) share ground (separating axis theorem)."""
+    axes = _axes(a, b)
+    on_a, on_b = axes @ a.T, axes @ b.T
+    return bool(((on_a.max(1) >= on_b.min(1)) & (on_b.max(1) >= on_a.min(1))).all())
+
+
+def hides(a: np.ndarray, b: np.ndarray, eye: np.ndarray) -> bool:
+    """Whether, seen from `eye`, `a` can stand before `b`: a line separates them and the eye is on a's side."""
+    axes = _axes(a, b)
+    on_a, on_b, on_eye = axes @ a.T, axes @ b.T, axes @ eye
+    a_first, b_first = on_b.min(1) - on_a.max(1), on_a.min(1) - on_b.max(1)
+    gap = np.maximum(a_first, b_first)
+    best = int(gap.argmax())
+    if gap[best] < 0:
+        return bool(np.linalg.norm(a.mean(0) - eye) < np.linalg.norm(b.mean(0) - eye))
+    if a_first[best] > 0:
+        return bool(on_eye[best] < (on_a[best].max() + on_b[best].min()) / 2)
+    return bool(on_eye[best] > (on_b[best].max() + on_a[best].min()) / 2)
+
+
+def painters_order(footprints: list[np.ndarray], eye: np.ndarray) -> list[int]:
+    """Indices from back to front; where objects hide each other in a circle, the farthest goes first."""
+    left = list(range(len(footprints)))
+    distance = [float(np.linalg.norm(f.mean(0) - eye)) for f in footprints]
+    hidden_by: dict[int, set[int]] = {i: set() for i in left}
+    for i in left:
+        for j in left[i + 1 :]:
+            front, back = (i, j) if hides(footprints[i], footprints[j], eye) else (j, i)
+            hidden_by[back].add(front)
+    order = []
+    while left:
+        # Next is what hides none of the rest.
+        free = [i for i in left if not any(i in hidden_by[j] for j in left if j != i)] or left
+        pick = max(free, key=distance.__getitem__)
+        order.append(pick)
+        left.remove(pick)
+    return order

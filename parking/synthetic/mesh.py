@@ -1,0 +1,184 @@
+"""Low-poly models: flat faces and round tubes in metres.
+
+Object frame: x to the right, y ahead, z up, origin on the ground below the centre. Colours are RGB, 0..255.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+MATTE, PAINT, GLASS, LAMP = range(4)
+
+Colour = Sequence[float]
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """F primitives over V vertices: three or more vertices make a face (counter-clockwise seen from outside), two a
+    tube, one a ball.
+
+    Attributes:
+        vertices: (V, 3) metres.
+        starts, counts: (F,) where a primitive's vertices lie.
+        colours: (F, 3) RGB.
+        radii: (F, 2) metres, at a tube's two ends; 0 for faces.
+        materials, layers, parts, decals: (F,). Drawing goes by layer, then part (far to near), then decal level, then
+            depth. A part must be convex, or nearly so.
+    """
+
+    vertices: np.ndarray
+    starts: np.ndarray
+    counts: np.ndarray
+    colours: np.ndarray
+    radii: np.ndarray
+    materials: np.ndarray
+    layers: np.ndarray
+    parts: np.ndarray
+    decals: np.ndarray
+
+    def mirrored_in_ground(self) -> "Mesh":
+        """The image of this mesh in a mirror at z = 0 (face orientation is kept outward)."""
+        flipped = self.vertices * (1.0, 1.0, -1.0)
+        reversed_order = np.concatenate(
+            [np.arange(s + c - 1, s - 1, -1) for s, c in zip(self.starts, self.counts, strict=True)]
+        )
+        return Mesh(**{**self.__dict__, "vertices": flipped[reversed_order], "radii": self.radii[:, ::-1]})
+
+
+class MeshBuilder:
+    """Collects primitives; `part` and `layer` hold for all that is added until they are set anew."""
+
+    def __init__(self):
+        self._points, self._rows = [], []
+        self._layer = self._part = 0
+
+    def part(self, layer: int = 0) -> "MeshBuilder":
+        self._part += 1
+        self._layer = layer
+        return self
+
+    def face(self, points, colour: Colour, material: int = MATTE, decal: int = 0) -> None:
+        self._add(points, colour, (0.0, 0.0), material, decal)
+
+    def tube(self, start, end, radius, colour: Colour, end_radius=None, decal: int = 0, own_part=True) -> None:
+        """A round rod, by default a part of its own so that rods sort among each other."""
+        if own_part:
+            self._part += 1
+        self._add([start, end], colour, (radius, radius if end_radius is None else end_radius), MATTE, decal)
+
+    def ball(self, centre, radius, colour: Colour, decal: int = 0, material: int = MATTE, own_part=True) -> None:
+        if own_part:
+            self._part += 1
+        self._add([centre], colour, (radius, radius), material, decal)
+
+    def path(self, points, radius, colour: Colour, closed=False, own_part=True) -> None:
+        """Rods along a polyline."""
+        points = [np.asarray(p, float) for p in points]
+        pairs = zip(points, points[1:] + points[:1] if closed else points[1:], strict=False)
+        for a, b in pairs:
+            self.tube(a, b, radius, colour, own_part=own_part)
+
+    def box(self, centre, size, colour: Colour, material: int = MATTE, top: Colour | None = None, taper=1.0) -> None:
+        """An upright box; `taper` scales its top rectangle."""
+        (cx, cy, cz), (w, d, h) = centre, np.asarray(size, float) / 2
+        base = np.array([(w, -d), (w, d), (-w, d), (-w, -d)]) + (cx, cy)
+        roof = np.array([(w, -d), (w, d), (-w, d), (-w, -d)]) * taper + (cx, cy)
+        self.stack([(base, cz - h), (roof, cz + h)], colour, material, top=top)
+
+    def stack(self, rings: Iterable, colour: Colour, material: int = MATTE, top: Colour | None = None) -> list:
+        """Walls between horizontal outlines [(points (n, 2), z), ...] from low to high, and a roof.
+
+        Returns:
+            list: the wall quads (4, 3) of each level: lower left, lower right, upper right, upper left from outside.
+        """
+        rings = [np.column_stack([xy, np.full(len(xy), z)]) for xy, z in rings]
+        levels = []
+        for low, high in pairwise(rings):
+            quads = [
+                np.array([low[i], low[j], high[j], high[i]])
+                for i, j in zip(range(len(low)), [*range(1, len(low)), 0], strict=True)
+            ]
+            for quad in quads:
+                self.face(quad, colour, material)
+            levels.append(quads)
+        self.face(rings[-1], colour if top is None else top, material)
+        return levels
+
+    def loft(self, rings: Sequence[np.ndarray], colour: Colour, material: int = MATTE, bands=None) -> None:
+        """A skin over cross-sections (n, 3) ordered front to back, each clockwise seen from the front, and both caps.
+
+        `bands` maps a column of the skin (an edge of the sections) to its own colour.
+        """
+        bands = bands or {}
+        n = len(rings[0])
+        for front, back in pairwise(rings):
+            for i in range(n):
+                j = (i + 1) % n
+                self.face([front[j], back[j], back[i], front[i]], bands.get(i, colour), material)
+        self.face(rings[0][::-1], colour, material)
+        self.face(rings[-1], colour, material)
+
+    def disc(self, centre, axis, radius, colour, decal: int = 0, material: int = MATTE, sides=14) -> None:
+        """A flat disc, visible from the side that `axis` points to."""
+        self.face(circle(centre, axis, radius, sides), colour, material, decal)
+
+    def cylinder(self, centre, axis, radius, length, colour, sides=12, cap: Colour | None = None) -> None:
+        half = np.asarray(axis, float) * length / 2
+        near = circle(np.asarray(centre) + half, axis, radius, sides)
+        far = circle(np.asarray(centre) - half, axis, radius, sides)
+        for i in range(sides):
+            j = (i + 1) % sides
+            self.face([far[i], far[j], near[j], near[i]], colour)
+        self.face(near, cap or colour)
+        self.face(far[::-1], cap or colour)
+
+    def build(self) -> Mesh:
+        counts = np.array([len(p) for p in self._points])
+        colours, radii, materials, layers, parts, decals = zip(*self._rows, strict=True)
+        _, parts = np.unique(np.array(parts), return_inverse=True)
+        return Mesh(
+            vertices=np.concatenate(self._points),
+            starts=np.concatenate([[0], np.cumsum(counts)[:-1]]),
+            counts=counts,
+            colours=np.array(colours, float),
+            radii=np.array(radii, float),
+            materials=np.array(materials),
+            layers=np.array(layers),
+            parts=parts,
+            decals=np.array(decals),
+        )
+
+    def _add(self, points, colour, radii, material, decal):
+        self._points.append(np.asarray(points, float).reshape(-1, 3))
+        self._rows.append((tuple(colour), radii, material, self._layer, self._part, decal))
+
+
+def circle(centre, axis, radius, sides=14) -> np.ndarray:
+    """(sides, 3) points, counter-clockwise seen from where the unit vector `axis` points."""
+    axis = np.asarray(axis, float)
+    u = np.cross((0.0, 0.0, 1.0) if abs(axis[2]) < 0.9 else (1.0, 0.0, 0.0), axis)
+    u /= np.linalg.norm(u)
+    angle = np.arange(sides) * (2 * np.pi / sides)
+    ring = np.cos(angle)[:, None] * u + np.sin(angle)[:, None] * np.cross(axis, u)
+    return np.asarray(centre, float) + radius * ring
+
+
+def inset(quad: np.ndarray, left: float, right: float, low: float, high: float) -> np.ndarray:
+    """The piece of a quad (lower left, lower right, upper right, upper left) between fractions of its sides."""
+    a, b, c, d = np.asarray(quad, float)
+
+    def at(u, v):
+        return (a * (1 - u) + b * u) * (1 - v) + (d * (1 - u) + c * u) * v
+
+    return np.array([at(left, low), at(right, low), at(right, high), at(left, high)])
+
+
+def mix(colour: Colour, other: Colour, share: float) -> tuple[float, ...]:
+    """`colour` with `share` of `other`."""
+    return tuple(a * (1 - share) + b * share for a, b in zip(colour, other, strict=True))
+
+
+def scaled(colour: Colour, factor: float) -> tuple[float, ...]:
+    return tuple(min(c * factor, 255.0) for c in colour)

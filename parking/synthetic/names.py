@@ -1,0 +1,55 @@
+"""File names of training images, which carry the conditions of the scene."""
+
+from dataclasses import dataclass, fields
+
+WEATHER = {"clear": "맑음", "cloudy": "흐림", "rain": "비", "snow": "눈"}
+DAYTIME = {"day": "주간", "night": "야간"}
+LOCATION = {"outdoor": "실외", "indoor": "실내"}
+SIDES = ("front", "rear", "left", "right")
+REGIONS = ("서울", "경기도", "인천", "부산", "대전", "강원도", "제주도")
+
+
+@dataclass(frozen=True)
+class FrameName:
+    """The ten parts of a name such as ``20201102_경기도_-_-_맑음_주간_실외_right_000079_0088055.png``.
+
+    Attributes:
+        date: YYYYMMDD.
+        region, place, spot: Korean words, or "-" where unknown.
+        weather, daytime, location: keys of WEATHER, DAYTIME and LOCATION.
+        side: where on the car the camera looks out, one of SIDES.
+        sequence, frame: numbers; six and seven digits in the name.
+    """
+
+    date: str
+    region: str
+    place: str
+    spot: str
+    weather: str
+    daytime: str
+    location: str
+    side: str
+    sequence: int
+    frame: int
+
+    def __str__(self) -> str:
+        conditions = (WEATHER[self.weather], DAYTIME[self.daytime], LOCATION[self.location])
+        words = (self.date, self.region, self.place, self.spot, *conditions, self.side)
+        return "_".join((*words, f"{self.sequence:06d}", f"{self.frame:07d}")) + ".png"
+
+    @classmethod
+    def parse(cls, name: str) -> "FrameName":
+        """Raises ValueError where `name` is not made of these ten parts."""
+        parts = name.removesuffix(".png").split("_")
+        if len(parts) != len(fields(cls)):
+            raise ValueError(f"{name!r} has {len(parts)} parts between underscores instead of {len(fields(cls))}")
+        try:
+            weather, daytime, location = (
+                {korean: key for key, korean in words.items()}[part]
+                for words, part in zip((WEATHER, DAYTIME, LOCATION), parts[4:7], strict=True)
+            )
+        except KeyError as error:
+            raise ValueError(f"{name!r} names an unknown condition {error}") from None
+        if parts[7] not in SIDES:
+            raise ValueError(f"{name!r} names an unknown camera side {parts[7]!r}")
+        return cls(*parts[:4], weather, daytime, location, parts[7], int(parts[8]), int(parts[9]))

@@ -1,0 +1,67 @@
+"""Several pictures on one sheet."""
+
+import unicodedata
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from parking.visualization.fonts import find_font_or_default
+
+_BACKGROUND, _TITLE_COLOR = (255, 255, 255), (40, 40, 40)
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray], titles: Sequence[str] | None = None, *, columns: int = 3, tile_width: int = 480
+) -> np.ndarray:
+    """Put pictures side by side, row by row, each under its title.
+
+    Args:
+        images: at least one (H, W, 3) uint8 RGB; sizes may differ. The longer side of each becomes ``tile_width``.
+        titles: one line per image, shortened in the middle where too long.
+        columns: pictures in a row; fewer images make a narrower sheet.
+        tile_width: in pixels.
+
+    Returns:
+        The sheet, (H, W, 3) uint8 RGB.
+    """
+    if not images or (titles is not None and len(titles) != len(images)):
+        raise ValueError(f"{len(images)} images and {len(titles or ())} titles make no contact sheet")
+    columns = min(columns, len(images))
+    gap = max(4, tile_width // 60)
+    font, title_height = None, 0
+    if titles is not None:
+        titles = [unicodedata.normalize("NFC", title) for title in titles]
+        font = ImageFont.truetype(str(find_font_or_default("…" + "".join(titles))), max(11, tile_width // 30))
+        title_height = sum(font.getmetrics()) + gap // 2
+
+    tiles = [_fit(image, tile_width) for image in images]
+    row_heights = [max(t.shape[0] for t in tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    height = gap + sum(title_height + row_height + gap for row_height in row_heights)
+    sheet = Image.new("RGB", (gap + columns * (tile_width + gap), height), _BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    for i, tile in enumerate(tiles):
+        row, column = divmod(i, columns)
+        x = gap + column * (tile_width + gap)
+        y = gap + sum(title_height + row_height + gap for row_height in row_heights[:row])
+        if font:
+            draw.text((x, y), _shorten(titles[i], font, tile_width - gap), fill=_TITLE_COLOR, font=font)
+        sheet.paste(Image.fromarray(tile), (x, y + title_height))
+    return np.array(sheet)
+
+
+def _fit(image, side):
+    ratio = side / max(image.shape[:2])
+    size = max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR)
+
+
+def _shorten(text, font, width):
+    """Cut out of the middle: of file names both ends tell most."""
+    keep = len(text)
+    shortened = text
+    while font.getlength(shortened) > width and keep > 0:
+        keep -= 1
+        shortened = text[: (keep + 1) // 2] + "…" + text[len(text) - keep // 2 :]
+    return shortened

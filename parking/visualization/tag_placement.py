@@ -1,0 +1,53 @@
+"""Where to put the name tags of boxes."""
+
+import numpy as np
+
+
+def place_tags(boxes: np.ndarray, tag_sizes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Find a place at its own box for each tag, inside the image and clear of the tags before it where that can be.
+
+    A tag tries, in this order, the box's corners outside and inside and then places along its edges, and takes the
+    first where it covers no earlier tag, else the one where it covers least. So the first boxes have the best choice.
+
+    Args:
+        boxes: (N, 4) XYXY_ABS integers, clipped to the image.
+        tag_sizes: (N, 2) width and height in pixels.
+        image_size: (height, width).
+
+    Returns:
+        (N, 4) XYXY_ABS integers; a tag larger than the image starts at its left or top edge.
+    """
+    height, width = image_size
+    tags = np.zeros((len(boxes), 4), dtype=np.int64)
+    for i, (box, size) in enumerate(zip(boxes, tag_sizes, strict=True)):
+        places = _candidates(*box.tolist(), *size.tolist())
+        places = np.maximum(np.minimum(places, np.array([width, height]) - size), 0)
+        places = np.concatenate([places, places + size], axis=1)
+        covered = _intersection(places, tags[:i]).sum(axis=1)
+        tags[i] = places[np.argmin(covered)]
+    return tags
+
+
+def _candidates(x1, y1, x2, y2, w, h):
+    """(K, 2) upper left corners of a tag of w x h pixels, the preferred first."""
+    right, bottom = x2 - w, y2 - h
+    corners = [
+        (x1, y1 - h),
+        (x1, y2),
+        (x1, y1),
+        (right, y1 - h),
+        (right, y2),
+        (right, y1),
+        (x1, bottom),
+        (right, bottom),
+    ]
+    beside = [(x2, y1), (x1 - w, y1), (x2, bottom), (x1 - w, bottom)]
+    along_x = [(x, y) for x in range(x1 + w // 2, right, max(w // 2, 1)) for y in (y1 - h, y2, y1, bottom)]
+    along_y = [(x, y) for y in range(y1 + h, bottom, max(h, 1)) for x in (x1, right, x2, x1 - w)]
+    return np.array(corners + beside + along_x + along_y, dtype=np.int64)
+
+
+def _intersection(a, b):
+    """(K, M) areas that boxes a (K, 4) and b (M, 4) share."""
+    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    return np.maximum(sides, 0).prod(axis=2)

@@ -1,0 +1,13 @@
+"""Fixtures that several folders share."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_scenes(tmp_path_factory):
+    """The layout of the challenge's data with a few small synthetic scenes; not to be written to."""
+    from parking.synthetic import make_dataset
+
+    root = tmp_path_factory.mktemp("scenes") / "data"
+    make_dataset(root, num_train=24, num_test=3, size=(160, 96), seed=3, balanced=True, workers=1)
+    return root

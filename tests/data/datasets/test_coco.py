@@ -1,0 +1,243 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from PIL import Image
+
+from parking.config import get_cfg
+from parking.data.datasets.builtin import register_datasets_from_config
+from parking.data.datasets.coco import load_coco_json, register_coco_datasets
+from parking.data.image_io import UnreadableImageError
+from parking.utils.errors import UserError
+
+CLASS_IDS = {3: 0, 7: 1, 90: 2}
+CATEGORIES = [{"id": 90, "name": "person"}, {"id": 3, "name": "car"}, {"id": 7, "name": "truck"}]
+
+
+def make_content(**changes):
+    content = {
+        "images": [
+            {"id": 20, "file_name": "b.png", "height": 30, "width": 40},
+            {"id": 10, "file_name": "a.png", "height": 31, "width": 41},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 10, "category_id": 90, "bbox": [1, 2.5, 3, 4]},
+            {"id": 2, "image_id": 10, "category_id": 3, "bbox": [0.0, 0.0, 9.5, 8.5], "iscrowd": 1},
+        ],
+        "categories": CATEGORIES,
+    }
+    return {**content, **changes}
+
+
+def write(tmp_path, content, name="set.json"):
+    path = tmp_path / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def registered():
+    """Names that a test registers; they are taken out again."""
+    names = ["t_train", "t_val", "t_other"]
+    yield names
+    for name in names:
+        DatasetCatalog.pop(name, None)
+        MetadataCatalog.pop(name, None)
+
+
+def test_load(tmp_path):
+    json_file = write(tmp_path, make_content())
+    assert load_coco_json(json_file, "folder", CLASS_IDS) == [
+        {"file_name": "folder/b.png", "image_id": 20, "height": 30, "width": 40, "annotations": []},
+        {
+            "file_name": "folder/a.png",
+            "image_id": 10,
+            "height": 31,
+            "width": 41,
+            "annotations": [
+                {"bbox": [1, 2.5, 3, 4], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 2, "iscrowd": 0},
+                {"bbox": [0.0, 0.0, 9.5, 8.5], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0, "iscrowd": 1},
+            ],
+        },
+    ]
+
+
+def test_load_with_byte_order_mark_and_korean_names(tmp_path):
+    images = [{"id": 1, "file_name": "주차장.png", "height": 5, "width": 6}]
+    text = json.dumps(make_content(images=images, annotations=[]), ensure_ascii=False)
+    json_file = write(tmp_path, "\ufeff" + text)
+    assert load_coco_json(json_file, "사진", CLASS_IDS)[0]["file_name"] == "사진/주차장.png"
+
+
+def test_missing_sizes_come_from_the_headers(tmp_path):
+    cv2.imwrite(str(tmp_path / "b.png"), np.zeros((7, 5, 3), np.uint8))
+    Image.new("RGB", (11, 9)).save(tmp_path / "a.png")
+    images = [{"id": 20, "file_name": "b.png"}, {"id": 10, "file_name": "a.png", "height": None, "width": 41}]
+    dicts = load_coco_json(write(tmp_path, make_content(images=images)), str(tmp_path), CLASS_IDS)
+    assert [(d["height"], d["width"]) for d in dicts] == [(7, 5), (9, 11)]
+
+
+def test_missing_size_of_a_missing_image_names_it(tmp_path):
+    json_file = write(tmp_path, make_content(images=[{"id": 10, "file_name": "gone.png"}], annotations=[]))
+    with pytest.raises(UnreadableImageError, match=r"gone\.png"):
+        load_coco_json(json_file, str(tmp_path), CLASS_IDS)
+
+
+BOX = {"id": 77, "image_id": 10, "category_id": 3, "bbox": [1, 2, 3, 4]}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        ({**BOX, "image_id": 11}, "77 belongs to the image id 11"),
+        ({**BOX, "image_id": [10]}, "77 belongs to the image id"),
+        ({**BOX, "category_id": 0}, "77 has the unknown category id 0; known are 3, 7, 90"),
+        ({**BOX, "category_id": {}}, "77 has the unknown category id"),
+        ({**BOX, "bbox": [1, 2, 0, 4]}, r"77 has the bbox \[1, 2, 0, 4\]"),
+        ({**BOX, "bbox": [1, 2, 3, -4]}, "77 has the bbox"),
+        ({**BOX, "bbox": [1, float("nan"), 3, 4]}, "77 has the bbox"),
+        ({**BOX, "bbox": [float("inf"), 2, 3, 4]}, "77 has the bbox"),
+        ({**BOX, "bbox": [1, 2, 3, float("inf")]}, "77 has the bbox"),
+        ({**BOX, "bbox": [1, 2, 3]}, "77 has the bbox"),
+        ({**BOX, "bbox": ["1", "2", "3", "4"]}, "77 has the bbox"),
+        ({**BOX, "bbox": None}, "77 has the bbox None"),
+        ({"id": 77, "image_id": 10, "category_id": 3}, "77 has no 'bbox'"),
+        ({"bbox": [1, 2, 3, 4]}, "has no 'image_id'"),
+        (5, "annotation 5 is not"),
+    ],
+)
+def test_bad_annotation_names_file_and_annotation(tmp_path, annotation, message):
+    json_file = write(tmp_path, make_content(annotations=[annotation]))
+    with pytest.raises(UserError, match=rf"set\.json.*{message}"):
+        load_coco_json(json_file, "folder", CLASS_IDS)
+
+
+IMAGE = {"id": 1, "file_name": "a.png", "height": 3, "width": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": None}, "has no 'images'"),
+        ({"images": {}}, "not a list as its 'images'"),
+        ({"images": []}, "lists no images"),
+        ({"images": [{"id": 1}]}, "needs an 'id' and a 'file_name'"),
+        ({"images": [5]}, "needs an 'id' and a 'file_name'"),
+        ({"images": [{**IMAGE, "file_name": ""}]}, "image 1 has the file name ''"),
+        ({"images": [IMAGE, {**IMAGE, "file_name": "b.png"}]}, "image id 1 occurs twice"),
+        ({"images": [{**IMAGE, "height": 0}]}, "image 1 has the size 4 x 0"),
+        ({"images": [{**IMAGE, "width": "4"}]}, "image 1 has the size '4' x 3"),
+        ({"images": [{**IMAGE, "width": 4.5}]}, "image 1 has the size 4.5 x 3"),
+        ({"annotations": None}, "has no 'annotations'"),
+    ],
+)
+def test_bad_json_content_names_the_file(tmp_path, changes, message):
+    json_file = write(tmp_path, make_content(**changes))
+    with pytest.raises(UserError, match=rf"set\.json.*{message}"):
+        load_coco_json(json_file, "folder", CLASS_IDS)
+
+
+@pytest.mark.parametrize("text", ['{"images": [', "", "[1, 2]", "[" * 100_000])
+def test_what_is_not_json_names_the_file(tmp_path, text):
+    with pytest.raises(UserError, match=r"set\.json"):
+        load_coco_json(write(tmp_path, text), "folder", CLASS_IDS)
+
+
+def test_other_encodings_and_missing_files_name_the_file(tmp_path):
+    (tmp_path / "cp949.json").write_bytes('{"images": "주차"}'.encode("cp949"))
+    for name in ("cp949.json", "missing.json"):
+        with pytest.raises(UserError, match=name):
+            load_coco_json(str(tmp_path / name), "folder", CLASS_IDS)
+
+
+def test_register_sparse_categories(tmp_path, registered):
+    json_file = write(tmp_path, make_content())
+    entries = [["t_train", json_file, str(tmp_path)], ("t_val", json_file, str(tmp_path))]
+    register_coco_datasets(entries)
+    register_coco_datasets(entries)
+    metadata = MetadataCatalog.get("t_val")
+    assert metadata.thing_classes == ["car", "truck", "person"]
+    assert metadata.thing_dataset_id_to_contiguous_id == {3: 0, 7: 1, 90: 2}
+    assert (metadata.json_file, metadata.image_root) == (json_file, str(tmp_path))
+    assert metadata.evaluator_type == "coco"
+    assert len(set(metadata.thing_colors)) == 3
+    assert [a["category_id"] for a in DatasetCatalog.get("t_train")[1]["annotations"]] == [2, 0]
+
+
+def test_register_reads_a_changed_json_again(tmp_path, registered):
+    json_file = write(tmp_path, make_content())
+    register_coco_datasets([["t_train", json_file, str(tmp_path)]])
+    write(tmp_path, make_content(categories=[{"id": 3, "name": "bike"}]))
+    register_coco_datasets([["t_train", json_file, str(tmp_path)]])
+    assert MetadataCatalog.get("t_train").thing_classes == ["bike"]
+
+
+def test_register_refuses_different_classes(tmp_path, registered):
+    first = write(tmp_path, make_content(), "first.json")
+    second = write(tmp_path, make_content(categories=CATEGORIES[:2]), "second.json")
+    with pytest.raises(UserError, match="'t_train' and 't_val' have different classes"):
+        register_coco_datasets([["t_train", first, str(tmp_path)], ["t_val", second, str(tmp_path)]])
+
+
+def test_register_refuses_a_taken_name(tmp_path, registered):
+    json_file = write(tmp_path, make_content())
+    other = write(tmp_path, make_content(), "other.json")
+    register_coco_datasets([["t_train", json_file, str(tmp_path)]])
+    for name in ("t_train", "coco_2017_val"):
+        with pytest.raises(UserError, match=f"'{name}' belongs to another"):
+            register_coco_datasets([[name, other, str(tmp_path)]])
+
+
+@pytest.mark.parametrize(
+    ("categories", "message"),
+    [
+        (None, "has no 'categories'"),
+        ([], "'categories' is empty"),
+        ([{"id": 1}], "needs an 'id' and a 'name'"),
+        ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "id 1 occurs twice"),
+        ([{"id": "1", "name": "a"}], "id '1' is not an integer"),
+    ],
+)
+def test_register_refuses_bad_categories(tmp_path, registered, categories, message):
+    json_file = write(tmp_path, make_content(categories=categories))
+    with pytest.raises(UserError, match=rf"set\.json.*{message}"):
+        register_coco_datasets([["t_train", json_file, str(tmp_path)]])
+
+
+@pytest.mark.parametrize("entry", ["abc", ["a", "b"], ["a", "b", 3], 5, []])
+def test_register_refuses_a_malformed_entry(entry):
+    with pytest.raises(UserError, match=r"DATASETS\.COCO.*name, json file, image folder"):
+        register_coco_datasets([entry])
+
+
+def test_register_refuses_a_missing_folder(tmp_path, registered):
+    json_file = write(tmp_path, make_content())
+    with pytest.raises(UserError, match="nowhere"):
+        register_coco_datasets([["t_train", json_file, str(tmp_path / "nowhere")]])
+
+
+def make_cfg(train, test=(), coco=()):
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST, cfg.DATASETS.COCO = tuple(train), tuple(test), list(coco)
+    return cfg
+
+
+def test_config_registers_both_kinds(tmp_path, registered):
+    entry = ["t_train", write(tmp_path, make_content()), str(tmp_path)]
+    register_datasets_from_config(make_cfg(["t_train"], coco=[entry]))
+    assert "t_train" in DatasetCatalog
+    register_datasets_from_config(make_cfg(["parking_train"], ["parking_val"]))
+    assert "parking_trainval" in DatasetCatalog
+
+
+def test_config_refuses_unknown_mixed_and_reserved_data_sets(tmp_path, registered):
+    entry = ["t_train", write(tmp_path, make_content()), str(tmp_path)]
+    with pytest.raises(UserError, match=r"'t_typo'.*unknown"):
+        register_datasets_from_config(make_cfg(["t_train", "t_typo"], coco=[entry]))
+    with pytest.raises(UserError, match="'t_train' and 'parking_val' have different classes"):
+        register_datasets_from_config(make_cfg(["t_train"], ["parking_val"], [entry]))
+    with pytest.raises(UserError, match="'parking_train' belongs to another"):
+        register_datasets_from_config(make_cfg(["t_train"], coco=[entry, ["parking_train", *entry[1:]]]))

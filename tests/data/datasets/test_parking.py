@@ -1,0 +1,119 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from parking.data.datasets.classes import CLASS_NAMES, CLASS_NAMES_KO
+from parking.data.datasets.parking import PARKING_DATASETS, register_parking_datasets
+from parking.utils.errors import UserError
+
+NUM_SEQUENCES, NUM_FRAMES = 10, 5
+NAME = "20201102_경기도_-_-_맑음_주간_실외_right_{:06d}_{:07d}.png"
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "train/images").mkdir(parents=True)
+    (tmp_path / "train/label").mkdir()
+    (tmp_path / "test/images").mkdir(parents=True)
+    ids = np.arange(NUM_SEQUENCES * NUM_FRAMES)
+    images = [
+        {"id": int(i) + 100, "file_name": NAME.format(i // NUM_FRAMES, i), "height": 20, "width": 30} for i in ids
+    ]
+    annotations = [
+        {"image_id": image["id"], "category_id": i % 14 + 1, "bbox": [1, 2, 3, 4]}
+        for i, image in enumerate(images)
+        if i % 2
+    ]
+    content = {"images": images, "annotations": annotations}
+    (tmp_path / "train/label/Train.json").write_text(json.dumps(content), encoding="utf-8")
+    tests = [{"id": 900, "file_name": "1c-b.png"}, {"id": 800, "file_name": "0a-d.png"}]
+    (tmp_path / "Test_Images_Information.json").write_text(json.dumps({"images": tests}))
+    for image in tests:
+        Image.new("RGB", (8, 6)).save(tmp_path / "test/images" / image["file_name"])
+    return tmp_path
+
+
+def get_ids(name):
+    return {d["image_id"] for d in DatasetCatalog.get(name)}
+
+
+def test_the_four_data_sets(root):
+    register_parking_datasets(str(root))
+    everything = set(range(100, 150))
+    assert get_ids("parking_trainval") == everything
+    val_ids = get_ids("parking_val")
+    assert get_ids("parking_train") == everything - val_ids
+    # 0.12 of 50 images are 6; a sequence has 5.
+    assert val_ids
+    assert len(val_ids) % NUM_FRAMES == 0
+    dicts = DatasetCatalog.get("parking_test")
+    assert [d["image_id"] for d in dicts] == [900, 800]
+    assert "annotations" not in dicts[0]
+    assert (dicts[0]["height"], dicts[0]["width"]) == (6, 8)
+    assert dicts[0]["file_name"] == str(root / "test/images/1c-b.png")
+
+
+def test_images_without_boxes_are_kept(root):
+    register_parking_datasets(str(root))
+    dicts = DatasetCatalog.get("parking_trainval")
+    assert [len(d["annotations"]) for d in dicts] == [0, 1] * 25
+
+
+def test_metadata_needs_no_file():
+    register_parking_datasets("/nonexistent/root")
+    for name in PARKING_DATASETS:
+        metadata = MetadataCatalog.get(name)
+        assert metadata.thing_classes == list(CLASS_NAMES)
+        assert metadata.thing_classes_ko == list(CLASS_NAMES_KO)
+        assert metadata.thing_dataset_id_to_contiguous_id == {i: i - 1 for i in range(1, 15)}
+        assert len(metadata.thing_colors) == 14
+
+
+def test_registering_again_replaces(root, tmp_path):
+    register_parking_datasets(str(tmp_path / "elsewhere"))
+    register_parking_datasets(str(root), split="sequence", val_fraction=0.5)
+    assert MetadataCatalog.get("parking_train").image_root == str(root / "train/images")
+    assert 20 <= len(get_ids("parking_val")) <= 30
+
+
+def test_entry_split_of_a_small_set(root):
+    register_parking_datasets(str(root), split="entry")
+    assert len(get_ids("parking_trainval")) == 50
+    with pytest.raises(UserError, match="'sequence'"):
+        DatasetCatalog.get("parking_train")
+
+
+@pytest.mark.parametrize(
+    ("missing", "name"),
+    [
+        ("train", "parking_train"),
+        ("train/label/Train.json", "parking_val"),
+        ("train/images", "parking_trainval"),
+        ("Test_Images_Information.json", "parking_test"),
+        ("test/images", "parking_test"),
+    ],
+)
+def test_an_incomplete_tree_names_what_is_missing(root, missing, name):
+    path = root / missing
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    register_parking_datasets(str(root))
+    with pytest.raises(UserError, match=rf"{missing}.*does not exist.*DATASETS\.ROOT.*datasets/README\.md"):
+        DatasetCatalog.get(name)
+
+
+def test_a_missing_root_is_named(tmp_path):
+    register_parking_datasets(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"^'[^']*nowhere' does not exist"):
+        DatasetCatalog.get("parking_train")
+
+
+def test_bad_settings_are_refused(root):
+    with pytest.raises(UserError, match=r"DATASETS\.SPLIT 'random'"):
+        register_parking_datasets(str(root), split="random")
+    for fraction in (0, 1, -0.5, 12):
+        with pytest.raises(UserError, match=r"DATASETS\.VAL_FRACTION"):
+            register_parking_datasets(str(root), val_fraction=fraction)

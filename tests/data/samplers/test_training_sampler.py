@@ -1,0 +1,62 @@
+import itertools
+
+import pytest
+from detectron2.utils import comm
+
+from parking.data.samplers import PositionedTrainingSampler, decode_position, encode_position
+
+
+def take(sampler, n):
+    return list(itertools.islice(sampler, n))
+
+
+def test_code_is_position_times_size_plus_index():
+    assert encode_position(7, 3, 5) == 38
+    assert decode_position(38, 5) == (7, 3)
+    # Far beyond 2^53: a float on the way would lose the index.
+    assert decode_position(encode_position(10**13, 24649, 24650), 24650) == (10**13, 24649)
+
+
+def test_unshuffled_stream():
+    # Positions 0 to 6 of 0, 1, 2, 0, 1, 2, 0; each code is 3 * position + index.
+    assert take(PositionedTrainingSampler(3, shuffle=False, seed=0), 7) == [0, 4, 8, 9, 13, 17, 18]
+    # Positions 4 and 5: 12 + 1, 15 + 2.
+    assert take(PositionedTrainingSampler(3, shuffle=False, seed=0, start=4), 2) == [13, 17]
+
+
+def test_unshuffled_stream_of_two_ranks(monkeypatch):
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    expected = {0: [(0, 0), (2, 2), (4, 1), (6, 0)], 1: [(1, 1), (3, 0), (5, 2), (7, 1)]}
+    for rank, pairs in expected.items():
+        monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
+        sampler = PositionedTrainingSampler(3, shuffle=False, seed=0)
+        assert [decode_position(code, 3) for code in take(sampler, 4)] == pairs
+
+
+def test_shuffled_passes_are_different_permutations():
+    pairs = [decode_position(code, 10) for code in take(PositionedTrainingSampler(10, seed=1), 30)]
+    assert [position for position, _ in pairs] == list(range(30))
+    passes = [[index for _, index in pairs[i : i + 10]] for i in (0, 10, 20)]
+    assert all(sorted(p) == list(range(10)) for p in passes)
+    assert passes[0] != passes[1] != passes[2]
+    assert take(PositionedTrainingSampler(10, seed=2), 30) != take(PositionedTrainingSampler(10, seed=1), 30)
+
+
+@pytest.mark.parametrize("start", [0, 1, 9, 10, 25])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_ranks_together_give_the_one_stream_from_any_start(monkeypatch, start, world_size):
+    full = take(PositionedTrainingSampler(10, seed=4), 60)
+    monkeypatch.setattr(comm, "get_world_size", lambda: world_size)
+    joined = [None] * (world_size * 6)
+    for rank in range(world_size):
+        monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
+        joined[rank::world_size] = take(PositionedTrainingSampler(10, seed=4, start=start), 6)
+    assert joined == full[start : start + len(joined)]
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"size": 0, "seed": 0}, {"size": 3, "seed": -1}, {"size": 3, "seed": 0, "start": -1}]
+)
+def test_bad_arguments(kwargs):
+    with pytest.raises(ValueError, match="size must be positive"):
+        PositionedTrainingSampler(**kwargs)

@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parking.data.transforms import RandomPerspective, WarpTransform, clip_boxes, find_box_candidates
+
+H, W, NEW_H, NEW_W = 160, 240, 96, 128
+SETTINGS = {"degrees": 30.0, "translate": 0.2, "scale": 0.5, "shear": 10.0, "perspective": 0.0008}
+CANVAS = np.full((H, W, 3), 60, np.uint8)
+
+
+def draw_transform(seed, **settings):
+    return RandomPerspective((NEW_H, NEW_W), **settings).get_transform(CANVAS, np.random.default_rng(seed))
+
+
+def test_default_is_the_centre_cut_out():
+    transform = draw_transform(0)
+    image = np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
+    # (160 - 96) / 2 = 32 rows and (240 - 128) / 2 = 56 columns are cut off on either side.
+    np.testing.assert_array_equal(transform.apply_image(image), image[32:128, 56:184])
+    np.testing.assert_allclose(transform.apply_box(np.array([[56, 32, 60, 40]])), [[0, 0, 4, 8]])
+
+
+def test_half_pixels():
+    # Twice as large: pixel (0, 0) covers [0, 2] x [0, 2], so its centre 0.5 maps to 1.0, between two pixels.
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[3, 5] = 240
+    transform = WarpTransform(8, 8, 16, 16, np.diag([2.0, 2.0, 1.0]), 2.0)
+    # Without the outermost pixels, into which the gray outside is mixed.
+    warped = transform.apply_image(image)[1:-1, 1:-1, 0].astype(float)
+    ys, xs = np.mgrid[1:15, 1:15] + 0.5
+    np.testing.assert_allclose([(xs * warped).sum() / warped.sum(), (ys * warped).sum() / warped.sum()], [11, 7])
+    np.testing.assert_allclose(transform.apply_box(np.array([[5, 3, 6, 4]])), [[10, 6, 12, 8]])
+
+
+def test_outside_is_gray():
+    transform = WarpTransform(10, 10, 10, 10, np.array([[1.0, 0, 5], [0, 1, 0], [0, 0, 1]]))
+    warped = transform.apply_image(np.zeros((10, 10, 3), np.uint8))
+    assert (warped[:, :5] == 114).all()
+    assert (warped[:, 5:] == 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.booleans(), st.integers(10, 200), st.integers(10, 120), st.integers(8, 40))
+def test_a_drawn_object_is_found_in_its_box(seed, with_perspective, x, y, side):
+    """The tight hull of the object's pixels is its mapped box, to 1 px."""
+    transform = draw_transform(seed, **{**SETTINGS, "perspective": SETTINGS["perspective"] * with_perspective})
+    image = CANVAS.copy()
+    x1, y1 = min(x + side, W), min(y + side, H)
+    image[y:y1, x:x1] = 250
+    original = np.array([[x, y, x1, y1]], dtype=float)
+    mapped = transform.apply_box(original)
+    box = clip_boxes(mapped, NEW_H, NEW_W)
+    assert (box >= 0).all()
+    assert (box <= [NEW_W, NEW_H, NEW_W, NEW_H]).all()
+    if not find_box_candidates(original, box, transform.scale)[0]:
+        return
+    # A little above the gray border: pixels that the object's sharp corners cover in part count as well.
+    ys, xs = np.nonzero(transform.apply_image(image)[..., 0] > 140)
+    if len(xs):
+        hull = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+        assert (hull[:2] >= box[0, :2] - 1).all()
+        assert (hull[2:] <= box[0, 2:] + 1).all()
+    if np.array_equal(mapped, box):
+        np.testing.assert_allclose(hull, box[0], atol=1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(10, 150), st.integers(10, 90), st.integers(10, 60))
+def test_without_rotation_the_drawn_object_is_exact_to_a_pixel(seed, x, y, side):
+    transform = draw_transform(seed, translate=0.1, scale=0.5)
+    image = CANVAS.copy()
+    image[y : y + side, x : x + side] = 250
+    original = np.array([[x, y, x + side, y + side]], dtype=float)
+    box = clip_boxes(transform.apply_box(original), NEW_H, NEW_W)
+    ys, xs = np.nonzero(transform.apply_image(image)[..., 0] > 182)
+    if find_box_candidates(original, box, transform.scale)[0]:
+        np.testing.assert_allclose([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], box[0], atol=1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32))
+def test_inverse_undoes(seed):
+    transform = draw_transform(seed, **SETTINGS)
+    points = np.random.default_rng(seed).uniform(0, [W, H], (20, 2))
+    mapped = transform.apply_coords(points)
+    inverse = transform.inverse()
+    np.testing.assert_allclose(inverse.apply_coords(mapped), points, atol=1e-6)
+    assert inverse.apply_image(np.zeros((NEW_H, NEW_W, 3), np.uint8)).shape == (H, W, 3)
+    assert inverse.scale == pytest.approx(1 / transform.scale)
+
+
+def test_inverse_of_a_whole_pixel_shift_restores_the_pixels():
+    image = np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
+    transform = draw_transform(0)
+    restored = transform.inverse().apply_image(transform.apply_image(image))
+    np.testing.assert_array_equal(restored[32:128, 56:184], image[32:128, 56:184])
+
+
+def test_beyond_the_horizon_there_is_no_box():
+    # Depth 1 - 0.01 x: zero at x = 100.
+    transform = WarpTransform(H, W, NEW_H, NEW_W, np.array([[1, 0, 0], [0, 1, 0], [-0.01, 0, 1.0]]))
+    boxes = np.array([[10.0, 10, 50, 50], [80, 10, 120, 50], [120, 10, 160, 50]])
+    mapped = transform.apply_box(boxes)
+    # 10 / 0.9, 10 / 0.9, 50 / 0.5, 50 / 0.5.
+    np.testing.assert_allclose(mapped[0], [10 / 0.9, 10 / 0.9, 100, 100])
+    np.testing.assert_array_equal(mapped[1:], 0)
+    assert find_box_candidates(boxes, mapped, 1.0).tolist() == [True, False, False]
+
+
+def test_no_boxes():
+    transform = draw_transform(0, **SETTINGS)
+    boxes = transform.apply_box(np.zeros((0, 4)))
+    assert boxes.shape == (0, 4)
+    assert find_box_candidates(np.zeros((0, 4)), boxes, 1.0).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("original", "mapped", "scale", "keep"),
+    [
+        ([0, 0, 10, 10], [0, 0, 10, 10], 1.0, True),
+        # Sides must exceed 2 px.
+        ([0, 0, 10, 2], [0, 0, 10, 2], 1.0, False),
+        ([0, 0, 2, 10], [0, 0, 2, 10], 1.0, False),
+        ([0, 0, 10, 2.1], [0, 0, 10, 2.1], 1.0, True),
+        # Aspect 100 is too slim, 99 is not.
+        ([0, 0, 300, 3], [0, 0, 300, 3], 1.0, False),
+        ([0, 0, 3, 297], [0, 0, 3, 297], 1.0, True),
+        # 10 of 100 px^2 are a tenth: too little; 11 are enough.
+        ([0, 0, 10, 10], [0, 0, 2.5, 4], 1.0, False),
+        ([0, 0, 10, 10], [0, 0, 2.75, 4], 1.0, True),
+        # At scale 0.5 the original counts 25 px^2, so 10 are enough; at scale 2 it counts 400, so 40 are too few.
+        ([0, 0, 10, 10], [0, 0, 2.5, 4], 0.5, True),
+        ([0, 0, 10, 10], [0, 0, 10, 4], 2.0, False),
+    ],
+)
+def test_box_candidates(original, mapped, scale, keep):
+    assert find_box_candidates(np.array([original]), np.array([mapped]), scale).tolist() == [keep]
+
+
+def test_draws_stay_in_their_ranges():
+    augmentation = RandomPerspective((NEW_H, NEW_W), translate=0.1, scale=0.5)
+    rng = np.random.default_rng(3)
+    transforms = [augmentation.get_transform(CANVAS, rng) for _ in range(200)]
+    scales = [t.scale for t in transforms]
+    assert 0.5 <= min(scales) < 0.6
+    assert 1.4 < max(scales) <= 1.5
+    centres = np.concatenate([t.apply_coords(np.array([[W / 2, H / 2]])) for t in transforms])
+    # 0.5 +- 0.1 of 128 and of 96.
+    assert (centres >= [51.2, 38.4]).all()
+    assert (centres <= [76.8, 57.6]).all()
+
+
+def test_scale_of_one_is_refused():
+    with pytest.raises(ValueError, match="scale"):
+        RandomPerspective((8, 8), scale=1.0)

@@ -1,0 +1,129 @@
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+
+from parking.engine.hooks import BestCheckpointHook, CheckpointHook, EMAHook, InterruptHook, WarmupHook
+from parking.solver import ModelEMA, Warmup
+
+
+class Recorder:
+    """Stands in for a checkpointer."""
+
+    def __init__(self):
+        self.saved = []
+
+    def save_resumable(self, name):
+        self.saved.append(name)
+
+    def save_release(self, name, state_dict, **values):
+        self.saved.append((name, values))
+
+
+def make_trainer(max_iter=10):
+    return SimpleNamespace(
+        iter=0, max_iter=max_iter, last_iteration=0, release_state_dict=dict, optimizer_has_stepped=True
+    )
+
+
+def test_warmup_sets_each_kind_of_group():
+    weight, bias = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD(
+        [{"params": [weight], "kind": "weight"}, {"params": [bias], "kind": "bias"}], lr=0.01, momentum=0.9
+    )
+    scheduler = SimpleNamespace(get_lr=lambda: [0.01, 0.01])
+    hook = WarmupHook(Warmup(num_iters=4, bias_lr=0.1, start_momentum=0.5, momentum=0.9), optimizer, scheduler)
+    hook.trainer = make_trainer()
+    hook.trainer.iter = 1
+    hook.before_step()
+    # A quarter of the way.
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.0025, 0.0775])
+    assert [g["momentum"] for g in optimizer.param_groups] == pytest.approx([0.6, 0.6])
+    optimizer.param_groups[0]["lr"] = 0.007
+    hook.trainer.iter = 5
+    hook.before_step()
+    assert optimizer.param_groups[0]["lr"] == 0.007, "after the warm-up the schedule's rate stays"
+
+
+def test_warmup_of_adamw_moves_the_first_beta():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([{"params": [weight], "kind": "weight"}], lr=0.01, betas=(0.9, 0.999))
+    scheduler = SimpleNamespace(get_lr=lambda: [0.01])
+    hook = WarmupHook(Warmup(num_iters=4, bias_lr=0.1, start_momentum=0.5, momentum=0.9), optimizer, scheduler)
+    hook.trainer = make_trainer()
+    hook.before_step()
+    assert optimizer.param_groups[0]["betas"] == (0.5, 0.999)
+
+
+def test_ema_moves_only_with_the_optimizer():
+    model = torch.nn.Linear(1, 1)
+    ema = ModelEMA(model, decay=0.9, warmup=1.0)
+    hook = EMAHook(ema, model)
+    hook.trainer = make_trainer()
+    hook.trainer.optimizer_has_stepped = False
+    hook.after_step()
+    assert ema.num_updates == 0
+    hook.trainer.optimizer_has_stepped = True
+    hook.after_step()
+    assert ema.num_updates == 1
+
+
+def test_checkpoints_by_period_and_at_the_end():
+    recorder = Recorder()
+    hook = CheckpointHook(recorder, period=4)
+    hook.trainer = make_trainer(max_iter=10)
+    for hook.trainer.iter in range(10):
+        hook.after_step()
+    assert recorder.saved == [
+        "model_0000003",
+        "model_0000007",
+        "model_0000009",
+        ("model_final", {"iteration": 9}),
+    ]
+
+
+def test_best_is_kept_across_a_resume_and_ignores_nan():
+    recorder = Recorder()
+
+    def follow(hook, values):
+        hook.trainer = make_trainer()
+        with EventStorage() as storage:
+            hook.trainer.storage = storage
+            for iteration, value in values:
+                storage.iter = iteration
+                hook.trainer.last_iteration = iteration
+                if value is not None:
+                    storage.put_scalar("bbox/AP75", value, smoothing_hint=False)
+                hook.after_step()
+
+    first = BestCheckpointHook(recorder, "bbox/AP75")
+    follow(first, [(0, None), (1, float("nan")), (2, 10.0), (3, None), (4, 9.0)])
+    assert [values["value"] for _, values in recorder.saved] == [10.0]
+    second = BestCheckpointHook(recorder, "bbox/AP75")
+    second.load_state_dict(first.state_dict())
+    follow(second, [(5, 9.5), (6, 11.0)])
+    assert [(values["iteration"], values["value"]) for _, values in recorder.saved] == [(2, 10.0), (6, 11.0)]
+
+
+def test_ctrl_c_saves_after_the_iteration():
+    recorder = Recorder()
+    hook = InterruptHook(recorder)
+    hook.trainer = make_trainer()
+    before = signal.getsignal(signal.SIGINT)
+    hook.before_train()
+    try:
+        hook.after_step()
+        assert recorder.saved == []
+        os.kill(os.getpid(), signal.SIGINT)
+        hook.trainer.iter = 3
+        with pytest.raises(KeyboardInterrupt):
+            hook.after_step()
+        assert recorder.saved == ["model_0000003"]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        hook.after_train()
+    assert signal.getsignal(signal.SIGINT) is before

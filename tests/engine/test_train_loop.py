@@ -1,0 +1,131 @@
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+
+from parking.engine.train_loop import AccumulatingTrainer
+from parking.utils.errors import UserError
+
+
+class Square(torch.nn.Module):
+    """loss = sum over the batch of (weight * x) ** 2 / 2, a sum over images as the detector's is."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, batch):
+        return {"loss_a": sum((self.weight * x) ** 2 for x in batch) / 2}
+
+
+def make_trainer(batches, accumulation, lr=0.1, **kwargs):
+    model = Square()
+    return AccumulatingTrainer(
+        model, batches, torch.optim.SGD(model.parameters(), lr=lr), max_iter=99, accumulation=accumulation, **kwargs
+    )
+
+
+def run(trainer, num_iters):
+    with EventStorage() as storage:
+        for trainer.iter in range(num_iters):
+            storage.iter = trainer.iter
+            trainer.run_step()
+        trainer.flush_metrics()
+    return storage
+
+
+def test_gradients_are_summed_until_the_step():
+    trainer = make_trainer([[1.0, 2.0], [3.0], [1.0]], accumulation=lambda i: 2)
+    run(trainer, 1)
+    assert trainer.model.weight.item() == 1.0
+    assert trainer.last_step_iteration == -1
+    trainer = make_trainer([[1.0, 2.0], [3.0], [1.0]], accumulation=lambda i: 2)
+    run(trainer, 3)
+    # d loss / d weight = weight * sum of x^2 = 1 + 4 + 9 = 14 over the first two batches: 1 - 0.1 * 14 = -0.4; the
+    # third waits for a fourth.
+    assert trainer.model.weight.item() == pytest.approx(-0.4)
+    assert trainer.last_step_iteration == 1
+
+
+def test_a_growing_accumulation_counts_from_the_last_step():
+    trainer = make_trainer([[1.0]] * 9, accumulation=lambda i: 1 if i < 2 else 3)
+    steps = []
+    with EventStorage() as storage:
+        for trainer.iter in range(9):
+            storage.iter = trainer.iter
+            trainer.run_step()
+            if trainer.last_step_iteration == trainer.iter:
+                steps.append(trainer.iter)
+    assert steps == [0, 1, 4, 7]
+
+
+def test_metrics_are_per_image_and_of_every_iteration():
+    trainer = make_trainer([[2.0, 4.0], [6.0]], accumulation=lambda i: 99)
+    storage = run(trainer, 2)
+    # (4 + 16) / 2 / 2 images = 5, 36 / 2 / 1 image = 18.
+    assert [value for value, _ in storage.history("total_loss").values()] == [5.0, 18.0]
+    assert [iteration for _, iteration in storage.history("loss_a").values()] == [0, 1]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run():
+    trainer = make_trainer([[1.0], [float("nan")]], accumulation=lambda i: 1, metrics_period=1)
+    with pytest.raises(FloatingPointError, match="NaN at iteration 1"):
+        run(trainer, 2)
+
+
+def test_bfloat16_on_the_cpu_keeps_weights_and_losses_usable():
+    model = torch.nn.Linear(4, 1)
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = model
+
+        def forward(self, batch):
+            out = self.linear(torch.stack(batch))
+            assert out.dtype == torch.bfloat16
+            return {"loss_a": out.float().square().sum()}
+
+    wrapped = Wrapped()
+    trainer = AccumulatingTrainer(
+        wrapped,
+        [[torch.ones(4)]] * 3,
+        torch.optim.SGD(wrapped.parameters(), lr=0.01),
+        max_iter=3,
+        accumulation=lambda i: 1,
+        mixed_precision=True,
+    )
+    before = model.weight.detach().clone()
+    run(trainer, 3)
+    assert model.weight.dtype == torch.float32
+    assert not torch.equal(model.weight, before)
+
+
+def test_a_workers_mistake_is_told_in_its_own_words():
+    class Loader:
+        def __iter__(self):
+            raise UserError(
+                "Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+                "  File ...\nparking.utils.errors.UserError: image x.png cannot be read."
+            )
+            yield
+
+    with pytest.raises(UserError) as info:
+        run(make_trainer(Loader(), accumulation=lambda i: 1), 1)
+    assert str(info.value) == "image x.png cannot be read."
+
+
+def test_state_round_trip():
+    trainer = make_trainer([[1.0]] * 3, accumulation=lambda i: 2)
+    run(trainer, 3)
+    other = make_trainer([[1.0]], accumulation=lambda i: 2)
+    other.load_state_dict(trainer.state_dict())
+    assert other.last_step_iteration == 1
+    # The third batch's gradient, 0.8 * 1, waits for its step there as here.
+    assert trainer.model.weight.item() == pytest.approx(0.8)
+    assert other.model.weight.grad.item() == pytest.approx(0.8)
+
+
+def test_nothing_pending_is_nothing_saved():
+    trainer = make_trainer([[1.0]] * 2, accumulation=lambda i: 2)
+    run(trainer, 2)
+    assert trainer.state_dict()["gradients"] == []

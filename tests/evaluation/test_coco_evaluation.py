@@ -1,0 +1,257 @@
+import contextlib
+import io
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Boxes, BoxMode, Instances
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from parking.evaluation.coco_evaluation import METRICS, COCOBoxEvaluator
+from parking.evaluation.prediction_collector import ImagePredictions
+
+CLASSES = ["car", "person", "cart"]
+ORIGINAL_IDS = [1, 5, 7]
+
+
+@pytest.fixture
+def register():
+    names = []
+
+    def register(dataset_dicts):
+        name = f"evaluation_test_{len(names)}"
+        names.append(name)
+        DatasetCatalog.register(name, lambda: dataset_dicts)
+        MetadataCatalog.get(name).set(
+            thing_classes=CLASSES, thing_dataset_id_to_contiguous_id={c: i for i, c in enumerate(ORIGINAL_IDS)}
+        )
+        return name
+
+    yield register
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def image(image_id, *annotations):
+    """Annotations are (class, [x, y, w, h]) or (class, [x, y, w, h], iscrowd)."""
+    return {
+        "file_name": f"{image_id}.png",
+        "image_id": image_id,
+        "height": 500,
+        "width": 500,
+        "annotations": [
+            {"category_id": c, "bbox": box, "bbox_mode": BoxMode.XYWH_ABS, "iscrowd": crowd[0] if crowd else 0}
+            for c, box, *crowd in annotations
+        ],
+    }
+
+
+def prediction(*detections):
+    """Detections are (class, [x, y, w, h], score)."""
+    instances = Instances((500, 500))
+    boxes = torch.tensor([box for _, box, _ in detections], dtype=torch.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    instances.pred_boxes = Boxes(boxes)
+    instances.scores = torch.tensor([score for *_, score in detections], dtype=torch.float32)
+    instances.pred_classes = torch.tensor([c for c, *_ in detections], dtype=torch.int64)
+    return {"instances": instances}
+
+
+def evaluate(name, predictions, **kwargs):
+    """``predictions``: {image id: what prediction() returns}."""
+    evaluator = COCOBoxEvaluator(name, **kwargs)
+    evaluator.reset()
+    for image_id, output in predictions.items():
+        evaluator.process([{"image_id": image_id}], [output])
+    return evaluator.evaluate()["bbox"]
+
+
+def reference(dataset_dicts, predictions):
+    """The twelve numbers and the AP75 of each class by pycocotools, in percent."""
+    ground_truth = COCO()
+    annotations = [{**a, "image_id": d["image_id"]} for d in dataset_dicts for a in d["annotations"]]
+    ground_truth.dataset = {
+        "images": [{"id": d["image_id"]} for d in dataset_dicts],
+        "annotations": [{**a, "id": i, "area": a["bbox"][2] * a["bbox"][3]} for i, a in enumerate(annotations, 1)],
+        "categories": [{"id": i} for i in range(len(CLASSES))],
+    }
+    rows = []
+    for image_id, output in predictions.items():
+        instances = output["instances"]
+        boxes = instances.pred_boxes.tensor.double()
+        boxes[:, 2:] -= boxes[:, :2]
+        columns = zip(boxes.tolist(), instances.scores.tolist(), instances.pred_classes.tolist(), strict=True)
+        rows += [{"image_id": image_id, "bbox": box, "score": s, "category_id": c} for box, s, c in columns]
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth.createIndex()
+        coco_eval = COCOeval(ground_truth, ground_truth.loadRes(rows), "bbox")
+        coco_eval.evaluate()
+        coco_eval.accumulate()
+        coco_eval.summarize()
+    precision = coco_eval.eval["precision"][5, :, :, 0, 2]  # IoU 0.75: 0.5 + 5 * 0.05
+    return 100 * coco_eval.stats, [100 * precision[:, k].mean() for k in range(len(CLASSES))]
+
+
+def random_fixture(seed, tied_scores):
+    """Boxes of all three area ranges, crowds, images without boxes, more than 100 detections of a class."""
+    generator = np.random.default_rng(seed)
+    dataset_dicts, predictions = [], {}
+    for image_id in generator.permutation(1000)[:25].tolist():
+        annotations, detections = [], []
+        for _ in range(generator.integers(0, 15)):
+            w, h = np.exp(generator.uniform(np.log(8), np.log(200), 2))
+            x, y = generator.uniform(0, 300, 2)
+            c = int(generator.integers(0, 3))
+            annotations.append((c, [x, y, w, h], int(generator.random() < 0.15)))
+            for _ in range(generator.integers(0, 4)):
+                shift = generator.normal(0, 0.06, 4) * [w, h, w, h]
+                other = int(generator.integers(0, 3))
+                detections.append((c if generator.random() < 0.9 else other, [x, y, w, h] + shift, 0))
+        num_background = 130 if image_id % 5 == 0 else 10
+        for _ in range(num_background):
+            detections.append((1, [*generator.uniform(0, 300, 2), *generator.uniform(5, 150, 2)], 0))
+        scores = generator.permutation(len(detections)) / len(detections) * 0.9 + generator.random() * 0.1
+        if tied_scores:
+            scores = scores.round(1)
+        dataset_dicts.append(image(image_id, *annotations))
+        rows = [(c, np.asarray(box).tolist(), s) for (c, box, _), s in zip(detections, scores, strict=True)]
+        predictions[image_id] = prediction(*rows)
+    return dataset_dicts, predictions
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("tied_scores", [False, True])
+def test_equals_pycocotools(register, seed, tied_scores):
+    dataset_dicts, predictions = random_fixture(seed, tied_scores)
+    results = evaluate(register(dataset_dicts), predictions)
+    stats, ap75 = reference(dataset_dicts, predictions)
+    np.testing.assert_allclose([results[name] for name in METRICS], stats, rtol=0, atol=1e-6)
+    np.testing.assert_allclose([results[f"AP75-{name}"] for name in CLASSES], ap75, rtol=0, atol=1e-6)
+    # The fixture tells good from bad evaluators only if nothing is trivially 0 or 100.
+    assert all(1 < value < 99 for value in results.values()), results
+
+
+def test_by_hand(register):
+    # IoU of [0, 0, 100, 100] with [0, 0, 100, 80] is 0.8: a hit at 0.5, 0.55, ... 0.8, 7 of 10 thresholds.
+    name = register([image(1, (0, [0, 0, 100, 100])), image(2, (1, [10, 10, 20, 20]))])
+    results = evaluate(name, {1: prediction((0, [0, 0, 100, 80], 0.9)), 2: prediction((1, [10, 10, 20, 20], 0.3))})
+    assert results["AP-car"] == pytest.approx(70) and results["AP75-car"] == pytest.approx(100)
+    assert results["AP-person"] == pytest.approx(100)
+    assert results["AP"] == pytest.approx((70 + 100) / 2)
+    # 100 x 100 is large, 20 x 20 is small, nothing is medium.
+    assert results["APl"] == pytest.approx(70) and results["APs"] == pytest.approx(100)
+    for key in ("APm", "ARm", "AP-cart", "AP50-cart", "AP75-cart"):
+        assert np.isnan(results[key])
+
+
+def test_limit_is_100_per_class_and_image(register):
+    name = register([image(1, (0, [0, 0, 50, 50]))])
+    background = [(0, [200, 200, 10, 10], 0.9 - 0.001 * i) for i in range(100)]
+    assert evaluate(name, {1: prediction(*background[:99], (0, [0, 0, 50, 50], 0.1))})["AP50"] == pytest.approx(1)
+    assert evaluate(name, {1: prediction(*background, (0, [0, 0, 50, 50], 0.1))})["AP50"] == 0
+
+
+def test_crowds_neither_count_nor_hurt(register):
+    name = register([image(1, (0, [0, 0, 50, 50]), (0, [100, 100, 200, 200], 1), (2, [0, 0, 9, 9], 1))])
+    in_crowd = [(0, [110 + 30 * i, 110, 20, 20], 0.95) for i in range(3)]
+    results = evaluate(name, {1: prediction(*in_crowd, (0, [0, 0, 50, 50], 0.5), (2, [0, 0, 9, 9], 0.5))})
+    assert results["AP-car"] == pytest.approx(100)
+    assert np.isnan(results["AP-cart"])  # only a crowd
+
+
+def test_nothing_predicted(register):
+    name = register([image(1, (0, [0, 0, 50, 50])), image(2)])
+    for predictions in ({}, {1: prediction(), 2: prediction()}):
+        results = evaluate(name, predictions)
+        assert results["AP"] == results["AP75"] == results["AR100"] == results["AP75-car"] == 0
+        assert np.isnan(results["AP75-person"])
+
+
+@pytest.mark.parametrize("dataset_dicts", [[], [image(1), image(2, (0, [0, 0, 9, 9], 1))]])
+def test_nothing_annotated(register, caplog, dataset_dicts):
+    name = register(dataset_dicts)
+    predictions = {d["image_id"]: prediction((0, [0, 0, 9, 9], 0.5)) for d in dataset_dicts}
+    with caplog.at_level(logging.WARNING):
+        results = evaluate(name, predictions)
+    assert len(results) == len(METRICS) + 3 * len(CLASSES) and np.isnan(list(results.values())).all()
+    assert "no annotated boxes" in caplog.text
+
+
+def test_images_without_boxes_count_as_places_for_errors(register):
+    name = register([image(1, (0, [0, 0, 50, 50])), image(2)])
+    hit, error = prediction((0, [0, 0, 50, 50], 0.5)), prediction((0, [0, 0, 50, 50], 0.9))
+    # One error ranks before the only hit: precision 1/2 at every recall.
+    assert evaluate(name, {1: hit, 2: error})["AP50"] == pytest.approx(50)
+
+
+def test_repeats_and_resets(register):
+    name = register([image(1, (0, [0, 0, 50, 50])), image(2, (0, [0, 0, 50, 50]))])
+    evaluator = COCOBoxEvaluator(name)
+    hit, miss = prediction((0, [0, 0, 50, 50], 0.5)), prediction((0, [300, 300, 50, 50], 0.9))
+    evaluator.reset()
+    evaluator.process([{"image_id": 1}, {"image_id": 2}], [hit, hit])
+    evaluator.process([{"image_id": 2}], [hit])  # a sampler that pads may show an image twice
+    first = evaluator.evaluate()["bbox"]
+    assert first["AP50"] == pytest.approx(100)
+    np.testing.assert_equal(evaluator.evaluate()["bbox"], first)
+    evaluator.reset()
+    evaluator.process([{"image_id": 1}, {"image_id": 2}], [miss, miss])
+    assert evaluator.evaluate()["bbox"]["AP50"] == 0
+
+
+def test_table_and_results_file(register, caplog, tmp_path):
+    name = register([image(11, (1, [0, 0, 50, 50]), (1, [100, 100, 50, 50]))])
+    with caplog.at_level(logging.INFO):
+        evaluate(name, {11: prediction((1, [0, 0, 50, 50], 0.5), (0, [1, 2, 3, 4], 0.25))}, output_dir=tmp_path / "new")
+    # One of two found, without error: precision 1 up to recall 0.5, at 51 of 101 points; 5100 / 101 = 50.495.
+    row = next(line for line in caplog.text.splitlines() if line.startswith("| person"))
+    assert [cell.strip() for cell in row.strip("|").split("|")] == ["person", "50.50", "50.50", "50.50", "2"]
+    assert json.loads((tmp_path / "new" / "coco_instances_results.json").read_text()) == [
+        {"image_id": 11, "category_id": 5, "bbox": [0.0, 0.0, 50.0, 50.0], "score": 0.5},
+        {"image_id": 11, "category_id": 1, "bbox": [1.0, 2.0, 3.0, 4.0], "score": 0.25},
+    ]
+
+
+def test_string_ids_and_xyxy_annotations(register):
+    record = image("b", (0, [10, 10, 60, 60]))
+    record["annotations"][0]["bbox_mode"] = BoxMode.XYXY_ABS
+    results = evaluate(register([record, image("a")]), {"b": prediction((0, [10, 10, 50, 50], 0.5))})
+    assert results["AP"] == pytest.approx(100)
+
+
+def test_mistakes_are_named(register):
+    name = register([image(1, (0, [0, 0, 50, 50]))])
+    with pytest.raises(ValueError, match="image 99"):
+        evaluate(name, {99: prediction()})
+    with pytest.raises(ValueError, match="class 3, but the data set has 3 classes"):
+        evaluate(name, {1: prediction((3, [0, 0, 50, 50], 0.5))})
+
+
+def test_boxes_that_are_not_finite_are_dropped_with_a_warning(register, caplog):
+    name = register([image(1, (0, [0, 0, 50, 50]))])
+    evaluator = COCOBoxEvaluator(name)
+    evaluator.reset()
+    output = prediction((0, [0, 0, 50, 50], 0.5), (0, [0, 0, 50, 50], float("nan")))
+    evaluator.process([{"image_id": 1}], [output])
+    assert evaluator.evaluate()["bbox"]["AP50"] == pytest.approx(100)
+    assert "1 of 2 boxes" in caplog.text
+
+
+def test_processes_are_gathered_on_the_main_one(register, monkeypatch):
+    name = register([image(i, (0, [0, 0, 50, 50])) for i in (1, 2)])
+    elsewhere = {2: ImagePredictions(*(np.array(x, np.float32) for x in ([[0, 0, 50, 50]], [0.5])), np.array([0]))}
+    monkeypatch.setattr("detectron2.utils.comm.gather", lambda data, dst: [data, elsewhere])
+    hit = prediction((0, [0, 0, 50, 50], 0.5))
+    assert evaluate(name, {1: hit})["AP50"] == pytest.approx(100)
+
+    monkeypatch.setattr("detectron2.utils.comm.gather", lambda data, dst: [])
+    monkeypatch.setattr("detectron2.utils.comm.is_main_process", lambda: False)
+    evaluator = COCOBoxEvaluator(name)
+    evaluator.reset()
+    evaluator.process([{"image_id": 1}], [hit])
+    assert evaluator.evaluate() == {}

@@ -1,0 +1,183 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parking.evaluation.detections import Detections
+from parking.evaluation.submission import write_submission
+from parking.utils.files import open_atomic
+
+
+def make(*rows):
+    """Detections of (image_id, category_id, [x, y, w, h], score)."""
+    return Detections.from_columns(*zip(*rows, strict=True)) if rows else Detections.from_columns([], [], [], [])
+
+
+def write(tmp_path, detections, **kwargs):
+    path = tmp_path / "submission.json"
+    report = write_submission(detections, path, **kwargs)
+    data = path.read_bytes()
+    assert report.num_bytes == len(data)
+    return report, json.loads(data, parse_constant=pytest.fail), data
+
+
+def test_exact_text(tmp_path):
+    _, _, data = write(tmp_path, make((7, 3, [10.04, 20.06, 30, 40], 0.87654), (12, 14, [0, 0, 5, 5.5], 1.0)))
+    # x 10.04 -> 10.0; right 40.04 -> 40.0, so w 30.0; y 20.06 -> 20.1; bottom 60.06 -> 60.1, so h 40.0
+    assert data == (
+        b'[{"image_id":7,"category_id":3,"bbox":[10.0,20.1,30.0,40.0],"score":0.8765,"segmentation":[]},'
+        b'{"image_id":12,"category_id":14,"bbox":[0.0,0.0,5.0,5.5],"score":1.0,"segmentation":[]}]'
+    )
+
+
+def test_corners_are_rounded_not_sides(tmp_path):
+    _, rows, _ = write(tmp_path, make((1, 1, [1.26, 0.08, 20.13, 99.92], 0.5)))
+    # x: 1.26 -> 1.3, 21.39 -> 21.4, so w 20.1; y: 0.08 -> 0.1, 100.00 -> 100.0, so h 99.9
+    assert rows[0]["bbox"] == [1.3, 0.1, 20.1, 99.9]
+    _, rows, _ = write(tmp_path, make((1, 1, [0.35, 0, 99.65, 9], 0.5)))
+    # 0.35 -> 0.4 (3.5 to the even 4) and 99.65 -> 99.6 or 99.7; the right edge is 100.0 whatever happens
+    assert round(10 * (rows[0]["bbox"][0] + rows[0]["bbox"][2])) == 1000
+
+
+@pytest.mark.parametrize(
+    ("box", "score"),
+    [
+        ([0, 0, 10, 10], 0.00004),  # rounds to 0.0000
+        ([0, 0, 10, 10], 0.0),
+        ([0, 0, 10, 10], -0.5),
+        ([0, 0, 10, 10], 1.5),
+        ([0, 0, 10, 10], np.nan),
+        ([0, 0, 10, np.inf], 0.5),
+        ([np.nan, 0, 10, 10], 0.5),
+        ([1e300, 0, 10, 10], 0.5),
+        ([0, 0, 0.04, 10], 0.5),  # 0.04 px wide rounds to 0.0
+        ([0, 0, 10, -3], 0.5),
+    ],
+)
+def test_invalid_boxes_are_left_out_and_counted(tmp_path, box, score):
+    report, rows, _ = write(tmp_path, make((1, 1, [0, 0, 10, 10], 0.5), (1, 1, box, score)))
+    assert (report.num_kept, report.num_left_out, report.num_invalid) == (1, 0, 1)
+    assert [row["score"] for row in rows] == [0.5]
+
+
+def test_smallest_expressible_values_are_kept(tmp_path):
+    _, rows, _ = write(tmp_path, make((1, 1, [3, 3, 0.06, 0.06], 0.00006)))
+    assert rows[0]["bbox"] == [3.0, 3.0, 0.1, 0.1] and rows[0]["score"] == 0.0001
+
+
+def test_limit_by_hand(tmp_path):
+    # '{"image_id":1,"category_id":1,"bbox":[0.0,0.0,9.0,9.0],"score":0.5,"segmentation":[]}' has 85 characters;
+    # two rows, a comma and two brackets make 2 * 85 + 1 + 2 = 173 bytes.
+    detections = make(*[(1, 1, [0, 0, 9, 9], score) for score in (0.1, 0.5, 0.3)])
+    report, rows, _ = write(tmp_path, detections, max_bytes=173)
+    assert [row["score"] for row in rows] == [0.5, 0.3]
+    assert (report.num_kept, report.num_left_out, report.threshold, report.num_bytes) == (2, 1, 0.3, 173)
+    report, rows, _ = write(tmp_path, detections, max_bytes=172)
+    assert [row["score"] for row in rows] == [0.5]
+    assert (report.num_kept, report.num_left_out, report.threshold, report.num_bytes) == (1, 2, 0.5, 87)
+
+
+def test_no_shorter_row_overtakes_one_that_does_not_fit(tmp_path):
+    long, short = (1, 1, [1000, 1000, 1000, 1000], 0.8), (1, 1, [0, 0, 9, 9], 0.7)
+    first = (1, 1, [0, 0, 9, 9], 0.9)
+    # 173 bytes hold first and short (see above), but long scores higher than short and needs 4 * 3 more.
+    report, rows, _ = write(tmp_path, make(short, long, first), max_bytes=180)
+    assert [row["score"] for row in rows] == [0.9] and report.num_left_out == 2
+
+
+def test_ties_do_not_depend_on_the_order(tmp_path):
+    rows = [(image, category, [x, 0, 9, 9], 0.5) for image in (1, 2) for category in (1, 2) for x in (0, 1)]
+    generator = np.random.default_rng(0)
+    texts = set()
+    for _ in range(5):
+        shuffled = [rows[i] for i in generator.permutation(len(rows))]
+        texts.add(write(tmp_path, make(*shuffled), max_bytes=2 + 3 * 86)[2])
+    assert len(texts) == 1
+    kept = [(row["image_id"], row["category_id"], row["bbox"][0]) for row in json.loads(texts.pop())]
+    assert kept == [(1, 1, 0.0), (1, 1, 1.0), (1, 2, 0.0)]
+
+
+def test_lists_images_in_order_and_best_first(tmp_path):
+    box = [0, 0, 9, 9]
+    _, rows, _ = write(tmp_path, make((2, 1, box, 0.9), (1, 1, box, 0.2), (10, 1, box, 0.5), (1, 2, box, 0.8)))
+    assert [(row["image_id"], row["score"]) for row in rows] == [(1, 0.8), (1, 0.2), (2, 0.9), (10, 0.5)]
+
+
+def test_nothing_to_write(tmp_path):
+    report, rows, data = write(tmp_path, make(), max_bytes=2)
+    assert rows == [] and data == b"[]" and report.threshold is None
+    report, rows, _ = write(tmp_path, make((1, 1, [0, 0, 9, 9], 0.5)), max_bytes=50)
+    assert rows == [] and (report.num_kept, report.num_left_out, report.threshold) == (0, 1, None)
+    with pytest.raises(ValueError, match="max_bytes is 1"):
+        write(tmp_path, make(), max_bytes=1)
+
+
+def test_string_ids(tmp_path):
+    _, rows, data = write(tmp_path, make(("b\"'é", 1, [0, 0, 9, 9], 0.5), ("a", 1, [0, 0, 9, 9], 0.4)))
+    assert [row["image_id"] for row in rows] == ["a", "b\"'é"]
+    assert data == json.dumps(rows, separators=(",", ":")).encode()
+
+
+def test_input_is_not_changed_and_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    detections = make((1, 1, [0.123, 0, 9, 9], 0.5))
+    boxes = detections.boxes.copy()
+    path = tmp_path / "new folder" / "submission.json"
+    write_submission(detections, path)
+    np.testing.assert_array_equal(detections.boxes, boxes)
+    before = path.read_bytes()
+
+    def fail(path, rows):
+        with open_atomic(path) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("parking.evaluation.submission._write_rows", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_submission(detections, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["submission.json"]
+
+
+def test_needs_no_torch():
+    code = "import sys, parking.evaluation.submission, parking.visualization.drawing; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+coordinates = st.floats(-20, 3000, allow_nan=False)
+rows = st.tuples(
+    st.sampled_from([1, 9, 10, 123456, 2**40]),
+    st.integers(1, 14),
+    st.tuples(coordinates, coordinates, st.floats(0, 2000), st.floats(0, 2000)),
+    st.one_of(st.floats(0, 1), st.sampled_from([0.5, 0.25, 0.1, 1.0, 0.0001])),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(rows=st.lists(rows, max_size=30), max_bytes=st.integers(2, 3200))
+def test_best_boxes_that_fit(tmp_path_factory, rows, max_bytes):
+    folder = tmp_path_factory.mktemp("submission")
+    detections = make(*rows)
+    report, everything, data = write(folder, detections, max_bytes=10**6)
+    assert data == json.dumps(everything, separators=(",", ":")).encode()
+    assert report.num_kept + report.num_invalid == len(rows) and report.num_left_out == 0
+
+    report, kept, data = write(folder, detections, max_bytes=max_bytes)
+    assert len(data) <= max_bytes
+    left_out = [json.dumps(row) for row in everything]
+    for row in kept:
+        assert 0 < row["score"] <= 1 and min(row["bbox"][2:]) > 0 and row["segmentation"] == []
+        left_out.remove(json.dumps(row))
+    assert len(left_out) == report.num_left_out
+    if left_out:
+        left_out = [json.loads(row) for row in left_out]
+        best = max(row["score"] for row in left_out)
+        assert all(row["score"] >= best for row in kept)
+        # Of several with the best score any may be the next: the longest certainly does not fit.
+        longest = max((row for row in left_out if row["score"] == best), key=lambda row: len(json.dumps(row)))
+        assert len(json.dumps([*kept, longest], separators=(",", ":"))) > max_bytes
+    if kept:
+        assert report.threshold == pytest.approx(min(row["score"] for row in kept), abs=0.00005001)

@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from parking.layers import box_iou
+from parking.modeling import YOLOPostprocessor, postprocessing
+from parking.modeling.postprocessing import nms_per_class
+
+
+def make(**overrides):
+    arguments = {"score_thresh": 0.1, "nms_thresh": 0.5, "max_detections": 100}
+    return YOLOPostprocessor(**(arguments | overrides))
+
+
+def prediction(*rows):
+    """Rows of cx, cy, w, h, objectness, class probabilities."""
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def test_scores_are_objectness_times_class_and_boxes_become_corners():
+    boxes, scores, classes = make().detect(prediction([10, 20, 4, 8, 0.5, 0.4, 0.9]))
+    assert_close(boxes, torch.tensor([[8.0, 16, 12, 24]] * 2))
+    assert_close(scores, torch.tensor([0.45, 0.2]))
+    assert classes.tolist() == [1, 0]
+
+
+def test_best_class_only():
+    _, scores, classes = make(multi_label=False).detect(prediction([10, 20, 4, 8, 0.5, 0.4, 0.9]))
+    assert_close(scores, torch.tensor([0.45]))
+    assert classes.tolist() == [1]
+
+
+def test_both_objectness_and_score_must_be_above_the_threshold():
+    rows = [[10, 10, 4, 4, 0.1, 1.0], [30, 10, 4, 4, 0.2, 0.5], [50, 10, 4, 4, 0.2, 0.6]]
+    boxes, scores, _ = make().detect(prediction(*rows))
+    assert_close(boxes[:, 0], torch.tensor([48.0]))
+    assert_close(scores, torch.tensor([0.12]))
+
+
+def test_suppression_within_a_class_only():
+    # 10 x 10 boxes 2 apart: IoU 80 / 120 = 0.67; 4 apart: 60 / 140 = 0.43.
+    rows = [
+        [10, 10, 10, 10, 1, 0.9, 0.2],
+        [12, 10, 10, 10, 1, 0.8, 0.3],
+        [14, 10, 10, 10, 1, 0.7, 0.0],
+    ]
+    boxes, scores, classes = make().detect(prediction(*rows))
+    assert_close(scores, torch.tensor([0.9, 0.7, 0.3]))
+    assert classes.tolist() == [0, 0, 1]
+    assert_close(boxes[:, 0], torch.tensor([5.0, 9, 7]))
+
+
+def test_max_detections_keeps_the_best():
+    rows = [[20 * i, 10, 10, 10, 1, 0.2 + 0.1 * i] for i in range(5)]
+    _, scores, _ = make(max_detections=2).detect(prediction(*rows))
+    assert_close(scores, torch.tensor([0.6, 0.5]))
+
+
+def test_top_candidates_are_chosen_before_the_suppression():
+    # The second suppresses nothing any more: the best two are one object, the third is not looked at.
+    rows = [[10, 10, 10, 10, 1, 0.9], [10, 10, 10, 10, 1, 0.8], [50, 10, 10, 10, 1, 0.7]]
+    assert len(make(pre_nms_topk=2).detect(prediction(*rows))[1]) == 1
+    assert len(make(pre_nms_topk=3).detect(prediction(*rows))[1]) == 2
+
+
+def test_equal_scores_keep_their_order():
+    rows = [[20 * i, 10, 10, 10, 1, 0.5, 0.5] for i in range(40)]
+    boxes, _, classes = make().detect(prediction(*rows))
+    assert classes.tolist() == [0, 1] * 40
+    assert_close(boxes[::2, 0], torch.arange(40.0) * 20 - 5)
+
+
+@pytest.mark.parametrize("row", [[np.nan] * 6, [10, 10, np.nan, 4, 1, 1], [10, np.inf, 4, 4, 1, 1]])
+def test_what_is_not_finite_is_left_out(row):
+    boxes, _, _ = make().detect(prediction(row, [10, 10, 4, 4, 1, 1]))
+    assert_close(boxes, torch.tensor([[8.0, 8, 12, 12]]))
+
+
+@pytest.mark.parametrize("multi_label", [True, False])
+def test_nothing_found(multi_label):
+    (instances,) = make(multi_label=multi_label)(torch.zeros(1, 7, 8), [(20, 30)])
+    assert len(instances) == 0
+    assert instances.image_size == (20, 30)
+    assert instances.pred_boxes.tensor.shape == (0, 4)
+    assert instances.pred_classes.dtype == torch.int64
+
+
+def test_images_do_not_mix():
+    predictions = torch.stack([prediction([10, 10, 4, 4, 1, 1]), prediction([10, 10, 4, 4, 0, 1])])
+    first, second = make()(predictions, [(20, 20), (20, 20)])
+    assert len(first) == 1
+    assert len(second) == 0
+
+
+def greedy(boxes, classes, threshold):
+    kept = []
+    for i in range(len(boxes)):
+        rivals = [k for k in kept if classes[k] == classes[i]]
+        if all(box_iou(boxes[i], boxes[k]) <= threshold for k in rivals):
+            kept.append(i)
+    return kept
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(*[st.integers(0, 12)] * 2, *[st.integers(1, 12)] * 2, st.integers(0, 3)), max_size=15))
+def test_suppression_equals_a_greedy_loop(rows):
+    rows = torch.tensor(rows, dtype=torch.float32).reshape(-1, 5)
+    boxes = torch.cat([rows[:, :2], rows[:, :2] + rows[:, 2:4]], dim=1) - 6
+    classes, scores = rows[:, 4].long(), torch.linspace(1, 0.5, len(rows))
+    # Integers up to 24 shifted by multiples of 8192 are exact; 0.437 is no quotient of small integers.
+    assert nms_per_class(boxes, scores, classes, 0.437).tolist() == greedy(boxes, classes, 0.437)
+
+
+def test_suppression_at_once_and_by_class_agree(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(900, 2, generator=generator) * 200
+    boxes = torch.cat([corners, corners + 10 + torch.rand(900, 2, generator=generator) * 50], dim=1)
+    scores = torch.linspace(1, 0, 900)
+    classes = torch.randint(0, 20, (900,), generator=generator) * 2  # every other class is empty
+    at_once = nms_per_class(boxes, scores, classes, 0.5)
+    monkeypatch.setattr(postprocessing, "_MAX_BOXES_AT_ONCE", 0)
+    by_class = nms_per_class(boxes, scores, classes, 0.5)
+    assert 0 < len(at_once) < 900
+    assert_close(at_once, by_class, rtol=0, atol=0)
+
+
+def test_classes_stay_apart_in_huge_images():
+    # Twice the usual distance between the classes apart, and still nothing is suppressed.
+    boxes = torch.tensor([[0.0, 0, 10, 10], [8192, 8192, 8202, 8202], [20000, 20000, 20010, 20010]])
+    kept = nms_per_class(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([1, 0, 0]), 0.5)
+    assert kept.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("source", "key"), [("plain", "decoded"), ("tta", "augmented")])
+@pytest.mark.parametrize("settings_", [(0.01, 0.7, 50), (0.001, 0.65, 300), (0.25, 0.45, 1000)])
+def test_detections_equal_the_published_ones(parity_dir, source, key, settings_):
+    score_thresh, nms_thresh, max_detections = settings_
+    file = {"plain": "yolov5n_forward.npz", "tta": "yolov5n_tta.npz"}[source]
+    predictions = np.load(parity_dir / file)[key]
+    expected = np.load(parity_dir / "yolov5n_nms.npz")
+    postprocessor = make(
+        score_thresh=score_thresh,
+        nms_thresh=nms_thresh,
+        max_detections=max_detections,
+        multi_label=score_thresh != 0.25,
+    )
+    for image in range(2):
+        rows = expected[f"{source}_conf{score_thresh}_iou{nms_thresh}_max{max_detections}_image{image}"]
+        boxes, scores, classes = postprocessor.detect(torch.from_numpy(predictions[image]))
+        assert_close(boxes, torch.from_numpy(rows[:, :4]), rtol=1e-5, atol=1e-3)
+        assert_close(scores, torch.from_numpy(rows[:, 4]), rtol=1e-5, atol=1e-6)
+        assert classes.tolist() == rows[:, 5].astype(int).tolist()

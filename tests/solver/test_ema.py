@@ -1,0 +1,84 @@
+import math
+
+import pytest
+import torch
+
+from parking.solver import ModelEMA
+
+
+class Tiny(torch.nn.Module):
+    def __init__(self, value=0.0):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([value]))
+        self.register_buffer("mean", torch.tensor([value]))
+        self.register_buffer("count", torch.tensor([3]))
+
+
+def set_to(model, value):
+    with torch.no_grad():
+        model.weight.fill_(value)
+        model.mean.fill_(value)
+
+
+def test_two_updates_by_hand():
+    model = Tiny(0.0)
+    ema = ModelEMA(model, decay=0.9, warmup=2.0)
+    set_to(model, 1.0)
+    ema.update(model)
+    d1 = 0.9 * (1 - math.exp(-1 / 2))
+    first = 1 - d1  # d1 * 0 + (1 - d1) * 1
+    set_to(model, 3.0)
+    ema.update(model)
+    d2 = 0.9 * (1 - math.exp(-2 / 2))
+    second = d2 * first + (1 - d2) * 3.0
+    state = ema.model_state_dict(model)
+    torch.testing.assert_close(state["weight"], torch.tensor([second]))
+    torch.testing.assert_close(state["mean"], torch.tensor([second]))
+    assert state["count"] is not None and state["count"].item() == 3
+    assert ema.num_updates == 2
+
+
+def test_applied_and_restored_bit_for_bit():
+    model = Tiny(0.1)
+    ema = ModelEMA(model, decay=0.5, warmup=1.0)
+    set_to(model, 0.3)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with ema.applied_to(model):
+        torch.testing.assert_close(model.weight.data, torch.tensor([0.1]))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    with pytest.raises(RuntimeError, match="inside"), ema.applied_to(model):
+        raise RuntimeError("inside")
+    assert torch.equal(model.weight.data, before["weight"])
+
+
+def test_state_round_trip_continues_alike():
+    model = Tiny(0.0)
+    one = ModelEMA(model, decay=0.9, warmup=2.0)
+    set_to(model, 1.0)
+    one.update(model)
+    two = ModelEMA(Tiny(7.0), decay=0.9, warmup=2.0)
+    two.load_state_dict({"num_updates": 1, "average": {k: v.clone() for k, v in one.state_dict()["average"].items()}})
+    set_to(model, 5.0)
+    for ema in (one, two):
+        ema.update(model)
+    assert torch.equal(one.state_dict()["average"]["weight"], two.state_dict()["average"]["weight"])
+
+
+def test_restart_forgets():
+    model = Tiny(0.0)
+    ema = ModelEMA(model, decay=0.9, warmup=2.0)
+    ema.update(model)
+    set_to(model, 4.0)
+    ema.restart_from(model)
+    assert ema.num_updates == 0
+    assert ema.model_state_dict(model)["weight"].item() == 4.0
+
+
+def test_refuses_foreign_state_and_odd_arguments():
+    ema = ModelEMA(Tiny(), decay=0.9, warmup=2.0)
+    with pytest.raises(KeyError, match="another model"):
+        ema.load_state_dict({"num_updates": 1, "average": {"other": torch.zeros(1)}})
+    for decay, warmup in ((1.0, 2.0), (-0.1, 2.0), (0.5, 0.0)):
+        with pytest.raises(ValueError, match="decay"):
+            ModelEMA(Tiny(), decay=decay, warmup=warmup)

@@ -1,0 +1,95 @@
+"""Who may import whom inside the package."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "parking"
+
+ALLOWED = {
+    "utils": set(),
+    "config": {"utils"},
+    "layers": {"utils"},
+    "checkpoint": {"utils"},
+    "solver": {"utils"},
+    "modeling": {"layers", "utils"},
+    "data": {"utils"},
+    "synthetic": {"data.datasets.classes", "utils"},
+    "visualization": {"data.datasets", "utils"},
+    "evaluation": {"data.datasets", "visualization", "utils"},
+    "export": {"modeling", "utils"},
+    "engine": {
+        "checkpoint",
+        "config",
+        "data",
+        "evaluation",
+        "export",
+        "layers",
+        "modeling",
+        "solver",
+        "utils",
+        "visualization",
+    },
+}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Dotted modules of this package that the file imports, without the leading ``parking.``."""
+    here = path.relative_to(ROOT).with_suffix("").parts
+    if here[-1] == "__init__":
+        here = here[:-1]
+        package = here
+    else:
+        package = here[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            module = ".".join(base + ([node.module] if node.module else []))
+            names = [module] + [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found.update(name.removeprefix("parking.") for name in names if name.startswith("parking."))
+    return found
+
+
+def is_allowed(module: str, allowed: set[str]) -> bool:
+    # `from parking.data import x` lists parking.data as well; what counts is whether a deeper name is allowed.
+    return any(module == a or module.startswith(f"{a}.") or a.startswith(f"{module}.") for a in allowed)
+
+
+@pytest.mark.parametrize("part", sorted(p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name != "__pycache__"))
+def test_arrows_go_one_way(part):
+    assert part in ALLOWED, f"say in this test what parking/{part} may import"
+    wrong = []
+    for path in sorted((PACKAGE / part).rglob("*.py")):
+        for module in imported_modules(path):
+            if module.split(".")[0] != part and not is_allowed(module, ALLOWED[part]):
+                wrong.append(f"{path.relative_to(ROOT)} imports parking.{module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_walk_sees_imports_of_all_kinds(tmp_path):
+    # The check above is only as good as its reading of imports.
+    modules = imported_modules(PACKAGE / "engine" / "trainer.py")
+    assert "checkpoint" in modules or any(m.startswith("checkpoint") for m in modules)
+    assert "engine.hooks" in modules  # relative
+
+
+def test_synthetic_scenes_need_the_class_names_only():
+    for path in (PACKAGE / "synthetic").rglob("*.py"):
+        for module in imported_modules(path):
+            if module.startswith("data"):
+                assert module in {"data", "data.datasets", "data.datasets.classes"} or module.startswith(
+                    "data.datasets.classes."
+                )
+
+
+def test_nothing_in_the_package_prints():
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.Call) and getattr(node.func, "id", None) == "print"), path

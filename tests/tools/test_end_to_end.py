@@ -1,0 +1,370 @@
+"""Train, evaluate, infer, as a user would: the tools themselves, on a few tiny scenes."""
+
+import json
+import logging
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+TINY = [
+    *("INPUT.SIZE_TRAIN", "[64, 96]", "INPUT.SIZE_TEST", "96", "SOLVER.IMS_PER_BATCH", "4"),
+    *("DATALOADER.NUM_WORKERS", "1", "SOLVER.WARMUP_ITERS", "2", "SOLVER.CHECKPOINT_PERIOD", "2"),
+]
+
+
+def run_script(name: str, *args: str, timeout: int = 300) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tools" / name), *map(str, args)],
+        cwd=ROOT,
+        env=ENV,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def run_here(monkeypatch, capsys, name: str, *args) -> tuple[int, str, str]:
+    """The script in this process, which saves the ten seconds of the imports: exit code, stdout, stderr."""
+    from detectron2.utils.logger import setup_logger
+
+    # Handlers of an earlier call write to a stdout that pytest has closed since.
+    setup_logger.cache_clear()
+    for logger in ("detectron2", "fvcore", "parking"):
+        logging.getLogger(logger).handlers.clear()
+    monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
+    with pytest.raises(SystemExit) as exited:
+        runpy.run_path(str(ROOT / "tools" / name), run_name="__main__")
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return exited.value.code, out, err
+
+
+def train_args(scenes, output_dir, max_iter=4, *opts):
+    return [
+        *("DATASETS.ROOT", str(scenes), "OUTPUT_DIR", str(output_dir), "SOLVER.MAX_ITER", str(max_iter)),
+        *(*TINY, *opts),
+    ]
+
+
+QUICKSTART = ("--config-file", ROOT / "configs" / "quickstart.yaml")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_scenes, tmp_path_factory):
+    """OUTPUT_DIR of a training in two processes, and what it printed."""
+    output_dir = tmp_path_factory.mktemp("train") / "out"
+    done = run_script("train_net.py", *QUICKSTART, "--num-gpus", "2", *train_args(tiny_scenes, output_dir))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return output_dir, done.stdout
+
+
+def test_training_in_two_processes_leaves_what_it_should(trained):
+    output_dir, printed = trained
+    names = {path.name for path in output_dir.iterdir()}
+    assert {"config.yaml", "log.txt", "metrics.json", "last_checkpoint", "model_best.pth", "model_final.pth"} <= names
+    assert {n for n in names if n.startswith("model_0")} == {"model_0000001.pth", "model_0000003.pth"}
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert (output_dir / "last_checkpoint").read_text() == "model_0000003.pth"
+    assert printed.count("running on the CPU") == (not torch.cuda.is_available())
+    assert re.search(r"iterations 0 to 4: [\d.]+ epochs of \d+ iterations of 4 images", printed)
+    table, paths = printed.split("class         AP75")
+    assert "AP50" in table
+    assert f"{output_dir}/model_best.pth" in paths
+    logged = set().union(*map(json.loads, (output_dir / "metrics.json").read_text().splitlines()))
+    assert {"total_loss", "loss_box", "loss_obj", "loss_cls", "lr", "data_time", "iteration"} <= logged
+
+
+def test_released_weights_hold_the_averaged_ones_and_what_inference_needs(trained):
+    output_dir, _ = trained
+    final = torch.load(output_dir / "model_final.pth", weights_only=True)
+    last = torch.load(output_dir / "model_0000003.pth", weights_only=True)
+    assert "ema" not in final and "trainer" not in final
+    assert last["ema"]["num_updates"] == 4
+    assert last["trainer"]["iteration"] == 3
+    name = "backbone.bottom_up.stem.conv.weight"
+    assert torch.equal(final["model"][name], last["ema"]["average"][name])
+    assert not torch.equal(final["model"][name], last["model"][name])
+    assert final["class_names"][0] == "sedan"
+    assert final["category_ids"] == list(range(1, 15))
+    assert final["config"]["INPUT"]["SIZE_TEST"] == 96
+
+
+def test_a_lone_weights_file_is_enough_to_infer(trained, tiny_scenes, tmp_path):
+    output_dir, _ = trained
+    weights = shutil.copy(output_dir / "model_final.pth", tmp_path / "moved.pth")
+    results = tmp_path / "results"
+    done = run_script(
+        "infer.py",
+        *("--input", tiny_scenes / "test", "--weights", weights, "--output", results, "--visualize", "2"),
+        *("--min-score", "0", "MODEL.YOLO.SCORE_THRESH_TEST", "1e-5"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "predicting" in done.stderr, "there is a progress bar"
+    listed = json.loads((tiny_scenes / "Test_Images_Information.json").read_text(encoding="utf-8"))["images"]
+    ids = {image["file_name"]: image["id"] for image in listed}
+    images = json.loads((results / "images.json").read_text(encoding="utf-8"))
+    assert {image["file_name"]: image["id"] for image in images} == ids
+    predictions = json.loads((results / "predictions.json").read_text())
+    submission = json.loads((results / "submission.json").read_text())
+    sample = json.loads((tiny_scenes / "sample_submission.json").read_text())
+    assert predictions and submission
+    for box in submission:
+        assert box.keys() == sample[0].keys()
+        assert box["image_id"] in ids.values()
+        assert 1 <= box["category_id"] <= 14
+        assert 0 < box["score"] <= 1
+        x, y, w, h = box["bbox"]
+        assert 0 <= x < x + w <= 160 + 0.1 and 0 <= y < y + h <= 96 + 0.1
+    pictures = {path.name for path in (results / "visualizations").glob("*.png")}
+    assert len(pictures) == 3 and "overview.png" in pictures
+    for path in (results / "predictions.json", results / "submission.json", results / "visualizations"):
+        assert str(path) in done.stdout
+
+
+def test_resuming_gives_what_an_uninterrupted_training_gives(tiny_scenes, tmp_path):
+    """In one process here, bit for bit: 2 iterations, then 2 more, against 4."""
+    from parking.config import get_cfg
+    from parking.data.datasets.builtin import register_datasets_from_config
+    from parking.engine import Trainer
+
+    def train(output_dir, *, stop_at=None, resume=False):
+        cfg = get_cfg()
+        cfg.merge_from_file(str(QUICKSTART[1]))
+        cfg.merge_from_list([*train_args(tiny_scenes, output_dir), "DATALOADER.NUM_WORKERS", "0"])
+        cfg.merge_from_list(["DATASETS.TEST", "()", "MODEL.DEVICE", "cpu", "SOLVER.NOMINAL_BATCH_SIZE", "8"])
+        register_datasets_from_config(cfg)
+        output_dir.mkdir(exist_ok=True)
+        torch.manual_seed(cfg.SEED)
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=resume)
+        if stop_at is not None:
+            stop_after(trainer, stop_at)
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train()
+        else:
+            trainer.train()
+
+    def stop_after(trainer, iteration):
+        original = trainer.run_step
+
+        def run_step():
+            original()
+            if trainer.iter == iteration:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        trainer.run_step = run_step
+
+    train(tmp_path / "whole")
+    train(tmp_path / "parts", stop_at=1)
+    assert (tmp_path / "parts" / "last_checkpoint").read_text() == "model_0000001.pth"
+    train(tmp_path / "parts", resume=True)
+    whole, parts = (torch.load(tmp_path / name / "model_0000003.pth", weights_only=True) for name in ("whole", "parts"))
+    for name, tensor in whole["model"].items():
+        assert torch.equal(tensor, parts["model"][name]), name
+    for name, tensor in whole["ema"]["average"].items():
+        assert torch.equal(tensor, parts["ema"]["average"][name]), name
+    assert whole["ema"]["num_updates"] == parts["ema"]["num_updates"]
+
+
+def test_ctrl_c_then_resume(tiny_scenes, tmp_path):
+    output_dir = tmp_path / "out"
+    command = [sys.executable, str(ROOT / "tools" / "train_net.py"), *map(str, QUICKSTART)]
+    opts = train_args(tiny_scenes, output_dir, 100000)
+    process = subprocess.Popen(
+        [*command, *opts], cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 240
+        while not (output_dir / "last_checkpoint").exists():
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in err
+    assert "--resume" in out
+    iteration = int((output_dir / "last_checkpoint").read_text().removeprefix("model_").removesuffix(".pth"))
+    done = run_script("train_net.py", *QUICKSTART, "--resume", *train_args(tiny_scenes, output_dir, iteration + 3))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"iterations {iteration + 1} to {iteration + 3}" in done.stdout
+    assert (output_dir / "model_final.pth").exists()
+
+
+def test_own_coco_data_from_the_command_line_alone(trained, tiny_scenes, tmp_path, monkeypatch, capsys):
+    """Sparse ids, no sizes, NUM_CLASSES 0, and class rows of a head with other classes replaced."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for i in range(6):
+        cv2.imwrite(str(folder / f"{i}.jpg"), rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
+        images.append({"id": 10 + i, "file_name": f"{i}.jpg"})
+        annotations.append({"id": i, "image_id": 10 + i, "category_id": (4, 9)[i % 2], "bbox": [5, 5, 30, 40]})
+    categories = [{"id": 4, "name": "cat"}, {"id": 9, "name": "dog"}]
+    (tmp_path / "own.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    output_dir = tmp_path / "out"
+    data = [
+        *("DATASETS.COCO", f"[['own', '{tmp_path}/own.json', '{folder}']]"),
+        *("DATASETS.TRAIN", "('own',)", "DATASETS.TEST", "('own',)"),
+    ]
+    code, out, err = run_here(
+        *(monkeypatch, capsys, "train_net.py", *QUICKSTART, "OUTPUT_DIR", output_dir, "SOLVER.MAX_ITER", "2"),
+        *(*TINY, *data, "MODEL.YOLO.NUM_CLASSES", "0", "MODEL.WEIGHTS", trained[0] / "model_final.pth"),
+    )
+    assert code == 0, err
+    assert "start anew" in out
+    code, out, err = run_here(
+        *(monkeypatch, capsys, "infer.py", "--input", folder, "--weights", output_dir / "model_final.pth"),
+        *("--output", tmp_path / "res", "MODEL.YOLO.SCORE_THRESH_TEST", "1e-6"),
+    )
+    assert code == 0, err
+    assert "no submission.json" in out
+    predictions = json.loads((tmp_path / "res" / "predictions.json").read_text())
+    assert {p["category_id"] for p in predictions} <= {4, 9}
+    assert [i["id"] for i in json.loads((tmp_path / "res" / "images.json").read_text())] == [1, 2, 3, 4, 5, 6]
+
+
+def test_unreadable_images_cost_only_themselves(trained, tiny_scenes, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(next((tiny_scenes / "test" / "images").iterdir()), folder / "good.png")
+    (folder / "bad.png").write_bytes(b"not a picture")
+    code, _, err = run_here(
+        *(monkeypatch, capsys, "infer.py", "--input", folder, "--weights", trained[0] / "model_final.pth"),
+        *("--output", tmp_path / "res"),
+    )
+    assert code == 3
+    assert "bad.png" in err
+    assert {i["file_name"] for i in json.loads((tmp_path / "res" / "images.json").read_text())} == {
+        "good.png",
+        "bad.png",
+    }
+
+
+def test_evaluating_without_training(trained, tiny_scenes, monkeypatch, capsys):
+    output_dir, printed = trained
+    before = {path.name: path.stat().st_mtime_ns for path in output_dir.iterdir()}
+    code, out, err = run_here(
+        *(monkeypatch, capsys, "train_net.py", *QUICKSTART, "--eval-only", *train_args(tiny_scenes, output_dir)),
+    )
+    assert code == 0, err
+    # The best weights are those of the only evaluation of the training.
+    table = printed[printed.index("  AP    AP50") : printed.index("best weights:")]
+    assert table in out
+    after = {path.name: path.stat().st_mtime_ns for path in output_dir.iterdir() if path.name in before}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed <= {"coco_instances_results.json"}, "the training's own files stay as they are"
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "code", "message"),
+    [
+        ("train_net.py", ["--config-file", "none.yaml"], 1, "none.yaml cannot be read"),
+        ("train_net.py", [*QUICKSTART, "SEED", "1", "--resume"], 2, "--resume stands after a KEY VALUE pair"),
+        ("train_net.py", [*QUICKSTART, "--resume", "--overwrite"], 2, "give one of them"),
+        ("train_net.py", [*QUICKSTART, "SOLVER.MAXITER", "1"], 1, "did you mean SOLVER.MAX_ITER?"),
+        (
+            "train_net.py",
+            [*QUICKSTART, "DATASETS.ROOT", "/nowhere", "OUTPUT_DIR", "{tmp}/o"],
+            1,
+            "'/nowhere' does not exist",
+        ),
+        ("train_net.py", [*QUICKSTART, "OUTPUT_DIR", "{trained}"], 1, "already holds a training"),
+        (
+            "train_net.py",
+            [*QUICKSTART, "--resume", "OUTPUT_DIR", "{tmp}/o", "DATASETS.ROOT", "{scenes}"],
+            1,
+            "no checkpoint to resume",
+        ),
+        (
+            "train_net.py",
+            [*QUICKSTART, "--eval-only", "OUTPUT_DIR", "{tmp}/o", "DATASETS.ROOT", "{scenes}"],
+            1,
+            "nothing to evaluate",
+        ),
+        (
+            "train_net.py",
+            [*QUICKSTART, "OUTPUT_DIR", "{tmp}/o", "DATASETS.ROOT", "{scenes}", "MODEL.YOLO.NUM_CLASSES", "3"],
+            1,
+            "MODEL.YOLO.NUM_CLASSES is 3, but the data set parking_train has 14 classes",
+        ),
+        ("train_net.py", [*QUICKSTART, "--num-gpus", "0"], 1, "--num-gpus is 0"),
+        ("infer.py", ["--input", "/nowhere"], 1, "'/nowhere' does not exist"),
+        ("infer.py", ["--input", "{tmp}"], 1, "holds no images"),
+        ("infer.py", ["--input", "{scenes}/test", "--weights", "none.pth"], 1, "none.pth do not exist"),
+        (
+            "infer.py",
+            ["--input", "{scenes}/test", *QUICKSTART, "OUTPUT_DIR", "{tmp}/none"],
+            1,
+            "holds none; train first",
+        ),
+        ("infer.py", ["--input", "{scenes}/test", *QUICKSTART, "A", "1"], 1, "there is no config key A;"),
+        ("infer.py", [], 2, "--input"),
+        (
+            "infer.py",
+            [
+                "--input",
+                "{scenes}/test",
+                *QUICKSTART,
+                "--weights",
+                "{trained}/model_final.pth",
+                "MODEL.YOLO.NUM_CLASSES",
+                "3",
+            ],
+            1,
+            "have 14 classes, but the model has 3",
+        ),
+        (
+            "infer.py",
+            [
+                "--input",
+                "{scenes}/test",
+                *QUICKSTART,
+                "--weights",
+                "{trained}/model_final.pth",
+                "MODEL.YOLO.WIDTH_MULTIPLE",
+                "1.0",
+            ],
+            1,
+            "do not fit the model of the config",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence(trained, tiny_scenes, tmp_path, monkeypatch, capsys, script, args, code, message):
+    values = {"tmp": tmp_path, "trained": trained[0], "scenes": tiny_scenes}
+    got, _, err = run_here(monkeypatch, capsys, script, *[str(a).format(**values) for a in args])
+    assert message in err
+    assert got == code
+    if code == 1:
+        assert err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_overwrite_starts_anew(trained, tiny_scenes, tmp_path, monkeypatch, capsys):
+    output_dir = tmp_path / "out"
+    shutil.copytree(trained[0], output_dir)
+    code, _, err = run_here(
+        *(monkeypatch, capsys, "train_net.py", *QUICKSTART, "--overwrite", *train_args(tiny_scenes, output_dir, 1)),
+    )
+    assert code == 0, err
+    assert sorted(p.name for p in output_dir.glob("model_*.pth")) == [
+        "model_0000000.pth",
+        "model_best.pth",
+        "model_final.pth",
+    ]

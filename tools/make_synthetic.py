@@ -1,0 +1,81 @@
+#!/usr/bin/env python
+"""Make parking scenes up, in the layout of the challenge's data: images, labels, test list, sample submission.
+
+Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 Ctrl-C.
+"""
+
+import argparse
+import os
+import re
+import sys
+
+from tqdm import tqdm
+
+from parking.synthetic import make_dataset
+from parking.utils.errors import UserError
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text)
+    if not match or not all(64 <= int(side) <= 4096 for side in match.groups()):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not WIDTHxHEIGHT with sides of 64 to 4096 pixels, such as 960x540"
+        )
+    return int(match[1]), int(match[2])
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True, metavar="DIR", help="where to write; must not hold a data set yet")
+    parser.add_argument("--num-train", type=_positive, default=640, metavar="N", help="training images (640)")
+    parser.add_argument("--num-test", type=_count, default=40, metavar="M", help="test images (40)")
+    parser.add_argument("--seed", type=_count, default=0, metavar="S", help="same seed, same bytes (0)")
+    parser.add_argument("--size", type=_size, default=(960, 540), metavar="WxH", help="of every image (960x540)")
+    parser.add_argument("--balanced", action="store_true", help="equal shares of all classes instead of a long tail")
+    parser.add_argument(
+        "--workers", type=_positive, default=os.cpu_count() or 1, metavar="K", help="processes (all CPUs)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    with tqdm(total=args.num_train + args.num_test, unit="image", desc="drawing") as bar:
+        summary = make_dataset(
+            args.output,
+            num_train=args.num_train,
+            num_test=args.num_test,
+            size=args.size,
+            seed=args.seed,
+            balanced=args.balanced,
+            workers=args.workers,
+            progress=bar.update,
+        )
+    boxes = ", ".join(f"{name} {count}" for name, count in summary.boxes.items())
+    print(f"{summary.num_train} training images with {sum(summary.boxes.values())} boxes: {boxes}")
+    print(f"{summary.num_test} test images")
+    print(f"data set written to {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        sys.exit(130)
