@@ -33,7 +33,9 @@ INSTALL_REQUIRES = [
 
 EXTRAS = {
     "torch": ["torch>=2.11,<2.16", "torchvision>=0.26,<0.31"],
-    "opencv": ["opencv-python-headless>=4.8"],
+    "opencv": ["opencv-python-headless>=4.12"],
+    # Korean class names in pictures: a font (Nanum Gothic), of which only the files are used.
+    "korean": ["koreanize-matplotlib>=0.1.1"],
     "test": ["hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.5"],
     "lint": ["ruff>=0.9"],
     # What `make setup` installs the others with.

@@ -40,7 +40,7 @@ def main() -> int:
     args = parse_args()
     # Before the seconds that the imports below take: most mistakes are in the paths.
     images, has_image_info = list_images(args.input, args.image_info)
-    print(f"{len(images)} images in {args.input}", flush=True)
+    print(f"{len(images)} images in {args.input}; loading PyTorch and detectron2 ...", flush=True)
 
     from parking.engine import build_inference_model, find_config_and_weights
     from parking.engine.inference import PictureWriter, names_and_ids, predict_images

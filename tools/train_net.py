@@ -74,6 +74,7 @@ def print_paths(output_dir: str) -> None:
 
 def run() -> None:
     args = parse_args()
+    print("Loading PyTorch and detectron2 ...", flush=True)
     from parking.engine import launch
 
     launch(main, args)

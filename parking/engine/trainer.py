@@ -51,7 +51,6 @@ class Trainer(DefaultTrainer):
             raise UserError(f"SOLVER.MAX_ITER is {self.max_iter}; it counts batches and must be at least 1.")
         self._dataset_dicts = load_train_dicts(cfg)
         self._seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-        self._data_loader_ready = False
 
         self._bare_model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, self._bare_model)

@@ -1,21 +1,17 @@
 """Colours of classes."""
 
-import colorsys
 from collections.abc import Sequence
 
-from parking.data.datasets.classes import CLASS_COLORS, CLASS_NAMES
+from parking.data.datasets.classes import CLASS_COLORS, CLASS_NAMES, distinct_colors
 
 Color = tuple[int, int, int]
 
 
 def class_colors(class_names: Sequence[str]) -> list[Color]:
-    """One RGB colour (0..255) per class: the challenge's own for its classes, else one that depends on the index only.
-
-    The latter step around the colour circle by the golden ratio, so that neighbours differ however many there are.
-    """
+    """One RGB colour (0..255) per class: the challenge's own for its classes, else one that depends on the index only."""
     if tuple(class_names) == CLASS_NAMES:
         return list(CLASS_COLORS)
-    return [_hue_color(0.618034 * index % 1.0) for index in range(len(class_names))]
+    return distinct_colors(len(class_names))
 
 
 def text_color(background: Color) -> Color:
@@ -24,7 +20,3 @@ def text_color(background: Color) -> Color:
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     # Contrast is (brighter + 0.05) / (darker + 0.05): equal for black and white where luminance + 0.05 = sqrt(0.0525).
     return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)
-
-
-def _hue_color(hue):
-    return tuple(round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.85, 0.95))

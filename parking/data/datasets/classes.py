@@ -1,4 +1,6 @@
-"""The challenge's 14 classes; needs neither torch nor detectron2."""
+"""The challenge's 14 classes, and colours for any classes; needs neither torch nor detectron2."""
+
+import colorsys
 
 #: English names; the category id in ``Train.json`` and in a submission is the index plus one.
 CLASS_NAMES = (
@@ -53,3 +55,10 @@ CLASS_COLORS = (
     (0, 200, 150),
     (188, 189, 34),
 )
+
+
+def distinct_colors(num_classes: int) -> list[tuple[int, int, int]]:
+    """RGB 0..255 for classes that have no colours of their own; a class's colour depends on its index only."""
+    # Steps of the golden ratio around the colour circle keep any number of hues apart.
+    hues = (0.618034 * index % 1.0 for index in range(num_classes))
+    return [tuple(round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.85, 0.95)) for hue in hues]

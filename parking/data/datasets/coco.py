@@ -1,6 +1,5 @@
 """COCO-format data: loading a json into detectron2's dataset dicts, and registering data sets from the config."""
 
-import colorsys
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -10,6 +9,7 @@ from functools import partial
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+from parking.data.datasets.classes import distinct_colors
 from parking.data.datasets.json_io import get_list, read_image_records, read_json_object
 from parking.data.image_io import read_image_size
 from parking.utils.errors import UserError
@@ -29,7 +29,7 @@ def load_coco_json(
     Returns:
         One dict per image, images without boxes included: ``file_name`` (path), ``image_id`` (as in the json),
         ``height``, ``width``, ``annotations`` (``bbox`` as in the json, XYWH_ABS; ``bbox_mode``; ``category_id``,
-        contiguous; ``iscrowd``).
+        contiguous; ``iscrowd``; ``area`` where the json has it).
 
     Raises:
         UserError: naming the json and the image or annotation that is wrong in it.
@@ -93,7 +93,7 @@ def register_coco_datasets(entries: Iterable, *, reserved_names: Collection[str]
             image_root=image_root,
             evaluator_type="coco",
             thing_classes=classes,
-            thing_colors=_make_colors(len(classes)),
+            thing_colors=distinct_colors(len(classes)),
             thing_dataset_id_to_contiguous_id=class_ids,
         )
 
@@ -116,12 +116,6 @@ def _check_entry(entry):
 def _get_source(name):
     metadata = MetadataCatalog.get(name)
     return metadata.get("json_file", None), metadata.get("image_root", None)
-
-
-def _make_colors(num_classes: int) -> list[tuple[int, int, int]]:
-    # Steps of the golden ratio around the colour circle keep any number of hues apart.
-    hues = ((0.618034 * i) % 1.0 for i in range(num_classes))
-    return [tuple(round(255 * x) for x in colorsys.hsv_to_rgb(h, 0.85, 0.95)) for h in hues]
 
 
 def _load_images(content: dict, json_file: str, image_root: str) -> dict[int, dict]:
@@ -152,14 +146,15 @@ def _attach_annotations(images, annotations, class_ids, json_file):
             raise UserError(_explain_annotation(annotation, images, class_ids, json_file)) from e
         if not valid:
             raise UserError(_explain_annotation(annotation, images, class_ids, json_file))
-        image["annotations"].append(
-            {
-                "bbox": box,
-                "bbox_mode": BoxMode.XYWH_ABS,
-                "category_id": category,
-                "iscrowd": annotation.get("iscrowd", 0),
-            }
-        )
+        record = {
+            "bbox": box,
+            "bbox_mode": BoxMode.XYWH_ABS,
+            "category_id": category,
+            "iscrowd": annotation.get("iscrowd", 0),
+        }
+        if "area" in annotation:  # of a mask, by which COCO calls an object small or large
+            record["area"] = annotation["area"]
+        image["annotations"].append(record)
 
 
 def _explain_annotation(annotation, images, class_ids, json_file) -> str:

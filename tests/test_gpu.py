@@ -1,0 +1,66 @@
+"""What can only be seen on a GPU: ``python -m pytest -m gpu``. `make test` leaves these out."""
+
+import pytest
+import torch
+
+from parking.config import get_cfg
+from parking.data.datasets.builtin import register_datasets_from_config
+from parking.engine import Trainer, build_model
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+
+def make_cfg(**changes):
+    cfg = get_cfg()
+    cfg.MODEL.YOLO.WIDTH_MULTIPLE = 0.125
+    cfg.MODEL.DEVICE = "cuda"
+    cfg.merge_from_list([x for pair in changes.items() for x in map(str, pair)])
+    return cfg
+
+
+def test_the_network_gives_the_same_on_cpu_and_gpu():
+    torch.manual_seed(0)
+    cfg = make_cfg()
+    on_gpu = build_model(cfg).eval()
+    cfg.MODEL.DEVICE = "cpu"
+    on_cpu = build_model(cfg).eval()
+    on_cpu.load_state_dict(on_gpu.state_dict())
+    images = torch.rand(2, 3, 128, 160)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            on_gpu.predict(images.cuda()).cpu(), on_cpu.predict(images), rtol=1e-3, atol=1e-2, check_device=False
+        )
+
+
+@pytest.mark.parametrize("mixed_precision", [False, True])
+def test_training_steps_and_resumes(tiny_scenes, tmp_path, mixed_precision):
+    cfg = make_cfg(
+        **{
+            "DATASETS.ROOT": tiny_scenes,
+            "OUTPUT_DIR": tmp_path,
+            "INPUT.SIZE_TRAIN": "[64, 96]",
+            "INPUT.SIZE_TEST": 96,
+            "SOLVER.IMS_PER_BATCH": 4,
+            "SOLVER.WARMUP_ITERS": 2,
+            "SOLVER.MAX_ITER": 6,
+            "SOLVER.NOMINAL_BATCH_SIZE": 8,
+            "SOLVER.AMP.ENABLED": mixed_precision,
+            "DATALOADER.NUM_WORKERS": 1,
+            "SEED": 0,
+        }
+    )
+    register_datasets_from_config(cfg)
+    trainer = Trainer(cfg)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.train()
+    after = trainer.model.state_dict()
+    assert all(tensor.isfinite().all() for tensor in after.values())
+    assert any(not torch.equal(after[name], tensor) for name, tensor in before.items() if name.endswith("weight"))
+    again = Trainer(cfg)
+    again.resume_or_load(resume=True)
+    assert again.start_iter == 6
+    for name, tensor in again.model.state_dict().items():
+        assert torch.equal(tensor, after[name]), name
