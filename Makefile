@@ -37,6 +37,8 @@ DEMO := output/demo
 DEMO_CONFIG := configs/quickstart.yaml
 DEMO_SCENES := --num-train 1200 --num-test 40 --size 480x288 --balanced --seed 0
 DEMO_PICTURES := 12
+# Without a GPU, two processes; with one or more, one of them is plenty.
+DEMO_PROCESSES := $(if $(shell command -v nvidia-smi),1,2)
 
 # Processes beside the first that run the tests. Each imports detectron2 (about 10 s and 1 GB), so on two cores 0 is as
 # fast as 2; with more cores: make test TEST_WORKERS=8
@@ -88,9 +90,10 @@ detectron2:  ## put detectron2, and nothing else, into an environment of your ow
 	cp -R "$$new"/. "$$site"
 
 demo: $(STAMP)  ## draw scenes, train on them, score, and write a submission and pictures (minutes)
-	@rm -rf $(DEMO)
+	@rm -rf $(DEMO)/data $(DEMO)/train
 	$(PY) tools/make_synthetic.py --output $(DEMO)/data $(DEMO_SCENES)
-	$(PY) tools/train_net.py --config-file $(DEMO_CONFIG) DATASETS.ROOT $(DEMO)/data OUTPUT_DIR $(DEMO)/train
+	$(PY) tools/train_net.py --config-file $(DEMO_CONFIG) --num-gpus $(DEMO_PROCESSES) \
+		DATASETS.ROOT $(DEMO)/data OUTPUT_DIR $(DEMO)/train
 	$(PY) tools/infer.py --input $(DEMO)/data/test --weights $(DEMO)/train/model_best.pth --visualize $(DEMO_PICTURES)
 
 test: $(STAMP)  ## all tests but those that need a GPU
@@ -109,5 +112,5 @@ lock: $(STAMP)  ## take the newest versions that setup.py admits into requiremen
 		--generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --output-file requirements.lock
 
 clean:  ## remove .venv, caches and the demo's output
-	rm -rf $(VENV) $(DEMO) build dist parking.egg-info .hypothesis .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO)/data $(DEMO)/train build dist parking.egg-info .hypothesis .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

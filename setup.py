@@ -19,6 +19,7 @@ INSTALL_REQUIRES = [
     "Pillow>=9.5",
     "pycocotools>=2.0.6",
     "PyYAML>=6",
+    "tabulate>=0.9",
     "tensorboard>=2.12",
     "tqdm>=4.65",
     "yacs>=0.1.8",
@@ -27,7 +28,6 @@ INSTALL_REQUIRES = [
     "hydra-core>=1.1",
     "omegaconf>=2.1,<2.4",
     "packaging>=21",
-    "tabulate>=0.9",
     "termcolor>=1.1",
 ]
 

@@ -39,16 +39,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     # Before the seconds that the imports below take: most mistakes are in the paths.
-    images, has_image_info = list_images(args.input, args.image_info)
+    images, has_ids, note = list_images(args.input, args.image_info)
     print(f"{len(images)} images in {args.input}; loading PyTorch and detectron2 ...", flush=True)
 
-    from parking.engine import build_inference_model, find_config_and_weights
-    from parking.engine.inference import PictureWriter, names_and_ids, predict_images
-    from parking.engine.setup import setup_logging
+    from parking.engine import build_inference_model, find_config_and_weights, setup_logging
+    from parking.engine.inference import PictureWriter, predict_images
 
     setup_logging()
     cfg, weights = find_config_and_weights(args.config_file, args.weights, args.opts, default_config=DEFAULT_CONFIG)
-    class_names, category_ids = names_and_ids(weights)
+    class_names, category_ids = weights.class_names_and_ids()
     model = build_inference_model(cfg, weights)
     output_dir = args.output or str(Path(cfg.OUTPUT_DIR, "inference"))
     pictures = None
@@ -56,7 +55,8 @@ def main() -> int:
         pictures = PictureWriter(
             images[: args.visualize],
             output_dir=output_dir,
-            class_names=korean_names(class_names) if args.korean else class_names,
+            class_names=class_names,
+            display_names=korean_names(class_names) if args.korean else None,
             min_score=args.min_score,
         )
     report = predict_images(
@@ -65,14 +65,14 @@ def main() -> int:
         images,
         output_dir=output_dir,
         category_ids=category_ids,
-        with_submission=has_image_info,
-        drawer=pictures,
+        with_submission=has_ids,
+        pictures=pictures,
     )
     print(f"{report.num_boxes} boxes in {report.num_images} images")
     for name, path in report.files.items():
         print(f"{name + ':':16}{path}")
-    if not has_image_info:
-        print("no submission.json: no image list (Test_Images_Information.json) beside or above the input")
+    if note:
+        print(f"no submission.json: {note}")
     for sentence in report.unreadable:
         sys.stderr.write(f"unreadable: {sentence}\n")
     return EXIT_UNREADABLE_IMAGES if report.unreadable else 0

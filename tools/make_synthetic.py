@@ -7,12 +7,11 @@ Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 Ct
 import argparse
 import os
 import re
-import sys
 
 from tqdm import tqdm
 
 from parking.synthetic import make_dataset
-from parking.utils.errors import UserError
+from parking.utils.cli import run_tool
 
 
 def _count(text: str) -> int:
@@ -71,11 +70,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        sys.exit(130)
+    run_tool(main)

@@ -15,7 +15,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="yaml file, e.g. configs/yolo.yaml")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--overwrite", action="store_true", help="start anew where OUTPUT_DIR already holds a training")
-    parser.add_argument("--eval-only", action="store_true", help="score MODEL.WEIGHTS, else OUTPUT_DIR's best weights")
+    parser.add_argument(
+        "--eval-only", action="store_true", help="score OUTPUT_DIR's best weights, or those typed as MODEL.WEIGHTS FILE"
+    )
     add_launch_arguments(parser)
     add_opts_argument(parser)
     args = parser.parse_args()
@@ -31,12 +33,14 @@ def main(args: argparse.Namespace) -> None:
     from parking.engine import Trainer, setup_training
     from parking.evaluation.report import format_scores
 
-    cfg = setup_training(args, overwrite=args.overwrite)
+    cfg = setup_training(args)
     if args.eval_only:
-        results = evaluate(cfg)
+        results = evaluate(cfg, args.opts)
     else:
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
+        if args.overwrite:
+            trainer.remove_previous_training()
         results = trainer.train()
     if comm.is_main_process():
         if results:
@@ -45,17 +49,19 @@ def main(args: argparse.Namespace) -> None:
             print_paths(cfg.OUTPUT_DIR)
 
 
-def evaluate(cfg):
-    from parking.checkpoint import find_weights, read_weights
-    from parking.engine import Trainer, build_inference_model
+def evaluate(cfg, opts: list[str]):
+    from detectron2.data import MetadataCatalog
+
+    from parking.checkpoint import read_weights
+    from parking.engine import Trainer, build_inference_model, choose_weights
     from parking.utils.errors import UserError
 
-    path = cfg.MODEL.WEIGHTS or find_weights(cfg.OUTPUT_DIR)
-    if not path:
-        raise UserError(
-            f"nothing to evaluate: OUTPUT_DIR {cfg.OUTPUT_DIR} holds no weights, and MODEL.WEIGHTS is empty."
-        )
-    return Trainer.test(cfg, build_inference_model(cfg, read_weights(path)))
+    weights = read_weights(choose_weights(cfg, opts))
+    model = build_inference_model(cfg, weights)
+    classes = list(MetadataCatalog.get(cfg.DATASETS.TEST[0]).thing_classes)
+    if weights.class_names and weights.class_names != classes:
+        raise UserError(f"weights {weights.path} predict {weights.class_names}, but the data set has {classes}.")
+    return Trainer.test(cfg, model)
 
 
 def print_paths(output_dir: str) -> None:

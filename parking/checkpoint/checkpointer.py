@@ -1,55 +1,82 @@
-"""detectron2's checkpointer, made atomic, strict and bounded."""
+"""Writing checkpoints that survive a kill, and resuming from them."""
 
-import os
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
+from torch import nn
 
 from parking.utils.errors import UserError
 from parking.utils.files import open_atomic
 
 from .weights import load_weights, torch_load, weights_from_checkpoint
 
+logger = logging.getLogger(__name__)
 
-class Checkpointer(DetectionCheckpointer):
-    """Like ``DetectionCheckpointer``, with these differences.
+_RESUMABLE = "model_" + "[0-9]" * 7 + ".pth"
+_LAST = "last_checkpoint"
 
-    * Files are written beside their final name and then renamed: a kill while writing never loses the previous one.
-    * Only :meth:`save_resumable` moves ``last_checkpoint``, so that a saved best model never becomes what is resumed.
-    * Loading reads tensors and plain values only (``weights_only``), and a tensor that does not fit is an error.
+
+class Checkpointer:
+    """Saves and restores a model and named *checkpointables* (anything with ``state_dict`` and ``load_state_dict``).
+
+    Not a ``DetectionCheckpointer``, though files and names are the same: that one downloads, unpickles freely, skips
+    what does not fit with a warning, overwrites in place, and makes the best model what is resumed. Here
+
+    * files are written beside their final name and then renamed: a kill while writing never loses the previous one;
+    * only :meth:`save_resumable` moves ``last_checkpoint``;
+    * loading reads tensors and plain values only, and a tensor that does not fit is an error.
     """
 
     def __init__(
-        self, model, save_dir: str = "", *, num_to_keep: int = 2, extra: dict[str, Any] | None = None, **kwargs
+        self,
+        model: nn.Module,
+        save_dir: str,
+        *,
+        num_to_keep: int = 2,
+        extra: dict[str, Any] | None = None,
+        **checkpointables: Any,
     ):
         """
         Args:
+            model: bare, not wrapped for several processes, of which the main one writes.
             num_to_keep: newest resumable checkpoints that stay on disk, at least 1.
             extra: plain values that every file carries, such as the config.
         """
-        super().__init__(model, save_dir, **kwargs)
         if num_to_keep < 1:
             raise UserError(f"SOLVER.CHECKPOINTS_TO_KEEP is {num_to_keep}; at least 1 checkpoint must be kept.")
+        self.model = model
+        self.save_dir = Path(save_dir)
+        self.checkpointables = checkpointables
         self._num_to_keep = num_to_keep
         self._extra = dict(extra or {})
 
     def save_resumable(self, name: str) -> None:
-        """Save model and all checkpointables as ``name.pth``, tag it as the last and remove the oldest ones."""
+        """Save model and all checkpointables as ``name.pth``, tag it as the last and remove the oldest ones.
+
+        All processes must call it: a state may be gathered from them.
+        """
         data = {"model": self.model.state_dict(), **self._extra}
         data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
-        if self._write(name, data):
-            self.tag_last_checkpoint(f"{name}.pth")
-            self._remove_old(keep=f"{name}.pth")
+        if comm.is_main_process():
+            self._write(name, data)
+            with open_atomic(self.save_dir / _LAST) as f:
+                f.write(f"{name}.pth".encode())
+            self._remove_oldest(keep=f"{name}.pth")
 
     def save_release(self, name: str, state_dict: dict[str, torch.Tensor], **values: Any) -> None:
         """Save weights for inference as ``name.pth``, with plain ``values`` and nothing that only training needs."""
-        self._write(name, {"model": state_dict, **self._extra, **values})
+        if comm.is_main_process():
+            self._write(name, {"model": state_dict, **self._extra, **values})
 
-    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        with open_atomic(Path(self.save_dir, "last_checkpoint")) as f:
-            f.write(last_filename_basename.encode())
+    def read_values(self, name: str) -> dict[str, Any]:
+        """What :meth:`save_release` put into ``name.pth`` beside the weights; empty where there is no such file."""
+        path = self.save_dir / f"{name}.pth"
+        if not path.is_file():
+            return {}
+        return {key: value for key, value in torch_load(path).items() if key != "model"}
 
     def resume(self) -> None:
         """Load model and all checkpointables from what ``last_checkpoint`` names.
@@ -57,31 +84,35 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             UserError: there is none, it is unreadable, or it belongs to another model.
         """
-        path = self.get_checkpoint_file()
-        if not path or not os.path.isfile(path):
+        tag = self.save_dir / _LAST
+        path = self.save_dir / tag.read_text().strip() if tag.is_file() else None
+        if path is None or not path.is_file():
             raise UserError(f"OUTPUT_DIR {self.save_dir} holds no checkpoint to resume; start one without --resume.")
         checkpoint = torch_load(path)
         missing = [key for key in ("model", *self.checkpointables) if key not in checkpoint]
         if missing:
             raise UserError(f"{path} cannot be resumed: it has no {missing[0]!r}; start anew with --overwrite.")
         # The raw weights: the average is a checkpointable of its own.
-        load_weights(self.model, weights_from_checkpoint(path, {"model": checkpoint["model"]}))
+        load_weights(self.model, weights_from_checkpoint(str(path), {"model": checkpoint["model"]}))
         for key, obj in self.checkpointables.items():
             obj.load_state_dict(checkpoint[key])
-        self.logger.info(f"Resumed from {path}")
+        logger.info(f"Resumed from {path}")
 
-    def _write(self, name: str, data: dict[str, Any]) -> bool:
-        if not self.save_dir or not self.save_to_disk:
-            return False
-        path = Path(self.save_dir, f"{name}.pth")
+    def _write(self, name: str, data: dict[str, Any]) -> None:
+        path = self.save_dir / f"{name}.pth"
         with open_atomic(path) as f:
             torch.save(data, f)
-        self.logger.info(f"Saved {path}")
-        return True
+        logger.info(f"Saved {path}")
 
-    def _remove_old(self, keep: str) -> None:
+    def _remove_oldest(self, keep: str) -> None:
         # Zero-padded iterations sort by age; the one just written stays even where an older run left higher numbers.
-        old = sorted(Path(self.save_dir).glob("model_[0-9]*.pth"))
-        for path in old[: -self._num_to_keep]:
+        for path in sorted(self.save_dir.glob(_RESUMABLE))[: -self._num_to_keep]:
             if path.name != keep:
                 path.unlink()
+
+
+def find_training(output_dir: str) -> list[Path]:
+    """The checkpoints and weights that a training left in ``output_dir``."""
+    folder = Path(output_dir)
+    names = (_LAST, _RESUMABLE, "model_best.pth", "model_final.pth")
+    return sorted(path for name in names for path in folder.glob(name))

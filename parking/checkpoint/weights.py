@@ -2,7 +2,6 @@
 
 import logging
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,12 @@ class Weights:
     class_names: list[str] | None = None
     category_ids: list[int] | None = None
 
+    def class_names_and_ids(self) -> tuple[list[str], list[int]]:
+        """Class names and original category ids. Raises UserError where the file carries none."""
+        if not self.class_names or not self.category_ids:
+            raise UserError(f"weights {self.path} carry no class names and category ids: their boxes have no meaning.")
+        return self.class_names, self.category_ids
+
 
 def find_weights(output_dir: str | os.PathLike) -> str | None:
     """The weights of a training that are best to use: its best, else its final, else its last; None without any."""
@@ -65,16 +70,7 @@ def torch_load(path: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f"weights {path} do not exist; check MODEL.WEIGHTS or --weights.")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        OSError,
-        AttributeError,
-        TypeError,
-    ) as e:
+    except Exception as e:  # a damaged file makes the parser raise almost anything
         raise UserError(
             f"weights {path} cannot be read: not a checkpoint of this project, or damaged ({type(e).__name__})."
         ) from e
@@ -93,8 +89,9 @@ def weights_from_checkpoint(path: str, checkpoint: Mapping[str, Any]) -> Weights
     state = checkpoint.get("model", checkpoint)
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"weights {path} hold no model: a mapping of names to tensors is expected.")
-    if "ema" in checkpoint:
-        state = {**state, **checkpoint["ema"]["average"]}
+    ema = checkpoint.get("ema")
+    if isinstance(ema, Mapping) and isinstance(ema.get("average"), Mapping):
+        state = {**state, **ema["average"]}
     return Weights(
         path=path,
         state_dict=state,

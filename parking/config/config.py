@@ -17,7 +17,6 @@ from .defaults import add_parking_config
 # detectron2's keys that something here reads. The others (anchors of Faster R-CNN, mask heads, ...) are left out, so
 # that setting one is an error instead of a switch without effect.
 _DETECTRON2_KEYS = (
-    "VERSION",
     "OUTPUT_DIR",
     "SEED",
     "CUDNN_BENCHMARK",
@@ -114,6 +113,10 @@ class CfgNode(_CfgNode):
             value = self._decode_cfg_value(value)
             if isinstance(old, float) and type(value) is int:
                 value = float(value)
+            if value is None and old is not None:
+                raise UserError(
+                    f"{source}: {full_key} must be of type {type(old).__name__}, such as {old!r}, not None."
+                )
             try:
                 self[key] = _check_and_coerce_cfg_value_type(value, old, key, full_key)
             except (ValueError, AssertionError) as e:

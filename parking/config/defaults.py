@@ -1,6 +1,6 @@
 """Every configuration key this project adds to detectron2's, with its meaning, unit and options.
 
-The values are those of the recipe "scratch-low" with a small model; ``configs/`` states what differs.
+The values are those of a nano model; ``configs/`` states what differs.
 """
 
 from detectron2.config import CfgNode as CN
@@ -109,11 +109,11 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.YOLO.LOSS.OBJ_LEVEL_WEIGHTS = [4.0, 1.0, 0.4]
 
     # Candidates need objectness and objectness * class above this, 0..1.
-    cfg.MODEL.YOLO.SCORE_THRESH_TEST = 0.001
+    cfg.MODEL.YOLO.SCORE_THRESH_TEST = 0.05
     # True: every class of a cell above the threshold is a candidate. False: its best class only.
     cfg.MODEL.YOLO.MULTI_LABEL_TEST = True
     # IoU above which the lower of two boxes of a class is suppressed.
-    cfg.MODEL.YOLO.NMS_THRESH_TEST = 0.65
+    cfg.MODEL.YOLO.NMS_THRESH_TEST = 0.5
     # Best candidates of an image that take part in the suppression.
     cfg.MODEL.YOLO.PRE_NMS_TOPK_TEST = 30000
 
@@ -150,7 +150,6 @@ def _add_solver(cfg: CN) -> None:
 
 
 def _add_test(cfg: CN) -> None:
-    cfg.TEST.DETECTIONS_PER_IMAGE = 300
     # The score that decides which weights become model_best.pth.
     cfg.TEST.BEST_METRIC = "bbox/AP75"
     # Size limit of submission.json in MB of 10^6 bytes.

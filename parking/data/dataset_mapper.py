@@ -15,11 +15,11 @@ from detectron2.structures import Boxes, BoxMode, Instances
 
 from parking.data.image_io import read_image
 from parking.data.transforms import (
+    PadToSize,
     RandomAugInput,
     RandomFlip,
     RandomHSV,
     RandomPerspective,
-    ResizeLongSide,
     ResizeToFit,
     blend_images,
     clip_boxes,
@@ -76,6 +76,7 @@ class TrainDatasetMapper:
         self.mosaic_prob = mosaic_prob
         self.mixup_prob = mixup_prob
         self.fit = ResizeToFit(size)
+        self.pad = PadToSize(size)
         self.warp = warp
         self.augmentations = AugmentationList(augmentations)
         self.seed = seed
@@ -126,7 +127,7 @@ class TrainDatasetMapper:
                 other = self._make_mosaic(self._draw_partner(rng), rng)
                 sample = _mix(sample, other, rng.beta(_MIXUP_BETA, _MIXUP_BETA))
         else:
-            sample = self._warp(self._read_tile(dataset_dict), rng)
+            sample = self._warp(self._read_tile(dataset_dict, self.fit, self.pad), rng)
         aug_input = RandomAugInput(sample.image, boxes=sample.boxes, rng=rng)
         self.augmentations(aug_input)
         return {
@@ -138,17 +139,18 @@ class TrainDatasetMapper:
     def _draw_partner(self, rng) -> dict:
         return self.dataset[int(rng.integers(len(self.dataset)))]
 
-    def _read_tile(self, dataset_dict) -> Sample:
+    def _read_tile(self, dataset_dict, *resizing: Augmentation) -> Sample:
         sample = _read_sample(dataset_dict)
         aug_input = AugInput(sample.image, boxes=sample.boxes)
-        self.fit(aug_input)
+        AugmentationList(resizing)(aug_input)
         return Sample(aug_input.image, aug_input.boxes, sample.classes)
 
     def _make_mosaic(self, dataset_dict, rng) -> Sample:
         h, w = self.size
         centre = int(rng.uniform(w / 2, 3 * w / 2)), int(rng.uniform(h / 2, 3 * h / 2))
         dicts = [dataset_dict] + [self._draw_partner(rng) for _ in range(_TILES_PER_MOSAIC - 1)]
-        tiles = [self._read_tile(d) for d in dicts]
+        # Not padded: the gray would come between the pictures and the centre.
+        tiles = [self._read_tile(d, self.fit) for d in dicts]
         canvas, boxes = compose_mosaic([t.image for t in tiles], [t.boxes for t in tiles], centre, self.size)
         return self._warp(Sample(canvas, np.concatenate(boxes), np.concatenate([t.classes for t in tiles])), rng)
 
@@ -172,7 +174,7 @@ class TestDatasetMapper:
             size: long side in pixels of what the model sees.
             report_errors: return an unreadable image as a dict with an ``error`` instead of raising.
         """
-        self.resize = ResizeLongSide(size)
+        self.resize = ResizeToFit((size, size))
         self.report_errors = report_errors
 
     @classmethod

@@ -2,7 +2,9 @@
 
 import logging
 import math
+import os
 import signal
+import threading
 from typing import Any
 
 import torch
@@ -62,23 +64,39 @@ class CheckpointHook(HookBase):
 
     def after_step(self) -> None:
         iteration = self.trainer.iter
-        if (self._period > 0 and (iteration + 1) % self._period == 0) or iteration == self.trainer.max_iter - 1:
-            self._checkpointer.save_resumable(f"model_{iteration:07d}")
-        if iteration == self.trainer.max_iter - 1:
+        is_last = iteration == self.trainer.max_iter - 1
+        if is_last or (self._period > 0 and (iteration + 1) % self._period == 0):
+            save_resumable(self._checkpointer, self.trainer)
+        if is_last:
             self._checkpointer.save_release("model_final", self.trainer.release_state_dict(), iteration=iteration)
+
+
+def save_resumable(checkpointer: Checkpointer, trainer) -> None:
+    """Save the state after the present iteration, unless a loss up to it was not finite, which raises."""
+    trainer.flush_metrics()
+    checkpointer.save_resumable(f"model_{trainer.iter:07d}")
 
 
 class BestCheckpointHook(HookBase):
     """Save ``model_best.pth`` whenever the evaluation gives a better ``metric`` than ever before.
 
-    To stand after the ``EvalHook``; the best value survives a resume.
+    To stand after the ``EvalHook``. The best value so far is the one that ``model_best.pth`` carries: a checkpoint,
+    saved before the evaluation of its iteration, does not know it yet.
     """
+
+    FILE = "model_best"
 
     def __init__(self, checkpointer: Checkpointer, metric: str):
         self._checkpointer = checkpointer
         self._metric = metric
         self._best: float | None = None
         self._seen_iteration = -1
+
+    def before_train(self) -> None:
+        if self.trainer.start_iter > 0 and comm.is_main_process():
+            values = self._checkpointer.read_values(self.FILE)
+            if values.get("metric") == self._metric:
+                self._best = values["value"]
 
     def after_step(self) -> None:
         self._check()
@@ -94,20 +112,13 @@ class BestCheckpointHook(HookBase):
         if math.isfinite(value) and (self._best is None or value > self._best):
             self._best = float(value)
             self._checkpointer.save_release(
-                "model_best",
+                self.FILE,
                 self.trainer.release_state_dict(),
                 iteration=self.trainer.last_iteration,
                 metric=self._metric,
                 value=self._best,
             )
             logger.info(f"Best {self._metric} so far: {self._best:.3f}")
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self._best, "seen_iteration": self._seen_iteration}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best = state_dict["best"]
-        self._seen_iteration = state_dict["seen_iteration"]
 
 
 class InterruptHook(HookBase):
@@ -122,28 +133,36 @@ class InterruptHook(HookBase):
 
     def __init__(self, checkpointer: Checkpointer):
         self._checkpointer = checkpointer
-        self._requested = False
         self._previous_handler: Any = None
+        self._pid = os.getpid()
+        self.requested = False
 
     def before_train(self) -> None:
-        self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+        # Python allows handlers in the main thread only, where Ctrl-C arrives.
+        if threading.current_thread() is threading.main_thread():
+            self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
 
     def after_train(self) -> None:
         if self._previous_handler is not None:
             signal.signal(signal.SIGINT, self._previous_handler)
 
     def _on_interrupt(self, signum, frame) -> None:
-        if self._requested:
+        if self.requested:
             raise KeyboardInterrupt
-        self._requested = True
+        self.requested = True
+        if comm.is_main_process() and os.getpid() == self._pid:
+            # Not through logging, which may be in the middle of a line.
+            os.write(2, b"\nCtrl-C: saving a checkpoint after this iteration; once more ends at once, without\n")
 
     def after_step(self) -> None:
         iteration = self.trainer.iter
         if comm.get_world_size() > 1:
             if (iteration + 1) % self.AGREE_PERIOD:
                 return
-            self._requested = any(comm.all_gather(self._requested))
-        if self._requested and iteration < self.trainer.max_iter - 1:
-            self._checkpointer.save_resumable(f"model_{iteration:07d}")
+            self.requested = any(comm.all_gather(self.requested))
+        if self.requested and iteration < self.trainer.max_iter - 1:
+            save_resumable(self._checkpointer, self.trainer)
             logger.info(f"Stopped by Ctrl-C after iteration {iteration}; continue with the same command and --resume.")
+            # A process that ended first would have the launcher end the one that still writes.
+            comm.synchronize()
             raise KeyboardInterrupt

@@ -15,14 +15,18 @@ from tqdm import tqdm
 from parking.data.build import build_inference_loader
 from parking.data.image_io import read_image
 from parking.evaluation.writer import ResultsWriter
-from parking.utils.errors import UserError
+from parking.visualization.colors import class_colors
 from parking.visualization.contact_sheet import contact_sheet
 from parking.visualization.drawing import BoxDrawer, save_image
 
 # A picture is drawn no larger than this, so that tags stay readable and files small.
 _MAX_PICTURE_SIDE = 1920
+# The overview shows the first ones only: every picture is held in memory until it is written.
+_MAX_SHEET_PICTURES = 30
 _SHEET_COLUMNS = 3
 _SHEET_TILE_WIDTH = 640
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def predict_images(
     output_dir: str,
     category_ids: Sequence[int],
     with_submission: bool = False,
-    drawer: "PictureWriter | None" = None,
+    pictures: "PictureWriter | None" = None,
 ) -> InferenceReport:
     """Run ``model`` over ``images`` and write what it finds below ``output_dir``, with a progress bar.
 
@@ -59,7 +63,7 @@ def predict_images(
         images: from :func:`parking.data.datasets.images.list_images`.
         category_ids: the original id of each of the model's classes.
         with_submission: also write ``submission.json``, of at most TEST.SUBMISSION_MB.
-        drawer: also draw the images it was made for.
+        pictures: also draw the images it was made for, if they can be read.
     """
     batches = _ReadableBatches(build_inference_loader(cfg, list(images)))
     writer = ResultsWriter(
@@ -69,12 +73,13 @@ def predict_images(
         with_submission=with_submission,
         max_bytes=int(cfg.TEST.SUBMISSION_MB * 1e6),
     )
+    evaluators = [writer] if pictures is None else [writer, pictures]
     # The bar says how far it is; detectron2's own lines would break it up.
     d2_logger = logging.getLogger("detectron2.evaluation.evaluator")
     level = d2_logger.level
     d2_logger.setLevel(logging.WARNING)
     try:
-        results = inference_on_dataset(model, batches, DatasetEvaluators([writer, drawer] if drawer else [writer]))
+        results = inference_on_dataset(model, batches, DatasetEvaluators(evaluators))
     finally:
         d2_logger.setLevel(level)
     files = {
@@ -107,25 +112,41 @@ class _ReadableBatches:
 
 
 class PictureWriter(DatasetEvaluator):
-    """Draws the detections of some images into ``visualizations/``, and all of them onto ``overview.png`` there."""
+    """Draws the detections of some images into the folder ``visualizations``.
 
-    def __init__(self, images: Sequence[dict], *, output_dir: str, class_names: Sequence[str], min_score: float):
+    The subfolders of the images are kept: ``visualizations/<relative path>.png``, ``day/a.jpg.png`` for ``day/a.jpg``.
+    The first 30 pictures also appear together on ``visualizations/overview.png``.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[dict],
+        *,
+        output_dir: str,
+        class_names: Sequence[str],
+        display_names: Sequence[str] | None = None,
+        min_score: float,
+    ):
         """
         Args:
             images: those to draw, as for :func:`predict_images`.
+            output_dir: where ``visualizations`` is made.
+            class_names: the model's classes, which determine the colours.
+            display_names: what the tags say instead of ``class_names``, for each of them.
             min_score: boxes below it are not drawn, 0..1.
 
         Raises:
-            UserError: no font can draw the class names.
+            UserError: no font can draw the names.
         """
         self._names = {image["image_id"]: image["relative_path"] for image in images}
         self._folder = Path(output_dir, "visualizations")
-        self._drawer = BoxDrawer(class_names)
+        self._drawer = BoxDrawer(class_names if display_names is None else display_names, class_colors(class_names))
         self._min_score = min_score
-        self._drawn: dict[str, np.ndarray] = {}
+        self.reset()
 
     def reset(self) -> None:
-        self._drawn = {}
+        self._tiles: dict[str, np.ndarray] = {}
+        self._num_drawn = 0
 
     def process(self, inputs, outputs) -> None:
         for image_input, output in zip(inputs, outputs, strict=True):
@@ -136,34 +157,30 @@ class PictureWriter(DatasetEvaluator):
             instances = instances[instances.scores >= self._min_score]
             image = read_image(image_input["file_name"])
             found = (instances.pred_boxes.tensor.numpy(), instances.pred_classes.numpy(), instances.scores.numpy())
-            self._save(self._draw(image, *found, max_side=_MAX_PICTURE_SIDE), name)
-            # Drawn again at its own size: tags of a shrunk picture could not be read.
-            self._drawn[name] = self._draw(image, *found, max_side=_SHEET_TILE_WIDTH)
+            # The ending is added, not replaced: a.jpg and a.png may lie side by side.
+            save_image(self._draw(image, *found, max_side=_MAX_PICTURE_SIDE), self._folder / f"{name}.png")
+            self._num_drawn += 1
+            if len(self._tiles) < _MAX_SHEET_PICTURES:
+                # Drawn again at its own size: tags of a shrunk picture could not be read.
+                self._tiles[name] = self._draw(image, *found, max_side=_SHEET_TILE_WIDTH)
 
     def _draw(self, image, boxes, classes, scores, *, max_side: int) -> np.ndarray:
-        scale = min(1.0, max_side / max(image.shape[:2]))
+        height, width = image.shape[:2]
+        scale = min(1.0, max_side / max(height, width))
         if scale < 1:
-            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        return self._drawer.draw(image, boxes * scale, classes, scores)
-
-    def _save(self, picture: np.ndarray, name: str) -> None:
-        # Pictures of different folders go into one: the folders' names keep them apart.
-        save_image(picture, self._folder / f"{Path(name).with_suffix('').as_posix().replace('/', '__')}.png")
+            new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+            image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
+            boxes = boxes * np.array([new_width / width, new_height / height] * 2)
+        return self._drawer.draw(image, boxes, classes, scores)
 
     def evaluate(self) -> dict[str, str]:
-        if not self._drawn:
+        """Write the overview. Returns {"visualizations": folder}, or {} where nothing was drawn."""
+        if not self._tiles:
             return {}
+        if self._num_drawn > len(self._tiles):
+            logger.info("overview.png shows the first %d of %d pictures", len(self._tiles), self._num_drawn)
         sheet = contact_sheet(
-            list(self._drawn.values()), list(self._drawn), columns=_SHEET_COLUMNS, tile_width=_SHEET_TILE_WIDTH
+            list(self._tiles.values()), list(self._tiles), columns=_SHEET_COLUMNS, tile_width=_SHEET_TILE_WIDTH
         )
         save_image(sheet, self._folder / "overview.png")
         return {"visualizations": str(self._folder)}
-
-
-def names_and_ids(weights) -> tuple[list[str], list[int]]:
-    """Class names and original category ids that ``weights`` carry. Raises UserError where they carry none."""
-    if not weights.class_names or not weights.category_ids:
-        raise UserError(
-            f"weights {weights.path} carry no class names and category ids, so their boxes have no meaning."
-        )
-    return weights.class_names, weights.category_ids

@@ -1,31 +1,45 @@
-"""Run a function in one process, or in one per GPU; errors of a process become this process's."""
+"""Run a function in one process, or in one per GPU; how a process ends becomes how this one ends."""
 
 import argparse
+import multiprocessing
 import os
+import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.engine import launch as d2_launch
-from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException
+from detectron2.engine.launch import _distributed_worker
+from torch.multiprocessing import ProcessExitedException, start_processes
+from torch.multiprocessing.spawn import ProcessException
 
 from parking.utils.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from parking.utils.errors import UserError
+
+# When one process has ended with an error, the others have so long to end by themselves, then again until SIGKILL.
+_GRACE_SECONDS = 10.0
+
+_USER_ERROR, _TRACEBACK, _INTERRUPTED = ".user_error", ".traceback", ".interrupted"
 
 
 def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
     """Call ``main(args)`` in ``args.num_gpus`` processes on each of ``args.num_machines`` machines.
 
-    Without a GPU the processes run on the CPU and exchange gradients over gloo.
+    Without a GPU the processes run on the CPU and exchange gradients over gloo. Each Ctrl-C reaches every process once,
+    whether it was typed in a terminal or sent to this process alone, and this process waits until they have ended. To
+    be called from the main thread.
 
     Raises:
         UserError: there are fewer GPUs than asked for, or a process raised one.
-        SystemExit: a process ended otherwise, whose traceback is then on stderr; the code is that of the process.
+        KeyboardInterrupt: a process ended with one.
+        SystemExit: a process ended otherwise; its message has the traceback, and python prints it and exits with 1.
     """
     if args.num_gpus < 1:
         raise UserError(f"--num-gpus is {args.num_gpus}; it counts processes and is at least 1, also without a GPU.")
@@ -37,18 +51,15 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
     if args.num_gpus * args.num_machines == 1:
         main(args)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    dist_url = _free_local_url() if args.dist_url == "auto" else args.dist_url
+    with tempfile.TemporaryDirectory() as record_folder, _interrupts_passed_on():
         try:
-            d2_launch(
-                _run,
-                args.num_gpus,
-                num_machines=args.num_machines,
-                machine_rank=args.machine_rank,
-                dist_url=_free_local_url() if args.dist_url == "auto" else args.dist_url,
-                args=(main, args, folder),
-            )
-        except ProcessExitedException as e:
-            _raise_as_own(e, folder)
+            # detectron2's launch() does the same, but leaves no time between the first error and SIGTERM for all.
+            context = _start((main, args, dist_url, record_folder), args.num_gpus)
+            while not context.join(grace_period=_GRACE_SECONDS):
+                pass
+        except ProcessException as e:
+            _end_like(e, record_folder)
 
 
 def _free_local_url() -> str:
@@ -58,22 +69,75 @@ def _free_local_url() -> str:
         return f"tcp://127.0.0.1:{s.getsockname()[1]}"
 
 
-def _run(main: Callable, args: argparse.Namespace, error_folder: str) -> None:
-    if not torch.cuda.is_available():
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // comm.get_local_size()))
+@contextmanager
+def _interrupts_passed_on() -> Iterator[None]:
+    # A handler that does not raise, so that an interrupt never breaks off the bookkeeping of join().
+    def pass_on(signum, frame) -> None:
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, signal.SIGINT)
+
+    previous = signal.signal(signal.SIGINT, pass_on)
     try:
-        main(args)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _start(args: tuple, num_processes: int):
+    """Start the processes with SIGINT blocked: one that comes while they still import waits until `_run` can tell."""
+    # Started along with the first process, the tracker would unblock SIGINT before that process inherits the mask.
+    resource_tracker.ensure_running()
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return start_processes(_run, args=args, nprocs=num_processes, join=False)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def _run(local_rank: int, main: Callable, args: argparse.Namespace, dist_url: str, record_folder: str) -> None:
+    # Out of the terminal's process group: Ctrl-C there would come twice, once from the terminal and once passed on.
+    os.setpgrp()
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        # From here on torch has the kernel send SIGINT when the parent dies; had it died before, none would come.
+        if not multiprocessing.parent_process().is_alive():
+            raise KeyboardInterrupt
+        _share_cpus(args.num_gpus)
+        world_size = args.num_gpus * args.num_machines
+        _distributed_worker(local_rank, main, world_size, args.num_gpus, args.machine_rank, dist_url, (args,))
     except UserError as e:
-        Path(error_folder, f"rank{comm.get_rank()}").write_text(str(e), encoding="utf-8")
+        _record(record_folder, local_rank, _USER_ERROR, str(e))
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
+        _record(record_folder, local_rank, _INTERRUPTED, "")
         sys.exit(EXIT_INTERRUPTED)
+    except Exception:
+        _record(record_folder, local_rank, _TRACEBACK, f"Process {local_rank} failed:\n{traceback.format_exc()}")
+        sys.exit(1)
 
 
-def _raise_as_own(exited: ProcessExitedException, error_folder: str) -> None:
-    errors = sorted(Path(error_folder).iterdir())
-    if errors:
-        raise UserError(errors[0].read_text(encoding="utf-8")) from None
-    if exited.exit_code == EXIT_INTERRUPTED:
+def _share_cpus(num_processes: int) -> None:
+    if torch.cuda.is_available() or "OMP_NUM_THREADS" in os.environ:
+        return
+    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, num_cpus // num_processes))
+
+
+def _record(folder: str, local_rank: int, kind: str, text: str) -> None:
+    # The clock is the same for all processes, so that names sort by time.
+    Path(folder, f"{time.monotonic_ns():020d}-{local_rank}{kind}").write_text(text, encoding="utf-8")
+
+
+def _end_like(ended: ProcessException, record_folder: str) -> None:
+    records = sorted(Path(record_folder).iterdir())
+    # A process that was killed left no record; those of the others are about the lost connection to it.
+    was_killed = isinstance(ended, ProcessExitedException) and ended.exit_code < 0
+    if was_killed or not records:
+        sys.exit(ended.msg.strip())
+    # The first is the cause: later ones may be about the lost connection, too.
+    first = records[0]
+    if first.suffix == _USER_ERROR:
+        raise UserError(first.read_text(encoding="utf-8")) from None
+    if first.suffix == _INTERRUPTED:
         raise KeyboardInterrupt from None
-    sys.exit(exited.exit_code)
+    sys.exit(first.read_text(encoding="utf-8").strip())

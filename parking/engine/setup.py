@@ -10,7 +10,7 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from parking.checkpoint import Weights, find_weights, read_weights
+from parking.checkpoint import Weights, find_training, find_weights, read_weights
 from parking.config import CfgNode, get_cfg
 from parking.data.datasets.builtin import register_datasets_from_config
 from parking.utils.errors import UserError
@@ -28,7 +28,7 @@ def setup_logging(output_dir: str | None = None) -> None:
     setup_logger(output_dir, distributed_rank=rank, name="parking")
 
 
-def setup_training(args, *, overwrite: bool = False) -> CfgNode:
+def setup_training(args) -> CfgNode:
     """The frozen config of ``train_net.py``'s arguments, with data sets registered, logging set up, RNGs seeded.
 
     Raises:
@@ -37,23 +37,49 @@ def setup_training(args, *, overwrite: bool = False) -> CfgNode:
     cfg = get_cfg()
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
-    if not args.eval_only:
-        check_output_dir(cfg.OUTPUT_DIR, resume=args.resume, overwrite=overwrite)
+    check_config(cfg)
+    if args.eval_only:
+        setup_logging()
+    else:
+        check_output_dir(cfg.OUTPUT_DIR, may_hold_training=args.resume or args.overwrite)
         comm.synchronize()  # no process may write the first file before all have looked
         setup_logging(cfg.OUTPUT_DIR)
-    else:
-        setup_logging()
     resolve_device(cfg)
-    register_datasets_from_config(cfg)
-    resolve_num_classes(cfg, (cfg.DATASETS.TEST if args.eval_only else cfg.DATASETS.TRAIN)[:1])
+    names = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    register_datasets_from_config(cfg, names)
+    resolve_num_classes(cfg, names)
     cfg.freeze()
     if not args.eval_only:
         default_setup(cfg, args)
     return cfg
 
 
-def check_output_dir(output_dir: str, *, resume: bool, overwrite: bool) -> None:
-    """Raise a UserError when a new training would mix with an old one; ``overwrite`` removes the old checkpoints."""
+def check_config(cfg: CfgNode) -> None:
+    """Raise a UserError for values that cannot work, before anything is read or written."""
+    world_size = comm.get_world_size()
+    batch_size = cfg.SOLVER.IMS_PER_BATCH
+    if batch_size < 1 or batch_size % world_size:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {batch_size}; it counts the images of all processes together and must be a "
+            f"multiple of their number, {world_size}."
+        )
+    for key, value, is_sound, sound in [
+        ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, cfg.SOLVER.MAX_ITER >= 1, "at least 1: it counts batches"),
+        ("SOLVER.EMA.DECAY", cfg.SOLVER.EMA.DECAY, 0 <= cfg.SOLVER.EMA.DECAY < 1, "at least 0 and below 1"),
+        ("SOLVER.EMA.WARMUP", cfg.SOLVER.EMA.WARMUP, cfg.SOLVER.EMA.WARMUP > 0, "above 0"),
+        ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, cfg.DATALOADER.NUM_WORKERS >= 0, "at least 0"),
+        ("TEST.SUBMISSION_MB", cfg.TEST.SUBMISSION_MB, cfg.TEST.SUBMISSION_MB > 0, "above 0"),
+    ]:
+        if not is_sound:
+            raise UserError(f"{key} is {value}; it must be {sound}.")
+    try:
+        torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as e:
+        raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; give cuda, cuda:1 or cpu.") from e
+
+
+def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
+    """Make the folder. Raises a UserError when it cannot be made, or already holds a training and must not."""
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"OUTPUT_DIR {output_dir} is a file; give a folder.")
@@ -63,18 +89,11 @@ def check_output_dir(output_dir: str, *, resume: bool, overwrite: bool) -> None:
         raise UserError(
             f"OUTPUT_DIR {output_dir} cannot be made ({e.strerror}); give a folder you can write to."
         ) from e
-    if resume:
-        return
-    old = [*folder.glob("model_*.pth"), *folder.glob("last_checkpoint")]
-    if old and not overwrite:
+    if find_training(output_dir) and not may_hold_training:
         raise UserError(
             f"OUTPUT_DIR {output_dir} already holds a training; continue it with --resume, replace it with "
             f"--overwrite, or give another OUTPUT_DIR."
         )
-    if comm.is_main_process():
-        # Curves of two trainings in one file could not be told apart.
-        for path in [*old, *folder.glob("metrics.json"), *folder.glob("events.out.tfevents.*")]:
-            path.unlink()
 
 
 def resolve_device(cfg: CfgNode) -> None:
@@ -98,36 +117,47 @@ def resolve_num_classes(cfg: CfgNode, dataset_names) -> None:
             )
 
 
+def choose_weights(cfg: CfgNode, opts: list[str], weights_file: str | None = None) -> str:
+    """The weights to evaluate or infer with: what was typed, else the best of OUTPUT_DIR, else the yaml's.
+
+    A yaml's MODEL.WEIGHTS comes last, because after a training it is where that started from.
+
+    Args:
+        opts: KEY VALUE pairs of the command line.
+        weights_file: from a flag.
+    """
+    typed = cfg.MODEL.WEIGHTS if "MODEL.WEIGHTS" in opts[0::2] else None
+    path = weights_file or typed or find_weights(cfg.OUTPUT_DIR) or cfg.MODEL.WEIGHTS
+    if not path:
+        raise UserError(
+            f"no weights: OUTPUT_DIR {cfg.OUTPUT_DIR} holds none; train first, or name a file with MODEL.WEIGHTS."
+        )
+    return path
+
+
 def find_config_and_weights(
     config_file: str | None, weights_file: str | None, opts: list[str], *, default_config: str | os.PathLike
 ) -> tuple[CfgNode, Weights]:
     """What inference shall run, from a config file, a weights file, both or neither.
 
-    The config is that of ``config_file``, else the one ``weights_file`` carries, else ``default_config``. The weights
-    are ``weights_file``, else MODEL.WEIGHTS of ``opts``, else the best of the config's OUTPUT_DIR, else its
-    MODEL.WEIGHTS.
+    The config is that of ``config_file``, else the one ``weights_file`` carries, else ``default_config``; for the
+    weights see :func:`choose_weights`.
 
     Returns:
         The config (not frozen; device and number of classes resolved) and the weights.
     """
     cfg = get_cfg()
-    weights = None
     if weights_file and not config_file:
         weights = read_weights(weights_file)
         if weights.config is None:
             raise UserError(f"weights {weights_file} carry no config; give it with --config-file.")
         cfg.merge_from_dict(weights.config, source=f"the config in {weights_file}")
+        cfg.merge_from_list(opts)
     else:
         cfg.merge_from_file(config_file or os.fspath(default_config))
-    cfg.merge_from_list(opts)
-    if weights is None:
-        named = cfg.MODEL.WEIGHTS if "MODEL.WEIGHTS" in opts[0::2] else None
-        path = weights_file or named or find_weights(cfg.OUTPUT_DIR) or cfg.MODEL.WEIGHTS
-        if not path:
-            raise UserError(
-                f"no weights: OUTPUT_DIR {cfg.OUTPUT_DIR} of the config holds none; train first or give --weights FILE."
-            )
-        weights = read_weights(path)
+        cfg.merge_from_list(opts)
+        weights = read_weights(choose_weights(cfg, opts, weights_file))
+    check_config(cfg)
     resolve_device(cfg)
     if cfg.MODEL.YOLO.NUM_CLASSES == 0 and weights.class_names:
         cfg.MODEL.YOLO.NUM_CLASSES = len(weights.class_names)

@@ -13,7 +13,6 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from parking.solver import takes_optimizer_step
-from parking.utils.errors import UserError
 
 
 class AccumulatingTrainer(SimpleTrainer):
@@ -54,7 +53,7 @@ class AccumulatingTrainer(SimpleTrainer):
 
     def run_step(self) -> None:
         start = time.perf_counter()
-        data = self._next_batch()
+        data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
         steps = takes_optimizer_step(self.iter, self.last_step_iteration, self._accumulation(self.iter))
@@ -81,13 +80,6 @@ class AccumulatingTrainer(SimpleTrainer):
     def _autocast(self):
         dtype = torch.float16 if self._device_type == "cuda" else torch.bfloat16
         return torch.autocast(self._device_type, dtype=dtype, enabled=self._mixed_precision)
-
-    def _next_batch(self) -> list[dict[str, Any]]:
-        try:
-            return next(self._data_loader_iter)
-        except UserError as e:
-            # A worker's exception arrives with its traceback as its message, of which the last line is the sentence.
-            raise UserError(str(e).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.UserError: ")) from e
 
     def flush_metrics(self) -> None:
         """Write all pending losses to the event storage, averaged over the processes; every process must call it.
@@ -135,7 +127,9 @@ class AccumulatingTrainer(SimpleTrainer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._scaler.load_state_dict(state_dict["grad_scaler"])
+        # Empty where the run so far was on the CPU or in full precision: the scaler then starts from its defaults.
+        if self._scaler.is_enabled() and state_dict["grad_scaler"]:
+            self._scaler.load_state_dict(state_dict["grad_scaler"])
         self.last_step_iteration = state_dict["last_step_iteration"]
         for parameter, gradient in zip(self.model.parameters(), state_dict["gradients"], strict=False):
             parameter.grad = None if gradient is None else gradient.to(parameter)

@@ -2,9 +2,12 @@
 
 import logging
 import math
+import os
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +22,9 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from parking import solver
-from parking.checkpoint import Checkpointer, load_weights, read_weights
+from parking.checkpoint import Checkpointer, find_training, load_weights, read_weights
 from parking.data.build import build_test_loader, build_train_loader, load_train_dicts
-from parking.evaluation.coco_evaluation import COCOBoxEvaluator
+from parking.evaluation.coco_evaluation import CLASS_METRICS, METRICS, COCOBoxEvaluator
 from parking.utils.errors import UserError
 
 from .hooks import BestCheckpointHook, CheckpointHook, EMAHook, InterruptHook, WarmupHook
@@ -47,8 +50,7 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         self.cfg = cfg
         self.max_iter = cfg.SOLVER.MAX_ITER
-        if self.max_iter < 1:
-            raise UserError(f"SOLVER.MAX_ITER is {self.max_iter}; it counts batches and must be at least 1.")
+        self._last_eval_results: OrderedDict[str, Any] | None = None
         self._dataset_dicts = load_train_dicts(cfg)
         self._seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
 
@@ -62,6 +64,8 @@ class Trainer(DefaultTrainer):
             momentum=cfg.SOLVER.MOMENTUM,
         )
         on_gpu = next(self._bare_model.parameters()).is_cuda
+        if cfg.MODEL.YOLO.NORM == "SyncBN" and comm.get_world_size() > 1 and not on_gpu:
+            raise UserError("MODEL.YOLO.NORM SyncBN trains on GPUs only; set it to BN to train on the CPU.")
         ddp_model = create_ddp_model(
             self._bare_model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None
         )
@@ -115,9 +119,34 @@ class Trainer(DefaultTrainer):
             self.checkpointer.resume()
             self.start_iter = self.iter + 1
         elif self.cfg.MODEL.WEIGHTS:
-            load_weights(self._bare_model, read_weights(self.cfg.MODEL.WEIGHTS), new_classes=True)
+            weights = read_weights(self.cfg.MODEL.WEIGHTS)
+            load_weights(self._bare_model, weights, new_classes=True)
+            self._warn_of_other_classes(weights.class_names)
             if self._ema:
                 self._ema.restart_from(self._bare_model)
+
+    def _warn_of_other_classes(self, names: list[str] | None) -> None:
+        ours = list(MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0]).thing_classes)
+        if names is not None and len(names) == len(ours) and names != ours:
+            logger.warning(f"The weights' classes are {names}, those of the data {ours}: outputs are kept by position.")
+
+    def remove_previous_training(self) -> None:
+        """Remove checkpoints and curves of an earlier training from OUTPUT_DIR; nothing else there is touched.
+
+        To be called when this training is ready to start, weights loaded: a mistake in the config costs nothing then.
+        """
+        if not comm.is_main_process():
+            return
+        folder = Path(self.cfg.OUTPUT_DIR)
+        for path in [*find_training(self.cfg.OUTPUT_DIR), *folder.glob("events.out.tfevents.*")]:
+            path.unlink()
+        # Open for appending by now.
+        if (folder / "metrics.json").exists():
+            os.truncate(folder / "metrics.json", 0)
+
+    def flush_metrics(self) -> None:
+        """Log the losses so far; every process must call it. Raises FloatingPointError where one is not finite."""
+        self._trainer.flush_metrics()
 
     def build_hooks(self) -> list:
         cfg = self.cfg
@@ -132,8 +161,9 @@ class Trainer(DefaultTrainer):
         ]
         if cfg.DATASETS.TEST:
             ret.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
-            ret.append(BestCheckpointHook(self.checkpointer, cfg.TEST.BEST_METRIC))
-        ret.append(InterruptHook(self.checkpointer))
+            ret.append(BestCheckpointHook(self.checkpointer, _best_metric(cfg)))
+        self._interrupt = InterruptHook(self.checkpointer)
+        ret.append(self._interrupt)
         if comm.is_main_process():
             # Last, so that everything put into the storage above is written.
             ret.append(hooks.PeriodicWriter(self.build_writers(), period=_LOG_PERIOD))
@@ -142,8 +172,19 @@ class Trainer(DefaultTrainer):
     def _evaluate(self) -> OrderedDict[str, Any]:
         with self._ema.applied_to(self._bare_model) if self._ema else nullcontext():
             _broadcast_from_main(self._bare_model)
-            self._last_eval_results = self.test(self.cfg, self._bare_model)
-        return _finite_only(self._last_eval_results)
+            try:
+                results = self.test(self.cfg, self._bare_model, should_stop=self._should_stop_evaluation)
+            except StopEvaluation:
+                logger.info("Evaluation left out after Ctrl-C.")
+                if self.iter >= self.max_iter:
+                    raise KeyboardInterrupt from None
+                return OrderedDict()
+        self._last_eval_results = results
+        return _finite_only(results)
+
+    def _should_stop_evaluation(self) -> bool:
+        # Several processes would have to agree, or one would wait for the other's results.
+        return self._interrupt.requested and comm.get_world_size() == 1
 
     def train(self) -> OrderedDict[str, Any] | None:
         """Train from ``start_iter`` to ``max_iter``; returns the last evaluation's results, None without any.
@@ -175,7 +216,7 @@ class Trainer(DefaultTrainer):
                 raise
             finally:
                 self.after_train()
-        return getattr(self, "_last_eval_results", None)
+        return self._last_eval_results
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "seed": self._seed}
@@ -206,31 +247,74 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
-        return COCOBoxEvaluator(dataset_name, output_dir=cfg.OUTPUT_DIR)
+        return COCOBoxEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name))
 
     @classmethod
-    def test(cls, cfg, model) -> OrderedDict[str, Any]:
+    def test(cls, cfg, model, should_stop: Callable[[], bool] = lambda: False) -> OrderedDict[str, Any]:
         """Evaluate ``model``'s present weights on DATASETS.TEST, one view per image.
 
         Wrap the model (:func:`wrap_for_inference`) for test-time augmentation, which takes about twice the time and is
         left out while training.
 
+        Args:
+            should_stop: asked before every image.
+
         Returns:
             {"bbox": {"AP": ..., "AP75": ..., ...}} in percent; with several data sets, that by data set name.
+
+        Raises:
+            StopEvaluation: ``should_stop`` said yes.
         """
         results = OrderedDict()
         for name in cfg.DATASETS.TEST:
             evaluator = cls.build_evaluator(cfg, name)
-            results[name] = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
+            loader = _StoppableLoader(cls.build_test_loader(cfg, name), should_stop)
+            results[name] = inference_on_dataset(model, loader, evaluator)
         return next(iter(results.values())) if len(results) == 1 else results
+
+
+class StopEvaluation(Exception):
+    """An evaluation was asked to stop; there are no results."""
+
+
+class _StoppableLoader:
+    def __init__(self, loader, should_stop: Callable[[], bool]):
+        self._loader = loader
+        self._should_stop = should_stop
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self):
+        for batch in self._loader:
+            if self._should_stop():
+                raise StopEvaluation
+            yield batch
+
+
+def _best_metric(cfg) -> str:
+    """The name under which TEST.BEST_METRIC is stored: with several data sets, by default the first one's."""
+    metric, names = cfg.TEST.BEST_METRIC, list(cfg.DATASETS.TEST)
+    if len(names) > 1 and not metric.startswith(tuple(f"{name}/" for name in names)):
+        metric = f"{names[0]}/{metric}"
+    score = metric.rpartition("bbox/")[2]
+    known = [*METRICS, *(f"{m}-{c}" for m in CLASS_METRICS for c in MetadataCatalog.get(names[0]).thing_classes)]
+    if "bbox/" not in metric or score not in known:
+        raise UserError(
+            f"TEST.BEST_METRIC is {cfg.TEST.BEST_METRIC!r}; the choices are bbox/ and one of {', '.join(METRICS)}, or "
+            f"such as AP75-{MetadataCatalog.get(names[0]).thing_classes[0]}."
+        )
+    return metric
 
 
 def _describe(cfg) -> dict[str, Any]:
     """What a lone weights file needs to be usable: config, class names, original category ids, as plain values."""
     metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
     to_original = {new: old for old, new in metadata.thing_dataset_id_to_contiguous_id.items()}
+    config = yaml.safe_load(cfg.dump())
+    del config["MODEL"]["DEVICE"]  # where it ran: says nothing about where it shall run next
     return {
-        "config": yaml.safe_load(cfg.dump()),
+        "config": config,
         "class_names": [str(name) for name in metadata.thing_classes],
         "category_ids": [int(to_original[index]) for index in range(len(to_original))],
     }

@@ -36,7 +36,7 @@ class COCOBoxEvaluator(PredictionCollector):
         """
         Args:
             dataset_name: registered data set, with ``thing_classes`` in its metadata.
-            output_dir: if given, ``coco_instances_results.json`` (COCO results) is written there.
+            output_dir: if given, ``coco_instances_results.json`` (COCO results) goes there; the folder is made.
         """
         super().__init__()
         metadata = MetadataCatalog.get(dataset_name)
@@ -44,7 +44,6 @@ class COCOBoxEvaluator(PredictionCollector):
         self._class_names = list(metadata.thing_classes)
         self._category_ids = _original_category_ids(metadata, len(self._class_names))
         self._output_dir = output_dir
-        self._image_ids = self._ground_truth = None
 
     def evaluate(self) -> dict:
         """Score everything processed since :meth:`reset`. Every process must call it; all but the main one get {}.
@@ -59,19 +58,21 @@ class COCOBoxEvaluator(PredictionCollector):
         predictions = self.gather()
         if predictions is None:
             return {}
-        self._load_ground_truth()
-        self._check_images(predictions)
+        dataset_dicts = DatasetCatalog.get(self._dataset_name)
+        image_ids = _rank_ids(d["image_id"] for d in dataset_dicts)
+        self._check_images(predictions, image_ids)
 
         if self._output_dir:
             path = os.path.join(self._output_dir, "coco_instances_results.json")
             write_coco_results(to_detections(predictions, self._category_ids), path)
             logger.info("Wrote the predictions on %s to %s", self._dataset_name, path)
 
-        classes = [a["category_id"] for a in self._ground_truth["annotations"] if not a["iscrowd"]]
+        ground_truth = _build_ground_truth(dataset_dicts, image_ids, self._class_names)
+        classes = [a["category_id"] for a in ground_truth["annotations"] if not a["iscrowd"]]
         num_boxes = np.bincount(np.array(classes, dtype=np.int64), minlength=len(self._class_names))
         if classes:
             detections = to_detections(predictions, list(range(len(self._class_names))))
-            stats, per_class = _score(self._ground_truth, detections, self._image_ids)
+            stats, per_class = _score(ground_truth, detections, image_ids)
         else:
             logger.warning("%s has no annotated boxes: there is nothing to score.", self._dataset_name)
             stats = [math.nan] * len(METRICS)
@@ -83,15 +84,7 @@ class COCOBoxEvaluator(PredictionCollector):
             results.update({f"{metric}-{name}": score for metric, score in zip(CLASS_METRICS, scores, strict=True)})
         return OrderedDict(bbox=results)
 
-    def _load_ground_truth(self):
-        # Once, where it is needed: loading may mean reading a large json or the sizes of all images.
-        if self._ground_truth is None:
-            dataset_dicts = DatasetCatalog.get(self._dataset_name)
-            self._image_ids = _rank_ids(d["image_id"] for d in dataset_dicts)
-            self._ground_truth = _build_ground_truth(dataset_dicts, self._image_ids, self._class_names)
-
-    def _check_images(self, predictions):
-        image_ids = self._image_ids
+    def _check_images(self, predictions, image_ids):
         unknown = next((i for i in predictions if i not in image_ids), None)
         if unknown is not None:
             raise ValueError(f"there is a prediction for image {unknown!r}, which is not in {self._dataset_name}")

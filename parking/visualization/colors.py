@@ -8,7 +8,7 @@ Color = tuple[int, int, int]
 
 
 def class_colors(class_names: Sequence[str]) -> list[Color]:
-    """One RGB colour (0..255) per class: the challenge's own for its classes, else one that depends on the index only."""
+    """One RGB colour (0..255) per class: the challenge's own for its classes, else one by the index alone."""
     if tuple(class_names) == CLASS_NAMES:
         return list(CLASS_COLORS)
     return distinct_colors(len(class_names))

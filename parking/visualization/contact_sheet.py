@@ -33,7 +33,7 @@ def contact_sheet(
     font, title_height = None, 0
     if titles is not None:
         titles = [unicodedata.normalize("NFC", title) for title in titles]
-        font = ImageFont.truetype(str(find_font_or_default("…" + "".join(titles))), max(11, tile_width // 30))
+        font = ImageFont.truetype(str(find_font_or_default("".join(titles) + "…")), max(11, tile_width // 30))
         title_height = sum(font.getmetrics()) + gap // 2
 
     tiles = [_fit(image, tile_width) for image in images]

@@ -27,10 +27,14 @@ class BoxDrawer:
                 :func:`~parking.visualization.colors.class_colors`.
 
         Raises:
+            ValueError: there are not as many ``colors`` as names.
             UserError: no installed font can draw the names.
         """
+        colors = class_colors(class_names) if colors is None else colors
+        if len(colors) != len(class_names):
+            raise ValueError(f"{len(class_names)} class names and {len(colors)} colors do not belong together")
         self._class_names = list(class_names)
-        self._colors = [tuple(map(int, color)) for color in colors or class_colors(class_names)]
+        self._colors = [tuple(map(int, color)) for color in colors]
         self._font_path = find_font("".join(class_names))
 
     def draw(self, image: np.ndarray, boxes, classes, scores=None) -> np.ndarray:

@@ -44,7 +44,7 @@ def find_font(text: str) -> Path:
             return path
     sample = next((c for c in text if ord(c) > 0x7F), text[:1])
     raise UserError(
-        f"No font on this machine can draw '{sample}'. For Korean names install one, with "
+        f"No font on this machine can draw {sample!r}. For Korean names install one, with "
         "'pip install koreanize-matplotlib' or 'apt-get install fonts-nanum', or use the English names."
     )
 

@@ -85,10 +85,19 @@ def test_resumable_checkpoints_are_bounded_and_tagged(tmp_path):
 
 
 def test_a_checkpoint_newly_written_is_never_the_one_removed(tmp_path):
+    (tmp_path / "model_2_mine.pth").touch()
     checkpointer = Checkpointer(Model(), str(tmp_path), num_to_keep=1)
     checkpointer.save_resumable("model_0000500")
     checkpointer.save_resumable("model_0000010")
     assert (tmp_path / "model_0000010.pth").exists()
+    assert (tmp_path / "model_2_mine.pth").exists(), "a user's own file is left alone"
+
+
+def test_values_of_a_release_can_be_read_back(tmp_path):
+    checkpointer = Checkpointer(Model(), str(tmp_path))
+    assert checkpointer.read_values("model_best") == {}
+    checkpointer.save_release("model_best", Model().state_dict(), metric="bbox/AP75", value=3.5)
+    assert checkpointer.read_values("model_best") == {"metric": "bbox/AP75", "value": 3.5}
 
 
 def test_a_failed_write_leaves_the_previous_checkpoint(tmp_path):
@@ -193,6 +202,10 @@ def test_other_mistakes(tmp_path):
         read_weights(tmp_path / "none.pth")
     with pytest.raises(UserError, match="hold a Tensor"):
         read_weights(save(tmp_path / "t.pth", torch.zeros(3)))
+    foreign = read_weights(save(tmp_path / "f.pth", {"model": Model().state_dict(), "ema": {"other": 1}}))
+    assert foreign.state_dict.keys() == Model().state_dict().keys()
+    with pytest.raises(UserError, match="carry no class names"):
+        foreign.class_names_and_ids()
     with pytest.raises(UserError, match="hold no model"):
         read_weights(save(tmp_path / "d.pth", {"model": {"a": 1}}))
     whole = (tmp_path / "t.pth").read_bytes()

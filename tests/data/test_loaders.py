@@ -146,6 +146,24 @@ def test_mixup_joins_the_boxes_of_both(dicts):
     assert sum(mixed) > 1.5 * sum(single)
 
 
+def test_tiles_of_a_mosaic_touch_its_centre(tmp_path):
+    # 20 x 40 fits into 40 x 40 as it is: only its place, not its pixels, may change.
+    picture = np.full((20, 40, 3), 255, np.uint8)
+    picture[0], picture[-1] = (0, 255, 0), (255, 0, 0)
+    Image.fromarray(picture).save(tmp_path / "wide.png")
+    dicts = [{"file_name": str(tmp_path / "wide.png"), "image_id": 1, "height": 20, "width": 40, "annotations": []}]
+    mapper = make_mapper(dicts, size=(40, 40), **{**PLAIN, "MOSAIC_PROB": 1.0}, MIXUP_PROB=0.0, FLIP_LR_PROB=0.0)
+    centres = []
+    for position in range(12):
+        column = mapper({**dicts[0], "position": position})["image"][:, :, 20].T
+        # The lower pictures begin at the centre; the upper ones, 20 rows high, begin above it.
+        centres.append(max(y for y in range(40) if column[y].tolist() == [0, 255, 0]))
+        above = column[max(centres[-1] - 20, 0) : centres[-1]]
+        assert not (above == 114).any()
+        assert above[-1:].tolist() in ([], [[255, 0, 0]])
+    assert max(centres) > 20
+
+
 def test_image_without_boxes(dicts):
     instances = make_mapper(dicts, MOSAIC_PROB=0.0)({**dicts[0], "position": 0})["instances"]
     assert instances.gt_boxes.tensor.shape == (0, 4)

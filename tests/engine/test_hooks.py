@@ -13,8 +13,13 @@ from parking.solver import ModelEMA, Warmup
 class Recorder:
     """Stands in for a checkpointer."""
 
-    def __init__(self):
+    def __init__(self, values=None):
         self.saved = []
+        self.values = values or {}
+
+    def read_values(self, name):
+        assert name == "model_best"
+        return self.values
 
     def save_resumable(self, name):
         self.saved.append(name)
@@ -25,7 +30,13 @@ class Recorder:
 
 def make_trainer(max_iter=10):
     return SimpleNamespace(
-        iter=0, max_iter=max_iter, last_iteration=0, release_state_dict=dict, optimizer_has_stepped=True
+        iter=0,
+        start_iter=0,
+        max_iter=max_iter,
+        last_iteration=0,
+        release_state_dict=dict,
+        optimizer_has_stepped=True,
+        flush_metrics=lambda: None,
     )
 
 
@@ -85,27 +96,54 @@ def test_checkpoints_by_period_and_at_the_end():
     ]
 
 
-def test_best_is_kept_across_a_resume_and_ignores_nan():
+def follow(hook, values, start_iter=0):
+    hook.trainer = make_trainer()
+    hook.trainer.start_iter = start_iter
+    hook.before_train()
+    with EventStorage() as storage:
+        hook.trainer.storage = storage
+        for iteration, value in values:
+            storage.iter = hook.trainer.last_iteration = iteration
+            if value is not None:
+                storage.put_scalar("bbox/AP75", value, smoothing_hint=False)
+            hook.after_step()
+
+
+def test_best_ignores_nan_and_what_is_not_better():
+    recorder = Recorder()
+    follow(
+        BestCheckpointHook(recorder, "bbox/AP75"),
+        [(0, None), (1, float("nan")), (2, 10.0), (3, None), (4, 9.0), (5, 10.5)],
+    )
+    assert [(values["iteration"], values["value"]) for _, values in recorder.saved] == [(2, 10.0), (5, 10.5)]
+
+
+@pytest.mark.parametrize(("metric", "saved"), [("bbox/AP75", [11.0]), ("bbox/AP", [9.5, 11.0])])
+def test_a_resumed_training_knows_the_best_weights_on_disk(metric, saved):
+    # Those of another metric are no rival.
+    recorder = Recorder(values={"metric": metric, "value": 10.0})
+    follow(BestCheckpointHook(recorder, "bbox/AP75"), [(5, 9.5), (6, 11.0)], start_iter=5)
+    assert [values["value"] for _, values in recorder.saved] == saved
+
+
+def test_a_new_training_ignores_the_best_weights_on_disk():
+    recorder = Recorder(values={"metric": "bbox/AP75", "value": 10.0})
+    follow(BestCheckpointHook(recorder, "bbox/AP75"), [(5, 9.5)])
+    assert len(recorder.saved) == 1
+
+
+def test_nothing_is_saved_after_a_loss_that_is_not_finite():
     recorder = Recorder()
 
-    def follow(hook, values):
-        hook.trainer = make_trainer()
-        with EventStorage() as storage:
-            hook.trainer.storage = storage
-            for iteration, value in values:
-                storage.iter = iteration
-                hook.trainer.last_iteration = iteration
-                if value is not None:
-                    storage.put_scalar("bbox/AP75", value, smoothing_hint=False)
-                hook.after_step()
+    def flush_metrics():
+        raise FloatingPointError("NaN")
 
-    first = BestCheckpointHook(recorder, "bbox/AP75")
-    follow(first, [(0, None), (1, float("nan")), (2, 10.0), (3, None), (4, 9.0)])
-    assert [values["value"] for _, values in recorder.saved] == [10.0]
-    second = BestCheckpointHook(recorder, "bbox/AP75")
-    second.load_state_dict(first.state_dict())
-    follow(second, [(5, 9.5), (6, 11.0)])
-    assert [(values["iteration"], values["value"]) for _, values in recorder.saved] == [(2, 10.0), (6, 11.0)]
+    hook = CheckpointHook(recorder, period=1)
+    hook.trainer = make_trainer()
+    hook.trainer.flush_metrics = flush_metrics
+    with pytest.raises(FloatingPointError):
+        hook.after_step()
+    assert recorder.saved == []
 
 
 def test_ctrl_c_saves_after_the_iteration():

@@ -22,6 +22,7 @@ ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
 TINY = [
     *("INPUT.SIZE_TRAIN", "[64, 96]", "INPUT.SIZE_TEST", "96", "SOLVER.IMS_PER_BATCH", "4"),
     *("DATALOADER.NUM_WORKERS", "1", "SOLVER.WARMUP_ITERS", "2", "SOLVER.CHECKPOINT_PERIOD", "2"),
+    *("MODEL.YOLO.SCORE_THRESH_TEST", "1e-5"),  # that hardly trained weights find something
 ]
 
 
@@ -258,19 +259,63 @@ def test_unreadable_images_cost_only_themselves(trained, tiny_scenes, tmp_path, 
     }
 
 
-def test_evaluating_without_training(trained, tiny_scenes, monkeypatch, capsys):
-    output_dir, printed = trained
-    before = {path.name: path.stat().st_mtime_ns for path in output_dir.iterdir()}
-    code, out, err = run_here(
-        *(monkeypatch, capsys, "train_net.py", *QUICKSTART, "--eval-only", *train_args(tiny_scenes, output_dir)),
-    )
+def test_evaluating_without_training(trained, tiny_scenes, tmp_path, monkeypatch, capsys):
+    output_dir = tmp_path / "out"
+    shutil.copytree(trained[0], output_dir)
+    results = output_dir / "inference" / "parking_val" / "coco_instances_results.json"
+    of_training = json.loads(results.read_text())
+    results.unlink()
+    before = {path.name: path.read_bytes() for path in output_dir.iterdir() if path.is_file()}
+    args = [*QUICKSTART, "--eval-only", *train_args(tiny_scenes, output_dir)]
+    code, out, err = run_here(monkeypatch, capsys, "train_net.py", *args)
     assert code == 0, err
-    # The best weights are those of the only evaluation of the training.
-    table = printed[printed.index("  AP    AP50") : printed.index("best weights:")]
-    assert table in out
-    after = {path.name: path.stat().st_mtime_ns for path in output_dir.iterdir() if path.name in before}
-    changed = {name for name in before if before[name] != after[name]}
-    assert changed <= {"coco_instances_results.json"}, "the training's own files stay as they are"
+    assert "AP50" in out
+    # The best weights are those that the training evaluated at its end, and they find the same boxes.
+    assert of_training
+    assert json.loads(results.read_text()) == of_training
+    assert {path.name: path.read_bytes() for path in output_dir.iterdir() if path.is_file()} == before
+    # Weights typed on the command line win over OUTPUT_DIR's.
+    code, out, err = run_here(monkeypatch, capsys, "train_net.py", *args, "MODEL.WEIGHTS", tmp_path / "none.pth")
+    assert code == 1
+    assert "none.pth do not exist" in err
+
+
+def test_evaluating_needs_no_training_set(trained, tiny_scenes, tmp_path, monkeypatch, capsys):
+    train = tiny_scenes / "train"
+    data = [
+        *("DATASETS.COCO", f"[['scenes', '{train}/label/Train.json', '{train}/images']]"),
+        *("DATASETS.TEST", "('scenes',)", "DATASETS.ROOT", "/nowhere", "OUTPUT_DIR", tmp_path / "out"),
+        *("MODEL.WEIGHTS", trained[0] / "model_final.pth", "INPUT.SIZE_TEST", "96", "DATALOADER.NUM_WORKERS", "0"),
+    ]
+    code, out, err = run_here(monkeypatch, capsys, "train_net.py", *QUICKSTART, "--eval-only", *data)
+    assert code == 0, err
+    assert "school bus" in out
+
+
+def test_a_damaged_image_is_named_without_a_traceback(tiny_scenes, tmp_path, monkeypatch, capsys):
+    scenes = tmp_path / "data"
+    shutil.copytree(tiny_scenes, scenes)
+    for path in (scenes / "train" / "images").iterdir():
+        path.write_bytes(b"not a picture")
+    args = train_args(scenes, tmp_path / "out")
+    code, _, err = run_here(monkeypatch, capsys, "train_net.py", *QUICKSTART, *args)
+    assert code == 1
+    assert re.fullmatch(r"error: The image '.*\.png' cannot be decoded: .*\n", err)
+
+
+def test_a_mistake_with_overwrite_costs_nothing(trained, tiny_scenes, tmp_path, monkeypatch, capsys):
+    output_dir = tmp_path / "out"
+    shutil.copytree(trained[0], output_dir)
+    before = sorted(path.name for path in output_dir.iterdir())
+    for opts in (["DATASETS.ROOT", "/nowhere"], ["MODEL.WEIGHTS", "none.pth"], ["MODEL.YOLO.NUM_CLASSES", "3"]):
+        args = [*QUICKSTART, "--overwrite", *train_args(tiny_scenes, output_dir), *opts]
+        assert run_here(monkeypatch, capsys, "train_net.py", *args)[0] == 1
+    assert sorted(path.name for path in output_dir.iterdir()) == before
+    # The weights to start from may be among those that are replaced.
+    own = ["MODEL.WEIGHTS", output_dir / "model_best.pth"]
+    args = [*QUICKSTART, "--overwrite", *train_args(tiny_scenes, output_dir, 1), *own]
+    code, _, err = run_here(monkeypatch, capsys, "train_net.py", *args)
+    assert code == 0, err
 
 
 @pytest.mark.parametrize(
@@ -297,7 +342,7 @@ def test_evaluating_without_training(trained, tiny_scenes, monkeypatch, capsys):
             "train_net.py",
             [*QUICKSTART, "--eval-only", "OUTPUT_DIR", "{tmp}/o", "DATASETS.ROOT", "{scenes}"],
             1,
-            "nothing to evaluate",
+            "no weights",
         ),
         (
             "train_net.py",
@@ -306,6 +351,22 @@ def test_evaluating_without_training(trained, tiny_scenes, monkeypatch, capsys):
             "MODEL.YOLO.NUM_CLASSES is 3, but the data set parking_train has 14 classes",
         ),
         ("train_net.py", [*QUICKSTART, "--num-gpus", "0"], 1, "--num-gpus is 0"),
+        ("train_net.py", [*QUICKSTART, "SOLVER.IMS_PER_BATCH", "0"], 1, "SOLVER.IMS_PER_BATCH is 0"),
+        ("train_net.py", [*QUICKSTART, "MODEL.DEVICE", "gpu"], 1, "MODEL.DEVICE is 'gpu'"),
+        ("train_net.py", [*QUICKSTART, "SOLVER.EMA.DECAY", "1.5"], 1, "SOLVER.EMA.DECAY is 1.5"),
+        ("train_net.py", [*QUICKSTART, "SOLVER.MAX_ITER", "0"], 1, "SOLVER.MAX_ITER is 0"),
+        (
+            "train_net.py",
+            [*QUICKSTART, "OUTPUT_DIR", "{tmp}/o", "DATASETS.ROOT", "{scenes}", "TEST.BEST_METRIC", "AP75"],
+            1,
+            "TEST.BEST_METRIC is 'AP75'",
+        ),
+        (
+            "train_net.py",
+            [*QUICKSTART, "OUTPUT_DIR", "{tmp}/o", "DATASETS.ROOT", "{scenes}", "MODEL.YOLO.HEAD.NAME", "Hydra"],
+            1,
+            "'Hydra'",
+        ),
         ("infer.py", ["--input", "/nowhere"], 1, "'/nowhere' does not exist"),
         ("infer.py", ["--input", "{tmp}"], 1, "holds no images"),
         ("infer.py", ["--input", "{scenes}/test", "--weights", "none.pth"], 1, "none.pth do not exist"),
@@ -363,6 +424,9 @@ def test_overwrite_starts_anew(trained, tiny_scenes, tmp_path, monkeypatch, caps
         *(monkeypatch, capsys, "train_net.py", *QUICKSTART, "--overwrite", *train_args(tiny_scenes, output_dir, 1)),
     )
     assert code == 0, err
+    iterations = [json.loads(line)["iteration"] for line in (output_dir / "metrics.json").read_text().splitlines()]
+    assert max(iterations) <= 1, "curves start anew, too"
+    assert len(list(output_dir.glob("events.out.tfevents.*"))) == 1
     assert sorted(p.name for p in output_dir.glob("model_*.pth")) == [
         "model_0000000.pth",
         "model_best.pth",

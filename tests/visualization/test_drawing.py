@@ -132,6 +132,11 @@ def test_best_score_is_drawn_on_top(monkeypatch):
     assert calls[1][1] == ["cart"]
 
 
+def test_as_many_colors_as_names():
+    with pytest.raises(ValueError, match="2 class names and 1 colors"):
+        BoxDrawer(["car", "cart"], [RED])
+
+
 def test_colors():
     assert class_colors(CLASS_NAMES) == list(CLASS_COLORS)
     many = class_colors([str(i) for i in range(80)])

@@ -1,5 +1,7 @@
 """Registering what a config asks for."""
 
+from collections.abc import Sequence
+
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -8,24 +10,28 @@ from parking.data.datasets.parking import PARKING_DATASETS, register_parking_dat
 from parking.utils.errors import UserError
 
 
-def register_datasets_from_config(cfg: CfgNode) -> None:
-    """Register ``DATASETS.COCO`` and, where ``DATASETS.TRAIN`` or ``TEST`` names one, the ``parking_*`` data sets.
+def register_datasets_from_config(cfg: CfgNode, names: Sequence[str] | None = None) -> None:
+    """Register ``DATASETS.COCO`` and, where ``names`` has one of them, the ``parking_*`` data sets.
 
-    Afterwards the metadata (``thing_classes`` and the like) of every data set in the config is available; the data
-    sets themselves are read when they are loaded. Calling it again is fine.
+    Afterwards the metadata (``thing_classes`` and the like) of ``names`` is available; the data sets themselves are
+    read when they are first loaded. Calling it again is fine, and has them read again.
+
+    Args:
+        names: the data sets that will be used; None: all of ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
 
     Raises:
-        UserError: a data set is unknown or taken, the data sets of the config have different classes, or what
-            :func:`register_coco_datasets` and :func:`register_parking_datasets` object to.
+        UserError: one of ``names`` is unknown, they have different classes, or what :func:`register_coco_datasets` and
+            :func:`register_parking_datasets` object to.
     """
     register_coco_datasets(cfg.DATASETS.COCO, reserved_names=PARKING_DATASETS)
-    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    if names is None:
+        names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     if any(name in PARKING_DATASETS for name in names):
         register_parking_datasets(cfg.DATASETS.ROOT, split=cfg.DATASETS.SPLIT, val_fraction=cfg.DATASETS.VAL_FRACTION)
     check_datasets(names)
 
 
-def check_datasets(names: list[str]) -> None:
+def check_datasets(names: Sequence[str]) -> None:
     """Raise a UserError unless all ``names`` are registered and have the same classes."""
     for name in names:
         if name not in DatasetCatalog:

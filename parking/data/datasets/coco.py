@@ -1,12 +1,12 @@
 """COCO-format data: loading a json into detectron2's dataset dicts, and registering data sets from the config."""
 
+import functools
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, DatasetFromList, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from parking.data.datasets.classes import distinct_colors
@@ -62,8 +62,8 @@ def read_categories(json_file: str) -> dict[int, str]:
 def register_coco_datasets(entries: Iterable, *, reserved_names: Collection[str] = ()) -> None:
     """Register every ``[name, json file, image folder]`` of ``DATASETS.COCO``.
 
-    The categories of the json files are read now, everything else when the data set is loaded. Registering the same
-    entry again is fine.
+    The categories of the json files are read now, everything else when the data set is first loaded. Registering the
+    same entry again is fine, and has it read again.
 
     Raises:
         UserError: an entry is malformed, a json or folder is missing, two entries have different classes, or the name
@@ -88,7 +88,7 @@ def register_coco_datasets(entries: Iterable, *, reserved_names: Collection[str]
         class_ids = {category_id: i for i, category_id in enumerate(categories)}
         register_dataset(
             name,
-            partial(load_coco_json, json_file, image_root, class_ids),
+            load_once(functools.partial(load_coco_json, json_file, image_root, class_ids)),
             json_file=json_file,
             image_root=image_root,
             evaluator_type="coco",
@@ -96,6 +96,24 @@ def register_coco_datasets(entries: Iterable, *, reserved_names: Collection[str]
             thing_colors=distinct_colors(len(classes)),
             thing_dataset_id_to_contiguous_id=class_ids,
         )
+
+
+def load_once(load: Callable[[], list[dict]]) -> Callable[..., list[dict]]:
+    """A function that calls ``load`` when it is first called, and returns new copies of those dicts each time.
+
+    Its optional argument ``indices`` says which of them; None: all.
+    """
+
+    # It keeps the dicts serialised: workers would copy the memory of that many objects by merely counting references.
+    @functools.cache
+    def get_dataset():
+        return DatasetFromList(load())
+
+    def get_dicts(indices: Sequence[int] | None = None) -> list[dict]:
+        dataset = get_dataset()
+        return [dataset[i] for i in (range(len(dataset)) if indices is None else indices)]
+
+    return get_dicts
 
 
 def register_dataset(name: str, load: Callable[[], list[dict]], **metadata) -> None:

@@ -1,14 +1,12 @@
 """Listing the images for an inference; needs neither torch nor detectron2."""
 
 import glob
-import logging
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from parking.data.datasets.json_io import read_image_records, read_json_object
 from parking.utils.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 IMAGE_INFO_NAME = "Test_Images_Information.json"
@@ -16,7 +14,23 @@ IMAGE_INFO_NAME = "Test_Images_Information.json"
 _NUM_EXAMPLES = 3
 
 
-def list_images(input: str, image_info: str | None = None) -> tuple[list[dict], bool]:
+class ImageList(NamedTuple):
+    """The images for an inference.
+
+    Attributes:
+        images: sorted by ``relative_path``, per image: ``file_name`` (path), ``relative_path`` (below the folder, with
+            slashes), ``image_id`` (the list's, else 1, 2, ... in this order), and ``height`` and ``width`` if the list
+            has them.
+        has_ids: whether the ids are those of a list.
+        note: a sentence for the user: why they are not; else empty.
+    """
+
+    images: list[dict]
+    has_ids: bool
+    note: str
+
+
+def list_images(input: str, image_info: str | None = None) -> ImageList:
     """Find the images that ``input`` stands for, with their ids.
 
     Args:
@@ -26,11 +40,6 @@ def list_images(input: str, image_info: str | None = None) -> tuple[list[dict], 
         image_info: the challenge's list of test images. None: ``Test_Images_Information.json`` in the folder of the
             images, the one above or the one above that, unless it names none of the images.
 
-    Returns:
-        Per image, sorted by ``relative_path``: ``file_name`` (path), ``relative_path`` (below the folder, with
-        slashes), ``image_id`` (the list's, else 1, 2, ... in this order), and ``height`` and ``width`` if the list
-        has them. And whether the ids are those of a list.
-
     Raises:
         UserError: ``input`` is missing or holds no image, the list is missing or malformed, an image is not in it,
             or, where ``input`` is a folder, an image in the list is not in the folder.
@@ -38,12 +47,12 @@ def list_images(input: str, image_info: str | None = None) -> tuple[list[dict], 
     root, paths = _find_images(input)
     records = [{"file_name": str(root / path), "relative_path": path} for path in paths]
     if image_info is not None:
-        infos = _read_image_info(image_info)
+        infos, note = _read_image_info(image_info), ""
     else:
-        image_info, infos = _find_image_info(root, paths)
+        image_info, infos, note = _find_image_info(root, paths)
     if infos is None:
-        return [{**record, "image_id": i} for i, record in enumerate(records, start=1)], False
-    return _join(records, infos, image_info, is_complete=os.path.isdir(input)), True
+        return ImageList([{**record, "image_id": i} for i, record in enumerate(records, start=1)], False, note)
+    return ImageList(_join(records, infos, image_info, is_complete=os.path.isdir(input)), True, note)
 
 
 def _find_images(input: str) -> tuple[Path, list[str]]:
@@ -57,6 +66,9 @@ def _find_images(input: str) -> tuple[Path, list[str]]:
             raise UserError(f"'{input}' is not an image file; known extensions are {_join_extensions()}.")
     elif glob.has_magic(input):
         root = _get_fixed_folder(input)
+        if ".." in Path(input).parts[len(root.parts) :]:
+            # Results are laid out like the paths below the folder, and must not climb out of theirs.
+            raise UserError(f"The glob pattern '{input}' goes up with '..' after a wildcard; write it without.")
         files = [path for path in map(Path, glob.glob(input, recursive=True)) if path.is_file()]
     else:
         raise UserError(f"The input '{input}' does not exist; give a folder, an image file or a glob pattern.")
@@ -80,16 +92,18 @@ def _get_fixed_folder(pattern: str) -> Path:
     return Path(*parts[:num_fixed])
 
 
-def _find_image_info(root: Path, paths: list[str]) -> tuple[str | None, dict[str, dict] | None]:
+def _find_image_info(root: Path, paths: list[str]) -> tuple[str | None, dict[str, dict] | None, str]:
+    """The list that names any of the images and its content, with an empty note; or None twice, noting why."""
     folder = root.resolve()
+    note = f"There is no image list ({IMAGE_INFO_NAME}) beside or above the images, so they are numbered from 1."
     for candidate in [folder, *folder.parents][:3]:
         image_info = candidate / IMAGE_INFO_NAME
         if image_info.is_file():
             infos = _read_image_info(str(image_info))
             if any(_look_up(infos, path) for path in paths):
-                return str(image_info), infos
-            logger.info("'%s' names none of the images, so they are numbered from 1.", image_info)
-    return None, None
+                return str(image_info), infos, ""
+            note = f"The image list '{image_info}' names none of the images, so they are numbered from 1."
+    return None, None, note
 
 
 def _read_image_info(image_info: str) -> dict[str, dict]:

@@ -21,16 +21,14 @@ class PositionedTrainingSampler(Sampler):
 
     Args:
         size: number of images.
-        shuffle: False for ``range(size) + range(size) + ...``.
         seed: the same in all processes.
         start: position to begin with: the number of images that all processes together have used so far.
     """
 
-    def __init__(self, size: int, *, shuffle: bool = True, seed: int, start: int = 0):
+    def __init__(self, size: int, *, seed: int, start: int = 0):
         if size <= 0 or start < 0 or seed < 0:
             raise ValueError(f"size must be positive, start and seed not negative; got {size}, {start}, {seed}.")
         self._size = size
-        self._shuffle = shuffle
         self._seed = seed
         self._start = start
         self._rank = comm.get_rank()
@@ -45,8 +43,7 @@ class PositionedTrainingSampler(Sampler):
             yield encode_position(position, int(order[offset]), self._size)
 
     def _get_order(self, epoch: int) -> np.ndarray:
-        order = np.arange(self._size)
-        return np.random.default_rng([self._seed, epoch]).permutation(order) if self._shuffle else order
+        return np.random.default_rng([self._seed, epoch]).permutation(self._size)
 
 
 def encode_position(position: int, index: int, size: int) -> int:

@@ -1,18 +1,18 @@
 from parking.data.transforms.augmentation import RandomAugInput, get_sample_rng
 from parking.data.transforms.color import HSVTransform, RandomHSV
 from parking.data.transforms.flip import RandomFlip
-from parking.data.transforms.letterbox import LetterboxTransform, ResizeLongSide, ResizeToFit, compute_resized_sides
+from parking.data.transforms.letterbox import LetterboxTransform, PadToSize, ResizeToFit, compute_resized_sides
 from parking.data.transforms.mosaic import blend_images, compose_mosaic
 from parking.data.transforms.warp import RandomPerspective, WarpTransform, clip_boxes, find_box_candidates
 
 __all__ = [
     "HSVTransform",
     "LetterboxTransform",
+    "PadToSize",
     "RandomAugInput",
     "RandomFlip",
     "RandomHSV",
     "RandomPerspective",
-    "ResizeLongSide",
     "ResizeToFit",
     "WarpTransform",
     "blend_images",

@@ -1,4 +1,4 @@
-"""Resizing with the aspect ratio kept, and gray below and to the right.
+"""Resizing with the aspect ratio kept, and padding with gray below and to the right.
 
 Everything is anchored at the top-left corner: ``detector_postprocess`` and ``ImageList`` know of no offset.
 """
@@ -6,7 +6,7 @@ Everything is anchored at the top-left corner: ``detector_postprocess`` and ``Im
 import cv2
 import numpy as np
 from detectron2.data.transforms import Augmentation
-from fvcore.transforms.transform import PadTransform, Transform, TransformList
+from fvcore.transforms.transform import PadTransform, Transform
 
 from parking.utils.constants import PAD_VALUE
 
@@ -43,20 +43,8 @@ class LetterboxTransform(Transform):
         return cv2.resize(img, (self.new_w, self.new_h), interpolation=interpolation)
 
 
-class ResizeLongSide(Augmentation):
-    """Resize so that the long side becomes ``size`` pixels, enlarging too. Not random."""
-
-    def __init__(self, size: int):
-        super().__init__()
-        self._init(locals())
-
-    def get_transform(self, image) -> Transform:
-        h, w = image.shape[:2]
-        return LetterboxTransform(h, w, *compute_resized_sides(h, w, self.size, self.size))
-
-
 class ResizeToFit(Augmentation):
-    """Resize to the largest size that fits into ``size`` (H, W) and fill the rest with gray. Not random."""
+    """Resize to the largest size that fits into ``size`` (H, W), enlarging too. Not random."""
 
     def __init__(self, size: tuple[int, int]):
         super().__init__()
@@ -64,14 +52,20 @@ class ResizeToFit(Augmentation):
 
     def get_transform(self, image) -> Transform:
         h, w = image.shape[:2]
-        new_h, new_w = compute_resized_sides(h, w, *self.size)
-        pad_h, pad_w = self.size[0] - new_h, self.size[1] - new_w
-        return TransformList(
-            [
-                LetterboxTransform(h, w, new_h, new_w),
-                PadTransform(0, 0, pad_w, pad_h, orig_w=new_w, orig_h=new_h, pad_value=PAD_VALUE),
-            ]
-        )
+        return LetterboxTransform(h, w, *compute_resized_sides(h, w, *self.size))
+
+
+class PadToSize(Augmentation):
+    """Fill an image that is not larger than ``size`` (H, W) up to it with gray. Not random."""
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self._init(locals())
+
+    def get_transform(self, image) -> Transform:
+        h, w = image.shape[:2]
+        pad_h, pad_w = self.size[0] - h, self.size[1] - w
+        return PadTransform(0, 0, pad_w, pad_h, orig_w=w, orig_h=h, pad_value=PAD_VALUE)
 
 
 def compute_resized_sides(h: int, w: int, max_h: int, max_w: int) -> tuple[int, int]:

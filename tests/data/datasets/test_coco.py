@@ -170,9 +170,13 @@ def test_register_sparse_categories(tmp_path, registered):
 def test_register_reads_a_changed_json_again(tmp_path, registered):
     json_file = write(tmp_path, make_content())
     register_coco_datasets([["t_train", json_file, str(tmp_path)]])
-    write(tmp_path, make_content(categories=[{"id": 3, "name": "bike"}]))
+    assert len(DatasetCatalog.get("t_train")) == 2
+    write(tmp_path, make_content(images=[IMAGE], annotations=[], categories=[{"id": 3, "name": "bike"}]))
+    # What was loaded stays as it is until it is registered again.
+    assert len(DatasetCatalog.get("t_train")) == 2
     register_coco_datasets([["t_train", json_file, str(tmp_path)]])
     assert MetadataCatalog.get("t_train").thing_classes == ["bike"]
+    assert len(DatasetCatalog.get("t_train")) == 1
 
 
 def test_register_refuses_different_classes(tmp_path, registered):
@@ -241,3 +245,20 @@ def test_config_refuses_unknown_mixed_and_reserved_data_sets(tmp_path, registere
         register_datasets_from_config(make_cfg(["t_train"], ["parking_val"], [entry]))
     with pytest.raises(UserError, match="'parking_train' belongs to another"):
         register_datasets_from_config(make_cfg(["t_train"], coco=[entry, ["parking_train", *entry[1:]]]))
+
+
+def test_only_the_data_sets_that_are_used_are_checked(tmp_path, registered, monkeypatch):
+    entry = ["t_val", write(tmp_path, make_content()), str(tmp_path)]
+    cfg = make_cfg(["parking_train"], ["t_val"], [entry])
+    registrations = []
+    monkeypatch.setattr(
+        "parking.data.datasets.builtin.register_parking_datasets", lambda *args, **kwargs: registrations.append(args)
+    )
+    register_datasets_from_config(cfg, cfg.DATASETS.TEST)
+    assert MetadataCatalog.get("t_val").thing_classes == ["car", "truck", "person"]
+    assert registrations == []
+    with pytest.raises(UserError, match="'t_typo'"):
+        register_datasets_from_config(cfg, ["t_val", "t_typo"])
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="'parking_train' and 't_val' have different classes"):
+        register_datasets_from_config(cfg)

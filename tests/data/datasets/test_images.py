@@ -24,23 +24,24 @@ def get_names(records):
 def test_folder_is_searched_deep_in_sorted_order(tmp_path):
     touch(tmp_path / "b.PNG", tmp_path / "a/z.jpg", tmp_path / "a/y.tiff", tmp_path / "주차장 1.한.jpeg")
     touch(tmp_path / "a/notes.txt", tmp_path / "a/._y.png", tmp_path / "labels.json")
-    records, has_image_info = list_images(str(tmp_path))
+    records, has_ids, note = list_images(str(tmp_path))
     assert get_names(records) == [("a/y.tiff", 1), ("a/z.jpg", 2), ("b.PNG", 3), ("주차장 1.한.jpeg", 4)]
     assert records[0]["file_name"] == str(tmp_path / "a/y.tiff")
     assert set(records[0]) == {"file_name", "relative_path", "image_id"}
-    assert not has_image_info
+    assert not has_ids
+    assert note.startswith(f"There is no image list ({IMAGE_INFO_NAME})")
 
 
 def test_the_subfolder_images_is_used(tmp_path):
     touch(tmp_path / "images/a.png", tmp_path / "preview.png")
-    assert get_names(list_images(str(tmp_path))[0]) == [("a.png", 1)]
+    assert get_names(list_images(str(tmp_path)).images) == [("a.png", 1)]
 
 
 def test_file_and_glob(tmp_path):
     touch(tmp_path / "x/a.png", tmp_path / "y/b.png", tmp_path / "y/deep/c.png", tmp_path / "y/d.jpg")
-    assert get_names(list_images(str(tmp_path / "y/b.png"))[0]) == [("b.png", 1)]
-    assert get_names(list_images(str(tmp_path / "*/*.png"))[0]) == [("x/a.png", 1), ("y/b.png", 2)]
-    assert len(list_images(str(tmp_path / "**/*.png"))[0]) == 3
+    assert get_names(list_images(str(tmp_path / "y/b.png")).images) == [("b.png", 1)]
+    assert get_names(list_images(str(tmp_path / "*/*.png")).images) == [("x/a.png", 1), ("y/b.png", 2)]
+    assert len(list_images(str(tmp_path / "**/*.png")).images) == 3
 
 
 def test_relative_input(tmp_path, monkeypatch):
@@ -48,21 +49,22 @@ def test_relative_input(tmp_path, monkeypatch):
     write_info(tmp_path / IMAGE_INFO_NAME, {7: "a.png"})
     monkeypatch.chdir(tmp_path / "test/images")
     for input in (".", "*.png", "a.png"):
-        assert get_names(list_images(input)[0]) == [("a.png", 7)]
+        assert get_names(list_images(input).images) == [("a.png", 7)]
 
 
 def test_names_with_brackets_are_not_patterns(tmp_path):
     touch(tmp_path / "set [1]/a [2].png")
-    assert get_names(list_images(str(tmp_path / "set [1]"))[0]) == [("a [2].png", 1)]
-    assert get_names(list_images(str(tmp_path / "set [1]/a [2].png"))[0]) == [("a [2].png", 1)]
+    assert get_names(list_images(str(tmp_path / "set [1]")).images) == [("a [2].png", 1)]
+    assert get_names(list_images(str(tmp_path / "set [1]/a [2].png")).images) == [("a [2].png", 1)]
 
 
 @pytest.mark.parametrize("folder", [".", "test", "test/images"])
 def test_ids_come_from_a_list_beside_or_above(tmp_path, folder):
     touch(tmp_path / "test/images/a.b.png", tmp_path / "test/images/a.c.png")
     write_info(tmp_path / folder / IMAGE_INFO_NAME, {9: "a.b.png", 4: "a.c.png"}, height=3, width=4)
-    records, has_image_info = list_images(str(tmp_path / "test"))
-    assert has_image_info
+    records, has_ids, note = list_images(str(tmp_path / "test"))
+    assert has_ids
+    assert note == ""
     assert get_names(records) == [("a.b.png", 9), ("a.c.png", 4)]
     assert (records[0]["height"], records[0]["width"]) == (3, 4)
 
@@ -71,15 +73,16 @@ def test_an_explicit_list_wins(tmp_path):
     touch(tmp_path / "images/a.png")
     write_info(tmp_path / IMAGE_INFO_NAME, {1: "a.png"})
     write_info(tmp_path / "mine.json", {"x-1": "a.png"})
-    assert get_names(list_images(str(tmp_path), str(tmp_path / "mine.json"))[0]) == [("a.png", "x-1")]
+    assert get_names(list_images(str(tmp_path), str(tmp_path / "mine.json")).images) == [("a.png", "x-1")]
 
 
 def test_a_list_of_other_images_is_ignored_unless_it_is_explicit(tmp_path):
     touch(tmp_path / "train/images/a.png")
     write_info(tmp_path / IMAGE_INFO_NAME, {5: "b.png"})
-    records, has_image_info = list_images(str(tmp_path / "train"))
+    records, has_ids, note = list_images(str(tmp_path / "train"))
     assert get_names(records) == [("a.png", 1)]
-    assert not has_image_info
+    assert not has_ids
+    assert note.startswith(f"The image list '{tmp_path / IMAGE_INFO_NAME}' names none of the images")
     with pytest.raises(UserError, match=r"Not in the image list .*: a\.png"):
         list_images(str(tmp_path / "train"), str(tmp_path / IMAGE_INFO_NAME))
 
@@ -97,8 +100,8 @@ def test_a_folder_must_hold_the_list_and_nothing_else(tmp_path):
 def test_file_and_glob_may_be_a_part_of_the_list(tmp_path):
     touch(*(tmp_path / f"images/{name}.png" for name in "abc"))
     write_info(tmp_path / IMAGE_INFO_NAME, {i: f"{name}.png" for i, name in enumerate("abcd", start=1)})
-    assert get_names(list_images(str(tmp_path / "images/c.png"))[0]) == [("c.png", 3)]
-    assert get_names(list_images(str(tmp_path / "images/[bc].png"))[0]) == [("b.png", 2), ("c.png", 3)]
+    assert get_names(list_images(str(tmp_path / "images/c.png")).images) == [("c.png", 3)]
+    assert get_names(list_images(str(tmp_path / "images/[bc].png")).images) == [("b.png", 2), ("c.png", 3)]
 
 
 def test_two_files_of_one_listed_name_are_refused(tmp_path):
@@ -136,3 +139,11 @@ def test_missing_and_empty_inputs_are_refused(tmp_path):
             list_images(str(tmp_path / input))
     with pytest.raises(UserError, match=r"gone\.json"):
         list_images(str(tmp_path / "a.png"), str(tmp_path / "gone.json"))
+
+
+def test_a_glob_does_not_climb_out_of_its_folder(tmp_path):
+    touch(tmp_path / "a/x.png", tmp_path / "b/y.png")
+    pattern = str(tmp_path / "a" / "*" / ".." / "..")
+    with pytest.raises(UserError, match="goes up with"):
+        list_images(f"{pattern}/b/y.png")
+    assert get_names(list_images(str(tmp_path / "a" / ".." / "b" / "*.png")).images) == [("y.png", 1)]

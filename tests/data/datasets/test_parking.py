@@ -6,6 +6,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from parking.data.datasets import parking
 from parking.data.datasets.classes import CLASS_NAMES, CLASS_NAMES_KO
 from parking.data.datasets.parking import PARKING_DATASETS, register_parking_datasets
 from parking.utils.errors import UserError
@@ -78,6 +79,64 @@ def test_registering_again_replaces(root, tmp_path):
     register_parking_datasets(str(root), split="sequence", val_fraction=0.5)
     assert MetadataCatalog.get("parking_train").image_root == str(root / "train/images")
     assert 20 <= len(get_ids("parking_val")) <= 30
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What was read and divided, in this order."""
+    result = []
+
+    def record(name):
+        function = getattr(parking, name)
+
+        def call(*args, **kwargs):
+            result.append(name)
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(parking, name, call)
+
+    record("load_coco_json")
+    record("split_by_sequence")
+    return result
+
+
+def test_the_json_is_read_and_divided_once_per_registration(root, calls):
+    for _ in range(2):
+        register_parking_datasets(str(root))
+        assert calls == []
+        loaded = [DatasetCatalog.get(name) for name in ("parking_val", "parking_train", "parking_trainval")]
+        assert [DatasetCatalog.get(name) for name in ("parking_val", "parking_train", "parking_trainval")] == loaded
+        assert calls == ["load_coco_json", "split_by_sequence"]
+        DatasetCatalog.get("parking_test")
+        DatasetCatalog.get("parking_test")
+        assert calls == ["load_coco_json", "split_by_sequence", "load_coco_json"]
+        calls.clear()
+
+
+def test_what_a_consumer_changes_stays_with_it(root):
+    register_parking_datasets(str(root))
+    expected = json.dumps(DatasetCatalog.get("parking_trainval"))
+    for name in ("parking_trainval", "parking_train", "parking_val"):
+        dicts = DatasetCatalog.get(name)
+        for d in dicts:
+            d["image_id"] = -1
+            for annotation in d["annotations"]:
+                annotation["category_id"] = 99
+                annotation["bbox"][0] = 1000
+            d["annotations"].append("more")
+        dicts.clear()
+    assert json.dumps(DatasetCatalog.get("parking_trainval")) == expected
+
+
+def test_a_failed_load_is_tried_again(root):
+    json_file = root / "train/label/Train.json"
+    text = json_file.read_text(encoding="utf-8")
+    json_file.write_text("{", encoding="utf-8")
+    register_parking_datasets(str(root))
+    with pytest.raises(UserError, match=r"Train\.json' is not valid JSON"):
+        DatasetCatalog.get("parking_train")
+    json_file.write_text(text, encoding="utf-8")
+    assert len(get_ids("parking_trainval")) == 50
 
 
 def test_entry_split_of_a_small_set(root):

@@ -1,5 +1,6 @@
 import itertools
 
+import numpy as np
 import pytest
 from detectron2.utils import comm
 
@@ -17,23 +18,31 @@ def test_code_is_position_times_size_plus_index():
     assert decode_position(encode_position(10**13, 24649, 24650), 24650) == (10**13, 24649)
 
 
-def test_unshuffled_stream():
-    # Positions 0 to 6 of 0, 1, 2, 0, 1, 2, 0; each code is 3 * position + index.
-    assert take(PositionedTrainingSampler(3, shuffle=False, seed=0), 7) == [0, 4, 8, 9, 13, 17, 18]
-    # Positions 4 and 5: 12 + 1, 15 + 2.
-    assert take(PositionedTrainingSampler(3, shuffle=False, seed=0, start=4), 2) == [13, 17]
+@pytest.fixture
+def passes_2_0_1_and_1_2_0(monkeypatch):
+    """The first two permutations of any sampler of three images."""
+    orders = {0: np.array([2, 0, 1]), 1: np.array([1, 2, 0])}
+    monkeypatch.setattr(PositionedTrainingSampler, "_get_order", lambda self, epoch: orders[epoch])
 
 
-def test_unshuffled_stream_of_two_ranks(monkeypatch):
+@pytest.mark.usefixtures("passes_2_0_1_and_1_2_0")
+def test_stream_of_known_passes():
+    # Positions 0 to 5 hold 2, 0, 1, 1, 2, 0; each code is 3 * position + index.
+    assert take(PositionedTrainingSampler(3, seed=0), 6) == [2, 3, 7, 10, 14, 15]
+    # Positions 4 and 5: 12 + 2, 15 + 0.
+    assert take(PositionedTrainingSampler(3, seed=0, start=4), 2) == [14, 15]
+
+
+@pytest.mark.usefixtures("passes_2_0_1_and_1_2_0")
+def test_stream_of_known_passes_for_two_ranks(monkeypatch):
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
-    expected = {0: [(0, 0), (2, 2), (4, 1), (6, 0)], 1: [(1, 1), (3, 0), (5, 2), (7, 1)]}
-    for rank, pairs in expected.items():
+    for rank, pairs in {0: [(0, 2), (2, 1), (4, 2)], 1: [(1, 0), (3, 1), (5, 0)]}.items():
         monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
-        sampler = PositionedTrainingSampler(3, shuffle=False, seed=0)
-        assert [decode_position(code, 3) for code in take(sampler, 4)] == pairs
+        sampler = PositionedTrainingSampler(3, seed=0)
+        assert [decode_position(code, 3) for code in take(sampler, 3)] == pairs
 
 
-def test_shuffled_passes_are_different_permutations():
+def test_passes_are_different_permutations():
     pairs = [decode_position(code, 10) for code in take(PositionedTrainingSampler(10, seed=1), 30)]
     assert [position for position, _ in pairs] == list(range(30))
     passes = [[index for _, index in pairs[i : i + 10]] for i in (0, 10, 20)]

@@ -1,11 +1,11 @@
 import cv2
 import numpy as np
 import pytest
-from detectron2.data.transforms import AugInput
+from detectron2.data.transforms import AugInput, AugmentationList
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parking.data.transforms import LetterboxTransform, ResizeLongSide, ResizeToFit, compute_resized_sides
+from parking.data.transforms import LetterboxTransform, PadToSize, ResizeToFit, compute_resized_sides
 
 SIDES = st.integers(1, 3000)
 
@@ -25,7 +25,7 @@ SIDES = st.integers(1, 3000)
 def test_resized_sides(h, w, size, expected):
     assert compute_resized_sides(h, w, size, size) == expected
     image = np.zeros((h, w, 3), np.uint8)
-    assert ResizeLongSide(size).get_transform(image).apply_image(image).shape == (*expected, 3)
+    assert ResizeToFit((size, size)).get_transform(image).apply_image(image).shape == (*expected, 3)
 
 
 @given(SIDES, SIDES, SIDES, SIDES)
@@ -55,10 +55,10 @@ def test_wrong_image_size_is_refused():
         LetterboxTransform(33, 47, 45, 64).apply_image(np.zeros((47, 33, 3), np.uint8))
 
 
-def test_fit_pads_right_and_bottom_with_gray():
+def test_fit_and_pad_right_and_bottom_with_gray():
     image = np.full((10, 40, 3), 255, np.uint8)
     aug_input = AugInput(image, boxes=np.array([[10.0, 0.0, 40.0, 10.0]]))
-    transform = ResizeToFit((48, 80))(aug_input)
+    transform = AugmentationList([ResizeToFit((48, 80)), PadToSize((48, 80))])(aug_input)
     # Ratio min(48 / 10, 80 / 40) = 2.
     expected = np.full((48, 80, 3), 114, np.uint8)
     expected[:20] = 255

@@ -1,0 +1,140 @@
+"""What the tests of this folder run in several processes, which import it by name."""
+
+import argparse
+import signal
+import time
+from pathlib import Path
+
+import torch
+from detectron2.engine import create_ddp_model
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+
+from parking.engine import launch
+from parking.engine.train_loop import AccumulatingTrainer
+from parking.engine.trainer import _broadcast_from_main
+from parking.utils.errors import UserError
+
+ACCUMULATION = 3
+# Steps after iterations 2 and 5; the gradients of 6 and 7 wait.
+SAVED_AFTER = 8
+NUM_ITERS = 12
+GLOBAL_BATCH = 4
+
+
+class SumOfLosses(torch.nn.Module):
+    """A loss that is a sum over images, as the detector's is, without anything that mixes images."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.layers = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+
+    def forward(self, batch):
+        return {"loss_a": self.layers(torch.stack(batch)).square().sum()}
+
+
+def make_trainer(start_iter):
+    images = torch.randn(NUM_ITERS, GLOBAL_BATCH, 3, generator=torch.Generator().manual_seed(2))
+    share = GLOBAL_BATCH // comm.get_world_size()
+    first = comm.get_rank() * share
+    batches = [list(batch[first : first + share]) for batch in images[start_iter:]]
+    model = SumOfLosses()
+    return AccumulatingTrainer(
+        create_ddp_model(model, broadcast_buffers=False, device_ids=None),
+        batches,
+        torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9),
+        max_iter=NUM_ITERS,
+        accumulation=lambda iteration: ACCUMULATION,
+    )
+
+
+def run_iterations(trainer, iterations):
+    with EventStorage() as storage:
+        for trainer.iter in iterations:
+            storage.iter = trainer.iter
+            trainer.run_step()
+        trainer.flush_metrics()
+    return [value for value, _ in storage.history("total_loss").values()]
+
+
+def weights_of(trainer):
+    model = trainer.model.module if hasattr(trainer.model, "module") else trainer.model
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def train_and_resume(args):
+    """Train, save amid an accumulation, go on in a new trainer; what came out lies in ``args.folder`` by rank."""
+    trainer = make_trainer(0)
+    losses = run_iterations(trainer, range(SAVED_AFTER))
+    saved = {"model": weights_of(trainer), "trainer": trainer.state_dict()}
+    checkpoint = Path(args.folder, "checkpoint.pth")
+    if comm.is_main_process():
+        torch.save(saved, checkpoint)
+    comm.synchronize()
+    saved_by_main = torch.load(checkpoint, weights_only=True)
+
+    resumed = make_trainer(SAVED_AFTER)
+    getattr(resumed.model, "module", resumed.model).load_state_dict(saved_by_main["model"])
+    resumed.load_state_dict(saved_by_main["trainer"])
+    run_iterations(resumed, range(SAVED_AFTER, NUM_ITERS))
+    run_iterations(trainer, range(SAVED_AFTER, NUM_ITERS))
+    results = {
+        "losses": torch.tensor(losses),
+        "weights amid": saved["model"],
+        "gradients amid": saved["trainer"]["gradients"],
+        "weights": weights_of(trainer),
+        "weights resumed": weights_of(resumed),
+        "broadcast": broadcast_ranks(),
+    }
+    torch.save(results, Path(args.folder, f"{comm.get_world_size()}-{comm.get_rank()}.pth"))
+
+
+def broadcast_ranks():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
+    for tensor in model.state_dict().values():
+        tensor.fill_(comm.get_rank() + 5)
+    _broadcast_from_main(model)
+    return model.state_dict()
+
+
+def raise_user_error(args):
+    if comm.get_rank() == 1:
+        raise UserError("key A is 1; set it to 2.")
+    comm.synchronize()
+
+
+def await_two_interrupts(args):
+    """As a training with its ``InterruptHook``: go on after the first, end by the second; each leaves a file."""
+    folder, rank = Path(args.folder), comm.get_rank()
+    num_received = 0
+
+    def on_interrupt(signum, frame):
+        nonlocal num_received
+        num_received += 1
+        (folder / f"interrupt-{rank}-{num_received}").touch()
+        if num_received == 2:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    comm.synchronize()
+    (folder / f"ready-{rank}").touch()
+    try:
+        time.sleep(120)
+    finally:
+        if rank == 0:
+            # Still writing when the other has ended.
+            time.sleep(1)
+            (folder / "written").touch()
+
+
+def interrupt_and_kill(folders):
+    """In a process of its own: end by interrupts in the first folder, then wait in the second to be killed."""
+    args = argparse.Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto", folder=folders[0])
+    try:
+        launch(await_two_interrupts, args)
+    except KeyboardInterrupt:
+        Path(folders[0], "interrupted").touch()
+    args.folder = folders[1]
+    launch(await_two_interrupts, args)

@@ -1,0 +1,79 @@
+import argparse
+
+import pytest
+
+from parking.utils.cli import add_launch_arguments, add_opts_argument, check_opts, run_tool
+from parking.utils.errors import UserError
+
+
+def exit_code_of(main):
+    with pytest.raises(SystemExit) as info:
+        run_tool(main)
+    return info.value.code
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3)])
+def test_what_main_returns_is_the_exit_code(returned, code, capsys):
+    assert exit_code_of(lambda: returned) == code
+    assert capsys.readouterr().err == ""
+
+
+def test_a_users_mistake_is_one_line_and_code_1(capsys):
+    assert exit_code_of(raising(UserError("file a.yaml is missing; give one."))) == 1
+    assert capsys.readouterr().err == "error: file a.yaml is missing; give one.\n"
+
+
+def test_ctrl_c_is_code_130(capsys):
+    assert exit_code_of(raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_tool(lambda: 1 // 0)
+
+
+def test_launch_arguments():
+    parser = argparse.ArgumentParser()
+    add_launch_arguments(parser)
+    assert vars(parser.parse_args([])) == {"num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
+    given = ["--num-gpus", "2", "--num-machines", "3", "--machine-rank", "1", "--dist-url", "tcp://host:1"]
+    assert vars(parser.parse_args(given)) == {
+        "num_gpus": 2,
+        "num_machines": 3,
+        "machine_rank": 1,
+        "dist_url": "tcp://host:1",
+    }
+
+
+def make_opts_parser():
+    parser = argparse.ArgumentParser(prog="tool")
+    parser.add_argument("--resume", action="store_true")
+    add_opts_argument(parser)
+    return parser
+
+
+def test_pairs_after_flags():
+    parser = make_opts_parser()
+    args = parser.parse_args(["--resume", "SOLVER.MAX_ITER", "10", "SOLVER.BASE_LR", "-1"])
+    assert args.resume
+    assert args.opts == ["SOLVER.MAX_ITER", "10", "SOLVER.BASE_LR", "-1"]
+    check_opts(parser, args.opts)
+    check_opts(parser, parser.parse_args([]).opts)
+
+
+def test_a_flag_among_the_pairs_is_an_error(capsys):
+    parser = make_opts_parser()
+    args = parser.parse_args(["SOLVER.MAX_ITER", "10", "--resume"])
+    assert not args.resume, "argparse swallows it, which is why there is a check"
+    with pytest.raises(SystemExit) as info:
+        check_opts(parser, args.opts)
+    assert info.value.code == 2
+    assert "--resume stands after a KEY VALUE pair" in capsys.readouterr().err
