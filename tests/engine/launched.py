@@ -125,7 +125,7 @@ def await_two_interrupts(args):
     finally:
         if rank == 0:
             # Still writing when the other has ended.
-            time.sleep(1)
+            time.sleep(3)
             (folder / "written").touch()
 
 
