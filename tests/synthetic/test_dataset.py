@@ -127,7 +127,15 @@ def test_the_tool_and_its_exit_codes(tmp_path):
 def test_ctrl_c(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, str(TOOL), "--output", str(tmp_path / "data"), "--workers", "2", "--size", "320x180"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        # A shell starts background jobs with SIGINT ignored, and so their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("data/.unfinished-*/train/images/*.png")) and time.monotonic() < deadline:
         time.sleep(0.05)
