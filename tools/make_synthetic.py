@@ -5,13 +5,13 @@ Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 Ct
 """
 
 import argparse
-import os
 import re
 
 from tqdm import tqdm
 
 from parking.synthetic import make_dataset
 from parking.utils.cli import run_tool
+from parking.utils.cpus import num_available_cpus
 
 
 def _count(text: str) -> int:
@@ -44,7 +44,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--size", type=_size, default=(960, 540), metavar="WxH", help="of every image (960x540)")
     parser.add_argument("--balanced", action="store_true", help="equal shares of all classes instead of a long tail")
     parser.add_argument(
-        "--workers", type=_positive, default=os.cpu_count() or 1, metavar="K", help="processes (all CPUs)"
+        "--workers", type=_positive, default=num_available_cpus(), metavar="K", help="processes (all CPUs)"
     )
     return parser.parse_args(argv)
 

@@ -21,6 +21,7 @@ from torch.multiprocessing import ProcessExitedException, start_processes
 from torch.multiprocessing.spawn import ProcessException
 
 from parking.utils.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from parking.utils.cpus import num_available_cpus
 from parking.utils.errors import UserError
 
 # When one process has ended with an error, the others have so long to end by themselves, then again until SIGKILL.
@@ -119,8 +120,7 @@ def _run(local_rank: int, main: Callable, args: argparse.Namespace, dist_url: st
 def _share_cpus(num_processes: int) -> None:
     if torch.cuda.is_available() or "OMP_NUM_THREADS" in os.environ:
         return
-    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, num_cpus // num_processes))
+    torch.set_num_threads(max(1, num_available_cpus() // num_processes))
 
 
 def _record(folder: str, local_rank: int, kind: str, text: str) -> None:
