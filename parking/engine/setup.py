@@ -130,7 +130,8 @@ def choose_weights(cfg: CfgNode, opts: list[str], weights_file: str | None = Non
     path = weights_file or typed or find_weights(cfg.OUTPUT_DIR) or cfg.MODEL.WEIGHTS
     if not path:
         raise UserError(
-            f"no weights: OUTPUT_DIR {cfg.OUTPUT_DIR} holds none; train first, or name a file (MODEL.WEIGHTS FILE; infer.py: --weights FILE)."
+            f"no weights: OUTPUT_DIR {cfg.OUTPUT_DIR} holds none; train first, or name a file (MODEL.WEIGHTS FILE; "
+            f"infer.py: --weights FILE)."
         )
     return path
 
