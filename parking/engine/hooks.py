@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import torch
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 
 from parking.checkpoint import Checkpointer
@@ -75,6 +75,17 @@ def save_resumable(checkpointer: Checkpointer, trainer) -> None:
     """Save the state after the present iteration, unless a loss up to it was not finite, which raises."""
     trainer.flush_metrics()
     checkpointer.save_resumable(f"model_{trainer.iter:07d}")
+
+
+class EvalHook(hooks.EvalHook):
+    """detectron2's, except that a training that failed in its last iteration is not evaluated.
+
+    Its weights may be what failed, and would become the best ones.
+    """
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
 
 
 class BestCheckpointHook(HookBase):

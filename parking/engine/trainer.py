@@ -27,7 +27,7 @@ from parking.data.build import build_test_loader, build_train_loader, load_train
 from parking.evaluation.coco_evaluation import CLASS_METRICS, METRICS, COCOBoxEvaluator
 from parking.utils.errors import UserError
 
-from .hooks import BestCheckpointHook, CheckpointHook, EMAHook, InterruptHook, WarmupHook
+from .hooks import BestCheckpointHook, CheckpointHook, EMAHook, EvalHook, InterruptHook, WarmupHook
 from .predictor import build_model
 from .train_loop import AccumulatingTrainer
 
@@ -160,7 +160,7 @@ class Trainer(DefaultTrainer):
             CheckpointHook(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD),
         ]
         if cfg.DATASETS.TEST:
-            ret.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+            ret.append(EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
             ret.append(BestCheckpointHook(self.checkpointer, _best_metric(cfg)))
         self._interrupt = InterruptHook(self.checkpointer)
         ret.append(self._interrupt)

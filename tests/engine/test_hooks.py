@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from parking.engine.hooks import BestCheckpointHook, CheckpointHook, EMAHook, InterruptHook, WarmupHook
+from parking.engine.hooks import BestCheckpointHook, CheckpointHook, EMAHook, EvalHook, InterruptHook, WarmupHook
 from parking.solver import ModelEMA, Warmup
 
 
@@ -144,6 +144,17 @@ def test_nothing_is_saved_after_a_loss_that_is_not_finite():
     with pytest.raises(FloatingPointError):
         hook.after_step()
     assert recorder.saved == []
+
+
+@pytest.mark.parametrize(("iteration", "evaluated"), [(9, []), (10, ["evaluated"])])
+def test_only_a_training_that_finished_is_evaluated_at_its_end(iteration, evaluated):
+    # The iteration is 9 of 0..9 while the last step runs, or fails, and 10 after it.
+    calls = []
+    hook = EvalHook(0, lambda: calls.append("evaluated"))
+    hook.trainer = make_trainer(max_iter=10)
+    hook.trainer.iter = iteration
+    hook.after_train()
+    assert calls == evaluated
 
 
 def test_ctrl_c_saves_after_the_iteration():
