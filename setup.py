@@ -19,6 +19,7 @@ INSTALL_REQUIRES = [
     "Pillow>=9.5",
     "pycocotools>=2.0.6",
     "PyYAML>=6",
+    "safetensors>=0.4.3",
     "tabulate>=0.9",
     "tensorboard>=2.12",
     "tqdm>=4.65",

@@ -42,13 +42,18 @@ def main() -> int:
     images, has_ids, note = list_images(args.input, args.image_info)
     print(f"{len(images)} images in {args.input}; loading PyTorch and detectron2 ...", flush=True)
 
-    from parking.engine import build_inference_model, find_config_and_weights, setup_logging
+    from parking.engine import (
+        build_inference_model,
+        choose_inference_classes,
+        find_config_and_weights,
+        setup_logging,
+    )
     from parking.engine.inference import PictureWriter, predict_images
 
     setup_logging()
     cfg, weights = find_config_and_weights(args.config_file, args.weights, args.opts, default_config=DEFAULT_CONFIG)
-    class_names, category_ids = weights.class_names_and_ids()
-    model = build_inference_model(cfg, weights)
+    class_names, category_ids = choose_inference_classes(cfg, weights)
+    model = build_inference_model(cfg, weights, class_names)
     output_dir = args.output or str(Path(cfg.OUTPUT_DIR, "inference"))
     pictures = None
     if args.visualize > 0:

@@ -50,18 +50,12 @@ def main(args: argparse.Namespace) -> None:
 
 
 def evaluate(cfg, opts: list[str]):
-    from detectron2.data import MetadataCatalog
-
     from parking.checkpoint import read_weights
-    from parking.engine import Trainer, build_inference_model, choose_weights
-    from parking.utils.errors import UserError
+    from parking.engine import Trainer, build_inference_model, choose_eval_classes, choose_weights
 
     weights = read_weights(choose_weights(cfg, opts))
-    model = build_inference_model(cfg, weights)
-    classes = list(MetadataCatalog.get(cfg.DATASETS.TEST[0]).thing_classes)
-    if weights.class_names and weights.class_names != classes:
-        raise UserError(f"weights {weights.path} predict {weights.class_names}, but the data set has {classes}.")
-    return Trainer.test(cfg, model)
+    class_names = choose_eval_classes(cfg, weights)
+    return Trainer.test(cfg, build_inference_model(cfg, weights, class_names), class_names=class_names)
 
 
 def print_paths(output_dir: str) -> None:

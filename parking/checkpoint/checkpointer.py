@@ -11,7 +11,8 @@ from torch import nn
 from parking.utils.errors import UserError
 from parking.utils.files import open_atomic
 
-from .weights import load_weights, torch_load, weights_from_checkpoint
+from .loading import load_weights
+from .weights import torch_load, weights_from_checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,8 @@
-"""Read weights without running anything the file names, and put them into a model, every tensor accounted for."""
+"""Weights files: ours and foreign ones, read without running anything that a file names."""
 
+import dataclasses
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -7,16 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from parking.utils.errors import UserError
+from parking.utils.files import open_atomic
+
+from .published import LayoutError, from_published, is_published_layout, read_module
+from .restricted_pickle import ModuleStandIn, read_pickled
+from .tensor_archive import ArchiveError, TensorArchive
 
 logger = logging.getLogger(__name__)
 
-# Head outputs before the classes: x, y, w, h, objectness.
-_NUM_BOX_ROWS = 5
-_HEAD_PREFIX = "head.predictors."
+# What a weights file tells beside its tensors; in .safetensors as json texts, for its metadata are texts.
+_METADATA = ("config", "class_names", "category_ids", "origin")
 
 
 @dataclass(frozen=True)
@@ -25,10 +34,12 @@ class Weights:
 
     Attributes:
         path: the file, for messages.
-        state_dict: names and tensors, on the CPU; the averaged weights where the file has both.
+        state_dict: our names and the tensors, on the CPU; the averaged weights where the file has both.
         config: nested plain values, or None where the file carries none.
         class_names: of the classes, in the order of the head's outputs, or None.
         category_ids: the classes' ids in the json they were trained from, or None.
+        origin: texts that say where converted weights come from, or None.
+        is_published: the tensors had the published YOLOv5 names.
     """
 
     path: str
@@ -36,12 +47,19 @@ class Weights:
     config: Mapping[str, Any] | None = None
     class_names: list[str] | None = None
     category_ids: list[int] | None = None
+    origin: Mapping[str, str] | None = None
+    is_published: bool = False
 
-    def class_names_and_ids(self) -> tuple[list[str], list[int]]:
-        """Class names and original category ids. Raises UserError where the file carries none."""
-        if not self.class_names or not self.category_ids:
-            raise UserError(f"weights {self.path} carry no class names and category ids: their boxes have no meaning.")
-        return self.class_names, self.category_ids
+    def __post_init__(self):
+        for key, kind in (("class_names", str), ("category_ids", int)):
+            values = getattr(self, key)
+            if values is not None and not (isinstance(values, list) and all(isinstance(v, kind) for v in values)):
+                raise UserError(f"weights {self.path}: their {key} are not a list of {kind.__name__}.")
+        for key in ("config", "origin"):
+            if not isinstance(getattr(self, key), Mapping | None):
+                raise UserError(f"weights {self.path}: their {key} is not a mapping.")
+        if self.class_names and self.category_ids and len(self.class_names) != len(self.category_ids):
+            raise UserError(f"weights {self.path}: they have unequal numbers of class names and category ids.")
 
 
 def find_weights(output_dir: str | os.PathLike) -> str | None:
@@ -57,19 +75,45 @@ def find_weights(output_dir: str | os.PathLike) -> str | None:
     return None
 
 
+def check_weights_path(path: str | os.PathLike) -> str:
+    """``path`` as text. Raises UserError unless it is a file here."""
+    path = os.fspath(path)
+    if "://" in path:
+        raise UserError(f"weights {path}: nothing is downloaded; give the path of a local file.")
+    if "\0" in path or not os.path.isfile(path):
+        raise UserError(
+            f"weights {path} do not exist: put the file there (docs/weights.md says where published ones are), name "
+            f"others with MODEL.WEIGHTS FILE (infer.py: --weights FILE), or train from scratch with MODEL.WEIGHTS ''."
+        )
+    return path
+
+
+def read_weights(path: str | os.PathLike) -> Weights:
+    """Read our ``.pth`` files, published YOLOv5 checkpoints (``.pt``), state dicts of either, and ``.safetensors``.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds anything but weights; nothing in it has run.
+    """
+    path = check_weights_path(path)
+    if path.endswith(".safetensors"):
+        return _read_safetensors(path)
+    # Also ours: a .pth may be anyone's, and PyTorch's own reader makes tensors of any size that a file asks for.
+    return weights_from_checkpoint(path, read_pickled(path))
+
+
 def torch_load(path: str | os.PathLike) -> dict[str, Any]:
-    """Load a file of tensors and plain values on the CPU.
+    """Load a checkpoint of a training of ours, which holds tensors and plain values only, on the CPU.
 
     Raises:
         UserError: it is an address, missing, unreadable, or holds anything else (whatever it would run is not run).
     """
-    path = os.fspath(path)
-    if "://" in path:
-        raise UserError(f"weights {path}: nothing is downloaded; give the path of a local file.")
-    if not os.path.isfile(path):
-        raise UserError(f"weights {path} do not exist; check MODEL.WEIGHTS or --weights.")
+    path = check_weights_path(path)
     try:
+        with open(path, "rb") as file:
+            TensorArchive(file)  # which says better than PyTorch what is wrong
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except ArchiveError as e:
+        raise UserError(f"weights {path} cannot be read: {e}.") from e
     except Exception as e:  # a damaged file makes the parser raise almost anything
         raise UserError(
             f"weights {path} cannot be read: not a checkpoint of this project, or damaged ({type(e).__name__})."
@@ -79,85 +123,84 @@ def torch_load(path: str | os.PathLike) -> dict[str, Any]:
     return loaded
 
 
-def read_weights(path: str | os.PathLike) -> Weights:
-    """Read one of our ``.pth`` files or a bare state dict. Raises UserError as :func:`torch_load`."""
-    return weights_from_checkpoint(os.fspath(path), torch_load(path))
+def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
+    """The part of a loaded checkpoint that inference needs. Raises UserError where there is no model in it."""
+    if not isinstance(checkpoint, Mapping):
+        raise UserError(f"weights {path} hold a {type(checkpoint).__name__}, not a checkpoint.")
+    average, model = checkpoint.get("ema"), checkpoint.get("model", checkpoint)
+    if isinstance(average, ModuleStandIn):
+        model = average
+    try:
+        if isinstance(model, ModuleStandIn):
+            state, class_names = read_module(model)
+            return Weights(path, from_published(_check_state(path, state)), class_names=class_names, is_published=True)
+        state = _check_state(path, model)
+        if isinstance(average, Mapping) and isinstance(average.get("average"), Mapping):
+            state = {**state, **_check_state(path, average["average"])}
+        metadata = {key: checkpoint.get(key) for key in _METADATA}
+        if is_published_layout(state):
+            return Weights(path, from_published(state), is_published=True, **metadata)
+    except LayoutError as e:
+        raise UserError(f"weights {path} cannot be used: {e}.") from e
+    return Weights(path, state, **metadata)
 
 
-def weights_from_checkpoint(path: str, checkpoint: Mapping[str, Any]) -> Weights:
-    """The part of a loaded checkpoint that inference needs."""
-    state = checkpoint.get("model", checkpoint)
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"weights {path} hold no model: a mapping of names to tensors is expected.")
-    ema = checkpoint.get("ema")
-    if isinstance(ema, Mapping) and isinstance(ema.get("average"), Mapping):
-        state = {**state, **ema["average"]}
-    return Weights(
-        path=path,
-        state_dict=state,
-        config=checkpoint.get("config"),
-        class_names=checkpoint.get("class_names"),
-        category_ids=checkpoint.get("category_ids"),
-    )
-
-
-def load_weights(model: nn.Module, weights: Weights, *, new_classes: bool = False) -> None:
-    """Copy ``weights`` into ``model`` (bare, not wrapped).
-
-    Args:
-        new_classes: when the number of classes differs, keep the model's own (fresh) class outputs and load the rest,
-            as a new training wants; otherwise that is an error.
+def write_weights(path: str | os.PathLike, weights: Weights) -> None:
+    """Write ``.pth`` or, by that ending, ``.safetensors``: the tensors and all that ``weights`` tell beside them.
 
     Raises:
-        UserError: a tensor is missing, left over or of another shape; the first few are named.
+        UserError: another ending, or a folder that cannot be written to.
     """
-    own = model.state_dict()
-    state = dict(weights.state_dict)
-    if _num_classes(model, state) != _num_classes(model, own):
-        if not new_classes:
-            raise UserError(
-                f"weights {weights.path} have {_num_classes(model, state)} classes, but the model has "
-                f"{_num_classes(model, own)}; set MODEL.YOLO.NUM_CLASSES to that of the weights, or give other weights."
-            )
-        replaced = _keep_own_class_rows(model, state, own)
-        logger.warning(
-            f"{weights.path} has {_num_classes(model, weights.state_dict)} classes, the model "
-            f"{_num_classes(model, own)}: the class outputs of {', '.join(replaced)} start anew."
-        )
-    problems = [f"{name} is missing" for name in own if name not in state]
-    problems += [f"{name} is left over" for name in state if name not in own]
-    problems += [
-        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+    path = os.fspath(path)
+    metadata = {key: getattr(weights, key) for key in _METADATA if getattr(weights, key) is not None}
+    state = {name: tensor.contiguous() for name, tensor in weights.state_dict.items()}
+    if not path.endswith((".pth", ".safetensors")):
+        raise UserError(f"weights are written as .pth or .safetensors, not as {path}; choose one of the two endings.")
+    try:
+        with open_atomic(path) as file:
+            if path.endswith(".pth"):
+                torch.save({"model": state, **metadata}, file)
+            else:
+                texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
+                file.write(safetensors.torch.save(state, {"format": "pt", **texts}))
+    except OSError as e:
+        raise UserError(f"{path} cannot be written ({e.strerror}); give another path.") from e
+
+
+def describe_origin(weights: Weights) -> Weights:
+    """The same weights with an ``origin``: the name and the SHA-256 of their file."""
+    with open(weights.path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _sha256(file)
+    kind = "published YOLOv5 checkpoint" if weights.is_published else "weights of this project"
+    origin = {"file": os.path.basename(weights.path), "sha256": digest.hexdigest(), "format": kind}
+    return dataclasses.replace(weights, origin={**origin, **(weights.origin or {})})
+
+
+def _sha256(file):
+    digest = hashlib.sha256()  # Python 3.10 has no file_digest
+    while chunk := file.read(2**20):
+        digest.update(chunk)
+    return digest
+
+
+def _read_safetensors(path: str) -> Weights:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            texts = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it cannot be iterated)
+        metadata = {key: json.loads(texts[key]) for key in _METADATA if key in texts}
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as e:
+        raise UserError(f"weights {path} cannot be read: no .safetensors file, or damaged ({e}).") from e
+    return weights_from_checkpoint(path, {"model": state, **metadata})
+
+
+def _check_state(path: str, state: Any) -> Mapping[str, Tensor]:
+    sound = isinstance(state, Mapping) and state and all(isinstance(name, str) for name in state)
+    if not sound or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError(f"weights {path} hold no model: a mapping of names to tensors is expected.")
+    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state.values()}
+    if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > sum(held.values()):
         raise UserError(
-            f"weights {weights.path} do not fit the model of the config: {', '.join(problems[:3])}{more}; "
-            f"use the config they were trained with."
+            f"weights {path} are refused: tensors overlap: together they are larger than what the file holds of them."
         )
-    model.load_state_dict(state)
-    logger.info(f"Loaded {len(state)} tensors from {weights.path}")
-
-
-def _num_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
-    """Classes that the head in ``state`` predicts; None where it has no such head."""
-    bias = state.get(f"{_HEAD_PREFIX}0.bias")
-    if bias is None or len(bias) % model.head.num_anchors:
-        return None
-    return len(bias) // model.head.num_anchors - _NUM_BOX_ROWS
-
-
-def _keep_own_class_rows(model: nn.Module, state: dict[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """Replace the head's tensors in ``state`` by the model's box and objectness rows copied; returns their names."""
-    names = [name for name in own if name.startswith(_HEAD_PREFIX) and name in state]
-    for name in names:
-        # Rows are anchor-major: (anchors, 5 + classes, ...).
-        theirs = state[name].unflatten(0, (model.head.num_anchors, -1))
-        merged = own[name].clone().unflatten(0, (model.head.num_anchors, -1))
-        if theirs.shape[2:] != merged.shape[2:]:
-            continue
-        merged[:, :_NUM_BOX_ROWS] = theirs[:, :_NUM_BOX_ROWS]
-        state[name] = merged.flatten(0, 1)
-    return names
+    return state

@@ -44,12 +44,15 @@ _DETECTRON2_KEYS = (
     "TEST.EVAL_PERIOD",
     "TEST.AUG.ENABLED",
 )
+# In one config value; DATASETS.COCO has three for a data set.
+_MAX_PARTS = 10_000
 
 
 class CfgNode(_CfgNode):
     """detectron2's ``CfgNode`` with the same calls, different in:
 
-    1. yaml tags never run code (detectron2 defaults to ``allow_unsafe=True``), and nothing with ``://`` is opened.
+    1. yaml tags never run code (detectron2 defaults to ``allow_unsafe=True``), and no value with ``://`` is taken:
+       something else would perhaps open it.
     2. An int is taken where the default is a float.
     3. An unknown key, a value of the wrong type or an unreadable file raises :class:`UserError`, which names the file
        or the key and, for an unknown key, the nearest that exists.
@@ -63,6 +66,8 @@ class CfgNode(_CfgNode):
             return open(filename, encoding="utf-8")
         except OSError as e:
             raise UserError(f"config file {filename} cannot be read ({e.strerror}); check the path.") from e
+        except ValueError as e:  # a NUL in the path
+            raise UserError(f"config file {filename!r} cannot be read ({e}); check the path.") from e
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
         """Merge a yaml file and its ``_BASE_``; ``allow_unsafe`` is detectron2's and must be False here."""
@@ -71,12 +76,14 @@ class CfgNode(_CfgNode):
         cfg_filename = os.fspath(cfg_filename)
         try:
             loaded = self.load_yaml_with_base(cfg_filename, allow_unsafe=False)
+        except UserError:
+            raise
         except yaml.YAMLError as e:
             reason = " ".join(str(e).split())
             raise UserError(f"config file {cfg_filename} (or its _BASE_) is not plain yaml: {reason}") from e
         except RecursionError as e:
             raise UserError(f"config file {cfg_filename}: its _BASE_ leads back to itself; break the circle.") from e
-        except (TypeError, AssertionError, UnicodeDecodeError) as e:
+        except Exception as e:  # yaml makes dates and numbers of what is none, and fvcore paths of what is no text
             raise UserError(
                 f"config file {cfg_filename} does not hold a mapping of config keys in UTF-8: {e}; see configs/."
             ) from e
@@ -101,7 +108,8 @@ class CfgNode(_CfgNode):
 
     def _merge(self, loaded: Mapping[str, Any], root: "CfgNode", path: tuple[str, ...], source: str) -> None:
         if not isinstance(loaded, Mapping):
-            raise UserError(f"{source}: {'.'.join(path) or 'the top level'} must be a mapping of keys, not {loaded!r}.")
+            place = ".".join(path) or "the top level"
+            raise UserError(f"{source}: {place} must be a mapping of keys, not of type {type(loaded).__name__}.")
         for key, value in loaded.items():
             full_key = ".".join((*path, str(key)))
             if key not in self:
@@ -110,7 +118,7 @@ class CfgNode(_CfgNode):
             if isinstance(old, CfgNode):
                 old._merge(value, root, (*path, key), source)
                 continue
-            value = self._decode_cfg_value(value)
+            value = self._decode(value, full_key, source)
             if isinstance(old, float) and type(value) is int:
                 value = float(value)
             if value is None and old is not None:
@@ -124,6 +132,15 @@ class CfgNode(_CfgNode):
                     f"{source}: {full_key} must be of type {type(old).__name__}, such as {old!r}, not {value!r}."
                 ) from e
 
+    def _decode(self, value: Any, full_key: str, source: str) -> Any:
+        _check_parts(value, full_key, source)
+        try:
+            value = self._decode_cfg_value(value)
+        except (TypeError, MemoryError, RecursionError) as e:
+            raise UserError(f"{source}: {full_key} is nothing that can be read ({type(e).__name__}).") from e
+        _check_parts(value, full_key, source)
+        return value
+
     def keys_in_full(self, prefix: str = "") -> Iterator[str]:
         """All leaf keys, dotted."""
         for key, value in self.items():
@@ -131,6 +148,22 @@ class CfgNode(_CfgNode):
                 yield from value.keys_in_full(f"{prefix}{key}.")
             else:
                 yield prefix + key
+
+
+def _check_parts(value: Any, full_key: str, source: str) -> None:
+    """Raise a UserError where an address is in ``value``, or too much: a few aliases stand for any number of lists."""
+    parts, num_seen = [value], 0
+    while parts:
+        part = parts.pop()
+        num_seen += 1
+        if num_seen + len(parts) > _MAX_PARTS:
+            raise UserError(f"{source}: {full_key} holds more than {_MAX_PARTS} values, or itself; write less.")
+        if isinstance(part, Mapping):
+            parts += [*part.keys(), *part.values()]
+        elif isinstance(part, list | tuple | set):
+            parts += part
+        elif isinstance(part, str) and "://" in part:
+            raise UserError(f"{source}: {full_key} holds an address ({part[:100]!r}); only local files are read.")
 
 
 def _suggestion(full_key: str, root: CfgNode) -> str:

@@ -71,6 +71,12 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.YOLO = CN()
     # Number of classes; 0 means as many as the training set has.
     cfg.MODEL.YOLO.NUM_CLASSES = 14
+    # Which class of MODEL.WEIGHTS each class starts from, where the two have different classes: pairs
+    # [class of the data, class of the weights]. Classes not listed start from the one of the same name, else anew, and
+    # so does a class that is listed with ''.
+    cfg.MODEL.YOLO.CLASS_MAP = []
+    # Whether anchors in MODEL.WEIGHTS replace ANCHORS. They belong to what the weights have learned.
+    cfg.MODEL.YOLO.ANCHORS_FROM_WEIGHTS = True
     # Depth (repeats of a block) and width (channels) relative to the large model, for backbone and neck.
     cfg.MODEL.YOLO.DEPTH_MULTIPLE = 0.33
     cfg.MODEL.YOLO.WIDTH_MULTIPLE = 0.25

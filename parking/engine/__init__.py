@@ -2,15 +2,28 @@
 
 from .launch import launch
 from .predictor import build_inference_model, build_model, wrap_for_inference
-from .setup import choose_weights, find_config_and_weights, setup_logging, setup_training
+from .setup import (
+    choose_eval_classes,
+    choose_inference_classes,
+    choose_weights,
+    describe_config,
+    find_config_and_weights,
+    find_fitting_config,
+    setup_logging,
+    setup_training,
+)
 from .trainer import Trainer
 
 __all__ = [
     "Trainer",
     "build_inference_model",
     "build_model",
+    "choose_eval_classes",
+    "choose_inference_classes",
     "choose_weights",
+    "describe_config",
     "find_config_and_weights",
+    "find_fitting_config",
     "launch",
     "setup_logging",
     "setup_training",

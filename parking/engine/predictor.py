@@ -1,11 +1,14 @@
 """Models ready for inference."""
 
+from collections.abc import Sequence
+
 import torch
 from detectron2.modeling import build_model as _build_registered_model
 from torch import nn
 
 import parking.modeling  # noqa: F401  (fills the registries)
 from parking.checkpoint import Weights, load_weights
+from parking.layers import fuse_conv_norm
 from parking.modeling.test_time_augmentation import YOLOWithTTA
 from parking.utils.errors import UserError
 
@@ -23,16 +26,25 @@ def build_model(cfg) -> nn.Module:
 
 
 def wrap_for_inference(cfg, model: nn.Module) -> nn.Module:
-    """``model``, with test-time augmentation around it where TEST.AUG.ENABLED says so; same input and output."""
-    return YOLOWithTTA(model) if cfg.TEST.AUG.ENABLED else model
+    """``model``, with test-time augmentation around it where TEST.AUG.ENABLED says so; same input, output and mode."""
+    return YOLOWithTTA(model).train(model.training) if cfg.TEST.AUG.ENABLED else model
 
 
-def build_inference_model(cfg, weights: Weights) -> nn.Module:
-    """The model of ``cfg`` with ``weights``, in eval mode, test-time augmentation included.
+def build_inference_model(cfg, weights: Weights, class_names: Sequence[str] | None = None) -> nn.Module:
+    """The model of ``cfg`` with ``weights``, in eval mode, norms folded away, test-time augmentation included.
+
+    Args:
+        class_names: the classes that the model shall have; None: those of the weights.
 
     Raises:
         UserError: the weights are another model's.
     """
     model = build_model(cfg)
-    load_weights(model, weights)
-    return wrap_for_inference(cfg, model).eval()
+    load_weights(
+        model,
+        weights,
+        class_names=class_names or weights.class_names,
+        class_map=cfg.MODEL.YOLO.CLASS_MAP,
+        anchors_from_weights=cfg.MODEL.YOLO.ANCHORS_FROM_WEIGHTS,
+    )
+    return wrap_for_inference(cfg, fuse_conv_norm(model.eval()))

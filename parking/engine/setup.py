@@ -2,18 +2,23 @@
 
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from detectron2.data import MetadataCatalog
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from parking.checkpoint import Weights, find_training, find_weights, read_weights
+from parking.checkpoint import Weights, check_all_fit, check_weights_path, find_training, find_weights, read_weights
 from parking.config import CfgNode, get_cfg
-from parking.data.datasets.builtin import register_datasets_from_config
+from parking.data.datasets.builtin import find_category_ids, original_category_ids, register_datasets_from_config
 from parking.utils.errors import UserError
+
+from .predictor import build_model
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +34,10 @@ def setup_logging(output_dir: str | None = None) -> None:
 
 
 def setup_training(args) -> CfgNode:
-    """The frozen config of ``train_net.py``'s arguments, with data sets registered, logging set up, RNGs seeded.
+    """The config of ``train_net.py``'s arguments, with data sets registered and logging set up.
+
+    For training it is frozen and the RNGs are seeded; with ``--eval-only`` the number of classes is left open, for
+    it depends on the weights (:func:`choose_eval_classes`).
 
     Raises:
         UserError: something in the config is wrong, or OUTPUT_DIR already holds a training.
@@ -41,16 +49,24 @@ def setup_training(args) -> CfgNode:
     if args.eval_only:
         setup_logging()
     else:
+        if cfg.MODEL.WEIGHTS and not args.resume:
+            check_weights_path(cfg.MODEL.WEIGHTS)  # long before they are read, which is after the data
         check_output_dir(cfg.OUTPUT_DIR, may_hold_training=args.resume or args.overwrite)
         comm.synchronize()  # no process may write the first file before all have looked
         setup_logging(cfg.OUTPUT_DIR)
     resolve_device(cfg)
-    names = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    if args.eval_only:
+        # What is typed as DATASETS.COCO is what there is to evaluate on, unless DATASETS.TEST says otherwise.
+        cfg.DATASETS.TEST = cfg.DATASETS.TEST or tuple(entry[0] for entry in cfg.DATASETS.COCO)
+        if not cfg.DATASETS.TEST:
+            raise UserError("DATASETS.TEST is empty; name a data set to evaluate on, such as one of DATASETS.COCO.")
+        register_datasets_from_config(cfg, cfg.DATASETS.TEST)
+        return cfg
+    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     register_datasets_from_config(cfg, names)
     resolve_num_classes(cfg, names)
     cfg.freeze()
-    if not args.eval_only:
-        default_setup(cfg, args)
+    default_setup(cfg, args)
     return cfg
 
 
@@ -117,6 +133,47 @@ def resolve_num_classes(cfg: CfgNode, dataset_names) -> None:
             )
 
 
+def choose_eval_classes(cfg: CfgNode, weights: Weights) -> list[str]:
+    """The classes that the model shall have to evaluate ``weights`` on DATASETS.TEST; sets NUM_CLASSES to their number.
+
+    They are the weights' own, if the data have no others and NUM_CLASSES is theirs: some of them may not occur in the
+    data. Else they are the data's, and each gets the outputs of the weights' class that
+    :func:`parking.checkpoint.load_weights` finds for it.
+    """
+    in_data = list(MetadataCatalog.get(cfg.DATASETS.TEST[0]).thing_classes)
+    own = weights.class_names
+    if own and len(own) == cfg.MODEL.YOLO.NUM_CLASSES and set(in_data) <= set(own):
+        return own
+    resolve_num_classes(cfg, cfg.DATASETS.TEST)
+    return in_data
+
+
+def choose_inference_classes(cfg: CfgNode, weights: Weights) -> tuple[list[str], list[int]]:
+    """The classes that the model shall have for inference, and their category ids; sets a NUM_CLASSES of 0.
+
+    They are the weights' own, if their number is NUM_CLASSES, else those of the first of DATASETS.TRAIN, and each gets
+    the outputs of the weights' class that :func:`parking.checkpoint.load_weights` finds for it.
+
+    Raises:
+        UserError: the weights carry no class names, or NUM_CLASSES is neither the one number nor the other.
+    """
+    names = weights.class_names
+    if not names:
+        raise UserError(f"weights {weights.path} carry no class names: their boxes have no meaning.")
+    if cfg.MODEL.YOLO.NUM_CLASSES in (0, len(names)):
+        cfg.MODEL.YOLO.NUM_CLASSES = len(names)
+        return names, weights.category_ids or find_category_ids(names)
+    if not cfg.DATASETS.TRAIN:
+        raise UserError(
+            f"MODEL.YOLO.NUM_CLASSES is {cfg.MODEL.YOLO.NUM_CLASSES}, but the weights {weights.path} have {len(names)} "
+            f"classes; set it to {len(names)}."
+        )
+    register_datasets_from_config(cfg, cfg.DATASETS.TRAIN[:1])
+    resolve_num_classes(cfg, cfg.DATASETS.TRAIN[:1])
+    metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+    return list(metadata.thing_classes), original_category_ids(metadata)
+
+
 def choose_weights(cfg: CfgNode, opts: list[str], weights_file: str | None = None) -> str:
     """The weights to evaluate or infer with: what was typed, else the best of OUTPUT_DIR, else the yaml's.
 
@@ -127,13 +184,17 @@ def choose_weights(cfg: CfgNode, opts: list[str], weights_file: str | None = Non
         weights_file: from a flag.
     """
     typed = cfg.MODEL.WEIGHTS if "MODEL.WEIGHTS" in opts[0::2] else None
-    path = weights_file or typed or find_weights(cfg.OUTPUT_DIR) or cfg.MODEL.WEIGHTS
-    if not path:
+    path = weights_file or typed or find_weights(cfg.OUTPUT_DIR)
+    if path:
+        return path
+    if not os.path.isfile(cfg.MODEL.WEIGHTS):
+        also = cfg.MODEL.WEIGHTS and f", and the config's {cfg.MODEL.WEIGHTS} does not exist (see docs/weights.md)"
         raise UserError(
             f"no weights: OUTPUT_DIR {cfg.OUTPUT_DIR} holds none; train first, or name a file (MODEL.WEIGHTS FILE; "
-            f"infer.py: --weights FILE)."
+            f"infer.py: --weights FILE){also}."
         )
-    return path
+    logger.info(f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds no weights: using the config's {cfg.MODEL.WEIGHTS}")
+    return cfg.MODEL.WEIGHTS
 
 
 def find_config_and_weights(
@@ -145,13 +206,14 @@ def find_config_and_weights(
     weights see :func:`choose_weights`.
 
     Returns:
-        The config (not frozen; device and number of classes resolved) and the weights.
+        The config (not frozen, device resolved) and the weights.
     """
     cfg = get_cfg()
     if weights_file and not config_file:
         weights = read_weights(weights_file)
         if weights.config is None:
-            raise UserError(f"weights {weights_file} carry no config; give it with --config-file.")
+            fitting = "one of configs/coco/, by the size of the model" if weights.is_published else "see configs/"
+            raise UserError(f"weights {weights_file} carry no config; give it with --config-file ({fitting}).")
         cfg.merge_from_dict(weights.config, source=f"the config in {weights_file}")
         cfg.merge_from_list(opts)
     else:
@@ -160,6 +222,53 @@ def find_config_and_weights(
         weights = read_weights(choose_weights(cfg, opts, weights_file))
     check_config(cfg)
     resolve_device(cfg)
-    if cfg.MODEL.YOLO.NUM_CLASSES == 0 and weights.class_names:
-        cfg.MODEL.YOLO.NUM_CLASSES = len(weights.class_names)
     return cfg, weights
+
+
+def find_fitting_config(
+    weights: Weights, config_file: str | None, *, candidates: Iterable[str | os.PathLike]
+) -> tuple[CfgNode, str]:
+    """A config whose model has exactly the tensors of ``weights``, and where that config is from.
+
+    Args:
+        config_file: the config, where the user says it; else the one that the weights carry is taken, else the first
+            file of ``candidates`` that fits, with NUM_CLASSES changed to theirs.
+
+    Raises:
+        UserError: none fits.
+    """
+    cfg = get_cfg()
+    if config_file or weights.config is not None:
+        source = config_file or f"the config in {weights.path}"
+        if config_file:
+            cfg.merge_from_file(config_file)
+        else:
+            cfg.merge_from_dict(weights.config, source=source)
+        _check_fit(cfg, weights)
+        return cfg, source
+    for candidate in candidates:
+        cfg = get_cfg()
+        cfg.merge_from_file(os.fspath(candidate))
+        try:
+            _check_fit(cfg, weights)
+        except UserError:
+            continue
+        return cfg, str(candidate)
+    raise UserError(f"weights {weights.path} fit no model of a published size; give their config with --config-file.")
+
+
+def _check_fit(cfg: CfgNode, weights: Weights) -> None:
+    """Raise a UserError unless the model of ``cfg`` has the tensors of ``weights``; sets NUM_CLASSES to theirs."""
+    if weights.class_names:
+        cfg.MODEL.YOLO.NUM_CLASSES = len(weights.class_names)
+    shapes_only = cfg.clone()
+    shapes_only.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        check_all_fit(weights.state_dict, build_model(shapes_only).state_dict(), weights.path)
+
+
+def describe_config(cfg: CfgNode) -> dict[str, Any]:
+    """``cfg`` as nested plain values for a weights file, without the device, which says nothing about the next run."""
+    config = yaml.safe_load(cfg.dump())
+    del config["MODEL"]["DEVICE"]
+    return config

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import yaml
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, create_ddp_model, hooks
 from detectron2.engine.train_loop import TrainerBase
@@ -24,11 +23,13 @@ from torch import nn
 from parking import solver
 from parking.checkpoint import Checkpointer, find_training, load_weights, read_weights
 from parking.data.build import build_test_loader, build_train_loader, load_train_dicts
+from parking.data.datasets.builtin import original_category_ids
 from parking.evaluation.coco_evaluation import CLASS_METRICS, METRICS, COCOBoxEvaluator
 from parking.utils.errors import UserError
 
 from .hooks import BestCheckpointHook, CheckpointHook, EMAHook, EvalHook, InterruptHook, WarmupHook
 from .predictor import build_model
+from .setup import describe_config
 from .train_loop import AccumulatingTrainer
 
 logger = logging.getLogger(__name__)
@@ -119,16 +120,16 @@ class Trainer(DefaultTrainer):
             self.checkpointer.resume()
             self.start_iter = self.iter + 1
         elif self.cfg.MODEL.WEIGHTS:
-            weights = read_weights(self.cfg.MODEL.WEIGHTS)
-            load_weights(self._bare_model, weights, new_classes=True)
-            self._warn_of_other_classes(weights.class_names)
+            load_weights(
+                self._bare_model,
+                read_weights(self.cfg.MODEL.WEIGHTS),
+                class_names=MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0]).thing_classes,
+                class_map=self.cfg.MODEL.YOLO.CLASS_MAP,
+                anchors_from_weights=self.cfg.MODEL.YOLO.ANCHORS_FROM_WEIGHTS,
+                will_train=True,
+            )
             if self._ema:
                 self._ema.restart_from(self._bare_model)
-
-    def _warn_of_other_classes(self, names: list[str] | None) -> None:
-        ours = list(MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0]).thing_classes)
-        if names is not None and len(names) == len(ours) and names != ours:
-            logger.warning(f"The weights' classes are {names}, those of the data {ours}: outputs are kept by position.")
 
     def remove_previous_training(self) -> None:
         """Remove checkpoints and curves of an earlier training from OUTPUT_DIR; nothing else there is touched.
@@ -246,17 +247,22 @@ class Trainer(DefaultTrainer):
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def build_evaluator(cls, cfg, dataset_name):
-        return COCOBoxEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name))
+    def build_evaluator(cls, cfg, dataset_name, class_names=None):
+        return COCOBoxEvaluator(
+            dataset_name, class_names=class_names, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        )
 
     @classmethod
-    def test(cls, cfg, model, should_stop: Callable[[], bool] = lambda: False) -> OrderedDict[str, Any]:
+    def test(
+        cls, cfg, model, *, class_names: list[str] | None = None, should_stop: Callable[[], bool] = lambda: False
+    ) -> OrderedDict[str, Any]:
         """Evaluate ``model``'s present weights on DATASETS.TEST, one view per image.
 
         Wrap the model (:func:`wrap_for_inference`) for test-time augmentation, which takes about twice the time and is
         left out while training.
 
         Args:
+            class_names: the model's classes, where they are not the data sets'.
             should_stop: asked before every image.
 
         Returns:
@@ -267,7 +273,7 @@ class Trainer(DefaultTrainer):
         """
         results = OrderedDict()
         for name in cfg.DATASETS.TEST:
-            evaluator = cls.build_evaluator(cfg, name)
+            evaluator = cls.build_evaluator(cfg, name, class_names)
             loader = _StoppableLoader(cls.build_test_loader(cfg, name), should_stop)
             results[name] = inference_on_dataset(model, loader, evaluator)
         return next(iter(results.values())) if len(results) == 1 else results
@@ -310,13 +316,10 @@ def _best_metric(cfg) -> str:
 def _describe(cfg) -> dict[str, Any]:
     """What a lone weights file needs to be usable: config, class names, original category ids, as plain values."""
     metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
-    to_original = {new: old for old, new in metadata.thing_dataset_id_to_contiguous_id.items()}
-    config = yaml.safe_load(cfg.dump())
-    del config["MODEL"]["DEVICE"]  # where it ran: says nothing about where it shall run next
     return {
-        "config": config,
+        "config": describe_config(cfg),
         "class_names": [str(name) for name in metadata.thing_classes],
-        "category_ids": [int(to_original[index]) for index in range(len(to_original))],
+        "category_ids": original_category_ids(metadata),
     }
 
 

@@ -4,15 +4,18 @@ import logging
 import math
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import BoxMode
+from detectron2.structures import BoxMode, Instances
 from detectron2.utils.logger import create_small_table
 from faster_coco_eval import COCO
 from faster_coco_eval.core import COCOeval_faster
 from tabulate import tabulate
 
+from parking.data.datasets.builtin import original_category_ids
 from parking.evaluation.detections import write_coco_results
 from parking.evaluation.prediction_collector import PredictionCollector, to_detections
 
@@ -32,18 +35,41 @@ class COCOBoxEvaluator(PredictionCollector):
     count as images where nothing was found.
     """
 
-    def __init__(self, dataset_name: str, *, output_dir: str | os.PathLike | None = None):
+    def __init__(
+        self,
+        dataset_name: str,
+        *,
+        class_names: Sequence[str] | None = None,
+        output_dir: str | os.PathLike | None = None,
+    ):
         """
         Args:
             dataset_name: registered data set, with ``thing_classes`` in its metadata.
+            class_names: the model's classes, where they are not the data set's in its order: boxes of a class that the
+                data set does not have are left out.
             output_dir: if given, ``coco_instances_results.json`` (COCO results) goes there; the folder is made.
         """
         super().__init__()
         metadata = MetadataCatalog.get(dataset_name)
         self._dataset_name = dataset_name
         self._class_names = list(metadata.thing_classes)
-        self._category_ids = _original_category_ids(metadata, len(self._class_names))
+        self._category_ids = original_category_ids(metadata)
         self._output_dir = output_dir
+        self._class_indices = None
+        if class_names is not None and list(class_names) != self._class_names:
+            indices = {name: i for i, name in enumerate(self._class_names)}
+            self._class_indices = torch.tensor([indices.get(name, -1) for name in class_names])
+
+    def process(self, inputs, outputs):
+        if self._class_indices is not None:
+            outputs = [{"instances": self._translate(output["instances"].to("cpu"))} for output in outputs]
+        super().process(inputs, outputs)
+
+    def _translate(self, instances: Instances) -> Instances:
+        classes = self._class_indices[instances.pred_classes]
+        instances = instances[classes >= 0]
+        instances.pred_classes = classes[classes >= 0]
+        return instances
 
     def evaluate(self) -> dict:
         """Score everything processed since :meth:`reset`. Every process must call it; all but the main one get {}.
@@ -109,14 +135,6 @@ class COCOBoxEvaluator(PredictionCollector):
         logger.info("Box scores on %s by class, percent:\n%s", self._dataset_name, table)
 
 
-def _original_category_ids(metadata, num_classes):
-    contiguous_ids = metadata.get("thing_dataset_id_to_contiguous_id", None)
-    if contiguous_ids is None:
-        return list(range(num_classes))
-    original_ids = {contiguous: original for original, contiguous in contiguous_ids.items()}
-    return [original_ids[i] for i in range(num_classes)]
-
-
 def _rank_ids(image_ids):
     """{image id: its rank}, from 1. COCOeval wants integers, and breaks ties in score by their order."""
     ordered = sorted(image_ids, key=lambda i: (isinstance(i, str), i))
@@ -158,7 +176,7 @@ def _score(ground_truth, detections, image_ids):
             for image_id, category, box, score in zip(*(c.tolist() for c in columns), strict=True)
         ]
     )
-    coco_eval = COCOeval_faster(coco_gt, coco_dt, iouType="bbox", print_function=logger.debug)
+    coco_eval = COCOeval_faster(coco_gt, coco_dt, iouType="bbox", print_function=_discard)
     coco_eval.run()
     stats = [_percent([value]) for value in coco_eval.stats]
 
@@ -175,3 +193,7 @@ def _percent(values):
     values = np.asarray(values)
     values = values[values > -1]
     return float(values.mean() * 100) if values.size else math.nan
+
+
+def _discard(*lines) -> None:
+    """Instead of printing what :meth:`COCOBoxEvaluator._log` says better."""

@@ -7,6 +7,7 @@ for a ConvNormAct with a stride.
 import torch
 from detectron2.layers import get_norm
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 # The published weights were trained with these, and not with PyTorch's 1e-5 and 0.1.
 NORM_EPS = 1e-3
@@ -41,6 +42,22 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.norm(self.conv(x)))
+
+
+def fuse_conv_norm(model: nn.Module) -> nn.Module:
+    """Fold the batch norms of all :class:`ConvNormAct` into their convolutions, in place; returns ``model``.
+
+    For inference only: the outputs are the same but for rounding, and the model can neither be trained nor saved as a
+    checkpoint any more.
+
+    Args:
+        model: in eval mode; folded once, a second call changes nothing.
+    """
+    for block in model.modules():
+        if isinstance(block, ConvNormAct) and not isinstance(block.norm, nn.Identity):
+            block.conv = fuse_conv_bn_eval(block.conv, block.norm)
+            block.norm = nn.Identity()
+    return model
 
 
 class Bottleneck(nn.Module):

@@ -1,10 +1,19 @@
 import ast
+import contextlib
+import io
+import json
+import os
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 import yaml
 
+from parking.checkpoint import read_weights
 from parking.config import CfgNode, get_cfg
 from parking.utils.errors import UserError
 
@@ -138,22 +147,54 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_yaml_tags_run_no_code(tmp_path):
+HOSTILE_TAGS = [
+    "!!python/object/apply:os.mkdir ['{marker}']",
+    "!!python/object/apply:os.system ['mkdir {marker}']",
+    '!!python/object/apply:builtins.eval [\'__import__("os").mkdir("{marker}")\']',
+    "!!python/object/new:hostile.New ['{marker}']",
+    "!!python/object:hostile.State {{path: '{marker}'}}",
+    "!!python/name:on_import.x ''",
+    "!!python/module:on_import ''",
+]
+
+
+@pytest.fixture
+def marker(tmp_path, monkeypatch) -> Path:
+    """Exists once a yaml has had its way; ``hostile`` and ``on_import`` are modules that it may use."""
     marker = tmp_path / "ran"
-    hostile = f"SEED: !!python/object/apply:os.mkdir ['{marker}']\n"
+    hostile = types.ModuleType("hostile")
+    hostile.New = type("New", (), {"__new__": lambda cls, path: os.mkdir(path)})
+    hostile.State = type("State", (), {"__setstate__": lambda self, state: os.mkdir(state["path"])})
+    monkeypatch.setitem(sys.modules, "hostile", hostile)
+    (tmp_path / "on_import.py").write_text(f"import os\nos.mkdir({str(marker)!r})\nx = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield marker
+    sys.modules.pop("on_import", None)
+
+
+@pytest.mark.parametrize("tag", HOSTILE_TAGS)
+@pytest.mark.parametrize("place", ["SEED: {}", "DATASETS: {{COCO: [[a, b, {}]]}}", "{}", "_BASE_: {}", "{}: 1"])
+def test_yaml_tags_run_no_code(tmp_path, marker, tag, place):
+    hostile = place.format(tag.format(marker=marker)) + "\n"
     # The same file does run code where yaml is loaded without care.
-    yaml.unsafe_load(hostile)
+    with contextlib.suppress(yaml.YAMLError):
+        yaml.unsafe_load(hostile)
     assert marker.exists()
     marker.rmdir()
+    sys.modules.pop("on_import", None)
     direct = write(tmp_path / "direct.yaml", hostile)
+    write(tmp_path / "sound.yaml", "SEED: 1\n")
     through_base = write(tmp_path / "based.yaml", "_BASE_: direct.yaml\n")
-    for path in (direct, through_base):
-        with pytest.raises(UserError, match="not plain yaml"):
+    through_list = write(tmp_path / "listed.yaml", "_BASE_: [sound.yaml, direct.yaml]\n")
+    through_two = write(tmp_path / "twice.yaml", "_BASE_: based.yaml\n")
+    for path in (direct, through_base, through_list, through_two):
+        with pytest.raises(UserError, match=r"not plain yaml: .*tag:yaml\.org,2002:python/"):
             get_cfg().merge_from_file(path)
         assert not marker.exists()
     with pytest.raises(ValueError, match="never loaded"):
         get_cfg().merge_from_file(direct, allow_unsafe=True)
     assert not marker.exists()
+    assert "on_import" not in sys.modules
 
 
 @pytest.mark.parametrize(
@@ -183,3 +224,175 @@ def test_missing_file_and_address():
         get_cfg().merge_from_file("nowhere.yaml")
     with pytest.raises(UserError, match="addresses are not opened"):
         get_cfg().merge_from_file("https://example.org/c.yaml")
+
+
+def carry(folder: Path, suffix: str, config) -> str:
+    """A weights file that carries ``config``."""
+    path = folder / f"m{suffix}"
+    if suffix == ".safetensors":
+        safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"config": json.dumps(config)})
+    else:
+        torch.save({"model": {"a": torch.zeros(1)}, "config": config}, path)
+    return str(path)
+
+
+def configure_from(weights_file: str) -> CfgNode:
+    from parking.engine import find_config_and_weights
+
+    return find_config_and_weights(None, weights_file, [], default_config="not-to-be-read.yaml")[0]
+
+
+CARRIED = (".pth", ".pt", ".safetensors")
+
+
+@pytest.mark.parametrize("suffix", CARRIED)
+def test_a_carried_config_is_plain_values(tmp_path, marker, suffix):
+    hostile = f"!!python/object/apply:os.mkdir ['{marker}']"
+    write(tmp_path / "hostile.yaml", f"SEED: {hostile}\n")
+    for config, message in [
+        (f"SEED: {hostile}", "their config is not a mapping"),
+        ([hostile], "their config is not a mapping"),
+        ({"SEED": hostile}, "SEED must be of type int"),
+        ({"_BASE_": "hostile.yaml"}, "there is no config key _BASE_"),
+        ({"_BASE_": ["hostile.yaml"], "SEED": 1}, "there is no config key _BASE_"),
+        ({"MODEL": {"_BASE_": "hostile.yaml"}}, "there is no config key MODEL._BASE_"),
+        ({"MODEL": {"YOLO": hostile}}, "MODEL.YOLO must be a mapping"),
+        ({"SEED": "__import__('os').mkdir('" + str(marker) + "')"}, "SEED must be of type int"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            configure_from(carry(tmp_path, suffix, config))
+        assert not marker.exists()
+    # As a mere text it is one.
+    output_dir = configure_from(carry(tmp_path, suffix, {"OUTPUT_DIR": hostile})).OUTPUT_DIR
+    assert output_dir == hostile
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("suffix", CARRIED)
+def test_a_yaml_beside_weights_is_not_opened(tmp_path, marker, suffix, monkeypatch):
+    weights_file = carry(tmp_path, suffix, {"SEED": 3})
+    for name in ("m.yaml", f"m{suffix}.yaml", "config.yaml", "model.yaml", "hyp.yaml", "opt.yaml", "data.yaml"):
+        write(tmp_path / name, f"SEED: !!python/object/apply:os.mkdir ['{marker}']\n")
+    opened = []
+    real_open = open
+
+    def recording_open(file, *args, **kwargs):
+        opened.append(str(file))
+        return real_open(file, *args, **kwargs)
+
+    monkeypatch.setattr("builtins.open", recording_open)
+    monkeypatch.setattr(io, "open", recording_open)
+    monkeypatch.chdir(tmp_path)
+    assert configure_from(weights_file).SEED == 3
+    assert not [path for path in opened if path.endswith(".yaml")]
+    assert suffix == ".safetensors" or weights_file in opened, "the record works"
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("address", ["https://example.org/x", "s3://bucket/x", "file:///etc/passwd", "detectron2://x"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        lambda a: {"MODEL": {"WEIGHTS": a}},
+        lambda a: {"DATASETS": {"ROOT": a}},
+        lambda a: {"OUTPUT_DIR": a},
+        lambda a: {"DATASETS": {"COCO": [["name", a, "images"]]}},
+        lambda a: {"DATASETS": {"COCO": [["name", "v.json", "images"], ["other", "v.json", a]]}},
+        lambda a: {"DATASETS": {"COCO": [{"json": a}]}},
+        lambda a: {"DATASETS": {"COCO": [{a: "json"}]}},
+        lambda a: {"DATASETS": {"TRAIN": [a]}},
+    ],
+)
+def test_addresses_are_refused_wherever_they_stand(tmp_path, config, address):
+    config = config(address)
+    with pytest.raises(UserError, match=r"c.yaml: \S+ holds an address"):
+        get_cfg().merge_from_file(write(tmp_path / "c.yaml", yaml.safe_dump(config)))
+    with pytest.raises(UserError, match=r"based.yaml: \S+ holds an address"):
+        get_cfg().merge_from_file(write(tmp_path / "based.yaml", "_BASE_: [c.yaml]\n"))
+    for suffix in CARRIED:
+        with pytest.raises(UserError, match=rf"the config in .*m{suffix}: \S+ holds an address"):
+            configure_from(carry(tmp_path, suffix, config))
+    (group, values) = next(iter(config.items()))
+    key, value = (group, values) if isinstance(values, str) else (f"{group}.{next(iter(values))}", values.popitem()[1])
+    with pytest.raises(UserError, match=rf"command line: {key} holds an address"):
+        get_cfg().merge_from_list([key, str(value)])
+
+
+@pytest.mark.parametrize("name", ["x.yaml", "m.pt", "m.pth", "m.safetensors"])
+@pytest.mark.parametrize("scheme", ["https://example.org/", "s3://bucket/", "file:///tmp/", "://"])
+def test_addresses_of_files_are_refused(tmp_path, name, scheme):
+    from parking.engine import find_config_and_weights
+
+    address = scheme + name
+    message = rf"{re.escape(address)}.*(not opened|nothing is downloaded)"
+    with pytest.raises(UserError, match=message):
+        get_cfg().merge_from_file(address)
+    for base in (f"_BASE_: '{address}'\n", f"_BASE_: ['{address}']\n"):
+        with pytest.raises(UserError, match=message):
+            get_cfg().merge_from_file(write(tmp_path / "c.yaml", base))
+    with pytest.raises(UserError, match=message):
+        read_weights(address)
+    with pytest.raises(UserError, match=message):
+        find_config_and_weights(None, address, [], default_config="not-to-be-read.yaml")
+    with pytest.raises(UserError, match=message):
+        find_config_and_weights(address, None, [], default_config="not-to-be-read.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SEED: 2001-99-99",
+        "SEED: !!int many",
+        "SEED: !!int ''",
+        "SEED: !!float x",
+        "SEED: !!bool x",
+        f"SEED: {'9' * 5000}",
+        "SEED: '{[]: 1}'",
+        f"OUTPUT_DIR: '{'-' * 100_000}1'",
+        f"OUTPUT_DIR: '{'1+' * 100_000}1'",
+        "SEED: {a: 1}",
+        "SEED: &a {b: *a}",
+        "? [1]\n: 2",
+        "1: 2",
+        "&a [*a]",
+        "_BASE_: 5",
+        "_BASE_: [5]",
+        "_BASE_: {a: 1}",
+        "_BASE_: null",
+        '_BASE_: "a\\0b"',
+        "_BASE_: .",
+        "DATASETS: {COCO: &a [*a]}",
+        f"DATASETS: {{COCO: {'[' * 3000}{']' * 3000}}}",
+        "DATASETS: {COCO: [&a [x,x,x,x,x,x,x,x,x,x], &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a], "
+        "&c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b], &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c], [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]]}",
+    ],
+    ids=lambda text: text[:40],
+)
+def test_damaged_and_greedy_yaml(tmp_path, text):
+    with pytest.raises(UserError, match=r"^config file "):
+        get_cfg().merge_from_file(write(tmp_path / "c.yaml", text + "\n"))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt"])
+def test_nested_values_in_a_carried_config(tmp_path, suffix):
+    circle = []
+    circle.append(circle)
+    shared = ["x"]
+    for _ in range(5):
+        shared = [shared] * 10
+    for value in (circle, shared):
+        with pytest.raises(UserError, match=rf"m{suffix}"):
+            configure_from(carry(tmp_path, suffix, {"DATASETS": {"COCO": value}}))
+
+
+@pytest.mark.parametrize("value", ["{[]: 1}", "-" * 100_000 + "1", "1+" * 100_000 + "1"], ids=lambda value: value[:8])
+def test_strange_values_on_the_command_line(value):
+    with pytest.raises(UserError, match=r"command line: SEED"):
+        get_cfg().merge_from_list(["SEED", value])
+
+
+def test_names_that_no_file_can_have():
+    with pytest.raises(UserError, match="cannot be read"):
+        get_cfg().merge_from_file("a\0b.yaml")
+    with pytest.raises(UserError, match="do not exist"):
+        read_weights("a\0b.pt")

@@ -255,3 +255,52 @@ def test_processes_are_gathered_on_the_main_one(register, monkeypatch):
     evaluator.reset()
     evaluator.process([{"image_id": 1}], [hit])
     assert evaluator.evaluate() == {}
+
+
+def test_classes_of_the_model_are_found_by_name(register, tmp_path):
+    """CLASSES are car, person, cart with the ids 1, 5, 7; the model has another order and more of them."""
+    name = register([image(1, (0, [0, 0, 50, 50]), (1, [100, 100, 40, 40]))])
+    of_model = ["bus", "person", "cart", "car", "dog"]
+    output = prediction((3, [0, 0, 50, 50], 0.9), (1, [100, 100, 40, 40], 0.8), (0, [0, 0, 50, 50], 0.95))
+    before = output["instances"].pred_classes.clone()
+    results = evaluate(name, {1: output}, class_names=of_model, output_dir=tmp_path)
+    assert results["AP-car"] == results["AP-person"] == pytest.approx(100)
+    assert json.loads((tmp_path / "coco_instances_results.json").read_text()) == [
+        {"image_id": 1, "category_id": 1, "bbox": [0.0, 0.0, 50.0, 50.0], "score": pytest.approx(0.9)},
+        {"image_id": 1, "category_id": 5, "bbox": [100.0, 100.0, 40.0, 40.0], "score": pytest.approx(0.8)},
+    ]
+    assert torch.equal(output["instances"].pred_classes, before), "another evaluator may want them as they are"
+
+
+def test_classes_that_the_data_do_not_have_neither_count_nor_hurt(register):
+    name = register([image(1, (0, [0, 0, 50, 50]))])
+    hit = (1, [0, 0, 50, 50], 0.5)
+    errors = [(0, [0, 0, 50, 50], 0.9), (0, [100, 100, 50, 50], 0.8)]
+    results = evaluate(name, {1: prediction(*errors, hit)}, class_names=["dog", "car"])
+    assert results["AP"] == results["AR1"] == pytest.approx(100)
+    # As errors of a class that counts, they would halve it at least.
+    assert evaluate(name, {1: prediction(*[(1, *rest) for _, *rest in errors[1:]], hit)}, class_names=["dog", "car"])[
+        "AP"
+    ] == pytest.approx(50)
+    # Nothing but unknown classes, and nothing at all.
+    for output in (prediction(*errors), prediction()):
+        assert evaluate(name, {1: output}, class_names=["dog", "cat"])["AP"] == 0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_another_order_of_classes_has_the_same_scores(register, seed):
+    dataset_dicts, predictions = random_fixture(seed, tied_scores=False)
+    name = register(dataset_dicts)
+    expected = evaluate(name, predictions)
+    assert evaluate(name, predictions, class_names=CLASSES) == expected
+    of_model = ["cart", "bus", "car", "person"]
+    for output in predictions.values():
+        classes = output["instances"].pred_classes.tolist()
+        output["instances"].pred_classes = torch.tensor([of_model.index(CLASSES[c]) for c in classes])
+    assert evaluate(name, predictions, class_names=of_model) == expected
+
+
+def test_a_class_beyond_those_of_the_model_is_an_error(register):
+    name = register([image(1, (0, [0, 0, 50, 50]))])
+    with pytest.raises((ValueError, IndexError)):
+        evaluate(name, {1: prediction((2, [0, 0, 50, 50], 0.5))}, class_names=["dog", "car"])

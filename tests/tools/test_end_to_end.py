@@ -1,10 +1,8 @@
 """Train, evaluate, infer, as a user would: the tools themselves, on a few tiny scenes."""
 
 import json
-import logging
 import os
 import re
-import runpy
 import shutil
 import signal
 import subprocess
@@ -35,22 +33,6 @@ def run_script(name: str, *args: str, timeout: int = 300) -> subprocess.Complete
         text=True,
         timeout=timeout,
     )
-
-
-def run_here(monkeypatch, capsys, name: str, *args) -> tuple[int, str, str]:
-    """The script in this process, which saves the ten seconds of the imports: exit code, stdout, stderr."""
-    from detectron2.utils.logger import setup_logger
-
-    # Handlers of an earlier call write to a stdout that pytest has closed since.
-    setup_logger.cache_clear()
-    for logger in ("detectron2", "fvcore", "parking"):
-        logging.getLogger(logger).handlers.clear()
-    monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
-    with pytest.raises(SystemExit) as exited:
-        runpy.run_path(str(ROOT / "tools" / name), run_name="__main__")
-    out, err = capsys.readouterr()
-    assert "Traceback" not in err
-    return exited.value.code, out, err
 
 
 def train_args(scenes, output_dir, max_iter=4, *opts):
@@ -101,6 +83,19 @@ def test_released_weights_hold_the_averaged_ones_and_what_inference_needs(traine
     assert final["class_names"][0] == "sedan"
     assert final["category_ids"] == list(range(1, 15))
     assert final["config"]["INPUT"]["SIZE_TEST"] == 96
+
+
+def test_no_checkpoint_holds_folded_weights(trained):
+    """Though they were evaluated before they were written: their names are those of the model to train."""
+    from parking.config import get_cfg
+    from parking.modeling import YOLO
+
+    cfg = get_cfg()
+    cfg.merge_from_file(str(QUICKSTART[1]))
+    with torch.device("meta"):
+        names = YOLO(cfg).state_dict().keys()
+    for file in ("model_best.pth", "model_final.pth", "model_0000003.pth"):
+        assert torch.load(trained[0] / file, weights_only=True)["model"].keys() == names, file
 
 
 def test_a_lone_weights_file_is_enough_to_infer(trained, tiny_scenes, tmp_path):
@@ -206,7 +201,7 @@ def test_ctrl_c_then_resume(tiny_scenes, tmp_path):
     assert (output_dir / "model_final.pth").exists()
 
 
-def test_own_coco_data_from_the_command_line_alone(trained, tiny_scenes, tmp_path, monkeypatch, capsys):
+def test_own_coco_data_from_the_command_line_alone(trained, tiny_scenes, tmp_path, run_here):
     """Sparse ids, no sizes, NUM_CLASSES 0, and class rows of a head with other classes replaced."""
     folder = tmp_path / "images"
     folder.mkdir()
@@ -226,13 +221,13 @@ def test_own_coco_data_from_the_command_line_alone(trained, tiny_scenes, tmp_pat
         *("DATASETS.TRAIN", "('own',)", "DATASETS.TEST", "('own',)"),
     ]
     code, out, err = run_here(
-        *(monkeypatch, capsys, "train_net.py", *QUICKSTART, "OUTPUT_DIR", output_dir, "SOLVER.MAX_ITER", "2"),
+        *("train_net.py", *QUICKSTART, "OUTPUT_DIR", output_dir, "SOLVER.MAX_ITER", "2"),
         *(*TINY, *data, "MODEL.YOLO.NUM_CLASSES", "0", "MODEL.WEIGHTS", trained[0] / "model_final.pth"),
     )
     assert code == 0, err
-    assert "start anew" in out
+    assert "head.predictors.2.bias: cat, dog from the prior, without meaning until trained" in out
     code, out, err = run_here(
-        *(monkeypatch, capsys, "infer.py", "--input", folder, "--weights", output_dir / "model_final.pth"),
+        *("infer.py", "--input", folder, "--weights", output_dir / "model_final.pth"),
         *("--output", tmp_path / "res", "MODEL.YOLO.SCORE_THRESH_TEST", "1e-6"),
     )
     assert code == 0, err
@@ -242,13 +237,13 @@ def test_own_coco_data_from_the_command_line_alone(trained, tiny_scenes, tmp_pat
     assert [i["id"] for i in json.loads((tmp_path / "res" / "images.json").read_text())] == [1, 2, 3, 4, 5, 6]
 
 
-def test_unreadable_images_cost_only_themselves(trained, tiny_scenes, tmp_path, monkeypatch, capsys):
+def test_unreadable_images_cost_only_themselves(trained, tiny_scenes, tmp_path, run_here):
     folder = tmp_path / "in"
     folder.mkdir()
     shutil.copy(next((tiny_scenes / "test" / "images").iterdir()), folder / "good.png")
     (folder / "bad.png").write_bytes(b"not a picture")
     code, _, err = run_here(
-        *(monkeypatch, capsys, "infer.py", "--input", folder, "--weights", trained[0] / "model_final.pth"),
+        *("infer.py", "--input", folder, "--weights", trained[0] / "model_final.pth"),
         *("--output", tmp_path / "res"),
     )
     assert code == 3
@@ -259,7 +254,7 @@ def test_unreadable_images_cost_only_themselves(trained, tiny_scenes, tmp_path, 
     }
 
 
-def test_evaluating_without_training(trained, tiny_scenes, tmp_path, monkeypatch, capsys):
+def test_evaluating_without_training(trained, tiny_scenes, tmp_path, run_here):
     output_dir = tmp_path / "out"
     shutil.copytree(trained[0], output_dir)
     results = output_dir / "inference" / "parking_val" / "coco_instances_results.json"
@@ -267,7 +262,7 @@ def test_evaluating_without_training(trained, tiny_scenes, tmp_path, monkeypatch
     results.unlink()
     before = {path.name: path.read_bytes() for path in output_dir.iterdir() if path.is_file()}
     args = [*QUICKSTART, "--eval-only", *train_args(tiny_scenes, output_dir)]
-    code, out, err = run_here(monkeypatch, capsys, "train_net.py", *args)
+    code, out, err = run_here("train_net.py", *args)
     assert code == 0, err
     assert "AP50" in out
     # The best weights are those that the training evaluated at its end, and they find the same boxes.
@@ -278,46 +273,46 @@ def test_evaluating_without_training(trained, tiny_scenes, tmp_path, monkeypatch
     np.testing.assert_allclose(*best, atol=2e-6)
     assert {path.name: path.read_bytes() for path in output_dir.iterdir() if path.is_file()} == before
     # Weights typed on the command line win over OUTPUT_DIR's.
-    code, out, err = run_here(monkeypatch, capsys, "train_net.py", *args, "MODEL.WEIGHTS", tmp_path / "none.pth")
+    code, out, err = run_here("train_net.py", *args, "MODEL.WEIGHTS", tmp_path / "none.pth")
     assert code == 1
     assert "none.pth do not exist" in err
 
 
-def test_evaluating_needs_no_training_set(trained, tiny_scenes, tmp_path, monkeypatch, capsys):
+def test_evaluating_needs_no_training_set(trained, tiny_scenes, tmp_path, run_here):
     train = tiny_scenes / "train"
     data = [
         *("DATASETS.COCO", f"[['scenes', '{train}/label/Train.json', '{train}/images']]"),
         *("DATASETS.TEST", "('scenes',)", "DATASETS.ROOT", "/nowhere", "OUTPUT_DIR", tmp_path / "out"),
         *("MODEL.WEIGHTS", trained[0] / "model_final.pth", "INPUT.SIZE_TEST", "96", "DATALOADER.NUM_WORKERS", "0"),
     ]
-    code, out, err = run_here(monkeypatch, capsys, "train_net.py", *QUICKSTART, "--eval-only", *data)
+    code, out, err = run_here("train_net.py", *QUICKSTART, "--eval-only", *data)
     assert code == 0, err
     assert "school bus" in out
 
 
-def test_a_damaged_image_is_named_without_a_traceback(tiny_scenes, tmp_path, monkeypatch, capsys):
+def test_a_damaged_image_is_named_without_a_traceback(tiny_scenes, tmp_path, run_here):
     scenes = tmp_path / "data"
     shutil.copytree(tiny_scenes, scenes)
     for path in (scenes / "train" / "images").iterdir():
         path.write_bytes(b"not a picture")
     args = train_args(scenes, tmp_path / "out")
-    code, _, err = run_here(monkeypatch, capsys, "train_net.py", *QUICKSTART, *args)
+    code, _, err = run_here("train_net.py", *QUICKSTART, *args)
     assert code == 1
     assert re.fullmatch(r"error: The image '.*\.png' cannot be decoded: .*\n", err)
 
 
-def test_a_mistake_with_overwrite_costs_nothing(trained, tiny_scenes, tmp_path, monkeypatch, capsys):
+def test_a_mistake_with_overwrite_costs_nothing(trained, tiny_scenes, tmp_path, run_here):
     output_dir = tmp_path / "out"
     shutil.copytree(trained[0], output_dir)
     before = sorted(path.name for path in output_dir.iterdir())
     for opts in (["DATASETS.ROOT", "/nowhere"], ["MODEL.WEIGHTS", "none.pth"], ["MODEL.YOLO.NUM_CLASSES", "3"]):
         args = [*QUICKSTART, "--overwrite", *train_args(tiny_scenes, output_dir), *opts]
-        assert run_here(monkeypatch, capsys, "train_net.py", *args)[0] == 1
+        assert run_here("train_net.py", *args)[0] == 1
     assert sorted(path.name for path in output_dir.iterdir()) == before
     # The weights to start from may be among those that are replaced.
     own = ["MODEL.WEIGHTS", output_dir / "model_best.pth"]
     args = [*QUICKSTART, "--overwrite", *train_args(tiny_scenes, output_dir, 1), *own]
-    code, _, err = run_here(monkeypatch, capsys, "train_net.py", *args)
+    code, _, err = run_here("train_net.py", *args)
     assert code == 0, err
 
 
@@ -389,11 +384,13 @@ def test_a_mistake_with_overwrite_costs_nothing(trained, tiny_scenes, tmp_path, 
                 *QUICKSTART,
                 "--weights",
                 "{trained}/model_final.pth",
+                "DATASETS.ROOT",
+                "{scenes}",
                 "MODEL.YOLO.NUM_CLASSES",
                 "3",
             ],
             1,
-            "have 14 classes, but the model has 3",
+            "MODEL.YOLO.NUM_CLASSES is 3, but the data set parking_train has 14 classes",
         ),
         (
             "infer.py",
@@ -411,21 +408,19 @@ def test_a_mistake_with_overwrite_costs_nothing(trained, tiny_scenes, tmp_path, 
         ),
     ],
 )
-def test_mistakes_are_one_sentence(trained, tiny_scenes, tmp_path, monkeypatch, capsys, script, args, code, message):
+def test_mistakes_are_one_sentence(trained, tiny_scenes, tmp_path, run_here, script, args, code, message):
     values = {"tmp": tmp_path, "trained": trained[0], "scenes": tiny_scenes}
-    got, _, err = run_here(monkeypatch, capsys, script, *[str(a).format(**values) for a in args])
+    got, _, err = run_here(script, *[str(a).format(**values) for a in args])
     assert message in err
     assert got == code
     if code == 1:
         assert err.startswith("error: ") and err.count("\n") == 1
 
 
-def test_overwrite_starts_anew(trained, tiny_scenes, tmp_path, monkeypatch, capsys):
+def test_overwrite_starts_anew(trained, tiny_scenes, tmp_path, run_here):
     output_dir = tmp_path / "out"
     shutil.copytree(trained[0], output_dir)
-    code, _, err = run_here(
-        *(monkeypatch, capsys, "train_net.py", *QUICKSTART, "--overwrite", *train_args(tiny_scenes, output_dir, 1)),
-    )
+    code, _, err = run_here("train_net.py", *QUICKSTART, "--overwrite", *train_args(tiny_scenes, output_dir, 1))
     assert code == 0, err
     iterations = [json.loads(line)["iteration"] for line in (output_dir / "metrics.json").read_text().splitlines()]
     assert max(iterations) <= 1, "curves start anew, too"

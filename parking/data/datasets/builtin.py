@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
+from parking.data.datasets.classes import CLASS_NAMES
 from parking.data.datasets.coco import register_coco_datasets
 from parking.data.datasets.parking import PARKING_DATASETS, register_parking_datasets
 from parking.utils.errors import UserError
@@ -29,6 +31,24 @@ def register_datasets_from_config(cfg: CfgNode, names: Sequence[str] | None = No
     if any(name in PARKING_DATASETS for name in names):
         register_parking_datasets(cfg.DATASETS.ROOT, split=cfg.DATASETS.SPLIT, val_fraction=cfg.DATASETS.VAL_FRACTION)
     check_datasets(names)
+
+
+def find_category_ids(class_names: Sequence[str]) -> list[int]:
+    """The ids of classes that a weights file only names: COCO's or the challenge's own, else 1, 2, 3, ..."""
+    known = [{category["name"]: category["id"] for category in COCO_CATEGORIES if category["isthing"]}]
+    known.append({name: i for i, name in enumerate(CLASS_NAMES, start=1)})
+    for ids in known:
+        if all(name in ids for name in class_names):
+            return [ids[name] for name in class_names]
+    return list(range(1, len(class_names) + 1))
+
+
+def original_category_ids(metadata: Metadata) -> list[int]:
+    """The ids that the classes of a registered data set have in its json, in the order of ``thing_classes``."""
+    contiguous_ids = metadata.get("thing_dataset_id_to_contiguous_id", None)
+    if contiguous_ids is None:
+        return list(range(len(metadata.thing_classes)))
+    return sorted(contiguous_ids, key=contiguous_ids.get)
 
 
 def check_datasets(names: Sequence[str]) -> None:

@@ -33,6 +33,8 @@ class YOLOHead(nn.Module):
         super().__init__()
         self.num_anchors = num_anchors
         self.num_outputs = 5 + num_classes
+        #: What a new class output starts from: the logit of its share of a probability, finite also for one class.
+        self.class_prior_bias = math.log(_PRIOR_CLASS_PROB / (num_classes - 0.99999))
         self.predictors = nn.ModuleList(
             nn.Conv2d(channels, num_anchors * self.num_outputs, kernel_size=1) for channels in in_channels
         )
@@ -50,11 +52,9 @@ class YOLOHead(nn.Module):
 
     @torch.no_grad()
     def _add_prior(self, predictor: nn.Conv2d, stride: int) -> None:
-        num_classes = self.num_outputs - 5
         bias = predictor.bias.view(self.num_anchors, self.num_outputs)
         bias[:, 4] += math.log(_PRIOR_OBJECTS / (_PRIOR_IMAGE_SIZE / stride) ** 2)
-        # 0.99999 keeps the quotient finite for one class.
-        bias[:, 5:] += math.log(_PRIOR_CLASS_PROB / (num_classes - 0.99999))
+        bias[:, 5:] += self.class_prior_bias
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """

@@ -1,0 +1,183 @@
+"""Putting weights into a model, every tensor accounted for, and choosing what its class outputs start from."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from parking.utils.errors import UserError
+
+from .weights import Weights
+
+logger = logging.getLogger(__name__)
+
+# Head outputs before the classes: x, y, w, h, objectness.
+_NUM_BOX_ROWS = 5
+_HEAD_PREFIX = "head.predictors."
+_ANCHORS = "anchor_generator.anchors"
+
+
+def load_weights(
+    model: nn.Module,
+    weights: Weights,
+    *,
+    class_names: Sequence[str] | None = None,
+    class_map: Sequence[tuple[str, str]] = (),
+    anchors_from_weights: bool = True,
+    will_train: bool = False,
+) -> None:
+    """Copy ``weights`` into ``model`` (bare, not wrapped), and log what came from where.
+
+    Where the classes differ, by name if both are known, else by number, the head's class outputs are those of the
+    classes that :func:`find_class_sources` finds; the others start from the prior of a new head.
+
+    Args:
+        class_names: the model's classes.
+        class_map: pairs (class of the model, class of the weights).
+        anchors_from_weights: False keeps the model's own anchors.
+        will_train: whether it is no mistake when all class outputs start from the prior.
+
+    Raises:
+        UserError: a tensor is missing, left over or of another shape (the first few are named), or the classes have
+            nothing to do with each other.
+    """
+    own = model.state_dict()
+    state = dict(weights.state_dict)
+    notes = []
+    if not anchors_from_weights and _ANCHORS in state:
+        state[_ANCHORS] = own[_ANCHORS]
+        notes.append("the anchors are the config's")
+    sources = _match_classes(model, weights, class_names, class_map, own)
+    if sources is not None:
+        if not will_train and all(source is None for source in sources):
+            raise UserError(
+                f"weights {weights.path} have {_num_classes(model, state)} classes, but the model has {len(sources)}, "
+                f"and none of them is found in the weights by its name; set MODEL.YOLO.NUM_CLASSES and the data set to "
+                f"those of the weights, or say in MODEL.YOLO.CLASS_MAP which class stands for which."
+            )
+        replaced = _arrange_class_rows(model, state, own, sources)
+        untrained = [class_names[i] for i, s in enumerate(sources) if s is None and class_names is not None]
+        if untrained and not will_train:
+            logger.warning(f"{', '.join(untrained)}: no class of {weights.path}, so their boxes mean nothing")
+        notes.append(f"class outputs of {', '.join(replaced)}: {_describe_sources(sources, class_names, weights)}")
+    check_all_fit(state, own, weights.path)
+    model.load_state_dict(state)
+    logger.info("; ".join([f"Loaded all {len(weights.state_dict)} tensors of {weights.path}", *notes]))
+
+
+def find_class_sources(
+    class_names: Sequence[str], weights_class_names: Sequence[str], class_map: Sequence[tuple[str, str]]
+) -> list[int | None]:
+    """For each class of a model, the index of the weights' class that its outputs start from; None: from the prior.
+
+    That is the class that ``class_map`` names ("" for none), else the one of the same name. Weights of the very same
+    classes, in whatever order, need no map, so it is not looked at: they come from a training that used it.
+
+    Raises:
+        UserError: the map names a class that does not exist, or has one twice.
+    """
+    if list(class_names) == list(weights_class_names):
+        return list(range(len(class_names)))  # also where two classes have the same name
+    indices = {name: i for i, name in enumerate(weights_class_names)}
+    if set(class_names) == set(weights_class_names):
+        return [indices[name] for name in class_names]
+    try:
+        mapped = dict(class_map)
+    except (TypeError, ValueError) as e:
+        raise UserError(
+            f"MODEL.YOLO.CLASS_MAP is {class_map}; give pairs [class of the data, class of the weights]."
+        ) from e
+    if len(mapped) < len(class_map):
+        raise UserError("MODEL.YOLO.CLASS_MAP has a class of the data twice; each can start from one class only.")
+    for role, names, known in [
+        ("data", mapped.keys(), class_names),
+        ("weights", mapped.values(), weights_class_names),
+    ]:
+        unknown = [name for name in names if name not in known and (role, name) != ("weights", "")]
+        if unknown:
+            raise UserError(
+                f"MODEL.YOLO.CLASS_MAP names {unknown[0]!r}, which is no class of the {role}; these are "
+                f"{', '.join(known)}."
+            )
+    return [indices.get(mapped.get(name, name)) for name in class_names]
+
+
+def _match_classes(model, weights, class_names, class_map, own) -> list[int | None] | None:
+    """The source of each class of the model; None where the outputs can stay as they are."""
+    theirs, ours = _num_classes(model, weights.state_dict), _num_classes(model, own)
+    if theirs is None or ours is None:
+        return None  # not such a head at all: the shapes will tell
+    if class_names is not None and weights.class_names is not None:
+        if len(weights.class_names) != theirs:
+            raise UserError(
+                f"weights {weights.path} name {len(weights.class_names)} classes, but predict {theirs}: use other ones."
+            )
+        sources = find_class_sources(class_names, weights.class_names, class_map)
+        return None if sources == list(range(theirs)) and ours == theirs else sources
+    if theirs == ours:
+        if class_map:
+            logger.warning(f"{weights.path} carry no class names: MODEL.YOLO.CLASS_MAP is not applied")
+        return None
+    if class_map:
+        raise UserError(
+            f"weights {weights.path} carry no class names to which MODEL.YOLO.CLASS_MAP could apply; set it to []."
+        )
+    return [None] * ours
+
+
+def _num_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
+    """Classes that the head in ``state`` predicts; None where it has no such head."""
+    bias = state.get(f"{_HEAD_PREFIX}0.bias")
+    if bias is None or bias.dim() != 1 or len(bias) % model.head.num_anchors:
+        return None
+    return len(bias) // model.head.num_anchors - _NUM_BOX_ROWS
+
+
+def _arrange_class_rows(model, state: dict[str, Tensor], own: Mapping[str, Tensor], sources) -> list[str]:
+    """Replace the head's tensors in ``state`` by such with a row for each of ``sources``; returns their names."""
+    num_rows = model.head.num_anchors * (_NUM_BOX_ROWS + _num_classes(model, state))
+    # A tensor of another number of rows stays as it is, and so does not fit.
+    names = [n for n in own if n.startswith(_HEAD_PREFIX) and n in state and state[n].shape[:1] == (num_rows,)]
+    known = [i for i, source in enumerate(sources) if source is not None]
+    for name in names:
+        # Rows are anchor-major: (anchors, 5 + classes, ...).
+        theirs = state[name].unflatten(0, (model.head.num_anchors, -1))
+        prior = model.head.class_prior_bias if name.endswith(".bias") else 0.0
+        rows = theirs.new_full((len(theirs), _NUM_BOX_ROWS + len(sources), *theirs.shape[2:]), prior)
+        rows[:, :_NUM_BOX_ROWS] = theirs[:, :_NUM_BOX_ROWS]
+        chosen = torch.tensor([sources[i] for i in known], dtype=torch.int64)
+        rows[:, [_NUM_BOX_ROWS + i for i in known]] = theirs[:, _NUM_BOX_ROWS + chosen]
+        state[name] = rows.flatten(0, 1)
+    return names
+
+
+def _describe_sources(sources, class_names, weights: Weights) -> str:
+    if class_names is None or weights.class_names is None:
+        return "all from the prior"
+    targets = defaultdict(list)
+    for name, source in zip(class_names, sources, strict=True):
+        targets[source].append(name)
+    untrained = targets.pop(None, [])
+    parts = [f"{', '.join(names)} from {weights.class_names[source]}" for source, names in targets.items()]
+    if untrained:
+        parts.append(f"{', '.join(untrained)} from the prior, without meaning until trained")
+    return "; ".join(parts)
+
+
+def check_all_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str) -> None:
+    """Raise a UserError, which names ``path``, unless ``state`` has the names and shapes of the model's ``own``."""
+    problems = [f"{name} is missing" for name in own if name not in state]
+    problems += [f"{name} is left over" for name in state if name not in own]
+    problems += [
+        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(
+            f"weights {path} do not fit the model of the config: {', '.join(problems[:3])}{more}; "
+            f"use the config they were trained with."
+        )

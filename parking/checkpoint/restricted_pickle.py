@@ -1,0 +1,269 @@
+"""Reading PyTorch files of other projects without running anything that they name.
+
+Such a file is a pickle: a program for a small machine, which may import and call whatever it likes. Here that machine
+knows only what tensors, plain containers and module objects are made with; anything else ends the reading.
+"""
+
+import io
+import os
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from parking.utils.errors import UserError
+
+from .tensor_archive import ArchiveError, TensorArchive
+
+# Classes of these modules are replaced by inert objects: only what they hold is of interest, never what they do.
+_MODULE_CLASSES = re.compile(r"(models\.(common|experimental|yolo)|torch\.nn\.modules\.[a-z_]+) [A-Z]\w*", re.ASCII)
+
+# Harmless values that stand beside the weights, paths and scores for instance. Nothing here needs them, so they are not
+# made: whatever the file makes with one of these names is replaced by one and the same empty object.
+_DISCARDED = {
+    "builtins set",
+    "__builtin__ set",
+    "torch Size",
+    "torch device",
+    "_codecs encode",
+    "numpy dtype",
+    "numpy ndarray",
+    *(f"numpy.{core}.multiarray {name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *(f"{module} {system}Path" for module in ("pathlib", "pathlib._local") for system in ("Posix", "Windows")),
+}
+
+
+class PickleRefused(Exception):
+    """The file names or does something that reading weights needs not; the message says what."""
+
+
+class ModuleStandIn:
+    """In the place of a module object: holds its attributes as a dict, and can do nothing.
+
+    Attributes:
+        kind: what the file calls the class, such as ``models.common.Conv``.
+        state: its attributes.
+    """
+
+    __slots__ = ("kind", "state")
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self.state: dict[str, Any] = {}
+
+
+# What names in a file become. None is a class or function that could be called or changed by other means than ours.
+class _ModuleClass(NamedTuple):
+    kind: str
+
+
+class _Function(NamedTuple):
+    call: Callable[..., Any]
+
+
+class _StorageType(NamedTuple):
+    dtype: torch.dtype
+
+
+class _Discarded(NamedTuple):
+    """Both the class or function and all that is made with it."""
+
+
+_DISCARD = _Discarded()
+_MAX_DIMS = 8
+# Python's hash of numbers is no secret: chosen ones would make a dict as slow as a list.
+_MAX_NUMBER_AS_KEY = 2**20
+_STORAGES = {
+    f"torch {name}Storage": dtype
+    for name, dtype in {
+        "Double": torch.float64,
+        "Float": torch.float32,
+        "Half": torch.float16,
+        "BFloat16": torch.bfloat16,
+        "Long": torch.int64,
+        "Int": torch.int32,
+        "Short": torch.int16,
+        "Char": torch.int8,
+        "Byte": torch.uint8,
+        "Bool": torch.bool,
+    }.items()
+}
+
+
+def _rebuild_tensor(storage, offset, size, stride, requires_grad=False, backward_hooks=None, metadata=None) -> Tensor:
+    if not isinstance(storage, Tensor) or type(size) is not tuple or type(stride) is not tuple:
+        raise PickleRefused("a tensor that is not made from a storage and tuples")
+    numbers = (offset, *size[:_MAX_DIMS], *stride[:_MAX_DIMS])
+    if max(len(size), len(stride)) > _MAX_DIMS or not all(type(n) is int and n >= 0 for n in numbers):
+        raise PickleRefused("a tensor with an impossible shape")
+    # Shares the memory of the storage, and refuses what would lie outside of it.
+    return storage.as_strided(size, stride, offset)
+
+
+def _rebuild_parameter(data, requires_grad=False, backward_hooks=None) -> Tensor:
+    if not isinstance(data, Tensor):
+        raise PickleRefused("a parameter that is not made from a tensor")
+    return data
+
+
+_FUNCTIONS = {
+    # Filled afterwards. A lambda, which takes no arguments: a list could be copied into a thousand of them.
+    "collections OrderedDict": lambda: OrderedDict(),
+    "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils _rebuild_parameter": _rebuild_parameter,
+}
+
+
+def read_pickled(path: str | os.PathLike) -> Any:
+    """What ``torch.save`` wrote to ``path``, tensors on the CPU, every module object a :class:`ModuleStandIn`.
+
+    Raises:
+        UserError: the file is not of that format, damaged, or names or does something else than that.
+    """
+    try:
+        with open(path, "rb") as file:
+            archive = TensorArchive(file)
+            return RestrictedUnpickler(io.BytesIO(archive.read_pickle()), archive).load()
+    except PickleRefused as e:
+        raise UserError(f"weights {path} are refused: the file asks for {e}, which weights do not need.") from e
+    except ArchiveError as e:
+        raise UserError(f"weights {path} cannot be read: {e}.") from e
+    except OSError as e:
+        raise UserError(f"weights {path} cannot be read ({e.strerror}).") from e
+    except Exception as e:  # damage makes the parsers raise almost anything
+        raise UserError(f"weights {path} cannot be read: the file is damaged ({type(e).__name__}).") from e
+
+
+class RestrictedUnpickler(pickle._Unpickler):
+    """Python's own unpickler in Python, without most of its instructions and with every act of the others checked.
+
+    Not the faster one in C: there, an extension code that was used before is taken from a cache unasked, and a large
+    memo number alone takes as much memory as it says.
+    """
+
+    def __init__(self, file, archive: TensorArchive):
+        super().__init__(file)
+        self._archive = archive
+
+    def load(self) -> Any:
+        """The object in the file. Raises PickleRefused, or what a damaged file makes of it (almost any exception)."""
+        try:
+            return super().load()
+        except KeyError as e:
+            # The loop looks instructions up by their number, and this table lacks most.
+            if isinstance(e.args[0], int) and e.args[0] not in self.dispatch:
+                raise PickleRefused(f"the instruction {_name_instruction(e.args[0])}") from e
+            raise
+
+    def find_class(self, module: str, name: str) -> Any:
+        full_name = f"{module} {name}"
+        if full_name in _FUNCTIONS:
+            return _Function(_FUNCTIONS[full_name])
+        if full_name in _STORAGES:
+            return _StorageType(_STORAGES[full_name])
+        if full_name in _DISCARDED:
+            return _DISCARD
+        if _MODULE_CLASSES.fullmatch(full_name):
+            return _ModuleClass(f"{module}.{name}")
+        # Escaped: a name may hold what a terminal takes for commands.
+        raise PickleRefused(ascii(f"{module}.{name}"[:200])[1:-1])
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        match pid:
+            case ("storage", _StorageType(dtype=dtype), str(key), str(), int(numel)):
+                return self._archive.read_storage(key, dtype, numel)
+        raise PickleRefused("a persistent id that is not a tensor's storage")
+
+    def load_reduce(self) -> None:
+        args = self.stack.pop()
+        function = self.stack[-1]
+        if type(args) is not tuple:
+            raise PickleRefused("a call without a tuple of arguments")
+        if isinstance(function, _Function):
+            self.stack[-1] = function.call(*args)
+        elif function is not _DISCARD:
+            kind = f"of {function.kind}" if isinstance(function, _ModuleClass) else f"of a {type(function).__name__}"
+            raise PickleRefused(f"a call {kind}")
+
+    def load_newobj(self) -> None:
+        args = self.stack.pop()
+        cls = self.stack[-1]
+        if not isinstance(cls, _ModuleClass) or args != ():
+            kind = cls.kind if isinstance(cls, _ModuleClass) else type(cls).__name__
+            raise PickleRefused(f"a new object of {kind}" + (" with arguments" if args != () else ""))
+        self.stack[-1] = ModuleStandIn(cls.kind)
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if isinstance(target, ModuleStandIn) and type(state) is dict:
+            target.state = state
+        # Of an OrderedDict, which PyTorch gives a mere `_metadata`, the attributes are left out.
+        elif not (type(target) is OrderedDict and type(state) is dict) and target is not _DISCARD:
+            raise PickleRefused(f"the setting of attributes of a {type(target).__name__}")
+
+    def load_append(self) -> None:
+        value = self.stack.pop()
+        self._extend([value])
+
+    def load_appends(self) -> None:
+        self._extend(self.pop_mark())
+
+    def _extend(self, values: list) -> None:
+        if type(self.stack[-1]) is not list:
+            raise PickleRefused(f"the extension of a {type(self.stack[-1]).__name__}")
+        self.stack[-1].extend(values)
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._update([(key, value)])
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        self._update(zip(items[0::2], items[1::2], strict=True))
+
+    def _update(self, pairs) -> None:
+        if type(self.stack[-1]) not in (dict, OrderedDict):
+            raise PickleRefused(f"the setting of items of a {type(self.stack[-1]).__name__}")
+        for key, value in pairs:
+            # Nothing else is needed, and the hash of nested tuples would recurse without limit.
+            if not isinstance(key, str | int | float | None):
+                raise PickleRefused(f"a {type(key).__name__} as the key of a dict")
+            if isinstance(key, int | float) and not abs(key) < _MAX_NUMBER_AS_KEY:
+                raise PickleRefused("a large number as the key of a dict")
+            self.stack[-1][key] = value
+
+    # Theirs: numbers, text, empty containers, tuples, the memo, and the two ways of naming something (find_class).
+    dispatch: ClassVar[dict[int, Callable]] = {
+        code[0]: pickle._Unpickler.dispatch[code[0]]
+        for code in (
+            *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.POP_MARK),
+            *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2),
+            *(pickle.LONG1, pickle.BINFLOAT, pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINUNICODE8),
+            *(pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.EMPTY_LIST, pickle.EMPTY_DICT),
+            *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+            *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET),
+            *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.BINPERSID),
+        )
+    }
+    dispatch |= {
+        pickle.REDUCE[0]: load_reduce,
+        pickle.NEWOBJ[0]: load_newobj,
+        pickle.BUILD[0]: load_build,
+        pickle.APPEND[0]: load_append,
+        pickle.APPENDS[0]: load_appends,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+    }
+
+
+def _name_instruction(code: int) -> str:
+    # Their names are the module's constants in capitals.
+    for name, value in vars(pickle).items():
+        if name.isupper() and value == bytes([code]):
+            return name
+    return f"{code:#04x}"

@@ -1,0 +1,81 @@
+"""The zip file in which PyTorch keeps a pickle beside the bytes of the tensors that it describes."""
+
+import os
+import sys
+import zipfile
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+# A pickle only describes tensors: that of the largest published model has about half a megabyte.
+_MAX_PICKLE_BYTES = 8 * 2**20
+
+
+class ArchiveError(Exception):
+    """The file is not such an archive, damaged, or says more than it holds; the message says what."""
+
+
+class TensorArchive:
+    """Reads ``torch.save``'s files; what is read is never larger than the file.
+
+    Raises:
+        ArchiveError: see there.
+        zipfile.BadZipFile: the zip itself is damaged.
+    """
+
+    def __init__(self, file: BinaryIO):
+        if not zipfile.is_zipfile(file):
+            raise ArchiveError(_describe_other(file))
+        file_size = os.fstat(file.fileno()).st_size
+        self._zip = zipfile.ZipFile(file)
+        entries = self._zip.infolist()
+        # PyTorch stores, and never compresses: compressed data may be a thousand times as large when it is read.
+        for entry in entries:
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                raise ArchiveError(f"its part {entry.filename[:100]!r} is compressed, which those of weights never are")
+        if sum(entry.file_size for entry in entries) > file_size:
+            raise ArchiveError("its parts claim to be larger than the file")
+        pickles = [entry for entry in entries if entry.filename.endswith("data.pkl") and entry.filename.count("/") == 1]
+        if len(pickles) != 1:
+            raise ArchiveError("it is a zip file, but not one that torch.save writes: it has no data.pkl in one folder")
+        if pickles[0].file_size > _MAX_PICKLE_BYTES:
+            raise ArchiveError(f"its description of the tensors has {pickles[0].file_size} bytes, which is absurd")
+        self._root = pickles[0].filename.removesuffix("data.pkl")
+        self._entries = {entry.filename: entry for entry in entries}
+        self._storages: dict[str, Tensor] = {}
+        if self._root + "byteorder" in self._entries and self._read("byteorder").decode() != sys.byteorder:
+            raise ArchiveError("it was written on a machine with another byte order")
+
+    def read_pickle(self) -> bytes:
+        """The description of the tensors."""
+        return self._read("data.pkl")
+
+    def read_storage(self, key: str, dtype: torch.dtype, numel: int) -> Tensor:
+        """The 1-D tensor of ``numel`` elements that the file keeps under ``key``; the same each time."""
+        entry = self._entries.get(f"{self._root}data/{key}")
+        if entry is None:
+            raise ArchiveError(f"the storage {key[:100]!r} is missing")
+        if entry.file_size != numel * dtype.itemsize:
+            raise ArchiveError(f"the storage {key[:100]!r} has {entry.file_size} bytes instead of {numel} {dtype}")
+        if key not in self._storages:
+            data = bytearray(self._read(f"data/{key}"))
+            self._storages[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        if self._storages[key].dtype != dtype:
+            raise ArchiveError(f"the storage {key[:100]!r} is of two types")
+        return self._storages[key]
+
+    def _read(self, name: str) -> bytes:
+        return self._zip.read(self._entries[self._root + name])
+
+
+def _describe_other(file: BinaryIO) -> str:
+    file.seek(0)
+    start = file.read(16)
+    if not start:
+        return "it is empty"
+    if start.startswith(b"\x80") or b"ustar" in start:
+        return "it is in the format of PyTorch before 1.6, which is not read; have torch.save write it anew"
+    if start.startswith(b"PK"):
+        return "it is cut off or damaged"
+    return "it is no file of torch.save"

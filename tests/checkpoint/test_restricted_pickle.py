@@ -1,0 +1,450 @@
+"""Pickles written by hand, instruction by instruction: what runs code or eats memory elsewhere is refused here."""
+
+import contextlib
+import copyreg
+import io
+import os
+import pickle
+import shutil
+import struct
+import sys
+import tracemalloc
+import types
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from parking.checkpoint import read_weights
+from parking.utils.errors import UserError
+
+EXT_CODE = 0xF0
+MIB = 2**20
+
+
+def write_archive(path: Path, pickled: bytes, records: dict[str, bytes] | None = None) -> Path:
+    """What torch.save writes, around any pickle."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/byteorder", sys.byteorder)
+        archive.writestr("archive/version", "3\n")
+        for key, data in (records or {}).items():
+            archive.writestr(f"archive/data/{key}", data)
+    return path
+
+
+# Each of these is a piece of a pickle that leaves one value on the stack.
+EMPTY = b")"
+
+
+def name(module: str, attribute: str) -> bytes:
+    return f"c{module}\n{attribute}\n".encode()
+
+
+def text(value) -> bytes:
+    encoded = str(value).encode()
+    return b"X" + struct.pack("<I", len(encoded)) + encoded
+
+
+def binary(value: bytes) -> bytes:
+    return b"B" + struct.pack("<I", len(value)) + value
+
+
+def number(value: int) -> bytes:
+    encoded = pickle.encode_long(value)
+    return b"\x8a" + bytes([len(encoded)]) + encoded
+
+
+def tuple_of(*values: bytes) -> bytes:
+    return b"(" + b"".join(values) + b"t"
+
+
+def list_of(*values: bytes) -> bytes:
+    return b"](" + b"".join(values) + b"e"
+
+
+def dict_of(*pairs: tuple[bytes, bytes]) -> bytes:
+    return b"}(" + b"".join(key + value for key, value in pairs) + b"u"
+
+
+def call(function: bytes, *args: bytes) -> bytes:
+    return function + tuple_of(*args) + b"R"
+
+
+def stack_global(module: str, attribute: str) -> bytes:
+    return text(module) + text(attribute) + b"\x93"
+
+
+def new(kind: bytes) -> bytes:
+    return kind + EMPTY + b"\x81"
+
+
+def module(*state: tuple[bytes, bytes], kind=("models.common", "Conv")) -> bytes:
+    return new(name(*kind)) + dict_of(*state) + b"b"
+
+
+def storage(key="0", numel=1, kind="FloatStorage") -> bytes:
+    return tuple_of(text("storage"), name("torch", kind), text(key), text("cpu"), number(numel)) + b"Q"
+
+
+def tensor(size=(1,), stride=(1,), **storage_args) -> bytes:
+    hooks = call(name("collections", "OrderedDict"))
+    shape = (tuple_of(*map(number, size)), tuple_of(*map(number, stride)))
+    rebuild = name("torch._utils", "_rebuild_tensor_v2")
+    return call(rebuild, storage(**storage_args), number(0), *shape, b"\x89", hooks)
+
+
+def protocol(version: int, value: bytes) -> bytes:
+    return b"\x80" + bytes([version]) + value + b"."
+
+
+def checkpoint(model: bytes) -> bytes:
+    return protocol(2, dict_of((text("model"), model)))
+
+
+def test_pieces_are_assembled_as_pickle_reads_them():
+    value = dict_of((text("a"), list_of(number(10**12), tuple_of(binary(b"b"), number(-3)))))
+    assert pickle.loads(protocol(2, value)) == {"a": [10**12, (b"b", -3)]}
+
+
+@pytest.fixture
+def marker(tmp_path) -> Path:
+    """Exists once a file has had its way."""
+    return tmp_path / "ran"
+
+
+@pytest.fixture
+def hostile_modules(marker, monkeypatch):
+    """``models.common`` and ``on_import``, of which every use leaves the marker."""
+
+    def run(*args, **kwargs):
+        marker.mkdir(exist_ok=True)
+        return 0
+
+    def new_object(cls, *args, **kwargs):
+        if args or kwargs:
+            run()
+        return object.__new__(cls)
+
+    class Meta(type):
+        __setattr__ = run
+
+    called = ("append", "extend", "__setitem__", "__setstate__", "__hash__", "__init__")
+    conv = Meta("Conv", (), {"__new__": new_object, "__module__": "models.common", **dict.fromkeys(called, run)})
+    common = types.ModuleType("models.common")
+    common.Conv, common.run, run.__module__ = conv, run, "models.common"
+    monkeypatch.setitem(sys.modules, "models", types.ModuleType("models"))
+    monkeypatch.setitem(sys.modules, "models.common", common)
+    (marker.parent / "on_import.py").write_text(f"import os\nos.mkdir({str(marker)!r})\n")
+    monkeypatch.syspath_prepend(marker.parent)
+    copyreg.add_extension("os", "mkdir", EXT_CODE)
+    yield
+    # Which forgets the code and what was cached for it.
+    copyreg.remove_extension("os", "mkdir", EXT_CODE)
+    sys.modules.pop("on_import", None)
+
+
+class CallsMkdir:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def saved_by_torch(value) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+CONV = name("models.common", "Conv")
+HOSTILE = {
+    # Function calls, by every road to a function.
+    "os.system": (lambda m: call(name("os", "system"), text(f"mkdir '{m}'")), r"os\.system"),
+    "posix.system": (lambda m: call(name("posix", "system"), text(f"mkdir '{m}'")), r"posix\.system"),
+    "eval": (lambda m: call(name("builtins", "eval"), text(f"__import__('os').mkdir('{m}')")), r"builtins\.eval"),
+    "exec": (lambda m: call(name("builtins", "exec"), text(f"import os; os.mkdir('{m}')")), r"builtins\.exec"),
+    "open": (lambda m: call(name("io", "open"), text(m), text("w")), r"io\.open"),
+    "Python 2's name": (
+        lambda m: call(name("__builtin__", "eval"), text(f"__import__('os').mkdir('{m}')")),
+        r"__builtin__\.eval",
+    ),
+    "getattr": (
+        lambda m: call(
+            call(name("builtins", "getattr"), call(name("builtins", "__import__"), text("os")), text("mkdir")), text(m)
+        ),
+        r"builtins\.getattr",
+    ),
+    "__import__": (lambda m: call(name("builtins", "__import__"), text("on_import")), r"builtins\.__import__"),
+    "importlib": (lambda m: call(name("importlib", "import_module"), text("on_import")), r"importlib\.import_module"),
+    "a mere name": (lambda m: name("on_import", "os"), r"on_import\.os"),
+    "subprocess": (
+        lambda m: call(name("subprocess", "check_call"), list_of(text("mkdir"), text(m))),
+        r"subprocess\.check_call",
+    ),
+    "functools.partial": (
+        lambda m: call(call(name("functools", "partial"), name("os", "mkdir"), text(m))),
+        r"functools\.partial",
+    ),
+    "operator.methodcaller": (
+        lambda m: call(
+            call(name("operator", "methodcaller"), text("mkdir")), call(name("pathlib", "PosixPath"), text(m))
+        ),
+        r"operator\.methodcaller",
+    ),
+    "timeit": (lambda m: call(name("timeit", "timeit"), text(f"__import__('os').mkdir('{m}')")), r"timeit\.timeit"),
+    "stack global": (lambda m: call(stack_global("os", "mkdir"), text(m)), r"os\.mkdir"),
+    "stack global from the memo": (
+        lambda m: call(text("mkdir") + b"\x940" + text("os") + b"h\x00\x93", text(m)),
+        r"os\.mkdir",
+    ),
+    "a dotted name": (lambda m: call(stack_global("torch.serialization", "os.mkdir"), text(m)), r"serialization\.os\."),
+    "a dotted name below an allowed module": (
+        lambda m: call(stack_global("torch.nn.modules.conv", "torch.os.mkdir"), text(m)),
+        r"torch\.nn\.modules\.conv\.torch\.os\.mkdir",
+    ),
+    "a dotted name below an allowed class": (
+        lambda m: call(stack_global("models.common", "Conv.__init__"), text("self")),
+        r"models\.common\.Conv\.__init__",
+    ),
+    "a function of an allowed module": (lambda m: call(name("models.common", "run")), r"models\.common\.run"),
+    # A pickle in the pickle.
+    "pickle.loads": (
+        lambda m: call(name("pickle", "loads"), binary(pickle.dumps(CallsMkdir(m)))),
+        r"pickle\.loads",
+    ),
+    "_load_from_bytes": (
+        lambda m: call(name("torch.storage", "_load_from_bytes"), binary(saved_by_torch(CallsMkdir(m)))),
+        r"torch\.storage\._load_from_bytes",
+    ),
+    # Other instructions that make something.
+    "ext1": (lambda m: b"\x82" + bytes([EXT_CODE]) + tuple_of(text(m)) + b"R", "instruction EXT1"),
+    "ext2": (lambda m: b"\x83" + struct.pack("<H", EXT_CODE) + tuple_of(text(m)) + b"R", "instruction EXT2"),
+    "ext4": (lambda m: b"\x84" + struct.pack("<i", EXT_CODE) + tuple_of(text(m)) + b"R", "instruction EXT4"),
+    "obj": (lambda m: b"(" + name("os", "mkdir") + text(m) + b"o", r"os\.mkdir"),
+    "obj of a stand-in": (lambda m: b"(" + CONV + text(m) + b"o", "instruction OBJ"),
+    "inst": (lambda m: b"(" + text(m) + b"ios\nmkdir\n", "instruction INST"),
+    "a persistent id that calls": (
+        lambda m: (
+            tuple_of(text("storage"), call(name("os", "mkdir"), text(m)), text("0"), text("cpu"), number(1)) + b"Q"
+        ),
+        r"os\.mkdir",
+    ),
+    # What is allowed, used otherwise.
+    "a call of a stand-in": (lambda m: call(CONV), r"a call of models\.common\.Conv"),
+    "a stand-in with arguments": (
+        lambda m: CONV + tuple_of(number(1)) + b"\x81",
+        r"a new object of models\.common\.Conv with arguments",
+    ),
+    "a stand-in with keywords": (
+        lambda m: CONV + EMPTY + dict_of((text("a"), b"N")) + b"\x92",
+        "instruction NEWOBJ_EX",
+    ),
+    "__setstate__": (lambda m: new(CONV) + text("state") + b"b", "setting of attributes of a ModuleStandIn"),
+    "attributes of a class": (
+        lambda m: CONV + tuple_of(b"N", dict_of((text("a"), b"N"))) + b"b",
+        "setting of attributes of a _ModuleClass",
+    ),
+    "__setitem__": (lambda m: new(CONV) + text("a") + b"Ns", "setting of items of a ModuleStandIn"),
+    "__setitem__ of many": (lambda m: new(CONV) + b"(" + text("a") + b"Nu", "setting of items of a ModuleStandIn"),
+    "append": (lambda m: new(CONV) + b"Na", "extension of a ModuleStandIn"),
+    "extend": (lambda m: new(CONV) + b"(Ne", "extension of a ModuleStandIn"),
+    "__hash__": (lambda m: dict_of((new(CONV), b"N")), "a ModuleStandIn as the key of a dict"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.usefixtures("hostile_modules")
+def test_hostile_files_run_nothing(case, marker, tmp_path):
+    make, message = HOSTILE[case]
+    path = write_archive(tmp_path / "hostile.pt", protocol(4, dict_of((text("model"), make(marker)))))
+    if case == "Python 2's name":  # which is translated for old protocols only
+        write_archive(path, checkpoint(make(marker)))
+    with contextlib.suppress(Exception):  # of what comes after the code has run
+        torch.load(path, weights_only=False)
+    assert marker.exists(), "the file does run code where it is loaded without care"
+    marker.rmdir() if marker.is_dir() else marker.unlink()
+    sys.modules.pop("on_import", None)
+
+    for other in (path, shutil.copy(path, tmp_path / "hostile.pth")):
+        with pytest.raises(UserError, match=rf"hostile\.pth? are refused: the file asks for .*{message}"):
+            read_weights(other)
+        assert not marker.exists()
+        assert "on_import" not in sys.modules
+
+
+def test_attributes_of_functions_are_not_set(tmp_path):
+    function = torch._utils._rebuild_tensor_v2
+    path = tmp_path / "hostile.pt"
+    write_archive(path, checkpoint(name("torch._utils", function.__name__) + dict_of((text("touched"), b"N")) + b"b"))
+    torch.load(path, weights_only=False)
+    assert vars(function).pop("touched", "untouched") is None
+    with pytest.raises(UserError, match="setting of attributes of a _Function"):
+        read_weights(path)
+    assert "touched" not in vars(function)
+
+
+@pytest.mark.usefixtures("hostile_modules")
+def test_module_objects_and_discarded_values_do_nothing(tmp_path, marker):
+    parts = [
+        (text("_parameters"), dict_of((text("0"), b"N"))),
+        (text("names"), call(name("builtins", "set"), list_of(new(CONV)))),
+        (text("path"), call(name("pathlib", "PosixPath"), text("/"))),
+        (text("score"), call(name("numpy.core.multiarray", "scalar"), name("numpy", "dtype"), binary(b"12345678"))),
+        (text("_modules"), dict_of((text("model"), module()))),
+    ]
+    path = write_archive(tmp_path / "m.pt", checkpoint(module(*parts)))
+    with contextlib.suppress(Exception):
+        torch.load(path, weights_only=False)
+    assert marker.exists()
+    marker.rmdir()
+    with pytest.raises(UserError, match=r"no model|no tensors?"):
+        read_weights(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (text("archive/data.pkl") + b"Q", "a persistent id"),
+        (tuple_of(text("storage"), name("torch", "FloatStorage"), text("0"), text("cpu")) + b"Q", "a persistent id"),
+        (tuple_of(text("module"), CONV, text("c.py"), text("source")) + b"Q", "a persistent id"),
+        (tuple_of(text("storage"), name("torch._utils", "_rebuild_parameter"), *[text("0")] * 3) + b"Q", "persistent"),
+        (b"Psome text\n", "instruction PERSID"),
+        (b"I1\n", "instruction INT"),
+        (b"\xff", "instruction 0xff"),
+        (name("torch", "Tensor"), r"torch\.Tensor"),
+        (name("torch.nn.modules", "Conv2d"), r"torch\.nn\.modules\.Conv2d"),
+        (name("models.common.x", "Conv"), r"models\.common\.x\.Conv"),
+        (call(name("torch._utils", "_rebuild_parameter"), text("no tensor")), "a parameter that is not made from"),
+        (call(name("torch._utils", "_rebuild_tensor_v2"), b"N", b"N", EMPTY, EMPTY), "a tensor that is not made from"),
+        (tensor(size=(-1,)), "impossible shape"),
+        (b"]" + CONV + list_of() + b"R", "a call without a tuple"),
+        (call(text("system")), "a call of a str"),
+        (tensor() + EMPTY + b"\x81", "a new object of Tensor"),
+        (tensor() + dict_of() + b"b", "setting of attributes of a Tensor"),
+        (call(name("collections", "OrderedDict")) + tuple_of(b"N", dict_of()) + b"b", "attributes of a OrderedDict"),
+    ],
+)
+def test_everything_else_is_refused_by_name(tmp_path, value, message):
+    with pytest.raises(UserError, match=f"are refused: the file asks for .*{message}"):
+        read_weights(write_archive(tmp_path / "m.pt", checkpoint(value), {"0": bytes(4)}))
+
+
+def test_messages_do_not_steer_a_terminal(tmp_path):
+    path = write_archive(tmp_path / "m.pt", checkpoint(stack_global("os\x1b[2J", "system\nAll is well")))
+    with pytest.raises(UserError, match="are refused") as error:
+        read_weights(path)
+    assert str(error.value).isprintable()
+
+
+def parameter(value: bytes, key="model.0.conv.weight") -> bytes:
+    """A checkpoint of one module, nested as the parts of ``key`` say, with that tensor."""
+    *parents, last = key.split(".")
+    made = module((text("_parameters"), dict_of((text(last), value))))
+    for parent in reversed(parents):
+        made = module((text("_modules"), dict_of((text(parent), made))))
+    return checkpoint(made)
+
+
+def state(value: bytes, key="model.0.conv.weight") -> bytes:
+    return checkpoint(dict_of((text(key), value)))
+
+
+def deep_modules(depth: int, name: str = "a", num_tensors: int = 1) -> bytes:
+    """The name is told once, and referred to at each depth."""
+    first = tensor(size=(0,))
+    made = module((text("_parameters"), dict_of(*((text(i), first) for i in range(num_tensors)))))
+    reference = b"h\xff"
+    for _ in range(depth):
+        made = module((text("_modules"), dict_of((reference, made))))
+    return checkpoint(text(name) + b"q\xff0" + made)
+
+
+def colliding_keys(count: int) -> bytes:
+    """Integers of one hash value, for Python takes it modulo this prime: a dict of n of them takes n² steps."""
+    return dict_of(*((number(i * (2**61 - 1)), b"N") for i in range(1, count)))
+
+
+def module_in_itself() -> bytes:
+    parts = [(text("_parameters"), dict_of((text("a"), tensor()))), (text("_modules"), dict_of((text("0"), b"h\x01")))]
+    return checkpoint(new(CONV) + b"q\x01" + dict_of(*parts) + b"b")
+
+
+WHOLE = tensor(size=(64,), numel=64)
+SHARED = checkpoint(module((text("_parameters"), dict_of(*((text(f"w{i}"), WHOLE) for i in range(9))))))
+TWO_TYPES = checkpoint(dict_of((text("a"), tensor()), (text("b"), tensor(kind="IntStorage"))))
+GREEDY = {
+    "one storage for many parameters": (SHARED, 256, "tensors overlap: together they are larger than what the file"),
+    "one storage of two types": (TWO_TYPES, 4, "storage '0' is of two types"),
+    "a module that contains itself": (module_in_itself(), 4, r"its module 0\. occurs twice, or too deep"),
+    "a tensor larger than its storage": (parameter(tensor(size=(10**12,))), 4, "damaged"),
+    "a tensor of more elements than can be counted": (parameter(tensor((2**40, 2**40), (0, 0))), 4, "damaged"),
+    "a parameter that repeats its storage": (parameter(tensor((10**12,), (0,))), 4, "tensors overlap"),
+    "a tensor of a state dict that repeats its storage": (
+        state(tensor((10**13,), (0,), kind="HalfStorage")),
+        2,
+        "overlap",
+    ),
+    "anchors that repeat their storage": (state(tensor((10**13,), (0,)), "model.24.anchors"), 4, "overlap"),
+    "anchors to be multiplied with one another": (
+        state(tensor((10**6,), numel=10**6), "model.24.anchors"),
+        4 * 10**6,
+        r"model\.24\.anchors",
+    ),
+    "more dimensions than a tensor has": (parameter(tensor((1,) * 10**4, (1,) * 10**4)), 4, "shape|dimension"),
+    "a storage of fewer elements": (parameter(tensor(numel=2)), 4, "'0' has 4 bytes instead of 2 torch.float32"),
+    "a storage of more elements": (parameter(tensor(numel=1)), 8, "'0' has 8 bytes instead of 1 torch.float32"),
+    "a storage of very many elements": (parameter(tensor(numel=10**30)), 4, "'0' has 4 bytes instead of 1000"),
+    "a storage that is not there": (parameter(tensor(key="1")), 4, "storage '1' is missing"),
+    "a storage of another folder": (parameter(tensor(key="../version", numel=1)), 4, "storage '../version' is missing"),
+    "a large array of bytes": (checkpoint(call(name("builtins", "bytearray"), number(10**12))), 4, "bytearray"),
+    "a long text that is not there": (checkpoint(b"\x8d" + struct.pack("<Q", 2**62)), 4, "damaged"),
+    "a text longer than counts": (checkpoint(b"\x8d" + struct.pack("<Q", 2**64 - 1)), 4, "damaged"),
+    "long bytes that are not there": (checkpoint(b"B" + struct.pack("<I", 2**32 - 1)), 4, "damaged"),
+    "longer bytes": (checkpoint(b"\x8e" + struct.pack("<Q", 2**62)), 4, "BINBYTES8"),
+    "an array of bytes": (checkpoint(b"\x96" + struct.pack("<Q", 2**40)), 4, "BYTEARRAY8"),
+    "a long number": (checkpoint(b"\x8b" + struct.pack("<i", 2**31 - 1)), 4, "LONG4"),
+    "a frame that is not there": (checkpoint(b"\x95" + struct.pack("<Q", 2**62)), 4, "damaged"),
+    "nested tuples as a key": (checkpoint(dict_of((EMPTY + b"\x85" * 10**5, b"N"))), 4, "a tuple as the key of a dict"),
+    "keys of one hash value": (checkpoint(colliding_keys(10)), 4, "key of a dict"),
+    "thousands of nested modules": (deep_modules(5000), 4, "too deep inside others"),
+    "long names of nested modules": (deep_modules(45, "a" * 10**5, num_tensors=10), 4, "name|too"),
+}
+
+
+@contextlib.contextmanager
+def bounded_memory(num_bytes: int):
+    """Of Python. PyTorch's is not counted, but the sizes here are such that it raises something else than UserError."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < num_bytes
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("case", GREEDY)
+def test_greedy_files_get_nothing(case, tmp_path):
+    pickled, num_bytes, message = GREEDY[case]
+    path = write_archive(tmp_path / "greedy.pt", pickled, {"0": bytes(num_bytes)})
+    with bounded_memory(16 * MIB + 4 * path.stat().st_size), pytest.raises(UserError, match=f"greedy.pt .*({message})"):
+        read_weights(path)
+
+
+def test_greedy_files_get_nothing_under_our_ending_either(tmp_path):
+    # PyTorch's own restricted unpickler does make such an array, and this size of it can be had.
+    array = call(name("builtins", "bytearray"), number(512 * MIB))
+    path = write_archive(tmp_path / "greedy.pth", checkpoint(array))
+    with bounded_memory(16 * MIB), pytest.raises(UserError, match=r"greedy\.pth .*"):
+        read_weights(path)
+
+
+def test_a_large_memo_number_takes_no_memory(tmp_path):
+    pickled = parameter(tensor() + b"r" + struct.pack("<I", 2**32 - 1))
+    path = write_archive(tmp_path / "m.pt", pickled, {"0": bytes(4)})
+    with bounded_memory(16 * MIB):
+        weights = read_weights(path)
+    assert list(weights.state_dict) == ["backbone.bottom_up.stem.conv.weight"]

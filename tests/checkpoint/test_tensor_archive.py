@@ -1,0 +1,349 @@
+"""Files that are damaged, cut off, larger than they look or of another kind: always one sentence, never a traceback."""
+
+import io
+import random
+import shutil
+import struct
+import sys
+import tarfile
+import tracemalloc
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import nn
+
+from parking.checkpoint import Weights, read_weights, tensor_archive
+from parking.utils.errors import UserError
+
+MIB = 2**20
+SUFFIXES = (".pt", ".pth")
+
+
+@pytest.fixture(scope="module")
+def sound_file(tmp_path_factory) -> Path:
+    """A small state dict in the published layout."""
+    path = tmp_path_factory.mktemp("sound") / "sound.pt"
+    state = {
+        "model.0.conv.weight": torch.arange(12.0).view(3, 4).half(),
+        "model.0.bn.num_batches_tracked": torch.tensor(7),
+        "model.24.anchors": torch.ones(3, 3, 2),
+    }
+    torch.save({"model": state, "epoch": -1, "names": ["a", "b"]}, path)
+    assert read_weights(path).is_published
+    return path
+
+
+def read_parts(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {entry.filename: archive.read(entry) for entry in archive.infolist()}
+
+
+def write_parts(path: Path, parts: dict[str, bytes], compression=zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    return path
+
+
+def refused_or_sound(path: Path) -> bool:
+    """Whether it was read; any exception but a UserError fails the test."""
+    try:
+        weights = read_weights(path)
+    except UserError:
+        return False
+    assert type(weights) is Weights
+    for tensor in weights.state_dict.values():
+        tensor.clone()
+    return True
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_cut_off_anywhere(sound_file, tmp_path, suffix):
+    whole = sound_file.read_bytes()
+    path = tmp_path / f"cut{suffix}"
+    for length in (*range(0, 64), *range(64, len(whole), 31), *range(len(whole) - 64, len(whole))):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=rf"cut{suffix} cannot be read"):
+            read_weights(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_wrong_byte_anywhere(sound_file, tmp_path, suffix):
+    whole = sound_file.read_bytes()
+    rng = random.Random(0)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        (tmp_path / f"m{suffix}").write_bytes(damaged)
+        refused_or_sound(tmp_path / f"m{suffix}")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_wrong_byte_that_the_checksum_does_not_show(sound_file, tmp_path, suffix):
+    parts = read_parts(sound_file)
+    pickled = next(name for name in parts if name.endswith("data.pkl"))
+    rng = random.Random(0)
+    num_read = 0
+    for _ in range(300):
+        damaged = bytearray(parts[pickled])
+        damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        num_read += refused_or_sound(write_parts(tmp_path / f"m{suffix}", {**parts, pickled: bytes(damaged)}))
+    assert 0 < num_read < 300, "some changes matter, and some (of a number, say) do not"
+
+
+def make_tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        info = tarfile.TarInfo("storages")
+        info.size = 4
+        archive.addfile(info, io.BytesIO(b"0000"))
+
+
+def make_torchscript(path: Path) -> None:
+    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), path)
+
+
+OTHER_FILES = {
+    "empty": (lambda path: path.write_bytes(b""), "it is empty"),
+    "text": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "no file of torch.save"),
+    "before PyTorch 1.6": (
+        lambda path: torch.save({"a": torch.zeros(1)}, path, _use_new_zipfile_serialization=False),
+        "the format of PyTorch before 1.6",
+    ),
+    "tar": (make_tar, "cannot be read: it is "),
+    "TorchScript": (make_torchscript, "TorchScript|is compressed"),
+    "image": (lambda path: Image.new("RGB", (8, 8)).save(path, "PNG"), "no file of torch.save"),
+    "numpy": (lambda path: np.savez(path.open("wb"), a=np.zeros(3)), "it has no data.pkl"),
+    "a zip without data.pkl": (lambda path: write_parts(path, {"a/version": b"3"}), "it has no data.pkl in one folder"),
+    "data.pkl deep inside": (lambda path: write_parts(path, {"a/b/data.pkl": b"N."}), "no data.pkl in one folder"),
+    "data.pkl twice": (
+        lambda path: write_parts(path, {"a/data.pkl": b"N.", "b/data.pkl": b"N."}),
+        r"cannot be read: it is a zip file, but not one that torch\.save writes",
+    ),
+    "another byte order": (
+        lambda path: write_parts(
+            path, {"a/data.pkl": b"N.", "a/byteorder": b"big" if sys.byteorder == "little" else b"little"}
+        ),
+        "another byte order",
+    ),
+    "a list": (lambda path: torch.save([torch.zeros(1)], path), "hold a list, not a checkpoint"),
+    "a tensor": (lambda path: torch.save(torch.zeros(1), path), "hold a Tensor, not a checkpoint"),
+    "other values": (lambda path: torch.save({"model": {"a": 1}}, path), "hold no model"),
+    "nothing": (lambda path: torch.save({}, path), "hold no model"),
+    "numbers as names": (lambda path: torch.save({"model": {0: torch.zeros(1)}}, path), "hold no model"),
+    "a module that is none of ours": (
+        lambda path: torch.save({"model": nn.Linear(2, 2)}, path),
+        r"cannot be used: its tensor weight belongs to no YOLOv5 detector",
+    ),
+    "a module without tensors": (lambda path: torch.save({"model": nn.ReLU()}, path), "no model|no tensor"),
+    "published names of other layers": (
+        lambda path: torch.save({"model.99.conv.weight": torch.zeros(1)}, path),
+        r"its tensor model\.99\.conv\.weight belongs to no YOLOv5",
+    ),
+    "a single number for anchors": (
+        lambda path: torch.save({"model.24.anchors": torch.tensor(1.0)}, path),
+        r"model\.24\.anchors",
+    ),
+    "a row of anchors": (lambda path: torch.save({"model.24.anchors": torch.ones(3)}, path), r"model\.24\.anchors"),
+}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("kind", OTHER_FILES)
+def test_other_files(tmp_path, kind, suffix):
+    make, message = OTHER_FILES[kind]
+    path = tmp_path / f"other{suffix}"
+    make(path)
+    with pytest.raises(UserError, match=rf"^weights .*other{suffix}.*({message})"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_compressed_parts(tmp_path, suffix):
+    # 64 MiB of zeros in a file of less than 100 kB.
+    path = write_parts(
+        tmp_path / f"bomb{suffix}", {"a/data.pkl": b"N.", "a/data/0": bytes(64 * MIB)}, zipfile.ZIP_DEFLATED
+    )
+    assert path.stat().st_size < 100_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"bomb.* cannot be read: its part 'a/data.pkl' is compressed"):
+            read_weights(path)
+        assert tracemalloc.get_traced_memory()[1] < 4 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def directory_entries(data: bytearray) -> list[int]:
+    """Where the entries of the zip's directory start."""
+    return [i for i in range(len(data)) if data[i : i + 4] == b"PK\x01\x02"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_parts_larger_than_the_file(sound_file, tmp_path, suffix):
+    data = bytearray(sound_file.read_bytes())
+    for entry in directory_entries(data):
+        struct.pack_into("<II", data, entry + 20, 2**31, 2**31)
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="its parts claim to be larger than the file"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_parts_that_overlap(sound_file, tmp_path, suffix):
+    """A thousand names for one part, as in the well-known bombs that need no nesting."""
+    path = write_parts(tmp_path / f"m{suffix}", {**read_parts(sound_file), "archive/data/big": bytes(10**5)})
+    data = bytearray(path.read_bytes())
+    start = directory_entries(data)
+    entry = data[start[-1] : data.rindex(b"PK\x05\x06")]
+    copies = b"".join(entry.replace(b"data/big", b"data/%03d" % i) for i in range(1000))
+    end = bytearray(data[data.rindex(b"PK\x05\x06") :])
+    struct.pack_into("<HHI", end, 8, *[len(start) + 1000] * 2, len(data) - start[0] - len(end) + len(copies))
+    path.write_bytes(data[: data.rindex(b"PK\x05\x06")] + copies + end)
+    assert len(zipfile.ZipFile(path).infolist()) == len(start) + 1000
+    with pytest.raises(UserError, match="its parts claim to be larger than the file"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_description_of_absurd_size(sound_file, tmp_path, suffix, monkeypatch):
+    path = shutil.copy(sound_file, tmp_path / f"m{suffix}")
+    monkeypatch.setattr(tensor_archive, "_MAX_PICKLE_BYTES", 100)
+    with pytest.raises(UserError, match=r"its description of the tensors has \d+ bytes, which is absurd"):
+        read_weights(path)
+
+
+def test_the_limit_for_a_description_bounds_the_memory():
+    # An empty dict, of 64 bytes and 8 for the reference, is made by one byte, and a tensor, of 560, by five.
+    assert tensor_archive._MAX_PICKLE_BYTES <= 16 * MIB
+
+
+def two_faced_zip(seen: dict[str, bytes], hidden: dict[str, bytes]) -> bytes:
+    """Python finds the directory right before the end record, PyTorch where that record says that it is."""
+
+    def make(parts, compression):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", compression) as archive:
+            for name, data in parts.items():
+                archive.writestr(name, data)
+        data = buffer.getvalue()
+        end = data.rindex(b"PK\x05\x06")
+        return data[:end], data[end:], struct.unpack("<I", data[end + 16 : end + 20])[0]
+
+    hidden_data, end, hidden_directory = make(hidden, zipfile.ZIP_DEFLATED)
+    seen_data, _, seen_directory = make(seen, zipfile.ZIP_STORED)
+    directory = bytearray(seen_data[seen_directory:])
+    assert len(directory) == len(hidden_data) - hidden_directory, "the record tells only one size"
+    # Python adds to every offset by how much the directory is not where the record says.
+    shift = len(hidden_data) + seen_directory - hidden_directory
+    for entry in directory_entries(directory):
+        (offset,) = struct.unpack_from("<I", directory, entry + 42)
+        struct.pack_into("<I", directory, entry + 42, offset + len(hidden_data) - shift)
+    return hidden_data + seen_data[:seen_directory] + directory + end
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_zip_that_another_reader_sees_differently(tmp_path, suffix):
+    torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "small.pt")
+    torch.save({"model": {"a": torch.zeros(MIB)}}, tmp_path / "large.pt")
+    seen, hidden = (
+        {"a" + name[name.index("/") :]: data for name, data in read_parts(tmp_path / name).items()}
+        for name in ("small.pt", "large.pt")
+    )
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(two_faced_zip(seen, hidden))
+    assert path.stat().st_size < 16_000
+    assert len(torch.load(path, weights_only=True)["model"]["a"]) == MIB
+    if not refused_or_sound(path):
+        return
+    assert len(read_weights(path).state_dict["a"]) == 1
+
+
+def header_of(path: Path) -> tuple[int, bytes]:
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    return length, data
+
+
+class TestSafetensors:
+    @pytest.fixture
+    def path(self, tmp_path) -> Path:
+        path = tmp_path / "m.safetensors"
+        safetensors.torch.save_file({"a": torch.arange(3.0)}, path, {"format": "pt", "class_names": '["x"]'})
+        assert read_weights(path).class_names == ["x"]
+        return path
+
+    def test_cut_off_anywhere(self, path):
+        whole = path.read_bytes()
+        for length in range(len(whole)):
+            path.write_bytes(whole[:length])
+            with pytest.raises(UserError, match=r"m\.safetensors cannot be read"):
+                read_weights(path)
+
+    def test_a_wrong_byte_anywhere(self, path):
+        whole = path.read_bytes()
+        rng = random.Random(0)
+        for _ in range(200):
+            damaged = bytearray(whole)
+            damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+            path.write_bytes(damaged)
+            refused_or_sound(path)
+
+    @pytest.mark.parametrize("length", [0, 1, 10**6, 10**8, 2**31, 2**62, 2**64 - 1])
+    def test_a_header_of_another_length(self, path, length):
+        path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
+        with pytest.raises(UserError, match="cannot be read"):
+            read_weights(path)
+
+    @pytest.mark.parametrize(
+        ("header", "message"),
+        [
+            ('{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4]}}', "cannot be read"),
+            ('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4000000000000]}}', "cannot be read"),
+            ('{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}}', "cannot be read"),
+            ('{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}', "cannot be read"),
+            ("[]", "cannot be read"),
+            ("{}", "cannot be read|hold no model"),
+            ("[" * 100_000, "cannot be read"),
+        ],
+    )
+    def test_a_hostile_header(self, path, header, message):
+        path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + bytes(4))
+        with pytest.raises(UserError, match=message):
+            read_weights(path)
+
+    @pytest.mark.parametrize(
+        ("key", "value", "message"),
+        [
+            ("class_names", "{", "cannot be read"),
+            ("class_names", '"car"', "their class_names are not a list of str"),
+            ("class_names", '{"0": "car"}', "their class_names are not a list of str"),
+            ("class_names", "[1, 2]", "their class_names are not a list of str"),
+            ("category_ids", '["1"]', "their category_ids are not a list of int"),
+            ("category_ids", "[1, 2]", "unequal numbers of class names and category ids"),
+            ("config", '"SEED: !!python/name:os.system"', "their config is not a mapping"),
+            ("config", "[]", "their config is not a mapping"),
+            ("origin", "7", "their origin is not a mapping"),
+            ("config", "[" * 100_000, "cannot be read"),
+            ("config", '{"a":' * 100_000, "cannot be read"),
+            ("config", "9" * 10_000, "cannot be read"),
+        ],
+    )
+    def test_hostile_metadata(self, path, key, value, message):
+        safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"class_names": '["x"]', key: value})
+        with pytest.raises(UserError, match=message):
+            read_weights(path)
+
+    def test_another_file_under_that_ending(self, sound_file, path):
+        path.write_bytes(sound_file.read_bytes())
+        with pytest.raises(UserError, match=r"no \.safetensors file, or damaged"):
+            read_weights(path)
+        path.write_bytes(zlib.compress(bytes(100)))
+        with pytest.raises(UserError, match=r"no \.safetensors file, or damaged"):
+            read_weights(path)

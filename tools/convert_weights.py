@@ -1,0 +1,67 @@
+#!/usr/bin/env python
+"""Turn a published YOLOv5 checkpoint (or weights of ours) into .pth or .safetensors that are enough to infer with.
+
+  python tools/convert_weights.py yolov5s.pt yolov5s.safetensors
+
+Nothing that the input names is run, and it stays as it is. The output carries the config that fits, class names,
+category ids, and where it comes from.
+"""
+
+import argparse
+import dataclasses
+import os
+from pathlib import Path
+
+from parking.utils.cli import run_tool
+from parking.utils.errors import UserError
+
+COCO_CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "coco"
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("input", metavar="IN", help="weights file: .pt, .pth or .safetensors")
+    parser.add_argument("output", metavar="OUT", help="file to write: .pth or .safetensors")
+    parser.add_argument("--config-file", metavar="FILE", help="default: what IN carries or what fits of configs/coco/")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    args = parser.parse_args()
+    if not args.output.endswith((".pth", ".safetensors")):
+        parser.error(f"OUT must end in .pth or .safetensors, not as in {args.output}")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    if os.path.exists(args.output) and os.path.exists(args.input) and os.path.samefile(args.input, args.output):
+        raise UserError(f"{args.output} is IN itself, which stays as it is; give another OUT.")
+    if os.path.exists(args.output) and not args.overwrite:
+        raise UserError(f"{args.output} exists already; give another OUT, or --overwrite.")
+    print("Loading PyTorch and detectron2 ...", flush=True)
+    from parking.checkpoint import describe_origin, read_weights, write_weights
+    from parking.data.datasets.builtin import find_category_ids
+    from parking.engine import describe_config, find_fitting_config
+
+    weights = read_weights(args.input)
+    cfg, source = find_fitting_config(weights, args.config_file, candidates=sorted(COCO_CONFIGS.glob("*.yaml")))
+    names = weights.class_names
+    if not names:
+        raise UserError(f"weights {args.input} carry no class names: their boxes would have no meaning.")
+    weights = dataclasses.replace(
+        describe_origin(weights),
+        config=describe_config(cfg),
+        category_ids=weights.category_ids or find_category_ids(names),
+    )
+    write_weights(args.output, weights)
+    written = read_weights(args.output)
+    differing = [name for name, tensor in weights.state_dict.items() if not written.state_dict[name].equal(tensor)]
+    if differing:
+        raise RuntimeError(f"{args.output} was read back with other values in {differing}")
+    print(f"model:     {source}")
+    print(f"tensors:   {len(weights.state_dict)}, all that IN holds and the model has; read back, equal")
+    print(f"classes:   {len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
+    print(f"origin:    {weights.origin['file']}, sha256 {weights.origin['sha256']}")
+    print(f"written:   {args.output} ({os.path.getsize(args.output) / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    run_tool(main)
