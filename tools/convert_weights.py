@@ -32,7 +32,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if os.path.exists(args.output) and os.path.exists(args.input) and os.path.samefile(args.input, args.output):
+    if "://" not in args.input and not os.path.isfile(args.input):
+        raise UserError(f"weights {args.input} do not exist; check the path.")
+    if os.path.exists(args.output) and os.path.samefile(args.input, args.output):
         raise UserError(f"{args.output} is IN itself, which stays as it is; give another OUT.")
     if os.path.exists(args.output) and not args.overwrite:
         raise UserError(f"{args.output} exists already; give another OUT, or --overwrite.")
@@ -57,7 +59,7 @@ def main() -> None:
     if differing:
         raise RuntimeError(f"{args.output} was read back with other values in {differing}")
     print(f"model:     {source}")
-    print(f"tensors:   {len(weights.state_dict)}, all that IN holds and the model has; read back, equal")
+    print(f"tensors:   {weights.describe_tensors()} of IN, and so all of the model; read back, equal")
     print(f"classes:   {len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
     print(f"origin:    {weights.origin['file']}, sha256 {weights.origin['sha256']}")
     print(f"written:   {args.output} ({os.path.getsize(args.output) / 1e6:.1f} MB)")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """Train or evaluate a detector.
 
-python tools/train_net.py --config-file configs/yolo.yaml [--num-gpus N] [--resume] [--eval-only] [KEY VALUE ...]
+python tools/train_net.py --config-file configs/yolo.yaml [--num-gpus N] [--stage NAME] [--resume] [--eval-only]
+                          [KEY VALUE ...]
 """
 
 import argparse
-from pathlib import Path
 
 from parking.utils.cli import add_launch_arguments, add_opts_argument, check_opts, run_tool
 
@@ -18,6 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--eval-only", action="store_true", help="score OUTPUT_DIR's best weights, or those typed as MODEL.WEIGHTS FILE"
     )
+    parser.add_argument("--stage", metavar="NAME", help="only this one of the config's SOLVER.STAGES")
     add_launch_arguments(parser)
     add_opts_argument(parser)
     args = parser.parse_args()
@@ -30,46 +31,17 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     from detectron2.utils import comm
 
-    from parking.engine import Trainer, setup_training
+    from parking.engine import list_results, run_evaluation, run_training
     from parking.evaluation.report import format_scores
 
-    cfg = setup_training(args)
-    if args.eval_only:
-        results = evaluate(cfg, args.opts)
-    else:
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
-        if args.overwrite:
-            trainer.remove_previous_training()
-        results = trainer.train()
-    if comm.is_main_process():
-        if results:
-            print(format_scores(results))
-        if not args.eval_only:
-            print_paths(cfg.OUTPUT_DIR)
-
-
-def evaluate(cfg, opts: list[str]):
-    from parking.checkpoint import read_weights
-    from parking.engine import Trainer, build_inference_model, choose_eval_classes, choose_weights
-
-    weights = read_weights(choose_weights(cfg, opts))
-    class_names = choose_eval_classes(cfg, weights)
-    return Trainer.test(cfg, build_inference_model(cfg, weights, class_names), class_names=class_names)
-
-
-def print_paths(output_dir: str) -> None:
-    folder = Path(output_dir)
-    for title, name in [
-        ("best weights", "model_best.pth"),
-        ("final weights", "model_final.pth"),
-        ("config", "config.yaml"),
-        ("log", "log.txt"),
-        ("curves", "metrics.json"),
-    ]:
-        if (folder / name).exists():
-            print(f"{title + ':':15}{folder / name}")
-    print(f"{'TensorBoard:':15}tensorboard --logdir {folder}")
+    results = run_evaluation(args) if args.eval_only else run_training(args)
+    if not comm.is_main_process():
+        return
+    if results:
+        print(format_scores(results))
+    if not args.eval_only:
+        for title, path in list_results(args):
+            print(f"{title + ':':24}{path}")
 
 
 def run() -> None:

@@ -1,18 +1,21 @@
 """Saving, finding and safely loading weights."""
 
-from .checkpointer import Checkpointer, find_training
-from .loading import check_all_fit, load_weights
-from .weights import Weights, check_weights_path, describe_origin, find_weights, read_weights, write_weights
+from .checkpointer import FINISHED, Checkpointer, find_training, remove_training
+from .loading import check_all_fit, find_misfits, load_weights, shorten
+from .weights import Weights, describe_origin, find_weights, read_weights, write_weights
 
 __all__ = [
+    "FINISHED",
     "Checkpointer",
     "Weights",
     "check_all_fit",
-    "check_weights_path",
     "describe_origin",
+    "find_misfits",
     "find_training",
     "find_weights",
     "load_weights",
     "read_weights",
+    "remove_training",
+    "shorten",
     "write_weights",
 ]

@@ -1,8 +1,10 @@
 """Writing checkpoints that survive a kill, and resuming from them."""
 
 import logging
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from detectron2.utils import comm
@@ -11,13 +13,15 @@ from torch import nn
 from parking.utils.errors import UserError
 from parking.utils.files import open_atomic
 
-from .loading import load_weights
+from .loading import check_all_fit
 from .weights import torch_load, weights_from_checkpoint
 
 logger = logging.getLogger(__name__)
 
 _RESUMABLE = "model_" + "[0-9]" * 7 + ".pth"
 _LAST = "last_checkpoint"
+#: An empty file that says that a training came to its end, its last evaluation included.
+FINISHED = "finished"
 
 
 class Checkpointer:
@@ -79,8 +83,11 @@ class Checkpointer:
             return {}
         return {key: value for key, value in torch_load(path).items() if key != "model"}
 
-    def resume(self) -> None:
+    def resume(self, check: Callable[[Mapping[str, Any]], None] = lambda values: None) -> None:
         """Load model and all checkpointables from what ``last_checkpoint`` names.
+
+        Args:
+            check: called with the ``extra`` values of the file before anything is loaded; may raise.
 
         Raises:
             UserError: there is none, it is unreadable, or it belongs to another model.
@@ -93,16 +100,25 @@ class Checkpointer:
         missing = [key for key in ("model", *self.checkpointables) if key not in checkpoint]
         if missing:
             raise UserError(f"{path} cannot be resumed: it has no {missing[0]!r}; start anew with --overwrite.")
+        check({key: checkpoint[key] for key in self._extra if key in checkpoint})
         # The raw weights: the average is a checkpointable of its own.
-        load_weights(self.model, weights_from_checkpoint(str(path), {"model": checkpoint["model"]}))
+        weights = weights_from_checkpoint(str(path), {"model": checkpoint["model"]})
+        check_all_fit(weights.state_dict, self.model.state_dict(), weights)
+        self.model.load_state_dict(weights.state_dict)
         for key, obj in self.checkpointables.items():
             obj.load_state_dict(checkpoint[key])
         logger.info(f"Resumed from {path}")
 
     def _write(self, name: str, data: dict[str, Any]) -> None:
         path = self.save_dir / f"{name}.pth"
-        with open_atomic(path) as f:
-            torch.save(data, f)
+        try:
+            with open_atomic(path) as f:
+                _save(data, f)
+        except OSError as e:
+            raise UserError(
+                f"{path} cannot be written ({e.strerror or e}); make room and go on with --resume: the "
+                f"checkpoint before it is intact."
+            ) from e
         logger.info(f"Saved {path}")
 
     def _remove_oldest(self, keep: str) -> None:
@@ -112,8 +128,32 @@ class Checkpointer:
                 path.unlink()
 
 
+def _save(data: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(data, file)
+    except RuntimeError as e:
+        # Whatever interrupts it (a full disk, a dead data worker, Ctrl-C), torch.save ends with an error of its own,
+        # about the file's missing end.
+        raise e.__context__ or e from None
+
+
+def remove_training(output_dir: str) -> None:
+    """Remove checkpoints and curves of an earlier training from ``output_dir``; nothing else there is touched.
+
+    Call it in all processes when the new training is ready to start: a mistake in its config costs nothing then.
+    """
+    if not comm.is_main_process():
+        return
+    folder = Path(output_dir)
+    for path in [*find_training(output_dir), *folder.glob("events.out.tfevents.*")]:
+        path.unlink()
+    # Perhaps open for appending by now.
+    if (folder / "metrics.json").exists():
+        os.truncate(folder / "metrics.json", 0)
+
+
 def find_training(output_dir: str) -> list[Path]:
     """The checkpoints and weights that a training left in ``output_dir``."""
     folder = Path(output_dir)
-    names = (_LAST, _RESUMABLE, "model_best.pth", "model_final.pth")
+    names = (_LAST, FINISHED, _RESUMABLE, "model_best.pth", "model_final.pth")
     return sorted(path for name in names for path in folder.glob(name))

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 _NUM_BOX_ROWS = 5
 _HEAD_PREFIX = "head.predictors."
 _ANCHORS = "anchor_generator.anchors"
+# A logit whose probability is 0, also in half precision.
+_NEVER = -1e4
 
 
 def load_weights(
@@ -31,7 +33,8 @@ def load_weights(
     """Copy ``weights`` into ``model`` (bare, not wrapped), and log what came from where.
 
     Where the classes differ, by name if both are known, else by number, the head's class outputs are those of the
-    classes that :func:`find_class_sources` finds; the others start from the prior of a new head.
+    classes that :func:`find_class_sources` finds. The others start from the prior of a new head, or, where the model
+    will not be trained, are never predicted.
 
     Args:
         class_names: the model's classes.
@@ -52,19 +55,18 @@ def load_weights(
     sources = _match_classes(model, weights, class_names, class_map, own)
     if sources is not None:
         if not will_train and all(source is None for source in sources):
-            raise UserError(
-                f"weights {weights.path} have {_num_classes(model, state)} classes, but the model has {len(sources)}, "
-                f"and none of them is found in the weights by its name; set MODEL.YOLO.NUM_CLASSES and the data set to "
-                f"those of the weights, or say in MODEL.YOLO.CLASS_MAP which class stands for which."
-            )
-        replaced = _arrange_class_rows(model, state, own, sources)
-        untrained = [class_names[i] for i, s in enumerate(sources) if s is None and class_names is not None]
-        if untrained and not will_train:
-            logger.warning(f"{', '.join(untrained)}: no class of {weights.path}, so their boxes mean nothing")
-        notes.append(f"class outputs of {', '.join(replaced)}: {_describe_sources(sources, class_names, weights)}")
-    check_all_fit(state, own, weights.path)
+            raise UserError(_explain_no_common_class(weights, _num_classes(model, state), len(sources)))
+        prior = model.head.class_prior_bias if will_train else _NEVER
+        replaced = _arrange_class_rows(model, state, own, sources, prior)
+        notes.append(
+            f"class outputs of {', '.join(replaced)}: {_describe_sources(sources, class_names, weights, will_train)}"
+        )
+    check_all_fit(state, own, weights)
     model.load_state_dict(state)
-    logger.info("; ".join([f"Loaded all {len(weights.state_dict)} tensors of {weights.path}", *notes]))
+    logger.info("; ".join([f"Loaded {weights.describe_tensors()} of {weights.path}", *notes]))
+    untrained = [class_names[i] for i, source in enumerate(sources or ()) if source is None and class_names is not None]
+    if untrained and not will_train:
+        logger.warning(f"{', '.join(untrained)}: no class of {weights.path}, so never found")
 
 
 def find_class_sources(
@@ -135,7 +137,7 @@ def _num_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
     return len(bias) // model.head.num_anchors - _NUM_BOX_ROWS
 
 
-def _arrange_class_rows(model, state: dict[str, Tensor], own: Mapping[str, Tensor], sources) -> list[str]:
+def _arrange_class_rows(model, state: dict[str, Tensor], own: Mapping[str, Tensor], sources, prior: float) -> list[str]:
     """Replace the head's tensors in ``state`` by such with a row for each of ``sources``; returns their names."""
     num_rows = model.head.num_anchors * (_NUM_BOX_ROWS + _num_classes(model, state))
     # A tensor of another number of rows stays as it is, and so does not fit.
@@ -144,8 +146,8 @@ def _arrange_class_rows(model, state: dict[str, Tensor], own: Mapping[str, Tenso
     for name in names:
         # Rows are anchor-major: (anchors, 5 + classes, ...).
         theirs = state[name].unflatten(0, (model.head.num_anchors, -1))
-        prior = model.head.class_prior_bias if name.endswith(".bias") else 0.0
-        rows = theirs.new_full((len(theirs), _NUM_BOX_ROWS + len(sources), *theirs.shape[2:]), prior)
+        fresh = prior if name.endswith(".bias") else 0.0
+        rows = theirs.new_full((len(theirs), _NUM_BOX_ROWS + len(sources), *theirs.shape[2:]), fresh)
         rows[:, :_NUM_BOX_ROWS] = theirs[:, :_NUM_BOX_ROWS]
         chosen = torch.tensor([sources[i] for i in known], dtype=torch.int64)
         rows[:, [_NUM_BOX_ROWS + i for i in known]] = theirs[:, _NUM_BOX_ROWS + chosen]
@@ -153,7 +155,7 @@ def _arrange_class_rows(model, state: dict[str, Tensor], own: Mapping[str, Tenso
     return names
 
 
-def _describe_sources(sources, class_names, weights: Weights) -> str:
+def _describe_sources(sources, class_names, weights: Weights, will_train: bool) -> str:
     if class_names is None or weights.class_names is None:
         return "all from the prior"
     targets = defaultdict(list)
@@ -162,12 +164,22 @@ def _describe_sources(sources, class_names, weights: Weights) -> str:
     untrained = targets.pop(None, [])
     parts = [f"{', '.join(names)} from {weights.class_names[source]}" for source, names in targets.items()]
     if untrained:
-        parts.append(f"{', '.join(untrained)} from the prior, without meaning until trained")
+        parts.append(f"{', '.join(untrained)} {'from the prior' if will_train else 'never predicted'}")
     return "; ".join(parts)
 
 
-def check_all_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str) -> None:
-    """Raise a UserError, which names ``path``, unless ``state`` has the names and shapes of the model's ``own``."""
+def check_all_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], weights: Weights) -> None:
+    """Raise a UserError unless ``state``, of ``weights``, has the names and shapes of the model's ``own``."""
+    problems = find_misfits(state, own)
+    if problems:
+        advice = "use the config they were trained with"
+        if weights.is_published:
+            advice += ", such as one of configs/coco/"
+        raise UserError(f"weights {weights.path} do not fit the model of the config: {shorten(problems)}; {advice}.")
+
+
+def find_misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """A sentence for each tensor of ``state`` that a model with ``own`` lacks, misses, or has in another shape."""
     problems = [f"{name} is missing" for name in own if name not in state]
     problems += [f"{name} is left over" for name in state if name not in own]
     problems += [
@@ -175,9 +187,22 @@ def check_all_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: 
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
-    if problems:
-        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(
-            f"weights {path} do not fit the model of the config: {', '.join(problems[:3])}{more}; "
-            f"use the config they were trained with."
+    return problems
+
+
+def shorten(problems: Sequence[str]) -> str:
+    """The first three, and how many more."""
+    return ", ".join(problems[:3]) + (f", and {len(problems) - 3} more" if len(problems) > 3 else "")
+
+
+def _explain_no_common_class(weights: Weights, theirs: int, ours: int) -> str:
+    if weights.class_names is None:
+        return (
+            f"weights {weights.path} have {theirs} classes without names, but the model has {ours}; set "
+            f"MODEL.YOLO.NUM_CLASSES to {theirs}, or give other weights."
         )
+    return (
+        f"weights {weights.path} have {theirs} classes, but the model has {ours}, and none of them is found in the "
+        f"weights by its name; set MODEL.YOLO.NUM_CLASSES and the data set to those of the weights, or say in "
+        f"MODEL.YOLO.CLASS_MAP which class stands for which."
+    )

@@ -1,6 +1,5 @@
 """The layout of the published YOLOv5 checkpoints (releases 6 and 7): their names for our tensors, both ways."""
 
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,8 +8,6 @@ import torch
 from torch import Tensor
 
 from .restricted_pickle import ModuleStandIn
-
-logger = logging.getLogger(__name__)
 
 _P5_LAYERS = {
     0: "backbone.bottom_up.stem",
@@ -89,7 +86,6 @@ def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tensor = tensor.float() if tensor.is_floating_point() else tensor
         if layer == "head":
             if rest == ["anchor_grid"]:
-                logger.info(f"The tensor {key}, which repeats the anchors, is left out")
                 continue
             name = _name_in_head(rest)
             if name == _ANCHORS:

@@ -40,6 +40,7 @@ class Weights:
         category_ids: the classes' ids in the json they were trained from, or None.
         origin: texts that say where converted weights come from, or None.
         is_published: the tensors had the published YOLOv5 names.
+        left_out: names of tensors in the file that repeat others and are not in ``state_dict``.
     """
 
     path: str
@@ -49,17 +50,31 @@ class Weights:
     category_ids: list[int] | None = None
     origin: Mapping[str, str] | None = None
     is_published: bool = False
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self):
         for key, kind in (("class_names", str), ("category_ids", int)):
             values = getattr(self, key)
-            if values is not None and not (isinstance(values, list) and all(isinstance(v, kind) for v in values)):
+            if values is not None and not (isinstance(values, list) and all(type(v) is kind for v in values)):
                 raise UserError(f"weights {self.path}: their {key} are not a list of {kind.__name__}.")
-        for key in ("config", "origin"):
-            if not isinstance(getattr(self, key), Mapping | None):
-                raise UserError(f"weights {self.path}: their {key} is not a mapping.")
+        if not all(name.isprintable() for name in self.class_names or ()):
+            raise UserError(f"weights {self.path}: their class_names hold characters that cannot be printed.")
+        if len(set(self.category_ids or ())) < len(self.category_ids or ()):
+            raise UserError(f"weights {self.path}: their category_ids hold an id twice.")
+        if not isinstance(self.config, Mapping | None):
+            raise UserError(f"weights {self.path}: their config is not a mapping.")
+        origin = {} if self.origin is None else self.origin
+        if not isinstance(origin, Mapping) or not all(type(v) is str for pair in origin.items() for v in pair):
+            raise UserError(f"weights {self.path}: their origin is not a mapping of texts.")
         if self.class_names and self.category_ids and len(self.class_names) != len(self.category_ids):
             raise UserError(f"weights {self.path}: they have unequal numbers of class names and category ids.")
+
+    def describe_tensors(self) -> str:
+        """How many of the file's tensors ``state_dict`` has."""
+        num = len(self.state_dict)
+        if not self.left_out:
+            return f"all {num} tensors"
+        return f"{num} of {num + len(self.left_out)} tensors ({', '.join(self.left_out)} repeats the anchors)"
 
 
 def find_weights(output_dir: str | os.PathLike) -> str | None:
@@ -81,10 +96,7 @@ def check_weights_path(path: str | os.PathLike) -> str:
     if "://" in path:
         raise UserError(f"weights {path}: nothing is downloaded; give the path of a local file.")
     if "\0" in path or not os.path.isfile(path):
-        raise UserError(
-            f"weights {path} do not exist: put the file there (docs/weights.md says where published ones are), name "
-            f"others with MODEL.WEIGHTS FILE (infer.py: --weights FILE), or train from scratch with MODEL.WEIGHTS ''."
-        )
+        raise UserError(f"weights {path} do not exist; check the path (docs/weights.md says where to get some).")
     return path
 
 
@@ -133,16 +145,22 @@ def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
     try:
         if isinstance(model, ModuleStandIn):
             state, class_names = read_module(model)
-            return Weights(path, from_published(_check_state(path, state)), class_names=class_names, is_published=True)
+            return _import_published(path, _check_state(path, state), class_names=class_names)
         state = _check_state(path, model)
         if isinstance(average, Mapping) and isinstance(average.get("average"), Mapping):
             state = {**state, **_check_state(path, average["average"])}
         metadata = {key: checkpoint.get(key) for key in _METADATA}
         if is_published_layout(state):
-            return Weights(path, from_published(state), is_published=True, **metadata)
+            return _import_published(path, state, **metadata)
     except LayoutError as e:
         raise UserError(f"weights {path} cannot be used: {e}.") from e
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     return Weights(path, state, **metadata)
+
+
+def _import_published(path: str, state: Mapping[str, Tensor], **metadata) -> Weights:
+    left_out = tuple(name for name in state if name.endswith(".anchor_grid"))
+    return Weights(path, from_published(state), is_published=True, left_out=left_out, **metadata)
 
 
 def write_weights(path: str | os.PathLike, weights: Weights) -> None:
@@ -169,18 +187,13 @@ def write_weights(path: str | os.PathLike, weights: Weights) -> None:
 
 def describe_origin(weights: Weights) -> Weights:
     """The same weights with an ``origin``: the name and the SHA-256 of their file."""
+    digest = hashlib.sha256()
     with open(weights.path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _sha256(file)
+        while chunk := file.read(2**20):
+            digest.update(chunk)
     kind = "published YOLOv5 checkpoint" if weights.is_published else "weights of this project"
     origin = {"file": os.path.basename(weights.path), "sha256": digest.hexdigest(), "format": kind}
     return dataclasses.replace(weights, origin={**origin, **(weights.origin or {})})
-
-
-def _sha256(file):
-    digest = hashlib.sha256()  # Python 3.10 has no file_digest
-    while chunk := file.read(2**20):
-        digest.update(chunk)
-    return digest
 
 
 def _read_safetensors(path: str) -> Weights:
@@ -195,7 +208,7 @@ def _read_safetensors(path: str) -> Weights:
 
 
 def _check_state(path: str, state: Any) -> Mapping[str, Tensor]:
-    sound = isinstance(state, Mapping) and state and all(isinstance(name, str) for name in state)
+    sound = isinstance(state, Mapping) and state and all(isinstance(n, str) and n.isprintable() for n in state)
     if not sound or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(f"weights {path} hold no model: a mapping of names to tensors is expected.")
     held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state.values()}

@@ -1,6 +1,7 @@
 """A ``CfgNode`` that runs no code from yaml, fetches nothing, and explains mistakes in one sentence."""
 
 import difflib
+import io
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -30,6 +31,9 @@ _DETECTRON2_KEYS = (
     "DATASETS.TRAIN",
     "DATASETS.TEST",
     "DATALOADER.NUM_WORKERS",
+    "DATALOADER.SAMPLER_TRAIN",
+    "DATALOADER.REPEAT_THRESHOLD",
+    "DATALOADER.REPEAT_SQRT",
     "SOLVER.BASE_LR",
     "SOLVER.LR_SCHEDULER_NAME",
     "SOLVER.MOMENTUM",
@@ -63,11 +67,18 @@ class CfgNode(_CfgNode):
         if "://" in filename:
             raise UserError(f"config file {filename}: addresses are not opened; give the path of a local file.")
         try:
-            return open(filename, encoding="utf-8")
+            with open(filename, encoding="utf-8") as file:
+                text = file.read()
         except OSError as e:
             raise UserError(f"config file {filename} cannot be read ({e.strerror}); check the path.") from e
         except ValueError as e:  # a NUL in the path
             raise UserError(f"config file {filename!r} cannot be read ({e}); check the path.") from e
+        for token in yaml.scan(text):
+            # A few of them, inside each other, stand for any number of keys.
+            value = getattr(token, "value", None)
+            if value == "<<" or (isinstance(value, tuple) and str(value[1]).endswith("merge")):
+                raise UserError(f"config file {filename}: merge keys (<<) are not taken; write the keys out.")
+        return io.StringIO(text)
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
         """Merge a yaml file and its ``_BASE_``; ``allow_unsafe`` is detectron2's and must be False here."""

@@ -8,6 +8,9 @@ from detectron2.config import CfgNode as CN
 
 def add_parking_config(cfg: CN) -> None:
     """Add our keys to ``cfg`` (detectron2's defaults), in place, and set the defaults that must differ for a YOLO."""
+    # 0 or more: a training gives the same weights each time, bit for bit, for any number of data workers, interrupted
+    # or not; on a GPU by deterministic kernels, which are slower. -1: another seed each time.
+    cfg.SEED = -1
     _add_data(cfg)
     _add_model(cfg)
     _add_solver(cfg)
@@ -27,6 +30,13 @@ def _add_data(cfg: CN) -> None:
     cfg.DATASETS.COCO = []
     cfg.DATASETS.TRAIN = ("parking_train",)
     cfg.DATASETS.TEST = ("parking_val",)
+    # In which order the training images come.
+    #   "TrainingSampler": shuffled passes
+    #   "ClassBalancedTrainingSampler": drawn with replacement, more often the rarer and worse detected an image's
+    #       classes are; an epoch of SOLVER.ITERS_PER_EPOCH iterations at a time
+    #   "RepeatFactorTrainingSampler": shuffled passes, in which images with classes that occur in less than
+    #       DATALOADER.REPEAT_THRESHOLD (0..1) of the images are repeated
+    cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
 
     # Height and width in pixels of a training sample; multiples of the largest stride.
     cfg.INPUT.SIZE_TRAIN = [640, 640]
@@ -37,6 +47,8 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.AUG.MOSAIC_PROB = 1.0
     # Probability that a mosaic is blended with a second one.
     cfg.INPUT.AUG.MIXUP_PROB = 0.0
+    # Iterations at the end of training (before SOLVER.MAX_ITER) without mosaic and mixup; 0: they are never off.
+    cfg.INPUT.AUG.STRONG_OFF_ITERS = 0
     # Random affine map: rotation in +-degrees, translation in +-parts of the sample's sides, scale in 1 +- SCALE,
     # shear in +-degrees, perspective in +-1/pixel (0..0.001).
     cfg.INPUT.AUG.DEGREES = 0.0
@@ -69,7 +81,7 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.PAFPN.IN_FEATURES = ["dark3", "dark4", "dark5"]
 
     cfg.MODEL.YOLO = CN()
-    # Number of classes; 0 means as many as the training set has.
+    # Number of classes; 0 means as many as the training set has, and for infer.py as many as the weights have.
     cfg.MODEL.YOLO.NUM_CLASSES = 14
     # Which class of MODEL.WEIGHTS each class starts from, where the two have different classes: pairs
     # [class of the data, class of the weights]. Classes not listed start from the one of the same name, else anew, and
@@ -125,6 +137,9 @@ def _add_model(cfg: CN) -> None:
 
 
 def _add_solver(cfg: CN) -> None:
+    # Trainings one after the other, each from the weights that the one before chose: a list of [name, config file], the
+    # file relative to this one and stating only what differs. Each works in OUTPUT_DIR/name. Empty: one training.
+    cfg.SOLVER.STAGES = []
     # "SGD" (with SOLVER.MOMENTUM and SOLVER.NESTEROV) or "AdamW" (SOLVER.MOMENTUM is its first beta).
     cfg.SOLVER.OPTIMIZER = "SGD"
     cfg.SOLVER.BASE_LR = 0.01
@@ -148,11 +163,21 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.NOMINAL_BATCH_SIZE = 64
     # How many of the newest model_{iteration}.pth are kept.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 2
+    # Of mixed precision (SOLVER.AMP.ENABLED): "float16", with a scaler of the gradients, "bfloat16", or "auto": float16
+    # on a GPU and bfloat16 on the CPU.
+    cfg.SOLVER.AMP.DTYPE = "auto"
     cfg.SOLVER.EMA = CN()
     # Evaluate and release the exponential moving average of the weights: decay DECAY * (1 - exp(-updates / WARMUP)).
     cfg.SOLVER.EMA.ENABLED = True
     cfg.SOLVER.EMA.DECAY = 0.9999
     cfg.SOLVER.EMA.WARMUP = 2000
+    # Evaluate the weights themselves, too, in every evaluation while training; their scores are named raw/... .
+    cfg.SOLVER.EMA.EVAL_RAW = True
+    # End the training after so many evaluations without a better TEST.BEST_METRIC; 0: never.
+    cfg.SOLVER.EARLY_STOPPING_PATIENCE = 0
+    # Hours that the training may take, all stages and interrupted runs together; 0: as long as it takes. Iterations are
+    # left out, and the decay of the learning rate ends earlier, when the time measured so far says that it must.
+    cfg.SOLVER.MAX_HOURS = 0.0
 
 
 def _add_test(cfg: CN) -> None:

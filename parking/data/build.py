@@ -1,5 +1,7 @@
 """Data loaders."""
 
+from collections.abc import Sequence
+
 import cv2
 from detectron2.config import CfgNode
 from detectron2.data import (
@@ -14,7 +16,13 @@ from torch.utils.data import DataLoader
 from parking.data.common import PositionedDataset
 from parking.data.dataset_mapper import TestDatasetMapper, TrainDatasetMapper
 from parking.data.datasets.builtin import check_datasets
-from parking.data.samplers import PositionedTrainingSampler
+from parking.data.samplers import (
+    ClassBalancedTrainingSampler,
+    PositionedTrainingSampler,
+    RepeatFactorTrainingSampler,
+    class_balanced_weights,
+    compute_repeat_factors,
+)
 from parking.utils.errors import UserError
 
 
@@ -26,19 +34,33 @@ def load_train_dicts(cfg: CfgNode) -> list[dict]:
     return get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=False)
 
 
-def build_train_loader(cfg: CfgNode, dataset_dicts: list[dict], *, seed: int, start_iter: int = 0) -> DataLoader:
+def build_train_loader(
+    cfg: CfgNode,
+    dataset_dicts: list[dict],
+    *,
+    seed: int,
+    start_iter: int = 0,
+    class_ap: Sequence[float | None] | None = None,
+) -> DataLoader:
     """The endless stream of training batches of this process.
 
-    The global batch of an iteration is a function of the config, the data and the seed: not of the numbers of workers
-    and processes, nor of where the stream was started.
+    The global batch of an iteration is a function of the config, the data, the seed and ``class_ap``: not of the
+    numbers of workers and processes, nor of where the stream was started. The images of an epoch are a function of
+    (seed, epoch, image weights), so a loader built in the middle of an epoch with a new ``class_ap`` goes on with what
+    the new weights would have drawn from there; to continue a run exactly takes the ``class_ap`` it had.
 
     Args:
         dataset_dicts: from :func:`load_train_dicts`.
         seed: not negative, the same in all processes.
         start_iter: the iteration of the first batch, for resuming.
+        class_ap: AP of each class, 0..1, of the last evaluation; None or NaN counts as 0, and so do all before the
+            first one (None). Only the ``ClassBalancedTrainingSampler`` reads it.
 
     Returns:
         An iterable of lists of ``SOLVER.IMS_PER_BATCH / world size`` dicts, see :class:`TrainDatasetMapper`.
+
+    Raises:
+        UserError: naming the key whose value is impossible.
     """
     batch_size, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
     if batch_size < 1 or batch_size % world_size:
@@ -48,7 +70,7 @@ def build_train_loader(cfg: CfgNode, dataset_dicts: list[dict], *, seed: int, st
     loader = build_detection_train_loader(
         dataset=PositionedDataset(dataset, TrainDatasetMapper(cfg, dataset, seed=seed)),
         mapper=None,
-        sampler=PositionedTrainingSampler(len(dataset), seed=seed, start=start_iter * batch_size),
+        sampler=_build_train_sampler(cfg, dataset_dicts, class_ap, seed=seed, start=start_iter * batch_size),
         total_batch_size=batch_size,
         aspect_ratio_grouping=False,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -56,6 +78,27 @@ def build_train_loader(cfg: CfgNode, dataset_dicts: list[dict], *, seed: int, st
         seed=seed,
     )
     return _limit_worker_threads(loader)
+
+
+def _build_train_sampler(cfg, dataset_dicts, class_ap, *, seed: int, start: int):
+    name = cfg.DATALOADER.SAMPLER_TRAIN
+    if name == "TrainingSampler":
+        return PositionedTrainingSampler(len(dataset_dicts), seed=seed, start=start)
+    if name == "ClassBalancedTrainingSampler":
+        weights = class_balanced_weights(dataset_dicts, cfg.MODEL.YOLO.NUM_CLASSES, class_ap)
+        iters = cfg.SOLVER.ITERS_PER_EPOCH
+        epoch_size = iters * cfg.SOLVER.IMS_PER_BATCH if iters > 0 else len(dataset_dicts)
+        return ClassBalancedTrainingSampler(weights, epoch_size=epoch_size, seed=seed, start=start)
+    if name == "RepeatFactorTrainingSampler":
+        threshold = cfg.DATALOADER.REPEAT_THRESHOLD
+        if not 0 <= threshold <= 1:
+            raise UserError(f"DATALOADER.REPEAT_THRESHOLD {threshold} must be a part of the images, between 0 and 1.")
+        factors = compute_repeat_factors(dataset_dicts, threshold, sqrt=cfg.DATALOADER.REPEAT_SQRT)
+        return RepeatFactorTrainingSampler(factors, seed=seed, start=start)
+    raise UserError(
+        f"DATALOADER.SAMPLER_TRAIN '{name}' is none of TrainingSampler (plain passes), ClassBalancedTrainingSampler "
+        "and RepeatFactorTrainingSampler."
+    )
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
@@ -81,6 +124,10 @@ def _build_ordered_loader(cfg, dataset_dicts, mapper):
 def _limit_worker_threads(loader: DataLoader) -> DataLoader:
     # detectron2's builders leave no argument for it. Its own function, replaced here, seeds what nothing draws from.
     loader.worker_init_fn = _init_worker
+    if loader.num_workers:
+        # Where training runs in several processes, they would be spawned as these are: each would import everything
+        # anew and copy the data set, which forked ones share.
+        loader.multiprocessing_context = "fork"
     return loader
 
 

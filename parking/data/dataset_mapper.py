@@ -13,6 +13,7 @@ from detectron2.config import configurable
 from detectron2.data.transforms import AugInput, Augmentation, AugmentationList
 from detectron2.structures import Boxes, BoxMode, Instances
 
+from parking.data.annotations import get_training_annotations
 from parking.data.image_io import read_image
 from parking.data.transforms import (
     PadToSize,
@@ -60,6 +61,7 @@ class TrainDatasetMapper:
         warp: RandomPerspective,
         augmentations: list[Augmentation],
         seed: int,
+        strong_end: int | None = None,
     ):
         """
         Args:
@@ -70,6 +72,8 @@ class TrainDatasetMapper:
             warp: the map from a mosaic's canvas (or one letterboxed image) to ``size``.
             augmentations: applied to the result; they draw from the ``rng`` of their input and keep the image's size.
             seed: not negative.
+            strong_end: position in the stream from which on there are no mosaics and so no mixup; None: there always
+                are.
         """
         self.dataset = dataset
         self.size = size
@@ -80,12 +84,14 @@ class TrainDatasetMapper:
         self.warp = warp
         self.augmentations = AugmentationList(augmentations)
         self.seed = seed
+        self.strong_end = strong_end
 
     @classmethod
     def from_config(cls, cfg, dataset: Sequence[dict], *, seed: int) -> dict[str, Any]:
         _check_augmentation_config(cfg)
         aug = cfg.INPUT.AUG
         size = tuple(cfg.INPUT.SIZE_TRAIN)
+        strong_end = (cfg.SOLVER.MAX_ITER - aug.STRONG_OFF_ITERS) * cfg.SOLVER.IMS_PER_BATCH
         return {
             "dataset": dataset,
             "size": size,
@@ -105,6 +111,7 @@ class TrainDatasetMapper:
                 RandomFlip(aug.FLIP_LR_PROB),
             ],
             "seed": seed,
+            "strong_end": strong_end if aug.STRONG_OFF_ITERS else None,
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
@@ -121,7 +128,7 @@ class TrainDatasetMapper:
             UserError: naming an image that is unreadable or not of the size the dict states.
         """
         rng = get_sample_rng(self.seed, dataset_dict["position"])
-        if rng.random() < self.mosaic_prob:
+        if rng.random() < self.mosaic_prob and self._is_strong(dataset_dict["position"]):
             sample = self._make_mosaic(dataset_dict, rng)
             if rng.random() < self.mixup_prob:
                 other = self._make_mosaic(self._draw_partner(rng), rng)
@@ -135,6 +142,9 @@ class TrainDatasetMapper:
             "image": _to_tensor(aug_input.image),
             "instances": _to_instances(aug_input.boxes, sample.classes, self.size),
         }
+
+    def _is_strong(self, position) -> bool:
+        return self.strong_end is None or position < self.strong_end
 
     def _draw_partner(self, rng) -> dict:
         return self.dataset[int(rng.integers(len(self.dataset)))]
@@ -222,7 +232,7 @@ def _read_checked(dataset_dict) -> np.ndarray:
 
 def _read_sample(dataset_dict) -> Sample:
     image = _read_checked(dataset_dict)
-    annotations = [a for a in dataset_dict.get("annotations", ()) if not a.get("iscrowd", 0)]
+    annotations = get_training_annotations(dataset_dict)
     boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
     modes = np.array([a["bbox_mode"] for a in annotations])
     for mode in set(modes.tolist()):
@@ -258,6 +268,11 @@ def _check_augmentation_config(cfg) -> None:
     for key, limit in (("SCALE", 1), ("TRANSLATE", 1), ("SHEAR", 90), ("DEGREES", 360), ("PERSPECTIVE", 1)):
         if not 0 <= aug[key] < limit:
             raise UserError(f"INPUT.AUG.{key} {aug[key]} must be at least 0 and below {limit}.")
+    if not 0 <= aug.STRONG_OFF_ITERS <= cfg.SOLVER.MAX_ITER:
+        raise UserError(
+            f"INPUT.AUG.STRONG_OFF_ITERS {aug.STRONG_OFF_ITERS} must be at least 0 and at most SOLVER.MAX_ITER "
+            f"{cfg.SOLVER.MAX_ITER}."
+        )
     size = cfg.INPUT.SIZE_TRAIN
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
         raise UserError(f"INPUT.SIZE_TRAIN {size} must be [height, width] in pixels.")

@@ -2,6 +2,7 @@
 
 from .launch import launch
 from .predictor import build_inference_model, build_model, wrap_for_inference
+from .run import list_results, run_evaluation, run_training
 from .setup import (
     choose_eval_classes,
     choose_inference_classes,
@@ -25,6 +26,9 @@ __all__ = [
     "find_config_and_weights",
     "find_fitting_config",
     "launch",
+    "list_results",
+    "run_evaluation",
+    "run_training",
     "setup_logging",
     "setup_training",
     "wrap_for_inference",

@@ -5,10 +5,12 @@ import math
 import os
 import signal
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from detectron2.engine import HookBase, hooks
+from detectron2.engine import HookBase
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from parking.checkpoint import Checkpointer
@@ -30,9 +32,13 @@ class WarmupHook(HookBase):
         self._scheduler = scheduler
 
     def before_step(self) -> None:
-        iteration = self.trainer.iter
-        if not self._warmup.is_active(iteration):
-            return
+        if self._warmup.is_active(self.trainer.iter):
+            self._set_rates(self.trainer.iter)
+        # detectron2's hook logs one rate for all groups.
+        rates = {f"lr_{group['kind']}": group["lr"] for group in self._optimizer.param_groups}
+        self.trainer.storage.put_scalars(**rates, smoothing_hint=False)
+
+    def _set_rates(self, iteration: int) -> None:
         momentum = self._warmup.momentum_at(iteration)
         # get_lr, because get_last_lr is the initial rate until the first step after a resume.
         for group, scheduled_lr in zip(self._optimizer.param_groups, self._scheduler.get_lr(), strict=True):
@@ -72,20 +78,44 @@ class CheckpointHook(HookBase):
 
 
 def save_resumable(checkpointer: Checkpointer, trainer) -> None:
-    """Save the state after the present iteration, unless a loss up to it was not finite, which raises."""
+    """Save the state after the present iteration; every process must call it."""
+    trainer.skip_unless_finite()
     trainer.flush_metrics()
     checkpointer.save_resumable(f"model_{trainer.iter:07d}")
 
 
-class EvalHook(hooks.EvalHook):
-    """detectron2's, except that a training that failed in its last iteration is not evaluated.
+class EvalHook(HookBase):
+    """Call ``evaluate(next_iteration)`` every ``period`` iterations and after the last, and store the scores.
 
-    Its weights may be what failed, and would become the best ones.
+    Unlike detectron2's it does not evaluate a training that failed in its last iteration, whose weights may be what
+    failed; and where a checkpoint was saved but its evaluation did not come to an end, it makes up for that first.
     """
+
+    def __init__(self, period: int, evaluate: Callable[[int], Mapping[str, Any]]):
+        self._period = period
+        self._evaluate = evaluate
+
+    def _is_due(self, next_iteration: int) -> bool:
+        return self._period > 0 and next_iteration % self._period == 0 and next_iteration < self.trainer.max_iter
+
+    def before_train(self) -> None:
+        start = self.trainer.start_iter
+        if start > 0 and self._is_due(start) and self.trainer.evaluated_before != start:
+            self._run(start)
+
+    def after_step(self) -> None:
+        if self._is_due(self.trainer.iter + 1):
+            self._run(self.trainer.iter + 1)
 
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:
-            super().after_train()
+            self._run(self.trainer.max_iter)
+
+    def _run(self, next_iteration: int) -> None:
+        scores = flatten_results_dict(self._evaluate(next_iteration))
+        self.trainer.storage.put_scalars(**scores, smoothing_hint=False)
+        # A process may take longer than the others, whose next exchange would time out.
+        comm.synchronize()
 
 
 class BestCheckpointHook(HookBase):
@@ -104,10 +134,13 @@ class BestCheckpointHook(HookBase):
         self._seen_iteration = -1
 
     def before_train(self) -> None:
-        if self.trainer.start_iter > 0 and comm.is_main_process():
+        if self.trainer.start_iter == 0:
+            return
+        if comm.is_main_process():
             values = self._checkpointer.read_values(self.FILE)
             if values.get("metric") == self._metric:
                 self._best = values["value"]
+        self._check()  # an evaluation that was made up for
 
     def after_step(self) -> None:
         self._check()
@@ -125,7 +158,7 @@ class BestCheckpointHook(HookBase):
             self._checkpointer.save_release(
                 self.FILE,
                 self.trainer.release_state_dict(),
-                iteration=self.trainer.last_iteration,
+                iteration=self.trainer.evaluated_before - 1,
                 metric=self._metric,
                 value=self._best,
             )

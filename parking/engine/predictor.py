@@ -7,7 +7,7 @@ from detectron2.modeling import build_model as _build_registered_model
 from torch import nn
 
 import parking.modeling  # noqa: F401  (fills the registries)
-from parking.checkpoint import Weights, load_weights
+from parking.checkpoint import Weights, check_all_fit, load_weights
 from parking.layers import fuse_conv_norm
 from parking.modeling.test_time_augmentation import YOLOWithTTA
 from parking.utils.errors import UserError
@@ -39,6 +39,7 @@ def build_inference_model(cfg, weights: Weights, class_names: Sequence[str] | No
     Raises:
         UserError: the weights are another model's.
     """
+    _check_size(cfg, weights)
     model = build_model(cfg)
     load_weights(
         model,
@@ -48,3 +49,13 @@ def build_inference_model(cfg, weights: Weights, class_names: Sequence[str] | No
         anchors_from_weights=cfg.MODEL.YOLO.ANCHORS_FROM_WEIGHTS,
     )
     return wrap_for_inference(cfg, fuse_conv_norm(model.eval()))
+
+
+def _check_size(cfg, weights: Weights) -> None:
+    """Raise a UserError where the model is far larger than its weights, before it takes the memory."""
+    shapes_only = cfg.clone()
+    shapes_only.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        own = build_model(shapes_only).state_dict()
+    if sum(t.numel() for t in own.values()) > 2 * sum(t.numel() for t in weights.state_dict.values()):
+        check_all_fit(weights.state_dict, own, weights)

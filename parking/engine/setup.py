@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from parking.checkpoint import Weights, check_all_fit, check_weights_path, find_training, find_weights, read_weights
+from parking.checkpoint import Weights, check_all_fit, find_misfits, find_training, find_weights, read_weights, shorten
 from parking.config import CfgNode, get_cfg
 from parking.data.datasets.builtin import find_category_ids, original_category_ids, register_datasets_from_config
 from parking.utils.errors import UserError
 
 from .predictor import build_model
+from .stages import last_stage_with_weights, read_stages
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 def setup_logging(output_dir: str | None = None) -> None:
     """Log to stdout on the main process and, given a folder, to ``log.txt`` (``log.txt.rankN``) there."""
     rank = comm.get_rank()
+    # Those of an earlier stage would go on writing to its file.
+    setup_logger.cache_clear()
+    for name in ("fvcore", "detectron2", "parking"):
+        logging.getLogger(name).handlers.clear()
     # The calls must be spelled as in detectron2's default_setup: they are cached by their arguments, and another
     # spelling adds handlers that print every line twice.
     setup_logger(output_dir, distributed_rank=rank, name="fvcore")
@@ -33,41 +38,44 @@ def setup_logging(output_dir: str | None = None) -> None:
     setup_logger(output_dir, distributed_rank=rank, name="parking")
 
 
-def setup_training(args) -> CfgNode:
-    """The config of ``train_net.py``'s arguments, with data sets registered and logging set up.
+def setup_training(cfg: CfgNode, args) -> None:
+    """Register the data sets of ``cfg``, set logging up, seed the RNGs, and freeze ``cfg``, which is then complete.
 
-    For training it is frozen and the RNGs are seeded; with ``--eval-only`` the number of classes is left open, for
-    it depends on the weights (:func:`choose_eval_classes`).
+    Args:
+        args: of ``train_net.py``; they are logged.
 
     Raises:
-        UserError: something in the config is wrong, or OUTPUT_DIR already holds a training.
+        UserError: something in the config is wrong.
     """
-    cfg = get_cfg()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
-    check_config(cfg)
-    if args.eval_only:
-        setup_logging()
-    else:
-        if cfg.MODEL.WEIGHTS and not args.resume:
-            check_weights_path(cfg.MODEL.WEIGHTS)  # long before they are read, which is after the data
-        check_output_dir(cfg.OUTPUT_DIR, may_hold_training=args.resume or args.overwrite)
-        comm.synchronize()  # no process may write the first file before all have looked
-        setup_logging(cfg.OUTPUT_DIR)
+    setup_logging(cfg.OUTPUT_DIR)
     resolve_device(cfg)
-    if args.eval_only:
-        # What is typed as DATASETS.COCO is what there is to evaluate on, unless DATASETS.TEST says otherwise.
-        cfg.DATASETS.TEST = cfg.DATASETS.TEST or tuple(entry[0] for entry in cfg.DATASETS.COCO)
-        if not cfg.DATASETS.TEST:
-            raise UserError("DATASETS.TEST is empty; name a data set to evaluate on, such as one of DATASETS.COCO.")
-        register_datasets_from_config(cfg, cfg.DATASETS.TEST)
-        return cfg
     names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     register_datasets_from_config(cfg, names)
     resolve_num_classes(cfg, names)
     cfg.freeze()
     default_setup(cfg, args)
-    return cfg
+    make_deterministic(cfg.SEED >= 0)
+
+
+def make_deterministic(enabled: bool) -> None:
+    """Have a GPU compute the same each time, which costs speed there; the CPU does anyway."""
+    torch.backends.cudnn.deterministic = enabled
+    # Only warnings for what has no such kernel: those would end a training that is repeatable but for rounding.
+    torch.use_deterministic_algorithms(enabled, warn_only=True)
+    if enabled:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+
+
+def setup_evaluation(cfg: CfgNode) -> None:
+    """Register the data sets to evaluate on and set logging up; for NUM_CLASSES see :func:`choose_eval_classes`."""
+    check_config(cfg)
+    setup_logging()
+    resolve_device(cfg)
+    # Where the config names no data set for it, what DATASETS.COCO lists is what there is to evaluate on.
+    cfg.DATASETS.TEST = cfg.DATASETS.TEST or tuple(entry[0] for entry in cfg.DATASETS.COCO)
+    if not cfg.DATASETS.TEST:
+        raise UserError("DATASETS.TEST is empty; name a data set to evaluate on, such as one of DATASETS.COCO.")
+    register_datasets_from_config(cfg, cfg.DATASETS.TEST)
 
 
 def check_config(cfg: CfgNode) -> None:
@@ -80,6 +88,7 @@ def check_config(cfg: CfgNode) -> None:
             f"multiple of their number, {world_size}."
         )
     for key, value, is_sound, sound in [
+        ("INPUT.SIZE_TEST", cfg.INPUT.SIZE_TEST, cfg.INPUT.SIZE_TEST <= 16384, "at most 16384 pixels"),
         ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, cfg.SOLVER.MAX_ITER >= 1, "at least 1: it counts batches"),
         ("SOLVER.EMA.DECAY", cfg.SOLVER.EMA.DECAY, 0 <= cfg.SOLVER.EMA.DECAY < 1, "at least 0 and below 1"),
         ("SOLVER.EMA.WARMUP", cfg.SOLVER.EMA.WARMUP, cfg.SOLVER.EMA.WARMUP > 0, "above 0"),
@@ -142,6 +151,13 @@ def choose_eval_classes(cfg: CfgNode, weights: Weights) -> list[str]:
     """
     in_data = list(MetadataCatalog.get(cfg.DATASETS.TEST[0]).thing_classes)
     own = weights.class_names
+    if own and len(own) == cfg.MODEL.YOLO.NUM_CLASSES != len(in_data):
+        unknown = [name for name in in_data if name not in own]
+        if unknown:
+            raise UserError(
+                f"weights {weights.path} have no class {', '.join(unknown)}, which the data set {cfg.DATASETS.TEST[0]} "
+                f"has; say in MODEL.YOLO.CLASS_MAP which of theirs stand for them, and set MODEL.YOLO.NUM_CLASSES to 0."
+            )
     if own and len(own) == cfg.MODEL.YOLO.NUM_CLASSES and set(in_data) <= set(own):
         return own
     resolve_num_classes(cfg, cfg.DATASETS.TEST)
@@ -151,8 +167,9 @@ def choose_eval_classes(cfg: CfgNode, weights: Weights) -> list[str]:
 def choose_inference_classes(cfg: CfgNode, weights: Weights) -> tuple[list[str], list[int]]:
     """The classes that the model shall have for inference, and their category ids; sets a NUM_CLASSES of 0.
 
-    They are the weights' own, if their number is NUM_CLASSES, else those of the first of DATASETS.TRAIN, and each gets
-    the outputs of the weights' class that :func:`parking.checkpoint.load_weights` finds for it.
+    They are the weights' own, if their number is NUM_CLASSES and they are what CLASS_MAP makes. Else they are those
+    of the first of DATASETS.TRAIN, and each gets the outputs of the weights' class that
+    :func:`parking.checkpoint.load_weights` finds for it.
 
     Raises:
         UserError: the weights carry no class names, or NUM_CLASSES is neither the one number nor the other.
@@ -160,13 +177,15 @@ def choose_inference_classes(cfg: CfgNode, weights: Weights) -> tuple[list[str],
     names = weights.class_names
     if not names:
         raise UserError(f"weights {weights.path} carry no class names: their boxes have no meaning.")
-    if cfg.MODEL.YOLO.NUM_CLASSES in (0, len(names)):
+    mapped = [pair[0] for pair in cfg.MODEL.YOLO.CLASS_MAP if isinstance(pair, list | tuple) and pair]
+    if cfg.MODEL.YOLO.NUM_CLASSES in (0, len(names)) and all(name in names for name in mapped):
         cfg.MODEL.YOLO.NUM_CLASSES = len(names)
         return names, weights.category_ids or find_category_ids(names)
     if not cfg.DATASETS.TRAIN:
         raise UserError(
-            f"MODEL.YOLO.NUM_CLASSES is {cfg.MODEL.YOLO.NUM_CLASSES}, but the weights {weights.path} have {len(names)} "
-            f"classes; set it to {len(names)}."
+            f"MODEL.YOLO.NUM_CLASSES is {cfg.MODEL.YOLO.NUM_CLASSES} and the weights {weights.path} have {len(names)} "
+            f"classes; set it to {len(names)} and MODEL.YOLO.CLASS_MAP to [], or name the data set whose classes are "
+            f"wanted in DATASETS.TRAIN."
         )
     register_datasets_from_config(cfg, cfg.DATASETS.TRAIN[:1])
     resolve_num_classes(cfg, cfg.DATASETS.TRAIN[:1])
@@ -188,10 +207,10 @@ def choose_weights(cfg: CfgNode, opts: list[str], weights_file: str | None = Non
     if path:
         return path
     if not os.path.isfile(cfg.MODEL.WEIGHTS):
-        also = cfg.MODEL.WEIGHTS and f", and the config's {cfg.MODEL.WEIGHTS} does not exist (see docs/weights.md)"
+        first = cfg.MODEL.WEIGHTS and f"{cfg.MODEL.WEIGHTS} is not there (docs/weights.md says where to get it), and "
         raise UserError(
-            f"no weights: OUTPUT_DIR {cfg.OUTPUT_DIR} holds none; train first, or name a file (MODEL.WEIGHTS FILE; "
-            f"infer.py: --weights FILE){also}."
+            f"no weights: {first}OUTPUT_DIR {cfg.OUTPUT_DIR} holds none; train first, or name a file (MODEL.WEIGHTS "
+            f"FILE; infer.py: --weights FILE)."
         )
     logger.info(f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds no weights: using the config's {cfg.MODEL.WEIGHTS}")
     return cfg.MODEL.WEIGHTS
@@ -209,17 +228,22 @@ def find_config_and_weights(
         The config (not frozen, device resolved) and the weights.
     """
     cfg = get_cfg()
+    if not weights_file and not config_file and "MODEL.WEIGHTS" in opts[0::2]:
+        weights_file = opts[opts.index("MODEL.WEIGHTS") + 1]
     if weights_file and not config_file:
         weights = read_weights(weights_file)
         if weights.config is None:
             fitting = "one of configs/coco/, by the size of the model" if weights.is_published else "see configs/"
             raise UserError(f"weights {weights_file} carry no config; give it with --config-file ({fitting}).")
-        cfg.merge_from_dict(weights.config, source=f"the config in {weights_file}")
+        _merge_carried(cfg, weights)
+        cfg.OUTPUT_DIR = os.path.dirname(weights_file)
         cfg.merge_from_list(opts)
     else:
-        cfg.merge_from_file(config_file or os.fspath(default_config))
-        cfg.merge_from_list(opts)
+        stages = read_stages(config_file or default_config, opts)
+        stage = last_stage_with_weights(stages)
+        cfg = stage.cfg
         weights = read_weights(choose_weights(cfg, opts, weights_file))
+        cfg.OUTPUT_DIR = stage.root
     check_config(cfg)
     resolve_device(cfg)
     return cfg, weights
@@ -237,34 +261,57 @@ def find_fitting_config(
     Raises:
         UserError: none fits.
     """
-    cfg = get_cfg()
-    if config_file or weights.config is not None:
-        source = config_file or f"the config in {weights.path}"
-        if config_file:
-            cfg.merge_from_file(config_file)
-        else:
-            cfg.merge_from_dict(weights.config, source=source)
-        _check_fit(cfg, weights)
-        return cfg, source
-    for candidate in candidates:
+    if config_file is None and weights.config is not None:
+        _merge_carried(cfg := get_cfg(), weights)
+        check_all_fit(weights.state_dict, _shapes_of_model(cfg, weights), weights)
+        return cfg, f"the config in {weights.path}"
+    fewest, nearest = None, ""
+    for candidate in [config_file] if config_file else candidates:
         cfg = get_cfg()
         cfg.merge_from_file(os.fspath(candidate))
-        try:
-            _check_fit(cfg, weights)
-        except UserError:
-            continue
-        return cfg, str(candidate)
-    raise UserError(f"weights {weights.path} fit no model of a published size; give their config with --config-file.")
+        misfits = find_misfits(weights.state_dict, _shapes_of_model(cfg, weights))
+        if not misfits:
+            return cfg, str(candidate)
+        if fewest is None or len(misfits) < len(fewest):
+            fewest, nearest = misfits, str(candidate)
+    raise UserError(
+        f"weights {weights.path} fit no such model; nearest is {nearest}, but {shorten(fewest)}; give the right config "
+        f"with --config-file."
+    )
 
 
-def _check_fit(cfg: CfgNode, weights: Weights) -> None:
-    """Raise a UserError unless the model of ``cfg`` has the tensors of ``weights``; sets NUM_CLASSES to theirs."""
+def _shapes_of_model(cfg: CfgNode, weights: Weights) -> dict[str, torch.Tensor]:
+    """The state of the model of ``cfg``, without memory; sets NUM_CLASSES to that of ``weights``."""
     if weights.class_names:
         cfg.MODEL.YOLO.NUM_CLASSES = len(weights.class_names)
     shapes_only = cfg.clone()
     shapes_only.MODEL.DEVICE = "meta"
     with torch.device("meta"):
-        check_all_fit(weights.state_dict, build_model(shapes_only).state_dict(), weights.path)
+        return build_model(shapes_only).state_dict()
+
+
+def _merge_carried(cfg: CfgNode, weights: Weights) -> None:
+    """Merge, of the config that ``weights`` carry, what describes the model and how it is tested.
+
+    The rest (where files are, how many workers) is for the one who uses the weights to say, not for who made them; but
+    what is wrong anywhere in it is an error.
+    """
+    source = f"the config in {weights.path}"
+    get_cfg().merge_from_dict(weights.config, source=source)
+    cfg.merge_from_dict(_select_inference_keys(weights.config), source=source)
+
+
+def _select_inference_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    selected = {key: value for key, value in config.items() if key in ("MODEL", "TEST")}
+    model, size = selected.get("MODEL"), config.get("INPUT")
+    if isinstance(model, Mapping):
+        yolo = model.get("YOLO")
+        selected["MODEL"] = {key: value for key, value in model.items() if key not in ("WEIGHTS", "DEVICE")}
+        if isinstance(yolo, Mapping):
+            selected["MODEL"]["YOLO"] = {key: value for key, value in yolo.items() if key != "CLASS_MAP"}
+    if isinstance(size, Mapping) and "SIZE_TEST" in size:
+        selected["INPUT"] = {"SIZE_TEST": size["SIZE_TEST"]}
+    return selected
 
 
 def describe_config(cfg: CfgNode) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """One training iteration: mixed precision, gradient accumulation, metrics without waiting for the device."""
 
 import contextlib
+import logging
+import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,32 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from parking.solver import takes_optimizer_step
+from parking.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# One may be an accident; more mean that the weights have diverged.
+_MAX_SKIPPED_IN_A_ROW = 3
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What is known of the images of one iteration and of this process."""
+
+    iteration: int
+    images: list[str]
+    losses: dict[str, Tensor]
+
+    def is_finite(self) -> bool:
+        return all(math.isfinite(value.item()) for value in self.losses.values())
+
+    def describe(self) -> str:
+        terms = ", ".join(f"{name} {value.item():g}" for name, value in self.losses.items())
+        return f"The loss of iteration {self.iteration} is not finite ({terms}) on {', '.join(self.images)}"
+
+
+def _name_image(inputs: Any) -> str:
+    return str(inputs["file_name"]) if isinstance(inputs, dict) and "file_name" in inputs else "a nameless image"
 
 
 class AccumulatingTrainer(SimpleTrainer):
@@ -21,6 +50,8 @@ class AccumulatingTrainer(SimpleTrainer):
     In place of detectron2's ``AMPTrainer``, which needs CUDA and steps at every iteration. The model's losses are those
     of this process's images *times* their number, so gradients are sums over images: over iterations and, because
     DistributedDataParallel averages, after scaling by the number of processes, over processes.
+
+    Nothing waits for the device but a step: it is left out where one of the losses that it is made from is not finite.
     """
 
     def __init__(
@@ -31,61 +62,121 @@ class AccumulatingTrainer(SimpleTrainer):
         *,
         max_iter: int,
         accumulation: Callable[[int], int],
-        mixed_precision: bool = False,
+        autocast_dtype: torch.dtype | None = None,
         metrics_period: int = 20,
     ):
         """
         Args:
             max_iter: iterations in all, after the last of which everything pending is logged.
             accumulation: iterations to sum up before a step, as a function of the iteration.
-            mixed_precision: autocast, to float16 with a gradient scaler on CUDA, to bfloat16 on the CPU.
+            autocast_dtype: of mixed precision, torch.float16 (with a gradient scaler) or torch.bfloat16; None: float32.
             metrics_period: the losses of so many iterations are fetched from the device and logged at once.
         """
         super().__init__(model, data_loader, optimizer)
         self.max_iter = max_iter
         self._accumulation = accumulation
         self._device_type = next(model.parameters()).device.type
-        self._mixed_precision = mixed_precision
-        self._scaler = torch.amp.GradScaler(self._device_type, enabled=mixed_precision and self._device_type == "cuda")
+        self._autocast_dtype = autocast_dtype
+        self._scaler = torch.amp.GradScaler(self._device_type, enabled=autocast_dtype == torch.float16)
         self._metrics_period = metrics_period
         self._pending: list[tuple[int, dict[str, Tensor], float]] = []
+        self._since_step: list[_Batch] = []
+        self._buffers = [b for b in model.buffers() if b.is_floating_point()]
+        self._sound_buffers: list[Tensor] = []
         self.last_step_iteration = -1
+        self.num_skipped_in_a_row = 0
+        #: The batch of the iteration that ran last.
+        self.last_batch: list[dict[str, Any]] = []
+
+    @property
+    def has_stepped(self) -> bool:
+        """Whether the present iteration ended with a step of the optimizer that was not left out."""
+        return self.last_step_iteration == self.iter and self.num_skipped_in_a_row == 0
 
     def run_step(self) -> None:
         start = time.perf_counter()
-        data = next(self._data_loader_iter)
+        data = self.last_batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
 
         steps = takes_optimizer_step(self.iter, self.last_step_iteration, self._accumulation(self.iter))
         # Processes exchange gradients only when they are about to be used.
         hold_back = hasattr(self.model, "no_sync") and not steps
+        if not self._since_step:
+            self._sound_buffers = [buffer.clone() for buffer in self._buffers]
         with self.model.no_sync() if hold_back else contextlib.nullcontext():
-            with self._autocast():
+            with torch.autocast(
+                self._device_type, dtype=self._autocast_dtype, enabled=self._autocast_dtype is not None
+            ):
                 loss_dict = self.model(data)
                 loss = sum(loss_dict.values()) * comm.get_world_size()
             self._scaler.scale(loss).backward()
         self.after_backward()
-        if steps:
-            self._scaler.step(self.optimizer)
-            self._scaler.update()
-            self.optimizer.zero_grad()
-            self.last_step_iteration = self.iter
-
         # Per image: readable, and comparable between batch sizes.
         losses = {name: value.detach() / len(data) for name, value in loss_dict.items()}
+        self._since_step.append(_Batch(self.iter, [_name_image(inputs) for inputs in data], losses))
+        if steps:
+            self._step()
+
         self._pending.append((self.iter, losses, data_time))
         if (self.iter + 1) % self._metrics_period == 0 or self.iter == self.max_iter - 1:
             self.flush_metrics()
 
-    def _autocast(self):
-        dtype = torch.float16 if self._device_type == "cuda" else torch.bfloat16
-        return torch.autocast(self._device_type, dtype=dtype, enabled=self._mixed_precision)
+    def _step(self) -> None:
+        self.skip_unless_finite()
+        if not self._since_step:
+            return
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.num_skipped_in_a_row = 0
+        self._end_step()
+
+    def _end_step(self) -> None:
+        self.last_step_iteration = self.iter
+        self.optimizer.zero_grad()
+        self._since_step.clear()
+
+    def skip_unless_finite(self) -> None:
+        """Where a loss since the last step is not finite, tell which, and go on as if those batches had not been.
+
+        To be called by all processes, before a step and before a checkpoint.
+
+        Raises:
+            UserError: it is the third time in a row.
+        """
+        if not self._since_step or self._are_losses_finite():
+            return
+        self.num_skipped_in_a_row += 1
+        self._report_skipped()
+        # The statistics of norms are moved by a forward pass alone.
+        for buffer, sound in zip(self._buffers, self._sound_buffers, strict=True):
+            buffer.copy_(sound)
+        self._end_step()
+
+    def _are_losses_finite(self) -> bool:
+        """The same answer in all processes; waits for the device."""
+        losses = torch.stack([value.float() for batch in self._since_step for value in batch.losses.values()])
+        are_finite = losses.isfinite().all().to(torch.int32)
+        if comm.get_world_size() > 1:
+            torch.distributed.all_reduce(are_finite, torch.distributed.ReduceOp.MIN)
+        return bool(are_finite.item())
+
+    def _report_skipped(self) -> None:
+        """Log every batch with a loss that is not finite; raise the third time in a row."""
+        bad = [batch.describe() for batch in self._since_step if not batch.is_finite()]
+        lines = [line for lines in comm.all_gather(bad) for line in lines]
+        for line in lines:
+            logger.error(f"{line}; this step is left out")
+        if self.num_skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
+            raise UserError(
+                f"The loss was not finite in {_MAX_SKIPPED_IN_A_ROW} steps in a row: {lines[-1]}. The last checkpoint "
+                f"is intact; lower SOLVER.BASE_LR (the rate is {self.optimizer.param_groups[-1]['lr']:g} now), or set "
+                f"SOLVER.AMP.ENABLED False."
+            )
 
     def flush_metrics(self) -> None:
         """Write all pending losses to the event storage, averaged over the processes; every process must call it.
 
-        Raises:
-            FloatingPointError: a loss is not finite; raised in all processes alike, so that none waits for another.
+        Those that are not finite are left out; they were logged when their step was.
         """
         if not self._pending:
             return
@@ -97,10 +188,9 @@ class AccumulatingTrainer(SimpleTrainer):
         storage = get_event_storage()
         for (iteration, _, _), row, data_time in zip(self._pending, means, data_times, strict=True):
             values = dict(zip(names, row.tolist(), strict=True))
-            if not np.isfinite(row).all():
-                raise FloatingPointError(f"The loss became infinite or NaN at iteration {iteration}: {values}")
-            storage.put_scalar("total_loss", sum(values.values()), cur_iter=iteration)
-            storage.put_scalars(cur_iter=iteration, **values)
+            if np.isfinite(row).all():
+                storage.put_scalar("total_loss", sum(values.values()), cur_iter=iteration)
+                storage.put_scalars(cur_iter=iteration, **values)
             storage.put_scalar("data_time", float(data_time), cur_iter=iteration)
         self._pending.clear()
 
@@ -108,6 +198,7 @@ class AccumulatingTrainer(SimpleTrainer):
         state = super().state_dict()
         state["grad_scaler"] = self._scaler.state_dict()
         state["last_step_iteration"] = self.last_step_iteration
+        state["num_skipped_in_a_row"] = self.num_skipped_in_a_row
         state["gradients"] = self._averaged_gradients()
         return state
 
@@ -131,5 +222,6 @@ class AccumulatingTrainer(SimpleTrainer):
         if self._scaler.is_enabled() and state_dict["grad_scaler"]:
             self._scaler.load_state_dict(state_dict["grad_scaler"])
         self.last_step_iteration = state_dict["last_step_iteration"]
+        self.num_skipped_in_a_row = state_dict["num_skipped_in_a_row"]
         for parameter, gradient in zip(self.model.parameters(), state_dict["gradients"], strict=False):
             parameter.grad = None if gradient is None else gradient.to(parameter)

@@ -3,11 +3,11 @@
 import logging
 import math
 import os
+import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,20 +15,25 @@ import torch.distributed as dist
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer, create_ddp_model, hooks
 from detectron2.engine.train_loop import TrainerBase
-from detectron2.evaluation import inference_on_dataset
+from detectron2.evaluation import DatasetEvaluators, inference_on_dataset
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
 from parking import solver
-from parking.checkpoint import Checkpointer, find_training, load_weights, read_weights
+from parking.checkpoint import Checkpointer, load_weights, read_weights
 from parking.data.build import build_test_loader, build_train_loader, load_train_dicts
 from parking.data.datasets.builtin import original_category_ids
-from parking.evaluation.coco_evaluation import CLASS_METRICS, METRICS, COCOBoxEvaluator
+from parking.evaluation.coco_evaluation import COCOBoxEvaluator
+from parking.evaluation.prediction_pictures import PredictionPictures, pop_pictures
 from parking.utils.errors import UserError
 
+from .ending_hooks import EarlyStoppingHook, TimeBudgetHook
 from .hooks import BestCheckpointHook, CheckpointHook, EMAHook, EvalHook, InterruptHook, WarmupHook
+from .picture_hook import PictureHook, put_pictures
 from .predictor import build_model
+from .resume import check_same_recipe, digest_dataset
+from .scores import StopEvaluation, StoppableLoader, best_metric, class_ap_of, finite_only
 from .setup import describe_config
 from .train_loop import AccumulatingTrainer
 
@@ -36,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 # Iterations between two lines of the log, as in detectron2.
 _LOG_PERIOD = 20
+# Iterations between two pictures of a batch, of some megabytes each.
+_PICTURE_PERIOD = 5000
 
 
 class Trainer(DefaultTrainer):
@@ -45,13 +52,23 @@ class Trainer(DefaultTrainer):
     of the config must be registered before (``register_datasets_from_config``).
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg, *, max_seconds: float | None = None):
+        """
+        Args:
+            max_seconds: that this training may take, interrupted runs included; None: as long as it takes.
+        """
         # Not DefaultTrainer's, which pins the wrapper for several processes to GPUs and builds the loader too early:
         # where the stream of samples starts is known only after loading a checkpoint.
         TrainerBase.__init__(self)
         self.cfg = cfg
         self.max_iter = cfg.SOLVER.MAX_ITER
         self._last_eval_results: OrderedDict[str, Any] | None = None
+        #: The iteration before which the last evaluation took place.
+        self.evaluated_before = -1
+        #: How long that took on the main process, 0 before the first.
+        self.eval_seconds = 0.0
+        self._class_ap: list[float] | None = None
+        self._max_seconds = max_seconds
         self._dataset_dicts = load_train_dicts(cfg)
         self._seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
 
@@ -82,14 +99,14 @@ class Trainer(DefaultTrainer):
             accumulation=lambda iteration: self._warmup.accumulation(
                 iteration, cfg.SOLVER.NOMINAL_BATCH_SIZE, cfg.SOLVER.IMS_PER_BATCH
             ),
-            mixed_precision=cfg.SOLVER.AMP.ENABLED,
+            autocast_dtype=_autocast_dtype(cfg, on_gpu),
             metrics_period=_LOG_PERIOD,
         )
         self.checkpointer = Checkpointer(
             self._bare_model,
             cfg.OUTPUT_DIR,
             num_to_keep=cfg.SOLVER.CHECKPOINTS_TO_KEEP,
-            extra=_describe(cfg),
+            extra={**_describe(cfg), "data_digest": digest_dataset(self._dataset_dicts)},
             trainer=weakref.proxy(self),
             **({"ema": self._ema} if self._ema else {}),
         )
@@ -103,21 +120,20 @@ class Trainer(DefaultTrainer):
     @property
     def optimizer_has_stepped(self) -> bool:
         """Whether the present iteration ended with a step of the optimizer."""
-        return self._trainer.last_step_iteration == self.iter
-
-    @property
-    def last_iteration(self) -> int:
-        """The iteration that finished last, also after the loop, when ``iter`` has moved on."""
-        return min(self.iter, self.max_iter - 1)
+        return self._trainer.has_stepped
 
     def release_state_dict(self) -> dict[str, torch.Tensor]:
         """The weights to evaluate and release: the averaged ones, or the raw ones without averaging."""
         return self._ema.model_state_dict(self._bare_model) if self._ema else self._bare_model.state_dict()
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Continue from OUTPUT_DIR's last checkpoint, or start from MODEL.WEIGHTS, if any, with fresh state."""
+        """Continue from OUTPUT_DIR's last checkpoint, or start from MODEL.WEIGHTS, if any, with fresh state.
+
+        Raises:
+            UserError: there is no checkpoint, or it is of a training with another recipe or other data.
+        """
         if resume:
-            self.checkpointer.resume()
+            self.checkpointer.resume(self._check_resumable)
             self.start_iter = self.iter + 1
         elif self.cfg.MODEL.WEIGHTS:
             load_weights(
@@ -130,24 +146,55 @@ class Trainer(DefaultTrainer):
             )
             if self._ema:
                 self._ema.restart_from(self._bare_model)
+        # Already here, where nothing of an earlier training is removed yet: it finds the last mistakes in the config.
+        self._reset_data_loader(self.start_iter)
 
-    def remove_previous_training(self) -> None:
-        """Remove checkpoints and curves of an earlier training from OUTPUT_DIR; nothing else there is touched.
+    def _check_resumable(self, values: Mapping[str, Any]) -> None:
+        check_same_recipe(describe_config(self.cfg), values.get("config", {}), output_dir=self.cfg.OUTPUT_DIR)
+        if values.get("data_digest") != digest_dataset(self._dataset_dicts):
+            raise UserError(
+                f"--resume: the images or boxes of DATASETS.TRAIN {tuple(self.cfg.DATASETS.TRAIN)} are not those that "
+                f"the training in {self.cfg.OUTPUT_DIR} began with; start anew with --overwrite."
+            )
 
-        To be called when this training is ready to start, weights loaded: a mistake in the config costs nothing then.
-        """
-        if not comm.is_main_process():
-            return
-        folder = Path(self.cfg.OUTPUT_DIR)
-        for path in [*find_training(self.cfg.OUTPUT_DIR), *folder.glob("events.out.tfevents.*")]:
-            path.unlink()
-        # Open for appending by now.
-        if (folder / "metrics.json").exists():
-            os.truncate(folder / "metrics.json", 0)
+    @property
+    def seconds_used(self) -> float:
+        """Time that the training took, where it has a budget; else 0."""
+        return self._time_budget.seconds if self._max_seconds is not None else 0.0
+
+    def end_at(self, max_iter: int) -> None:
+        """Move the end of the training, and with it that of the learning rate's decay; every process must call it."""
+        self.max_iter = self._trainer.max_iter = max_iter
+        self.scheduler.set_max_iter(max_iter)
+        if self.cfg.INPUT.AUG.STRONG_OFF_ITERS > 0 and self.iter + 1 < max_iter:
+            self._reset_data_loader(self.iter + 1)  # where it is switched off moves, too
 
     def flush_metrics(self) -> None:
-        """Log the losses so far; every process must call it. Raises FloatingPointError where one is not finite."""
+        """Log the losses so far; every process must call it."""
         self._trainer.flush_metrics()
+
+    def skip_unless_finite(self) -> None:
+        """Forget gradients that come from a loss that is not finite; every process must call it."""
+        self._trainer.skip_unless_finite()
+
+    def run_step(self) -> None:
+        self._trainer.iter = self.iter
+        try:
+            self._trainer.run_step()
+        except torch.OutOfMemoryError as e:
+            raise UserError(self._explain_out_of_memory(str(e).split(". ")[0])) from e
+        except RuntimeError as e:
+            if "can't allocate memory" not in str(e):  # PyTorch's allocator on the CPU
+                raise
+            raise UserError(self._explain_out_of_memory("the CPU's memory is full")) from e
+
+    def _explain_out_of_memory(self, reason: str) -> str:
+        solver, world_size = self.cfg.SOLVER, comm.get_world_size()
+        return (
+            f"Out of memory in iteration {self.iter} ({reason}): lower SOLVER.IMS_PER_BATCH (now "
+            f"{solver.IMS_PER_BATCH}, {solver.IMS_PER_BATCH // world_size} for each of {world_size} processes) or "
+            f"INPUT.SIZE_TRAIN (now {list(self.cfg.INPUT.SIZE_TRAIN)})."
+        )
 
     def build_hooks(self) -> list:
         cfg = self.cfg
@@ -162,7 +209,13 @@ class Trainer(DefaultTrainer):
         ]
         if cfg.DATASETS.TEST:
             ret.append(EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
-            ret.append(BestCheckpointHook(self.checkpointer, _best_metric(cfg)))
+            ret.append(BestCheckpointHook(self.checkpointer, best_metric(cfg)))
+            if cfg.SOLVER.EARLY_STOPPING_PATIENCE > 0:
+                ret.append(EarlyStoppingHook(best_metric(cfg), cfg.SOLVER.EARLY_STOPPING_PATIENCE))
+        if self._max_seconds is not None:
+            self._time_budget = TimeBudgetHook(self._max_seconds)
+            ret.append(self._time_budget)
+        ret.append(PictureHook(lambda: self._trainer.last_batch, self._class_names, period=_PICTURE_PERIOD))
         self._interrupt = InterruptHook(self.checkpointer)
         ret.append(self._interrupt)
         if comm.is_main_process():
@@ -170,18 +223,35 @@ class Trainer(DefaultTrainer):
             ret.append(hooks.PeriodicWriter(self.build_writers(), period=_LOG_PERIOD))
         return ret
 
-    def _evaluate(self) -> OrderedDict[str, Any]:
-        with self._ema.applied_to(self._bare_model) if self._ema else nullcontext():
-            _broadcast_from_main(self._bare_model)
-            try:
-                results = self.test(self.cfg, self._bare_model, should_stop=self._should_stop_evaluation)
-            except StopEvaluation:
-                logger.info("Evaluation left out after Ctrl-C.")
-                if self.iter >= self.max_iter:
-                    raise KeyboardInterrupt from None
-                return OrderedDict()
+    def _evaluate(self, next_iteration: int) -> OrderedDict[str, Any]:
+        raw_results = {}
+        start = time.monotonic()
+        try:
+            if self._ema and self.cfg.SOLVER.EMA.EVAL_RAW:
+                logger.info("Evaluating the weights themselves, then their average")
+                raw_results = self._test_present_weights(with_pictures=False)
+            with self._ema.applied_to(self._bare_model) if self._ema else nullcontext():
+                results = self._test_present_weights(with_pictures=True)
+        except StopEvaluation:
+            logger.info("Evaluation left out after Ctrl-C.")
+            if next_iteration in (self.start_iter, self.max_iter):
+                raise KeyboardInterrupt from None  # no iteration follows whose end would be a checkpoint
+            return OrderedDict()
+        put_pictures(self.storage, pop_pictures(results))
         self._last_eval_results = results
-        return _finite_only(results)
+        self.evaluated_before = next_iteration
+        self.eval_seconds = comm.all_gather(time.monotonic() - start)[0]
+        if self.cfg.DATALOADER.SAMPLER_TRAIN == "ClassBalancedTrainingSampler":
+            self._class_ap = comm.all_gather(class_ap_of(results, self._class_names))[0]
+            if next_iteration < self.max_iter:
+                self._reset_data_loader(next_iteration)
+        return finite_only({**results, **({"raw": raw_results} if raw_results else {})})
+
+    def _test_present_weights(self, *, with_pictures: bool) -> OrderedDict[str, Any]:
+        _broadcast_from_main(self._bare_model)
+        return self.test(
+            self.cfg, self._bare_model, should_stop=self._should_stop_evaluation, with_pictures=with_pictures
+        )
 
     def _should_stop_evaluation(self) -> bool:
         # Several processes would have to agree, or one would wait for the other's results.
@@ -198,33 +268,68 @@ class Trainer(DefaultTrainer):
             f"{epochs:.1f} epochs of {self.iters_per_epoch} iterations of {self.cfg.SOLVER.IMS_PER_BATCH} images"
         )
         self.iter = self.start_iter
-        self._trainer.data_loader = self.build_train_loader(
-            self.cfg, self._dataset_dicts, seed=self._seed, start_iter=self.start_iter
-        )
+        if self._trainer.data_loader is None:
+            self._reset_data_loader(self.start_iter)
         with EventStorage(self.start_iter) as self.storage:
             try:
                 self.before_train()
-                for iteration in range(self.start_iter, self.max_iter):
-                    self.iter = iteration
+                # Hooks may move the end.
+                while self.iter < self.max_iter:
                     self.before_step()
                     self.run_step()
                     self.after_step()
-                self.iter = self.max_iter
-            except (UserError, KeyboardInterrupt):
+                    self.iter += 1
+            except BaseException as e:
+                if not isinstance(e, UserError | KeyboardInterrupt):
+                    logger.exception("Exception during training:")
+                self._end_after(e)
                 raise
-            except Exception:
-                logger.exception("Exception during training:")
-                raise
-            finally:
-                self.after_train()
+            self.after_train()
         return self._last_eval_results
 
+    def _end_after(self, error: BaseException) -> None:
+        try:
+            self.after_train()
+        except Exception as e:
+            # On a full disk, say, the writers fail as well, and must not hide why the training ended.
+            logger.warning(f"Ending the training after {type(error).__name__} failed, too: {e}")
+
+    def _reset_data_loader(self, next_iteration: int) -> None:
+        """Have the samples of ``next_iteration`` come next."""
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.SOLVER.MAX_ITER = self.max_iter
+        cfg.INPUT.AUG.STRONG_OFF_ITERS = min(cfg.INPUT.AUG.STRONG_OFF_ITERS, self.max_iter)
+        self._trainer.reset_data_loader(
+            lambda: self.build_train_loader(
+                cfg, self._dataset_dicts, seed=self._seed, start_iter=next_iteration, class_ap=self._class_ap
+            )
+        )
+
+    @property
+    def _class_names(self) -> list[str]:
+        return list(MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0]).thing_classes)
+
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "seed": self._seed}
+        return {
+            **super().state_dict(),
+            "seed": self._seed,
+            "max_iter": self.max_iter,
+            "evaluated_before": self.evaluated_before,
+            "class_ap": self._class_ap,
+            # Nothing in a training draws from it, but a part that someone adds may.
+            "rng": comm.all_gather(torch.get_rng_state()),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._seed = state_dict["seed"]
+        self.max_iter = self._trainer.max_iter = state_dict["max_iter"]
+        self.scheduler.set_max_iter(self.max_iter)
+        self.evaluated_before = state_dict["evaluated_before"]
+        self._class_ap = state_dict["class_ap"]
+        if len(state_dict["rng"]) == comm.get_world_size():
+            torch.set_rng_state(state_dict["rng"][comm.get_rank()])
 
     @classmethod
     def build_model(cls, cfg) -> nn.Module:
@@ -239,8 +344,8 @@ class Trainer(DefaultTrainer):
         return solver.build_lr_scheduler(cfg, optimizer, iters_per_epoch)
 
     @classmethod
-    def build_train_loader(cls, cfg, dataset_dicts, *, seed, start_iter):
-        return build_train_loader(cfg, dataset_dicts, seed=seed, start_iter=start_iter)
+    def build_train_loader(cls, cfg, dataset_dicts, *, seed, start_iter, class_ap=None):
+        return build_train_loader(cfg, dataset_dicts, seed=seed, start_iter=start_iter, class_ap=class_ap)
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
@@ -254,7 +359,13 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(
-        cls, cfg, model, *, class_names: list[str] | None = None, should_stop: Callable[[], bool] = lambda: False
+        cls,
+        cfg,
+        model,
+        *,
+        class_names: list[str] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        with_pictures: bool = False,
     ) -> OrderedDict[str, Any]:
         """Evaluate ``model``'s present weights on DATASETS.TEST, one view per image.
 
@@ -264,6 +375,7 @@ class Trainer(DefaultTrainer):
         Args:
             class_names: the model's classes, where they are not the data sets'.
             should_stop: asked before every image.
+            with_pictures: add what :func:`pop_pictures` takes out; the model's classes must be the data sets'.
 
         Returns:
             {"bbox": {"AP": ..., "AP75": ..., ...}} in percent; with several data sets, that by data set name.
@@ -274,43 +386,19 @@ class Trainer(DefaultTrainer):
         results = OrderedDict()
         for name in cfg.DATASETS.TEST:
             evaluator = cls.build_evaluator(cfg, name, class_names)
-            loader = _StoppableLoader(cls.build_test_loader(cfg, name), should_stop)
+            if with_pictures:
+                evaluator = DatasetEvaluators([evaluator, PredictionPictures(name)])
+            loader = StoppableLoader(cls.build_test_loader(cfg, name), should_stop)
             results[name] = inference_on_dataset(model, loader, evaluator)
         return next(iter(results.values())) if len(results) == 1 else results
 
 
-class StopEvaluation(Exception):
-    """An evaluation was asked to stop; there are no results."""
-
-
-class _StoppableLoader:
-    def __init__(self, loader, should_stop: Callable[[], bool]):
-        self._loader = loader
-        self._should_stop = should_stop
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __iter__(self):
-        for batch in self._loader:
-            if self._should_stop():
-                raise StopEvaluation
-            yield batch
-
-
-def _best_metric(cfg) -> str:
-    """The name under which TEST.BEST_METRIC is stored: with several data sets, by default the first one's."""
-    metric, names = cfg.TEST.BEST_METRIC, list(cfg.DATASETS.TEST)
-    if len(names) > 1 and not metric.startswith(tuple(f"{name}/" for name in names)):
-        metric = f"{names[0]}/{metric}"
-    score = metric.rpartition("bbox/")[2]
-    known = [*METRICS, *(f"{m}-{c}" for m in CLASS_METRICS for c in MetadataCatalog.get(names[0]).thing_classes)]
-    if "bbox/" not in metric or score not in known:
-        raise UserError(
-            f"TEST.BEST_METRIC is {cfg.TEST.BEST_METRIC!r}; the choices are bbox/ and one of {', '.join(METRICS)}, or "
-            f"such as AP75-{MetadataCatalog.get(names[0]).thing_classes[0]}."
-        )
-    return metric
+def _autocast_dtype(cfg, on_gpu: bool) -> torch.dtype | None:
+    dtypes = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+    dtypes["auto"] = torch.float16 if on_gpu else torch.bfloat16
+    if cfg.SOLVER.AMP.DTYPE not in dtypes:
+        raise UserError(f"SOLVER.AMP.DTYPE is {cfg.SOLVER.AMP.DTYPE!r}; the choices are {', '.join(dtypes)}.")
+    return dtypes[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None
 
 
 def _describe(cfg) -> dict[str, Any]:
@@ -329,12 +417,3 @@ def _broadcast_from_main(model: nn.Module) -> None:
     if comm.get_world_size() > 1:
         for tensor in model.state_dict().values():
             dist.broadcast(tensor, 0)
-
-
-def _finite_only(results: dict[str, Any]) -> dict[str, Any]:
-    # A class without boxes scores NaN, which metrics.json cannot hold.
-    return OrderedDict(
-        (key, _finite_only(value) if isinstance(value, dict) else value)
-        for key, value in results.items()
-        if isinstance(value, dict) or math.isfinite(value)
-    )

@@ -1,6 +1,6 @@
 """Building blocks of the network and the IoU family; plain modules and functions without configuration."""
 
-from .blocks import C3, SPPF, Bottleneck, ConvNormAct, fuse_conv_norm
+from .blocks import C3, SPPF, Bottleneck, ConvNormAct, fuse_conv_norm, upsample_nearest
 from .iou import box_ciou, box_iou
 
-__all__ = ["C3", "SPPF", "Bottleneck", "ConvNormAct", "box_ciou", "box_iou", "fuse_conv_norm"]
+__all__ = ["C3", "SPPF", "Bottleneck", "ConvNormAct", "box_ciou", "box_iou", "fuse_conv_norm", "upsample_nearest"]

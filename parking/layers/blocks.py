@@ -107,3 +107,13 @@ class SPPF(nn.Module):
         for _ in range(3):
             outs.append(self.pool(outs[-1]))
         return self.conv2(torch.cat(outs, dim=1))
+
+
+def upsample_nearest(x: Tensor) -> Tensor:
+    """(N, C, H, W) to (N, C, 2H, 2W), each value to four, in channels_last memory order.
+
+    ``F.interpolate`` gives the same, but its gradient on CUDA may differ from run to run; here it is a plain sum.
+    """
+    n, c, h, w = x.shape
+    repeated = x.permute(0, 2, 3, 1)[:, :, None, :, None].expand(n, h, 2, w, 2, c)
+    return repeated.reshape(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
+from detectron2.utils import comm
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
@@ -32,6 +33,9 @@ class YOLOLoss(nn.Module):
     * objectness: mean cross entropy over all cells and anchors; the target is the match's CIoU, at least 0 and
       constant for the gradient, and 0 without a match; levels are weighted;
     * class: mean cross entropy over matches and classes; none for a single class.
+
+    With several processes the means are over the matches of all of them: those of one process may be few, and would
+    each count for more. Summed over the processes, the losses are those of one process with all images.
     """
 
     @configurable
@@ -102,9 +106,10 @@ class YOLOLoss(nn.Module):
         Returns:
             "loss_box", "loss_obj" and "loss_cls", float32 scalars, each times its gain and N: their sum is trained.
         """
+        num_matches = self._count_matches(assignments, predictions[0].device)
         levels = [
-            self._level_losses(prediction, gt_classes, assignment)
-            for prediction, assignment in zip(predictions, assignments, strict=True)
+            self._level_losses(prediction, gt_classes, assignment, num)
+            for prediction, assignment, num in zip(predictions, assignments, num_matches, strict=True)
         ]
         box, obj, cls = (torch.stack(terms) for terms in zip(*levels, strict=True))
         num_images = predictions[0].shape[0]
@@ -116,8 +121,16 @@ class YOLOLoss(nn.Module):
             "loss_cls": cls.sum() * (self.cls_factor * num_images),
         }
 
+    def _count_matches(self, assignments: list[LevelAssignment], device: torch.device) -> Tensor:
+        """(L,): matches of each level, the mean over the processes while training."""
+        counts = torch.tensor([float(len(assignment.image)) for assignment in assignments], device=device)
+        if self.training and comm.get_world_size() > 1:
+            torch.distributed.all_reduce(counts)
+            counts /= comm.get_world_size()
+        return counts
+
     def _level_losses(
-        self, prediction: Tensor, gt_classes: Tensor, assignment: LevelAssignment
+        self, prediction: Tensor, gt_classes: Tensor, assignment: LevelAssignment, num_matches: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         # Only what is needed is made float32: under autocast the predictions are half as wide.
         obj_logits = prediction[..., 4].float()
@@ -127,11 +140,12 @@ class YOLOLoss(nn.Module):
         if len(assignment.image):
             matched = prediction[index].float()
             ciou = self._ciou(matched[:, :4], assignment)
-            box_loss = (1 - ciou).mean()
+            box_loss = (1 - ciou).sum() / num_matches
             matched_iou = ciou.detach().clamp(min=0)
             if self.num_classes > 1:
                 target = self._class_target(gt_classes[assignment.gt_index])
                 cls_loss = self._cross_entropy(matched[:, 5:], target, self.cls_pos_weight)
+                cls_loss = cls_loss * (len(target) / num_matches)
         obj_target = scatter_last(obj_logits.shape, index, matched_iou)
         return box_loss, self._cross_entropy(obj_logits, obj_target, self.obj_pos_weight), cls_loss
 

@@ -1,9 +1,12 @@
 """Build the optimizer and the learning-rate schedule that a configuration describes."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier
-from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler
+from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler, ParamScheduler
 from torch import nn
 
 from parking.utils.errors import UserError
@@ -52,7 +55,25 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     raise UserError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; the choices are SGD and AdamW.")
 
 
-def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> LRMultiplier:
+class ShortenableLRMultiplier(LRMultiplier):
+    """A ``LRMultiplier`` whose end can be moved while it runs: from then on its rates are those of a shorter run."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, make_schedule: Callable[[int], ParamScheduler], max_iter: int):
+        """
+        Args:
+            make_schedule: the multiplier of a run of so many iterations, as a function of progress 0..1.
+        """
+        self._make_schedule = make_schedule
+        super().__init__(optimizer, make_schedule(max_iter), max_iter=max_iter)
+
+    def set_max_iter(self, max_iter: int) -> None:
+        self._multiplier, self._max_iter = self._make_schedule(max_iter), max_iter
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"base_lrs": self.base_lrs, "last_epoch": self.last_epoch}
+
+
+def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> ShortenableLRMultiplier:
     """The decay of all groups from BASE_LR to BASE_LR * LR_FINAL_FACTOR over MAX_ITER; warm-up is a hook's."""
     solver = cfg.SOLVER
     shapes = {"linear": LinearParamScheduler, "cosine": CosineParamScheduler}
@@ -60,9 +81,12 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per
         raise UserError(
             f"SOLVER.LR_SCHEDULER_NAME is {solver.LR_SCHEDULER_NAME!r}; the choices are {', '.join(shapes)}."
         )
-    schedule = shapes[solver.LR_SCHEDULER_NAME](1.0, solver.LR_FINAL_FACTOR)
-    if solver.LR_DECAY_PER == "epoch":
-        schedule = PerEpochParamScheduler(schedule, solver.MAX_ITER / iters_per_epoch)
-    elif solver.LR_DECAY_PER != "iteration":
+    if solver.LR_DECAY_PER not in ("epoch", "iteration"):
         raise UserError(f"SOLVER.LR_DECAY_PER is {solver.LR_DECAY_PER!r}; the choices are epoch and iteration.")
-    return LRMultiplier(optimizer, schedule, max_iter=solver.MAX_ITER)
+
+    def make_schedule(max_iter: int) -> ParamScheduler:
+        schedule = shapes[solver.LR_SCHEDULER_NAME](1.0, solver.LR_FINAL_FACTOR)
+        return PerEpochParamScheduler(schedule, max_iter / iters_per_epoch) if by_epoch else schedule
+
+    by_epoch = solver.LR_DECAY_PER == "epoch"
+    return ShortenableLRMultiplier(optimizer, make_schedule, solver.MAX_ITER)

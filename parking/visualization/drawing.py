@@ -19,12 +19,19 @@ from parking.visualization.tag_placement import place_tags
 class BoxDrawer:
     """Draws detections, or annotations, of a fixed list of classes."""
 
-    def __init__(self, class_names: Sequence[str], colors: Sequence[Color] | None = None):
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        colors: Sequence[Color] | None = None,
+        *,
+        font_path: str | os.PathLike | None = None,
+    ):
         """
         Args:
             class_names: what the tags say, in any script.
             colors: RGB 0..255 for each class; by default those of
                 :func:`~parking.visualization.colors.class_colors`.
+            font_path: font file with all the characters; by default one is looked for.
 
         Raises:
             ValueError: there are not as many ``colors`` as names.
@@ -35,7 +42,7 @@ class BoxDrawer:
             raise ValueError(f"{len(class_names)} class names and {len(colors)} colors do not belong together")
         self._class_names = list(class_names)
         self._colors = [tuple(map(int, color)) for color in colors]
-        self._font_path = find_font("".join(class_names))
+        self._font_path = font_path or find_font("".join(class_names))
 
     def draw(self, image: np.ndarray, boxes, classes, scores=None) -> np.ndarray:
         """Return a copy of ``image`` with the boxes, their class names and, if given, their scores.

@@ -262,15 +262,23 @@ def test_a_carried_config_is_plain_values(tmp_path, marker, suffix):
         with pytest.raises(UserError, match=message):
             configure_from(carry(tmp_path, suffix, config))
         assert not marker.exists()
-    # As a mere text it is one.
-    output_dir = configure_from(carry(tmp_path, suffix, {"OUTPUT_DIR": hostile})).OUTPUT_DIR
-    assert output_dir == hostile
+    # As a mere text it is one; and where results go is not for the file to say.
+    cfg = configure_from(carry(tmp_path, suffix, {"OUTPUT_DIR": hostile, "DATASETS": {"ROOT": hostile}, "SEED": 3}))
+    assert (str(tmp_path), get_cfg().DATASETS.ROOT, -1) == (cfg.OUTPUT_DIR, cfg.DATASETS.ROOT, cfg.SEED)
     assert not marker.exists()
+
+
+def test_merge_keys_are_refused(tmp_path):
+    # Nine such lines would stand for a thousand million keys.
+    for text in ("A: &a {X: 1}\n<<: *a\n", "SOLVER: {<<: [{}, {}]}\n", "SOLVER: {!!merge x: {}}\n"):
+        with pytest.raises(UserError, match="merge keys"):
+            get_cfg().merge_from_file(write(tmp_path / "merge.yaml", text))
+    get_cfg().merge_from_file(write(tmp_path / "fine.yaml", "OUTPUT_DIR: 'a << b'  # << here\n"))
 
 
 @pytest.mark.parametrize("suffix", CARRIED)
 def test_a_yaml_beside_weights_is_not_opened(tmp_path, marker, suffix, monkeypatch):
-    weights_file = carry(tmp_path, suffix, {"SEED": 3})
+    weights_file = carry(tmp_path, suffix, {"TEST": {"DETECTIONS_PER_IMAGE": 3}})
     for name in ("m.yaml", f"m{suffix}.yaml", "config.yaml", "model.yaml", "hyp.yaml", "opt.yaml", "data.yaml"):
         write(tmp_path / name, f"SEED: !!python/object/apply:os.mkdir ['{marker}']\n")
     opened = []
@@ -283,7 +291,7 @@ def test_a_yaml_beside_weights_is_not_opened(tmp_path, marker, suffix, monkeypat
     monkeypatch.setattr("builtins.open", recording_open)
     monkeypatch.setattr(io, "open", recording_open)
     monkeypatch.chdir(tmp_path)
-    assert configure_from(weights_file).SEED == 3
+    assert configure_from(weights_file).TEST.DETECTIONS_PER_IMAGE == 3
     assert not [path for path in opened if path.endswith(".yaml")]
     assert suffix == ".safetensors" or weights_file in opened, "the record works"
     assert not marker.exists()

@@ -8,6 +8,7 @@ from detectron2.utils.events import EventStorage
 
 from parking.engine.hooks import BestCheckpointHook, CheckpointHook, EMAHook, EvalHook, InterruptHook, WarmupHook
 from parking.solver import ModelEMA, Warmup
+from parking.utils.errors import UserError
 
 
 class Recorder:
@@ -31,11 +32,13 @@ class Recorder:
 def make_trainer(max_iter=10):
     return SimpleNamespace(
         iter=0,
+        storage=EventStorage(),
         start_iter=0,
         max_iter=max_iter,
-        last_iteration=0,
         release_state_dict=dict,
         optimizer_has_stepped=True,
+        evaluated_before=-1,
+        skip_unless_finite=lambda: None,
         flush_metrics=lambda: None,
     )
 
@@ -99,11 +102,12 @@ def test_checkpoints_by_period_and_at_the_end():
 def follow(hook, values, start_iter=0):
     hook.trainer = make_trainer()
     hook.trainer.start_iter = start_iter
-    hook.before_train()
     with EventStorage() as storage:
         hook.trainer.storage = storage
+        hook.before_train()
         for iteration, value in values:
-            storage.iter = hook.trainer.last_iteration = iteration
+            storage.iter = iteration
+            hook.trainer.evaluated_before = iteration + 1
             if value is not None:
                 storage.put_scalar("bbox/AP75", value, smoothing_hint=False)
             hook.after_step()
@@ -135,26 +139,63 @@ def test_a_new_training_ignores_the_best_weights_on_disk():
 def test_nothing_is_saved_after_a_loss_that_is_not_finite():
     recorder = Recorder()
 
-    def flush_metrics():
-        raise FloatingPointError("NaN")
+    def skip_unless_finite():
+        raise UserError("NaN")
 
     hook = CheckpointHook(recorder, period=1)
     hook.trainer = make_trainer()
-    hook.trainer.flush_metrics = flush_metrics
-    with pytest.raises(FloatingPointError):
+    hook.trainer.skip_unless_finite = skip_unless_finite
+    with pytest.raises(UserError):
         hook.after_step()
     assert recorder.saved == []
 
 
-@pytest.mark.parametrize(("iteration", "evaluated"), [(9, []), (10, ["evaluated"])])
+@pytest.mark.parametrize(("iteration", "evaluated"), [(9, []), (10, [10])])
 def test_only_a_training_that_finished_is_evaluated_at_its_end(iteration, evaluated):
     # The iteration is 9 of 0..9 while the last step runs, or fails, and 10 after it.
     calls = []
-    hook = EvalHook(0, lambda: calls.append("evaluated"))
-    hook.trainer = make_trainer(max_iter=10)
+    hook = make_eval_hook(0, calls)
     hook.trainer.iter = iteration
-    hook.after_train()
+    with EventStorage() as hook.trainer.storage:
+        hook.after_train()
     assert calls == evaluated
+
+
+def make_eval_hook(period, calls, **attributes):
+    def evaluate(next_iteration):
+        calls.append(next_iteration)
+        return {"bbox": {"AP": 50.0 + next_iteration}}
+
+    hook = EvalHook(period, evaluate)
+    hook.trainer = make_trainer(max_iter=10)
+    vars(hook.trainer).update(attributes)
+    return hook
+
+
+def test_evaluations_are_stored_under_flat_names():
+    calls = []
+    hook = make_eval_hook(4, calls)
+    with EventStorage() as storage:
+        hook.trainer.storage = storage
+        hook.before_train()
+        for hook.trainer.iter in range(10):
+            storage.iter = hook.trainer.iter
+            hook.after_step()
+        hook.trainer.iter = 10
+        hook.after_train()
+    assert calls == [4, 8, 10]
+    assert storage.history("bbox/AP").latest() == 60.0
+
+
+@pytest.mark.parametrize(
+    ("start_iter", "evaluated_before", "calls"), [(8, 4, [8]), (8, 8, []), (7, 4, []), (10, 8, []), (0, -1, [])]
+)
+def test_an_evaluation_that_an_interruption_prevented_is_made_up_for(start_iter, evaluated_before, calls):
+    done = []
+    hook = make_eval_hook(4, done, start_iter=start_iter, evaluated_before=evaluated_before)
+    with EventStorage(start_iter) as hook.trainer.storage:
+        hook.before_train()
+    assert done == calls
 
 
 def test_ctrl_c_saves_after_the_iteration():

@@ -69,3 +69,15 @@ def test_broadcast_gives_all_the_main_processs_weights_and_buffers(results, rank
     for name, tensor in tensors.items():
         # Filled with rank + 5 before.
         assert (tensor == 5).all(), name
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_detectors_gradients_are_those_of_one_process(results, rank):
+    """Though one process has 1 of the boxes and the other 11: means are over the matches of both."""
+    (expected, expected_losses), (actual, losses) = (results[key]["detector gradients"] for key in ((1, 0), (2, rank)))
+    assert expected.keys() == actual.keys()
+    for name, gradient in expected.items():
+        difference = (actual[name] - gradient).norm() / gradient.norm().clamp(min=1e-12)
+        assert difference < 1e-4, (name, difference)
+    if rank == 0:
+        assert_equal(losses, expected_losses)

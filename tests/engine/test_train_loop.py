@@ -66,10 +66,57 @@ def test_metrics_are_per_image_and_of_every_iteration():
     assert [iteration for _, iteration in storage.history("loss_a").values()] == [0, 1]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run():
-    trainer = make_trainer([[1.0], [float("nan")]], accumulation=lambda i: 1, metrics_period=1)
-    with pytest.raises(FloatingPointError, match="NaN at iteration 1"):
-        run(trainer, 2)
+def test_a_step_with_a_loss_that_is_not_finite_is_left_out(caplog):
+    nan = float("nan")
+    trainer = make_trainer([[1.0], [nan], [2.0], [1.0]], accumulation=lambda i: 2)
+    storage = run(trainer, 4)
+    # The first two go together; then 4 + 1 = 5: 1 - 0.1 * 5.
+    assert trainer.model.weight.item() == pytest.approx(0.5)
+    assert trainer.num_skipped_in_a_row == 0
+    assert (
+        "The loss of iteration 1 is not finite (loss_a nan) on a nameless image; this step is left out" in caplog.text
+    )
+    assert [iteration for _, iteration in storage.history("total_loss").values()] == [0, 2, 3]
+
+
+def test_three_steps_in_a_row_without_a_finite_loss_end_the_run(caplog):
+    batches = [[float("inf")], [float("nan")], [1.0], *([[float("nan")]] * 3), [1.0]]
+    trainer = make_trainer(batches, accumulation=lambda i: 1)
+    with pytest.raises(UserError, match="not finite in 3 steps in a row: The loss of iteration 5"):
+        run(trainer, 7)
+    assert trainer.iter == 5
+    assert trainer.model.weight.item() == pytest.approx(0.9), "only the sound batch counted"
+
+
+def test_statistics_of_norms_survive_a_batch_that_is_not_finite():
+    class Normed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(1)
+
+        def forward(self, batch):
+            return {"loss_a": self.norm(torch.tensor(batch)[:, None]).square().sum()}
+
+    model = Normed()
+    batches = [[1.0, 2.0], [float("nan"), 1.0]]
+    trainer = AccumulatingTrainer(
+        model, batches, torch.optim.SGD(model.parameters(), lr=0.1), max_iter=9, accumulation=lambda i: 1
+    )
+    run(trainer, 1)
+    before = model.norm.running_mean.clone()
+    with EventStorage(1) as storage:
+        trainer.iter = storage.iter = 1
+        trainer.run_step()
+    assert torch.equal(model.norm.running_mean, before)
+    assert not trainer.has_stepped
+
+
+def test_what_is_not_finite_is_not_saved_as_pending():
+    trainer = make_trainer([[1.0], [float("nan")], [1.0]], accumulation=lambda i: 9)
+    run(trainer, 2)
+    trainer.skip_unless_finite()
+    assert trainer.state_dict()["gradients"] == []
+    assert trainer.num_skipped_in_a_row == 1
 
 
 def test_bfloat16_on_the_cpu_keeps_weights_and_losses_usable():
@@ -92,7 +139,7 @@ def test_bfloat16_on_the_cpu_keeps_weights_and_losses_usable():
         torch.optim.SGD(wrapped.parameters(), lr=0.01),
         max_iter=3,
         accumulation=lambda i: 1,
-        mixed_precision=True,
+        autocast_dtype=torch.bfloat16,
     )
     before = model.weight.detach().clone()
     run(trainer, 3)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -175,10 +176,10 @@ def test_resuming_gives_what_an_uninterrupted_training_gives(tiny_scenes, tmp_pa
     assert whole["ema"]["num_updates"] == parts["ema"]["num_updates"]
 
 
-def test_ctrl_c_then_resume(tiny_scenes, tmp_path):
+def test_ctrl_c_then_resume(tiny_scenes, tmp_path, run_here):
     output_dir = tmp_path / "out"
     command = [sys.executable, str(ROOT / "tools" / "train_net.py"), *map(str, QUICKSTART)]
-    opts = train_args(tiny_scenes, output_dir, 100000)
+    opts = train_args(tiny_scenes, output_dir, 150)
     process = subprocess.Popen(
         [*command, *opts], cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -195,9 +196,14 @@ def test_ctrl_c_then_resume(tiny_scenes, tmp_path):
     assert "Traceback" not in err
     assert "--resume" in out
     iteration = int((output_dir / "last_checkpoint").read_text().removeprefix("model_").removesuffix(".pth"))
-    done = run_script("train_net.py", *QUICKSTART, "--resume", *train_args(tiny_scenes, output_dir, iteration + 3))
+    assert iteration < 149, "the signal came too late"
+    # A typo in the command, or data that changed, would make something else of it.
+    for key, value in [("SOLVER.MAX_ITER", "160"), ("SEED", "1"), ("DATASETS.VAL_FRACTION", "0.5")]:
+        changed = run_here("train_net.py", *QUICKSTART, "--resume", *opts, key, value)
+        assert changed[0] == 1 and f"--resume: {key} is" in changed[2]
+    done = run_script("train_net.py", *QUICKSTART, "--resume", *opts)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"iterations {iteration + 1} to {iteration + 3}" in done.stdout
+    assert f"iterations {iteration + 1} to 150" in done.stdout
     assert (output_dir / "model_final.pth").exists()
 
 
@@ -225,7 +231,7 @@ def test_own_coco_data_from_the_command_line_alone(trained, tiny_scenes, tmp_pat
         *(*TINY, *data, "MODEL.YOLO.NUM_CLASSES", "0", "MODEL.WEIGHTS", trained[0] / "model_final.pth"),
     )
     assert code == 0, err
-    assert "head.predictors.2.bias: cat, dog from the prior, without meaning until trained" in out
+    assert "head.predictors.2.bias: cat, dog from the prior" in out
     code, out, err = run_here(
         *("infer.py", "--input", folder, "--weights", output_dir / "model_final.pth"),
         *("--output", tmp_path / "res", "MODEL.YOLO.SCORE_THRESH_TEST", "1e-6"),
@@ -334,7 +340,7 @@ def test_a_mistake_with_overwrite_costs_nothing(trained, tiny_scenes, tmp_path, 
             "train_net.py",
             [*QUICKSTART, "--resume", "OUTPUT_DIR", "{tmp}/o", "DATASETS.ROOT", "{scenes}"],
             1,
-            "no checkpoint to resume",
+            "holds no training to resume",
         ),
         (
             "train_net.py",
@@ -430,3 +436,50 @@ def test_overwrite_starts_anew(trained, tiny_scenes, tmp_path, run_here):
         "model_best.pth",
         "model_final.pth",
     ]
+
+
+def test_stages_one_after_the_other(tiny_scenes, tmp_path, run_here):
+    """From training both to inferring without naming any file."""
+    (tmp_path / "one.yaml").write_text("SOLVER: {MAX_ITER: 3}\n")
+    (tmp_path / "two.yaml").write_text("SOLVER: {MAX_ITER: 2, BASE_LR: 0.003}\n")
+    config = tmp_path / "two_stages.yaml"
+    stages = "SOLVER: {STAGES: [[one, one.yaml], [two, two.yaml]]}"
+    config.write_text(f"_BASE_: {QUICKSTART[1]}\nOUTPUT_DIR: {tmp_path}/out\n{stages}\n")
+    args = ["--config-file", config]
+    opts = ["DATASETS.ROOT", tiny_scenes, *TINY, "DATALOADER.NUM_WORKERS", "0"]
+
+    code, _, err = run_here("train_net.py", *args, "--stage", "two", *opts)
+    assert code == 1 and "stage two starts from the weights of the stage before it" in err
+    code, _, err = run_here("train_net.py", *args, "--stage", "three", *opts)
+    assert code == 1 and "it has one, two." in err
+    code, _, err = run_here("train_net.py", *args, "--resume", *opts)
+    assert code == 1 and "holds no training to resume" in err
+    assert not list((tmp_path / "out").rglob("*.pth"))
+
+    code, out, err = run_here("train_net.py", *args, "--stage", "one", *opts)
+    assert code == 0, err
+    assert "two best weights" not in out
+    code, out, err = run_here("train_net.py", *args, "--resume", *opts)
+    assert code == 0, err
+    assert f"Loaded all 349 tensors of {tmp_path}/out/one/model_best.pth" in out
+    assert "iterations 0 to 2" in out and "iterations 0 to 3" not in out, "the first is finished already"
+    for stage, max_iter in (("one", 3), ("two", 2)):
+        folder = tmp_path / "out" / stage
+        saved = yaml.safe_load((folder / "config.yaml").read_text())
+        assert (saved["SOLVER"]["MAX_ITER"], saved["SOLVER"]["STAGES"]) == (max_iter, [])
+        assert {"model_best.pth", "model_final.pth", "log.txt", "metrics.json", "finished"} <= set(os.listdir(folder))
+        assert f"iterations 0 to {max_iter}" in (folder / "log.txt").read_text()
+    assert "out/two" not in (tmp_path / "out" / "one" / "log.txt").read_text()
+
+    code, out, err = run_here("train_net.py", *args, *opts)
+    assert code == 1 and "out/one already holds a training" in err
+    code, out, err = run_here("train_net.py", *args, "--resume", *opts)
+    assert code == 0 and "finished already" in out
+    code, _, err = run_here("train_net.py", *args, "--resume", *opts, "SOLVER.BASE_LR", "0.5")
+    assert code == 1 and "--resume: SOLVER.BASE_LR is 0.5" in err
+
+    for tool, more in (("infer.py", ["--input", tiny_scenes / "test"]), ("train_net.py", ["--eval-only"])):
+        code, out, err = run_here(tool, *args, *more, *opts)
+        assert code == 0, err
+        assert f"Loaded all 349 tensors of {tmp_path}/out/two/model_best.pth" in out
+    assert (tmp_path / "out" / "inference" / "predictions.json").exists()

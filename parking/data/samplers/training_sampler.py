@@ -1,6 +1,5 @@
-"""The endless stream of training images."""
+"""Endless streams of training images."""
 
-import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,42 +7,71 @@ from detectron2.utils import comm
 from torch.utils.data import Sampler
 
 
-class PositionedTrainingSampler(Sampler):
+class PositionedSampler(Sampler):
     """An infinite stream of image indices that every process takes its share of, and that can start anywhere.
 
-    The stream is ``shuffle(range(size)) + shuffle(range(size)) + ...``, the order of each pass being a function of the
-    seed and the number of the pass alone. Position ``p`` goes to rank ``p % world_size``, so that a global batch of B
-    images holds the positions ``i * B ... i * B + B - 1``, for any number of processes. What is yielded is one integer
-    for position and index together, see :func:`encode_position`: the randomness of a sample must depend on its
+    The stream is one epoch after the other. What an epoch holds is a function of the seed, the number of the epoch and
+    the arguments of the subclass alone, so that the stream can be continued from any position, by a sampler with other
+    arguments too (new image weights, for instance). Position ``p`` goes to rank ``p % world_size``: a global batch of
+    B images holds the positions ``i * B ... i * B + B - 1``, for any number of processes. What is yielded is one
+    integer for position and index together, see :func:`encode_position`: the randomness of a sample must depend on its
     position, and a sampler can hand on no more than an integer.
 
     Like detectron2's samplers it knows nothing of data loader workers; ``ToIterableDataset`` divides it among them.
+    A subclass defines :meth:`_get_order`, and :meth:`_find_epoch` unless its epochs are all of ``epoch_size``.
 
     Args:
         size: number of images.
+        epoch_size: number of images in an epoch.
         seed: the same in all processes.
         start: position to begin with: the number of images that all processes together have used so far.
     """
 
-    def __init__(self, size: int, *, seed: int, start: int = 0):
-        if size <= 0 or start < 0 or seed < 0:
-            raise ValueError(f"size must be positive, start and seed not negative; got {size}, {start}, {seed}.")
+    def __init__(self, size: int, *, epoch_size: int, seed: int, start: int):
+        if size <= 0 or epoch_size <= 0 or start < 0 or seed < 0:
+            raise ValueError(
+                f"size and epoch_size must be positive, start and seed not negative; got {size}, {epoch_size}, "
+                f"{start}, {seed}."
+            )
         self._size = size
+        self._epoch_size = epoch_size
         self._seed = seed
         self._start = start
         self._rank = comm.get_rank()
         self._world_size = comm.get_world_size()
 
     def __iter__(self) -> Iterator[int]:
-        order, order_epoch = None, None
-        for position in itertools.count(self._start + self._rank, self._world_size):
-            epoch, offset = divmod(position, self._size)
-            if epoch != order_epoch:
-                order, order_epoch = self._get_order(epoch), epoch
-            yield encode_position(position, int(order[offset]), self._size)
+        position = self._start + self._rank
+        epoch, epoch_start = self._find_epoch(position)
+        while True:
+            order = self._get_order(epoch)
+            while position < epoch_start + len(order):
+                yield encode_position(position, int(order[position - epoch_start]), self._size)
+                position += self._world_size
+            epoch_start += len(order)
+            epoch += 1
+
+    def _find_epoch(self, position: int) -> tuple[int, int]:
+        """The number of the epoch that holds a position, and the first position of that epoch."""
+        epoch = position // self._epoch_size
+        return epoch, epoch * self._epoch_size
 
     def _get_order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self._seed, epoch]).permutation(self._size)
+        """The image indices of an epoch, int (length of the epoch,)."""
+        raise NotImplementedError
+
+    def _get_rng(self, epoch: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, epoch])
+
+
+class PositionedTrainingSampler(PositionedSampler):
+    """Plain passes, ``shuffle(range(size)) + shuffle(range(size)) + ...``; see :class:`PositionedSampler`."""
+
+    def __init__(self, size: int, *, seed: int, start: int = 0):
+        super().__init__(size, epoch_size=size, seed=seed, start=start)
+
+    def _get_order(self, epoch: int) -> np.ndarray:
+        return self._get_rng(epoch).permutation(self._size)
 
 
 def encode_position(position: int, index: int, size: int) -> int:

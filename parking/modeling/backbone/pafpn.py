@@ -5,13 +5,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
-from parking.layers import C3, ConvNormAct
+from parking.layers import C3, ConvNormAct, upsample_nearest
 from parking.utils.errors import UserError
 
 from .csp_darknet import CSPDarknet, scale_repeats
@@ -94,7 +93,7 @@ class PAFPN(Backbone):
         for fine in reversed(range(len(levels) - 1)):
             level, coarser = levels[fine], levels[fine + 1]
             laterals[coarser] = self.laterals[coarser](top)
-            upsampled = F.interpolate(laterals[coarser], scale_factor=2.0, mode="nearest")
+            upsampled = upsample_nearest(laterals[coarser])
             top = self.top_down_blocks[level](torch.cat([upsampled, features[self.in_features[fine]]], dim=1))
 
         outputs = {levels[0]: top}

@@ -4,7 +4,20 @@ import numpy as np
 import pytest
 from detectron2.utils import comm
 
-from parking.data.samplers import PositionedTrainingSampler, decode_position, encode_position
+from parking.data.samplers import (
+    ClassBalancedTrainingSampler,
+    PositionedTrainingSampler,
+    RepeatFactorTrainingSampler,
+    decode_position,
+    encode_position,
+)
+
+# Every kind of sampler, of ten images.
+SAMPLERS = [
+    lambda **kwargs: PositionedTrainingSampler(10, **kwargs),
+    lambda **kwargs: ClassBalancedTrainingSampler(range(1, 11), epoch_size=7, **kwargs),
+    lambda **kwargs: RepeatFactorTrainingSampler(np.linspace(1, 2, 10), **kwargs),
+]
 
 
 def take(sampler, n):
@@ -51,16 +64,25 @@ def test_passes_are_different_permutations():
     assert take(PositionedTrainingSampler(10, seed=2), 30) != take(PositionedTrainingSampler(10, seed=1), 30)
 
 
+@pytest.mark.parametrize("make", SAMPLERS)
 @pytest.mark.parametrize("start", [0, 1, 9, 10, 25])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_ranks_together_give_the_one_stream_from_any_start(monkeypatch, start, world_size):
-    full = take(PositionedTrainingSampler(10, seed=4), 60)
+@pytest.mark.parametrize("world_size", [1, 2, 3, 16])
+def test_ranks_together_give_the_one_stream_from_any_start(monkeypatch, make, start, world_size):
+    full = take(make(seed=4), 130)
+    assert [decode_position(code, 10)[0] for code in full] == list(range(130))
+    assert take(make(seed=4), 130) == full != take(make(seed=5), 130)
     monkeypatch.setattr(comm, "get_world_size", lambda: world_size)
     joined = [None] * (world_size * 6)
     for rank in range(world_size):
         monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
-        joined[rank::world_size] = take(PositionedTrainingSampler(10, seed=4, start=start), 6)
+        joined[rank::world_size] = take(make(seed=4, start=start), 6)
     assert joined == full[start : start + len(joined)]
+
+
+@pytest.mark.parametrize("make", SAMPLERS)
+def test_a_stream_can_be_read_twice(make):
+    sampler = make(seed=4)
+    assert take(sampler, 30) == take(sampler, 30)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +91,10 @@ def test_ranks_together_give_the_one_stream_from_any_start(monkeypatch, start, w
 def test_bad_arguments(kwargs):
     with pytest.raises(ValueError, match="size must be positive"):
         PositionedTrainingSampler(**kwargs)
+
+
+@pytest.mark.parametrize("make", SAMPLERS)
+@pytest.mark.parametrize("kwargs", [{"seed": -1}, {"seed": 0, "start": -1}])
+def test_bad_arguments_of_any_sampler(make, kwargs):
+    with pytest.raises(ValueError, match="start and seed not negative"):
+        make(**kwargs)

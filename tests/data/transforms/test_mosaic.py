@@ -41,7 +41,9 @@ def test_marked_objects_are_where_their_boxes_say(data):
         images.append(image)
         boxes.append(np.array([[x0, y0, x1, y1]], dtype=float))
     canvas, placed = compose_mosaic(images, boxes, centre, size)
-    assert canvas.shape == (2 * h, 2 * w, 3)
+    assert (canvas.dtype, canvas.shape) == (np.uint8, (2 * h, 2 * w, 3))
+    assert (np.concatenate(placed) >= 0).all()
+    assert (np.concatenate(placed) <= [2 * w, 2 * h, 2 * w, 2 * h]).all()
     for color, box in zip(COLORS, np.concatenate(placed), strict=True):
         ys, xs = np.nonzero(canvas[..., 0] == color)
         if len(xs):
@@ -53,11 +55,32 @@ def test_marked_objects_are_where_their_boxes_say(data):
 def test_tiles_without_boxes():
     images, boxes = make_tiles([(4, 4)] * 4)
     boxes[1] = np.zeros((0, 4))
-    _, placed = compose_mosaic(images, boxes, (4, 4), (4, 4))
+    canvas, placed = compose_mosaic(images, boxes, (4, 4), (4, 4))
     assert [len(b) for b in placed] == [1, 0, 1, 1]
+    unboxed, placed = compose_mosaic(images, [np.zeros((0, 4))] * 4, (4, 4), (4, 4))
+    assert [b.shape for b in placed] == [(0, 4)] * 4
+    np.testing.assert_array_equal(unboxed, canvas)
 
 
 @pytest.mark.parametrize(("ratio", "value"), [(1.0, 200), (0.0, 100), (0.25, 125)])
 def test_blend(ratio, value):
     first, second = np.full((3, 4, 3), 200, np.uint8), np.full((3, 4, 3), 100, np.uint8)
     np.testing.assert_array_equal(blend_images(first, second, ratio), np.full((3, 4, 3), value))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.05, 0.95), st.integers(0, 2**32 - 1))
+def test_objects_of_both_images_are_in_their_places_after_a_blend(ratio, seed):
+    rng = np.random.default_rng(seed)
+    images, masks = [], []
+    for _ in range(2):
+        x0, y0 = rng.integers(0, [30, 20])
+        x1, y1 = rng.integers([x0 + 1, y0 + 1], [31, 21])
+        mask = np.zeros((20, 30), bool)
+        mask[y0:y1, x0:x1] = True
+        images.append(np.where(mask[..., None], np.uint8(200), np.uint8(0)).repeat(3, axis=2))
+        masks.append(mask)
+    blended = blend_images(*images, ratio)
+    assert (blended.dtype, blended.shape) == (np.uint8, (20, 30, 3))
+    expected = 200 * (ratio * masks[0] + (1 - ratio) * masks[1])
+    np.testing.assert_allclose(blended[..., 0], expected, rtol=0, atol=0.501)

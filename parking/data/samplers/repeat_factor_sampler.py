@@ -1,0 +1,55 @@
+"""Repeating images with rare classes (Gupta et al., "LVIS", arXiv:1908.03195, appendix B.2)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from detectron2.data.samplers import RepeatFactorTrainingSampler as _RepeatFactorTrainingSampler
+
+from parking.data.annotations import get_training_annotations
+from parking.data.samplers.training_sampler import PositionedSampler
+
+
+class RepeatFactorTrainingSampler(PositionedSampler):
+    """Shuffled passes in which image i occurs ``repeat_factors[i]`` times on average.
+
+    The fractional part of a factor is rounded at random in each pass, up with the probability it states, so that the
+    lengths of passes differ. The stream is a function of (seed, epoch, repeat_factors); see
+    :class:`PositionedSampler`.
+
+    Args:
+        repeat_factors: float (number of images,), at least 1; see :func:`compute_repeat_factors`.
+        seed, start: see :class:`PositionedSampler`.
+    """
+
+    def __init__(self, repeat_factors: Sequence[float] | np.ndarray, *, seed: int, start: int = 0):
+        super().__init__(len(repeat_factors), epoch_size=len(repeat_factors), seed=seed, start=start)
+        factors = np.asarray(repeat_factors, dtype=np.float64)
+        if not (np.isfinite(factors).all() and (factors >= 1).all()):
+            raise ValueError("repeat_factors must be finite and at least 1.")
+        self._fractions, self._whole = np.modf(factors)
+
+    def _find_epoch(self, position: int) -> tuple[int, int]:
+        # Nothing but the lengths of all epochs before says where one begins; they are cheap to draw again.
+        epoch, epoch_start = 0, 0
+        while position >= (epoch_end := epoch_start + int(self._draw_repeats(self._get_rng(epoch)).sum())):
+            epoch, epoch_start = epoch + 1, epoch_end
+        return epoch, epoch_start
+
+    def _get_order(self, epoch: int) -> np.ndarray:
+        rng = self._get_rng(epoch)
+        repeats = self._draw_repeats(rng)
+        return rng.permutation(np.repeat(np.arange(self._size), repeats))
+
+    def _draw_repeats(self, rng) -> np.ndarray:
+        return (self._whole + (rng.random(self._size) < self._fractions)).astype(np.int64)
+
+
+def compute_repeat_factors(dataset_dicts: Sequence[dict], threshold: float, *, sqrt: bool = True) -> np.ndarray:
+    """Repeat factors, float (number of images,): the largest over an image's classes, 1 without boxes.
+
+    A class that occurs in the part f of the images has ``max(1, sqrt(threshold / f))``, or without the root; computed
+    by detectron2. Crowd boxes do not count, as in training.
+    """
+    dicts = [{"annotations": get_training_annotations(d)} for d in dataset_dicts]
+    factors = _RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(dicts, threshold, sqrt=sqrt)
+    return factors.numpy().astype(np.float64)

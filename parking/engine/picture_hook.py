@@ -1,0 +1,69 @@
+"""Pictures in TensorBoard."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+
+from parking.visualization.contact_sheet import contact_sheet
+from parking.visualization.thumbnails import ThumbnailDrawer
+
+_SIDE = 480
+_COLUMNS = 4
+
+
+class PictureHook(HookBase):
+    """Show a batch as it was trained on, augmented, in the first iteration of a run and in every ``period``-th.
+
+    To stand before the writers. It draws no random numbers and reads no data of its own, so that a training is the same
+    with and without it. Processes other than the main one do nothing.
+    """
+
+    def __init__(
+        self,
+        last_batch: Callable[[], Sequence[Mapping[str, Any]]],
+        class_names: Sequence[str],
+        *,
+        period: int,
+        max_samples: int = 16,
+    ):
+        """
+        Args:
+            last_batch: returns this process's batch of the present iteration: dicts with "file_name", "image"
+                (3, H, W) uint8 RGB, and "instances" with gt_boxes in pixels of the image and gt_classes.
+            period: in iterations; 0: only the first one of the run.
+            max_samples: so many of the batch are shown.
+        """
+        self._last_batch = last_batch
+        self._class_names = class_names
+        self._period = period
+        self._max_samples = max_samples
+
+    def after_step(self) -> None:
+        iteration = self.trainer.iter
+        is_due = iteration == self.trainer.start_iter or (self._period > 0 and iteration % self._period == 0)
+        if is_due and comm.is_main_process():
+            samples = self._last_batch()[: self._max_samples]
+            put_pictures(self.trainer.storage, {"train/batch": draw_samples(samples, self._class_names)})
+
+
+def draw_samples(samples: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> np.ndarray:
+    """A sheet, (H, W, 3) uint8 RGB, of training samples with their boxes; they are as :class:`PictureHook` says."""
+    drawer = ThumbnailDrawer(class_names, side=_SIDE)
+    tiles = []
+    for sample in samples:
+        image, instances = sample["image"].permute(1, 2, 0).cpu().numpy(), sample["instances"].to("cpu")
+        boxes, classes = instances.gt_boxes.tensor.numpy(), instances.gt_classes.numpy()
+        tiles.append(drawer.draw(image, boxes, classes, size=image.shape[:2]))
+    titles = [os.path.basename(sample["file_name"]) for sample in samples]
+    return contact_sheet(tiles, titles, columns=_COLUMNS, tile_width=_SIDE)
+
+
+def put_pictures(storage: EventStorage, pictures: Mapping[str, np.ndarray]) -> None:
+    """Hand (H, W, 3) uint8 RGB pictures to TensorBoard's writer; for the main process, which alone has a writer."""
+    for name, picture in pictures.items():
+        storage.put_image(name, np.ascontiguousarray(picture.transpose(2, 0, 1)))

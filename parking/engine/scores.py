@@ -1,0 +1,63 @@
+"""What the trainer does with evaluations: stopping one, and reading scores out of it."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from detectron2.data import MetadataCatalog
+
+from parking.evaluation.coco_evaluation import CLASS_METRICS, METRICS
+from parking.utils.errors import UserError
+
+
+class StopEvaluation(Exception):
+    """An evaluation was asked to stop; there are no results."""
+
+
+class StoppableLoader:
+    """A data loader that raises :class:`StopEvaluation` before the next batch when ``should_stop`` says yes."""
+
+    def __init__(self, loader, should_stop: Callable[[], bool]):
+        self._loader = loader
+        self._should_stop = should_stop
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self):
+        for batch in self._loader:
+            if self._should_stop():
+                raise StopEvaluation
+            yield batch
+
+
+def best_metric(cfg) -> str:
+    """The name under which TEST.BEST_METRIC is stored: with several data sets, by default the first one's."""
+    metric, names = cfg.TEST.BEST_METRIC, list(cfg.DATASETS.TEST)
+    if len(names) > 1 and not metric.startswith(tuple(f"{name}/" for name in names)):
+        metric = f"{names[0]}/{metric}"
+    score = metric.rpartition("bbox/")[2]
+    known = [*METRICS, *(f"{m}-{c}" for m in CLASS_METRICS for c in MetadataCatalog.get(names[0]).thing_classes)]
+    if "bbox/" not in metric or score not in known:
+        raise UserError(
+            f"TEST.BEST_METRIC is {cfg.TEST.BEST_METRIC!r}; the choices are bbox/ and one of {', '.join(METRICS)}, or "
+            f"such as AP75-{MetadataCatalog.get(names[0]).thing_classes[0]}."
+        )
+    return metric
+
+
+def class_ap_of(results: Mapping[str, Any], class_names: list[str]) -> list[float]:
+    """AP of each class, 0..1, in the first data set that was evaluated; nan where that has no such boxes."""
+    while results and "bbox" not in results:
+        results = next(iter(results.values()))
+    return [results["bbox"][f"AP-{name}"] / 100 for name in class_names] if results else []
+
+
+def finite_only(results: dict[str, Any]) -> dict[str, Any]:
+    """Nested scores without those that are not a number (of a class without boxes), which metrics.json cannot hold."""
+    return OrderedDict(
+        (key, finite_only(value) if isinstance(value, dict) else value)
+        for key, value in results.items()
+        if isinstance(value, dict) or math.isfinite(value)
+    )

@@ -1,0 +1,142 @@
+"""Trainings of several stages, each of which starts from the weights that the one before it chose."""
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from parking.checkpoint import FINISHED, find_weights
+from parking.config import CfgNode, get_cfg
+from parking.utils.errors import UserError
+from parking.utils.files import open_atomic
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training.
+
+    Attributes:
+        name: as in SOLVER.STAGES; "" where that is empty and there is just one training.
+        cfg: its config, not frozen, without stages of its own; OUTPUT_DIR is the stage's folder.
+        root: the OUTPUT_DIR that all stages share.
+        starts_from: OUTPUT_DIR of the stage before, whose chosen weights this one starts from; None for the first.
+    """
+
+    name: str
+    cfg: CfgNode
+    root: str
+    starts_from: str | None = None
+
+    def choose_start(self) -> None:
+        """Set MODEL.WEIGHTS to what the stage before chose. Raises UserError where that has no weights."""
+        if self.starts_from is None:
+            return
+        weights = find_weights(self.starts_from)
+        if weights is None:
+            raise UserError(
+                f"stage {self.name} starts from the weights of the stage before it, but {self.starts_from} holds none; "
+                f"train that stage first."
+            )
+        self.cfg.MODEL.WEIGHTS = weights
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether an earlier run came to the end of this stage, its last evaluation included."""
+        return Path(self.cfg.OUTPUT_DIR, FINISHED).exists()
+
+    def mark_finished(self, seconds: float) -> None:
+        """``seconds``: that it took, of a budget."""
+        with open_atomic(Path(self.cfg.OUTPUT_DIR, FINISHED)) as file:
+            file.write(f"{seconds:.0f}\n".encode())
+
+    @property
+    def seconds(self) -> float:
+        """What it took of a budget, if it is finished; else 0."""
+        return float(Path(self.cfg.OUTPUT_DIR, FINISHED).read_text()) if self.is_finished else 0.0
+
+
+def read_stages(config_file: str | os.PathLike, opts: Sequence[str]) -> list[Stage]:
+    """The stages that SOLVER.STAGES of a config names; without any, the config itself as the only one.
+
+    A stage is the config, then the stage's file, then KEY VALUE pairs. Its folder is OUTPUT_DIR/NAME.
+
+    Raises:
+        UserError: SOLVER.STAGES is malformed, or something is wrong in one of the files.
+    """
+    base = get_cfg()
+    base.merge_from_file(config_file)
+    base.merge_from_list(opts)
+    if not base.SOLVER.STAGES:
+        return [Stage("", base, base.OUTPUT_DIR)]
+    stages: list[Stage] = []
+    for name, file in _check_pairs(base.SOLVER.STAGES):
+        cfg = get_cfg()
+        cfg.merge_from_file(config_file)
+        cfg.merge_from_file(_find_beside(config_file, file))
+        cfg.merge_from_list(opts)
+        cfg.SOLVER.STAGES = []
+        cfg.OUTPUT_DIR = os.path.join(base.OUTPUT_DIR, name)
+        stages.append(Stage(name, cfg, base.OUTPUT_DIR, stages[-1].cfg.OUTPUT_DIR if stages else None))
+    return stages
+
+
+def select_stages(stages: list[Stage], name: str | None) -> list[Stage]:
+    """All stages, or the one called ``name``. Raises UserError where there is none of that name."""
+    if name is None:
+        return stages
+    selected = [stage for stage in stages if stage.name == name]
+    if not selected:
+        known = ", ".join(stage.name for stage in stages if stage.name) or "none"
+        raise UserError(f"--stage {name}: SOLVER.STAGES of the config has no such stage; it has {known}.")
+    return selected
+
+
+def share_of_budget(stage: Stage, stages: list[Stage]) -> float | None:
+    """Seconds of SOLVER.MAX_HOURS for this stage, by its part of the iterations to come; None without a limit."""
+    hours = stage.cfg.SOLVER.MAX_HOURS
+    if hours <= 0:
+        return None
+    unfinished = [other for other in stages if not other.is_finished]
+    part = stage.cfg.SOLVER.MAX_ITER / sum(other.cfg.SOLVER.MAX_ITER for other in unfinished)
+    return (hours * 3600 - sum(other.seconds for other in stages)) * part
+
+
+def last_stage_with_weights(stages: list[Stage]) -> Stage:
+    """The stage to infer or evaluate with: the last that has weights, else the first."""
+    return next((stage for stage in reversed(stages) if find_weights(stage.cfg.OUTPUT_DIR)), stages[0])
+
+
+def _check_pairs(entries) -> list[tuple[str, str]]:
+    names = set()
+    for entry in entries:
+        if not isinstance(entry, list | tuple) or len(entry) != 2 or not all(isinstance(x, str) and x for x in entry):
+            raise UserError(f"SOLVER.STAGES: {entry!r} is not of the form [name, config file].")
+        if not _NAME.fullmatch(entry[0]) or entry[0] in names:
+            raise UserError(f"SOLVER.STAGES: {entry[0]!r} occurs twice, or is no name for a folder.")
+        names.add(entry[0])
+    return entries
+
+
+def _find_beside(config_file: str | os.PathLike, file: str) -> str:
+    """``file`` relative to the config, or to the ``_BASE_`` from which that has its stages."""
+    folders = []
+    path = Path(config_file)
+    while path not in folders and path.is_file():
+        folders.append(path)
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        base = content.get("_BASE_") if isinstance(content, dict) else None
+        if not isinstance(base, str):
+            break
+        path = path.parent / base
+    found = next((p.parent / file for p in folders if (p.parent / file).is_file()), None)
+    if found is None:
+        raise UserError(f"SOLVER.STAGES: the config file {file} does not exist beside {config_file}; check the path.")
+    return str(found)

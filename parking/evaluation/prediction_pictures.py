@@ -1,0 +1,117 @@
+"""A picture of what a model finds in a few images of a data set."""
+
+import math
+import os
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+
+from parking.visualization.contact_sheet import contact_sheet
+from parking.visualization.thumbnails import ThumbnailDrawer
+
+_KEY = "prediction_pictures"
+_SIDE = 480
+# Two images, each of which takes two places.
+_COLUMNS = 4
+
+
+class PredictionPictures(DatasetEvaluator):
+    """Draws predictions beside the annotations, for images spread evenly over the main process's part of a data set.
+
+    Neighbours, as the first few images of a video are, would all show the same. The other processes do nothing. Goes
+    together with an evaluator of scores through ``DatasetEvaluators``; see :func:`pop_pictures` for its result.
+    """
+
+    def __init__(self, dataset_name: str, *, max_images: int = 8, min_score: float = 0.25):
+        """
+        Args:
+            dataset_name: registered data set; the model's classes are its ``thing_classes``.
+            max_images: at least 1.
+            min_score: boxes that score less are not drawn, 0..1.
+        """
+        self._dataset_name = dataset_name
+        self._max_images = max_images
+        self._min_score = min_score
+        self._drawer: ThumbnailDrawer | None = None
+        self._records: dict[Any, dict] = {}
+        self._tiles: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+
+    def reset(self):
+        self._tiles = {}
+        self._records = {}
+        if comm.is_main_process():
+            self._drawer = ThumbnailDrawer(MetadataCatalog.get(self._dataset_name).thing_classes, side=_SIDE)
+            self._records = {d["image_id"]: d for d in self._choose_images()}
+
+    def _choose_images(self) -> list[dict]:
+        dataset_dicts = DatasetCatalog.get(self._dataset_name)
+        # What InferenceSampler gives the main process: the first of equal parts.
+        share = math.ceil(len(dataset_dicts) / comm.get_world_size())
+        num_images = min(self._max_images, share)
+        return [dataset_dicts[i * share // num_images] for i in range(num_images)]
+
+    def process(self, inputs, outputs):
+        """
+        Args:
+            inputs: list of dicts with "image_id" and "image", the resized (3, h, w) uint8 RGB tensor.
+            outputs: list of dicts with "instances", whose boxes are in pixels of the original image.
+        """
+        for image, output in zip(inputs, outputs, strict=True):
+            record = self._records.get(image["image_id"])
+            if record is not None:
+                pixels = self._drawer.resize(image["image"].permute(1, 2, 0).cpu().numpy())
+                instances = output["instances"].to("cpu")
+                self._tiles[image["image_id"]] = (
+                    self._draw_annotations(pixels, record, instances.image_size),
+                    self._draw_predictions(pixels, instances),
+                )
+
+    def _draw_annotations(self, pixels, record, size):
+        annotations = [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
+        boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+        return self._drawer.draw(pixels, boxes, [a["category_id"] for a in annotations], size=size)
+
+    def _draw_predictions(self, pixels, instances):
+        kept = instances[instances.scores >= self._min_score]
+        return self._drawer.draw(
+            pixels,
+            kept.pred_boxes.tensor.detach().float().numpy(),
+            kept.pred_classes.numpy(),
+            kept.scores.detach().float().numpy(),
+            size=kept.image_size,
+        )
+
+    def evaluate(self) -> dict[str, np.ndarray]:
+        """What :func:`pop_pictures` looks for; {} on other processes, and where none of the images was processed."""
+        if not self._tiles:
+            return {}
+        tiles, titles = [], []
+        for image_id in filter(self._tiles.__contains__, self._records):
+            tiles += self._tiles[image_id]
+            titles += [
+                os.path.basename(self._records[image_id]["file_name"]),
+                f"predicted, score ≥ {self._min_score:g}",
+            ]
+        return {_KEY: contact_sheet(tiles, titles, columns=_COLUMNS, tile_width=_SIDE)}
+
+
+def pop_pictures(results: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Take the pictures of :class:`PredictionPictures` out of the results of an evaluation.
+
+    Args:
+        results: {"bbox": ..., ...}, or that by data set name; what is left are scores.
+
+    Returns:
+        (H, W, 3) uint8 RGB by a name for TensorBoard, "val/predictions" or, by data set name, "val/predictions/NAME".
+    """
+    pictures = {}
+    if _KEY in results:
+        pictures["val/predictions"] = results.pop(_KEY)
+    for name, scores in results.items():
+        if isinstance(scores, dict) and _KEY in scores:
+            pictures[f"val/predictions/{name}"] = scores.pop(_KEY)
+    return pictures

@@ -1,0 +1,74 @@
+"""Fixtures for the mapper and the loaders."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import BoxMode
+from PIL import Image
+
+from parking.config import get_cfg
+
+SIZES = [(40, 60), (61, 33), (20, 20), (48, 97), (30, 31)]
+CLASS_COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
+@pytest.fixture
+def dicts(tmp_path):
+    """Five images with i boxes on the i-th, each filled with its class's colour; the first one has none."""
+    rng = np.random.default_rng(0)
+    result = []
+    for i, (h, w) in enumerate(SIZES):
+        image = np.full((h, w, 3), 30, np.uint8)
+        annotations = []
+        for k in range(i):
+            x, y = 1 + k * w // i, int(rng.integers(1, h - 11))
+            bw, bh = w // i - 2, 10
+            image[y : y + bh, x : x + bw] = CLASS_COLORS[k % 3]
+            annotations.append(
+                {"bbox": [x, y, bw, bh], "bbox_mode": BoxMode.XYWH_ABS, "category_id": k % 3, "iscrowd": 0}
+            )
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(image).save(path)
+        result.append({"file_name": str(path), "image_id": 10 + i, "height": h, "width": w, "annotations": annotations})
+    return result
+
+
+@pytest.fixture
+def make_cfg():
+    """Makes a config for images of a few pixels: ``make_cfg(num_workers, ..., KEY_OF_INPUT_AUG=value)``."""
+    return _make_cfg
+
+
+def _make_cfg(num_workers=0, batch_size=4, size=(64, 96), sampler="TrainingSampler", max_iter=40000, **aug):
+    cfg = get_cfg()
+    cfg.DATALOADER.SAMPLER_TRAIN = sampler
+    cfg.DATALOADER.REPEAT_THRESHOLD = 0.9
+    cfg.INPUT.SIZE_TRAIN = list(size)
+    cfg.INPUT.SIZE_TEST = 64
+    cfg.DATALOADER.NUM_WORKERS = num_workers
+    cfg.SOLVER.IMS_PER_BATCH = batch_size
+    cfg.SOLVER.MAX_ITER = max_iter
+    for key, value in aug.items():
+        cfg.INPUT.AUG[key] = value
+    return cfg
+
+
+@pytest.fixture
+def assert_same_samples():
+    """Compares two lists of samples, to the bit."""
+    return _assert_same_samples
+
+
+def _flatten(sample):
+    instances = sample["instances"]
+    return sample["position"], sample["file_name"], sample["image"], instances.gt_boxes.tensor, instances.gt_classes
+
+
+def _assert_same_samples(actual, expected):
+    assert len(actual) == len(expected)
+    for a, b in zip(actual, expected, strict=True):
+        for x, y in zip(_flatten(a), _flatten(b), strict=True):
+            if isinstance(x, torch.Tensor):
+                torch.testing.assert_close(x, y, rtol=0, atol=0)
+            else:
+                assert x == y

@@ -1,0 +1,188 @@
+"""What holds for every transform of one image, whatever its parameters; mosaics are in test_mosaic.py."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from detectron2.data.transforms import AugInput, AugmentationList, Transform
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parking.data.transforms import (
+    LetterboxTransform,
+    PadToSize,
+    RandomAugInput,
+    RandomFlip,
+    RandomHSV,
+    RandomPerspective,
+    ResizeToFit,
+    clip_boxes,
+    find_box_candidates,
+)
+
+# The background is that of the padding, so that a low threshold tells the object from both.
+BACKGROUND, OBJECT = 114, 250
+
+
+class Case(NamedTuple):
+    """A transform and the height and width of its input and of its output."""
+
+    transform: Transform
+    size: tuple[int, int]
+    new_size: tuple[int, int]
+
+
+def make_case(kind: str, seed: int) -> Case:
+    rng = np.random.default_rng(seed)
+    h, w = size = tuple(rng.integers(12, 160, 2).tolist())
+    new_h, new_w = tuple(rng.integers(12, 160, 2).tolist())
+    image = np.zeros((h, w, 3), np.uint8)
+    if kind == "resize":
+        return Case(LetterboxTransform(h, w, new_h, new_w), size, (new_h, new_w))
+    if kind == "fit":
+        transform = ResizeToFit((new_h, new_w)).get_transform(image)
+        return Case(transform, size, (transform.new_h, transform.new_w))
+    if kind == "pad":
+        return Case(PadToSize((h + new_h, w + new_w)).get_transform(image), size, (h + new_h, w + new_w))
+    if kind == "hsv":
+        return Case(RandomHSV(0.015, 0.7, 0.4).get_transform(image, rng), size, size)
+    if kind == "affine":
+        augmentation = RandomPerspective((new_h, new_w), translate=0.2, scale=0.9)
+    elif kind == "rotation":
+        augmentation = RandomPerspective((new_h, new_w), degrees=180, translate=0.2, scale=0.5, shear=15)
+    elif kind == "perspective":
+        augmentation = RandomPerspective((new_h, new_w), degrees=20, translate=0.2, scale=0.5, perspective=0.001)
+    else:
+        return Case(RandomFlip(1.0, vertical=kind == "flip_ud").get_transform(image, rng), size, size)
+    return Case(augmentation.get_transform(image, rng), size, (new_h, new_w))
+
+
+INSIDE = ["resize", "fit", "pad", "hsv", "flip_lr", "flip_ud"]
+every_kind = pytest.mark.parametrize("kind", [*INSIDE, "affine", "rotation", "perspective"])
+with_seeds = given(st.integers(0, 2**32 - 1))
+quick = settings(max_examples=40, deadline=None)
+
+
+def draw_boxes(case: Case, num: int, seed: int) -> np.ndarray:
+    """Boxes with whole coordinates inside the input image, sides of at least a pixel."""
+    h, w = case.size
+    rng = np.random.default_rng([seed, 1])
+    corners = rng.integers(0, [w, h], (num, 2))
+    sides = rng.integers(1, [w, h], (num, 2))
+    return np.hstack([corners, np.minimum(corners + sides, [w, h])]).astype(float)
+
+
+@every_kind
+@quick
+@with_seeds
+def test_inverse_is_the_identity_on_coordinates(kind, seed):
+    case = make_case(kind, seed)
+    points = np.random.default_rng(seed).uniform(0, [case.size[1], case.size[0]], (10, 2))
+    # Copies: fvcore's flips and paddings change their argument.
+    mapped = case.transform.apply_coords(points.copy())
+    np.testing.assert_allclose(case.transform.inverse().apply_coords(mapped.copy()), points, atol=1e-6)
+
+
+@every_kind
+@quick
+@with_seeds
+def test_images_stay_uint8_and_get_their_size(kind, seed):
+    case = make_case(kind, seed)
+    image = np.random.default_rng(seed).integers(0, 256, (*case.size, 3), dtype=np.uint8)
+    original = image.copy()
+    mapped = case.transform.apply_image(image)
+    assert (mapped.dtype, mapped.shape) == (np.uint8, (*case.new_size, 3))
+    back = case.transform.inverse().apply_image(mapped)
+    assert (back.dtype, back.shape) == (np.uint8, (*case.size, 3))
+    np.testing.assert_array_equal(image, original)
+
+
+@every_kind
+@quick
+@with_seeds
+def test_an_image_without_boxes_passes_through(kind, seed):
+    case = make_case(kind, seed)
+    image = np.random.default_rng(seed).integers(0, 256, (*case.size, 3), dtype=np.uint8)
+    aug_input = AugInput(image, boxes=np.zeros((0, 4)))
+    aug_input.transform(case.transform)
+    assert aug_input.boxes.shape == (0, 4)
+    np.testing.assert_array_equal(aug_input.image, case.transform.apply_image(image))
+
+
+@pytest.mark.parametrize("kind", INSIDE)
+@quick
+@with_seeds
+def test_boxes_stay_inside_without_clipping(kind, seed):
+    case = make_case(kind, seed)
+    boxes = case.transform.apply_box(draw_boxes(case, 20, seed))
+    np.testing.assert_allclose(clip_boxes(boxes, *case.new_size), boxes, rtol=0, atol=1e-9)
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+@every_kind
+@quick
+@with_seeds
+def test_a_drawn_object_is_found_in_its_box(kind, seed):
+    case = make_case(kind, seed)
+    original = draw_boxes(case, 1, seed)
+    mapped = case.transform.apply_box(original)
+    box = clip_boxes(mapped, *case.new_size)
+    # Thinner than this, an object may fall between the pixels that are sampled.
+    if (box[0, 2:] - box[0, :2]).min() < 3:
+        return
+    empty = np.full((*case.size, 3), BACKGROUND, np.uint8)
+    image = empty.copy()
+    x0, y0, x1, y1 = original[0].astype(int)
+    image[y0:y1, x0:x1] = OBJECT
+    before, after = (case.transform.apply_image(x)[..., 0].astype(int) for x in (empty, image))
+    turned = kind in ("rotation", "perspective")
+    # Half covered, but for the tip of a turned corner, which covers less of its pixel.
+    ys, xs = np.nonzero(after - before > (0.2 if turned else 0.5) * (after.max() - before.max()))
+    if not turned or np.array_equal(mapped, box):
+        np.testing.assert_allclose([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], box[0], rtol=0, atol=1)
+    elif len(xs):
+        # The hull of what is left may be smaller than what is left of the hull, but not larger.
+        assert xs.min() >= box[0, 0] - 1
+        assert ys.min() >= box[0, 1] - 1
+        assert xs.max() + 1 <= box[0, 2] + 1
+        assert ys.max() + 1 <= box[0, 3] + 1
+
+
+def is_kept(original, mapped, scale) -> bool:
+    """Wider and taller than 2 px, aspect below 100, area above 0.1 of the scaled original."""
+    w, h = mapped[2] - mapped[0], mapped[3] - mapped[1]
+    area = (original[2] - original[0]) * scale * (original[3] - original[1]) * scale
+    return bool(w > 2 and h > 2 and w / h < 100 and h / w < 100 and w * h > 0.1 * area)
+
+
+@pytest.mark.parametrize("kind", ["affine", "rotation", "perspective"])
+@quick
+@with_seeds
+def test_dropped_boxes_are_those_of_the_rule(kind, seed):
+    case = make_case(kind, seed)
+    original = draw_boxes(case, 20, seed)
+    mapped = clip_boxes(case.transform.apply_box(original), *case.new_size)
+    expected = [is_kept(a, b, case.transform.scale) for a, b in zip(original, mapped, strict=True)]
+    assert find_box_candidates(original, mapped, case.transform.scale).tolist() == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(*[st.floats(0.5, 400)] * 4, st.floats(0.1, 2))
+def test_rule_for_boxes_of_any_shape(w, h, new_w, new_h, scale):
+    original, mapped = np.array([[1.0, 2.0, 1 + w, 2 + h]]), np.array([[5.0, 6.0, 5 + new_w, 6 + new_h]])
+    assert find_box_candidates(original, mapped, scale).tolist() == [is_kept(original[0], mapped[0], scale)]
+
+
+@quick
+@with_seeds
+def test_letterbox_shows_the_whole_image_and_comes_back(seed):
+    """Resizing and padding together."""
+    rng = np.random.default_rng(seed)
+    h, w, max_h, max_w = rng.integers(8, 160, 4).tolist()
+    boxes = np.array([[0.0, 0, w, h], [w / 4, h / 4, w / 2, h / 2]])
+    aug_input = RandomAugInput(np.full((h, w, 3), OBJECT, np.uint8), boxes=boxes, rng=rng)
+    transform = AugmentationList([ResizeToFit((max_h, max_w)), PadToSize((max_h, max_w))])(aug_input)
+    assert aug_input.image.shape == (max_h, max_w, 3)
+    ys, xs = np.nonzero(aug_input.image[..., 0] != 114)
+    np.testing.assert_allclose(aug_input.boxes[0], [0, 0, xs.max() + 1, ys.max() + 1])
+    np.testing.assert_allclose(transform.inverse().apply_box(aug_input.boxes), boxes)

@@ -1,0 +1,88 @@
+from types import SimpleNamespace
+
+import pytest
+from detectron2.utils.events import EventStorage
+
+from parking.engine.ending_hooks import EarlyStoppingHook, TimeBudgetHook
+
+
+class Run:
+    """Stands in for a trainer: ``evaluations`` are the scores after iterations 10, 20, ..."""
+
+    def __init__(self, hook, max_iter, evaluations=(), seconds_per_iter=0.0, eval_seconds=0.0):
+        self.hook, self.max_iter, self.evaluations = hook, max_iter, list(evaluations)
+        self.seconds_per_iter = seconds_per_iter
+        self.start_iter, self.evaluated_before, self.eval_seconds = 0, -1, eval_seconds
+        self.now = 1000.0
+        self.ends = []
+        hook.trainer = self
+
+    def end_at(self, max_iter):
+        self.max_iter = max_iter
+        self.ends.append(max_iter)
+
+    def run(self, stop_at=None):
+        with EventStorage(self.start_iter) as self.storage:
+            self.iter = self.start_iter
+            self.hook.before_train()
+            while self.iter < min(self.max_iter, stop_at or self.max_iter):
+                self.now += self.seconds_per_iter
+                if (self.iter + 1) % 10 == 0 and len(self.evaluations) >= (self.iter + 1) // 10:
+                    self.evaluated_before = self.iter + 1
+                    self.storage.put_scalar("bbox/AP75", self.evaluations[self.iter // 10])
+                self.hook.after_step()
+                self.iter += 1
+                self.storage.step()
+        return self.iter
+
+
+def test_early_stopping_after_patience_evaluations_without_a_better_score():
+    # Best after 20; 30 and 40 are no better, so that one iteration follows iteration 39.
+    assert Run(EarlyStoppingHook("bbox/AP75", 2), 100, [5, 7, 6, 7, 9, 9, 9, 9, 9, 9]).run() == 41
+    assert Run(EarlyStoppingHook("bbox/AP75", 3), 100, [5, 7, 6, 7, 9, 9, 9, 8, 10, 9]).run() == 81
+    assert Run(EarlyStoppingHook("bbox/AP75", 9), 100, [5] * 10).run() == 100
+
+
+def test_early_stopping_counts_on_after_a_resume():
+    first = Run(EarlyStoppingHook("bbox/AP75", 2), 100, [5, 7, 6, 7])
+    first.run(stop_at=35)
+    hook = EarlyStoppingHook("bbox/AP75", 2)
+    hook.load_state_dict(first.hook.state_dict())
+    second = Run(hook, 100, [5, 7, 6, 7])
+    second.start_iter, second.evaluated_before = 35, 30
+    assert second.run() == 41
+
+
+def make_budget(max_seconds, **kwargs):
+    clock = SimpleNamespace()
+    hook = TimeBudgetHook(max_seconds, clock=lambda: clock.run.now)
+    clock.run = Run(hook, **kwargs)
+    return clock.run
+
+
+def test_with_time_to_spare_nothing_changes():
+    run = make_budget(1000.0, max_iter=200, seconds_per_iter=4.9)
+    assert run.run() == 200
+    assert run.ends == []
+
+
+def test_a_run_that_is_too_slow_ends_in_time():
+    # 10 s an iteration: 100 of 400 fit into 1000 s.
+    run = make_budget(1000.0, max_iter=400, seconds_per_iter=10.0)
+    assert run.run() == 100
+    assert run.ends[0] == 100 and run.hook.seconds <= 1000
+
+
+def test_time_for_the_last_evaluation_is_kept():
+    run = make_budget(1000.0, max_iter=400, seconds_per_iter=10.0, eval_seconds=200.0)
+    assert run.run() == 80
+
+
+def test_the_time_of_earlier_runs_counts():
+    run = make_budget(1000.0, max_iter=400, seconds_per_iter=10.0)
+    run.run(stop_at=30)
+    hook = run.hook
+    again = make_budget(1000.0, max_iter=400, seconds_per_iter=10.0)
+    again.hook.load_state_dict(hook.state_dict())
+    again.start_iter = 30
+    assert again.run() == pytest.approx(100, abs=1)

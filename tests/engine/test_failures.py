@@ -1,0 +1,275 @@
+"""What ends a training, and what is left of it: the tool itself, on a few tiny scenes."""
+
+import importlib
+import io
+import json
+import logging
+import os
+import re
+import resource
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from parking.checkpoint import Checkpointer
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN_NET = ROOT / "tools" / "train_net.py"
+# Generous: a run must end by itself, not hang.
+START_SECONDS, END_SECONDS = 240, 120
+TINY = [
+    *("INPUT.SIZE_TRAIN", "[64, 96]", "INPUT.SIZE_TEST", "96", "SOLVER.IMS_PER_BATCH", "4"),
+    *("SOLVER.WARMUP_ITERS", "2", "SOLVER.CHECKPOINT_PERIOD", "2", "DATASETS.TEST", "()", "MODEL.DEVICE", "cpu"),
+]
+
+
+def train_args(scenes, output_dir, *opts):
+    return [
+        *("--config-file", ROOT / "configs" / "quickstart.yaml"),
+        *("DATASETS.ROOT", scenes, "OUTPUT_DIR", output_dir, *TINY, *opts),
+    ]
+
+
+def run_here(monkeypatch, capsys, *args):
+    """The tool in this process, which saves the ten seconds of the imports: exit code, stdout, stderr."""
+    from detectron2.utils.logger import setup_logger
+
+    # Handlers of an earlier call write to a stdout that pytest has closed since.
+    setup_logger.cache_clear()
+    for logger in ("detectron2", "fvcore", "parking"):
+        logging.getLogger(logger).handlers.clear()
+    monkeypatch.setattr(sys, "argv", ["train_net.py", *map(str, args)])
+    with pytest.raises(SystemExit) as exited:
+        runpy.run_path(str(TRAIN_NET), run_name="__main__")
+    out, err = capsys.readouterr()
+    return exited.value.code, out, err
+
+
+def run_and_harm(output_dir, harm, script, *args, env=()):
+    """The tool in a process of its own; ``harm(pid)`` is called when it has saved: exit code, stdout, stderr."""
+    process = subprocess.Popen(
+        [sys.executable, str(script), *map(str, args)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **dict(env)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started = {}
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not (output_dir / "last_checkpoint").exists():
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.1)
+        started = children(process.pid)
+        started |= children(*started)
+        harm(process.pid)
+        out, err = process.communicate(timeout=END_SECONDS)
+        left = [pid for pid, name in started.items() if command_line(pid) == name]
+        assert not left, "processes outlive the training"
+    finally:
+        for pid in {process.pid, *started} if process.returncode is None else ():
+            os.kill(pid, signal.SIGKILL)
+    return process.returncode, out, err
+
+
+def command_line(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def children(*pids):
+    """{pid: command line} of the processes that those of ``pids`` have started to share their work."""
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("needs Linux's /proc")
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # pid (name) state ppid ...; the name may hold anything.
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        child = int(path.parent.name)
+        if parent in pids and b"resource_tracker" not in command_line(child):
+            found[child] = command_line(child)
+    return found
+
+
+def kill_a_data_worker(pid, num_processes):
+    trainers = [pid] if num_processes == 1 else list(children(pid))
+    workers = list(children(*trainers))
+    assert len(trainers) == len(workers) == num_processes
+    os.kill(workers[-1], signal.SIGKILL)
+
+
+def last_lines(text, count=3):
+    return "\n".join(text.strip().splitlines()[-count:])
+
+
+def check_left_intact(output_dir):
+    """The last checkpoint can be read and is sound, and no file is half written; the names of the checkpoints."""
+    last = torch.load(output_dir / (output_dir / "last_checkpoint").read_text(), weights_only=True)
+    for name, tensor in [*last["model"].items(), *last["ema"]["average"].items()]:
+        assert tensor.isfinite().all(), name
+    assert not list(output_dir.glob(".*"))
+    assert not (output_dir / "model_final.pth").exists()
+    return sorted(path.name for path in output_dir.glob("model_0*.pth"))
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_killed_data_worker_ends_the_run(tiny_scenes, tmp_path, num_processes):
+    args = train_args(tiny_scenes, tmp_path, "SOLVER.MAX_ITER", "100000", "DATALOADER.NUM_WORKERS", "1")
+    code, out, err = run_and_harm(
+        tmp_path, lambda pid: kill_a_data_worker(pid, num_processes), TRAIN_NET, "--num-gpus", num_processes, *args
+    )
+    assert code == 1, out + err
+    assert re.search(r"DataLoader worker \(pid.* \d+\) (is killed by signal|exited unexpectedly)", last_lines(err))
+    check_left_intact(tmp_path)
+
+
+def test_an_exception_in_one_process_ends_all(tiny_scenes, tmp_path):
+    opts = ["SOLVER.MAX_ITER", "100000", "MODEL.META_ARCHITECTURE", "FaultyYOLO", "DATALOADER.NUM_WORKERS", "0"]
+    args = train_args(tiny_scenes, tmp_path, *opts)
+    script = Path(__file__).with_name("train_with_fault.py")
+    code, out, err = run_and_harm(
+        tmp_path, lambda pid: None, script, "--num-gpus", "2", *args, env={"FAULT": "raise 9"}
+    )
+    assert code == 1, out + err
+    assert last_lines(err, 1) == "ValueError: this is the fault"
+    assert "Process 1 failed:\nTraceback" in err
+    assert check_left_intact(tmp_path) == ["model_0000005.pth", "model_0000007.pth"]
+
+
+@pytest.fixture
+def faulty(monkeypatch):
+    """Registers the model that FAULT is about."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    importlib.import_module("train_with_fault")
+    return ["MODEL.META_ARCHITECTURE", "FaultyYOLO", "DATALOADER.NUM_WORKERS", "0", "SOLVER.MAX_ITER", "8"]
+
+
+def test_three_losses_in_a_row_that_are_not_finite_end_the_run(tiny_scenes, tmp_path, monkeypatch, capsys, faulty):
+    monkeypatch.setenv("FAULT", "nan 3,5,6,7")
+    code, _, err = run_here(monkeypatch, capsys, *train_args(tiny_scenes, tmp_path, *faulty))
+    assert code == 1
+    assert re.fullmatch(r"error: The loss was not finite in 3 steps in a row: .*lower SOLVER.BASE_LR.*\n", err)
+    assert check_left_intact(tmp_path) == ["model_0000003.pth", "model_0000005.pth"]
+    told = [line for line in (tmp_path / "log.txt").read_text().splitlines() if "not finite" in line]
+    assert [int(re.search(r"iteration (\d+)", line)[1]) for line in told] == [3, 5, 6, 7]
+    for line in told:
+        # Four images to a batch, and the three terms of the loss.
+        assert len(re.findall(r"\.png", line)) == 4
+        assert re.search(r"loss_box nan", line) and re.search(r"loss_obj \d", line) and re.search(r"loss_cls \d", line)
+
+
+def test_a_loss_that_is_not_finite_costs_one_step(tiny_scenes, tmp_path, monkeypatch, capsys, faulty):
+    monkeypatch.setenv("FAULT", "nan 2,3,5,7")
+    code, _, err = run_here(monkeypatch, capsys, *train_args(tiny_scenes, tmp_path, *faulty))
+    assert code == 0, err
+    final = torch.load(tmp_path / "model_0000007.pth", weights_only=True)
+    assert all(tensor.isfinite().all() for tensor in final["model"].values())
+    assert final["ema"]["num_updates"] == 4, "the steps of 0, 1, 4 and 6"
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tiny_scenes, tmp_path, monkeypatch, capsys):
+    """From the second checkpoint to the run's end nothing can be written to any file."""
+    save_resumable = Checkpointer.save_resumable
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save_to_a_full_disk(self, name):
+        if name == "model_0000003":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+        save_resumable(self, name)
+
+    monkeypatch.setattr(Checkpointer, "save_resumable", save_to_a_full_disk)
+    args = train_args(tiny_scenes, tmp_path, "SOLVER.MAX_ITER", "8", "DATALOADER.NUM_WORKERS", "0")
+    try:
+        code, _, err = run_here(monkeypatch, capsys, *args)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 1
+    # Above it, logging complains that it cannot write either.
+    path = re.escape(str(tmp_path / "model_0000003.pth"))
+    assert re.fullmatch(rf"error: .*{path}.*File too large.*", last_lines(err, 1))
+    assert check_left_intact(tmp_path) == ["model_0000001.pth"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("a data worker died")])
+def test_what_interrupts_the_writing_of_a_checkpoint_is_told(tmp_path, monkeypatch, error):
+    class Interrupted(io.BytesIO):
+        num_writes = 0
+
+        def write(self, data):
+            self.num_writes += 1
+            if self.num_writes == 4:
+                raise error
+            return super().write(data)
+
+    monkeypatch.setattr(sys.modules[Checkpointer.__module__], "open_atomic", lambda path: Interrupted())
+    model = torch.nn.Linear(9, 9)
+    with pytest.raises(type(error)) as raised:
+        Checkpointer(model, str(tmp_path)).save_release("model_best", model.state_dict())
+    assert raised.value is error
+
+
+@pytest.fixture
+def make_own_data(tmp_path):
+    """Writes eight images, of which the first few have a box, and returns the options that train on them."""
+
+    def make(num_with_box):
+        folder = tmp_path / "images"
+        folder.mkdir()
+        rng = np.random.default_rng(0)
+        for i in range(8):
+            cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
+        content = {
+            "images": [{"id": i, "file_name": f"{i}.png"} for i in range(8)],
+            "annotations": [
+                {"id": i, "image_id": i, "category_id": 1, "bbox": [5, 5, 30, 40]} for i in range(num_with_box)
+            ],
+            "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        }
+        (tmp_path / "own.json").write_text(json.dumps(content))
+        # A name of its own, for registered data sets stay.
+        name = tmp_path.name
+        return [
+            *("DATASETS.COCO", f"[['{name}', '{tmp_path}/own.json', '{folder}']]", "DATASETS.TRAIN", f"('{name}',)"),
+            *(
+                "DATASETS.TEST",
+                f"('{name}',)",
+                "MODEL.YOLO.NUM_CLASSES",
+                "0",
+                "SOLVER.MAX_ITER",
+                "4",
+                "DATALOADER.NUM_WORKERS",
+                "0",
+            ),
+        ]
+
+    return make
+
+
+@pytest.mark.parametrize("sampler", ["TrainingSampler", "ClassBalancedTrainingSampler", "RepeatFactorTrainingSampler"])
+@pytest.mark.parametrize("num_with_box", [0, 1])
+def test_batches_without_boxes_train(make_own_data, tmp_path, monkeypatch, capsys, sampler, num_with_box):
+    """One image with a box in eight leaves one of two batches without; evaluated on the same images."""
+    opts = [*make_own_data(num_with_box), "DATALOADER.SAMPLER_TRAIN", sampler]
+    output_dir = tmp_path / "out"
+    code, _, err = run_here(monkeypatch, capsys, *train_args("/nowhere", output_dir, *opts))
+    assert code == 0, err
+    logged = [json.loads(line) for line in (output_dir / "metrics.json").read_text().splitlines()]
+    losses = [line["loss_obj"] for line in logged if "loss_obj" in line]
+    assert losses and np.isfinite(losses).all()
+    final = torch.load(output_dir / "model_final.pth", weights_only=True)
+    assert all(tensor.isfinite().all() for tensor in final["model"].values())
+    assert "not finite" not in (output_dir / "log.txt").read_text()

@@ -1,0 +1,59 @@
+import copy
+
+import pytest
+
+from parking.engine.resume import check_same_recipe, digest_dataset
+from parking.utils.errors import UserError
+
+CONFIG = {
+    "SEED": 1,
+    "OUTPUT_DIR": "a",
+    "MODEL": {"WEIGHTS": "x.pt", "YOLO": {"DEPTH_MULTIPLE": 0.33}},
+    "SOLVER": {"MAX_ITER": 10, "CHECKPOINT_PERIOD": 5},
+    "DATALOADER": {"NUM_WORKERS": 2},
+}
+
+
+def changed(*path, value):
+    config = copy.deepcopy(CONFIG)
+    node = config
+    for part in path[:-1]:
+        node = node[part]
+    node[path[-1]] = value
+    return config
+
+
+@pytest.mark.parametrize("path", [("SEED",), ("MODEL", "YOLO", "DEPTH_MULTIPLE"), ("SOLVER", "MAX_ITER")])
+def test_what_changes_the_weights_must_be_the_same(path):
+    with pytest.raises(UserError, match=rf"^--resume: {'.'.join(path)} is 7, but the training in out began with"):
+        check_same_recipe(changed(*path, value=7), CONFIG, output_dir="out")
+
+
+@pytest.mark.parametrize(
+    "path", [("OUTPUT_DIR",), ("MODEL", "WEIGHTS"), ("SOLVER", "CHECKPOINT_PERIOD"), ("DATALOADER", "NUM_WORKERS")]
+)
+def test_the_rest_may_differ(path):
+    check_same_recipe(changed(*path, value=7), CONFIG, output_dir="out")
+
+
+def test_a_key_of_another_version_is_not_compared():
+    check_same_recipe({**CONFIG, "NEW": {"KEY": 1}}, {**CONFIG, "OLD": 2}, output_dir="out")
+
+
+def record(**changes):
+    box = {"bbox": [1, 2, 3, 4], "category_id": 0}
+    return {"file_name": "x/a.png", "image_id": 1, "height": 4, "width": 5, "annotations": [box], **changes}
+
+
+def test_the_digest_is_of_the_data_and_not_of_their_place():
+    digest = digest_dataset([record(), record(image_id=2)])
+    assert digest_dataset([record(file_name="/elsewhere/a.png"), record(image_id=2)]) == digest
+    for other in (
+        [record(image_id=2), record()],
+        [record()],
+        [record(annotations=[]), record(image_id=2)],
+        [record(annotations=[{"bbox": [1, 2, 3, 4], "category_id": 1}]), record(image_id=2)],
+        [record(annotations=[{"bbox": [1, 2, 3, 4.5], "category_id": 0}]), record(image_id=2)],
+        [record(file_name="x/b.png"), record(image_id=2)],
+    ):
+        assert digest_dataset(other) != digest

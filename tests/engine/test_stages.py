@@ -1,0 +1,186 @@
+from pathlib import Path
+
+import pytest
+
+from parking.config import get_cfg
+from parking.engine.stages import last_stage_with_weights, read_stages, select_stages, share_of_budget
+from parking.utils.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.fixture
+def two_stages(tmp_path):
+    write(tmp_path / "stages" / "one.yaml", "SOLVER: {BASE_LR: 0.1}\n")
+    write(tmp_path / "stages" / "two.yaml", "SOLVER: {BASE_LR: 0.2, MAX_ITER: 100}\n")
+    return write(
+        tmp_path / "config.yaml",
+        f"OUTPUT_DIR: {tmp_path}/out\n"
+        "SOLVER:\n  MAX_ITER: 300\n  BASE_LR: 0.5\n  STAGES: [[one, stages/one.yaml], [two, stages/two.yaml]]\n",
+    )
+
+
+def test_a_stage_is_the_config_then_its_file_then_the_command_line(two_stages, tmp_path):
+    one, two = read_stages(two_stages, ["SOLVER.MOMENTUM", "0.7"])
+    assert [one.name, two.name] == ["one", "two"]
+    assert [one.cfg.SOLVER.BASE_LR, two.cfg.SOLVER.BASE_LR] == [0.1, 0.2]
+    assert [one.cfg.SOLVER.MAX_ITER, two.cfg.SOLVER.MAX_ITER] == [300, 100]
+    assert [one.cfg.SOLVER.MOMENTUM, two.cfg.SOLVER.MOMENTUM] == [0.7, 0.7]
+    assert [f"{tmp_path}/out/one", f"{tmp_path}/out/two"] == [one.cfg.OUTPUT_DIR, two.cfg.OUTPUT_DIR]
+    assert one.cfg.SOLVER.STAGES == two.cfg.SOLVER.STAGES == []
+    assert read_stages(two_stages, ["SOLVER.BASE_LR", "0.9"])[1].cfg.SOLVER.BASE_LR == 0.9
+
+
+def test_no_stages_are_one_training_in_the_folder_itself(two_stages, tmp_path):
+    (only,) = read_stages(two_stages, ["SOLVER.STAGES", "[]"])
+    assert (only.name, only.cfg.OUTPUT_DIR, only.cfg.SOLVER.BASE_LR) == ("", f"{tmp_path}/out", 0.5)
+
+
+def test_stages_of_a_base_are_found_beside_it(two_stages, tmp_path):
+    derived = write(tmp_path / "elsewhere" / "mine.yaml", "_BASE_: ../config.yaml\nSEED: 3\n")
+    assert [stage.cfg.SOLVER.BASE_LR for stage in read_stages(derived, [])] == [0.1, 0.2]
+
+
+def test_a_stage_starts_from_what_the_one_before_chose(two_stages, tmp_path):
+    one, two = read_stages(two_stages, [])
+    one.choose_start()
+    assert one.cfg.MODEL.WEIGHTS == get_cfg().MODEL.WEIGHTS
+    with pytest.raises(UserError, match=r"stage two starts from .* but .*/out/one holds none"):
+        two.choose_start()
+    write(tmp_path / "out" / "one" / "model_final.pth", "")
+    two.choose_start()
+    assert f"{tmp_path}/out/one/model_final.pth" == two.cfg.MODEL.WEIGHTS
+    write(tmp_path / "out" / "one" / "model_best.pth", "")
+    two.choose_start()
+    assert f"{tmp_path}/out/one/model_best.pth" == two.cfg.MODEL.WEIGHTS
+
+
+def test_selecting(two_stages, tmp_path):
+    stages = read_stages(two_stages, [])
+    assert select_stages(stages, None) == stages
+    assert select_stages(stages, "two") == stages[1:]
+    with pytest.raises(UserError, match=r"--stage three: .* it has one, two\."):
+        select_stages(stages, "three")
+    assert last_stage_with_weights(stages).name == "one"
+    write(tmp_path / "out" / "one" / "model_best.pth", "")
+    assert last_stage_with_weights(stages).name == "one"
+    write(tmp_path / "out" / "two" / "model_best.pth", "")
+    assert last_stage_with_weights(stages).name == "two"
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ("[[one]]", r"\['one'\] is not of the form"),
+        ("[one]", "'one' is not of the form"),
+        ("[[one, 3]]", "is not of the form"),
+        ("[[one, stages/one.yaml], [one, stages/two.yaml]]", "'one' occurs twice"),
+        ("[[../one, stages/one.yaml]]", "is no name for a folder"),
+        ("[[one, none.yaml]]", "none.yaml does not exist"),
+    ],
+)
+def test_mistakes(two_stages, tmp_path, stages, message):
+    path = write(tmp_path / "wrong.yaml", f"_BASE_: config.yaml\nSOLVER: {{STAGES: {stages}}}\n")
+    with pytest.raises(UserError, match=message):
+        read_stages(path, [])
+
+
+def test_the_budget_is_shared_by_iterations(two_stages):
+    one, two = stages = read_stages(two_stages, ["SOLVER.MAX_HOURS", "4"])
+    # 300 and 100 iterations: three hours and one.
+    assert [share_of_budget(stage, stages) for stage in stages] == [3 * 3600, 3600]
+    Path(one.cfg.OUTPUT_DIR).mkdir(parents=True)
+    one.mark_finished(seconds=2 * 3600)
+    assert share_of_budget(two, stages) == 2 * 3600
+    assert [share_of_budget(stage, stages) for stage in read_stages(two_stages, [])] == [None, None]
+
+
+# yolo_spec §7, typed from there.
+RECIPE = {
+    "baseline": {
+        "SOLVER.BASE_LR": 0.01,
+        "SOLVER.LR_FINAL_FACTOR": 0.01,
+        "SOLVER.MOMENTUM": 0.937,
+        "SOLVER.WEIGHT_DECAY": 0.0005,
+        "SOLVER.WARMUP_ITERS": 3 * 723,
+        "SOLVER.WARMUP_MOMENTUM": 0.8,
+        "SOLVER.WARMUP_BIAS_LR": 0.1,
+        "SOLVER.MAX_ITER": 50 * 723,
+        "MODEL.YOLO.LOSS.BOX_GAIN": 0.05,
+        "MODEL.YOLO.LOSS.CLS_GAIN": 0.5,
+        "MODEL.YOLO.LOSS.CLS_POS_WEIGHT": 1.0,
+        "MODEL.YOLO.LOSS.OBJ_GAIN": 1.0,
+        "MODEL.YOLO.LOSS.OBJ_POS_WEIGHT": 1.0,
+        "MODEL.YOLO.ASSIGNER.ANCHOR_RATIO": 4.0,
+        "INPUT.AUG.HSV_H": 0.015,
+        "INPUT.AUG.HSV_S": 0.7,
+        "INPUT.AUG.HSV_V": 0.4,
+        "INPUT.AUG.TRANSLATE": 0.1,
+        "INPUT.AUG.SCALE": 0.5,
+        "INPUT.AUG.FLIP_LR_PROB": 0.5,
+        "INPUT.AUG.MOSAIC_PROB": 1.0,
+        "DATALOADER.SAMPLER_TRAIN": "ClassBalancedTrainingSampler",
+    },
+    "finetune": {
+        "SOLVER.BASE_LR": 0.0032,
+        "SOLVER.LR_FINAL_FACTOR": 0.12,
+        "SOLVER.MOMENTUM": 0.843,
+        "SOLVER.WEIGHT_DECAY": 0.00036,
+        "SOLVER.WARMUP_ITERS": 2 * 723,
+        "SOLVER.WARMUP_MOMENTUM": 0.5,
+        "SOLVER.WARMUP_BIAS_LR": 0.05,
+        "SOLVER.MAX_ITER": 15 * 723,
+        "MODEL.YOLO.LOSS.BOX_GAIN": 0.0296,
+        "MODEL.YOLO.LOSS.CLS_GAIN": 0.243,
+        "MODEL.YOLO.LOSS.CLS_POS_WEIGHT": 0.631,
+        "MODEL.YOLO.LOSS.OBJ_GAIN": 0.301,
+        "MODEL.YOLO.LOSS.OBJ_POS_WEIGHT": 0.911,
+        "MODEL.YOLO.ASSIGNER.ANCHOR_RATIO": 2.91,
+        "INPUT.AUG.HSV_H": 0.0,
+        "INPUT.AUG.HSV_S": 0.0,
+        "INPUT.AUG.HSV_V": 0.4,
+        "INPUT.AUG.TRANSLATE": 0.1,
+        "INPUT.AUG.SCALE": 0.9,
+        "INPUT.AUG.FLIP_LR_PROB": 0.5,
+        "INPUT.AUG.MOSAIC_PROB": 1.0,
+        "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
+    },
+}
+BOTH = {
+    "SOLVER.IMS_PER_BATCH": 2,
+    "SOLVER.NOMINAL_BATCH_SIZE": 64,
+    "SOLVER.ITERS_PER_EPOCH": 723,
+    "SOLVER.LR_DECAY_PER": "epoch",
+    "SOLVER.LR_SCHEDULER_NAME": "linear",
+    "SOLVER.NESTEROV": True,
+    "SOLVER.EMA.DECAY": 0.9999,
+    "SOLVER.EMA.WARMUP": 2000,
+    "INPUT.SIZE_TRAIN": [1280, 1280],
+    "INPUT.SIZE_TEST": 1536,
+    "INPUT.AUG.STRONG_OFF_ITERS": 0,
+    "INPUT.AUG.MIXUP_PROB": 0.0,
+    "MODEL.YOLO.SCORE_THRESH_TEST": 0.01,
+    "MODEL.YOLO.NMS_THRESH_TEST": 0.7,
+    "MODEL.YOLO.MULTI_LABEL_TEST": True,
+    "TEST.DETECTIONS_PER_IMAGE": 50,
+    "TEST.AUG.ENABLED": True,
+    "DATASETS.SPLIT": "sequence",
+    "MODEL.WEIGHTS": "weights/yolov5x6.pt",
+}
+
+
+def test_the_recipe_has_the_values_of_the_entry():
+    stages = {stage.name: stage.cfg for stage in read_stages(CONFIGS / "yolo.yaml", [])}
+    assert list(stages) == ["baseline", "finetune"]
+    for name, cfg in stages.items():
+        for key, expected in {**BOTH, **RECIPE[name]}.items():
+            value = cfg
+            for part in key.split("."):
+                value = value[part]
+            assert value == expected, (name, key)

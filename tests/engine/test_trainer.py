@@ -1,0 +1,98 @@
+"""The trainer as a whole, on a few tiny scenes in this process."""
+
+import json
+
+import pytest
+import torch
+
+from parking.config import get_cfg
+from parking.data.datasets.builtin import register_datasets_from_config
+from parking.engine import Trainer
+from parking.utils.errors import UserError
+
+
+def make_cfg(scenes, output_dir, *opts):
+    cfg = get_cfg()
+    cfg.merge_from_list(
+        ["DATASETS.ROOT", str(scenes), "OUTPUT_DIR", str(output_dir), "MODEL.DEVICE", "cpu", "SEED", "0"]
+    )
+    cfg.merge_from_list(["INPUT.SIZE_TRAIN", "[64, 96]", "INPUT.SIZE_TEST", "96", "DATALOADER.NUM_WORKERS", "0"])
+    cfg.merge_from_list(["MODEL.YOLO.WIDTH_MULTIPLE", "0.125", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.WARMUP_ITERS", "2"])
+    cfg.merge_from_list(["SOLVER.MAX_ITER", "4", *map(str, opts)])
+    register_datasets_from_config(cfg)
+    output_dir.mkdir(exist_ok=True)
+    return cfg
+
+
+def make_trainer(*args):
+    torch.manual_seed(0)
+    trainer = Trainer(make_cfg(*args))
+    trainer.resume_or_load(resume=False)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0"), "CUDA out of memory"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "the CPU's memory is full",
+        ),
+    ],
+)
+def test_a_batch_that_is_too_large_names_the_keys(tiny_scenes, tmp_path, monkeypatch, error, reason):
+    trainer = make_trainer(tiny_scenes, tmp_path / "out", "DATASETS.TEST", "()")
+
+    def fail(batch):
+        raise error
+
+    monkeypatch.setattr(trainer._trainer.model, "forward", fail)
+    with pytest.raises(UserError) as info:
+        trainer.train()
+    assert str(info.value) == (
+        f"Out of memory in iteration 0 ({reason}): lower SOLVER.IMS_PER_BATCH (now 4, 4 for each of 1 processes) or "
+        f"INPUT.SIZE_TRAIN (now [64, 96])."
+    )
+
+
+def test_other_errors_stay_what_they_are(tiny_scenes, tmp_path, monkeypatch):
+    trainer = make_trainer(tiny_scenes, tmp_path / "out", "DATASETS.TEST", "()")
+    monkeypatch.setattr(trainer._trainer.model, "forward", lambda batch: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+
+
+def test_what_is_logged(tiny_scenes, tmp_path):
+    """Losses, rates of each group, and scores of the averaged weights and of the weights themselves."""
+    trainer = make_trainer(tiny_scenes, tmp_path / "out", "TEST.EVAL_PERIOD", 2)
+    trainer.train()
+    logged = {}
+    for line in (tmp_path / "out" / "metrics.json").read_text().splitlines():
+        logged.update(json.loads(line))
+    assert {"total_loss", "loss_box", "loss_obj", "loss_cls", "lr", "lr_bias", "lr_norm", "lr_weight"} <= logged.keys()
+    assert {"bbox/AP75", "raw/bbox/AP75"} <= logged.keys()
+    of_classes = {name for name in logged if name.startswith("bbox/AP75-")}
+    assert of_classes and {f"raw/{name}" for name in of_classes} <= logged.keys()
+
+
+def test_a_shortened_training_ends_with_its_rate_decayed(tiny_scenes, tmp_path):
+    trainer = make_trainer(tiny_scenes, tmp_path / "out", "DATASETS.TEST", "()", "SOLVER.MAX_ITER", 100)
+    original = trainer.run_step
+
+    def run_step():
+        original()
+        if trainer.iter == 2:
+            trainer.end_at(6)
+
+    trainer.run_step = run_step
+    trainer.train()
+    assert trainer.iter == 6
+    assert (tmp_path / "out" / "model_0000005.pth").exists() and (tmp_path / "out" / "model_final.pth").exists()
+    # Linear from 0.01 to 0.0001 over 6 iterations, asked for after the last.
+    assert trainer.optimizer.param_groups[-1]["lr"] == pytest.approx(0.0001)
+
+
+def test_unknown_precision(tiny_scenes, tmp_path):
+    with pytest.raises(UserError, match=r"SOLVER.AMP.DTYPE is 'half'"):
+        make_trainer(tiny_scenes, tmp_path / "out", "SOLVER.AMP.DTYPE", "half")

@@ -1,0 +1,87 @@
+"""The same config gives the same weights, bit for bit, however often the training is interrupted."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_KILLS = 10
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_scenes, tmp_path_factory):
+    """A folder with the trainings ``whole`` and ``killed``, both of two stages."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "one.yaml").write_text("DATALOADER: {SAMPLER_TRAIN: ClassBalancedTrainingSampler}\n")
+    (folder / "two.yaml").write_text("SOLVER: {MAX_ITER: 9, BASE_LR: 0.004}\nINPUT: {AUG: {STRONG_OFF_ITERS: 3}}\n")
+    config = folder / "config.yaml"
+    config.write_text(
+        f"""
+_BASE_: {ROOT}/configs/Base-YOLO.yaml
+SEED: 5
+DATASETS: {{ROOT: {tiny_scenes}}}
+INPUT: {{SIZE_TRAIN: [64, 96], SIZE_TEST: 96, AUG: {{MIXUP_PROB: 0.5}}}}
+DATALOADER: {{NUM_WORKERS: 1}}
+MODEL: {{DEVICE: cpu, YOLO: {{WIDTH_MULTIPLE: 0.125}}}}
+SOLVER:
+  STAGES: [[one, one.yaml], [two, two.yaml]]
+  IMS_PER_BATCH: 4
+  NOMINAL_BATCH_SIZE: 12
+  ITERS_PER_EPOCH: 5
+  MAX_ITER: 14
+  WARMUP_ITERS: 3
+  CHECKPOINT_PERIOD: 2
+TEST: {{EVAL_PERIOD: 4}}
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("kill_and_resume.py")), str(folder), str(NUM_KILLS), str(config)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    logs = "".join(path.read_text(errors="replace")[-3000:] for path in folder.glob("*.log"))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    return folder, done.stdout
+
+
+def test_the_kills_came_in_the_middle(runs):
+    # How many come before the training is through depends on the machine.
+    _, printed = runs
+    assert printed.count("killed") >= 3, printed
+
+
+def assert_same(actual, expected, path=""):
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(actual, expected), path
+    elif isinstance(expected, dict):
+        assert actual.keys() == expected.keys(), path
+        for key, value in expected.items():
+            assert_same(actual[key], value, f"{path}.{key}")
+    elif isinstance(expected, list | tuple):
+        assert len(actual) == len(expected), path
+        for i, (one, other) in enumerate(zip(actual, expected, strict=True)):
+            assert_same(one, other, f"{path}[{i}]")
+    else:
+        assert actual == expected or (actual != actual and expected != expected), path  # both not a number
+
+
+@pytest.mark.parametrize("stage", ["one", "two"])
+@pytest.mark.parametrize("name", ["model_best.pth", "model_final.pth", "last"])
+def test_ten_kills_change_nothing(runs, stage, name):
+    folder, _ = runs
+    if name == "last":
+        name = (folder / "whole" / stage / "last_checkpoint").read_text()
+        assert (folder / "killed" / stage / "last_checkpoint").read_text() == name
+    whole, killed = (torch.load(folder / run / stage / name, weights_only=True) for run in ("whole", "killed"))
+    for checkpoint in (whole, killed):
+        checkpoint["config"].pop("OUTPUT_DIR")
+        checkpoint["config"]["MODEL"].pop("WEIGHTS")
+        checkpoint.get("trainer", {}).pop("hooks", None)  # how long iterations took
+    assert_same(killed, whole)
