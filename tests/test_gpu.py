@@ -1,5 +1,10 @@
 """What can only be seen on a GPU: ``python -m pytest -m gpu``. `make test` leaves these out."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -64,3 +69,31 @@ def test_training_steps_and_resumes(tiny_scenes, tmp_path, mixed_precision):
     assert again.start_iter == 6
     for name, tensor in again.model.state_dict().items():
         assert torch.equal(tensor, after[name]), name
+
+
+def test_a_seed_gives_the_same_weights_each_time(tiny_scenes, tmp_path):
+    """Bit for bit, by deterministic kernels; in a process of its own each time, of which they are a setting."""
+    root = Path(__file__).resolve().parents[1]
+    opts = {
+        "DATASETS.ROOT": tiny_scenes,
+        "INPUT.SIZE_TRAIN": "[64, 96]",
+        "INPUT.SIZE_TEST": 96,
+        "SOLVER.IMS_PER_BATCH": 4,
+        "SOLVER.MAX_ITER": 6,
+        "SOLVER.AMP.ENABLED": True,
+        "DATALOADER.NUM_WORKERS": 1,
+    }
+    weights = []
+    for name in ("first", "second"):
+        args = [x for pair in {**opts, "OUTPUT_DIR": tmp_path / name}.items() for x in map(str, pair)]
+        command = [
+            sys.executable,
+            root / "tools/train_net.py",
+            "--config-file",
+            root / "configs/quickstart.yaml",
+            *args,
+        ]
+        subprocess.run(command, check=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+        weights.append(torch.load(tmp_path / name / "model_final.pth", weights_only=True)["model"])
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name

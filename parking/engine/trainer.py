@@ -99,7 +99,7 @@ class Trainer(DefaultTrainer):
             accumulation=lambda iteration: self._warmup.accumulation(
                 iteration, cfg.SOLVER.NOMINAL_BATCH_SIZE, cfg.SOLVER.IMS_PER_BATCH
             ),
-            autocast_dtype=_autocast_dtype(cfg, on_gpu),
+            autocast_dtype=autocast_dtype(cfg, on_gpu),
             metrics_period=_LOG_PERIOD,
         )
         self.checkpointer = Checkpointer(
@@ -393,7 +393,8 @@ class Trainer(DefaultTrainer):
         return next(iter(results.values())) if len(results) == 1 else results
 
 
-def _autocast_dtype(cfg, on_gpu: bool) -> torch.dtype | None:
+def autocast_dtype(cfg, on_gpu: bool) -> torch.dtype | None:
+    """What SOLVER.AMP says of mixed precision; None: none."""
     dtypes = {"float16": torch.float16, "bfloat16": torch.bfloat16}
     dtypes["auto"] = torch.float16 if on_gpu else torch.bfloat16
     if cfg.SOLVER.AMP.DTYPE not in dtypes:

@@ -438,6 +438,14 @@ def test_overwrite_starts_anew(trained, tiny_scenes, tmp_path, run_here):
     ]
 
 
+def test_benchmark(run_here):
+    size = ("INPUT.SIZE_TRAIN", "[64, 64]", "SOLVER.IMS_PER_BATCH", "2", "MODEL.DEVICE", "cpu")
+    code, out, err = run_here("benchmark.py", *QUICKSTART, "--iters", "2", *size)
+    torch.use_deterministic_algorithms(False)
+    assert code == 0, err
+    assert re.search(r"as configured: +[\d.]+ images/s.*\ndeterministic: +[\d.]+ images/s", out)
+
+
 def test_stages_one_after_the_other(tiny_scenes, tmp_path, run_here):
     """From training both to inferring without naming any file."""
     (tmp_path / "one.yaml").write_text("SOLVER: {MAX_ITER: 3}\n")
