@@ -11,6 +11,9 @@ from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
 
+# Part of a time budget that is kept for what is not measured: reading the data, the last checkpoint.
+_MARGIN = 0.02
+
 
 class EarlyStoppingHook(HookBase):
     """End the training after ``patience`` evaluations in a row without a better ``metric``.
@@ -95,7 +98,7 @@ class TimeBudgetHook(HookBase):
         # One process's clock for all, which must agree on the end.
         used, per_iter = comm.all_gather((self.seconds, (self.seconds - seconds) / (done - first)))[0]
         # The evaluation at the end comes on top of those between the iterations.
-        left = self._max_seconds - used - self.trainer.eval_seconds
+        left = (1 - _MARGIN) * self._max_seconds - used - self.trainer.eval_seconds
         fitting = done + max(math.floor(left / per_iter), 1) if per_iter > 0 else math.inf
         if fitting < self.trainer.max_iter:
             logger.warning(

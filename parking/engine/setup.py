@@ -54,14 +54,15 @@ def setup_training(cfg: CfgNode, args) -> None:
     resolve_num_classes(cfg, names)
     cfg.freeze()
     default_setup(cfg, args)
-    make_deterministic(cfg.SEED >= 0)
+    make_deterministic(cfg.SEED >= 0 and cfg.MODEL.DEVICE.startswith("cuda"))
 
 
 def make_deterministic(enabled: bool) -> None:
     """Have a GPU compute the same each time, which costs speed there; the CPU does anyway."""
     torch.backends.cudnn.deterministic = enabled
-    # Only warnings for what has no such kernel: those would end a training that is repeatable but for rounding.
+    # Only warnings for what has no such kernel: errors would end a training that is repeatable but for rounding.
     torch.use_deterministic_algorithms(enabled, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a check for bugs, which costs time
     if enabled:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
 
