@@ -1,6 +1,8 @@
 """Train once without and once with interruption by SIGKILL, in forked processes, which saves the imports of each.
 
 Usage: kill_and_resume.py FOLDER NUM_KILLS CONFIG_FILE [KEY VALUE ...]; the results are FOLDER/whole and FOLDER/killed.
+
+The moments are random numbers of Python calls and returns rather than times: so they do not depend on the machine.
 """
 
 import argparse
@@ -8,14 +10,13 @@ import os
 import random
 import signal
 import sys
-import time
 from pathlib import Path
 
 from parking.engine import run_training
 
 
-def start(config_file, opts, output_dir, *, log):
-    """A process that trains, or goes on where the training in ``output_dir`` has begun."""
+def start(config_file, opts, output_dir, *, log, on_event):
+    """A process that trains, or goes on where the training in ``output_dir`` has begun, profiled by ``on_event``."""
     pid = os.fork()
     if pid:
         return pid
@@ -32,35 +33,54 @@ def start(config_file, opts, output_dir, *, log):
     )
     code = 1
     try:
+        sys.setprofile(lambda frame, event, arg: on_event())
         run_training(args)
+        sys.setprofile(None)
+        print(f"events: {on_event()}", flush=True)
         code = 0
     finally:
         os._exit(code)
 
 
+def make_counter(limit=None):
+    """A function that counts its calls, kills this process group at the ``limit``, and returns the count."""
+    count = 0
+
+    def on_event():
+        nonlocal count
+        count += 1
+        if count == limit:
+            os.killpg(0, signal.SIGKILL)
+        return count
+
+    return on_event
+
+
+def wait(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def finish(pid):
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = wait(pid)
     if code:
         sys.exit(f"a training ended with {code}")
 
 
 def main():
     folder, num_kills, config_file, *opts = sys.argv[1:]
-    folder = Path(folder)
+    folder, num_kills = Path(folder), int(num_kills)
     whole, killed = folder / "whole", folder / "killed"
-    began = time.monotonic()
-    finish(start(config_file, opts, whole, log=folder / "whole.log"))
-    duration = time.monotonic() - began
+    finish(start(config_file, opts, whole, log=folder / "whole.log", on_event=make_counter()))
+    num_events = int((folder / "whole.log").read_text().rpartition("events: ")[2])
 
-    rng = random.Random(int(os.environ.get("KILL_SEED", "0")))
-    for _ in range(int(num_kills)):
-        pid = start(config_file, opts, killed, log=folder / "killed.log")
-        time.sleep(rng.uniform(0, duration / 5))
-        os.killpg(pid, signal.SIGKILL)
-        ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    rng = random.Random(0)
+    for _ in range(num_kills):
+        # Most of what a run does is to start and to evaluate: with less, most would not come to their first checkpoint.
+        counter = make_counter(limit=rng.randrange(1, num_events * 2 // 3))
+        code = wait(start(config_file, opts, killed, log=folder / "killed.log", on_event=counter))
         checkpoints = sorted(str(path.relative_to(killed)) for path in killed.rglob("model_0*"))
-        print("killed" if ended == -signal.SIGKILL else f"had ended with {ended}", *checkpoints)
-    finish(start(config_file, opts, killed, log=folder / "killed.log"))
+        print("killed" if code == -signal.SIGKILL else f"ended with {code}", *checkpoints)
+    finish(start(config_file, opts, killed, log=folder / "killed.log", on_event=make_counter()))
 
 
 if __name__ == "__main__":
