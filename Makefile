@@ -48,7 +48,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup detectron2 demo test lint format lock clean
+.PHONY: help setup detectron2 demo test gpu lint format lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -98,6 +98,11 @@ demo: $(STAMP)  ## draw scenes, train on them, score, and write a submission and
 
 test: $(STAMP)  ## all tests but those that need a GPU
 	$(PY) -m pytest -m "not gpu" --numprocesses $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+gpu: $(STAMP)  ## on a machine with a GPU: the tests that need one, and the speed of training there
+	$(PY) -m pytest -m gpu
+	$(PY) tools/benchmark.py --config-file configs/quickstart.yaml
+	$(PY) tools/benchmark.py --config-file configs/yolo.yaml
 
 lint: $(STAMP)  ## ruff: mistakes and formatting
 	$(PY) -m ruff check .
