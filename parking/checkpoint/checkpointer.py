@@ -57,6 +57,9 @@ class Checkpointer:
         self.checkpointables = checkpointables
         self._num_to_keep = num_to_keep
         self._extra = dict(extra or {})
+        if comm.is_main_process():
+            for path in self.save_dir.glob(".model_*.tmp"):  # of a run that was killed while it wrote
+                path.unlink()
 
     def save_resumable(self, name: str) -> None:
         """Save model and all checkpointables as ``name.pth``, tag it as the last and remove the oldest ones.

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,7 @@ class EarlyStoppingHook(HookBase):
                 f"{self._num_worse} evaluations in a row without a better {self._metric} than {self._best:.3f}: ending "
                 f"after iteration {next_iteration} instead of {self.trainer.max_iter - 1}"
             )
-            self.trainer.end_at(next_iteration + 1)
+            self.trainer.end_at(next_iteration + 1, next_iteration)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self._best, "num_worse": self._num_worse, "seen_iteration": self._seen_iteration}
@@ -63,24 +64,30 @@ class TimeBudgetHook(HookBase):
     """Leave iterations out when the time that they took so far says that not all fit into ``max_seconds``.
 
     The time counts from the first iteration, with evaluations and checkpoints, and goes on in a resumed run where the
-    checkpoint was. To stand last but the writers.
+    checkpoint was. What was left out comes back when iterations turn out to be faster. To stand last but the writers.
     """
 
-    #: Iterations between two looks at the clock; the first are slower than the others.
+    #: Iterations between two looks at the clock.
     PERIOD = 20
+    #: Looks whose iterations tell the speed; before so many there is no plan.
+    NUM_LOOKS = 10
 
-    def __init__(self, max_seconds: float, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, max_seconds: float, eval_period: int, clock: Callable[[], float] = time.monotonic):
         """
         Args:
+            eval_period: iterations between two evaluations, 0: only one at the end.
             clock: seconds from any beginning.
         """
         self._max_seconds = max_seconds
+        self._eval_period = eval_period
         self._clock = clock
         self._seconds_before = 0.0
 
     def before_train(self) -> None:
         self._start = self._clock()
-        self._measured_from: tuple[int, float] | None = None
+        self._longest = self.trainer.cfg.SOLVER.MAX_ITER
+        # (iterations done, seconds without evaluations) of the last looks.
+        self._looks: deque[tuple[int, float]] = deque(maxlen=self.NUM_LOOKS + 1)
 
     @property
     def seconds(self) -> float:
@@ -91,22 +98,27 @@ class TimeBudgetHook(HookBase):
         done = self.trainer.iter + 1
         if done % self.PERIOD or done >= self.trainer.max_iter:
             return
-        if self._measured_from is None:
-            self._measured_from = (done, self.seconds)
+        self._looks.append((done, self.seconds - self.trainer.total_eval_seconds))
+        if len(self._looks) <= self.NUM_LOOKS:
             return
-        first, seconds = self._measured_from
+        (first, start), (_, now) = self._looks[0], self._looks[-1]
         # One process's clock for all, which must agree on the end.
-        used, per_iter = comm.all_gather((self.seconds, (self.seconds - seconds) / (done - first)))[0]
-        # The evaluation at the end comes on top of those between the iterations.
-        left = (1 - _MARGIN) * self._max_seconds - used - self.trainer.eval_seconds
-        fitting = done + max(math.floor(left / per_iter), 1) if per_iter > 0 else math.inf
-        if fitting < self.trainer.max_iter:
+        used, per_iter = comm.all_gather((self.seconds, (now - start) / (done - first)))[0]
+        fitting = min(self._count_fitting(done, used, per_iter), self._longest)
+        # Back up only for what is worth a line in the log.
+        if fitting < self.trainer.max_iter or fitting > 1.02 * self.trainer.max_iter:
             logger.warning(
                 f"{used / 3600:.2f} of {self._max_seconds / 3600:.2f} hours are used after {done} iterations, at "
-                f"{per_iter:.3f} s each with evaluations: the training ends after {fitting} iterations instead of "
-                f"{self.trainer.max_iter}, its learning rate decayed"
+                f"{per_iter:.3f} s each and {self.trainer.eval_seconds:.0f} s an evaluation: the training ends after "
+                f"{fitting} iterations instead of {self.trainer.max_iter}, its learning rate decayed"
             )
-            self.trainer.end_at(fitting)
+            self.trainer.end_at(fitting, next_iteration=done)
+
+    def _count_fitting(self, done: int, used: float, per_iter: float) -> int:
+        per_iter += self.trainer.eval_seconds / self._eval_period if self._eval_period > 0 else 0
+        # The evaluation at the end comes on top of those between the iterations.
+        left = (1 - _MARGIN) * self._max_seconds - used - self.trainer.eval_seconds
+        return done + max(math.floor(left / per_iter), 1) if per_iter > 0 else self._longest
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds}

@@ -71,10 +71,12 @@ class CheckpointHook(HookBase):
     def after_step(self) -> None:
         iteration = self.trainer.iter
         is_last = iteration == self.trainer.max_iter - 1
+        if is_last:
+            # First: a run that resumes from the last checkpoint has no iteration left after which it would be saved.
+            self.trainer.skip_unless_finite()
+            self._checkpointer.save_release("model_final", self.trainer.release_state_dict(), iteration=iteration)
         if is_last or (self._period > 0 and (iteration + 1) % self._period == 0):
             save_resumable(self._checkpointer, self.trainer)
-        if is_last:
-            self._checkpointer.save_release("model_final", self.trainer.release_state_dict(), iteration=iteration)
 
 
 def save_resumable(checkpointer: Checkpointer, trainer) -> None:
@@ -131,7 +133,7 @@ class BestCheckpointHook(HookBase):
         self._checkpointer = checkpointer
         self._metric = metric
         self._best: float | None = None
-        self._seen_iteration = -1
+        self._seen_before = -1
 
     def before_train(self) -> None:
         if self.trainer.start_iter == 0:
@@ -149,10 +151,10 @@ class BestCheckpointHook(HookBase):
         self._check()
 
     def _check(self) -> None:
-        value, iteration = self.trainer.storage.latest().get(self._metric, (math.nan, -1))
-        if iteration <= self._seen_iteration:
+        if self.trainer.evaluated_before <= self._seen_before:
             return
-        self._seen_iteration = iteration
+        self._seen_before = self.trainer.evaluated_before
+        value, _ = self.trainer.storage.latest().get(self._metric, (math.nan, -1))
         if math.isfinite(value) and (self._best is None or value > self._best):
             self._best = float(value)
             self._checkpointer.save_release(

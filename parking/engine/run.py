@@ -7,9 +7,10 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import yaml
 from detectron2.utils import comm
 
-from parking.checkpoint import read_weights, remove_training
+from parking.checkpoint import find_training, read_weights, remove_training
 from parking.utils.errors import UserError
 
 from .predictor import build_inference_model
@@ -39,33 +40,35 @@ def run_training(args) -> OrderedDict[str, Any] | None:
     Raises:
         UserError: anything that can be known to be wrong, of any stage, before the first one begins; or later.
     """
-    stages = select_stages(read_stages(args.config_file, args.opts), args.stage)
-    resumed = [args.resume and _is_resumable(stage) for stage in stages]
-    finished = [is_resumed and stage.is_finished for stage, is_resumed in zip(stages, resumed, strict=True)]
-    _check(stages, resumed, args)
+    all_stages = read_stages(args.config_file, args.opts)
+    stages = select_stages(all_stages, args.stage)
+    done = [s for s in all_stages if s.is_finished and (args.resume or s not in stages)]
+    resumed = [s for s in stages if args.resume and s not in done and s.is_resumable]
+    _check(stages, all_stages, done, resumed, args)
     comm.synchronize()  # no process may write the first file before all have looked
-
-    if all(finished):
+    if all(stage in done for stage in stages):
         setup_logging()
         logger.info("Everything is finished already: there is nothing to resume.")
+
     results = None
-    for i, stage in enumerate(stages):
-        if finished[i]:
-            continue
-        stage.choose_start()
+    for stage in [s for s in stages if s not in done]:
+        if stage not in resumed:
+            _choose_start(stage, args)
         setup_training(stage.cfg, args)
         logger.info(f"Stage {stage.name} of {', '.join(s.name for s in stages)}" if stage.name else "One stage")
-        trainer = Trainer(stage.cfg, max_seconds=share_of_budget(stage, stages))
-        trainer.resume_or_load(resume=resumed[i])
-        if not resumed[i]:
-            # Now that this one is ready to start. What later stages hold comes from other weights than it will give.
-            for later in stages[i:]:
-                remove_training(later.cfg.OUTPUT_DIR)
+        trainer = Trainer(stage.cfg, max_seconds=share_of_budget(stage, all_stages, done))
+        trainer.resume_or_load(resume=stage in resumed)
+        comm.synchronize()  # all have read what is removed now, when this one is ready to start
+        if stage not in resumed:
+            # What later stages hold, if --overwrite allows that, comes from other weights than this one will give.
+            for replaced in stages[stages.index(stage) :]:
+                remove_training(replaced.cfg.OUTPUT_DIR)
             comm.synchronize()
         results = trainer.train()
         if comm.is_main_process():
             stage.mark_finished(trainer.seconds_used)
         comm.synchronize()  # the next one reads what this one has written
+        done.append(stage)
         del trainer
         gc.collect()  # trainer and hooks refer to each other, and the next stage needs the memory
     return results
@@ -81,33 +84,55 @@ def run_evaluation(args) -> OrderedDict[str, Any]:
     return Trainer.test(stage.cfg, model, class_names=class_names)
 
 
-def _is_resumable(stage: Stage) -> bool:
-    return Path(stage.cfg.OUTPUT_DIR, "last_checkpoint").is_file()
+def _choose_start(stage: Stage, args) -> None:
+    if args.stage is None or "MODEL.WEIGHTS" not in args.opts[0::2]:
+        stage.choose_start()
 
 
-def _check(stages: list[Stage], resumed: list[bool], args) -> None:
+def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resumed: list[Stage], args) -> None:
     for stage in stages:
         check_config(stage.cfg)
-    if args.resume:
-        if not any(Path(stage.cfg.OUTPUT_DIR, "config.yaml").exists() for stage in stages):
-            folders = ", ".join(stage.cfg.OUTPUT_DIR for stage in stages)
-            raise UserError(f"OUTPUT_DIR {folders} holds no training to resume; start one without --resume.")
-        for stage in stages:
-            if stage.is_finished:
-                earlier = read_weights(Path(stage.cfg.OUTPUT_DIR, "model_final.pth")).config or {}
-                check_same_recipe(describe_config(stage.cfg), earlier, output_dir=stage.cfg.OUTPUT_DIR)
-    for stage, is_resumed in zip(stages, resumed, strict=True):
         # A stage of --resume without a checkpoint was stopped before its first, and may hold its logs.
         check_output_dir(stage.cfg.OUTPUT_DIR, may_hold_training=args.resume or args.overwrite)
-        if stage is stages[0] and not is_resumed:
-            stage.choose_start()
-            weights = stage.cfg.MODEL.WEIGHTS
-            if weights and "://" not in weights and not os.path.exists(weights):
-                # Long before they are read, which is after the data.
-                raise UserError(
-                    f"MODEL.WEIGHTS {weights} is not there: put the file there (docs/weights.md says where to get it), "
-                    f"name another with MODEL.WEIGHTS FILE, or train from scratch with MODEL.WEIGHTS ''."
-                )
+    if args.resume:
+        _check_resumable(stages, done, resumed)
+    stale = [s.name for s in all_stages[all_stages.index(stages[-1]) + 1 :] if find_training(s.cfg.OUTPUT_DIR)]
+    if args.overwrite and stale:
+        raise UserError(
+            f"--overwrite: stage {stale[0]} was trained from what stage {stages[-1].name} would replace; overwrite all "
+            f"stages, or move that stage's folder away."
+        )
+    if stages[0] not in done and stages[0] not in resumed:
+        _choose_start(stages[0], args)
+        weights = stages[0].cfg.MODEL.WEIGHTS
+        if weights and "://" not in weights and not os.path.exists(weights):
+            # Long before they are read, which is after the data.
+            raise UserError(
+                f"MODEL.WEIGHTS {weights} is not there: put the file there (docs/weights.md says where to get it), "
+                f"name another with MODEL.WEIGHTS FILE, or train from scratch with MODEL.WEIGHTS ''."
+            )
+
+
+def _check_resumable(stages: list[Stage], done: list[Stage], resumed: list[Stage]) -> None:
+    if not any(Path(stage.cfg.OUTPUT_DIR, "config.yaml").exists() for stage in stages):
+        folders = ", ".join(stage.cfg.OUTPUT_DIR for stage in stages)
+        raise UserError(f"OUTPUT_DIR {folders} holds no training to resume; start one without --resume.")
+    is_later = False
+    for stage in stages:
+        folder = stage.cfg.OUTPUT_DIR
+        if find_training(folder) and (is_later or stage not in [*done, *resumed]):
+            raise UserError(
+                f"--resume: {folder} holds weights, but no checkpoint to go on from, or the stage before it is not "
+                f"finished; move them away, or start anew with --overwrite."
+            )
+        is_later = is_later or stage not in done
+        saved = Path(folder, "config.yaml")
+        if find_training(folder) and saved.is_file():
+            # Before this run writes its own config there.
+            config = describe_config(stage.cfg)
+            if config["MODEL"]["YOLO"]["NUM_CLASSES"] == 0:
+                del config["MODEL"]["YOLO"]["NUM_CLASSES"]  # as many as the data have, which are compared later
+            check_same_recipe(config, yaml.safe_load(saved.read_text(encoding="utf-8")), output_dir=folder)
 
 
 def list_results(args) -> list[tuple[str, str]]:

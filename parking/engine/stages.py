@@ -52,6 +52,11 @@ class Stage:
         """Whether an earlier run came to the end of this stage, its last evaluation included."""
         return Path(self.cfg.OUTPUT_DIR, FINISHED).exists()
 
+    @property
+    def is_resumable(self) -> bool:
+        """Whether an earlier run saved a checkpoint to go on from."""
+        return Path(self.cfg.OUTPUT_DIR, "last_checkpoint").is_file()
+
     def mark_finished(self, seconds: float) -> None:
         """``seconds``: that it took, of a budget."""
         with open_atomic(Path(self.cfg.OUTPUT_DIR, FINISHED)) as file:
@@ -76,11 +81,19 @@ def read_stages(config_file: str | os.PathLike, opts: Sequence[str]) -> list[Sta
     base.merge_from_list(opts)
     if not base.SOLVER.STAGES:
         return [Stage("", base, base.OUTPUT_DIR)]
+    file_cfg = get_cfg()
+    file_cfg.merge_from_file(config_file)
     stages: list[Stage] = []
     for name, file in _check_pairs(base.SOLVER.STAGES):
         cfg = get_cfg()
         cfg.merge_from_file(config_file)
-        cfg.merge_from_file(_find_beside(config_file, file))
+        stage_file = _find_beside(config_file, file)
+        cfg.merge_from_file(stage_file)
+        if cfg.OUTPUT_DIR != file_cfg.OUTPUT_DIR or (stages and cfg.MODEL.WEIGHTS != file_cfg.MODEL.WEIGHTS):
+            raise UserError(
+                f"config file {stage_file}: a stage has its OUTPUT_DIR from its name, and its MODEL.WEIGHTS from the "
+                f"stage before it; leave them out."
+            )
         cfg.merge_from_list(opts)
         cfg.SOLVER.STAGES = []
         cfg.OUTPUT_DIR = os.path.join(base.OUTPUT_DIR, name)
@@ -99,14 +112,19 @@ def select_stages(stages: list[Stage], name: str | None) -> list[Stage]:
     return selected
 
 
-def share_of_budget(stage: Stage, stages: list[Stage]) -> float | None:
-    """Seconds of SOLVER.MAX_HOURS for this stage, by its part of the iterations to come; None without a limit."""
+def share_of_budget(stage: Stage, stages: list[Stage], done: list[Stage]) -> float | None:
+    """Seconds of SOLVER.MAX_HOURS for this stage, by its part of the iterations to come; None without a limit.
+
+    Args:
+        stages: all of the training.
+        done: those that are finished.
+    """
     hours = stage.cfg.SOLVER.MAX_HOURS
     if hours <= 0:
         return None
-    unfinished = [other for other in stages if not other.is_finished]
+    unfinished = [other for other in stages if other not in done]
     part = stage.cfg.SOLVER.MAX_ITER / sum(other.cfg.SOLVER.MAX_ITER for other in unfinished)
-    return (hours * 3600 - sum(other.seconds for other in stages)) * part
+    return (hours * 3600 - sum(other.seconds for other in done)) * part
 
 
 def last_stage_with_weights(stages: list[Stage]) -> Stage:

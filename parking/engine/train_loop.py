@@ -143,7 +143,7 @@ class AccumulatingTrainer(SimpleTrainer):
         Raises:
             UserError: it is the third time in a row.
         """
-        if not self._since_step or self._are_losses_finite():
+        if not self._since_step or self._is_finite():
             return
         self.num_skipped_in_a_row += 1
         self._report_skipped()
@@ -152,18 +152,23 @@ class AccumulatingTrainer(SimpleTrainer):
             buffer.copy_(sound)
         self._end_step()
 
-    def _are_losses_finite(self) -> bool:
-        """The same answer in all processes; waits for the device."""
-        losses = torch.stack([value.float() for batch in self._since_step for value in batch.losses.values()])
-        are_finite = losses.isfinite().all().to(torch.int32)
+    def _is_finite(self) -> bool:
+        """Of the losses and what they give, the gradients. The same answer in all processes; waits for the device."""
+        values = [value.float() for batch in self._since_step for value in batch.losses.values()]
+        if not self._scaler.is_enabled():  # which looks at gradients itself, and whose own scale makes some infinite
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            values += torch._foreach_norm(gradients) if gradients else []
+        are_finite = torch.stack(values).isfinite().all().to(torch.int32)
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(are_finite, torch.distributed.ReduceOp.MIN)
         return bool(are_finite.item())
 
     def _report_skipped(self) -> None:
         """Log every batch with a loss that is not finite; raise the third time in a row."""
-        bad = [batch.describe() for batch in self._since_step if not batch.is_finite()]
-        lines = [line for lines in comm.all_gather(bad) for line in lines]
+        bad = [batch for batch in self._since_step if not batch.is_finite()]
+        lines = [line for lines in comm.all_gather([b.describe() for b in bad]) for line in lines]
+        if not lines:
+            lines = [f"The gradient up to iteration {self.iter} is not finite, though the losses are"]
         for line in lines:
             logger.error(f"{line}; this step is left out")
         if self.num_skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:

@@ -65,8 +65,8 @@ class Trainer(DefaultTrainer):
         self._last_eval_results: OrderedDict[str, Any] | None = None
         #: The iteration before which the last evaluation took place.
         self.evaluated_before = -1
-        #: How long that took on the main process, 0 before the first.
-        self.eval_seconds = 0.0
+        #: How long that took on the main process, 0 before the first, and all evaluations of this run together.
+        self.eval_seconds = self.total_eval_seconds = 0.0
         self._class_ap: list[float] | None = None
         self._max_seconds = max_seconds
         self._dataset_dicts = load_train_dicts(cfg)
@@ -162,12 +162,16 @@ class Trainer(DefaultTrainer):
         """Time that the training took, where it has a budget; else 0."""
         return self._time_budget.seconds if self._max_seconds is not None else 0.0
 
-    def end_at(self, max_iter: int) -> None:
-        """Move the end of the training, and with it that of the learning rate's decay; every process must call it."""
+    def end_at(self, max_iter: int, next_iteration: int) -> None:
+        """Move the end of the training, and with it that of the learning rate's decay; every process must call it.
+
+        Args:
+            next_iteration: that comes next.
+        """
         self.max_iter = self._trainer.max_iter = max_iter
         self.scheduler.set_max_iter(max_iter)
-        if self.cfg.INPUT.AUG.STRONG_OFF_ITERS > 0 and self.iter + 1 < max_iter:
-            self._reset_data_loader(self.iter + 1)  # where it is switched off moves, too
+        if self.cfg.INPUT.AUG.STRONG_OFF_ITERS > 0 and next_iteration < max_iter:
+            self._reset_data_loader(next_iteration)  # where it is switched off moves, too
 
     def flush_metrics(self) -> None:
         """Log the losses so far; every process must call it."""
@@ -213,7 +217,7 @@ class Trainer(DefaultTrainer):
             if cfg.SOLVER.EARLY_STOPPING_PATIENCE > 0:
                 ret.append(EarlyStoppingHook(best_metric(cfg), cfg.SOLVER.EARLY_STOPPING_PATIENCE))
         if self._max_seconds is not None:
-            self._time_budget = TimeBudgetHook(self._max_seconds)
+            self._time_budget = TimeBudgetHook(self._max_seconds, cfg.TEST.EVAL_PERIOD if cfg.DATASETS.TEST else 0)
             ret.append(self._time_budget)
         ret.append(PictureHook(lambda: self._trainer.last_batch, self._class_names, period=_PICTURE_PERIOD))
         self._interrupt = InterruptHook(self.checkpointer)
@@ -241,6 +245,7 @@ class Trainer(DefaultTrainer):
         self._last_eval_results = results
         self.evaluated_before = next_iteration
         self.eval_seconds = comm.all_gather(time.monotonic() - start)[0]
+        self.total_eval_seconds += self.eval_seconds
         if self.cfg.DATALOADER.SAMPLER_TRAIN == "ClassBalancedTrainingSampler":
             self._class_ap = comm.all_gather(class_ap_of(results, self._class_names))[0]
             if next_iteration < self.max_iter:
@@ -316,6 +321,7 @@ class Trainer(DefaultTrainer):
             "seed": self._seed,
             "max_iter": self.max_iter,
             "evaluated_before": self.evaluated_before,
+            "eval_seconds": self.eval_seconds,
             "class_ap": self._class_ap,
             # Nothing in a training draws from it, but a part that someone adds may.
             "rng": comm.all_gather(torch.get_rng_state()),
@@ -327,6 +333,7 @@ class Trainer(DefaultTrainer):
         self.max_iter = self._trainer.max_iter = state_dict["max_iter"]
         self.scheduler.set_max_iter(self.max_iter)
         self.evaluated_before = state_dict["evaluated_before"]
+        self.eval_seconds = state_dict["eval_seconds"]
         self._class_ap = state_dict["class_ap"]
         if len(state_dict["rng"]) == comm.get_world_size():
             torch.set_rng_state(state_dict["rng"][comm.get_rank()])

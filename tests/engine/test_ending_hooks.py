@@ -13,11 +13,14 @@ class Run:
         self.hook, self.max_iter, self.evaluations = hook, max_iter, list(evaluations)
         self.seconds_per_iter = seconds_per_iter
         self.start_iter, self.evaluated_before, self.eval_seconds = 0, -1, eval_seconds
+        self.total_eval_seconds = 0.0
+        self.cfg = SimpleNamespace(SOLVER=SimpleNamespace(MAX_ITER=max_iter))
         self.now = 1000.0
         self.ends = []
         hook.trainer = self
 
-    def end_at(self, max_iter):
+    def end_at(self, max_iter, next_iteration):
+        assert next_iteration in (self.iter, self.iter + 1)
         self.max_iter = max_iter
         self.ends.append(max_iter)
 
@@ -26,7 +29,8 @@ class Run:
             self.iter = self.start_iter
             self.hook.before_train()
             while self.iter < min(self.max_iter, stop_at or self.max_iter):
-                self.now += self.seconds_per_iter
+                per_iter = self.seconds_per_iter
+                self.now += per_iter(self.iter) if callable(per_iter) else per_iter
                 if (self.iter + 1) % 10 == 0 and len(self.evaluations) >= (self.iter + 1) // 10:
                     self.evaluated_before = self.iter + 1
                     self.storage.put_scalar("bbox/AP75", self.evaluations[self.iter // 10])
@@ -53,36 +57,46 @@ def test_early_stopping_counts_on_after_a_resume():
     assert second.run() == 41
 
 
-def make_budget(max_seconds, **kwargs):
+def make_budget(max_seconds, *, eval_period=0, **kwargs):
     clock = SimpleNamespace()
-    hook = TimeBudgetHook(max_seconds, clock=lambda: clock.run.now)
+    hook = TimeBudgetHook(max_seconds, eval_period, clock=lambda: clock.run.now)
     clock.run = Run(hook, **kwargs)
     return clock.run
 
 
 def test_with_time_to_spare_nothing_changes():
-    run = make_budget(1000.0, max_iter=200, seconds_per_iter=4.8)
-    assert run.run() == 200
+    run = make_budget(1000.0, max_iter=1000, seconds_per_iter=0.97)
+    assert run.run() == 1000
     assert run.ends == []
 
 
 def test_a_run_that_is_too_slow_ends_in_time():
-    # 10 s an iteration: 98 of 400 fit into 1000 s, of which 2 % are kept.
-    run = make_budget(1000.0, max_iter=400, seconds_per_iter=10.0)
-    assert run.run() == 98
-    assert run.ends[0] == 98 and run.hook.seconds <= 1000
+    # 1 s an iteration: 980 of 2000 fit into 1000 s, of which 2 % are kept.
+    run = make_budget(1000.0, max_iter=2000, seconds_per_iter=1.0)
+    assert run.run() == 980
+    assert run.ends == [980] and run.hook.seconds <= 1000
 
 
-def test_time_for_the_last_evaluation_is_kept():
-    run = make_budget(1000.0, max_iter=400, seconds_per_iter=10.0, eval_seconds=200.0)
-    assert run.run() == 78
+def test_time_for_evaluations_is_kept():
+    # 980 s less one evaluation of 100 s at the end: 880 of 1 s each, or with another every 100 iterations 440 of 2 s.
+    assert make_budget(1000.0, max_iter=2000, seconds_per_iter=1.0, eval_seconds=100.0).run() == 880
+    run = make_budget(1000.0, eval_period=100, max_iter=2000, seconds_per_iter=1.0, eval_seconds=100.0)
+    run.run()
+    # At iteration 220, of which no evaluation has taken time in this stand-in: 220 + (980 - 220 - 100) / 2 = 550.
+    assert run.ends[0] == 550
+
+
+def test_a_slow_beginning_is_not_held_against_the_rest():
+    run = make_budget(1200.0, max_iter=1000, seconds_per_iter=lambda iteration: 5.0 if iteration < 60 else 0.9)
+    # 300 s for the first 60 and 846 for the others.
+    assert run.run() == 1000
 
 
 def test_the_time_of_earlier_runs_counts():
-    run = make_budget(1000.0, max_iter=400, seconds_per_iter=10.0)
-    run.run(stop_at=30)
+    run = make_budget(1000.0, max_iter=4000, seconds_per_iter=1.0)
+    run.run(stop_at=300)
     hook = run.hook
-    again = make_budget(1000.0, max_iter=400, seconds_per_iter=10.0)
+    again = make_budget(1000.0, max_iter=4000, seconds_per_iter=1.0)
     again.hook.load_state_dict(hook.state_dict())
-    again.start_iter = 30
-    assert again.run() == pytest.approx(98, abs=1)
+    again.start_iter = 300
+    assert again.run() == pytest.approx(980, abs=1)

@@ -94,8 +94,8 @@ def test_checkpoints_by_period_and_at_the_end():
     assert recorder.saved == [
         "model_0000003",
         "model_0000007",
-        "model_0000009",
         ("model_final", {"iteration": 9}),
+        "model_0000009",
     ]
 
 
@@ -217,3 +217,17 @@ def test_ctrl_c_saves_after_the_iteration():
     finally:
         hook.after_train()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_best_is_found_in_every_evaluation_also_after_one_that_was_made_up_for():
+    recorder = Recorder({"metric": "bbox/AP75", "value": 5.0})
+    hook = BestCheckpointHook(recorder, "bbox/AP75")
+    hook.trainer = make_trainer()
+    hook.trainer.start_iter = hook.trainer.evaluated_before = 3
+    with EventStorage(3) as hook.trainer.storage:
+        hook.trainer.storage.put_scalar("bbox/AP75", 6.0)
+        hook.before_train()
+        hook.trainer.evaluated_before = 4
+        hook.trainer.storage.put_scalar("bbox/AP75", 9.0)
+        hook.after_step()
+    assert [(values["iteration"], values["value"]) for _, values in recorder.saved] == [(2, 6.0), (3, 9.0)]

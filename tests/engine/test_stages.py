@@ -94,11 +94,13 @@ def test_mistakes(two_stages, tmp_path, stages, message):
 def test_the_budget_is_shared_by_iterations(two_stages):
     one, two = stages = read_stages(two_stages, ["SOLVER.MAX_HOURS", "4"])
     # 300 and 100 iterations: three hours and one.
-    assert [share_of_budget(stage, stages) for stage in stages] == [3 * 3600, 3600]
+    assert [share_of_budget(stage, stages, []) for stage in stages] == [3 * 3600, 3600]
     Path(one.cfg.OUTPUT_DIR).mkdir(parents=True)
     one.mark_finished(seconds=2 * 3600)
-    assert share_of_budget(two, stages) == 2 * 3600
-    assert [share_of_budget(stage, stages) for stage in read_stages(two_stages, [])] == [None, None]
+    assert share_of_budget(two, stages, [one]) == 2 * 3600
+    # Overwritten: what is there from before does not count.
+    assert share_of_budget(one, stages, []) == 3 * 3600
+    assert [share_of_budget(stage, stages, []) for stage in read_stages(two_stages, [])] == [None, None]
 
 
 # yolo_spec §7, typed from there.

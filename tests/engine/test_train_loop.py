@@ -182,3 +182,20 @@ def test_nothing_pending_is_nothing_saved():
     trainer = make_trainer([[1.0]] * 2, accumulation=lambda i: 2)
     run(trainer, 2)
     assert trainer.state_dict()["gradients"] == []
+
+
+def test_a_gradient_that_is_not_finite_is_left_out_too(caplog):
+    class Root(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(0.0))
+
+        def forward(self, batch):
+            return {"loss_a": (self.weight * batch[0]).abs().sqrt()}  # whose slope at 0 is infinite
+
+    model = Root()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = AccumulatingTrainer(model, [[1.0]], optimizer, max_iter=9, accumulation=lambda i: 1)
+    run(trainer, 1)
+    assert model.weight.item() == 0.0
+    assert "The gradient up to iteration 0 is not finite, though the losses are" in caplog.text

@@ -83,7 +83,7 @@ def test_a_shortened_training_ends_with_its_rate_decayed(tiny_scenes, tmp_path):
     def run_step():
         original()
         if trainer.iter == 2:
-            trainer.end_at(6)
+            trainer.end_at(6, next_iteration=3)
 
     trainer.run_step = run_step
     trainer.train()

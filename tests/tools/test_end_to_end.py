@@ -491,3 +491,48 @@ def test_stages_one_after_the_other(tiny_scenes, tmp_path, run_here):
         assert code == 0, err
         assert f"Loaded all 349 tensors of {tmp_path}/out/two/model_best.pth" in out
     assert (tmp_path / "out" / "inference" / "predictions.json").exists()
+
+
+def test_what_a_stage_holds_is_never_lost_to_a_resume(tiny_scenes, tmp_path, run_here):
+    """Nor to an --overwrite of another stage, and a config that is refused leaves the saved one alone."""
+    (tmp_path / "both.yaml").write_text("SOLVER: {MAX_ITER: 2}\n")
+    config = tmp_path / "two_stages.yaml"
+    stages = "SOLVER: {STAGES: [[one, both.yaml], [two, both.yaml]]}\nMODEL: {YOLO: {NUM_CLASSES: 0}}"
+    config.write_text(f"_BASE_: {QUICKSTART[1]}\nOUTPUT_DIR: {tmp_path}/out\n{stages}\n")
+    args = ["--config-file", config]
+    opts = ["DATASETS.ROOT", tiny_scenes, *TINY, "DATALOADER.NUM_WORKERS", "0"]
+    one, two = tmp_path / "out" / "one", tmp_path / "out" / "two"
+    assert run_here("train_net.py", *args, *opts)[0] == 0
+
+    def files():
+        return {path: path.stat().st_mtime_ns for folder in (one, two) for path in folder.iterdir()}
+
+    before = files()
+    code, out, err = run_here("train_net.py", *args, "--resume", *opts)
+    assert code == 0 and "finished already" in out, err
+    code, _, err = run_here("train_net.py", *args, "--resume", "--stage", "two", *opts, "SEED", "7")
+    assert code == 1 and "--resume: SEED is 7" in err
+    code, _, err = run_here("train_net.py", *args, "--overwrite", "--stage", "one", *opts)
+    assert code == 1 and "stage two was trained from what stage one would replace" in err
+    assert files() == before
+
+    # Checkpoints removed to save space: still finished. With the mark gone, too, it is not for us to guess.
+    for path in [*one.glob("model_0*"), one / "last_checkpoint"]:
+        path.unlink()
+    (two / "finished").unlink()
+    before = files()
+    code, out, err = run_here("train_net.py", *args, "--resume", *opts)
+    assert code == 0 and "iterations 2 to 2" in out, err
+    assert (one / "model_best.pth").stat().st_mtime_ns == before[one / "model_best.pth"]
+    (one / "finished").unlink()
+    before = files()
+    code, _, err = run_here("train_net.py", *args, "--resume", *opts)
+    assert code == 1 and "holds weights, but no checkpoint to go on from" in err
+    assert files() == before
+
+    # All anew, with a budget that the old runs have not used up; and the second from other weights.
+    code, _, err = run_here("train_net.py", *args, "--overwrite", *opts, "SOLVER.MAX_HOURS", "1")
+    assert code == 0, err
+    other = shutil.copy(one / "model_final.pth", tmp_path / "other.pth")
+    code, out, err = run_here("train_net.py", *args, "--overwrite", "--stage", "two", *opts, "MODEL.WEIGHTS", other)
+    assert code == 0 and f"tensors of {other}" in out, err
