@@ -214,7 +214,9 @@ class AccumulatingTrainer(SimpleTrainer):
         """
         if self.last_step_iteration == self.iter:
             return []
-        gradients = [None if p.grad is None else p.grad.clone() for p in self.model.parameters()]
+        # Without the scaler's factor, a power of two: the run may go on with another, or without.
+        scale = self._scaler.get_scale()
+        gradients = [None if p.grad is None else p.grad / scale for p in self.model.parameters()]
         if comm.get_world_size() > 1:
             for gradient in gradients:
                 if gradient is not None:
@@ -229,4 +231,4 @@ class AccumulatingTrainer(SimpleTrainer):
         self.last_step_iteration = state_dict["last_step_iteration"]
         self.num_skipped_in_a_row = state_dict["num_skipped_in_a_row"]
         for parameter, gradient in zip(self.model.parameters(), state_dict["gradients"], strict=False):
-            parameter.grad = None if gradient is None else gradient.to(parameter)
+            parameter.grad = None if gradient is None else gradient.to(parameter) * self._scaler.get_scale()

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer, create_ddp_model, hooks
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluators, inference_on_dataset
@@ -106,7 +106,7 @@ class Trainer(DefaultTrainer):
             self._bare_model,
             cfg.OUTPUT_DIR,
             num_to_keep=cfg.SOLVER.CHECKPOINTS_TO_KEEP,
-            extra={**_describe(cfg), "data_digest": digest_dataset(self._dataset_dicts)},
+            extra={**_describe(cfg), "data_digest": self._digest_data()},
             trainer=weakref.proxy(self),
             **({"ema": self._ema} if self._ema else {}),
         )
@@ -151,11 +151,17 @@ class Trainer(DefaultTrainer):
 
     def _check_resumable(self, values: Mapping[str, Any]) -> None:
         check_same_recipe(describe_config(self.cfg), values.get("config", {}), output_dir=self.cfg.OUTPUT_DIR)
-        if values.get("data_digest") != digest_dataset(self._dataset_dicts):
-            raise UserError(
-                f"--resume: the images or boxes of DATASETS.TRAIN {tuple(self.cfg.DATASETS.TRAIN)} are not those that "
-                f"the training in {self.cfg.OUTPUT_DIR} began with; start anew with --overwrite."
-            )
+        digests = values.get("data_digest", {})
+        for name, digest in self._digest_data().items():
+            if digests.get(name) != digest:
+                raise UserError(
+                    f"--resume: the images or boxes of {name} (DATASETS.TRAIN, DATASETS.TEST) are not those that the "
+                    f"training in {self.cfg.OUTPUT_DIR} began with; start anew with --overwrite."
+                )
+
+    def _digest_data(self) -> dict[str, str]:
+        names = {*self.cfg.DATASETS.TRAIN, *self.cfg.DATASETS.TEST}
+        return {name: digest_dataset(DatasetCatalog.get(name)) for name in sorted(names)}
 
     @property
     def seconds_used(self) -> float:

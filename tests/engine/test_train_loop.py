@@ -199,3 +199,15 @@ def test_a_gradient_that_is_not_finite_is_left_out_too(caplog):
     run(trainer, 1)
     assert model.weight.item() == 0.0
     assert "The gradient up to iteration 0 is not finite, though the losses are" in caplog.text
+
+
+def test_pending_gradients_are_saved_without_the_scale_of_half_precision():
+    trainer = make_trainer([[1.0]] * 2, accumulation=lambda i: 9, autocast_dtype=torch.float16)
+    run(trainer, 1)
+    assert trainer.model.weight.grad.item() == 65536.0, "scaled, as the gradient is 1"
+    (gradient,) = trainer.state_dict()["gradients"]
+    assert gradient.item() == 1.0
+    for dtype, expected in ((torch.float16, 65536.0), (torch.bfloat16, 1.0)):
+        other = make_trainer([[1.0]], accumulation=lambda i: 9, autocast_dtype=dtype)
+        other.load_state_dict(trainer.state_dict())
+        assert other.model.weight.grad.item() == expected
