@@ -121,7 +121,8 @@ class TimeBudgetHook(HookBase):
         return done + max(math.floor(left / per_iter), 1) if per_iter > 0 else self._longest
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds}
+        return {"seconds": self.seconds, "eval_seconds": self.trainer.eval_seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._seconds_before = state["seconds"]
+        self.trainer.eval_seconds = state["eval_seconds"]

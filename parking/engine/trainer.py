@@ -327,7 +327,6 @@ class Trainer(DefaultTrainer):
             "seed": self._seed,
             "max_iter": self.max_iter,
             "evaluated_before": self.evaluated_before,
-            "eval_seconds": self.eval_seconds,
             "class_ap": self._class_ap,
             # Nothing in a training draws from it, but a part that someone adds may.
             "rng": comm.all_gather(torch.get_rng_state()),
@@ -339,7 +338,6 @@ class Trainer(DefaultTrainer):
         self.max_iter = self._trainer.max_iter = state_dict["max_iter"]
         self.scheduler.set_max_iter(self.max_iter)
         self.evaluated_before = state_dict["evaluated_before"]
-        self.eval_seconds = state_dict["eval_seconds"]
         self._class_ap = state_dict["class_ap"]
         if len(state_dict["rng"]) == comm.get_world_size():
             torch.set_rng_state(state_dict["rng"][comm.get_rank()])
