@@ -357,7 +357,10 @@ def test_addresses_of_files_are_refused(tmp_path, name, scheme):
         f"SEED: {'9' * 5000}",
         "SEED: '{[]: 1}'",
         f"OUTPUT_DIR: '{'-' * 100_000}1'",
-        f"OUTPUT_DIR: '{'1+' * 100_000}1'",
+        pytest.param(
+            f"OUTPUT_DIR: '{'1+' * 100_000}1'",
+            marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="a mere text to the parser of Python 3.10"),
+        ),
         "SEED: {a: 1}",
         "SEED: &a {b: *a}",
         "? [1]\n: 2",
