@@ -8,8 +8,9 @@ from typing import Any
 
 from parking.utils.errors import UserError
 
-# What may differ between the two: it changes where things are and how fast they go, but no weight. A key stands for all
-# below it. Whether the data are the same is told by themselves, not by their path.
+# What may differ between the two: where things are and how fast they go (which a time budget is about, and which, on a
+# GPU without SEED, may change the last bits). A key stands for all below it. Whether the data are the same is told by
+# themselves, not by their path.
 _MAY_DIFFER = (
     "OUTPUT_DIR",
     "CUDNN_BENCHMARK",

@@ -76,7 +76,7 @@ def main():
     rng = random.Random(0)
     for _ in range(num_kills):
         # Most of what a run does is to start and to evaluate: with less, most would not come to their first checkpoint.
-        counter = make_counter(limit=rng.randrange(1, num_events // 2))
+        counter = make_counter(limit=rng.randrange(1, num_events * 2 // 5))
         code = wait(start(config_file, opts, killed, log=folder / "killed.log", on_event=counter))
         checkpoints = sorted(str(path.relative_to(killed)) for path in killed.rglob("model_0*"))
         print("killed" if code == -signal.SIGKILL else f"ended with {code}", *checkpoints)
