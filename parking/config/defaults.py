@@ -26,6 +26,9 @@ def _add_data(cfg: CN) -> None:
     cfg.DATASETS.SPLIT = "sequence"
     # Share of the images that the "sequence" split keeps for validation, 0..1.
     cfg.DATASETS.VAL_FRACTION = 0.12
+    # What is done about annotations and images with something wrong: "strict" stops, "repair" mends or leaves out what
+    # it can, and counts it. Which is which: the table in datasets/README.md.
+    cfg.DATASETS.POLICY = "strict"
     # Any other COCO-format data: a list of [name, json file, image folder]. Classes come from the json's categories.
     cfg.DATASETS.COCO = []
     cfg.DATASETS.TRAIN = ("parking_train",)
@@ -42,6 +45,14 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.SIZE_TRAIN = [640, 640]
     # Long side in pixels to which an image is resized (enlarged too) for evaluation and inference.
     cfg.INPUT.SIZE_TEST = 640
+    # Keep decoded images, resized to SIZE_TRAIN, instead of decoding them anew each time: "none", "ram" or "disk".
+    cfg.INPUT.CACHE = "none"
+    # How: "raw" pixels, which change nothing (2.8 MB an image at 1280), or "jpeg", an eighth of that or less.
+    cfg.INPUT.CACHE_FORMAT = "raw"
+    # Folder of the "disk" cache, and of image sizes that a json lacks; "": parking in the user's cache folder.
+    cfg.INPUT.CACHE_DIR = ""
+    # Size in GB of 10^9 bytes that either cache may grow to.
+    cfg.INPUT.CACHE_GB = 20.0
     cfg.INPUT.AUG = CN()
     # Probability that a sample is a mosaic of four images.
     cfg.INPUT.AUG.MOSAIC_PROB = 1.0

@@ -1,0 +1,100 @@
+"""What can be wrong with a data set, and what is done about it; needs neither torch nor detectron2.
+
+One table for the loader, ``tools/check_data.py`` and ``datasets/README.md``.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+POLICIES = ("strict", "repair")
+
+#: What the loader does: end with an error; leave the image or annotation out and count it; mend it and count it; or
+#: take it as it is.
+STOP, LEAVE_OUT, MEND, KEEP = "stop", "leave out", "mend", "keep"
+
+
+class Kind(NamedTuple):
+    """One kind of finding.
+
+    Attributes:
+        title: for tables, in the plural.
+        severity: "error" (``check_data.py`` ends with exit code 1), "warning" or "note".
+        strict, repair: what the loader does under each DATASETS.POLICY.
+    """
+
+    title: str
+    severity: str
+    strict: str
+    repair: str
+
+    def action(self, policy: str) -> str:
+        """What the loader does under one of ``POLICIES``."""
+        return self.strict if policy == "strict" else self.repair
+
+
+class Finding(NamedTuple):
+    """Something that is wrong.
+
+    Attributes:
+        kind: a key of ``KINDS``.
+        where: the image's file name, or "annotation 17".
+        detail: a sentence's rest for people, such as "has the bbox [0, 0, -1, 5]".
+    """
+
+    kind: str
+    where: str
+    detail: str = ""
+
+
+KINDS = {
+    # The json as a file.
+    "json_unreadable": Kind("json files missing, not UTF-8, cut off or not JSON", "error", STOP, STOP),
+    "json_bom": Kind("json files that begin with a byte order mark", "warning", MEND, MEND),
+    "json_duplicate_key": Kind("json objects with the same key twice", "error", STOP, STOP),
+    "json_structure": Kind("json entries of a wrong type or without a needed key", "error", STOP, STOP),
+    # Its images.
+    "image_id_twice": Kind("image ids that occur twice", "error", STOP, STOP),
+    "file_name_twice": Kind("images listed again under another id", "error", STOP, LEAVE_OUT),
+    "name_ambiguous": Kind("file names that differ only in case or Unicode form", "error", STOP, STOP),
+    "image_missing": Kind("images listed but not there", "error", STOP, LEAVE_OUT),
+    "image_unlisted": Kind("image files that the json does not list", "warning", KEEP, KEEP),
+    "image_without_boxes": Kind("images without boxes", "note", KEEP, KEEP),
+    # Their files, found when they are read.
+    "image_empty": Kind("image files of zero bytes", "error", STOP, LEAVE_OUT),
+    "image_not_image": Kind("files that are no image", "error", STOP, LEAVE_OUT),
+    "image_truncated": Kind("image files that are cut off", "error", STOP, LEAVE_OUT),
+    "image_unreadable": Kind("image files that cannot be opened or decoded", "error", STOP, LEAVE_OUT),
+    "size_differs": Kind("images of another size than the json says", "error", STOP, LEAVE_OUT),
+    "exif_rotated": Kind("images with an EXIF rotation, which is not applied", "warning", KEEP, KEEP),
+    "not_8bit_rgb": Kind(
+        "images that are gray, 16-bit, palette, CMYK or with alpha, read as 8-bit RGB", "note", KEEP, KEEP
+    ),
+    "same_picture": Kind("pictures that occur more than once", "warning", KEEP, KEEP),
+    # Annotations.
+    "annotation_structure": Kind("annotations of a wrong type or without a needed key", "error", STOP, LEAVE_OUT),
+    "annotation_id_twice": Kind("annotation ids that occur twice", "warning", KEEP, KEEP),
+    "annotation_without_image": Kind("annotations of an image that is not listed", "error", STOP, LEAVE_OUT),
+    "category_unknown": Kind("annotations of an unknown category", "error", STOP, LEAVE_OUT),
+    "bbox_missing": Kind("annotations without bbox", "error", STOP, LEAVE_OUT),
+    "bbox_not_finite": Kind("boxes that are NaN or infinite", "error", STOP, LEAVE_OUT),
+    "bbox_empty": Kind("boxes of zero or negative size", "error", STOP, LEAVE_OUT),
+    "bbox_outside": Kind("boxes outside the image", "error", STOP, LEAVE_OUT),
+    "bbox_partly_outside": Kind("boxes partly outside the image, clipped to it", "warning", MEND, MEND),
+    "bbox_tiny": Kind("boxes narrower or lower than 2 pixels", "warning", KEEP, KEEP),
+    "bbox_whole_image": Kind("boxes of 95 % of the image or more", "warning", KEEP, KEEP),
+    "annotation_twice": Kind("annotations that repeat another", "warning", KEEP, LEAVE_OUT),
+    "crowd": Kind("crowd annotations, which are not trained on", "note", KEEP, KEEP),
+    # The data set as a whole.
+    "boxes_look_xyxy": Kind("data sets whose boxes look like x0, y0, x1, y1", "error", STOP, STOP),
+    "boxes_look_normalised": Kind("data sets whose boxes look divided by the image's size", "error", STOP, STOP),
+    "neighbours_across_split": Kind(
+        "frames with a near neighbour on the other side of the split", "warning", KEEP, KEEP
+    ),
+}
+
+
+def count_kinds(findings: Iterable[Finding]) -> dict[str, int]:
+    """How often each kind occurs, in the order of ``KINDS``."""
+    counts = Counter(finding.kind for finding in findings)
+    return {kind: counts[kind] for kind in KINDS if counts[kind]}
