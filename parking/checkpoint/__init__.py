@@ -1,11 +1,12 @@
 """Saving, finding and safely loading weights."""
 
-from .checkpointer import FINISHED, Checkpointer, find_training, remove_training
+from .checkpointer import FINISHED, SECONDS_USED, Checkpointer, find_training, remove_training
 from .loading import check_all_fit, find_misfits, load_weights, shorten
 from .weights import Weights, describe_origin, find_weights, read_weights, write_weights
 
 __all__ = [
     "FINISHED",
+    "SECONDS_USED",
     "Checkpointer",
     "Weights",
     "check_all_fit",

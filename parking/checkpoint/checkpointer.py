@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +23,8 @@ _RESUMABLE = "model_" + "[0-9]" * 7 + ".pth"
 _LAST = "last_checkpoint"
 #: An empty file that says that a training came to its end, its last evaluation included.
 FINISHED = "finished"
+#: A file with the seconds that a training has used so far.
+SECONDS_USED = "seconds_used"
 
 
 class Checkpointer:
@@ -70,7 +73,7 @@ class Checkpointer:
         data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
         if comm.is_main_process():
             self._write(name, data)
-            with open_atomic(self.save_dir / _LAST) as f:
+            with self._open(self.save_dir / _LAST) as f:
                 f.write(f"{name}.pth".encode())
             self._remove_oldest(keep=f"{name}.pth")
 
@@ -114,15 +117,20 @@ class Checkpointer:
 
     def _write(self, name: str, data: dict[str, Any]) -> None:
         path = self.save_dir / f"{name}.pth"
+        with self._open(path) as f:
+            _save(data, f)
+        logger.info(f"Saved {path}")
+
+    @contextmanager
+    def _open(self, path: Path) -> Iterator[BinaryIO]:
         try:
             with open_atomic(path) as f:
-                _save(data, f)
+                yield f
         except OSError as e:
             raise UserError(
                 f"{path} cannot be written ({e.strerror or e}); make room and go on with --resume: the "
                 f"checkpoint before it is intact."
             ) from e
-        logger.info(f"Saved {path}")
 
     def _remove_oldest(self, keep: str) -> None:
         # Zero-padded iterations sort by age; the one just written stays even where an older run left higher numbers.
@@ -140,16 +148,19 @@ def _save(data: dict[str, Any], file: BinaryIO) -> None:
         raise e.__context__ or e from None
 
 
-def remove_training(output_dir: str) -> None:
+def remove_training(output_dir: str, *, keep_time: bool = False) -> None:
     """Remove checkpoints and curves of an earlier training from ``output_dir``; nothing else there is touched.
 
-    Call it in all processes when the new training is ready to start: a mistake in its config costs nothing then.
+    ``keep_time`` leaves what it says of the time used, for a training that goes on but has no checkpoint yet. Call it
+    in all processes when the new training is ready to start: a mistake in its config costs nothing then.
     """
     if not comm.is_main_process():
         return
     folder = Path(output_dir)
     for path in [*find_training(output_dir), *folder.glob("events.out.tfevents.*")]:
         path.unlink()
+    if not keep_time:
+        (folder / SECONDS_USED).unlink(missing_ok=True)
     # Perhaps open for appending by now.
     if (folder / "metrics.json").exists():
         os.truncate(folder / "metrics.json", 0)

@@ -175,7 +175,7 @@ def _add_solver(cfg: CN) -> None:
     # How many of the newest model_{iteration}.pth are kept.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 2
     # Of mixed precision (SOLVER.AMP.ENABLED): "float16", with a scaler of the gradients, "bfloat16", or "auto": float16
-    # on a GPU and bfloat16 on the CPU.
+    # on a GPU, and on the CPU bfloat16 if it has instructions for it (else float32).
     cfg.SOLVER.AMP.DTYPE = "auto"
     cfg.SOLVER.EMA = CN()
     # Evaluate and release the exponential moving average of the weights: decay DECAY * (1 - exp(-updates / WARMUP)).

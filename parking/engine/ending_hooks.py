@@ -2,13 +2,17 @@
 
 import logging
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+
+from parking.utils.files import open_atomic, read_number
 
 logger = logging.getLogger(__name__)
 
@@ -63,28 +67,45 @@ class EarlyStoppingHook(HookBase):
 class TimeBudgetHook(HookBase):
     """Leave iterations out when the time that they took so far says that not all fit into ``max_seconds``.
 
-    The time counts from the first iteration, with evaluations and checkpoints, and goes on in a resumed run where the
-    checkpoint was. What was left out comes back when iterations turn out to be faster. To stand last but the writers.
+    The time counts from the first iteration, with evaluations and checkpoints. It is written to a file every minute, so
+    that a resumed run goes on counting from there, with what was lost since the checkpoint; also without a budget, for
+    the next run may have one. What was left out comes back when iterations turn out to be faster. To stand last but
+    the writers.
     """
 
     #: Iterations between two looks at the clock.
     PERIOD = 20
     #: Looks whose iterations tell the speed; before so many there is no plan.
     NUM_LOOKS = 10
+    #: Seconds between two writings of the time used.
+    RECORD_PERIOD = 60.0
 
-    def __init__(self, max_seconds: float, eval_period: int, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        max_seconds: float | None,
+        eval_period: int,
+        *,
+        record: str | os.PathLike | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         """
         Args:
+            max_seconds: None: no limit.
             eval_period: iterations between two evaluations, 0: only one at the end.
+            record: the file with the time used; None: it is lost with the process.
             clock: seconds from any beginning.
         """
         self._max_seconds = max_seconds
         self._eval_period = eval_period
+        self._record = Path(record) if record is not None else None
         self._clock = clock
         self._seconds_before = 0.0
 
     def before_train(self) -> None:
-        self._start = self._clock()
+        self._start = self._recorded_at = self._clock()
+        if self._record is not None and comm.is_main_process():
+            # Later than what the checkpoint says, where the last run was killed some time after it.
+            self._seconds_before = max(self._seconds_before, read_number(self._record))
         self._longest = self.trainer.cfg.SOLVER.MAX_ITER
         # (iterations done, seconds without evaluations) of the last looks.
         self._looks: deque[tuple[int, float]] = deque(maxlen=self.NUM_LOOKS + 1)
@@ -96,7 +117,9 @@ class TimeBudgetHook(HookBase):
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        if done % self.PERIOD or done >= self.trainer.max_iter:
+        if self._clock() - self._recorded_at > self.RECORD_PERIOD:
+            self._write_record()
+        if self._max_seconds is None or done % self.PERIOD or done >= self.trainer.max_iter:
             return
         self._looks.append((done, self.seconds - self.trainer.total_eval_seconds))
         if len(self._looks) <= self.NUM_LOOKS:
@@ -113,6 +136,15 @@ class TimeBudgetHook(HookBase):
                 f"{fitting} iterations instead of {self.trainer.max_iter}, its learning rate decayed"
             )
             self.trainer.end_at(fitting, next_iteration=done)
+
+    def after_train(self) -> None:
+        self._write_record()
+
+    def _write_record(self) -> None:
+        self._recorded_at = self._clock()
+        if self._record is not None and comm.is_main_process():
+            with open_atomic(self._record) as file:
+                file.write(f"{self.seconds:.0f}\n".encode())
 
     def _count_fitting(self, done: int, used: float, per_iter: float) -> int:
         per_iter += self.trainer.eval_seconds / self._eval_period if self._eval_period > 0 else 0

@@ -15,6 +15,7 @@ from detectron2.utils import comm
 
 from parking.checkpoint import Checkpointer
 from parking.solver import ModelEMA, Warmup
+from parking.utils.files import open_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,6 @@ class CheckpointHook(HookBase):
 
 def save_resumable(checkpointer: Checkpointer, trainer) -> None:
     """Save the state after the present iteration; every process must call it."""
-    trainer.skip_unless_finite()
     trainer.flush_metrics()
     checkpointer.save_resumable(f"model_{trainer.iter:07d}")
 
@@ -165,6 +165,39 @@ class BestCheckpointHook(HookBase):
                 value=self._best,
             )
             logger.info(f"Best {self._metric} so far: {self._best:.3f}")
+
+
+class UnreadableImagesHook(HookBase):
+    """Tell of each image that could not be read and was left out, and list them all in a file at the end.
+
+    It reads the key ``unreadable`` of the samples in ``trainer.last_batch``, which they have under DATASETS.POLICY
+    repair (see ``TrainDatasetMapper``).
+    """
+
+    def __init__(self, list_file: str):
+        self._list_file = list_file
+        self._names: set[str] = set()
+
+    def after_step(self) -> None:
+        for name in [name for sample in self.trainer.last_batch for name in sample.get("unreadable", ())]:
+            if name not in self._names:
+                self._names.add(name)
+                logger.warning(f"The image '{name}' cannot be read; others take its place")
+
+    def after_train(self) -> None:
+        if self.trainer.iter < self.trainer.max_iter:
+            return  # it failed, perhaps in this process only
+        names = sorted(set().union(*comm.all_gather(self._names)))
+        if names and comm.is_main_process():
+            with open_atomic(self._list_file) as file:
+                file.writelines(f"{name}\n".encode() for name in names)
+            logger.warning(f"{len(names)} images could not be read and were left out; they are in {self._list_file}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"names": sorted(set().union(*comm.all_gather(self._names)))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._names = set(state["names"])
 
 
 class InterruptHook(HookBase):

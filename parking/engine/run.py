@@ -62,7 +62,7 @@ def run_training(args) -> OrderedDict[str, Any] | None:
         if stage not in resumed:
             # What later stages hold, if --overwrite allows that, comes from other weights than this one will give.
             for replaced in stages[stages.index(stage) :]:
-                remove_training(replaced.cfg.OUTPUT_DIR)
+                remove_training(replaced.cfg.OUTPUT_DIR, keep_time=args.resume)
             comm.synchronize()
         results = trainer.train()
         if comm.is_main_process():

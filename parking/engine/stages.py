@@ -12,7 +12,7 @@ import yaml
 from parking.checkpoint import FINISHED, find_weights
 from parking.config import CfgNode, get_cfg
 from parking.utils.errors import UserError
-from parking.utils.files import open_atomic
+from parking.utils.files import open_atomic, read_number
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +58,18 @@ class Stage:
         return Path(self.cfg.OUTPUT_DIR, "last_checkpoint").is_file()
 
     def mark_finished(self, seconds: float) -> None:
-        """``seconds``: that it took, of a budget."""
-        with open_atomic(Path(self.cfg.OUTPUT_DIR, FINISHED)) as file:
-            file.write(f"{seconds:.0f}\n".encode())
+        """``seconds``: that it took. Raises UserError where that cannot be written."""
+        path = Path(self.cfg.OUTPUT_DIR, FINISHED)
+        try:
+            with open_atomic(path) as file:
+                file.write(f"{seconds:.0f}\n".encode())
+        except OSError as e:
+            raise UserError(f"{path} cannot be written ({e.strerror or e}); make room and go on with --resume.") from e
 
     @property
     def seconds(self) -> float:
-        """What it took of a budget, if it is finished; else 0."""
-        return float(Path(self.cfg.OUTPUT_DIR, FINISHED).read_text()) if self.is_finished else 0.0
+        """What it took, if it is finished; else 0."""
+        return read_number(Path(self.cfg.OUTPUT_DIR, FINISHED))
 
 
 def read_stages(config_file: str | os.PathLike, opts: Sequence[str]) -> list[Stage]:

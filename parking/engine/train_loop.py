@@ -82,7 +82,8 @@ class AccumulatingTrainer(SimpleTrainer):
         self._pending: list[tuple[int, dict[str, Tensor], float]] = []
         self._since_step: list[_Batch] = []
         self._buffers = [b for b in model.buffers() if b.is_floating_point()]
-        self._sound_buffers: list[Tensor] = []
+        # Those of norms before the first batch since the last step; None right after a step.
+        self._sound_buffers: list[Tensor] | None = None
         self.last_step_iteration = -1
         self.num_skipped_in_a_row = 0
         #: The batch of the iteration that ran last.
@@ -101,7 +102,7 @@ class AccumulatingTrainer(SimpleTrainer):
         steps = takes_optimizer_step(self.iter, self.last_step_iteration, self._accumulation(self.iter))
         # Processes exchange gradients only when they are about to be used.
         hold_back = hasattr(self.model, "no_sync") and not steps
-        if not self._since_step:
+        if self._sound_buffers is None:
             self._sound_buffers = [buffer.clone() for buffer in self._buffers]
         with self.model.no_sync() if hold_back else contextlib.nullcontext():
             with torch.autocast(
@@ -134,16 +135,18 @@ class AccumulatingTrainer(SimpleTrainer):
         self.last_step_iteration = self.iter
         self.optimizer.zero_grad()
         self._since_step.clear()
+        self._sound_buffers = None
 
     def skip_unless_finite(self) -> None:
         """Where a loss since the last step is not finite, tell which, and go on as if those batches had not been.
 
-        To be called by all processes, before a step and before a checkpoint.
+        To be called by all processes, before a step and after the last iteration. A checkpoint in between keeps them,
+        bad or not: what becomes of them must not depend on when checkpoints are written.
 
         Raises:
             UserError: it is the third time in a row.
         """
-        if not self._since_step or self._is_finite():
+        if self._sound_buffers is None or self._is_finite():
             return
         self.num_skipped_in_a_row += 1
         self._report_skipped()
@@ -205,7 +208,17 @@ class AccumulatingTrainer(SimpleTrainer):
         state["last_step_iteration"] = self.last_step_iteration
         state["num_skipped_in_a_row"] = self.num_skipped_in_a_row
         state["gradients"] = self._averaged_gradients()
+        state["since_step"] = self._describe_since_step()
+        state["sound_buffers"] = self._sound_buffers or []
         return state
+
+    def _describe_since_step(self) -> list[tuple[int, list[str], dict[str, float]]]:
+        """The batches of all processes, which must all call it, since the last step."""
+        own = [
+            (batch.iteration, batch.images, {name: value.item() for name, value in batch.losses.items()})
+            for batch in self._since_step
+        ]
+        return [batch for batches in comm.all_gather(own) for batch in batches]
 
     def _averaged_gradients(self) -> list[Tensor | None]:
         """What is summed up for the next step, averaged over the processes, which all must call it; else an empty list.
@@ -232,3 +245,12 @@ class AccumulatingTrainer(SimpleTrainer):
         self.num_skipped_in_a_row = state_dict["num_skipped_in_a_row"]
         for parameter, gradient in zip(self.model.parameters(), state_dict["gradients"], strict=False):
             parameter.grad = None if gradient is None else gradient.to(parameter) * self._scaler.get_scale()
+        # They are of all processes: were each to have them, each would report them.
+        pending = state_dict["since_step"] if comm.is_main_process() else []
+        device = next(self.model.parameters()).device
+        self._since_step = [
+            _Batch(iteration, images, {name: torch.tensor(value, device=device) for name, value in losses.items()})
+            for iteration, images, losses in pending
+        ]
+        sound = [buffer.to(own) for buffer, own in zip(state_dict["sound_buffers"], self._buffers, strict=False)]
+        self._sound_buffers = sound or ([] if state_dict["since_step"] else None)

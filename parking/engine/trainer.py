@@ -21,7 +21,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from parking import solver
-from parking.checkpoint import Checkpointer, load_weights, read_weights
+from parking.checkpoint import SECONDS_USED, Checkpointer, load_weights, read_weights
 from parking.data.build import build_test_loader, build_train_loader, load_train_dicts
 from parking.data.datasets.builtin import original_category_ids
 from parking.evaluation.coco_evaluation import COCOBoxEvaluator
@@ -29,8 +29,18 @@ from parking.evaluation.prediction_pictures import PredictionPictures, pop_pictu
 from parking.utils.errors import UserError
 
 from .ending_hooks import EarlyStoppingHook, TimeBudgetHook
-from .hooks import BestCheckpointHook, CheckpointHook, EMAHook, EvalHook, InterruptHook, WarmupHook
+from .hooks import (
+    BestCheckpointHook,
+    CheckpointHook,
+    EMAHook,
+    EvalHook,
+    InterruptHook,
+    UnreadableImagesHook,
+    WarmupHook,
+)
+from .memory import explaining_out_of_memory
 from .picture_hook import PictureHook, put_pictures
+from .precision import autocast_dtype
 from .predictor import build_model
 from .resume import check_same_recipe, digest_dataset
 from .scores import StopEvaluation, StoppableLoader, best_metric, class_ap_of, finite_only
@@ -113,6 +123,11 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     @property
+    def last_batch(self) -> list[dict[str, Any]]:
+        """This process's samples of the iteration that ran last."""
+        return self._trainer.last_batch
+
+    @property
     def iters_per_epoch(self) -> int:
         """Iterations that count as an epoch: SOLVER.ITERS_PER_EPOCH, or one pass over the training set."""
         return self.cfg.SOLVER.ITERS_PER_EPOCH or math.ceil(len(self._dataset_dicts) / self.cfg.SOLVER.IMS_PER_BATCH)
@@ -165,8 +180,8 @@ class Trainer(DefaultTrainer):
 
     @property
     def seconds_used(self) -> float:
-        """Time that the training took, where it has a budget; else 0."""
-        return self._time_budget.seconds if self._max_seconds is not None else 0.0
+        """Time that the training took, interrupted runs included."""
+        return self._time_budget.seconds
 
     def end_at(self, max_iter: int, next_iteration: int) -> None:
         """Move the end of the training, and with it that of the learning rate's decay; every process must call it.
@@ -189,22 +204,13 @@ class Trainer(DefaultTrainer):
 
     def run_step(self) -> None:
         self._trainer.iter = self.iter
-        try:
-            self._trainer.run_step()
-        except torch.OutOfMemoryError as e:
-            raise UserError(self._explain_out_of_memory(str(e).split(". ")[0])) from e
-        except RuntimeError as e:
-            if "can't allocate memory" not in str(e):  # PyTorch's allocator on the CPU
-                raise
-            raise UserError(self._explain_out_of_memory("the CPU's memory is full")) from e
-
-    def _explain_out_of_memory(self, reason: str) -> str:
-        solver, world_size = self.cfg.SOLVER, comm.get_world_size()
-        return (
-            f"Out of memory in iteration {self.iter} ({reason}): lower SOLVER.IMS_PER_BATCH (now "
-            f"{solver.IMS_PER_BATCH}, {solver.IMS_PER_BATCH // world_size} for each of {world_size} processes) or "
-            f"INPUT.SIZE_TRAIN (now {list(self.cfg.INPUT.SIZE_TRAIN)})."
+        batch_size, world_size = self.cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+        remedy = (
+            f"lower SOLVER.IMS_PER_BATCH (now {batch_size}, {batch_size // world_size} for each of {world_size} "
+            f"processes) or INPUT.SIZE_TRAIN (now {list(self.cfg.INPUT.SIZE_TRAIN)})"
         )
+        with explaining_out_of_memory(f"in iteration {self.iter}", remedy):
+            self._trainer.run_step()
 
     def build_hooks(self) -> list:
         cfg = self.cfg
@@ -222,10 +228,14 @@ class Trainer(DefaultTrainer):
             ret.append(BestCheckpointHook(self.checkpointer, best_metric(cfg)))
             if cfg.SOLVER.EARLY_STOPPING_PATIENCE > 0:
                 ret.append(EarlyStoppingHook(best_metric(cfg), cfg.SOLVER.EARLY_STOPPING_PATIENCE))
-        if self._max_seconds is not None:
-            self._time_budget = TimeBudgetHook(self._max_seconds, cfg.TEST.EVAL_PERIOD if cfg.DATASETS.TEST else 0)
-            ret.append(self._time_budget)
-        ret.append(PictureHook(lambda: self._trainer.last_batch, self._class_names, period=_PICTURE_PERIOD))
+        self._time_budget = TimeBudgetHook(
+            self._max_seconds,
+            cfg.TEST.EVAL_PERIOD if cfg.DATASETS.TEST else 0,
+            record=os.path.join(cfg.OUTPUT_DIR, SECONDS_USED),
+        )
+        ret.append(self._time_budget)
+        ret.append(PictureHook(lambda: self.last_batch, self._class_names, period=_PICTURE_PERIOD))
+        ret.append(UnreadableImagesHook(os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt")))
         self._interrupt = InterruptHook(self.checkpointer)
         ret.append(self._interrupt)
         if comm.is_main_process():
@@ -400,17 +410,10 @@ class Trainer(DefaultTrainer):
             if with_pictures:
                 evaluator = DatasetEvaluators([evaluator, PredictionPictures(name)])
             loader = StoppableLoader(cls.build_test_loader(cfg, name), should_stop)
-            results[name] = inference_on_dataset(model, loader, evaluator)
+            remedy = f"lower INPUT.SIZE_TEST (now {cfg.INPUT.SIZE_TEST})"
+            with explaining_out_of_memory(f"in the evaluation on {name}", remedy):
+                results[name] = inference_on_dataset(model, loader, evaluator)
         return next(iter(results.values())) if len(results) == 1 else results
-
-
-def autocast_dtype(cfg, on_gpu: bool) -> torch.dtype | None:
-    """What SOLVER.AMP says of mixed precision; None: none."""
-    dtypes = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-    dtypes["auto"] = torch.float16 if on_gpu else torch.bfloat16
-    if cfg.SOLVER.AMP.DTYPE not in dtypes:
-        raise UserError(f"SOLVER.AMP.DTYPE is {cfg.SOLVER.AMP.DTYPE!r}; the choices are {', '.join(dtypes)}.")
-    return dtypes[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None
 
 
 def _describe(cfg) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What all command-line tools do alike: exit codes and KEY VALUE pairs."""
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable
 
@@ -17,6 +18,11 @@ def run_tool(main: Callable[[], int | None]) -> None:
         code = main() or 0
     except UserError as e:
         sys.stderr.write(f"error: {e}\n")
+        code = EXIT_USER_ERROR
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.stderr.write(f"error: no room is left to write {e.filename or 'the results'}; make some and try again.\n")
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

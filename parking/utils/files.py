@@ -25,3 +25,11 @@ def open_atomic(path: str | os.PathLike) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_number(path: str | os.PathLike) -> float:
+    """The number that is all of a text file's content; 0 where there is no such file, or something else in it."""
+    try:
+        return float(Path(path).read_text())
+    except (OSError, ValueError):
+        return 0.0

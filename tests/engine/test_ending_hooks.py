@@ -57,9 +57,9 @@ def test_early_stopping_counts_on_after_a_resume():
     assert second.run() == 41
 
 
-def make_budget(max_seconds, *, eval_period=0, **kwargs):
+def make_budget(max_seconds, *, eval_period=0, record=None, **kwargs):
     clock = SimpleNamespace()
-    hook = TimeBudgetHook(max_seconds, eval_period, clock=lambda: clock.run.now)
+    hook = TimeBudgetHook(max_seconds, eval_period, record=record, clock=lambda: clock.run.now)
     clock.run = Run(hook, **kwargs)
     return clock.run
 
@@ -99,4 +99,27 @@ def test_the_time_of_earlier_runs_counts():
     again = make_budget(1000.0, max_iter=4000, seconds_per_iter=1.0)
     again.hook.load_state_dict(hook.state_dict())
     again.start_iter = 300
+    assert again.run() == pytest.approx(980, abs=1)
+
+
+def test_the_time_between_a_checkpoint_and_a_kill_counts(tmp_path):
+    run = make_budget(1000.0, max_iter=4000, seconds_per_iter=1.0, record=tmp_path / "seconds_used")
+    run.run(stop_at=200)
+    at_checkpoint = run.hook.state_dict()
+    run.start_iter = 200
+    run.run(stop_at=300)  # and is killed: what it wrote last is of iteration 300, or of the minute before
+    again = make_budget(1000.0, max_iter=4000, seconds_per_iter=1.0, record=tmp_path / "seconds_used")
+    again.hook.load_state_dict(at_checkpoint)
+    again.start_iter = 200
+    # 240 to 300 of the 1000 seconds are gone with 200 iterations done.
+    assert 880 <= again.run() <= 940
+
+
+def test_a_run_without_a_budget_counts_for_one_with(tmp_path):
+    run = make_budget(None, max_iter=4000, seconds_per_iter=1.0, record=tmp_path / "seconds_used")
+    run.run(stop_at=500)
+    assert run.ends == []
+    run.hook.after_train()
+    again = make_budget(1000.0, max_iter=4000, seconds_per_iter=1.0, record=tmp_path / "seconds_used")
+    again.start_iter = 500
     assert again.run() == pytest.approx(980, abs=1)

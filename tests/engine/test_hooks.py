@@ -6,7 +6,15 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from parking.engine.hooks import BestCheckpointHook, CheckpointHook, EMAHook, EvalHook, InterruptHook, WarmupHook
+from parking.engine.hooks import (
+    BestCheckpointHook,
+    CheckpointHook,
+    EMAHook,
+    EvalHook,
+    InterruptHook,
+    UnreadableImagesHook,
+    WarmupHook,
+)
 from parking.solver import ModelEMA, Warmup
 from parking.utils.errors import UserError
 
@@ -136,18 +144,46 @@ def test_a_new_training_ignores_the_best_weights_on_disk():
     assert len(recorder.saved) == 1
 
 
-def test_nothing_is_saved_after_a_loss_that_is_not_finite():
+def test_nothing_is_saved_at_the_end_after_a_loss_that_is_not_finite():
     recorder = Recorder()
 
     def skip_unless_finite():
         raise UserError("NaN")
 
     hook = CheckpointHook(recorder, period=1)
-    hook.trainer = make_trainer()
+    hook.trainer = make_trainer(max_iter=1)
     hook.trainer.skip_unless_finite = skip_unless_finite
     with pytest.raises(UserError):
         hook.after_step()
     assert recorder.saved == []
+
+
+def test_images_left_out_are_told_once_and_listed_at_the_end(tmp_path, caplog):
+    hook = UnreadableImagesHook(str(tmp_path / "unreadable_images.txt"))
+    hook.trainer = make_trainer(max_iter=3)
+    hook.trainer.last_batch = [{"unreadable": ["b.png"]}, {}]
+    hook.after_step()
+    hook.after_step()
+    assert caplog.text.count("b.png") == 1
+    again = UnreadableImagesHook(str(tmp_path / "unreadable_images.txt"))
+    again.load_state_dict(hook.state_dict())
+    again.trainer = make_trainer(max_iter=3)
+    again.trainer.last_batch = [{"unreadable": ["a.png", "b.png"]}]
+    again.trainer.iter = 3
+    again.after_step()
+    again.after_train()
+    assert (tmp_path / "unreadable_images.txt").read_text() == "a.png\nb.png\n"
+    assert "2 images" in caplog.text
+
+
+def test_no_list_without_images_left_out(tmp_path):
+    hook = UnreadableImagesHook(str(tmp_path / "unreadable_images.txt"))
+    hook.trainer = make_trainer(max_iter=3)
+    hook.trainer.iter = 3
+    hook.trainer.last_batch = [{}]
+    hook.after_step()
+    hook.after_train()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("iteration", "evaluated"), [(9, []), (10, [10])])

@@ -111,12 +111,51 @@ def test_statistics_of_norms_survive_a_batch_that_is_not_finite():
     assert not trainer.has_stepped
 
 
-def test_what_is_not_finite_is_not_saved_as_pending():
-    trainer = make_trainer([[1.0], [float("nan")], [1.0]], accumulation=lambda i: 9)
-    run(trainer, 2)
-    trainer.skip_unless_finite()
-    assert trainer.state_dict()["gradients"] == []
-    assert trainer.num_skipped_in_a_row == 1
+@pytest.mark.parametrize("saved_after", [1, 2, 3])
+def test_a_checkpoint_in_between_does_not_change_what_is_left_out(caplog, saved_after):
+    batches = [[1.0], [float("nan")], [2.0], [1.0]]
+    first = make_trainer(batches, accumulation=lambda i: 3)
+    run(first, saved_after)
+    again = make_trainer(batches[saved_after:], accumulation=lambda i: 3)
+    again.model.load_state_dict(first.model.state_dict())
+    again.load_state_dict(first.state_dict())
+    caplog.clear()
+    with EventStorage(saved_after) as storage:
+        for again.iter in range(saved_after, 4):
+            storage.iter = again.iter
+            again.run_step()
+    # The first three go together, whenever they ran; the fourth waits.
+    assert again.model.weight.item() == 1.0
+    assert (again.last_step_iteration, again.num_skipped_in_a_row) == (2, 1)
+    assert ("The loss of iteration 1 is not finite" in caplog.text) == (saved_after < 3)
+
+
+def test_statistics_go_back_to_before_the_first_batch_of_the_step_after_a_resume_too():
+    class Normed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(1)
+
+        def forward(self, batch):
+            return {"loss_a": self.norm(torch.tensor(batch)[:, None]).square().sum()}
+
+    def make(batches):
+        model = Normed()
+        return AccumulatingTrainer(
+            model, batches, torch.optim.SGD(model.parameters(), lr=0.1), max_iter=9, accumulation=lambda i: 2
+        )
+
+    first = make([[5.0, 2.0]])
+    before = first.model.norm.running_mean.clone()
+    run(first, 1)
+    again = make([[float("nan"), 1.0]])
+    again.model.load_state_dict(first.model.state_dict())
+    again.load_state_dict(first.state_dict())
+    assert not torch.equal(again.model.norm.running_mean, before)
+    with EventStorage(1) as storage:
+        again.iter = storage.iter = 1
+        again.run_step()
+    assert torch.equal(again.model.norm.running_mean, before)
 
 
 def test_bfloat16_on_the_cpu_keeps_weights_and_losses_usable():

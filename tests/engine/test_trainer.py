@@ -8,6 +8,7 @@ import torch
 from parking.config import get_cfg
 from parking.data.datasets.builtin import register_datasets_from_config
 from parking.engine import Trainer
+from parking.engine.precision import autocast_dtype
 from parking.utils.errors import UserError
 
 
@@ -54,6 +55,27 @@ def test_a_batch_that_is_too_large_names_the_keys(tiny_scenes, tmp_path, monkeyp
         f"Out of memory in iteration 0 ({reason}): lower SOLVER.IMS_PER_BATCH (now 4, 4 for each of 1 processes) or "
         f"INPUT.SIZE_TRAIN (now [64, 96])."
     )
+
+
+def test_an_evaluation_that_takes_too_much_memory_names_the_key(tiny_scenes, tmp_path, monkeypatch):
+    trainer = make_trainer(tiny_scenes, tmp_path / "out")
+
+    def fail(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")
+
+    monkeypatch.setattr("parking.engine.trainer.inference_on_dataset", fail)
+    with pytest.raises(UserError, match=r"in the evaluation on parking_val .*: lower INPUT.SIZE_TEST \(now 96\)"):
+        Trainer.test(trainer.cfg, trainer.model)
+
+
+@pytest.mark.parametrize(("has_instructions", "dtype"), [(True, torch.bfloat16), (False, None)])
+def test_auto_is_bfloat16_only_where_the_cpu_has_it(monkeypatch, has_instructions, dtype):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_instructions)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    cfg = get_cfg()
+    cfg.SOLVER.AMP.ENABLED = True
+    assert autocast_dtype(cfg, on_gpu=False) is dtype
+    assert autocast_dtype(cfg, on_gpu=True) is torch.float16
 
 
 def test_other_errors_stay_what_they_are(tiny_scenes, tmp_path, monkeypatch):

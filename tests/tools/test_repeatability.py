@@ -1,8 +1,10 @@
 """The same config gives the same weights, bit for bit, however often the training is interrupted."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,49 @@ TEST: {{EVAL_PERIOD: 4}}
     logs = "".join(path.read_text(errors="replace")[-3000:] for path in folder.glob("*.log"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def runs_of_two(tiny_scenes, tmp_path_factory):
+    """Final weights of a training in two processes, and of one that was killed after a checkpoint and resumed."""
+    folder = tmp_path_factory.mktemp("runs_of_two")
+    config = folder / "config.yaml"
+    config.write_text(
+        f"""
+_BASE_: {ROOT}/configs/Base-YOLO.yaml
+SEED: 5
+DATASETS: {{ROOT: {tiny_scenes}, TEST: []}}
+INPUT: {{SIZE_TRAIN: [64, 96]}}
+DATALOADER: {{NUM_WORKERS: 1, SAMPLER_TRAIN: ClassBalancedTrainingSampler}}
+MODEL: {{DEVICE: cpu, YOLO: {{WIDTH_MULTIPLE: 0.125}}}}
+SOLVER: {{IMS_PER_BATCH: 4, NOMINAL_BATCH_SIZE: 12, MAX_ITER: 61, WARMUP_ITERS: 3, CHECKPOINT_PERIOD: 5}}
+"""
+    )
+
+    def start(name, *flags):
+        command = [sys.executable, ROOT / "tools/train_net.py", "--config-file", config, "--num-gpus", "2", *flags]
+        return subprocess.Popen(
+            [*map(str, command), "OUTPUT_DIR", str(folder / name)],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # a group to kill with all its processes
+        )
+
+    whole = start("whole")
+    assert whole.wait(timeout=600) == 0
+    killed = start("killed")
+    while killed.poll() is None and not list((folder / "killed").glob("model_0000*.pth")):
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert start("killed", "--resume").wait(timeout=600) == 0
+    return [torch.load(folder / name / "model_final.pth", weights_only=True)["model"] for name in ("whole", "killed")]
+
+
+def test_a_kill_of_two_processes_changes_nothing(runs_of_two):
+    whole, killed = runs_of_two
+    assert_same(killed, whole)
 
 
 def test_the_kills_came_in_the_middle(runs):

@@ -1,4 +1,5 @@
 import argparse
+import errno
 
 import pytest
 
@@ -28,6 +29,13 @@ def test_what_main_returns_is_the_exit_code(returned, code, capsys):
 def test_a_users_mistake_is_one_line_and_code_1(capsys):
     assert exit_code_of(raising(UserError("file a.yaml is missing; give one."))) == 1
     assert capsys.readouterr().err == "error: file a.yaml is missing; give one.\n"
+
+
+def test_a_full_disk_is_told_in_a_line(capsys):
+    assert exit_code_of(raising(OSError(errno.ENOSPC, "No space left on device", "out/a.json"))) == 1
+    assert capsys.readouterr().err == "error: no room is left to write out/a.json; make some and try again.\n"
+    with pytest.raises(PermissionError):
+        run_tool(raising(PermissionError(errno.EACCES, "no", "a")))
 
 
 def test_ctrl_c_is_code_130(capsys):

@@ -1,0 +1,26 @@
+"""Telling the user what to do when memory runs out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from parking.utils.errors import UserError
+
+
+@contextmanager
+def explaining_out_of_memory(when: str, remedy: str) -> Iterator[None]:
+    """Turn PyTorch's errors about a lack of memory, on a GPU or the CPU, into a UserError; others pass.
+
+    Args:
+        when: such as "in iteration 7".
+        remedy: the keys to lower, with their present values.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as e:
+        raise UserError(f"Out of memory {when} ({str(e).split('. ')[0]}): {remedy}.") from e
+    except RuntimeError as e:
+        if "can't allocate memory" not in str(e):  # PyTorch's allocator on the CPU
+            raise
+        raise UserError(f"Out of memory {when} (the CPU's memory is full): {remedy}.") from e
