@@ -207,7 +207,7 @@ class AccumulatingTrainer(SimpleTrainer):
         state["grad_scaler"] = self._scaler.state_dict()
         state["last_step_iteration"] = self.last_step_iteration
         state["num_skipped_in_a_row"] = self.num_skipped_in_a_row
-        state["gradients"] = self._averaged_gradients()
+        state["gradients"] = self._gather_gradients()
         state["since_step"] = self._describe_since_step()
         state["sound_buffers"] = self._sound_buffers or []
         return state
@@ -220,21 +220,17 @@ class AccumulatingTrainer(SimpleTrainer):
         ]
         return [batch for batches in comm.all_gather(own) for batch in batches]
 
-    def _averaged_gradients(self) -> list[Tensor | None]:
-        """What is summed up for the next step, averaged over the processes, which all must call it; else an empty list.
+    def _gather_gradients(self) -> list[list[Tensor | None]]:
+        """What is summed up for the next step, by process; after a step empty. All processes must call it.
 
-        The exchange before the step is linear, so continuing from the average in every process gives the same step.
+        Of each process, for their average, though it gives the same step, gives it with other rounding errors. It makes
+        a large file only where several processes together still need accumulation.
         """
         if self.last_step_iteration == self.iter:
             return []
         # Without the scaler's factor, a power of two: the run may go on with another, or without.
         scale = self._scaler.get_scale()
-        gradients = [None if p.grad is None else p.grad / scale for p in self.model.parameters()]
-        if comm.get_world_size() > 1:
-            for gradient in gradients:
-                if gradient is not None:
-                    torch.distributed.all_reduce(gradient.div_(comm.get_world_size()))
-        return gradients
+        return comm.gather([None if p.grad is None else (p.grad / scale).cpu() for p in self.model.parameters()])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
@@ -243,7 +239,7 @@ class AccumulatingTrainer(SimpleTrainer):
             self._scaler.load_state_dict(state_dict["grad_scaler"])
         self.last_step_iteration = state_dict["last_step_iteration"]
         self.num_skipped_in_a_row = state_dict["num_skipped_in_a_row"]
-        for parameter, gradient in zip(self.model.parameters(), state_dict["gradients"], strict=False):
+        for parameter, gradient in zip(self.model.parameters(), self._own_gradients(state_dict), strict=False):
             parameter.grad = None if gradient is None else gradient.to(parameter) * self._scaler.get_scale()
         # They are of all processes: were each to have them, each would report them.
         pending = state_dict["since_step"] if comm.is_main_process() else []
@@ -254,3 +250,11 @@ class AccumulatingTrainer(SimpleTrainer):
         ]
         sound = [buffer.to(own) for buffer, own in zip(state_dict["sound_buffers"], self._buffers, strict=False)]
         self._sound_buffers = sound or ([] if state_dict["since_step"] else None)
+
+    @staticmethod
+    def _own_gradients(state_dict: dict[str, Any]) -> list[Tensor | None]:
+        by_process = state_dict["gradients"]
+        if len(by_process) in (0, comm.get_world_size()):
+            return by_process[comm.get_rank()] if by_process else []
+        # The exchange before the step averages: started from the average, other processes come to the same sum.
+        return [None if own[0] is None else torch.stack(own).mean(dim=0) for own in zip(*by_process, strict=True)]

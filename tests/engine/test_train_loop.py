@@ -244,9 +244,23 @@ def test_pending_gradients_are_saved_without_the_scale_of_half_precision():
     trainer = make_trainer([[1.0]] * 2, accumulation=lambda i: 9, autocast_dtype=torch.float16)
     run(trainer, 1)
     assert trainer.model.weight.grad.item() == 65536.0, "scaled, as the gradient is 1"
-    (gradient,) = trainer.state_dict()["gradients"]
+    ((gradient,),) = trainer.state_dict()["gradients"]
     assert gradient.item() == 1.0
     for dtype, expected in ((torch.float16, 65536.0), (torch.bfloat16, 1.0)):
         other = make_trainer([[1.0]], accumulation=lambda i: 9, autocast_dtype=dtype)
         other.load_state_dict(trainer.state_dict())
         assert other.model.weight.grad.item() == expected
+
+
+def test_gradients_of_two_processes_go_on_in_one():
+    first = make_trainer([[1.0]], accumulation=lambda i: 2)
+    run(first, 1)
+    state = first.state_dict()
+    state["gradients"] = [[torch.tensor(4.0)], [torch.tensor(8.0)]]
+    again = make_trainer([[1.0]], accumulation=lambda i: 2)
+    again.load_state_dict(state)
+    again.iter = 1
+    with EventStorage(1):
+        again.run_step()
+    # (4 + 8) / 2 and 1 of its own batch: 1 - 0.1 * 7.
+    assert again.model.weight.item() == pytest.approx(0.3)

@@ -77,7 +77,6 @@ SOLVER: {{IMS_PER_BATCH: 4, NOMINAL_BATCH_SIZE: 12, MAX_ITER: 61, WARMUP_ITERS: 
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
             stdout=subprocess.DEVNULL,
-            start_new_session=True,  # a group to kill with all its processes
         )
 
     whole = start("whole")
@@ -85,10 +84,18 @@ SOLVER: {{IMS_PER_BATCH: 4, NOMINAL_BATCH_SIZE: 12, MAX_ITER: 61, WARMUP_ITERS: 
     killed = start("killed")
     while killed.poll() is None and not list((folder / "killed").glob("model_0000*.pth")):
         time.sleep(0.01)
-    os.killpg(killed.pid, signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert killed.poll() is None, "it ended before it could be killed"
+    for pid in find_descendants(killed.pid):  # the training processes are in a group of their own
+        os.kill(pid, signal.SIGKILL)
+    killed.kill()
+    killed.wait()
     assert start("killed", "--resume").wait(timeout=600) == 0
     return [torch.load(folder / name / "model_final.pth", weights_only=True)["model"] for name in ("whole", "killed")]
+
+
+def find_descendants(pid):
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [descendant for child in children for descendant in (*find_descendants(int(child)), int(child))]
 
 
 def test_a_kill_of_two_processes_changes_nothing(runs_of_two):
