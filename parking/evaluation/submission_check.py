@@ -1,0 +1,137 @@
+"""Whether a submission file is one that the challenge would accept."""
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from parking.data.datasets.classes import CLASS_NAMES
+from parking.data.datasets.json_io import read_image_records, read_json_object
+from parking.utils.errors import UserError
+
+# Corners are rounded to a tenth of a pixel in the file, so a box may seem to leave its image by that.
+_TOLERANCE = 0.1 + 1e-6
+
+
+class Problem(NamedTuple):
+    """One kind of mistake in a submission: what, how often, and the first row that has it (counted from 0)."""
+
+    title: str
+    count: int
+    first_row: int | None
+
+
+class SubmissionCheck(NamedTuple):
+    """What :func:`check_submission` found; an acceptable file has no ``problems``."""
+
+    num_bytes: int
+    num_boxes: int
+    num_images: int
+    problems: list[Problem]
+
+
+def check_submission(
+    path: str | os.PathLike,
+    *,
+    image_info: str | None = None,
+    sample: str | None = None,
+    max_per_image: int = 50,
+    max_bytes: int = 20_000_000,
+) -> SubmissionCheck:
+    """Check a submission: a JSON list of {"image_id", "category_id", "bbox" [x, y, w, h] in pixels, "score", ...}.
+
+    Args:
+        path: the submission.
+        image_info: ``Test_Images_Information.json``: ids must be among its, boxes inside the sizes that it states.
+        sample: ``sample_submission.json``: every row must have the keys of its rows, no more and no fewer.
+        max_per_image: boxes of an image.
+        max_bytes: size of the file.
+
+    Raises:
+        UserError: a file cannot be read, or the submission is not a JSON list.
+    """
+    num_bytes = os.path.getsize(path) if os.path.isfile(path) else 0
+    rows = _read_rows(str(path))
+    sizes = None
+    if image_info is not None:
+        records = read_image_records(read_json_object(image_info), image_info)
+        sizes = {record["image_id"]: (record.get("height"), record.get("width")) for record in records}
+    keys = _read_keys(sample) if sample is not None else None
+
+    counts, first_rows, per_image = Counter(), {}, Counter()
+    for i, row in enumerate(rows):
+        for title in _find_problems(row, sizes, keys):
+            counts[title] += 1
+            first_rows.setdefault(title, i)
+        if isinstance(row, dict) and isinstance(row.get("image_id"), int | str):
+            per_image[row["image_id"]] += 1
+    problems = [Problem(title, count, first_rows[title]) for title, count in counts.items()]
+    crowded = sum(count > max_per_image for count in per_image.values())
+    if crowded:
+        problems.append(Problem(f"images with more than {max_per_image} boxes", crowded, None))
+    if num_bytes > max_bytes:
+        problems.append(Problem(f"bytes above the limit of {max_bytes:,}", num_bytes - max_bytes, None))
+    return SubmissionCheck(num_bytes, len(rows), len(per_image), problems)
+
+
+def _find_problems(row, sizes: Mapping | None, keys: set[str] | None) -> list[str]:
+    if not isinstance(row, dict):
+        return ["rows that are not JSON objects"]
+    found = []
+    if keys is not None and row.keys() != keys:
+        found.append(f"rows whose keys are not the sample's ({', '.join(sorted(keys))})")
+    image_id = row.get("image_id")
+    if isinstance(image_id, bool) or not isinstance(image_id, int | str):
+        found.append("rows whose image_id is neither a number nor a text")
+    elif sizes is not None and image_id not in sizes:
+        found.append("rows with an image_id that the image list does not have")
+    category_id = row.get("category_id")
+    if isinstance(category_id, bool) or not isinstance(category_id, int) or not 1 <= category_id <= len(CLASS_NAMES):
+        found.append(f"rows whose category_id is not a whole number of 1 to {len(CLASS_NAMES)}")
+    score = row.get("score")
+    if not _is_finite_number(score) or not 0 < score <= 1:
+        found.append("rows whose score is not above 0 and at most 1")
+    box = row.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite_number, box)):
+        found.append("rows whose bbox is not four finite numbers")
+    elif not (box[2] > 0 and box[3] > 0):
+        found.append("boxes without width or height")
+    elif not _is_inside(box, *((sizes or {}).get(image_id, (None, None)) if found == [] else (None, None))):
+        found.append("boxes that are not inside their image")
+    return found
+
+
+def _is_finite_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_inside(box: list[float], height: int | None, width: int | None) -> bool:
+    x, y, w, h = box
+    low = -_TOLERANCE
+    return (
+        min(x, y) >= low
+        and (width is None or x + w <= width + _TOLERANCE)
+        and (height is None or y + h <= height + _TOLERANCE)
+    )
+
+
+def _read_rows(path: str) -> list:
+    try:
+        with open(path, "rb") as file:
+            rows = json.loads(file.read())
+    except OSError as e:
+        raise UserError(f"'{path}' cannot be opened: {e.strerror or e}.") from e
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"'{path}' is not valid JSON: {e}.") from e
+    if not isinstance(rows, list):
+        raise UserError(f"'{path}' must hold a JSON list of boxes, not a {type(rows).__name__}.")
+    return rows
+
+
+def _read_keys(sample: str) -> set[str]:
+    rows = _read_rows(sample)
+    if not rows or not isinstance(rows[0], dict):
+        raise UserError(f"The sample '{sample}' holds no boxes whose keys could be compared.")
+    return set(rows[0])

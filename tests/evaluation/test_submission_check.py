@@ -1,0 +1,108 @@
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parking.evaluation.detections import Detections
+from parking.evaluation.submission import write_submission
+from parking.evaluation.submission_check import check_submission
+from parking.utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+GOOD = {"image_id": 7, "category_id": 14, "bbox": [0, 10.5, 20, 9.5], "score": 0.5, "segmentation": []}
+
+
+@pytest.fixture
+def image_info(tmp_path):
+    path = tmp_path / "info.json"
+    path.write_text(json.dumps({"images": [{"id": 7, "file_name": "a.png", "width": 20, "height": 20}]}))
+    return str(path)
+
+
+def check(tmp_path, rows, **kwargs):
+    path = tmp_path / "submission.json"
+    path.write_text(json.dumps(rows))
+    return check_submission(path, **kwargs)
+
+
+def test_a_good_one(tmp_path, image_info):
+    (tmp_path / "sample.json").write_text(json.dumps([{**GOOD, "score": 0.1}]))
+    result = check(tmp_path, [GOOD, GOOD], image_info=image_info, sample=str(tmp_path / "sample.json"))
+    assert (result.num_boxes, result.num_images, result.problems) == (2, 1, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "title"),
+    [
+        ({"image_id": 8}, "image list does not have"),
+        ({"image_id": True}, "neither a number nor a text"),
+        ({"image_id": None}, "neither a number nor a text"),
+        ({"category_id": 0}, "1 to 14"),
+        ({"category_id": 15}, "1 to 14"),
+        ({"category_id": 1.0}, "1 to 14"),
+        ({"score": 0}, "score"),
+        ({"score": 1.01}, "score"),
+        ({"score": math.nan}, "score"),
+        ({"bbox": [0, 0, 1]}, "four finite"),
+        ({"bbox": [0, 0, math.inf, 1]}, "four finite"),
+        ({"bbox": [0, 0, "1", 1]}, "four finite"),
+        ({"bbox": [0, 0, 0, 1]}, "without width"),
+        ({"bbox": [-0.3, 0, 1, 1]}, "inside"),
+        ({"bbox": [15, 0, 5.3, 1]}, "inside"),
+        ({"bbox": [0, 15, 1, 5.3]}, "inside"),
+    ],
+)
+def test_each_mistake_is_found(tmp_path, image_info, change, title):
+    (problem,) = check(tmp_path, [GOOD, {**GOOD, **change}, {**GOOD, **change}], image_info=image_info).problems
+    assert title in problem.title
+    assert (problem.count, problem.first_row) == (2, 1)
+
+
+def test_keys_rows_number_and_size(tmp_path):
+    (tmp_path / "sample.json").write_text(json.dumps([{key: 0 for key in GOOD if key != "segmentation"}]))
+    result = check(tmp_path, [GOOD], sample=str(tmp_path / "sample.json"))
+    assert "keys are not the sample's" in result.problems[0].title
+    assert "not JSON objects" in check(tmp_path, [[1]]).problems[0].title
+    assert check(tmp_path, [GOOD] * 3, max_per_image=3).problems == []
+    assert "more than 2 boxes" in check(tmp_path, [GOOD] * 3, max_per_image=2).problems[0].title
+    size = len(json.dumps([GOOD]))
+    assert check(tmp_path, [GOOD], max_bytes=size).problems == []
+    assert check(tmp_path, [GOOD], max_bytes=size - 2).problems[0].count == 2
+
+
+@pytest.mark.parametrize("content", ["{}", "[", ""])
+def test_what_is_no_list(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(UserError, match=r"a\.json"):
+        check_submission(tmp_path / "a.json")
+
+
+def test_what_we_write_passes(tmp_path, image_info):
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 20, (500, 2, 2))
+    boxes = np.concatenate([corners.min(axis=1), np.ptp(corners, axis=1)], axis=1)
+    detections = Detections(
+        image_ids=np.full(500, 7), category_ids=rng.integers(1, 15, 500), boxes=boxes, scores=rng.uniform(0, 1, 500)
+    )
+    write_submission(detections, tmp_path / "submission.json", max_bytes=20_000)
+    result = check_submission(tmp_path / "submission.json", image_info=image_info, max_per_image=500, max_bytes=20_000)
+    assert result.num_boxes > 100
+    assert result.problems == []
+
+
+def test_the_tool(tmp_path, image_info):
+    (tmp_path / "good.json").write_text(json.dumps([GOOD]))
+    (tmp_path / "bad.json").write_text(json.dumps([{**GOOD, "score": 2}]))
+    command = [sys.executable, str(ROOT / "tools/check_submission.py"), "--image-info", image_info]
+    for name, code, text in [("good", 0, "Nothing is wrong"), ("bad", 1, "row 0"), ("none", 1, "error: ")]:
+        done = subprocess.run(
+            [*command, str(tmp_path / f"{name}.json")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, text in done.stdout + done.stderr) == (code, True), done

@@ -1,0 +1,47 @@
+#!/usr/bin/env python
+"""Check that a submission is one the challenge would accept; it is only read.
+
+  python tools/check_submission.py output/submission.json --image-info /DATA/Test_Images_Information.json \\
+      [--sample /DATA/sample_submission.json]
+
+Exit code: 0 if it is, 1 if not.
+"""
+
+import argparse
+
+from parking.utils.cli import EXIT_USER_ERROR, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", metavar="FILE", help="the submission")
+    parser.add_argument("--image-info", metavar="FILE", help="Test_Images_Information.json, with the ids and sizes")
+    parser.add_argument(
+        "--sample", metavar="FILE", help="sample_submission.json, with the keys that every box must have"
+    )
+    parser.add_argument("--max-per-image", type=int, default=50, metavar="N", help="boxes of an image (50)")
+    parser.add_argument("--max-size-mb", type=float, default=20.0, metavar="MB", help="of 10^6 bytes (20)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    from parking.evaluation.submission_check import check_submission
+
+    check = check_submission(
+        args.file,
+        image_info=args.image_info,
+        sample=args.sample,
+        max_per_image=args.max_per_image,
+        max_bytes=int(args.max_size_mb * 1e6),
+    )
+    print(f"{args.file}: {check.num_boxes} boxes on {check.num_images} images, {check.num_bytes / 1e6:.2f} MB")
+    for problem in check.problems:
+        where = "" if problem.first_row is None else f" (the first is row {problem.first_row}, counted from 0)"
+        print(f"  {problem.count} {problem.title}{where}")
+    print("It must not be handed in like this." if check.problems else "Nothing is wrong with it.")
+    return EXIT_USER_ERROR if check.problems else 0
+
+
+if __name__ == "__main__":
+    run_tool(main)
