@@ -1,0 +1,265 @@
+"""Zip files as they really arrive: whose names are right, and stay below the folder they are unpacked to.
+
+Needs neither torch nor detectron2.
+"""
+
+import lzma
+import os
+import re
+import stat
+import struct
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from parking.data.datasets.file_names import name_key
+from parking.utils.errors import UserError
+
+# PKWARE's APPNOTE 6.3.10: general purpose bits (4.4.4), compression methods (4.4.5), Unicode path (4.6.9).
+_ENCRYPTED = 0x1 | 0x40
+_UTF8_NAME = 0x800
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+_METHOD_NAMES = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES encryption"}
+_UNICODE_PATH = 0x7075
+_DOS_FOLDER = 0x10
+_CHUNK = 1 << 20
+# What reading a damaged zip raises. An OSError without a number is bz2's.
+_DAMAGE = (
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,
+    OverflowError,
+)
+
+
+class Member(NamedTuple):
+    """A file in a zip.
+
+    Attributes:
+        path: where it belongs, relative, with slashes, without the leading folder; spelled as in the zip.
+        size: of the content, in bytes, as the zip declares it.
+        crc: CRC-32 of the content.
+        info: for ``zipfile``; its name may be a wrong one.
+    """
+
+    path: str
+    size: int
+    crc: int
+    info: zipfile.ZipInfo
+
+
+class Archive(NamedTuple):
+    """What a zip holds.
+
+    Attributes:
+        file: the zip.
+        members: its files, in its order.
+        num_skipped: files that macOS adds (``__MACOSX``, ``.DS_Store``, ``._*``), which are not among ``members``.
+    """
+
+    file: Path
+    members: list[Member]
+    num_skipped: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of all members together."""
+        return sum(member.size for member in self.members)
+
+
+def is_macos_litter(path: str) -> bool:
+    """Whether macOS, not the data's owner, put the file there."""
+    parts = path.split("/")
+    return "__MACOSX" in parts or parts[-1] == ".DS_Store" or parts[-1].startswith("._")
+
+
+def read_archive(file: str | os.PathLike, *, leading_folder: str) -> Archive:
+    """Read and check the list of what a zip holds, without unpacking any of it.
+
+    Names are UTF-8 where the zip says so; else UTF-8 or cp949, as their bytes tell. Backslashes separate folders as
+    slashes do.
+
+    Args:
+        leading_folder: taken off the paths where all of them begin with it.
+
+    Raises:
+        UserError: the file is no readable zip; or a member's name cannot be decoded or would leave the folder that it
+            is unpacked to; or two members would be the same file; or a member is a link, is encrypted, or needs a
+            method of compression that Python lacks.
+    """
+    file = Path(file)
+    with _open_zip(file) as archive:
+        infos = archive.infolist()
+    members, num_skipped = [], 0
+    for info, name in zip(infos, _decode_names(infos, file), strict=True):
+        path = _to_relative_path(name, file)
+        if _is_folder(info, name):
+            continue
+        if is_macos_litter(path):
+            num_skipped += 1
+            continue
+        _check_member(info, path, file)
+        members.append(Member(path, info.file_size, info.CRC, info))
+    if members and all(_is_below(member.path, leading_folder) for member in members):
+        members = [member._replace(path=member.path.split("/", 1)[1]) for member in members]
+    _check_collisions([member.path for member in members], file)
+    return Archive(file, members, num_skipped)
+
+
+@contextmanager
+def open_members(archive: Archive) -> Iterator[Callable[[Member], Iterator[bytes]]]:
+    """Yields ``read(member)``, which yields the content in pieces, at most ``member.size`` bytes of them.
+
+    Raises:
+        UserError: the zip cannot be opened; ``read`` raises it where the content is damaged, is not as long as
+            declared, or has another checksum.
+    """
+    with _open_zip(archive.file) as opened:
+
+        def read(member: Member) -> Iterator[bytes]:
+            size = crc = 0
+            with _explain_damage(archive.file, member.path):
+                with opened.open(member.info) as source:
+                    # zipfile itself stops at the declared size.
+                    while chunk := source.read(_CHUNK):
+                        size += len(chunk)
+                        crc = zlib.crc32(chunk, crc)
+                        yield chunk
+                # zipfile compares checksums, but neither those of empty files nor lengths.
+                if (size, crc) != (member.size, member.crc):
+                    raise zipfile.BadZipFile("its size or checksum is not the declared one")
+
+        yield read
+
+
+def _open_zip(file: Path) -> zipfile.ZipFile:
+    try:
+        with _explain_damage(file):
+            return zipfile.ZipFile(file)
+    except OSError as e:
+        raise UserError(f"'{file}' cannot be opened: {e.strerror or e}.") from e
+
+
+@contextmanager
+def _explain_damage(file: Path, path: str | None = None) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as e:
+        problem = e
+    except OSError as e:
+        if e.errno is not None:
+            raise
+        problem = e
+    else:
+        return
+    what = "it cannot be read as a zip" if path is None else f"'{path}' cannot be unpacked"
+    raise UserError(
+        f"'{file}' is damaged or was not copied whole: {what} ({problem or type(problem).__name__}); "
+        "get the file anew and run this again."
+    ) from problem
+
+
+def _decode_names(infos: Sequence[zipfile.ZipInfo], file: Path) -> list[str]:
+    """The names, with whatever separators they have."""
+    # zipfile takes what is not flagged as UTF-8 for cp437, which gives every byte a character: this undoes it.
+    raw = [info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8_NAME else "cp437") for info in infos]
+    names = [_get_unicode_path(info, name) for info, name in zip(infos, raw, strict=True)]
+    unknown = [i for i, name in enumerate(names) if name is None]
+    # Korean cp949 hardly ever looks like the three bytes a syllable of UTF-8; but a few syllables may look like its
+    # two-byte letters (Latin, Greek), and are taken for these only in a zip where no other name must be cp949.
+    has_cp949 = any(_decode(raw[i], ("utf-8",)) is None for i in unknown)
+    for i in unknown:
+        as_utf8 = _decode(raw[i], ("utf-8",))
+        is_ambiguous = as_utf8 is not None and max(as_utf8, default="") < "\u0800"
+        names[i] = _decode(raw[i], ("cp949", "utf-8") if is_ambiguous and has_cp949 else ("utf-8", "cp949"))
+        if names[i] is None:
+            raise UserError(
+                f"'{file}': the name {raw[i]!r} is neither UTF-8 nor cp949 (Korean Windows); make the zip anew with "
+                "UTF-8 names."
+            )
+    return names
+
+
+def _get_unicode_path(info: zipfile.ZipInfo, raw: bytes) -> str | None:
+    """The name that is certain to be UTF-8: by its flag, or from the extra field that Bandizip and WinRAR write."""
+    if info.flag_bits & _UTF8_NAME:
+        return info.orig_filename
+    extra = info.extra
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<HH", extra)
+        data, extra = extra[4 : 4 + length], extra[4 + length :]
+        # Version 1 and the checksum of the name that the field belongs to: a tool that renames leaves a stale field.
+        if kind == _UNICODE_PATH and len(data) > 5 and data[:5] == struct.pack("<BL", 1, zlib.crc32(raw)):
+            return _decode(data[5:], ("utf-8",))
+    return None
+
+
+def _decode(raw: bytes, codecs: Sequence[str]) -> str | None:
+    for codec in codecs:
+        try:
+            return raw.decode(codec)
+        except UnicodeDecodeError:
+            continue
+    return None
+
+
+def _to_relative_path(name: str, file: Path) -> str:
+    path = name.replace("\\", "/")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    is_absolute = path.startswith("/") or re.match("[A-Za-z]:", path)
+    if is_absolute or ".." in parts or not parts or any(unicodedata.category(c) == "Cc" for c in path):
+        raise UserError(
+            f"'{file}': the name {name!r} is not one of a file below the folder (absolute, a drive letter, '..', empty "
+            "or with control characters); nothing is unpacked from such a zip, get it from a source you trust."
+        )
+    return "/".join(parts)
+
+
+def _is_folder(info: zipfile.ZipInfo, name: str) -> bool:
+    # Zips made on Windows may end folders' names with a backslash, or with nothing and set the attribute.
+    return (
+        name.endswith(("/", "\\"))
+        or stat.S_ISDIR(info.external_attr >> 16)
+        or (bool(info.external_attr & _DOS_FOLDER) and not info.file_size)
+    )
+
+
+def _check_member(info: zipfile.ZipInfo, path: str, file: Path) -> None:
+    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+        raise UserError(f"'{file}': '{path}' is a link or a special file; make the zip anew with the file itself.")
+    if info.flag_bits & _ENCRYPTED:
+        raise UserError(f"'{file}': '{path}' is encrypted; unpack the zip by hand with its password.")
+    if info.compress_type not in _METHODS:
+        method = _METHOD_NAMES.get(info.compress_type, f"method {info.compress_type}")
+        raise UserError(f"'{file}': '{path}' is packed with {method}, which Python cannot read; unpack it by hand.")
+    if info.volume:
+        raise UserError(f"'{file}' is one of several parts of a zip; join them first (zip -s 0 PARTS.zip --out ONE).")
+
+
+def _is_below(path: str, folder: str) -> bool:
+    first, slash, _ = path.partition("/")
+    return bool(slash) and name_key(first) == name_key(folder)
+
+
+def _check_collisions(paths: Sequence[str], file: Path) -> None:
+    seen: dict[str, tuple[str, bool]] = {}
+    for path in paths:
+        parts = path.split("/")
+        for i in range(1, len(parts) + 1):
+            entry, is_file = "/".join(parts[:i]), i == len(parts)
+            key = name_key(entry)
+            # A folder comes along once for each file in it, always spelled alike.
+            if key in seen and (is_file or seen[key] != (entry, False)):
+                raise UserError(
+                    f"'{file}': '{seen[key][0]}' and '{entry}' are the same name, or would be on some disks; make the "
+                    "zip anew without one of them."
+                )
+            seen[key] = (entry, is_file)

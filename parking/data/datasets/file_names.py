@@ -1,0 +1,119 @@
+"""Finding files by the names that a json gives them; needs neither torch nor detectron2.
+
+macOS writes the parts of a Korean syllable as characters of their own (NFD), Windows and Linux the syllable (NFC), and
+extensions come in either case. A name is looked up as it is first, then without those differences.
+"""
+
+import os
+import unicodedata
+from collections.abc import Iterable
+
+from parking.utils.errors import UserError
+
+IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image: it has an image's extension, and no dot in front."""
+    name = name.rpartition("/")[2]
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+
+
+def name_key(name: str) -> str:
+    """What names have in common that differ only in case, Unicode form, or the slashes between folders."""
+    if name.isascii():
+        key = name.lower()
+    else:
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    key = key.replace("\\", "/")
+    return key[2:] if key.startswith("./") else key
+
+
+def printable(name: str) -> str:
+    """``name`` for people: what is not UTF-8 on the disk becomes "?", because it would not print."""
+    return name.encode("utf-8", "replace").decode()
+
+
+class NameIndex:
+    """Names, to be found by their full form, slashes included.
+
+    Attributes:
+        names: sorted.
+        ambiguous: pairs of names that differ only so that one could be meant by the other.
+    """
+
+    def __init__(self, names: Iterable[str]):
+        self.names = sorted(set(names))
+        self.ambiguous: list[tuple[str, str]] = []
+        self._exact = set(self.names)
+        self._by_key: dict[str, str] = {}
+        for name in self.names:
+            first = self._by_key.setdefault(name_key(name), name)
+            if first is not name:
+                self.ambiguous.append((first, name))
+
+    def find(self, name: str) -> str | None:
+        """The one of the names that ``name`` means, None if there is none."""
+        return name if name in self._exact else self._by_key.get(name_key(name))
+
+    def check_unambiguous(self, where: str) -> None:
+        """Raise a UserError that names the first pair of ``ambiguous``; ``where`` says where they were found."""
+        for first, second in self.ambiguous:
+            raise UserError(
+                f"{where}: '{printable(first)}' and '{printable(second)}' differ only in upper and lower case or in "
+                "their Unicode form; rename or remove one of them."
+            )
+
+
+class FileIndex(NameIndex):
+    """The files below ``root`` when it was made, by their paths relative to it, with slashes."""
+
+    def __init__(self, root: str, names: Iterable[str]):
+        super().__init__(names)
+        self.root = root.rstrip("/") if len(root) > 1 else root
+
+    def path(self, name: str) -> str:
+        """The full path of one of ``names``."""
+        return f"{self.root}/{name}"
+
+    def find(self, name: str) -> str | None:
+        """The full path of the file that ``name`` means, None if there is none."""
+        found = super().find(name)
+        if found is not None:
+            return self.path(found)
+        # Beside the root: such names are rare enough to ask for each.
+        if os.path.isabs(name) or ".." in name.split("/"):
+            path = os.path.join(self.root, name)
+            return path if os.path.isfile(path) else None
+        return None
+
+
+def index_folder(root: str) -> FileIndex:
+    """List all files below ``root``, links followed, without opening them.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+    names: list[str] = []
+    _walk(root, "", (), names)
+    return FileIndex(root, names)
+
+
+def _walk(folder: str, prefix: str, ancestors: tuple, names: list[str]) -> None:
+    folders = []
+    try:
+        # A link to a folder above would lead in circles.
+        status = os.stat(folder)
+        identity = (status.st_dev, status.st_ino)
+        if identity in ancestors:
+            return
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(entry.name)
+                elif entry.is_file():
+                    names.append(prefix + entry.name)
+    except OSError as e:
+        raise UserError(f"The folder '{printable(folder)}' cannot be read: {e.strerror or e}.") from e
+    for name in folders:
+        _walk(os.path.join(folder, name), f"{prefix}{name}/", (*ancestors, identity), names)

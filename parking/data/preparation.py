@@ -1,0 +1,262 @@
+"""Getting the challenge's data from its zip files into the layout of ``datasets/README.md``.
+
+Needs neither torch nor detectron2.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from parking.data.archive import Archive, Member, is_macos_litter, open_members, read_archive
+from parking.data.datasets.file_names import name_key
+from parking.data.datasets.images import IMAGE_INFO_NAME
+from parking.utils.errors import UserError
+
+FOLDERS = ("train", "test")
+_TRAIN_JSON = "train/label/Train.json"
+# Left free on the disk beyond what is unpacked.
+_SPARE_BYTES = 10**9
+# Of most file systems: a file takes whole blocks.
+_BLOCK_BYTES = 4096
+_CHUNK = 1 << 20
+
+
+class Part(NamedTuple):
+    """A folder of the layout and the zip that it comes from.
+
+    Attributes:
+        folder: where the data belong; may not exist yet.
+        archive: what its zip holds; None where there is no zip.
+    """
+
+    folder: Path
+    archive: Archive | None
+
+    @property
+    def is_unpacked(self) -> bool:
+        return self.folder.is_dir()
+
+    @property
+    def staging(self) -> Path:
+        """The hidden folder beside ``folder`` that is unpacked to, and becomes it when all is there."""
+        return self.folder.with_name(f".{self.folder.name}.unpacking")
+
+
+class Comparison(NamedTuple):
+    """How a folder differs from its zip; paths below the folder, sorted.
+
+    Attributes:
+        missing: files of the zip that the folder lacks.
+        differing: files of another size than in the zip.
+        num_more: files that the zip lacks.
+    """
+
+    missing: list[str]
+    differing: list[str]
+    num_more: int
+
+
+def find_parts(data_dir: str | os.PathLike) -> list[Part]:
+    """The parts whose folder or zip is there. Reads, and checks, what the zips list; changes nothing.
+
+    Raises:
+        UserError: there is no such folder; a zip is unusable (see :func:`read_archive`) or lacks what belongs into the
+            folder; something that is not a folder has its name.
+    """
+    data_dir = Path(data_dir)
+    if not data_dir.is_dir():
+        raise UserError(f"The folder '{data_dir}' does not exist; --data-dir names the one with train.zip or train/.")
+    parts = []
+    for name in FOLDERS:
+        folder, file = data_dir / name, data_dir / f"{name}.zip"
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise UserError(f"'{folder}' must be a folder, but is a file or a broken link; move it away.")
+        archive = read_archive(file, leading_folder=name) if os.path.lexists(file) else None
+        if archive:
+            _check_content(archive, name)
+        if archive or folder.is_dir():
+            parts.append(Part(folder, archive))
+    return parts
+
+
+def check_disk(parts: Sequence[Part]) -> None:
+    """End with a UserError unless all ``parts`` that are not unpacked yet fit on the disk; checks their staging too."""
+    waiting = [part for part in parts if not part.is_unpacked]
+    if not waiting:
+        return
+    needed = sum(_count_blocks(member.size) for part in waiting for member in _list_absent(part)) * _BLOCK_BYTES
+    free = shutil.disk_usage(waiting[0].folder.parent).free
+    if needed and needed + _SPARE_BYTES > free:
+        raise UserError(
+            f"The disk of '{waiting[0].folder.parent}' has {format_size(free)} free, but unpacking takes another "
+            f"{format_size(needed)} and should leave {format_size(_SPARE_BYTES)}; free "
+            f"{format_size(needed + _SPARE_BYTES - free)} and run this again."
+        )
+
+
+def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: None) -> int:
+    """Unpack the zip of a part whose folder does not exist.
+
+    Each file is written whole or not at all, into ``part.staging``, whose name changes to ``part.folder`` at the very
+    end. After an interruption, even by a power failure, the files that have the right size and checksum stay.
+
+    Args:
+        progress: called with the number of bytes done, ``part.archive.size`` in all.
+
+    Returns:
+        Number of files that an earlier, interrupted run had unpacked.
+
+    Raises:
+        UserError: the zip is damaged, the folder cannot be written, another process is unpacking the same, or the
+            staging folder holds what the zip does not.
+    """
+    num_kept = 0
+    _list_absent(part)  # Refuses a staging folder with anything else in it, such as a link that leads elsewhere.
+    with _explain_os_errors(part), _locked(part.staging), open_members(part.archive) as read:
+        # Beside the staging folder, where no member can have its name.
+        half_file = part.staging.with_name(part.staging.name + ".part")
+        try:
+            for member in part.archive.members:
+                path = part.staging / member.path
+                if _is_intact(path, member):
+                    num_kept += 1
+                    progress(member.size)
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with open(half_file, "wb") as file:
+                    for chunk in read(member):
+                        file.write(chunk)
+                        progress(len(chunk))
+                os.replace(half_file, path)
+        finally:
+            half_file.unlink(missing_ok=True)
+        # Once for all rather than a wait for the disk per file: until here, checksums tell what a crash has lost.
+        os.sync()
+        os.rename(part.staging, part.folder)
+    return num_kept
+
+
+def compare(part: Part) -> Comparison:
+    """Compare an unpacked folder with its zip, by names and sizes. Spellings of a name that look alike are the same."""
+    files = [(path, part.folder / path) for path in _walk(part.folder, follow_links=True)]
+    sizes = {name_key(path): file.stat().st_size for path, file in files if file.is_file()}
+    expected = {name_key(member.path): member for member in part.archive.members}
+    return Comparison(
+        missing=sorted(member.path for key, member in expected.items() if key not in sizes),
+        differing=sorted(member.path for key, member in expected.items() if sizes.get(key, member.size) != member.size),
+        num_more=len(sizes.keys() - expected.keys()),
+    )
+
+
+def find_layout_problems(data_dir: str | os.PathLike) -> list[str]:
+    """What of the layout of ``datasets/README.md`` is missing, one sentence each; empty where all is there."""
+    data_dir = Path(data_dir)
+    problems = []
+    for name in FOLDERS:
+        images = data_dir / name / "images"
+        if not (data_dir / name).is_dir():
+            problems.append(f"There is neither '{data_dir / name}' nor '{data_dir / name}.zip'.")
+        elif not images.is_dir() or not any(images.iterdir()):
+            problems.append(f"The folder of images '{images}' is missing or empty.")
+    if (data_dir / "train").is_dir() and not (data_dir / _TRAIN_JSON).is_file():
+        problems.append(f"The labels '{data_dir / _TRAIN_JSON}' are missing.")
+    if not (data_dir / IMAGE_INFO_NAME).is_file():
+        problems.append(f"The list of test images '{data_dir / IMAGE_INFO_NAME}' is missing.")
+    return problems
+
+
+def format_size(num_bytes: int) -> str:
+    """In GB (10^9 bytes), or in MB where it is little."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def _check_content(archive: Archive, name: str) -> None:
+    """Before an hour of unpacking, not after: the zip must hold what its folder needs."""
+    paths = [member.path for member in archive.members]
+    wanted = ["images/"] + ([_TRAIN_JSON.removeprefix("train/")] if name == "train" else [])
+    for start in wanted:
+        if not any(path.startswith(start) for path in paths):
+            tops = sorted({path.split("/")[0] for path in paths})
+            found = ", ".join(tops[:5]) + (" ..." if len(tops) > 5 else "") if tops else "nothing"
+            raise UserError(
+                f"'{archive.file}' has no '{start}', neither at its top nor in a folder '{name}', where there is: "
+                f"{found}; see datasets/README.md for the layout."
+            )
+
+
+def _count_blocks(size: int) -> int:
+    # One more for the file's entries in its folder and in the file system's tables.
+    return -(-size // _BLOCK_BYTES) + 1
+
+
+def _list_absent(part: Part) -> list[Member]:
+    """The members that the staging folder does not hold, judged by size."""
+    staging = part.staging
+    if not os.path.lexists(staging):
+        return part.archive.members
+    if staging.is_symlink() or not staging.is_dir():
+        raise UserError(f"'{staging}' must be a folder of this tool, but is a file or a link; move it away.")
+    sizes = {path: os.lstat(staging / path).st_size for path in _walk(staging)}
+    strangers = sorted(sizes.keys() - {member.path for member in part.archive.members})
+    if strangers:
+        raise UserError(
+            f"'{staging}', left by an interrupted run, holds '{strangers[0]}', which '{part.archive.file}' does not: "
+            f"was the zip replaced? Remove the folder (rm -r '{staging}') and run this again."
+        )
+    return [member for member in part.archive.members if sizes.get(member.path) != member.size]
+
+
+def _walk(folder: Path, *, follow_links: bool = False) -> Iterator[str]:
+    """Relative paths of all files, with slashes, but macOS's; a link to a folder is a file unless it is followed."""
+    for root, folders, names in os.walk(folder, followlinks=follow_links):
+        if not follow_links:
+            names += [name for name in folders if os.path.islink(os.path.join(root, name))]
+        for name in names:
+            path = Path(root, name).relative_to(folder).as_posix()
+            if not is_macos_litter(path):
+                yield path
+
+
+def _is_intact(path: Path, member: Member) -> bool:
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != member.size:
+        return False
+    crc = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            crc = zlib.crc32(chunk, crc)
+    return crc == member.crc
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make the folder if needed, and keep other processes of this tool out of it."""
+    folder.mkdir(exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as e:
+        raise UserError(f"Another process is unpacking to '{folder}'; wait until it is done.") from e
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _explain_os_errors(part: Part) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason = "no room is left on the disk; free some"
+        else:
+            reason = f"{e.strerror or e}{f' ({e.filename})' if e.filename else ''}; mend that"
+        raise UserError(
+            f"'{part.archive.file}' could not be unpacked to '{part.folder}': {reason} and run this again, it goes on "
+            "where it stopped."
+        ) from e

@@ -1,0 +1,440 @@
+"""Zips are made here byte by byte where zipfile would not write what other programs do."""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import time
+import unicodedata
+import zipfile
+import zlib
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from parking.data import preparation
+from parking.data.archive import read_archive
+from parking.data.preparation import check_disk, compare, find_layout_problems, find_parts, unpack
+from parking.utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+KOREAN = "20201102_경기도_-_-_맑음_주간_실외_right_000079_0088055.png"
+UTF8_FLAG = 0x800
+FILES = {"images/" + KOREAN: b"picture" * 1000, "images/b.png": b"", "label/Train.json": b'{"images": []}'}
+
+
+def write_zip(file, entries, *, encoding="utf-8", flags=UTF8_FLAG, method=zipfile.ZIP_DEFLATED, **fields):
+    """``entries``: (name as text or bytes, content) pairs, or a dict. ``fields`` are set in the list of contents."""
+    items = list(entries.items()) if isinstance(entries, dict) else list(entries)
+    raw_names = [name if isinstance(name, bytes) else name.encode(encoding) for name, _ in items]
+    with zipfile.ZipFile(file, "w", method) as archive:
+        infos = []
+        for i, (_, content) in enumerate(items):
+            # Place holders of the same length, replaced below.
+            info = zipfile.ZipInfo(f"{i:04}".ljust(len(raw_names[i]), "x"))
+            info.compress_type = method
+            info.extra = fields.get("extra", lambda raw: b"")(raw_names[i])
+            info.external_attr = fields.get("external_attr", 0)
+            archive.writestr(info, content)
+            infos.append(info.filename.encode())
+    data = bytearray(Path(file).read_bytes())
+    for holder, raw in zip(infos, raw_names, strict=True):
+        assert len(holder) == len(raw), "a name of fewer than 4 bytes"
+        start = 0
+        while (found := data.find(holder, start)) >= 0:
+            # The name begins 30 bytes into a local header (flags at 6) and 46 into the central one (flags at 8,
+            # method 10, checksum 16, declared size 24, disk 34).
+            header, is_central = (
+                (found - 46, True) if data[found - 46 : found - 42] == b"PK\1\2" else (found - 30, False)
+            )
+            struct.pack_into("<H", data, header + (8 if is_central else 6), flags)
+            if is_central:
+                for key, form, offset in (("crc", "<L", 16), ("size", "<L", 24), ("disk", "<H", 34), ("how", "<H", 10)):
+                    if key in fields:
+                        struct.pack_into(form, data, header + offset, fields[key])
+            data[found : found + len(raw)] = raw
+            start = found + 1
+    Path(file).write_bytes(data)
+
+
+def read_tree(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def get_part(data_dir):
+    (part,) = find_parts(data_dir)
+    return part
+
+
+def unpack_train(data_dir):
+    part = get_part(data_dir)
+    unpack(part)
+    return read_tree(data_dir / "train")
+
+
+class TestNames:
+    @pytest.mark.parametrize("leading", ["", "train/", "Train/", "./train/", "train\\"])
+    @pytest.mark.parametrize(("encoding", "flags"), [("utf-8", UTF8_FLAG), ("utf-8", 0), ("cp949", 0)])
+    def test_korean(self, tmp_path, encoding, flags, leading):
+        separator = "\\" if "\\" in leading else "/"
+        entries = {leading + name.replace("/", separator): content for name, content in FILES.items()}
+        write_zip(tmp_path / "train.zip", entries, encoding=encoding, flags=flags)
+        before = (tmp_path / "train.zip").read_bytes()
+        assert unpack_train(tmp_path) == FILES
+        assert names_in(tmp_path) == ["train", "train.zip"]
+        assert (tmp_path / "train.zip").read_bytes() == before
+
+    def test_all_names_together_tell_the_encoding(self, tmp_path):
+        # Valid in both; 경 (b0 e6) is no UTF-8.
+        assert b"\xc3\xbc".decode("utf-8") == "ü" and b"\xc3\xbc".decode("cp949") == "체"
+        names = [b"images/\xc3\xbc.png", "images/경.png".encode("cp949"), b"label/Train.json"]
+        write_zip(tmp_path / "train.zip", [(name, b"1") for name in names], flags=0)
+        assert sorted(unpack_train(tmp_path)) == ["images/경.png", "images/체.png", "label/Train.json"]
+
+    def test_two_encodings_in_one_zip(self, tmp_path):
+        names = ["images/맑음.png".encode(), "images/경.png".encode("cp949"), b"label/Train.json"]
+        write_zip(tmp_path / "train.zip", [(name, b"1") for name in names], flags=0)
+        assert sorted(unpack_train(tmp_path)) == ["images/경.png", "images/맑음.png", "label/Train.json"]
+
+    def test_unicode_path_field(self, tmp_path):
+        # Bandizip: cp949 in the name, UTF-8 in an extra field; a stale one, of another name, does not count.
+        def extra(raw):
+            name = raw.decode("cp949").replace("경", "京").encode()
+            crc = zlib.crc32(raw) ^ (raw.startswith(b"label"))
+            return struct.pack("<HHBL", 0x7075, 5 + len(name), 1, crc) + name
+
+        names = ["images/경.png", "label/경.json", "label/Train.json"]
+        write_zip(tmp_path / "train.zip", [(n, b"1") for n in names], encoding="cp949", flags=0, extra=extra)
+        assert sorted(unpack_train(tmp_path)) == ["images/京.png", "label/Train.json", "label/경.json"]
+
+    def test_neither_encoding(self, tmp_path):
+        write_zip(tmp_path / "train.zip", [(b"images/\xff\xff.png", b"1")], flags=0)
+        with pytest.raises(UserError, match="neither UTF-8 nor cp949"):
+            find_parts(tmp_path)
+
+    def test_flagged_as_utf8_but_is_not(self, tmp_path):
+        write_zip(tmp_path / "train.zip", {"images/경.png": b"1"}, encoding="cp949", flags=UTF8_FLAG)
+        with pytest.raises(UserError, match="damaged"):
+            find_parts(tmp_path)
+
+    def test_folders_and_litter(self, tmp_path):
+        litter = ["__MACOSX/train/images/._b.png", "train/.DS_Store", "train/images/._b.png"]
+        entries = {f"train/{name}": content for name, content in FILES.items()} | dict.fromkeys(litter, b"x")
+        write_zip(tmp_path / "train.zip", {"train/images/": b"", "train\\label\\": b"", **entries})
+        part = get_part(tmp_path)
+        assert part.archive.num_skipped == 3
+        assert part.archive.size == sum(map(len, FILES.values()))
+        unpack(part)
+        assert read_tree(tmp_path / "train") == FILES
+
+
+class TestHostile:
+    @pytest.mark.parametrize(
+        "name",
+        ["../evil", "images/../../evil", "..\\evil", "/tmp/evil", "\\\\host\\share\\evil", "C:\\evil", "c:evil",
+         "images/e\0vil", "images/e\nvil", "././."],
+    )  # fmt: skip
+    @pytest.mark.parametrize("flags", [0, UTF8_FLAG])
+    def test_leaving_the_folder(self, tmp_path, name, flags):
+        (tmp_path / "data").mkdir()
+        write_zip(tmp_path / "data" / "train.zip", {**FILES, name: b"evil"}, flags=flags)
+        with pytest.raises(UserError, match="not one of a file below"):
+            find_parts(tmp_path / "data")
+        assert names_in(tmp_path) == ["data"] and names_in(tmp_path / "data") == ["train.zip"]
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [("images/a.png", "images/a.png"), ("images/a.png", "images/A.PNG"), ("images/a.png", "images\\a.png"),
+         ("images/경.png", unicodedata.normalize("NFD", "images/경.png")), ("images/a", "images/a/b"),
+         ("images/a/b", "images/a"), ("images/a", "Images/b"), ("images/a", "images/./a")],
+    )  # fmt: skip
+    def test_two_names_for_one_file(self, tmp_path, first, second):
+        write_zip(tmp_path / "train.zip", [(first, b"1"), (second, b"2")])
+        with pytest.raises(UserError) as error:
+            read_archive(tmp_path / "train.zip", leading_folder="train")
+        folder = ("images", "Images") if second.startswith("Images") else ("images/a", "images/a")
+        expected = folder if second in ("Images/b", "images/a/b", "images/a") and first != second else (first, second)
+        for name in expected:
+            assert unicodedata.normalize("NFC", name.replace("\\", "/").replace("/./", "/")) in unicodedata.normalize(
+                "NFC", str(error.value)
+            )
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"external_attr": (stat.S_IFLNK | 0o777) << 16}, "link"),
+            ({"external_attr": (stat.S_IFIFO | 0o666) << 16}, "special file"),
+            ({"flags": 1}, "encrypted"),
+            ({"how": 9}, "Deflate64"),
+            ({"how": 77}, "method 77"),
+            ({"disk": 1}, "several parts"),
+        ],
+    )
+    def test_members_that_are_refused(self, tmp_path, fields, message):
+        write_zip(tmp_path / "train.zip", FILES, **fields)
+        with pytest.raises(UserError, match=message):
+            find_parts(tmp_path)
+
+    @pytest.mark.parametrize("fields", [{"size": 0}, {"size": 10}, {"size": 10**6}, {"crc": 5}])
+    def test_other_content_than_declared(self, tmp_path, fields):
+        content = b"0" * 5000
+        write_zip(tmp_path / "train.zip", {"images/a.png": content, "label/Train.json": content}, **fields)
+        part, done = get_part(tmp_path), []
+        with pytest.raises(UserError, match="damaged"):
+            unpack(part, done.append)
+        assert sum(done) <= fields.get("size", 5000)
+        assert names_in(tmp_path) == [".train.unpacking", "train.zip"]
+        assert read_tree(part.staging) == {}
+
+    def test_bomb(self, tmp_path):
+        # 4 GiB - 2 of declared size each: 300 of them are 1.3 TB, which no disk here has.
+        entries = [(f"images/{i:04}", b"0") for i in range(300)] + [("label/Train.json", b"0")]
+        write_zip(tmp_path / "train.zip", entries, size=2**32 - 2)
+        with pytest.raises(UserError, match=r"takes another 129[0-9]\.\d GB"):
+            check_disk(find_parts(tmp_path))
+
+    def test_links_in_the_staging_folder(self, tmp_path):
+        write_zip(tmp_path / "train.zip", FILES)
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        part = get_part(tmp_path)
+        part.staging.symlink_to(elsewhere)
+        with pytest.raises(UserError, match="link"):
+            unpack(part)
+        part.staging.unlink()
+        part.staging.mkdir()
+        (part.staging / "images").symlink_to(elsewhere)
+        with pytest.raises(UserError, match="'images'"):
+            unpack(part)
+        assert names_in(elsewhere) == []
+
+    @pytest.mark.parametrize("content", [b"", b"no zip", None])
+    def test_not_a_zip(self, tmp_path, content):
+        write_zip(tmp_path / "train.zip", FILES)
+        whole = (tmp_path / "train.zip").read_bytes()
+        (tmp_path / "train.zip").write_bytes(whole[: len(whole) // 2] if content is None else content)
+        with pytest.raises(UserError, match=r"train\.zip' is damaged or was not copied whole"):
+            find_parts(tmp_path)
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4))
+    def test_any_damage_is_an_error_or_harmless(self, tmp_path, changes):
+        data_dir = tmp_path / "data"
+        shutil.rmtree(data_dir, ignore_errors=True)
+        data_dir.mkdir()
+        write_zip(data_dir / "train.zip", {**FILES, "images/b.png": b"b" * 50})
+        data = bytearray((data_dir / "train.zip").read_bytes())
+        for position, value in changes:
+            data[position % len(data)] = value
+        (data_dir / "train.zip").write_bytes(data)
+        try:
+            part = get_part(data_dir)
+            check_disk([part])
+            unpack(part)
+        except UserError:
+            assert not (data_dir / "train").exists()
+        else:
+            # Names and folders may be others, the contents have checksums.
+            assert set(read_tree(data_dir / "train").values()) <= {*FILES.values(), b"b" * 50} - {b""}
+        assert names_in(tmp_path) == ["data"]
+
+
+class TestUnpacking:
+    def test_resumes(self, tmp_path):
+        names = [f"images/{i}.png" for i in range(10)]
+        files = {name: name.encode() * 500 for name in names} | {"label/Train.json": b"{}"}
+        write_zip(tmp_path / "train.zip", files)
+
+        def interrupt_at(limit):
+            count = 0
+
+            def progress(_):
+                nonlocal count
+                count += 1
+                if count == limit:
+                    raise KeyboardInterrupt
+
+            return progress
+
+        part = get_part(tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            unpack(part, interrupt_at(6))
+        assert names_in(tmp_path) == [".train.unpacking", "train.zip"]
+        assert sorted(read_tree(part.staging)) == names[:5]
+        # What a power failure may leave: cut off, or of the right size with zeros.
+        (part.staging / names[0]).write_bytes(b"")
+        (part.staging / names[1]).write_bytes(bytes(len(files[names[1]])))
+        kept = (part.staging / names[2]).stat().st_mtime_ns
+        done = []
+        assert unpack(get_part(tmp_path), done.append) == 3
+        assert sum(done) == part.archive.size
+        assert read_tree(tmp_path / "train") == files
+        assert (tmp_path / "train" / names[2]).stat().st_mtime_ns == kept
+        assert names_in(tmp_path) == ["train", "train.zip"]
+
+    def test_another_zip_meanwhile(self, tmp_path):
+        write_zip(tmp_path / "train.zip", FILES)
+        part = get_part(tmp_path)
+        part.staging.mkdir()
+        (part.staging / "stranger").touch()
+        with pytest.raises(UserError, match=r"'stranger', which .*train\.zip' does not"):
+            check_disk([part])
+
+    def test_disk_full_before(self, tmp_path, monkeypatch):
+        write_zip(tmp_path / "train.zip", {"images/a.png": bytes(10**7), "label/Train.json": b"{}"})
+        parts = find_parts(tmp_path)
+        usage = namedtuple("usage", "total used free")
+        # 10^7 bytes are 2442 blocks of 4096 (rounded up), 1 more for tables; the json 1 + 1: 2445 * 4096 = 10014720.
+        needed = 10014720 + 10**9
+        monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: usage(0, 0, needed))
+        check_disk(parts)
+        monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: usage(0, 0, needed - 5 * 10**8))
+        with pytest.raises(UserError, match=r"has 0\.5 GB free, .* another 10\.0 MB .* leave 1\.0 GB; free 0\.5 GB"):
+            check_disk(parts)
+        assert names_in(tmp_path) == ["train.zip"]
+        # What an interrupted run has unpacked is not needed again.
+        parts[0].staging.mkdir()
+        (parts[0].staging / "images").mkdir()
+        (parts[0].staging / "images/a.png").write_bytes(bytes(10**7))
+        monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: usage(0, 0, 2 * 4096 + 10**9))
+        check_disk(parts)
+
+    def test_disk_full_on_the_way(self, tmp_path):
+        write_zip(tmp_path / "train.zip", FILES)
+
+        def progress(_):
+            raise OSError(28, "No space left on device")
+
+        with pytest.raises(UserError, match="no room is left"):
+            unpack(get_part(tmp_path), progress)
+        assert unpack_train(tmp_path) == FILES
+
+    def test_two_processes(self, tmp_path):
+        write_zip(tmp_path / "train.zip", FILES)
+        part = get_part(tmp_path)
+        part.staging.mkdir()
+        descriptor = os.open(part.staging, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with pytest.raises(UserError, match="Another process"):
+                unpack(part)
+        finally:
+            os.close(descriptor)
+        unpack(part)
+
+    def test_a_folder_that_appeared_meanwhile_stays(self, tmp_path):
+        write_zip(tmp_path / "train.zip", FILES)
+        part = get_part(tmp_path)
+        (tmp_path / "train").mkdir()
+        (tmp_path / "train" / "mine").write_text("mine")
+        with pytest.raises(UserError, match="could not be unpacked"):
+            unpack(part)
+        assert read_tree(tmp_path / "train") == {"mine": b"mine"}
+
+
+class TestLayout:
+    def test_compare(self, tmp_path):
+        write_zip(tmp_path / "train.zip", FILES)
+        unpack_train(tmp_path)
+        part = get_part(tmp_path)
+        images = tmp_path / "train" / "images"
+        (images / KOREAN).rename(images / unicodedata.normalize("NFD", KOREAN))
+        (images / ".DS_Store").touch()
+        assert compare(part) == ([], [], 0), "a Mac writes names as NFD"
+        (images / "b.png").write_bytes(b"1")
+        (images / "c.png").touch()
+        (tmp_path / "train/label/Train.json").unlink()
+        assert compare(part) == (["label/Train.json"], ["images/b.png"], 1)
+        images.rename(tmp_path / "on another disk")
+        images.symlink_to(tmp_path / "on another disk")
+        (images / "b.png").unlink()
+        (images / "b.png").symlink_to("nowhere")
+        assert compare(part) == (["images/b.png", "label/Train.json"], [], 1), "links are followed"
+
+    def test_a_zip_without_images(self, tmp_path):
+        write_zip(tmp_path / "test.zip", {"pictures/a.png": b"1", "notes.txt": b"2"})
+        with pytest.raises(UserError, match=r"no 'images/', .*: notes\.txt, pictures;"):
+            find_parts(tmp_path)
+
+    @pytest.mark.parametrize("name", ["train", "test"])
+    def test_a_file_in_place_of_the_folder(self, tmp_path, name):
+        (tmp_path / name).touch()
+        with pytest.raises(UserError, match="must be a folder"):
+            find_parts(tmp_path)
+
+    def test_find_layout_problems(self, tmp_path):
+        (tmp_path / "train" / "images").mkdir(parents=True)
+        assert [problem.split("'")[1] for problem in find_layout_problems(tmp_path)] == [
+            str(tmp_path / name)
+            for name in ("train/images", "test", "train/label/Train.json", "Test_Images_Information.json")
+        ]
+
+
+class TestTool:
+    @pytest.fixture
+    def data_dir(self, tmp_path):
+        folder = tmp_path / "자료 1"
+        folder.mkdir()
+        write_zip(folder / "train.zip", FILES, encoding="cp949", flags=0)
+        write_zip(folder / "test.zip", {"test/images/a.png": b"1" * 3 * 10**7}, method=zipfile.ZIP_STORED)
+        (folder / "Test_Images_Information.json").write_text(json.dumps({"images": [{"id": 1, "file_name": "a.png"}]}))
+        return folder
+
+    def start(self, data_dir):
+        command = [sys.executable, str(ROOT / "tools" / "prepare_data.py"), "--data-dir", str(data_dir)]
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def run(self, data_dir):
+        process = self.start(data_dir)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    def test_unpacks_verifies_and_reports(self, data_dir):
+        code, out, err = self.run(data_dir)
+        assert code == 0, err
+        assert "train: 3 files unpacked" in out and "check_data.py" in out and "unpacking train.zip: 100%" in err
+        tree = read_tree(data_dir)
+        assert tree["train/images/" + KOREAN] == FILES["images/" + KOREAN]
+        code, out, err = self.run(data_dir)
+        assert (code, err) == (0, "") and "all 3 files are there" in out
+        assert read_tree(data_dir) == tree
+        (data_dir / "train/images" / KOREAN).unlink()
+        code, out, err = self.run(data_dir)
+        assert code == 1 and f"1 files of {data_dir}/train.zip are missing" in err and KOREAN in err
+        assert not (data_dir / "train/images" / KOREAN).exists(), "never changed"
+
+    def test_ctrl_c(self, data_dir):
+        # So many files keep the tool busy for long enough; the staging folder of test.zip tells when to stop it.
+        entries = {f"test/images/{i:05}.png": b"1" * 10 for i in range(8000)}
+        with zipfile.ZipFile(data_dir / "test.zip", "w") as archive:
+            for name, content in entries.items():
+                archive.writestr(name, content)
+        process = self.start(data_dir)
+        until = time.monotonic() + 50
+        while not (data_dir / ".test.unpacking" / "images").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert "goes on where it stopped" in err and "interrupted" in err and "Traceback" not in err
+        assert not (data_dir / "test").exists() and (data_dir / "train").exists()
+        code, out, err = self.run(data_dir)
+        assert code == 0 and "by an earlier run" in out, err
+        assert len(names_in(data_dir / "test/images")) == 8000
+
+    def test_a_wrong_folder(self, tmp_path):
+        code, _, err = self.run(tmp_path / "nowhere")
+        assert code == 1 and err.startswith("error: The folder '") and "Traceback" not in err
