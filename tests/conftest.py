@@ -1,6 +1,19 @@
 """Fixtures that several folders share."""
 
+import os
+import shutil
+import tempfile
+
 import pytest
+
+
+def pytest_configure(config):
+    # Tests, and the tools that they start, cache sizes of images: not beside those of the person who runs them.
+    config.cache_home = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="parking_tests_")
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(config.cache_home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,8 @@ def load_train_dicts(cfg: CfgNode) -> list[dict]:
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name a data set to train on.")
     check_datasets(list(cfg.DATASETS.TRAIN))
-    return get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=False)
+    # Its check of the classes is ours above; its table of boxes takes longer than the reading, and the split logs one.
+    return get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=False, check_consistency=False)
 
 
 def build_train_loader(
@@ -102,10 +103,15 @@ def _build_train_sampler(cfg, dataset_dicts, class_ap, *, seed: int, start: int)
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
-    """Batches of one image, this process's share of a registered data set in order; see :class:`TestDatasetMapper`."""
+    """Batches of one image, this process's share of a registered data set in order; see :class:`TestDatasetMapper`.
+
+    An image that cannot be used is an error or, under DATASETS.POLICY repair, a dict with the key ``error`` and without
+    ``image``.
+    """
     check_datasets([dataset_name])
-    dataset_dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False)
-    return _build_ordered_loader(cfg, dataset_dicts, TestDatasetMapper(cfg))
+    dataset_dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False, check_consistency=False)
+    mapper = TestDatasetMapper(cfg, report_errors=cfg.DATASETS.POLICY == "repair")
+    return _build_ordered_loader(cfg, dataset_dicts, mapper)
 
 
 def build_inference_loader(cfg: CfgNode, dataset_dicts: list[dict]) -> DataLoader:

@@ -191,7 +191,7 @@ class UnreadableImagesHook(HookBase):
         if names and comm.is_main_process():
             with open_atomic(self._list_file) as file:
                 file.writelines(f"{name}\n".encode() for name in names)
-            logger.warning(f"{len(names)} images could not be read and were left out; they are in {self._list_file}")
+            logger.warning(f"Images that could not be read and were left out: {len(names)}, see {self._list_file}")
 
     def state_dict(self) -> dict[str, Any]:
         return {"names": sorted(set().union(*comm.all_gather(self._names)))}

@@ -17,6 +17,9 @@ _MAY_DIFFER = (
     "DATALOADER.NUM_WORKERS",
     "DATASETS.ROOT",
     "DATASETS.COCO",
+    "INPUT.CACHE",
+    "INPUT.CACHE_DIR",
+    "INPUT.CACHE_GB",
     "MODEL.DEVICE",
     "MODEL.WEIGHTS",
     "MODEL.YOLO.CLASS_MAP",
@@ -36,8 +39,11 @@ def check_same_recipe(config: Mapping[str, Any], earlier: Mapping[str, Any], *, 
         output_dir: of the training, for the message.
     """
     values = dict(_flatten(earlier))
+    # A cache of raw pixels changes nothing; one of JPEG does, where it is used.
+    lossy = config.get("INPUT", {}).get("CACHE_FORMAT") == "jpeg"
+    allowed_keys = [key for key in _MAY_DIFFER if not (lossy and key == "INPUT.CACHE")]
     for key, value in _flatten(config):
-        may_differ = any(key == allowed or key.startswith(f"{allowed}.") for allowed in _MAY_DIFFER)
+        may_differ = any(key == allowed or key.startswith(f"{allowed}.") for allowed in allowed_keys)
         if not may_differ and key in values and values[key] != value:
             raise UserError(
                 f"--resume: {key} is {value!r}, but the training in {output_dir} began with {values[key]!r}, and would "

@@ -1,5 +1,6 @@
 """What the trainer does with evaluations: stopping one, and reading scores out of it."""
 
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -10,17 +11,25 @@ from detectron2.data import MetadataCatalog
 from parking.evaluation.coco_evaluation import CLASS_METRICS, METRICS
 from parking.utils.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 
 class StopEvaluation(Exception):
     """An evaluation was asked to stop; there are no results."""
 
 
-class StoppableLoader:
-    """A data loader that raises :class:`StopEvaluation` before the next batch when ``should_stop`` says yes."""
+class EvaluationLoader:
+    """A data loader that can be stopped, and that hands images which cannot be used to someone else than the model."""
 
-    def __init__(self, loader, should_stop: Callable[[], bool]):
+    def __init__(self, loader, *, should_stop: Callable[[], bool], leave_out: Callable[[Any], None]):
+        """
+        Args:
+            should_stop: asked before each batch; when it says yes, :class:`StopEvaluation` is raised.
+            leave_out: called with the image id of each dict that has an ``error``.
+        """
         self._loader = loader
         self._should_stop = should_stop
+        self._leave_out = leave_out
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -29,7 +38,13 @@ class StoppableLoader:
         for batch in self._loader:
             if self._should_stop():
                 raise StopEvaluation
-            yield batch
+            for inputs in batch:
+                if "error" in inputs:
+                    logger.warning(f"{inputs['error']} It is left out of the evaluation.")
+                    self._leave_out(inputs["image_id"])
+            usable = [inputs for inputs in batch if "error" not in inputs]
+            if usable:
+                yield usable
 
 
 def best_metric(cfg) -> str:

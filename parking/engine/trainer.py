@@ -43,7 +43,7 @@ from .picture_hook import PictureHook, put_pictures
 from .precision import autocast_dtype
 from .predictor import build_model
 from .resume import check_same_recipe, digest_dataset
-from .scores import StopEvaluation, StoppableLoader, best_metric, class_ap_of, finite_only
+from .scores import EvaluationLoader, StopEvaluation, best_metric, class_ap_of, finite_only
 from .setup import describe_config
 from .train_loop import AccumulatingTrainer
 
@@ -406,10 +406,12 @@ class Trainer(DefaultTrainer):
         """
         results = OrderedDict()
         for name in cfg.DATASETS.TEST:
-            evaluator = cls.build_evaluator(cfg, name, class_names)
+            evaluator = scorer = cls.build_evaluator(cfg, name, class_names)
             if with_pictures:
-                evaluator = DatasetEvaluators([evaluator, PredictionPictures(name)])
-            loader = StoppableLoader(cls.build_test_loader(cfg, name), should_stop)
+                evaluator = DatasetEvaluators([scorer, PredictionPictures(name)])
+            loader = EvaluationLoader(
+                cls.build_test_loader(cfg, name), should_stop=should_stop, leave_out=scorer.leave_out
+            )
             remedy = f"lower INPUT.SIZE_TEST (now {cfg.INPUT.SIZE_TEST})"
             with explaining_out_of_memory(f"in the evaluation on {name}", remedy):
                 results[name] = inference_on_dataset(model, loader, evaluator)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode, Instances
+from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 from faster_coco_eval import COCO
 from faster_coco_eval.core import COCOeval_faster
@@ -65,6 +66,14 @@ class COCOBoxEvaluator(PredictionCollector):
             outputs = [{"instances": self._translate(output["instances"].to("cpu"))} for output in outputs]
         super().process(inputs, outputs)
 
+    def leave_out(self, image_id: int | str) -> None:
+        """Score as if the data set did not have this image, which cannot be read."""
+        self._left_out.add(image_id)
+
+    def reset(self):
+        super().reset()
+        self._left_out: set[int | str] = set()
+
     def _translate(self, instances: Instances) -> Instances:
         classes = self._class_indices[instances.pred_classes]
         instances = instances[classes >= 0]
@@ -82,9 +91,12 @@ class COCOBoxEvaluator(PredictionCollector):
             ValueError: a prediction is of an image or class that the data set does not have.
         """
         predictions = self.gather()
+        left_out = set().union(*comm.gather(self._left_out))
         if predictions is None:
             return {}
-        dataset_dicts = DatasetCatalog.get(self._dataset_name)
+        dataset_dicts = [d for d in DatasetCatalog.get(self._dataset_name) if d["image_id"] not in left_out]
+        if left_out:
+            logger.warning("%d images of %s were left out of its scores.", len(left_out), self._dataset_name)
         image_ids = _rank_ids(d["image_id"] for d in dataset_dicts)
         self._check_images(predictions, image_ids)
 

@@ -1,3 +1,5 @@
+import os
+import pickle
 import subprocess
 import sys
 
@@ -6,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parking.data.image_io import UnreadableImageError, read_image, read_image_size
+from parking.data import image_io
+from parking.data.datasets.findings import KINDS
+from parking.data.image_io import UnreadableImageError, decode_image, inspect_image, read_image, read_image_size
 
 PIXELS = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
 
@@ -50,6 +54,151 @@ def test_unreadable_files_are_named(tmp_path, read):
 
 
 def test_what_only_lists_or_reads_images_needs_no_torch():
-    modules = "parking.data.image_io, parking.data.datasets.images, parking.data.datasets.splits"
+    modules = "parking.data.image_io, parking.data.cache, parking.data.datasets.images, parking.data.datasets.splits"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules or 'detectron2' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def make_photo():
+    small = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return cv2.resize(small, (64, 48), interpolation=cv2.INTER_CUBIC)
+
+
+def save_16_bit(path, image):
+    cv2.imwrite(str(path), image.astype(np.uint16) * 257)
+
+
+def save_formats(folder):
+    """One file of each kind that a data set may hold, with what Pillow makes 8-bit RGB of it."""
+    picture = Image.fromarray(make_photo())
+    transparent = picture.convert("RGBA")
+    transparent.putalpha(Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))))
+    plain = {
+        "rgb.png": picture,
+        "gray.png": picture.convert("L"),
+        "gray_alpha.png": picture.convert("LA"),
+        "alpha.png": transparent,
+        "palette.png": picture.convert("P"),
+        "palette_alpha.png": transparent.quantize(),
+        "bits.png": picture.convert("1"),
+        "rgb.jpg": picture,
+        "gray.jpg": picture.convert("L"),
+        "cmyk.jpg": picture.convert("CMYK"),
+        "rgb.webp": picture,
+        "rgb.bmp": picture,
+        "rgb.tif": picture,
+    }
+    expected = {}
+    for name, image in plain.items():
+        image.save(folder / name)
+        with Image.open(folder / name) as saved:
+            # By way of RGBA, as Pillow warns about palettes with alpha.
+            expected[name] = np.asarray((saved.convert("RGBA") if saved.mode == "P" else saved).convert("RGB"))
+    picture.save(folder / "progressive.jpg", progressive=True)
+    expected["progressive.jpg"] = expected["rgb.jpg"]
+    photo = make_photo()
+    save_16_bit(folder / "rgb_16.png", photo[..., ::-1])
+    save_16_bit(folder / "gray_16.png", photo[..., 0])
+    return {**expected, "rgb_16.png": photo, "gray_16.png": photo[..., :1].repeat(3, axis=2)}
+
+
+def test_every_pixel_format_becomes_8_bit_rgb(tmp_path):
+    for name, expected in save_formats(tmp_path).items():
+        image = read_image(tmp_path / name)
+        assert (image.dtype, image.shape) == (np.uint8, (48, 64, 3)), name
+        # The conversion of CMYK is rounded differently.
+        np.testing.assert_allclose(image.astype(int), expected.astype(int), atol=1, err_msg=name)
+
+
+def test_modes(tmp_path):
+    save_formats(tmp_path)
+    modes = {name: inspect_image(tmp_path / name).mode for name in os.listdir(tmp_path)}
+    rgb = {"rgb.png", "rgb.jpg", "progressive.jpg", "rgb.webp", "rgb.bmp", "rgb.tif"}
+    assert {name for name in modes if inspect_image(tmp_path / name).is_8bit_rgb} == rgb
+    assert modes["gray.png"] == modes["gray.jpg"] == "L"
+    assert (modes["alpha.png"], modes["palette.png"], modes["cmyk.jpg"]) == ("RGBA", "P", "CMYK")
+    assert (modes["rgb_16.png"], modes["gray_16.png"]) == ("RGB;16", "I;16")
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
+def test_a_file_that_is_cut_off_is_never_shown_in_part(tmp_path, part):
+    for name in save_formats(tmp_path):
+        data = (tmp_path / name).read_bytes()
+        cut = tmp_path / f"cut_{name}"
+        cut.write_bytes(data[: int(len(data) * part)])
+        with pytest.raises(UnreadableImageError, match=r"cut_.*cut off") as info:
+            read_image(cut)
+        assert info.value.kind == "image_truncated", name
+        facts = inspect_image(cut)
+        assert (facts.problem, facts.content_hash) == ("image_truncated", ""), name
+        assert facts.detail == str(info.value)
+
+
+def test_a_thumbnail_does_not_hide_that_the_picture_is_cut_off(tmp_path):
+    Image.fromarray(make_photo()).save(tmp_path / "small.jpg")
+    Image.fromarray(make_photo()).save(tmp_path / "whole.jpg", exif=b"Exif\0\0" + (tmp_path / "small.jpg").read_bytes())
+    data = (tmp_path / "whole.jpg").read_bytes()
+    assert data.count(b"\xff\xd9") == 2
+    assert read_image(tmp_path / "whole.jpg").shape == (48, 64, 3)
+    (tmp_path / "trailing.jpg").write_bytes(data + bytes(5000))
+    assert read_image(tmp_path / "trailing.jpg").shape == (48, 64, 3)
+    (tmp_path / "cut.jpg").write_bytes(data[:-100])
+    with pytest.raises(UnreadableImageError, match="cut off"):
+        read_image(tmp_path / "cut.jpg")
+
+
+def test_kinds_of_unreadable_files(tmp_path):
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "folder.png").mkdir()
+    Image.fromarray(make_photo()).save(tmp_path / "rgb.png")
+    data = bytearray((tmp_path / "rgb.png").read_bytes())
+    data[len(data) // 2] ^= 0x55
+    (tmp_path / "damaged.png").write_bytes(data)
+    kinds = {
+        "empty.png": "image_empty",
+        "text.png": "image_not_image",
+        "missing.png": "image_missing",
+        "folder.png": "image_unreadable",
+        "damaged.png": "image_unreadable",
+    }
+    for name, kind in kinds.items():
+        with pytest.raises(UnreadableImageError, match=name) as info:
+            read_image(tmp_path / name)
+        assert info.value.kind == kind == inspect_image(tmp_path / name).problem
+        assert kind in KINDS
+        assert pickle.loads(pickle.dumps(info.value)).kind == kind
+
+
+def test_same_pixels_have_the_same_hash(tmp_path):
+    save_formats(tmp_path)
+    hashes = {name: inspect_image(tmp_path / name).content_hash for name in os.listdir(tmp_path)}
+    assert hashes["rgb.png"] == hashes["rgb.bmp"] == hashes["rgb.tif"] == hashes["alpha.png"] == hashes["rgb_16.png"]
+    assert len({hashes[name] for name in ("rgb.png", "rgb.jpg", "gray.png", "bits.png", "palette.png")}) == 5
+    facts = inspect_image(tmp_path / "rgb.png")
+    assert (facts.height, facts.width, facts.exif_rotated, facts.problem, facts.detail) == (48, 64, False, None, "")
+
+
+def test_exif_rotation_is_seen(tmp_path):
+    for orientation in (1, 6):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(make_photo()).save(tmp_path / "a.jpg", exif=exif)
+        assert inspect_image(tmp_path / "a.jpg").exif_rotated == (orientation == 6)
+
+
+@pytest.mark.parametrize("num_rows", [None, 1, 17, 48, 100])
+def test_rows_that_are_asked_for_are_there(tmp_path, num_rows):
+    for name, expected in save_formats(tmp_path).items():
+        image, height = decode_image((tmp_path / name).read_bytes(), name, num_rows)
+        assert (height, image.shape) == (48, expected[:num_rows].shape)
+        difference = np.abs(image.astype(int) - expected[:num_rows].astype(int))
+        assert difference.max() <= 1, name
+
+
+@pytest.mark.skipif(image_io.pyspng is None, reason="pyspng, the faster of the two PNG decoders, is not installed")
+def test_both_png_decoders_give_the_same(tmp_path, monkeypatch):
+    Image.fromarray(make_photo()).save(tmp_path / "rgb.png")
+    fast = read_image(tmp_path / "rgb.png")
+    monkeypatch.setattr(image_io, "pyspng", None)
+    np.testing.assert_array_equal(fast, read_image(tmp_path / "rgb.png"))

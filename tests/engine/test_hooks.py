@@ -173,7 +173,7 @@ def test_images_left_out_are_told_once_and_listed_at_the_end(tmp_path, caplog):
     again.after_step()
     again.after_train()
     assert (tmp_path / "unreadable_images.txt").read_text() == "a.png\nb.png\n"
-    assert "2 images" in caplog.text
+    assert "left out: 2, see" in caplog.text
 
 
 def test_no_list_without_images_left_out(tmp_path):

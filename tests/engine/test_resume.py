@@ -1,4 +1,5 @@
 import copy
+from contextlib import nullcontext
 
 import pytest
 
@@ -57,3 +58,11 @@ def test_the_digest_is_of_the_data_and_not_of_their_place():
         [record(file_name="x/b.png"), record(image_id=2)],
     ):
         assert digest_dataset(other) != digest
+
+
+@pytest.mark.parametrize(("image_format", "is_error"), [("raw", False), ("jpeg", True)])
+def test_a_cache_may_be_used_where_it_changes_nothing(image_format, is_error):
+    earlier = {"INPUT": {"CACHE": "none", "CACHE_FORMAT": image_format}}
+    now = {"INPUT": {"CACHE": "disk", "CACHE_FORMAT": image_format}}
+    with pytest.raises(UserError, match=r"INPUT\.CACHE is 'disk'") if is_error else nullcontext():
+        check_same_recipe(now, earlier, output_dir="out")

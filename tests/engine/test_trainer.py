@@ -1,9 +1,12 @@
 """The trainer as a whole, on a few tiny scenes in this process."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
 
 from parking.config import get_cfg
 from parking.data.datasets.builtin import register_datasets_from_config
@@ -66,6 +69,24 @@ def test_an_evaluation_that_takes_too_much_memory_names_the_key(tiny_scenes, tmp
     monkeypatch.setattr("parking.engine.trainer.inference_on_dataset", fail)
     with pytest.raises(UserError, match=r"in the evaluation on parking_val .*: lower INPUT.SIZE_TEST \(now 96\)"):
         Trainer.test(trainer.cfg, trainer.model)
+
+
+@pytest.mark.parametrize("policy", ["strict", "repair"])
+def test_an_image_that_is_cut_off_ends_an_evaluation_or_is_left_out(tiny_scenes, tmp_path, policy, caplog):
+    shutil.copytree(tiny_scenes, tmp_path / "data")
+    trainer = make_trainer(tmp_path / "data", tmp_path / "out", "DATASETS.POLICY", policy)
+    first, *rest = DatasetCatalog.get("parking_val")
+    image = Path(first["file_name"])
+    image.write_bytes(image.read_bytes()[:300])
+    if policy == "strict":
+        with pytest.raises(UserError, match=image.name):
+            Trainer.test(trainer.cfg, trainer.model)
+    else:
+        results = Trainer.test(trainer.cfg, trainer.model)
+        assert "AP75" in results["bbox"]
+        assert "1 images of parking_val were left out of its scores" in caplog.text
+        assert "nothing counts as found" not in caplog.text, "the rest was processed"
+    assert rest
 
 
 @pytest.mark.parametrize(("has_instructions", "dtype"), [(True, torch.bfloat16), (False, None)])

@@ -1,15 +1,20 @@
 """Registering what a config asks for."""
 
+import logging
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from detectron2.utils import comm
 
+from parking.data.cache import get_default_cache_dir
 from parking.data.datasets.classes import CLASS_NAMES
 from parking.data.datasets.coco import register_coco_datasets
 from parking.data.datasets.parking import PARKING_DATASETS, register_parking_datasets
 from parking.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def register_datasets_from_config(cfg: CfgNode, names: Sequence[str] | None = None) -> None:
@@ -18,19 +23,45 @@ def register_datasets_from_config(cfg: CfgNode, names: Sequence[str] | None = No
     Afterwards the metadata (``thing_classes`` and the like) of ``names`` is available; the data sets themselves are
     read when they are first loaded. Calling it again is fine, and has them read again.
 
+    Where ``DATASETS.SPLIT`` is "all", ``parking_val`` is taken out of ``DATASETS.TEST``: it has no images then.
+
     Args:
         names: the data sets that will be used; None: all of ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
 
     Raises:
-        UserError: one of ``names`` is unknown, they have different classes, or what :func:`register_coco_datasets` and
-            :func:`register_parking_datasets` object to.
+        UserError: one of ``names`` is unknown, they have different classes, none of them has images, or what
+            :func:`register_coco_datasets` and :func:`register_parking_datasets` object to.
     """
-    register_coco_datasets(cfg.DATASETS.COCO, reserved_names=PARKING_DATASETS)
+    how = {"policy": cfg.DATASETS.POLICY, "cache_dir": cfg.INPUT.CACHE_DIR or get_default_cache_dir()}
+    register_coco_datasets(cfg.DATASETS.COCO, reserved_names=PARKING_DATASETS, **how)
     if names is None:
         names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     if any(name in PARKING_DATASETS for name in names):
-        register_parking_datasets(cfg.DATASETS.ROOT, split=cfg.DATASETS.SPLIT, val_fraction=cfg.DATASETS.VAL_FRACTION)
+        register_parking_datasets(
+            cfg.DATASETS.ROOT,
+            split=cfg.DATASETS.SPLIT,
+            val_fraction=cfg.DATASETS.VAL_FRACTION,
+            split_seed=cfg.DATASETS.SPLIT_SEED,
+            **how,
+        )
     check_datasets(names)
+    if cfg.DATASETS.SPLIT == "all" and "parking_val" in names:
+        _drop_parking_val(cfg, names)
+
+
+def _drop_parking_val(cfg: CfgNode, names: Sequence[str]) -> None:
+    rest = tuple(name for name in cfg.DATASETS.TEST if name != "parking_val")
+    if cfg.is_frozen() or "parking_val" in cfg.DATASETS.TRAIN or all(name == "parking_val" for name in names):
+        raise UserError(
+            "DATASETS.SPLIT 'all' leaves nothing for parking_val; name another data set, or set DATASETS.SPLIT to "
+            "'sequence'."
+        )
+    cfg.DATASETS.TEST = rest
+    if comm.is_main_process():
+        logger.info(
+            "DATASETS.SPLIT all trains on everything: parking_val is empty and not evaluated on; what is evaluated on: "
+            f"{', '.join(rest) or 'nothing'}."
+        )
 
 
 def find_category_ids(class_names: Sequence[str]) -> list[int]:

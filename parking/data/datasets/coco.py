@@ -1,44 +1,134 @@
 """COCO-format data: loading a json into detectron2's dataset dicts, and registering data sets from the config."""
 
 import functools
-import math
+import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from detectron2.data import DatasetCatalog, DatasetFromList, MetadataCatalog
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from detectron2.utils import comm
 
 from parking.data.datasets.classes import distinct_colors
-from parking.data.datasets.json_io import get_list, read_image_records, read_json_object
-from parking.data.image_io import read_image_size
+from parking.data.datasets.columns import Columns
+from parking.data.datasets.file_names import index_folder
+from parking.data.datasets.findings import KEEP, KINDS, LEAVE_OUT, MEND, STOP, Finding, count_kinds
+from parking.data.datasets.inspection import Inspection, check_policy, inspect_content
+from parking.data.datasets.json_io import get_list, paused_gc, read_json, read_json_object
+from parking.data.datasets.sizes import read_sizes
 from parking.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_DONE = {LEAVE_OUT: "left out", MEND: "mended", KEEP: "kept"}
 
 
 def load_coco_json(
-    json_file: str, image_root: str, class_ids: Mapping[int, int], *, with_annotations: bool = True
+    json_file: str,
+    image_root: str,
+    class_ids: Mapping[int, int],
+    *,
+    with_annotations: bool = True,
+    policy: str = "strict",
+    cache_dir: str | None = None,
 ) -> list[dict]:
     """Load a COCO-like json into detectron2's standard dataset dicts, in the order of the file.
 
-    Image files are opened only where the json lacks their width or height, and then only their headers are read.
+    For the arguments and errors see :func:`load_columns`, for the dicts :func:`to_dicts`.
+    """
+    columns = load_columns(
+        json_file, image_root, class_ids, with_annotations=with_annotations, policy=policy, cache_dir=cache_dir
+    )
+    return to_dicts(columns, with_annotations=with_annotations)
+
+
+def load_columns(
+    json_file: str,
+    image_root: str,
+    class_ids: Mapping[int, int],
+    *,
+    with_annotations: bool = True,
+    policy: str = "strict",
+    cache_dir: str | None = None,
+) -> Columns:
+    """Load a COCO-like json, apply ``policy`` to what is wrong with it, and log the counts on the main process.
+
+    Image files are looked for, but opened only where the json lacks their size, and then only their headers are read.
 
     Args:
         class_ids: contiguous class index 0.. for every category id that may occur.
-        with_annotations: False for a mere image list; the dicts have no key "annotations" then.
-
-    Returns:
-        One dict per image, images without boxes included: ``file_name`` (path), ``image_id`` (as in the json),
-        ``height``, ``width``, ``annotations`` (``bbox`` as in the json, XYWH_ABS; ``bbox_mode``; ``category_id``,
-        contiguous; ``iscrowd``; ``area`` where the json has it).
+        with_annotations: False for a mere image list.
+        policy: one of ``findings.POLICIES``; what each does is the table in ``datasets/README.md``.
+        cache_dir: folder outside the data in which sizes are remembered that the json lacks; None: nowhere.
 
     Raises:
-        UserError: naming the json and the image or annotation that is wrong in it.
+        UserError: naming the json and the first thing in it that stops.
     """
-    content = read_json_object(json_file)
-    images = _load_images(content, json_file, image_root)
-    if with_annotations:
-        _attach_annotations(images, get_list(content, "annotations", json_file), class_ids, json_file)
-    return list(images.values())
+    check_policy(policy)
+    content, findings = read_json(json_file)
+    _stop_if_needed(json_file, findings, policy)
+    inspection = inspect_content(
+        content,
+        class_ids,
+        index_folder(image_root),
+        read_sizes=partial(read_sizes, root=image_root, cache_dir=cache_dir),
+        policy=policy,
+        with_annotations=with_annotations,
+    )
+    findings += inspection.findings
+    _stop_if_needed(json_file, findings, policy)
+    if not len(inspection.columns):
+        raise UserError(
+            f"'{json_file}': nothing is left of the images in '{image_root}', since {findings[0].where} "
+            f"{findings[0].detail}, and so on; does the folder belong to the json?"
+        )
+    if comm.is_main_process():
+        _log_findings(json_file, findings, inspection, policy)
+    return inspection.columns
+
+
+def to_dicts(columns: Columns, *, with_annotations: bool = True) -> list[dict]:
+    """New dataset dicts of detectron2's standard format, which the caller may change.
+
+    Returns:
+        One dict per image: ``file_name`` (path), ``image_id`` (as in the json), ``height``, ``width``, and, if
+        ``with_annotations``, ``annotations``: ``bbox`` (floats, XYWH_ABS), ``bbox_mode``, ``category_id``
+        (contiguous), ``iscrowd`` (0 or 1), and ``area`` (of a mask) where the json has it.
+    """
+    with paused_gc():
+        values = (columns.file_names, columns.image_ids, columns.heights, columns.widths)
+        dicts = [
+            {"file_name": file_name, "image_id": image_id, "height": height, "width": width}
+            for file_name, image_id, height, width in zip(*values, strict=True)
+        ]
+        if with_annotations:
+            annotations, starts = _make_annotations(columns), columns.starts.tolist()
+            for record, start, end in zip(dicts, starts[:-1], starts[1:], strict=True):
+                record["annotations"] = annotations[start:end]
+    return dicts
+
+
+def _make_annotations(columns: Columns) -> list[dict]:
+    mode = BoxMode.XYWH_ABS
+    values = (columns.boxes.tolist(), columns.classes.tolist(), columns.crowd.astype(int).tolist())
+    annotations = [
+        {"bbox": box, "bbox_mode": mode, "category_id": category, "iscrowd": crowd}
+        for box, category, crowd in zip(*values, strict=True)
+    ]
+    for i in np.flatnonzero(~np.isnan(columns.areas)).tolist():  # by which COCO calls an object small or large
+        annotations[i]["area"] = float(columns.areas[i])
+    return annotations
+
+
+def load_once(load: Callable[[], Columns], *, with_annotations: bool = True) -> Callable[[], list[dict]]:
+    """A function that calls ``load`` when it is first called, and returns new dicts of it each time.
+
+    Only the columns are kept: workers would copy the memory of that many objects by merely counting references.
+    """
+    get_columns = functools.cache(load)
+    return lambda: to_dicts(get_columns(), with_annotations=with_annotations)
 
 
 def read_categories(json_file: str) -> dict[int, str]:
@@ -59,16 +149,23 @@ def read_categories(json_file: str) -> dict[int, str]:
     return dict(sorted(categories.items()))
 
 
-def register_coco_datasets(entries: Iterable, *, reserved_names: Collection[str] = ()) -> None:
+def register_coco_datasets(
+    entries: Iterable,
+    *,
+    reserved_names: Collection[str] = (),
+    policy: str = "strict",
+    cache_dir: str | None = None,
+) -> None:
     """Register every ``[name, json file, image folder]`` of ``DATASETS.COCO``.
 
-    The categories of the json files are read now, everything else when the data set is first loaded. Registering the
-    same entry again is fine, and has it read again.
+    The categories of the json files are read now, everything else when the data set is first loaded, as
+    :func:`load_columns` says. Registering the same entry again is fine, and has it read again.
 
     Raises:
         UserError: an entry is malformed, a json or folder is missing, two entries have different classes, or the name
-            is taken by another data set.
+            is taken by another data set; ``policy`` is unknown.
     """
+    check_policy(policy)
     first_name, first_classes = None, None
     for entry in entries:
         name, json_file, image_root = _check_entry(entry)
@@ -88,7 +185,7 @@ def register_coco_datasets(entries: Iterable, *, reserved_names: Collection[str]
         class_ids = {category_id: i for i, category_id in enumerate(categories)}
         register_dataset(
             name,
-            load_once(functools.partial(load_coco_json, json_file, image_root, class_ids)),
+            load_once(partial(load_columns, json_file, image_root, class_ids, policy=policy, cache_dir=cache_dir)),
             json_file=json_file,
             image_root=image_root,
             evaluator_type="coco",
@@ -96,24 +193,6 @@ def register_coco_datasets(entries: Iterable, *, reserved_names: Collection[str]
             thing_colors=distinct_colors(len(classes)),
             thing_dataset_id_to_contiguous_id=class_ids,
         )
-
-
-def load_once(load: Callable[[], list[dict]]) -> Callable[..., list[dict]]:
-    """A function that calls ``load`` when it is first called, and returns new copies of those dicts each time.
-
-    Its optional argument ``indices`` says which of them; None: all.
-    """
-
-    # It keeps the dicts serialised: workers would copy the memory of that many objects by merely counting references.
-    @functools.cache
-    def get_dataset():
-        return DatasetFromList(load())
-
-    def get_dicts(indices: Sequence[int] | None = None) -> list[dict]:
-        dataset = get_dataset()
-        return [dataset[i] for i in (range(len(dataset)) if indices is None else indices)]
-
-    return get_dicts
 
 
 def register_dataset(name: str, load: Callable[[], list[dict]], **metadata) -> None:
@@ -136,57 +215,29 @@ def _get_source(name):
     return metadata.get("json_file", None), metadata.get("image_root", None)
 
 
-def _load_images(content: dict, json_file: str, image_root: str) -> dict[int, dict]:
-    images = {}
-    for record in read_image_records(content, json_file):
-        record["file_name"] = os.path.join(image_root, record["file_name"])
-        images[record["image_id"]] = record
-    without_size = [image for image in images.values() if "height" not in image]
-    if without_size:
-        with ThreadPoolExecutor() as pool:
-            sizes = pool.map(read_image_size, [image["file_name"] for image in without_size])
-            for image, (height, width) in zip(without_size, sizes, strict=True):
-                image["height"], image["width"] = height, width
-    return images
+def _stop_if_needed(json_file: str, findings: Sequence[Finding], policy: str) -> None:
+    stopping = [finding for finding in findings if KINDS[finding.kind].action(policy) == STOP]
+    if not stopping:
+        return
+    # What concerns the whole set explains the rest.
+    first = min(stopping, key=lambda finding: not finding.kind.startswith("boxes_look"))
+    where = f"'{json_file}'" if first.where in (json_file, "the json") else f"'{json_file}': {first.where}"
+    rest = len(stopping) - 1
+    sentences = [f"{where} {first.detail}" + (f" (and {rest} more)." if rest else ".")]
+    if all(KINDS[finding.kind].repair != STOP for finding in stopping):
+        sentences.append("DATASETS.POLICY repair would leave such out and count them;")
+    if rest or len(sentences) > 1:
+        sentences.append("tools/check_data.py lists all." if len(sentences) > 1 else "tools/check_data.py lists them.")
+    raise UserError(" ".join(sentences))
 
 
-def _attach_annotations(images, annotations, class_ids, json_file):
-    for image in images.values():
-        image["annotations"] = []
-    for annotation in annotations:
-        try:
-            image = images[annotation["image_id"]]
-            category = class_ids[annotation["category_id"]]
-            box = annotation["bbox"]
-            x, y, w, h = box
-            valid = w > 0 and h > 0 and math.isfinite(x + y + w + h)
-        except (KeyError, TypeError, ValueError) as e:
-            raise UserError(_explain_annotation(annotation, images, class_ids, json_file)) from e
-        if not valid:
-            raise UserError(_explain_annotation(annotation, images, class_ids, json_file))
-        record = {
-            "bbox": box,
-            "bbox_mode": BoxMode.XYWH_ABS,
-            "category_id": category,
-            "iscrowd": annotation.get("iscrowd", 0),
-        }
-        if "area" in annotation:  # of a mask, by which COCO calls an object small or large
-            record["area"] = annotation["area"]
-        image["annotations"].append(record)
-
-
-def _explain_annotation(annotation, images, class_ids, json_file) -> str:
-    if not isinstance(annotation, dict):
-        return f"'{json_file}': the annotation {annotation!r} is not a JSON object."
-    label = (
-        f"'{json_file}': annotation {annotation['id']!r}" if "id" in annotation else f"'{json_file}': {annotation!r}"
-    )
-    missing = [key for key in ("image_id", "category_id", "bbox") if key not in annotation]
-    if missing:
-        return f"{label} has no '{missing[0]}'."
-    image_id, category_id, box = annotation["image_id"], annotation["category_id"], annotation["bbox"]
-    if not isinstance(image_id, int | str) or image_id not in images:
-        return f"{label} belongs to the image id {image_id!r}, which is not among the 'images'."
-    if not isinstance(category_id, int | str) or category_id not in class_ids:
-        return f"{label} has the unknown category id {category_id!r}; known are {', '.join(map(str, class_ids))}."
-    return f"{label} has the bbox {box!r}; it must be [x, y, width, height], finite, width and height above 0."
+def _log_findings(json_file: str, findings: Sequence[Finding], inspection: Inspection, policy: str) -> None:
+    counts = count_kinds(findings)
+    if not counts:
+        return
+    lines = [f"{count:8}  {KINDS[kind].title}: {_DONE[KINDS[kind].action(policy)]}" for kind, count in counts.items()]
+    if inspection.num_lost_boxes:
+        lines.append(f"{inspection.num_lost_boxes:8}  annotations of the images that are left out: left out")
+    only_notes = all(KINDS[kind].severity == "note" for kind in counts)
+    text = f"Found in {json_file} (DATASETS.POLICY {policy}; see tools/check_data.py):\n" + "\n".join(lines)
+    logger.log(logging.INFO if only_notes else logging.WARNING, text)

@@ -2,13 +2,14 @@
 
 import glob
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from parking.data.datasets.file_names import IMAGE_EXTENSIONS, NameIndex, index_folder, is_image_name, printable
 from parking.data.datasets.json_io import read_image_records, read_json_object
 from parking.utils.errors import UserError
 
-IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 IMAGE_INFO_NAME = "Test_Images_Information.json"
 # File names that an error message lists before it only counts.
 _NUM_EXAMPLES = 3
@@ -41,13 +42,14 @@ def list_images(input: str, image_info: str | None = None) -> ImageList:
             images, the one above or the one above that, unless it names none of the images.
 
     Raises:
-        UserError: ``input`` is missing or holds no image, the list is missing or malformed, an image is not in it,
-            or, where ``input`` is a folder, an image in the list is not in the folder.
+        UserError: ``input`` is missing or holds no image, two images or two entries of the list have names that differ
+            only in case or Unicode form, the list is missing or malformed, an image is not in it, or, where ``input``
+            is a folder, an image in the list is not in the folder.
     """
     root, paths = _find_images(input)
     records = [{"file_name": str(root / path), "relative_path": path} for path in paths]
     if image_info is not None:
-        infos, note = _read_image_info(image_info), ""
+        infos, note = _ImageInfos(image_info), ""
     else:
         image_info, infos, note = _find_image_info(root, paths)
     if infos is None:
@@ -59,10 +61,10 @@ def _find_images(input: str) -> tuple[Path, list[str]]:
     """The folder, and the sorted relative paths of the images below it."""
     if os.path.isdir(input):
         root = Path(input, "images") if Path(input, "images").is_dir() else Path(input)
-        files = [Path(folder, name) for folder, _, names in os.walk(root) for name in names]
+        names = index_folder(str(root)).names
     elif os.path.isfile(input):
-        root, files = Path(input).parent, [Path(input)]
-        if not _is_image(files[0]):
+        root, names = Path(input).parent, [Path(input).name]
+        if not is_image_name(names[0]):
             raise UserError(f"'{input}' is not an image file; known extensions are {_join_extensions()}.")
     elif glob.has_magic(input):
         root = _get_fixed_folder(input)
@@ -70,16 +72,14 @@ def _find_images(input: str) -> tuple[Path, list[str]]:
             # Results are laid out like the paths below the folder, and must not climb out of theirs.
             raise UserError(f"The glob pattern '{input}' goes up with '..' after a wildcard; write it without.")
         files = [path for path in map(Path, glob.glob(input, recursive=True)) if path.is_file()]
+        names = [path.relative_to(root).as_posix() for path in files]
     else:
         raise UserError(f"The input '{input}' does not exist; give a folder, an image file or a glob pattern.")
-    paths = sorted(path.relative_to(root).as_posix() for path in files if _is_image(path))
-    if not paths:
+    images = NameIndex(name for name in names if is_image_name(name))
+    images.check_unambiguous(f"The input '{input}'")
+    if not images.names:
         raise UserError(f"The input '{input}' holds no images; known extensions are {_join_extensions()}.")
-    return root, paths
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".")
+    return root, images.names
 
 
 def _join_extensions() -> str:
@@ -92,41 +92,49 @@ def _get_fixed_folder(pattern: str) -> Path:
     return Path(*parts[:num_fixed])
 
 
-def _find_image_info(root: Path, paths: list[str]) -> tuple[str | None, dict[str, dict] | None, str]:
+class _ImageInfos:
+    """The entries of an image list, by name."""
+
+    def __init__(self, image_info: str):
+        records = read_image_records(read_json_object(image_info), image_info)
+        self._records = {record["file_name"]: record for record in records}
+        if len(self._records) < len(records):
+            names = [record["file_name"] for record in records]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"'{image_info}': the file name '{twice}' occurs twice.")
+        self._names = NameIndex(self._records)
+        self._names.check_unambiguous(f"'{image_info}'")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def find(self, path: str) -> dict | None:
+        """The entry of the image at ``path``, else the one of its name without folders, else None."""
+        name = self._names.find(path) or self._names.find(path.rpartition("/")[2])
+        return None if name is None else self._records[name]
+
+
+def _find_image_info(root: Path, paths: list[str]) -> tuple[str | None, _ImageInfos | None, str]:
     """The list that names any of the images and its content, with an empty note; or None twice, noting why."""
     folder = root.resolve()
     note = f"There is no image list ({IMAGE_INFO_NAME}) beside or above the images, so they are numbered from 1."
     for candidate in [folder, *folder.parents][:3]:
         image_info = candidate / IMAGE_INFO_NAME
         if image_info.is_file():
-            infos = _read_image_info(str(image_info))
-            if any(_look_up(infos, path) for path in paths):
+            infos = _ImageInfos(str(image_info))
+            if any(infos.find(path) for path in paths):
                 return str(image_info), infos, ""
             note = f"The image list '{image_info}' names none of the images, so they are numbered from 1."
     return None, None, note
 
 
-def _read_image_info(image_info: str) -> dict[str, dict]:
-    infos, ids = {}, set()
-    for info in read_image_records(read_json_object(image_info), image_info):
-        if info["file_name"] in infos or info["image_id"] in ids:
-            raise UserError(f"'{image_info}': the file name '{info['file_name']}' or its image id occurs twice.")
-        infos[info["file_name"]] = info
-        ids.add(info["image_id"])
-    return infos
-
-
-def _look_up(infos: dict[str, dict], path: str) -> dict | None:
-    return infos.get(path) or infos.get(path.rsplit("/", 1)[-1])
-
-
-def _join(records: list[dict], infos: dict[str, dict], image_info: str, *, is_complete: bool) -> list[dict]:
+def _join(records: list[dict], infos: _ImageInfos, image_info: str, *, is_complete: bool) -> list[dict]:
     """Add ids and sizes to ``records``; ``is_complete`` demands all of ``infos``."""
     found: dict[str, str] = {}
     joined, unlisted = [], []
     for record in records:
         path = record["relative_path"]
-        info = _look_up(infos, path)
+        info = infos.find(path)
         if info is None:
             unlisted.append(path)
             continue
@@ -150,4 +158,4 @@ def _join(records: list[dict], infos: dict[str, dict], image_info: str, *, is_co
 
 def _name_some(names: list[str]) -> str:
     rest = len(names) - _NUM_EXAMPLES
-    return ", ".join(names[:_NUM_EXAMPLES]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(printable, names[:_NUM_EXAMPLES])) + (f" and {rest} more" if rest > 0 else "")

@@ -1,20 +1,34 @@
 """The challenge's data: ``parking_train``, ``parking_val``, ``parking_trainval`` and ``parking_test``."""
 
+import logging
 import os
-from collections import Counter
 from functools import cached_property, partial
 
+import numpy as np
+from detectron2.utils import comm
+
 from parking.data.datasets.classes import CLASS_COLORS, CLASS_NAMES, CLASS_NAMES_KO
-from parking.data.datasets.coco import load_coco_json, load_once, register_dataset
-from parking.data.datasets.splits import split_by_sequence, split_entry
+from parking.data.datasets.coco import load_columns, load_once, register_dataset, to_dicts
+from parking.data.datasets.columns import Columns
+from parking.data.datasets.inspection import check_policy
+from parking.data.datasets.splits import SPLITS, split_images
 from parking.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 PARKING_DATASETS = ("parking_train", "parking_val", "parking_trainval", "parking_test")
 PARKING_CLASS_IDS = {i + 1: i for i in range(len(CLASS_NAMES))}
-SPLITS = ("sequence", "entry")
 
 
-def register_parking_datasets(root: str, *, split: str = "sequence", val_fraction: float = 0.12) -> None:
+def register_parking_datasets(
+    root: str,
+    *,
+    split: str = "sequence",
+    val_fraction: float = 0.12,
+    split_seed: int = 0,
+    policy: str = "strict",
+    cache_dir: str | None = None,
+) -> None:
     """Register the four ``parking_*`` data sets of the layout below ``root`` (see ``datasets/README.md``).
 
     Reads nothing: files are looked for, and errors raised, when a data set is first loaded. Each file is read once;
@@ -22,25 +36,33 @@ def register_parking_datasets(root: str, *, split: str = "sequence", val_fractio
 
     Args:
         split: how ``parking_trainval`` is divided into ``parking_train`` and ``parking_val``, see :mod:`.splits`.
+            "all" leaves nothing for the latter, and loading it is an error.
         val_fraction: share of the images that "sequence" keeps for validation.
+        split_seed: which images "sequence" chooses.
+        policy, cache_dir: see :func:`.coco.load_columns`.
 
     Raises:
-        UserError: unknown ``split``, ``val_fraction`` not between 0 and 1.
+        UserError: unknown ``split`` or ``policy``, ``val_fraction`` not between 0 and 1.
     """
     if split not in SPLITS:
         raise UserError(f"DATASETS.SPLIT '{split}' is unknown; choose one of {', '.join(SPLITS)}.")
     if not 0 < val_fraction < 1:
         raise UserError(f"DATASETS.VAL_FRACTION {val_fraction} must lie between 0 and 1.")
+    check_policy(policy)
     train_json = os.path.join(root, "train", "label", "Train.json")
     train_images = os.path.join(root, "train", "images")
     test_json = os.path.join(root, "Test_Images_Information.json")
     test_images = os.path.join(root, "test", "images")
-    labelled = _LabelledImages(root, train_json, train_images, split, val_fraction)
+    load_train, load_test = (
+        partial(_load, root, json_file, image_root, policy=policy, cache_dir=cache_dir)
+        for json_file, image_root in ((train_json, train_images), (test_json, test_images))
+    )
+    labelled = _LabelledImages(load_train, split, val_fraction, split_seed)
     loaders = {
         "parking_train": labelled.load_train,
         "parking_val": labelled.load_val,
         "parking_trainval": labelled.load_all,
-        "parking_test": load_once(partial(_load_test, root, test_json, test_images)),
+        "parking_test": load_once(partial(load_test, with_annotations=False), with_annotations=False),
     }
     for name in PARKING_DATASETS:
         is_test = name == "parking_test"
@@ -60,43 +82,64 @@ def register_parking_datasets(root: str, *, split: str = "sequence", val_fractio
 class _LabelledImages:
     """What three of the data sets share, so that it is read and divided only once."""
 
-    def __init__(self, root: str, json_file: str, image_root: str, split: str, val_fraction: float):
-        self._root = root
-        self._json_file = json_file
-        self._image_root = image_root
+    def __init__(self, load, split: str, val_fraction: float, seed: int):
+        self._load = load
         self._split = split
         self._val_fraction = val_fraction
-        self.load_all = load_once(self._read)
+        self._seed = seed
+
+    def load_all(self) -> list[dict]:
+        return to_dicts(self._columns)
 
     def load_train(self) -> list[dict]:
-        return self.load_all(self._parts[0])
+        return to_dicts(self._columns.select(self._parts[0]))
 
     def load_val(self) -> list[dict]:
-        return self.load_all(self._parts[1])
+        if not self._parts[1]:
+            raise UserError(
+                "DATASETS.SPLIT 'all' leaves nothing for parking_val; name another data set, or set DATASETS.SPLIT to "
+                "'sequence'."
+            )
+        return to_dicts(self._columns.select(self._parts[1]))
 
-    def _read(self):
-        _check_layout(self._root, self._json_file, self._image_root)
-        return load_coco_json(self._json_file, self._image_root, PARKING_CLASS_IDS)
+    @cached_property
+    def _columns(self) -> Columns:
+        return self._load()
 
     @cached_property
     def _parts(self) -> tuple[list[int], list[int]]:
         """Indices of the training and of the validation images."""
-        dicts = self.load_all()
-        if self._split == "entry":
-            val_ids = split_entry([d["image_id"] for d in dicts])
-        else:
-            file_names = {d["image_id"]: os.path.relpath(d["file_name"], self._image_root) for d in dicts}
-            class_counts = {d["image_id"]: Counter(a["category_id"] for a in d["annotations"]) for d in dicts}
-            val_ids = split_by_sequence(file_names, class_counts, self._val_fraction)
-        parts: tuple[list[int], list[int]] = ([], [])
-        for i, d in enumerate(dicts):
-            parts[d["image_id"] in val_ids].append(i)
-        return parts
+        columns = self._columns
+        counts = columns.class_counts(len(CLASS_NAMES))
+        class_counts = {i: {} for i in columns.image_ids}
+        for row, c in zip(*(index.tolist() for index in counts.nonzero()), strict=True):
+            class_counts[columns.image_ids[row]][c] = int(counts[row, c])
+        val_ids = split_images(
+            self._split,
+            dict(zip(columns.image_ids, columns.names, strict=True)),
+            class_counts,
+            val_fraction=self._val_fraction,
+            seed=self._seed,
+        )
+        in_val = np.array([image_id in val_ids for image_id in columns.image_ids], dtype=bool)
+        if comm.is_main_process():
+            _log_split(self._split, counts, in_val)
+        return np.flatnonzero(~in_val).tolist(), np.flatnonzero(in_val).tolist()
 
 
-def _load_test(root, json_file, image_root):
+def _log_split(split: str, counts: np.ndarray, in_val: np.ndarray) -> None:
+    """Log images and boxes of both sides, given boxes of each class (N, C) and the side (N,) of each image."""
+    sides = [counts[~in_val].sum(axis=0), counts[in_val].sum(axis=0)]
+    rows = [("images", (~in_val).sum(), in_val.sum())]
+    rows += [(name, *numbers) for name, *numbers in zip(CLASS_NAMES, *sides, strict=True)]
+    lines = [f"DATASETS.SPLIT {split}:", f"{'':12}{'training':>10}{'validation':>12}"]
+    lines += [f"{name:12}{train:10}{val:12}  ({val / max(train + val, 1):.1%})" for name, train, val in rows]
+    logger.info("\n".join(lines))
+
+
+def _load(root, json_file, image_root, **arguments) -> Columns:
     _check_layout(root, json_file, image_root)
-    return load_coco_json(json_file, image_root, PARKING_CLASS_IDS, with_annotations=False)
+    return load_columns(json_file, image_root, PARKING_CLASS_IDS, **arguments)
 
 
 def _check_layout(root, json_file, image_root):

@@ -1,30 +1,38 @@
 """Dividing the training images into a training and a validation part: pure functions, no files."""
 
-import hashlib
 import random
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from parking.data.datasets.conditions import get_sequence_key, parse_conditions
 from parking.utils.errors import UserError
+
+#: Values of DATASETS.SPLIT.
+SPLITS = ("sequence", "entry", "all")
 
 _ENTRY_SEED = 100
 _ENTRY_NUM_VAL = 3000
-_NAME_PATTERN = re.compile(r"((?:.*/)?\d{8}_.+_\d+)_\d+\.[^./]+")
 # Validation may outgrow its share by this factor to hold a box of every class.
 _MAX_OVERSIZE = 1.5
+# Differences below are rounding, which is not the same on every machine.
+_DECIMALS = 10
 
 
-def get_sequence_key(file_name: str) -> str:
-    """The sequence an image belongs to: its name ``DATE_..._SEQUENCE_FRAME.EXT`` without frame and extension.
-
-    A name of another form is a sequence of its own.
-    """
-    name = unicodedata.normalize("NFC", file_name)
-    match = _NAME_PATTERN.fullmatch(name)
-    return match[1] if match else name
+def split_images(
+    split: str,
+    file_names: Mapping[int, str],
+    class_counts: Mapping[int, Mapping[int, int]],
+    *,
+    val_fraction: float,
+    seed: int,
+) -> set[int]:
+    """The validation ids of one of ``SPLITS``; ``file_names`` in the order of the json, the rest as below."""
+    if split == "entry":
+        return split_entry(list(file_names))
+    if split == "all":
+        return set()
+    return split_by_sequence(file_names, class_counts, val_fraction, seed)
 
 
 def split_entry(image_ids: Sequence[int]) -> set[int]:
@@ -42,18 +50,20 @@ def split_entry(image_ids: Sequence[int]) -> set[int]:
 
 
 def split_by_sequence(
-    file_names: Mapping[int, str], class_counts: Mapping[int, Mapping[int, int]], val_fraction: float
+    file_names: Mapping[int, str], class_counts: Mapping[int, Mapping[int, int]], val_fraction: float, seed: int = 0
 ) -> set[int]:
     """Choose whole sequences for validation, about ``val_fraction`` of the images.
 
-    Greedy: the sequence that helps most is added until none helps. First, every class should have boxes on both sides
-    (a class of a single sequence: in training); then, images and the boxes of each class should be divided alike. The
-    result depends on the names and counts only, not on the order of the images.
+    Greedy: of a random half of the sequences that help most, the best is added, until none helps. First, every class
+    should have boxes on both sides (a class of a single sequence: in training); then, images, the boxes of each class,
+    and the images of each condition that the names tell should be divided alike. The result depends on the names,
+    counts and seed only, not on the order of the images.
 
     Args:
         file_names: image id -> file name.
         class_counts: image id -> {class: number of boxes}; images without boxes may be absent.
         val_fraction: 0..1, exclusive.
+        seed: another one chooses other sequences.
 
     Returns:
         The validation image ids; neither they nor the rest are empty.
@@ -69,46 +79,86 @@ def split_by_sequence(
             f"The {len(file_names)} training images are all of one sequence, which cannot be divided into training and "
             "validation; train on 'parking_trainval', or add another sequence."
         )
-    # A fixed pseudo-random order decides between equals: in alphabetical order those would all be of the same days.
-    keys = sorted(sequences, key=lambda key: (hashlib.sha256(key.encode()).digest(), key))
-    classes = sorted({c for counts in class_counts.values() for c in counts})
+    keys = sorted(sequences)
     num_images = np.array([len(sequences[key]) for key in keys])
-    num_boxes = np.array(
-        [[sum(class_counts.get(i, {}).get(c, 0) for i in sequences[key]) for c in classes] for key in keys]
-    ).reshape(len(keys), len(classes))
-    chosen = _choose_sequences(num_images, num_boxes, val_fraction)
+    num_boxes = _count([[class_counts.get(i, {}) for i in sequences[key]] for key in keys])
+    # A sequence is of one place and time, so its first image tells its conditions.
+    conditions = [parse_conditions(file_names[sequences[key][0]]) for key in keys]
+    num_conditions = _count([[dict.fromkeys(words.items(), 1)] for words in conditions]) * num_images[:, None]
+    chosen = _choose_sequences(num_images, num_boxes, num_conditions, val_fraction, random.Random(seed))
     return {image_id for i in chosen for image_id in sequences[keys[i]]}
 
 
-def _choose_sequences(num_images: np.ndarray, num_boxes: np.ndarray, val_fraction: float) -> list[int]:
-    """Indices of the validation sequences, given images (S,) and boxes of each class (S, C) per sequence."""
+def _count(counts: Sequence[Sequence[Mapping]]) -> np.ndarray:
+    """(S, C) sums of S groups of counts, for the C things that are counted anywhere, sorted."""
+    columns = {thing: i for i, thing in enumerate(sorted({thing for group in counts for c in group for thing in c}))}
+    sums = np.zeros((len(counts), len(columns)), dtype=np.int64)
+    for row, group in enumerate(counts):
+        for c in group:
+            for thing, number in c.items():
+                sums[row, columns[thing]] += number
+    return sums
+
+
+def _choose_sequences(
+    num_images: np.ndarray,
+    num_boxes: np.ndarray,
+    num_conditions: np.ndarray,
+    val_fraction: float,
+    generator: random.Random,
+) -> list[int]:
+    """Indices of the validation sequences.
+
+    Args:
+        num_images: (S,) images per sequence.
+        num_boxes: (S, C) boxes of each class.
+        num_conditions: (S, K) images under each condition.
+    """
     max_images = _MAX_OVERSIZE * val_fraction * num_images.sum()
-    images, boxes = 0, np.zeros(num_boxes.shape[1], dtype=np.int64)
+    shares, weights = _get_shares(num_images, num_boxes, num_conditions)
+    fits = num_images <= max_images
+    available = fits if fits.any() else np.ones(len(num_images), dtype=bool)
+    images, boxes, share = 0, np.zeros(num_boxes.shape[1], dtype=np.int64), np.zeros(shares.shape[1])
+    best = (np.inf, np.inf)
     chosen: list[int] = []
-    best_cost = np.inf
-    while len(chosen) < len(num_images) - 1:
-        new_images, new_boxes = images + num_images, boxes + num_boxes
-        cost = _compute_cost(new_images, new_boxes, num_images, num_boxes, val_fraction)
-        if chosen:
-            cost[new_images > max_images] = np.inf
-            cost[chosen] = np.inf
-        elif new_images.min() <= max_images:
-            cost[new_images > max_images] = np.inf
-        best = int(cost.argmin())
-        if cost[best] >= best_cost:
+    while len(chosen) < len(num_images) - 1 and available.any():
+        lacking = _count_lacking(boxes, num_boxes)
+        error = np.round(_compute_error(share, shares, weights, val_fraction), _DECIMALS)
+        least = lacking[available].min()
+        improves = available & (lacking == least) & ((lacking < best[0]) | (error < best[1]))
+        candidates = np.flatnonzero(improves)
+        if least > best[0] or not len(candidates):
             break
-        best_cost = cost[best]
-        chosen.append(best)
-        images, boxes = new_images[best], new_boxes[best]
+        half = [i for i in candidates.tolist() if generator.random() < 0.5] or candidates.tolist()
+        new = min(half, key=lambda i: (error[i], i))
+        best = (lacking[new], error[new])
+        chosen.append(new)
+        images, boxes, share = images + num_images[new], boxes + num_boxes[new], share + shares[new]
+        available[new] = False
+        available &= images + num_images <= max_images
     return chosen
 
 
-def _compute_cost(val_images, val_boxes, num_images, num_boxes, val_fraction):
-    """Cost (K,) of K validation parts with ``val_images`` (K,) and ``val_boxes`` (K, C)."""
-    total_boxes = np.maximum(num_boxes.sum(axis=0), 1)
+def _get_shares(num_images, num_boxes, num_conditions) -> tuple[np.ndarray, np.ndarray]:
+    """Of each sequence in all images, boxes of each class and images of each condition (S, 1 + C + K); their weights.
+
+    The images, the classes together and the conditions together weigh the same.
+    """
+    groups = [num_images[:, None], num_boxes, num_conditions]
+    shares = [group / np.maximum(group.sum(axis=0), 1) for group in groups]
+    weights = [np.full(group.shape[1], 1 / max(group.shape[1], 1)) for group in groups]
+    return np.concatenate(shares, axis=1), np.concatenate(weights)
+
+
+def _compute_error(share, shares, weights, val_fraction) -> np.ndarray:
+    """(S,): weighted squared distance of the shares from ``val_fraction``, were each sequence added."""
+    # The square of a sum, multiplied out: one product of a matrix instead of several passes over it.
+    distance = share - val_fraction
+    return (weights * distance**2).sum() + shares @ (2 * weights * distance) + shares**2 @ weights
+
+
+def _count_lacking(boxes: np.ndarray, num_boxes: np.ndarray) -> np.ndarray:
+    """(S,): classes without a box on one of the sides, were each sequence added to validation's ``boxes`` (C,)."""
+    new_boxes = boxes + num_boxes
     divisible = (num_boxes > 0).sum(axis=0) >= 2
-    lacking = ((val_boxes == 0) & divisible).sum(axis=1) + (val_boxes == num_boxes.sum(axis=0)).sum(axis=1)
-    image_error = (val_images / num_images.sum() - val_fraction) ** 2
-    class_error = ((val_boxes / total_boxes - val_fraction) ** 2).mean(axis=1) if num_boxes.shape[1] else 0.0
-    # Both errors are at most 1 each: a class that is lacking outweighs them.
-    return 2.0 * lacking + image_error + class_error
+    return ((new_boxes == 0) & divisible).sum(axis=1) + (new_boxes == num_boxes.sum(axis=0)).sum(axis=1)

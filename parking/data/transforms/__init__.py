@@ -2,7 +2,13 @@ from parking.data.transforms.augmentation import RandomAugInput, get_sample_rng
 from parking.data.transforms.color import HSVTransform, RandomHSV
 from parking.data.transforms.flip import RandomFlip
 from parking.data.transforms.letterbox import LetterboxTransform, PadToSize, ResizeToFit, compute_resized_sides
-from parking.data.transforms.mosaic import blend_images, compose_mosaic
+from parking.data.transforms.mosaic import (
+    blend_images,
+    compose_mosaic,
+    compute_mosaic_offsets,
+    crop_to_canvas,
+    place_boxes,
+)
 from parking.data.transforms.warp import RandomPerspective, WarpTransform, clip_boxes, find_box_candidates
 
 __all__ = [
@@ -18,7 +24,10 @@ __all__ = [
     "blend_images",
     "clip_boxes",
     "compose_mosaic",
+    "compute_mosaic_offsets",
     "compute_resized_sides",
+    "crop_to_canvas",
     "find_box_candidates",
     "get_sample_rng",
+    "place_boxes",
 ]

@@ -25,9 +25,10 @@ class HSVTransform(Transform):
             np.clip(levels * self.saturation, 0, 255),
             np.clip(levels * self.value, 0, 255),
         ]
-        channels = cv2.split(cv2.cvtColor(img, cv2.COLOR_RGB2HSV))
-        channels = [cv2.LUT(x, table.astype(np.uint8)) for x, table in zip(channels, tables, strict=True)]
-        return cv2.cvtColor(cv2.merge(channels), cv2.COLOR_HSV2RGB)
+        # In place but for the first, as new arrays of this size cost more than the arithmetic.
+        hsv = cv2.cvtColor(img, cv2.COLOR_RGB2HSV)
+        cv2.LUT(hsv, np.stack(tables, axis=1).astype(np.uint8).reshape(1, 256, 3), dst=hsv)
+        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         return coords

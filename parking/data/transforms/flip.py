@@ -1,7 +1,26 @@
 """Random mirroring."""
 
+import cv2
+import numpy as np
 from detectron2.data.transforms import Augmentation
 from fvcore.transforms.transform import HFlipTransform, NoOpTransform, Transform, VFlipTransform
+
+
+class _FastHFlip(HFlipTransform):
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        # A view with negative strides, as fvcore returns it, is slow to go on with.
+        return cv2.flip(img, 1)
+
+    def inverse(self) -> Transform:
+        return self
+
+
+class _FastVFlip(VFlipTransform):
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        return cv2.flip(img, 0)
+
+    def inverse(self) -> Transform:
+        return self
 
 
 class RandomFlip(Augmentation):
@@ -16,4 +35,4 @@ class RandomFlip(Augmentation):
         # Drawn even if it cannot matter, so that a probability changes nothing about what is drawn after it.
         if rng.random() >= self.prob:
             return NoOpTransform()
-        return VFlipTransform(h) if self.vertical else HFlipTransform(w)
+        return _FastVFlip(h) if self.vertical else _FastHFlip(w)

@@ -8,6 +8,7 @@ import numpy as np
 from detectron2.data.transforms import Augmentation
 from fvcore.transforms.transform import PadTransform, Transform
 
+from parking.data.image_io import compute_resized_sides
 from parking.utils.constants import PAD_VALUE
 
 
@@ -66,9 +67,3 @@ class PadToSize(Augmentation):
         h, w = image.shape[:2]
         pad_h, pad_w = self.size[0] - h, self.size[1] - w
         return PadTransform(0, 0, pad_w, pad_h, orig_w=w, orig_h=h, pad_value=PAD_VALUE)
-
-
-def compute_resized_sides(h: int, w: int, max_h: int, max_w: int) -> tuple[int, int]:
-    """Height and width in pixels of an (h, w) image scaled to just fit into (max_h, max_w); at least 1 each."""
-    ratio = min(max_h / h, max_w / w)
-    return max(round(h * ratio), 1), max(round(w * ratio), 1)

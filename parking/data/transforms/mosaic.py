@@ -23,25 +23,40 @@ def compose_mosaic(
         size: (H, W).
 
     Returns:
-        The canvas, uint8 (2H, 2W, 3); and the four arrays of boxes on it, (N_i, 4), clipped to the canvas (a box that
-        is outside has no area then).
+        The canvas, uint8 (2H, 2W, 3); and the four arrays of boxes on it, see :func:`place_boxes`.
     """
     canvas_h, canvas_w = 2 * size[0], 2 * size[1]
     canvas = np.full((canvas_h, canvas_w, 3), PAD_VALUE, dtype=np.uint8)
-    placed = []
-    for image, image_boxes, (x, y) in zip(images, boxes, compute_mosaic_offsets(images, centre), strict=True):
-        h, w = image.shape[:2]
-        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, canvas_w), min(y + h, canvas_h)
-        canvas[y0:y1, x0:x1] = image[y0 - y : y1 - y, x0 - x : x1 - x]
-        placed.append(clip_boxes(image_boxes + [x, y, x, y], canvas_h, canvas_w))
-    return canvas, placed
+    offsets = compute_mosaic_offsets([image.shape[:2] for image in images], centre)
+    for image, offset in zip(images, offsets, strict=True):
+        part, (x, y) = crop_to_canvas(image, offset, size)
+        canvas[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return canvas, [place_boxes(b, offset, size) for b, offset in zip(boxes, offsets, strict=True)]
 
 
-def compute_mosaic_offsets(images: list[np.ndarray], centre: tuple[int, int]) -> list[tuple[int, int]]:
-    """Where on the canvas the top-left corners of the four images come to lie, (x, y); possibly outside."""
+def compute_mosaic_offsets(sizes: list[tuple[int, int]], centre: tuple[int, int]) -> list[tuple[int, int]]:
+    """Where on the canvas the top-left corners of four images of these (h, w) come to lie, (x, y); possibly outside.
+
+    Each depends on the size of its own image alone.
+    """
     x, y = centre
-    (h0, w0), (h1, _), (_, w2) = (image.shape[:2] for image in images[:3])
+    (h0, w0), (h1, _), (_, w2) = sizes[:3]
     return [(x - w0, y - h0), (x, y - h1), (x - w2, y), (x, y)]
+
+
+def crop_to_canvas(
+    image: np.ndarray, offset: tuple[int, int], size: tuple[int, int]
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """The part (a view, possibly empty) of an image at ``offset`` that is on the canvas, and where it is, (x, y)."""
+    h, w = image.shape[:2]
+    x, y = offset
+    x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, 2 * size[1]), min(y + h, 2 * size[0])
+    return image[y0 - y : max(y1 - y, 0), x0 - x : max(x1 - x, 0)], (x0, y0)
+
+
+def place_boxes(boxes: np.ndarray, offset: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Boxes of an image at ``offset`` on the canvas, (N, 4), clipped to it (one outside has no area then)."""
+    return clip_boxes(boxes + [*offset, *offset], 2 * size[0], 2 * size[1])
 
 
 def blend_images(first: np.ndarray, second: np.ndarray, ratio: float) -> np.ndarray:

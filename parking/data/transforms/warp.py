@@ -49,6 +49,39 @@ class WarpTransform(Transform):
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         return self._warp(segmentation, cv2.INTER_NEAREST, 0)
 
+    @property
+    def is_upright(self) -> bool:
+        """Whether it only enlarges, shrinks and moves: a rectangle's image is a rectangle."""
+        (a, b, _), (c, d, _), bottom = self.matrix
+        return b == c == 0 and a > 0 and d > 0 and np.array_equal(bottom, [0, 0, 1])
+
+    def paint(self, img: np.ndarray, corner: tuple[int, int], out: np.ndarray) -> None:
+        """Map a part of the input into the output, without making up the rest of the input; ``is_upright`` maps only.
+
+        Args:
+            img: (h, w, C), the part.
+            corner: (x, y) of its top-left corner in the input.
+            out: (new_h, new_w, C), the output; changed where the centre of a pixel lies on the part. At the part's
+                borders its outer pixels are repeated, where :meth:`apply_image` mixes them with what is beside them.
+        """
+        h, w = img.shape[:2]
+        x0, y0, x1, y1 = self.find_pixels(np.array([*corner, corner[0] + w, corner[1] + h]))
+        if x0 >= x1 or y0 >= y1:
+            return
+        matrix = _translate(-x0 - 0.5, -y0 - 0.5) @ self.matrix @ _translate(corner[0] + 0.5, corner[1] + 0.5)
+        target = out[y0:y1, x0:x1]
+        flags, border = cv2.INTER_LINEAR, cv2.BORDER_REPLICATE
+        cv2.warpAffine(img, matrix[:2], (x1 - x0, y1 - y0), dst=target, flags=flags, borderMode=border)
+
+    def find_pixels(self, box: np.ndarray) -> tuple[int, int, int, int]:
+        """The output's pixels whose centres lie on an input's box (XYXY_ABS) as x0, y0, x1, y1, the last excluded.
+
+        Empty (x0 >= x1 or y0 >= y1) where the box lies outside of the output. Boxes that touch share no pixel.
+        """
+        mapped = np.ceil(self.apply_box(box.reshape(1, 4).astype(float))[0] - 0.5)
+        x0, y0, x1, y1 = np.clip(mapped, 0, [self.new_w, self.new_h] * 2).astype(int).tolist()
+        return x0, y0, x1, y1
+
     def inverse(self) -> Transform:
         return WarpTransform(self.new_h, self.new_w, self.h, self.w, np.linalg.inv(self.matrix), 1 / self.scale)
 
@@ -93,8 +126,11 @@ class RandomPerspective(Augmentation):
             raise ValueError(f"scale must be in [0, 1), got {scale}")
         self._init(locals())
 
-    def get_transform(self, image, rng) -> Transform:
-        h, w = image.shape[:2]
+    def get_transform(self, image, rng) -> WarpTransform:
+        return self.draw(*image.shape[:2], rng)
+
+    def draw(self, h: int, w: int, rng: np.random.Generator) -> WarpTransform:
+        """The transform for an image of (h, w) pixels."""
         new_h, new_w = self.size
         angle = math.radians(rng.uniform(-self.degrees, self.degrees))
         scale = rng.uniform(1 - self.scale, 1 + self.scale)

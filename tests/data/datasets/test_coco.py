@@ -10,7 +10,6 @@ from PIL import Image
 from parking.config import get_cfg
 from parking.data.datasets.builtin import register_datasets_from_config
 from parking.data.datasets.coco import load_coco_json, register_coco_datasets
-from parking.data.image_io import UnreadableImageError
 from parking.utils.errors import UserError
 
 CLASS_IDS = {3: 0, 7: 1, 90: 2}
@@ -33,6 +32,9 @@ def make_content(**changes):
 
 
 def write(tmp_path, content, name="set.json"):
+    """A json, and the images of it that are a.png and b.png, beside it; returns its path."""
+    for image in ("a.png", "b.png"):
+        (tmp_path / image).touch()
     path = tmp_path / name
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return str(path)
@@ -50,10 +52,10 @@ def registered():
 
 def test_load(tmp_path):
     json_file = write(tmp_path, make_content())
-    assert load_coco_json(json_file, "folder", CLASS_IDS) == [
-        {"file_name": "folder/b.png", "image_id": 20, "height": 30, "width": 40, "annotations": []},
+    assert load_coco_json(json_file, str(tmp_path), CLASS_IDS) == [
+        {"file_name": f"{tmp_path}/b.png", "image_id": 20, "height": 30, "width": 40, "annotations": []},
         {
-            "file_name": "folder/a.png",
+            "file_name": f"{tmp_path}/a.png",
             "image_id": 10,
             "height": 31,
             "width": 41,
@@ -65,24 +67,31 @@ def test_load(tmp_path):
     ]
 
 
-def test_load_with_byte_order_mark_and_korean_names(tmp_path):
+def test_load_with_byte_order_mark_and_korean_names(tmp_path, caplog):
     images = [{"id": 1, "file_name": "주차장.png", "height": 5, "width": 6}]
     text = json.dumps(make_content(images=images, annotations=[]), ensure_ascii=False)
     json_file = write(tmp_path, "\ufeff" + text)
-    assert load_coco_json(json_file, "사진", CLASS_IDS)[0]["file_name"] == "사진/주차장.png"
+    (tmp_path / "사진").mkdir()
+    (tmp_path / "사진/주차장.png").touch()
+    with caplog.at_level("WARNING"):
+        dicts = load_coco_json(json_file, str(tmp_path / "사진"), CLASS_IDS)
+    assert dicts[0]["file_name"] == f"{tmp_path}/사진/주차장.png"
+    assert "1  json files that begin with a byte order mark: mended" in caplog.text
 
 
 def test_missing_sizes_come_from_the_headers(tmp_path):
+    images = [{"id": 20, "file_name": "b.png"}, {"id": 10, "file_name": "a.png", "height": None, "width": 41}]
+    json_file = write(tmp_path, make_content(images=images))
     cv2.imwrite(str(tmp_path / "b.png"), np.zeros((7, 5, 3), np.uint8))
     Image.new("RGB", (11, 9)).save(tmp_path / "a.png")
-    images = [{"id": 20, "file_name": "b.png"}, {"id": 10, "file_name": "a.png", "height": None, "width": 41}]
-    dicts = load_coco_json(write(tmp_path, make_content(images=images)), str(tmp_path), CLASS_IDS)
+    dicts = load_coco_json(json_file, str(tmp_path), CLASS_IDS)
     assert [(d["height"], d["width"]) for d in dicts] == [(7, 5), (9, 11)]
 
 
-def test_missing_size_of_a_missing_image_names_it(tmp_path):
-    json_file = write(tmp_path, make_content(images=[{"id": 10, "file_name": "gone.png"}], annotations=[]))
-    with pytest.raises(UnreadableImageError, match=r"gone\.png"):
+@pytest.mark.parametrize("size", [{}, {"width": 5, "height": 4}])
+def test_a_missing_image_is_named(tmp_path, size):
+    json_file = write(tmp_path, make_content(images=[{"id": 10, "file_name": "gone.png", **size}], annotations=[]))
+    with pytest.raises(UserError, match=r"gone\.png is not in the image folder"):
         load_coco_json(json_file, str(tmp_path), CLASS_IDS)
 
 
@@ -105,14 +114,14 @@ BOX = {"id": 77, "image_id": 10, "category_id": 3, "bbox": [1, 2, 3, 4]}
         ({**BOX, "bbox": ["1", "2", "3", "4"]}, "77 has the bbox"),
         ({**BOX, "bbox": None}, "77 has the bbox None"),
         ({"id": 77, "image_id": 10, "category_id": 3}, "77 has no 'bbox'"),
-        ({"bbox": [1, 2, 3, 4]}, "has no 'image_id'"),
-        (5, "annotation 5 is not"),
+        ({"bbox": [1, 2, 3, 4]}, r"annotations\[0\] has no 'image_id'"),
+        (5, r"annotations\[0\] is 5, not a JSON object"),
     ],
 )
 def test_bad_annotation_names_file_and_annotation(tmp_path, annotation, message):
     json_file = write(tmp_path, make_content(annotations=[annotation]))
     with pytest.raises(UserError, match=rf"set\.json.*{message}"):
-        load_coco_json(json_file, "folder", CLASS_IDS)
+        load_coco_json(json_file, str(tmp_path), CLASS_IDS)
 
 
 IMAGE = {"id": 1, "file_name": "a.png", "height": 3, "width": 4}
@@ -127,7 +136,7 @@ IMAGE = {"id": 1, "file_name": "a.png", "height": 3, "width": 4}
         ({"images": [{"id": 1}]}, "needs an 'id' and a 'file_name'"),
         ({"images": [5]}, "needs an 'id' and a 'file_name'"),
         ({"images": [{**IMAGE, "file_name": ""}]}, "image 1 has the file name ''"),
-        ({"images": [IMAGE, {**IMAGE, "file_name": "b.png"}]}, "image id 1 occurs twice"),
+        ({"images": [IMAGE, {**IMAGE, "file_name": "b.png"}]}, "b.png has the image id 1, which occurs twice"),
         ({"images": [{**IMAGE, "height": 0}]}, "image 1 has the size 4 x 0"),
         ({"images": [{**IMAGE, "width": "4"}]}, "image 1 has the size '4' x 3"),
         ({"images": [{**IMAGE, "width": 4.5}]}, "image 1 has the size 4.5 x 3"),
@@ -137,20 +146,20 @@ IMAGE = {"id": 1, "file_name": "a.png", "height": 3, "width": 4}
 def test_bad_json_content_names_the_file(tmp_path, changes, message):
     json_file = write(tmp_path, make_content(**changes))
     with pytest.raises(UserError, match=rf"set\.json.*{message}"):
-        load_coco_json(json_file, "folder", CLASS_IDS)
+        load_coco_json(json_file, str(tmp_path), CLASS_IDS)
 
 
 @pytest.mark.parametrize("text", ['{"images": [', "", "[1, 2]", "[" * 100_000])
 def test_what_is_not_json_names_the_file(tmp_path, text):
     with pytest.raises(UserError, match=r"set\.json"):
-        load_coco_json(write(tmp_path, text), "folder", CLASS_IDS)
+        load_coco_json(write(tmp_path, text), str(tmp_path), CLASS_IDS)
 
 
 def test_other_encodings_and_missing_files_name_the_file(tmp_path):
     (tmp_path / "cp949.json").write_bytes('{"images": "주차"}'.encode("cp949"))
     for name in ("cp949.json", "missing.json"):
         with pytest.raises(UserError, match=name):
-            load_coco_json(str(tmp_path / name), "folder", CLASS_IDS)
+            load_coco_json(str(tmp_path / name), str(tmp_path), CLASS_IDS)
 
 
 def test_register_sparse_categories(tmp_path, registered):
@@ -261,4 +270,99 @@ def test_only_the_data_sets_that_are_used_are_checked(tmp_path, registered, monk
         register_datasets_from_config(cfg, ["t_val", "t_typo"])
     monkeypatch.undo()
     with pytest.raises(UserError, match="'parking_train' and 't_val' have different classes"):
+        register_datasets_from_config(cfg)
+
+
+FLAWED = [
+    {"id": 1, "image_id": 10, "category_id": 3, "bbox": [38, -2, 10, 7]},
+    {"id": 2, "image_id": 10, "category_id": 5, "bbox": [1, 2, 3, 4]},
+    {"id": 3, "image_id": 20, "category_id": 7, "bbox": [1, 2, 3, 4]},
+    {"id": 4, "image_id": 30, "category_id": 7, "bbox": [1, 2, 3, 4]},
+]
+GONE = {"id": 30, "file_name": "gone.png", "height": 5, "width": 5}
+
+
+def test_strict_stops_at_the_first_and_tells_of_the_rest(tmp_path):
+    content = make_content(annotations=FLAWED)
+    content["images"].append(GONE)
+    json_file = write(tmp_path, content)
+    with pytest.raises(UserError) as e:
+        load_coco_json(json_file, str(tmp_path), CLASS_IDS)
+    assert str(e.value) == (
+        f"'{json_file}': gone.png is not in the image folder '{tmp_path}' (and 1 more). DATASETS.POLICY repair would "
+        "leave such out and count them; tools/check_data.py lists all."
+    )
+
+
+def test_repair_leaves_out_clips_counts_and_logs_once(tmp_path, caplog, registered):
+    content = make_content(annotations=FLAWED)
+    content["images"].append(GONE)
+    json_file = write(tmp_path, content)
+    with caplog.at_level("WARNING"):
+        register_coco_datasets([["t_train", json_file, str(tmp_path)]], policy="repair")
+        dicts = [DatasetCatalog.get("t_train") for _ in range(2)][1]
+    # Image 10 is 41 wide: the first box ends at 48 and begins 2 above the border.
+    assert [[a["bbox"] for a in d["annotations"]] for d in dicts] == [[[1, 2, 3, 4]], [[38, 0, 3, 5]]]
+    lines = [line.split(maxsplit=1) for line in caplog.text.splitlines()[1:]]
+    assert len(caplog.records) == 1
+    assert lines == [
+        ["1", "images listed but not there: left out"],
+        ["1", "annotations of an unknown category: left out"],
+        ["1", "boxes partly outside the image, clipped to it: mended"],
+        ["1", "annotations of the images that are left out: left out"],
+    ]
+
+
+def test_nothing_to_repair_is_an_error(tmp_path):
+    json_file = write(tmp_path, make_content(images=[GONE], annotations=[]))
+    with pytest.raises(UserError, match=r"nothing is left.*gone\.png is not in the image folder.*belong to the json"):
+        load_coco_json(json_file, str(tmp_path), CLASS_IDS, policy="repair")
+
+
+def test_a_whole_set_of_wrong_boxes_stops_even_repair_and_comes_first(tmp_path):
+    boxes = [{"id": i, "image_id": 10, "category_id": 3, "bbox": [0.1, 0.2, 0.3, 0.4]} for i in range(20)]
+    json_file = write(tmp_path, make_content(annotations=[*boxes, FLAWED[1]]))
+    for policy in ("strict", "repair"):
+        with pytest.raises(UserError, match=r"set\.json' has boxes that look divided by the image's size") as e:
+            load_coco_json(json_file, str(tmp_path), CLASS_IDS, policy=policy)
+        assert "POLICY" not in str(e.value)
+
+
+def test_an_unknown_policy_is_refused(tmp_path, registered):
+    json_file = write(tmp_path, make_content())
+    with pytest.raises(UserError, match=r"DATASETS\.POLICY 'lax' is unknown; choose one of strict, repair"):
+        register_coco_datasets([["t_train", json_file, str(tmp_path)]], policy="lax")
+    cfg = make_cfg(["parking_train"])
+    cfg.DATASETS.POLICY = "lax"
+    with pytest.raises(UserError, match=r"DATASETS\.POLICY 'lax'"):
+        register_datasets_from_config(cfg)
+
+
+def test_config_passes_the_policy_and_remembers_sizes_outside_the_data(tmp_path, registered):
+    content = make_content(images=[{"id": 10, "file_name": "c.png"}, GONE])
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    data.mkdir()
+    json_file = write(data, content)
+    Image.new("RGB", (11, 9)).save(data / "c.png")
+    before = sorted(data.iterdir())
+    cfg = make_cfg(["t_train"], coco=[["t_train", json_file, str(data)]])
+    cfg.DATASETS.POLICY, cfg.INPUT.CACHE_DIR = "repair", str(cache)
+    register_datasets_from_config(cfg)
+    assert [(d["height"], d["width"]) for d in DatasetCatalog.get("t_train")] == [(9, 11)]
+    assert len(list(cache.rglob("*.json"))) == 1
+    assert sorted(data.iterdir()) == before
+
+
+def test_split_all_takes_parking_val_out_of_what_is_evaluated(caplog):
+    cfg = make_cfg(["parking_train"], ["parking_val"])
+    cfg.DATASETS.SPLIT = "all"
+    with caplog.at_level("INFO"):
+        register_datasets_from_config(cfg)
+    assert cfg.DATASETS.TEST == ()
+    assert "parking_val is empty" in caplog.text
+    cfg.DATASETS.TEST = ("parking_val",)
+    with pytest.raises(UserError, match="leaves nothing for parking_val"):
+        register_datasets_from_config(cfg, cfg.DATASETS.TEST)
+    cfg.freeze()
+    with pytest.raises(UserError, match="leaves nothing for parking_val"):
         register_datasets_from_config(cfg)

@@ -1,4 +1,5 @@
 import json
+import unicodedata
 
 import pytest
 
@@ -147,3 +148,31 @@ def test_a_glob_does_not_climb_out_of_its_folder(tmp_path):
     with pytest.raises(UserError, match="goes up with"):
         list_images(f"{pattern}/b/y.png")
     assert get_names(list_images(str(tmp_path / "a" / ".." / "b" / "*.png")).images) == [("y.png", 1)]
+
+
+def test_lists_and_files_in_other_forms_and_cases_match(tmp_path):
+    name = "주차장 1.한.png"
+    decomposed = unicodedata.normalize("NFD", name).replace("png", "PNG")
+    touch(tmp_path / "사진 가.나/images" / decomposed, tmp_path / "사진 가.나/images/b.jpg")
+    write_info(tmp_path / "사진 가.나" / IMAGE_INFO_NAME, {5: name, 6: "B.JPG"})
+    records = list_images(str(tmp_path / "사진 가.나")).images
+    assert get_names(records) == [("b.jpg", 6), (decomposed, 5)]
+    assert records[1]["file_name"] == str(tmp_path / "사진 가.나/images" / decomposed)
+
+
+def test_names_are_not_cut_at_a_dot(tmp_path):
+    touch(tmp_path / "images/a.1.png", tmp_path / "images/a.2.png")
+    write_info(tmp_path / IMAGE_INFO_NAME, {1: "a.2.png", 2: "a.1.png"})
+    assert get_names(list_images(str(tmp_path)).images) == [("a.1.png", 2), ("a.2.png", 1)]
+
+
+def test_files_or_entries_that_differ_only_in_form_are_refused(tmp_path):
+    touch(tmp_path / "files/a.png", tmp_path / "files/A.png")
+    with pytest.raises(UserError, match=r"'A\.png' and 'a\.png' differ only"):
+        list_images(str(tmp_path / "files"))
+    composed, decomposed = (unicodedata.normalize(form, "한.png") for form in ("NFC", "NFD"))
+    touch(tmp_path / "images" / composed)
+    write_info(tmp_path / IMAGE_INFO_NAME, {1: composed, 2: decomposed})
+    with pytest.raises(UserError) as e:
+        list_images(str(tmp_path))
+    assert f"'{composed}'" in str(e.value) and f"'{decomposed}'" in str(e.value)

@@ -1,5 +1,7 @@
 import json
 import shutil
+import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +31,8 @@ def root(tmp_path):
         for i, image in enumerate(images)
         if i % 2
     ]
+    for image in images:
+        (tmp_path / "train/images" / image["file_name"]).touch()
     content = {"images": images, "annotations": annotations}
     (tmp_path / "train/label/Train.json").write_text(json.dumps(content), encoding="utf-8")
     tests = [{"id": 900, "file_name": "1c-b.png"}, {"id": 800, "file_name": "0a-d.png"}]
@@ -95,8 +99,8 @@ def calls(monkeypatch):
 
         monkeypatch.setattr(parking, name, call)
 
-    record("load_coco_json")
-    record("split_by_sequence")
+    record("load_columns")
+    record("split_images")
     return result
 
 
@@ -106,10 +110,10 @@ def test_the_json_is_read_and_divided_once_per_registration(root, calls):
         assert calls == []
         loaded = [DatasetCatalog.get(name) for name in ("parking_val", "parking_train", "parking_trainval")]
         assert [DatasetCatalog.get(name) for name in ("parking_val", "parking_train", "parking_trainval")] == loaded
-        assert calls == ["load_coco_json", "split_by_sequence"]
+        assert calls == ["load_columns", "split_images"]
         DatasetCatalog.get("parking_test")
         DatasetCatalog.get("parking_test")
-        assert calls == ["load_coco_json", "split_by_sequence", "load_coco_json"]
+        assert calls == ["load_columns", "split_images", "load_columns"]
         calls.clear()
 
 
@@ -176,3 +180,48 @@ def test_bad_settings_are_refused(root):
     for fraction in (0, 1, -0.5, 12):
         with pytest.raises(UserError, match=r"DATASETS\.VAL_FRACTION"):
             register_parking_datasets(str(root), val_fraction=fraction)
+
+
+def test_split_all(root):
+    register_parking_datasets(str(root), split="all")
+    assert get_ids("parking_train") == get_ids("parking_trainval") == set(range(100, 150))
+    with pytest.raises(UserError, match="'all' leaves nothing for parking_val"):
+        DatasetCatalog.get("parking_val")
+
+
+def test_the_sides_are_logged_once(root, caplog):
+    register_parking_datasets(str(root), val_fraction=0.2)
+    with caplog.at_level("INFO"):
+        val_ids = get_ids("parking_val")
+        get_ids("parking_train")
+    text = "\n".join(record.getMessage() for record in caplog.records)
+    assert text.count("DATASETS.SPLIT sequence:") == 1
+    rows = {(row := line.rsplit(maxsplit=3))[0]: row[1:] for line in text.splitlines() if "%" in line}
+    assert rows["images"][:2] == [str(50 - len(val_ids)), str(len(val_ids))]
+    # 25 images have a box; its class is that of the image's number, which is odd: 1, 3, ... of 14.
+    assert sum(int(n) for name, (*sides, _) in rows.items() if name != "images" for n in sides) == 25
+    assert rows["sedan"] == ["0", "0", "(0.0%)"]
+
+
+def test_the_seed_chooses_other_sequences_and_the_order_of_the_json_does_not_matter(root):
+    parts = []
+    for seed in (0, 1, 2, 3, 0):
+        register_parking_datasets(str(root), split_seed=seed)
+        parts.append(frozenset(get_ids("parking_val")))
+    assert len(set(parts)) > 1
+    assert parts[0] == parts[-1]
+    json_file = root / "train/label/Train.json"
+    content = json.loads(json_file.read_text(encoding="utf-8"))
+    content["images"].reverse()
+    json_file.write_text(json.dumps(content), encoding="utf-8")
+    register_parking_datasets(str(root))
+    assert get_ids("parking_val") == parts[0]
+
+
+def test_decomposed_names_on_disk_are_found(root):
+    for path in (root / "train/images").iterdir():
+        path.rename(path.with_name(unicodedata.normalize("NFD", path.name).replace(".png", ".PNG")))
+    register_parking_datasets(str(root))
+    dicts = DatasetCatalog.get("parking_trainval")
+    assert all(Path(d["file_name"]).is_file() for d in dicts)
+    assert len(get_ids("parking_val")) == NUM_FRAMES

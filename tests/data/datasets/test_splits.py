@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from parking.data.datasets.splits import get_sequence_key, split_by_sequence, split_entry
+from parking.data.datasets.conditions import get_sequence_key
+from parking.data.datasets.splits import split_by_sequence, split_entry, split_images
 from parking.utils.errors import UserError
 
 PARITY = Path(__file__).resolve().parents[3] / "../shared/parity/split_expected.json"
@@ -41,21 +42,6 @@ def test_entry_split_depends_on_file_order_and_leaves_the_global_generator_alone
 def test_entry_split_of_a_small_set_is_refused(num_images):
     with pytest.raises(UserError, match=rf"3000 images.*only {num_images} "):
         split_entry(range(num_images))
-
-
-@pytest.mark.parametrize(
-    ("name", "key"),
-    [
-        (NAME.format(79, 88055), "20201102_경기도_-_-_맑음_주간_실외_right_000079"),
-        ("a/" + NAME.format(79, 1), "a/20201102_경기도_-_-_맑음_주간_실외_right_000079"),
-        ("20201102_서울 강남_a_b_비_야간_실내_left_1_2.PNG", "20201102_서울 강남_a_b_비_야간_실내_left_1"),
-        ("v00001.jpg", "v00001.jpg"),
-        ("IMG_2020_0001.jpg", "IMG_2020_0001.jpg"),
-        ("0a3f5a9e-1111-2222.png", "0a3f5a9e-1111-2222.png"),
-    ],
-)
-def test_sequence_key(name, key):
-    assert get_sequence_key(name) == key
 
 
 def test_sequence_split_keeps_sequences_whole_and_hits_the_fraction():
@@ -115,3 +101,37 @@ def test_neither_side_is_empty(lengths, fraction):
 def test_one_sequence_cannot_be_split():
     with pytest.raises(UserError, match="one sequence"):
         split_by_sequence(make_names([9]), {}, 0.12)
+
+
+def test_sequence_split_balances_conditions():
+    names = {}
+    for sequence in range(120):
+        # A quarter of the sequences at night, a third in rain, half on the left.
+        daytime, weather = "야간" if sequence % 4 == 0 else "주간", "비" if sequence % 3 == 0 else "맑음"
+        side = "left" if sequence // 12 % 2 else "right"
+        for frame in range(10):
+            names[len(names)] = f"20201102_서울_-_-_{weather}_{daytime}_실외_{side}_{sequence:06d}_{frame:07d}.png"
+    for seed in range(5):
+        val = [names[i] for i in split_by_sequence(names, {}, 0.2, seed)]
+        # 1,200 images, a fifth of them 240: one sequence of 10 more or less.
+        assert 230 <= len(val) <= 250
+        for word, share in (("야간", 1 / 4), ("비", 1 / 3), ("left", 1 / 2)):
+            assert abs(sum(word in name for name in val) / len(val) - share) < 0.06
+
+
+def test_sequence_split_follows_the_seed():
+    names = make_names([10] * 50)
+    counts = {i: Counter({i % 3: 1}) for i in names}
+    parts = [frozenset(split_by_sequence(names, counts, 0.2, seed)) for seed in (0, 1, 2, 1)]
+    assert len(set(parts)) == 3
+    assert parts[1] == parts[3]
+    assert {len(part) for part in parts} == {100}
+
+
+def test_split_images_knows_the_three_kinds():
+    names = make_names([100] * 40)
+    counts = {i: Counter({0: 1}) for i in names}
+    parts = {s: split_images(s, names, counts, val_fraction=0.1, seed=0) for s in ("all", "entry", "sequence")}
+    assert parts["all"] == set()
+    assert parts["entry"] == split_entry(list(names))
+    assert parts["sequence"] == split_by_sequence(names, counts, 0.1)

@@ -1,0 +1,219 @@
+"""How fast training samples are made, and whether the processes that make them grow."""
+
+import cProfile
+import multiprocessing
+import os
+import pstats
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from detectron2.structures import BoxMode
+from torch.utils.data import DataLoader
+
+from parking.benchmark.plain_loader import make_plain_mosaic
+from parking.config import get_cfg
+from parking.data.build import build_train_loader
+from parking.data.cache import JPEG_QUALITY, ImageCache
+from parking.data.dataset_mapper import TrainDatasetMapper
+from parking.data.image_io import pyspng, read_image
+from parking.data.transforms import get_sample_rng
+from parking.utils.errors import UserError
+
+IMAGE_SIZE = (1080, 1920)
+_SEED = 0
+_NUM_BOXES, _NUM_CLASSES = 6, 14
+_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+
+Sampler = Callable[[dict], object]
+
+
+def run_data_benchmark(
+    images: str, *, side: int = 1280, num_images: int = 64, num_samples: int = 24, num_rounds: int = 5
+) -> Iterator[str]:
+    """Time mosaics on one core, each way once a round, on PNGs of 1920 x 1080 pixels.
+
+    Args:
+        images: folder of photographs to enlarge.
+        side: of a sample, in pixels.
+        num_images: how many PNGs are made.
+        num_samples: mosaics in a round.
+        num_rounds: the medians are over these.
+
+    Yields:
+        Lines to print.
+    """
+    with tempfile.TemporaryDirectory(prefix="parking-benchmark-") as folder, _one_core():
+        dicts = make_pngs(images, Path(folder, "png"), num_images)
+        mega = statistics.mean(os.path.getsize(d["file_name"]) for d in dicts) / 1e6
+        yield f"{len(dicts)} PNGs of 1920 x 1080 pixels, {mega:.1f} MB each, from '{images}'"
+        yield f"one core; PNG decoder: {'OpenCV, as pyspng is not installed' if pyspng is None else 'pyspng'}"
+        samplers = make_samplers(dicts, side, Path(folder, "cache"))
+        for d in dicts:
+            for image_format in ("raw", "jpeg"):
+                samplers[f"{image_format} disk cache"].tiles.read_image(d)
+        yield f"loss of the jpeg cache (quality {JPEG_QUALITY}): " + describe_loss(
+            dicts, samplers, Path(folder, "cache")
+        )
+        rates = time_samplers(samplers, dicts, num_samples, num_rounds)
+        plain = statistics.median(rates["plain loader"])
+        yield f"mosaics at {side}, images/s, median of {num_rounds} rounds of {num_samples} (slowest to fastest):"
+        for name, values in rates.items():
+            median = statistics.median(values)
+            spread = f"({min(values):.1f} to {max(values):.1f})"
+            yield f"  {name + ':':18}{median:6.1f}  {spread:18}{median / plain:5.2f} x plain"
+        for name, sampler in samplers.items():
+            yield f"where the time goes, ms a mosaic, {name}: " + profile_sampler(sampler, dicts, num_samples)
+
+
+def make_pngs(images: str, folder: Path, num_images: int) -> list[dict]:
+    """PNGs of ``IMAGE_SIZE`` cut from enlarged pictures, with random boxes: dataset dicts."""
+    folder.mkdir(parents=True)
+    sources = sorted(p for p in Path(images).rglob("*") if p.suffix.lower() in _IMAGE_ENDINGS)
+    if not sources:
+        raise UserError(f"--images: the folder '{images}' holds no JPEG or PNG.")
+    return _write_pngs(sources, folder, num_images)
+
+
+def _write_pngs(sources, folder, num_images) -> list[dict]:
+    rng = np.random.default_rng(_SEED)
+    h, w = IMAGE_SIZE
+    dicts = []
+    for i in range(num_images):
+        image = read_image(sources[i % len(sources)])
+        scale = max(h / image.shape[0], w / image.shape[1])
+        size = max(w, round(image.shape[1] * scale)), max(h, round(image.shape[0] * scale))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)[:h, :w]
+        path = str(folder / f"{i:04d}.png")
+        cv2.imwrite(path, image[..., ::-1])
+        corners = rng.uniform(0, [w - 200, h - 200], (_NUM_BOXES, 2))
+        boxes = np.hstack([corners, rng.uniform(20, 200, (_NUM_BOXES, 2))]).tolist()
+        classes = rng.integers(_NUM_CLASSES, size=_NUM_BOXES).tolist()
+        annotations = [
+            {"bbox": box, "bbox_mode": BoxMode.XYWH_ABS, "category_id": c}
+            for box, c in zip(boxes, classes, strict=True)
+        ]
+        dicts.append({"file_name": path, "image_id": i, "height": h, "width": w, "annotations": annotations})
+    return dicts
+
+
+def make_samplers(dicts: list[dict], side: int, cache_dir: Path) -> dict[str, Sampler]:
+    """What is compared, by name: each makes the same mosaic for the same dict and position."""
+    cfg = get_cfg()
+    cfg.INPUT.SIZE_TRAIN = [side, side]
+    options = TrainDatasetMapper.from_config(cfg, dicts, seed=_SEED)
+    samplers = {
+        "plain loader": lambda d: make_plain_mosaic(d, dicts, (side, side), get_sample_rng(_SEED, d["position"])),
+        "no cache": TrainDatasetMapper(**options),
+    }
+    for image_format in ("raw", "jpeg"):
+        cache = ImageCache(cache_dir, size=(side, side), image_format=image_format, max_gb=20)
+        samplers[f"{image_format} disk cache"] = TrainDatasetMapper(**{**options, "cache": cache})
+    return samplers
+
+
+def time_samplers(
+    samplers: dict[str, Sampler], dicts: list[dict], num_samples: int, num_rounds: int
+) -> dict[str, list[float]]:
+    """Samples per second of each, one value a round; they take turns at every sample, so that noise hits all alike."""
+    rates = {name: [] for name in samplers}
+    for i in range(num_rounds):
+        seconds = dict.fromkeys(samplers, 0.0)
+        for position in range(i * num_samples, (i + 1) * num_samples):
+            for name, sampler in samplers.items():
+                start = time.perf_counter()
+                _run(sampler, dicts, [position])
+                seconds[name] += time.perf_counter() - start
+        for name in samplers:
+            rates[name].append(num_samples / seconds[name])
+    return rates
+
+
+def profile_sampler(sampler: Sampler, dicts: list[dict], num_samples: int, num_functions: int = 8) -> str:
+    """The functions that a sample spends most time in itself, with the profiler's own cost."""
+    profile = cProfile.Profile()
+    profile.runcall(_run, sampler, dicts, range(num_samples))
+    times = {}
+    for (file, _, name), (_, _, own, _, _) in pstats.Stats(profile).stats.items():
+        # Those of libraries have no file, and a name such as <method 'sum' of ...>.
+        short = name.strip("<>{}").removeprefix("built-in method ") if file == "~" else name
+        times[short] = times.get(short, 0.0) + own * 1e3 / num_samples
+    largest = sorted(times, key=times.get, reverse=True)[:num_functions]
+    rest = sum(times.values()) - sum(times[name] for name in largest)
+    return ", ".join([*(f"{name} {times[name]:.1f}" for name in largest), f"rest {rest:.1f}"])
+
+
+def describe_loss(dicts: list[dict], samplers: dict, cache_dir: Path) -> str:
+    """PSNR of what the jpeg cache returns against the raw one, and its part of the size."""
+    psnr = []
+    for d in dicts:
+        raw, lossy = (samplers[f"{f} disk cache"].tiles.read_image(d).astype(np.float32) for f in ("raw", "jpeg"))
+        psnr.append(10 * np.log10(255**2 / max(np.mean((raw - lossy) ** 2), 1e-9)))
+    sizes = [sum(p.stat().st_size for p in cache_dir.glob(f"{f}-*/*/*")) for f in ("jpeg", "raw")]
+    return (
+        f"PSNR {np.mean(psnr):.1f} dB on average, {min(psnr):.1f} at worst, {sizes[0] / sizes[1]:.1%} of the raw size"
+    )
+
+
+def measure_memory_slope(loader: DataLoader, num_batches: int = 2000) -> float:
+    """KB (of 1,000 bytes) per 1,000 batches by which the resident memory of a loader's workers grows, on average.
+
+    The slope of a line through the second half of the batches: before that, buffers and caches are filled. Linux only.
+
+    Args:
+        loader: endless, with workers that no other loader is running beside.
+    """
+    batches = iter(loader)
+    points = []
+    for i in range(num_batches):
+        next(batches)
+        if i >= num_batches // 2 and i % 10 == 0:
+            points.append((i, statistics.mean(_resident_bytes(p.pid) for p in multiprocessing.active_children())))
+    x, y = np.array(points, dtype=float).T
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def run_memory_benchmark(num_batches: int = 2000, num_workers: int = 2) -> Iterator[str]:
+    """Lines on how much data workers grow, on mosaics of tiny images out of a large list of dicts."""
+    cfg = get_cfg()
+    cfg.INPUT.SIZE_TRAIN = [64, 64]
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    cfg.DATALOADER.NUM_WORKERS = num_workers
+    with tempfile.TemporaryDirectory(prefix="parking-benchmark-") as folder:
+        path = os.path.join(folder, "a.png")
+        cv2.imwrite(path, np.zeros((36, 64, 3), np.uint8))
+        annotations = [{"bbox": [5, 5, 20, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}] * 5
+        record = {"file_name": path, "height": 36, "width": 64, "annotations": annotations}
+        dicts = [{**record, "image_id": i} for i in range(24650)]
+        slope = measure_memory_slope(build_train_loader(cfg, dicts, seed=_SEED), num_batches)
+    yield f"resident memory of a worker: {slope:+.0f} KB per 1,000 batches, over {num_batches}, {num_workers} workers"
+
+
+def _resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _run(sampler, dicts, positions) -> None:
+    for position in positions:
+        sampler({**dicts[position % len(dicts)], "position": position})
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    threads = cv2.getNumThreads(), torch.get_num_threads()
+    cores = os.sched_getaffinity(0)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+        cv2.setNumThreads(threads[0])
+        torch.set_num_threads(threads[1])

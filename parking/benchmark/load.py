@@ -1,0 +1,118 @@
+"""How long it takes, and how much memory, to load a data set of the challenge's size; nothing of it is real."""
+
+import gc
+import json
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from parking.config import get_cfg
+from parking.data.build import load_train_dicts
+from parking.data.datasets.builtin import register_datasets_from_config
+from parking.data.datasets.classes import CLASS_NAMES
+from parking.data.datasets.parking import PARKING_DATASETS
+from parking.engine.resume import digest_dataset
+
+# Shares of the classes, roughly: sedans and adults are common, school buses and strollers rare.
+_WEIGHTS = (500, 220, 90, 12, 3, 110, 25, 320, 40, 45, 8, 30, 6, 15)
+_REGIONS = ("서울", "경기도", "인천", "부산", "대전", "강원도", "제주도")
+_WEATHER, _DAYTIME, _LOCATION = ("맑음", "흐림", "비", "눈"), ("주간", "야간"), ("실외", "실내")
+_SIDES = ("front", "rear", "left", "right")
+_MAX_FRAMES = 60
+
+
+def run_load_benchmark(num_images: int = 24650, num_boxes: int = 134741) -> Iterator[str]:
+    """Make up a data set of empty image files in a temporary folder, and load it in this process as a training does.
+
+    Yields:
+        Lines to print: seconds, and MB of 10^6 bytes by which the resident memory grew, at its highest and afterwards.
+    """
+    cfg = get_cfg()
+    with tempfile.TemporaryDirectory() as root:
+        write_fake_dataset(root, num_images, num_boxes)
+        yield f"{num_images} images, {num_boxes} boxes"
+        cfg.DATASETS.ROOT = root
+        dicts: dict[str, list[dict]] = {}
+
+        def load() -> None:
+            register_datasets_from_config(cfg)
+            dicts["train"] = load_train_dicts(cfg)
+            dicts["val"] = DatasetCatalog.get("parking_val")
+
+        yield _measure("register, load and split", load)
+        yield _measure("get parking_train again", lambda: DatasetCatalog.get("parking_train"))
+        yield _measure("digest for --resume", lambda: [digest_dataset(part) for part in dicts.values()])
+        for name in PARKING_DATASETS:
+            DatasetCatalog.pop(name)
+            MetadataCatalog.pop(name)
+
+
+def write_fake_dataset(root: str, num_images: int, num_boxes: int) -> None:
+    """Write ``train`` of the challenge's layout (see ``datasets/README.md``), the images empty files."""
+    generator = random.Random(0)
+    names = make_names(num_images, generator)
+    images = [{"id": i, "file_name": name, "width": 1920, "height": 1080} for i, name in enumerate(names, start=1)]
+    annotations = []
+    for i in range(1, num_boxes + 1):
+        w, h = generator.uniform(10, 400), generator.uniform(10, 300)
+        box = [round(v, 2) for v in (generator.uniform(0, 1920 - w), generator.uniform(0, 1080 - h), w, h)]
+        image_id, category_id = generator.randint(1, num_images), generator.choices(range(1, 15), _WEIGHTS)[0]
+        annotation = {"id": i, "image_id": image_id, "category_id": category_id, "bbox": box}
+        annotations.append({**annotation, "area": round(w * h, 2), "iscrowd": 0})
+    categories = [{"id": i, "name": name} for i, name in enumerate(CLASS_NAMES, start=1)]
+    for folder in ("images", "label"):
+        os.makedirs(os.path.join(root, "train", folder))
+    for name in names:
+        open(os.path.join(root, "train", "images", name), "xb").close()
+    with open(os.path.join(root, "train", "label", "Train.json"), "x", encoding="utf-8") as f:
+        json.dump({"images": images, "annotations": annotations, "categories": categories}, f, ensure_ascii=False)
+
+
+def make_names(num_images: int, generator: random.Random) -> list[str]:
+    """File names like the challenge's: sequences of up to a minute at a frame a second, under random conditions."""
+    names: list[str] = []
+    for sequence in range(num_images):
+        date = f"2020{generator.randint(6, 12):02d}{generator.randint(1, 28):02d}"
+        words = [generator.choice(words) for words in (_REGIONS, _WEATHER, _DAYTIME, _LOCATION, _SIDES)]
+        prefix = "_".join((date, words[0], "-", "-", *words[1:], f"{sequence:06d}"))
+        first = generator.randrange(100_000)
+        names += [f"{prefix}_{first + 30 * k:07d}.png" for k in range(generator.randint(1, _MAX_FRAMES))]
+        if len(names) >= num_images:
+            break
+    return names[:num_images]
+
+
+def _measure(title: str, function: Callable[[], Any]) -> str:
+    gc.collect()
+    _reset_peak()
+    before = _read_memory("VmRSS")
+    start = time.perf_counter()
+    result = function()
+    seconds = time.perf_counter() - start
+    after, peak = _read_memory("VmRSS"), _read_memory("VmHWM")
+    del result
+    memory = f"{(peak - before) / 1e6:6.0f} MB at the highest, {(after - before) / 1e6:6.0f} MB after"
+    return f"{title:26}{seconds:6.2f} s{memory if before else '   (memory: Linux only)'}"
+
+
+def _reset_peak() -> None:
+    try:
+        with open("/proc/self/clear_refs", "w") as f:
+            f.write("5")
+    except OSError:
+        pass  # The highest since the process began is measured then, which is no less.
+
+
+def _read_memory(field: str) -> int:
+    """Bytes that Linux says about this process; 0 elsewhere."""
+    try:
+        with open("/proc/self/status") as f:
+            lines = f.read().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), 0)

@@ -1,0 +1,207 @@
+"""Looking for everything that can be wrong with data sets, of which each file is read once."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from parking.data.checking.files import inspect_images
+from parking.data.checking.sources import Source, read_class_names
+from parking.data.datasets.columns import Columns
+from parking.data.datasets.file_names import FileIndex, index_folder, is_image_name, printable
+from parking.data.datasets.findings import Finding
+from parking.data.datasets.inspection import inspect_content
+from parking.data.datasets.json_io import read_json
+from parking.data.image_io import ImageFacts, UnreadableImageError
+
+
+@dataclass
+class CheckedSource:
+    """A source and what was found.
+
+    Attributes:
+        source: what was checked.
+        class_names: by contiguous class index.
+        columns: what a loader would use under the policy "repair"; None where the json could not be read.
+        findings: of all kinds.
+        facts: by path, of every image in the json and every other image file below the folder; what several sources
+            have below their folders and none lists is the first one's.
+    """
+
+    source: Source
+    class_names: list[str] = field(default_factory=list)
+    columns: Columns | None = None
+    findings: list[Finding] = field(default_factory=list)
+    facts: dict[str, ImageFacts] = field(default_factory=dict)
+
+
+@dataclass
+class _Opened:
+    source: Source
+    content: dict | None
+    findings: list[Finding]
+    files: FileIndex
+    # Path -> name as in the json, of the images that have a file.
+    listed: dict[str, str]
+
+    def image_paths(self) -> list[str]:
+        return [self.files.path(name) for name in self.files.names if is_image_name(name)]
+
+    def name_of(self, path: str) -> str:
+        return printable(self.listed.get(path) or os.path.relpath(path, self.files.root))
+
+
+def check_sources(
+    sources: Sequence[Source],
+    *,
+    num_workers: int = 1,
+    start: Callable[[int], object] = lambda total: None,
+    progress: Callable[[int], object] = lambda count: None,
+) -> list[CheckedSource]:
+    """Read all json files and decode all images of ``sources``, in their order.
+
+    Args:
+        num_workers: processes that decode images.
+        start: called once, with the number of images.
+        progress: called with the number of images done since the last call.
+
+    Raises:
+        UserError: a folder cannot be listed, or a process was ended from outside.
+    """
+    opened = [_open(source) for source in sources]
+    owned = _distribute(opened)
+    paths = list(dict.fromkeys(path for one in owned for path in one))
+    start(len(paths))
+    found = inspect_images(paths, num_workers=num_workers, progress=progress)
+    facts = dict(zip(paths, found, strict=True))
+    checked = [_check(one, {path: facts[path] for path in own}) for one, own in zip(opened, owned, strict=True)]
+    _find_same_pictures(opened, checked)
+    return checked
+
+
+def find_non_finite(content: dict) -> Iterator[str]:
+    """Where a parsed json holds NaN or an infinity, such as ``annotations[3].area``."""
+    stack: list[tuple[str, object]] = [("", content)]
+    while stack:
+        where, value = stack.pop()
+        if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+            yield where
+        elif isinstance(value, dict):
+            stack += [(f"{where}.{key}" if where else str(key), item) for key, item in reversed(value.items())]
+        elif isinstance(value, list):
+            stack += [(f"{where}[{i}]", item) for i, item in reversed(list(enumerate(value)))]
+
+
+def _open(source: Source) -> _Opened:
+    content, findings = read_json(source.json_file)
+    name = os.path.basename(source.json_file)
+    findings = [finding._replace(where=name) for finding in findings]
+    if content is not None:
+        places = list(find_non_finite(content))
+        if places:
+            detail = f"holds NaN or Infinity in {len(places)} places, the first being {places[0]}"
+            findings.append(Finding("json_nan", name, detail))
+    files = index_folder(os.path.abspath(source.image_root))
+    listed = {}
+    for image in _get_entries(content or {}):
+        file_name = image.get("file_name") if isinstance(image, dict) else None
+        if isinstance(file_name, str) and (path := files.find(file_name)):
+            listed.setdefault(path, file_name)
+    return _Opened(source, content, findings, files, listed)
+
+
+def _distribute(opened: Sequence[_Opened]) -> list[list[str]]:
+    """The image paths of each source: folders may be shared, and each file is to be reported once."""
+    listed = {path for one in opened for path in one.listed}
+    claimed: set[str] = set()
+    owned = []
+    for one in opened:
+        rest = [path for path in one.image_paths() if path not in listed and path not in claimed]
+        claimed.update(rest)
+        owned.append([*one.listed, *rest])
+    return owned
+
+
+def _get_entries(content: Mapping) -> list:
+    entries = content.get("images")
+    return entries if isinstance(entries, list) else []
+
+
+def _check(opened: _Opened, facts: Mapping[str, ImageFacts]) -> CheckedSource:
+    """``facts``: of the images that are this source's."""
+    source = opened.source
+    result = CheckedSource(source, findings=list(opened.findings), facts=dict(facts))
+    if opened.content is not None:
+        categories = source.categories
+        if categories is None:
+            categories, findings = read_class_names(opened.content, os.path.basename(source.json_file))
+            result.findings += findings
+        result.class_names = list(categories.values())
+        inspection = inspect_content(
+            opened.content,
+            {category_id: i for i, category_id in enumerate(categories)},
+            opened.files,
+            read_sizes=lambda paths: [_get_size(facts[path]) for path in paths],
+            with_annotations=source.has_annotations,
+        )
+        result.columns = inspection.columns
+        unlisted = {opened.name_of(path) for path in facts if path not in opened.listed}
+        result.findings += [
+            finding for finding in inspection.findings if finding.kind != "image_unlisted" or finding.where in unlisted
+        ]
+        result.findings += _compare_sizes(inspection.columns, facts)
+    else:
+        result.class_names = list((source.categories or {}).values())
+        result.findings += [
+            Finding(
+                "name_ambiguous",
+                printable(first),
+                f"and '{printable(second)}' differ only in upper and lower case or in their Unicode form",
+            )
+            for first, second in opened.files.ambiguous
+            if is_image_name(first)
+        ]
+    # An image without a size in the json was already found to be unreadable where that was looked up.
+    known = {(finding.kind, finding.where) for finding in result.findings}
+    for finding in _describe_files(opened, result.facts):
+        if (finding.kind, finding.where) not in known:
+            result.findings.append(finding)
+    return result
+
+
+def _get_size(facts: ImageFacts) -> tuple[int, int] | UnreadableImageError:
+    # A file that is cut off has a size all the same, with which its boxes can be checked.
+    if facts.height and facts.width:
+        return facts.height, facts.width
+    return UnreadableImageError(facts.detail, facts.problem)
+
+
+def _compare_sizes(columns: Columns, facts: Mapping[str, ImageFacts]) -> Iterator[Finding]:
+    for name, path, height, width in zip(
+        columns.names, columns.file_names, columns.heights, columns.widths, strict=True
+    ):
+        found = facts[path]
+        if found.problem is None and (found.height, found.width) != (height, width):
+            detail = f"is {found.width} x {found.height} pixels, the json says {width} x {height}"
+            yield Finding("size_differs", printable(name), detail)
+
+
+def _describe_files(opened: _Opened, facts: Mapping[str, ImageFacts]) -> Iterator[Finding]:
+    for path, found in facts.items():
+        name = opened.name_of(path)
+        if found.problem is not None:
+            yield Finding(found.problem, name, found.detail.removeprefix(f"The image '{path}' ").rstrip("."))
+            continue
+        if found.exif_rotated:
+            yield Finding("exif_rotated", name, "has an EXIF orientation other than upright")
+        if not found.is_8bit_rgb:
+            yield Finding("not_8bit_rgb", name, f"is stored as {found.mode or 'an unknown mode'}")
+
+
+def _find_same_pictures(opened: Sequence[_Opened], checked: Sequence[CheckedSource]) -> None:
+    first: dict[str, str] = {}
+    for one, result in zip(opened, checked, strict=True):
+        for path, found in result.facts.items():
+            label = f"'{one.name_of(path)}' ({one.source.name})"
+            if found.content_hash and first.setdefault(found.content_hash, label) is not label:
+                detail = f"shows the same as {first[found.content_hash]}"
+                result.findings.append(Finding("same_picture", one.name_of(path), detail))

@@ -1,0 +1,152 @@
+"""What was found, as tables for people and as json for programs."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from parking.data.checking.check import CheckedSource
+from parking.data.checking.conditions import count_conditions
+from parking.data.checking.sides import Overview, Side
+from parking.data.datasets.findings import KINDS, count_kinds
+from parking.data.datasets.leaks import SplitSummary
+
+_SEVERITIES = ("error", "warning", "note")
+_NUM_EXAMPLES = 3
+_EXAMPLE_WIDTH = 110
+
+
+def count_severities(checked: Sequence[CheckedSource]) -> dict[str, int]:
+    """Findings of each severity, in the order "error", "warning", "note"."""
+    counts = Counter(KINDS[finding.kind].severity for one in checked for finding in one.findings)
+    return {severity: counts[severity] for severity in _SEVERITIES}
+
+
+def format_report(checked: Sequence[CheckedSource], overview: Overview) -> str:
+    """All tables."""
+    parts = [format_sources(checked)]
+    if overview.splits:
+        parts.append(format_splits(overview.splits, overview.class_names))
+    parts.append(format_findings(checked) if any(one.findings for one in checked) else "Nothing was found.")
+    return "\n\n".join(parts)
+
+
+def format_findings(checked: Sequence[CheckedSource]) -> str:
+    """A table with a row for each kind that was found in a source, the worst first."""
+    rows = []
+    for one in checked:
+        for kind, count in count_kinds(one.findings).items():
+            examples = [f"{f.where} {f.detail}" for f in one.findings if f.kind == kind][:_NUM_EXAMPLES]
+            known = KINDS[kind]
+            rows.append(
+                [
+                    one.source.name,
+                    known.severity,
+                    f"{count:,}",
+                    # The last column is the wide one: letters of double width would put the others out of line.
+                    "\n".join([known.title, *(f"  {_shorten(example)}" for example in examples)]),
+                    known.strict,
+                    known.repair,
+                ]
+            )
+    rows.sort(key=lambda row: _SEVERITIES.index(row[1]))
+    table = [[*row[:3], *row[4:], row[3]] for row in rows]
+    options = {"disable_numparse": True, "colalign": ("left", "left", "right", "left", "left", "left")}
+    return tabulate(table, headers=["data", "severity", "count", "strict", "repair", "what, with examples"], **options)
+
+
+def format_sources(checked: Sequence[CheckedSource]) -> str:
+    """A table of what was read, and of what a loader would make of the json under the policy "repair"."""
+    rows = []
+    for one in checked:
+        num_images = "-" if one.columns is None else len(one.columns)
+        num_boxes = len(one.columns.boxes) if one.columns is not None and one.source.has_annotations else "-"
+        sizes = _count_sizes(one).most_common(3)
+        text = ", ".join(f"{size} ({count:,})" for size, count in sizes)
+        rows.append([one.source.name, f"{len(one.facts):,}", num_images, num_boxes, text, one.source.json_file])
+    headers = ["data", "image files", "images in use", "boxes in use", "most frequent sizes", "json"]
+    return tabulate(rows, headers=headers, intfmt=",", disable_numparse=[4, 5])
+
+
+def format_splits(summaries: Sequence[SplitSummary], class_names: Sequence[str]) -> str:
+    """The leak report: what each split puts on its training and validation side."""
+    possible = [summary for summary in summaries if not summary.note]
+    rows = [
+        ["images", *(_join(summary.num_images) for summary in possible)],
+        ["images with a near neighbour on the other side", *(f"{len(summary.leaking):,}" for summary in possible)],
+    ]
+    for c, name in enumerate(class_names):
+        rows.append([name, *(_join(summary.num_boxes.get(c, (0, 0))) for summary in possible)])
+    headers = ["training | validation", *(summary.split for summary in possible)]
+    table = tabulate(rows, headers=headers, disable_numparse=True, colalign=["left", *["right"] * len(possible)])
+    return "\n".join([table, *(f"{summary.split}: {summary.note}" for summary in summaries if summary.note)])
+
+
+def encode_report(checked: Sequence[CheckedSource], overview: Overview) -> bytes:
+    """All findings, their counts, and facts about the data, as UTF-8 json."""
+    findings = [
+        {"data": one.source.name, **finding._asdict(), "severity": KINDS[finding.kind].severity}
+        for one in checked
+        for finding in one.findings
+    ]
+    counts = count_kinds(finding for one in checked for finding in one.findings)
+    content = {
+        "severities": count_severities(checked),
+        "kinds": {kind: {**KINDS[kind]._asdict(), "count": count} for kind, count in counts.items()},
+        "data": [_describe_source(one) for one in checked],
+        "sides": [_describe_side(side, overview.class_names) for side in overview.sides],
+        "splits": [_describe_split(summary, overview.class_names) for summary in overview.splits],
+        "findings": findings,
+    }
+    # Names that are not UTF-8 on the disk become escapes, as json allows.
+    return json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
+
+
+def _describe_source(one: CheckedSource) -> dict:
+    usable = None
+    if one.columns is not None:
+        usable = {"images": len(one.columns), "boxes": len(one.columns.boxes)}
+    return {
+        "name": one.source.name,
+        "json_file": one.source.json_file,
+        "image_root": one.source.image_root,
+        "image_files": len(one.facts),
+        "usable": usable,
+        "counts": count_kinds(one.findings),
+        "image_sizes": dict(_count_sizes(one).most_common()),
+        "image_modes": dict(Counter(facts.mode or "unknown" for facts in one.facts.values()).most_common()),
+    }
+
+
+def _describe_side(side: Side, class_names: Sequence[str]) -> dict:
+    return {
+        "name": side.name,
+        "images": len(side.file_names),
+        "boxes": int(side.class_counts.sum()),
+        "boxes_per_class": dict(zip(class_names, side.class_counts.tolist(), strict=True)),
+        "images_per_condition": count_conditions(side.file_names),
+    }
+
+
+def _describe_split(summary: SplitSummary, class_names: Sequence[str]) -> dict:
+    boxes = {name: summary.num_boxes.get(c, (0, 0)) for c, name in enumerate(class_names)}
+    return {
+        "split": summary.split,
+        "images": summary.num_images,
+        "boxes_per_class": boxes if not summary.note else {},
+        "images_with_a_neighbour_on_the_other_side": len(summary.leaking),
+        "note": summary.note,
+    }
+
+
+def _count_sizes(one: CheckedSource) -> Counter:
+    return Counter(f"{facts.width}x{facts.height}" for facts in one.facts.values() if facts.width)
+
+
+def _join(pair: tuple[int, int]) -> str:
+    return f"{pair[0]:,} | {pair[1]:,}"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _EXAMPLE_WIDTH else text[: _EXAMPLE_WIDTH - 1] + "…"

@@ -1,0 +1,139 @@
+"""The two sides of a split, what each holds, and which frames are on both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from parking.data.checking.check import CheckedSource
+from parking.data.datasets.columns import Columns
+from parking.data.datasets.file_names import printable
+from parking.data.datasets.findings import Finding
+from parking.data.datasets.leaks import NEIGHBOUR_FRAMES, SplitSummary, compare_splits, find_leaks
+from parking.data.datasets.splits import split_images
+from parking.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Side:
+    """Images that are used together.
+
+    Attributes:
+        name: such as "training".
+        file_names: as in the json.
+        class_counts: (C,) boxes of each class.
+        boxes_per_image: (N,).
+    """
+
+    name: str
+    file_names: list[str]
+    class_counts: np.ndarray
+    boxes_per_image: np.ndarray
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What is in the labelled part of the data.
+
+    Attributes:
+        class_names: of all classes.
+        sides: none where no json could be read.
+        splits: what each split of the challenge's data would do; else empty.
+        classes: (A,) indices into ``class_names``.
+        boxes: (A, 4) XYWH_ABS.
+        image_files: (A,) paths of the boxes' images.
+    """
+
+    class_names: list[str]
+    sides: list[Side]
+    splits: list[SplitSummary]
+    classes: np.ndarray
+    boxes: np.ndarray
+    image_files: list[str]
+
+
+def summarize(checked: Sequence[CheckedSource], *, split: str, val_fraction: float = 0.12) -> Overview:
+    """Divide the challenge's training data by ``split``, or take each source for a side where the data is COCO's.
+
+    Frames with a near neighbour on another side are added to the findings.
+    """
+    usable = [one for one in checked if one.columns is not None and one.source.has_annotations]
+    # Only the challenge's data comes with its categories, and with a split.
+    if usable and usable[0].source.categories is not None:
+        class_names = usable[0].class_names
+        sides, splits = divide_parking(usable[0], split, val_fraction)
+    else:
+        (sides, class_names), splits = divide_by_source(usable), []
+    indices = {name: c for c, name in enumerate(class_names)}
+    classes, boxes, image_files = [np.zeros(0, dtype=int)], [np.zeros((0, 4))], []
+    for one in usable:
+        to_all = np.array([indices[name] for name in one.class_names], dtype=int)
+        classes.append(to_all[one.columns.classes])
+        boxes.append(one.columns.boxes)
+        image_files += [one.columns.file_names[row] for row in one.columns.image_rows()]
+    return Overview(class_names, sides, splits, np.concatenate(classes), np.concatenate(boxes), image_files)
+
+
+def make_sides(columns: Columns, num_classes: int, names: Sequence[str], belongs: Sequence[np.ndarray]) -> list[Side]:
+    """Divide ``columns``: side ``names[k]`` has the images where the mask ``belongs[k]`` (N,) is true."""
+    counts = columns.class_counts(num_classes)
+    return [
+        Side(
+            name,
+            [columns.names[row] for row in np.flatnonzero(mask)],
+            counts[mask].sum(axis=0),
+            np.diff(columns.starts)[mask],
+        )
+        for name, mask in zip(names, belongs, strict=True)
+    ]
+
+
+def divide_parking(checked: CheckedSource, split: str, val_fraction: float) -> tuple[list[Side], list[SplitSummary]]:
+    """The sides of the training data under ``split``, and what every split would do; neighbours become findings.
+
+    Where the split is impossible, everything is on one side; its summary says why.
+    """
+    columns, num_classes = checked.columns, len(checked.class_names)
+    if not len(columns):
+        return make_sides(columns, num_classes, ["all images"], [np.zeros(0, dtype=bool)]), []
+    file_names = dict(zip(columns.image_ids, columns.names, strict=True))
+    class_counts = {
+        image_id: {int(c): int(row[c]) for c in np.flatnonzero(row)}
+        for image_id, row in zip(columns.image_ids, columns.class_counts(num_classes), strict=True)
+    }
+    summaries = compare_splits(file_names, class_counts, val_fraction=val_fraction)
+    leaking = next(summary.leaking for summary in summaries if summary.split == split)
+    for image_id in leaking:
+        detail = f"has a frame at most {NEIGHBOUR_FRAMES} away on the other side of the split '{split}'"
+        checked.findings.append(Finding("neighbours_across_split", printable(file_names[image_id]), detail))
+    try:
+        val_ids = split_images(split, file_names, class_counts, val_fraction=val_fraction, seed=0)
+    except UserError:
+        val_ids = set()
+    is_val = np.array([image_id in val_ids for image_id in columns.image_ids], dtype=bool)
+    if not is_val.any():
+        return make_sides(columns, num_classes, ["all images"], [~is_val]), summaries
+    return make_sides(columns, num_classes, ["training", "validation"], [~is_val, is_val]), summaries
+
+
+def divide_by_source(usable: Sequence[CheckedSource]) -> tuple[list[Side], list[str]]:
+    """Each of the sources as a side, and the classes of all of them, to which the sides' counts belong.
+
+    Frames with a neighbour in another source become findings, and so do classes that are not the first source's.
+    """
+    class_names = list(dict.fromkeys(name for one in usable for name in one.class_names))
+    names = {(k, row): name for k, one in enumerate(usable) for row, name in enumerate(one.columns.names)}
+    sides = []
+    for k, one in enumerate(usable):
+        leaking = find_leaks(names, {key for key in names if key[0] == k}) if len(usable) > 1 else []
+        for row in [row for owner, row in leaking if owner == k]:
+            detail = f"has a frame at most {NEIGHBOUR_FRAMES} away in another data set"
+            one.findings.append(Finding("neighbours_across_split", printable(one.columns.names[row]), detail))
+        if one.class_names != usable[0].class_names:
+            detail = f"has other 'categories' than {usable[0].source.json_file}; they cannot be used together"
+            one.findings.append(Finding("json_structure", one.source.json_file, detail))
+        everything = np.ones(len(one.columns), dtype=bool)
+        (side,) = make_sides(one.columns, len(one.class_names), [one.source.name], [everything])
+        counts = dict(zip(one.class_names, side.class_counts.tolist(), strict=True))
+        sides.append(replace(side, class_counts=np.array([counts.get(name, 0) for name in class_names], dtype=int)))
+    return sides, class_names

@@ -1,0 +1,258 @@
+"""Finding what is wrong with annotations, by whole arrays where nothing is; needs neither torch nor detectron2."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from parking.data.datasets.findings import KEEP, KINDS, MEND, Finding
+
+# Pixels by which sums of rounded numbers may pass the border.
+_TOLERANCE = 1e-3
+_TINY = 2.0
+_WHOLE = 0.95
+# Of a data set whose boxes look like something else: at least so many boxes, of which such a share look so.
+_MIN_BOXES, _MIN_SHARE = 20, 0.9
+# Carelessly drawn boxes leave the image by less than such a part of its side; corners taken for sizes by more, unless
+# the object is in the top-left quarter.
+_FAR_OUTSIDE, _MIN_OUTSIDE_SHARE = 0.1, 0.2
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """A annotations as arrays.
+
+    Attributes:
+        numbers: (A,) ints: which entries of the json's list.
+        rows: (A,) ints: which images.
+        classes: (A,) ints, contiguous.
+        boxes: (A, 4) float64: x, y, width, height.
+        crowd: (A,) bool.
+        areas: (A,) float64, NaN where there is none.
+    """
+
+    numbers: np.ndarray
+    rows: np.ndarray
+    classes: np.ndarray
+    boxes: np.ndarray
+    crowd: np.ndarray
+    areas: np.ndarray
+
+    @classmethod
+    def empty(cls) -> "Annotations":
+        ints = np.zeros(0, dtype=np.int64)
+        return cls(ints, ints, ints, np.zeros((0, 4)), np.zeros(0, dtype=bool), np.zeros(0))
+
+    def take(self, index: np.ndarray) -> "Annotations":
+        """Those that a mask or array of indices selects."""
+        return Annotations(*(getattr(self, field.name)[index] for field in fields(self)))
+
+
+def collect_annotations(
+    entries: Sequence[Any],
+    class_ids: Mapping[int, int],
+    rows: Mapping[Any, int],
+    listed: Collection,
+    findings: list[Finding],
+) -> tuple[Annotations, int]:
+    """The annotations that can be read, of images that can be used.
+
+    Args:
+        entries: the json's list.
+        rows: image id -> index of the image, for those that are used.
+        listed: all image ids of the json.
+        findings: what is wrong with the others is added.
+
+    Returns:
+        The annotations, and how many were left out only because their image was.
+    """
+    _inspect_ids(entries, findings)
+    num_lost = 0
+    annotations = _collect_sound(entries, np.arange(len(entries)), class_ids, rows)
+    if annotations is None:
+        numbers = []
+        for number, entry in enumerate(entries):
+            kind, detail = _find_problem(entry, class_ids, listed)
+            if kind:
+                findings.append(Finding(kind, _name_entry(entries, number), detail))
+            elif entry["image_id"] not in rows:
+                num_lost += 1
+            else:
+                numbers.append(number)
+        sound = [entries[number] for number in numbers]
+        annotations = _collect_sound(sound, np.array(numbers, dtype=np.int64), class_ids, rows)
+    return annotations, num_lost
+
+
+def inspect_boxes(
+    annotations: Annotations, entries: Sequence[Any], records: Sequence[dict], findings: list[Finding], policy: str
+) -> Annotations:
+    """Add to ``findings`` what is wrong with boxes, and leave out or clip what ``policy`` says.
+
+    Boxes that, as a whole, are no x, y, width, height are not looked at one by one.
+
+    Args:
+        records: the images, with ``height``, ``width`` and ``file_name``.
+    """
+    used = np.ones(len(annotations.rows), dtype=bool)
+    sizes = np.array([(r["width"], r["height"]) for r in records], dtype=np.float64).reshape(-1, 2)[annotations.rows]
+
+    def note(kind: str, mask: np.ndarray, detail: str) -> None:
+        for i in np.flatnonzero(mask):
+            number = int(annotations.numbers[i])
+            box, image = entries[number]["bbox"], records[annotations.rows[i]]["file_name"]
+            findings.append(Finding(kind, _name_entry(entries, number), f"has the bbox {box} in {image}; {detail}"))
+        if KINDS[kind].action(policy) not in (KEEP, MEND):
+            used[mask] = False
+
+    boxes = annotations.boxes.copy()
+    finite = np.isfinite(boxes).all(axis=1)
+    note("bbox_not_finite", ~finite, "the numbers must be finite")
+    mistake = _find_mistaken_format(boxes[finite], sizes[finite])
+    if mistake:
+        findings.append(mistake)
+        return annotations.take(used)
+    boxes[~finite] = 0.0
+    starts, ends = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    empty = finite & (boxes[:, 2:] <= 0).any(axis=1)
+    note("bbox_empty", empty, "width and height must be above 0")
+    outside = finite & ~empty & ((starts >= sizes) | (ends <= 0)).any(axis=1)
+    note("bbox_outside", outside, "it lies outside the image")
+    sound = finite & ~empty & ~outside
+    partly = sound & ((starts < -_TOLERANCE) | (ends > sizes + _TOLERANCE)).any(axis=1)
+    note("bbox_partly_outside", partly, "it lies partly outside the image")
+    starts, ends = starts.clip(0, sizes), ends.clip(0, sizes)
+    boxes[partly] = np.concatenate([starts, ends - starts], axis=1)[partly]
+    note("bbox_tiny", sound & (boxes[:, 2:] < _TINY).any(axis=1), f"it is narrower or lower than {_TINY:g} pixels")
+    whole = sound & (boxes[:, 2:].prod(axis=1) >= _WHOLE * sizes.prod(axis=1))
+    note("bbox_whole_image", whole, f"it is {_WHOLE:.0%} of the image or more")
+    annotations = replace(annotations, boxes=boxes)
+    note("annotation_twice", sound & _find_repeated(annotations), "another annotation says the same")
+    note("crowd", annotations.crowd, "it is a crowd, which is not trained on")
+    return annotations.take(used)
+
+
+def _collect_sound(entries, numbers, class_ids, rows) -> Annotations | None:
+    """None unless all of ``entries`` are sound and of images that are used."""
+    if not entries:
+        return Annotations.empty()
+    try:
+        image_rows = [rows[entry["image_id"]] for entry in entries]
+        classes = [class_ids[entry["category_id"]] for entry in entries]
+        boxes = [entry["bbox"] for entry in entries]
+        crowd = [entry.get("iscrowd", 0) for entry in entries]
+        areas = [entry.get("area") for entry in entries]
+        if set(map(type, boxes)) != {list} or set(map(len, boxes)) != {4} or not {0, 1}.issuperset(crowd):
+            return None
+        # Not left to numpy, which would read numbers from texts.
+        if not {int, float}.issuperset(map(type, chain.from_iterable(boxes))):
+            return None
+        if not {int, float, type(None)}.issuperset(map(type, areas)):
+            return None
+        masks = np.array(areas, dtype=np.float64)
+        if np.isinf(masks).any() or np.isnan(masks).sum() != areas.count(None):
+            return None
+        coordinates = np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes))
+        return Annotations(
+            numbers=numbers,
+            rows=np.array(image_rows, dtype=np.int64),
+            classes=np.array(classes, dtype=np.int64),
+            boxes=coordinates.reshape(-1, 4),
+            crowd=np.array(crowd, dtype=bool),
+            areas=masks,
+        )
+    except (KeyError, TypeError, AttributeError, OverflowError):
+        return None
+
+
+def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
+    """Kind and detail of what keeps an annotation from being read; empty where nothing does."""
+    if not isinstance(entry, dict):
+        return "annotation_structure", f"is {entry!r}, not a JSON object"
+    for key in ("image_id", "category_id", "bbox"):
+        if key not in entry:
+            return "bbox_missing" if key == "bbox" else "annotation_structure", f"has no '{key}'"
+    image_id, category_id, box = entry["image_id"], entry["category_id"], entry["bbox"]
+    if not isinstance(image_id, int | float | str) or image_id not in listed:
+        return (
+            "annotation_without_image",
+            f"belongs to the image id {image_id!r}, which is not among the 'images'",
+        )
+    if not isinstance(category_id, int | float | str) or category_id not in class_ids:
+        known = ", ".join(map(str, class_ids))
+        return "category_unknown", f"has the unknown category id {category_id!r}; known are {known}"
+    if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
+        kind = "bbox_missing" if box is None else "annotation_structure"
+        return kind, f"has the bbox {box!r}; it must be [x, y, width, height]"
+    if any(1e300 < abs(value) < math.inf for value in box):
+        return "bbox_not_finite", "has a bbox with numbers too large to compute with"
+    crowd, area = entry.get("iscrowd", 0), entry.get("area")
+    if not isinstance(crowd, int | float) or crowd not in (0, 1):
+        return "annotation_structure", f"has the iscrowd {crowd!r}; it must be 0 or 1"
+    if area is not None and (type(area) not in (int, float) or not abs(area) < 1e300):
+        return "annotation_structure", f"has the area {area!r}; it must be a number, or left out"
+    return "", ""
+
+
+def _inspect_ids(entries, findings: list[Finding]) -> None:
+    try:
+        ids = [entry.get("id") for entry in entries]
+        if len(set(ids)) == len(ids):
+            return
+    except (AttributeError, TypeError):
+        ids = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
+    seen = set()
+    for number, annotation_id in enumerate(ids):
+        if isinstance(annotation_id, int | str):
+            if annotation_id in seen:
+                findings.append(
+                    Finding(
+                        "annotation_id_twice", _name_entry(entries, number), f"occurs again as annotations[{number}]"
+                    )
+                )
+            seen.add(annotation_id)
+
+
+def _find_mistaken_format(boxes: np.ndarray, sizes: np.ndarray) -> Finding | None:
+    if len(boxes) < _MIN_BOXES:
+        return None
+    normalised = ((boxes >= 0) & (boxes <= 1)).all(axis=1).mean()
+    if normalised >= _MIN_SHARE:
+        detail = (
+            f"has boxes that look divided by the image's size: all numbers of {normalised:.0%} of them lie within 0 "
+            "and 1; they must be pixels"
+        )
+        return Finding("boxes_look_normalised", "the json", detail)
+    first, second = boxes[:, :2], boxes[:, 2:]
+    as_corners = ((second > first) & (second <= sizes + 1) & (first >= -1)).all(axis=1).mean()
+    outside = (first + second > (1 + _FAR_OUTSIDE) * sizes).any(axis=1).mean()
+    if as_corners >= _MIN_SHARE and outside >= _MIN_OUTSIDE_SHARE:
+        detail = (
+            f"has boxes that look like x0, y0, x1, y1: read so, {as_corners:.0%} of them fit into their image; read as "
+            f"x, y, width, height, as they must be, {outside:.0%} reach far out of it"
+        )
+        return Finding("boxes_look_xyxy", "the json", detail)
+    return None
+
+
+def _find_repeated(annotations: Annotations) -> np.ndarray:
+    """(A,) bool: image, class, box and crowd are those of an earlier annotation."""
+    table = np.column_stack([annotations.rows, annotations.classes, annotations.crowd, annotations.boxes])
+    # Sorting one hash is much faster than sorting rows; equal rows have equal hashes, so they come together.
+    weights = np.random.default_rng(0).integers(1, 2**63, size=table.shape[1], dtype=np.uint64) | np.uint64(1)
+    hashes = ((table + 0.0).view(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
+    order = np.argsort(hashes, kind="stable")
+    table = table[order]
+    repeated = np.zeros(len(table), dtype=bool)
+    repeated[order[1:]] = (table[1:] == table[:-1]).all(axis=1)
+    return repeated
+
+
+def _name_entry(entries, number: int) -> str:
+    entry = entries[number]
+    if isinstance(entry, dict) and "id" in entry:
+        return f"annotation {entry['id']!r}"
+    return f"annotations[{number}]"

@@ -1,0 +1,59 @@
+"""A data set as a few arrays: a twentieth of the memory of its dicts; needs neither torch nor detectron2."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Columns:
+    """N images and their A boxes, in the order of the json, the boxes of an image together.
+
+    Attributes:
+        names: N file names, as in the json.
+        file_names: N full paths.
+        image_ids: N ids, as in the json.
+        heights, widths: N sizes in pixels, int.
+        starts: (N + 1,) ints; image i has the boxes ``starts[i]`` to ``starts[i + 1]``, exclusive.
+        boxes: (A, 4) float64: x, y, width, height in pixels.
+        classes: (A,) ints, contiguous classes.
+        crowd: (A,) bool, groups that are not told apart.
+        areas: (A,) float64, of the masks; NaN where the json has none.
+    """
+
+    names: list[str]
+    file_names: list[str]
+    image_ids: list
+    heights: list[int]
+    widths: list[int]
+    starts: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+    crowd: np.ndarray
+    areas: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def image_rows(self) -> np.ndarray:
+        """(A,) ints: the image of each box."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def select(self, indices: Sequence[int]) -> "Columns":
+        """The images at ``indices``, in that order."""
+        index = np.asarray(indices, dtype=np.int64)
+        lengths = np.diff(self.starts)[index]
+        starts = np.zeros(len(index) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=starts[1:])
+        rows = np.repeat(self.starts[:-1][index] - starts[:-1], lengths) + np.arange(starts[-1])
+        lists = (self.names, self.file_names, self.image_ids, self.heights, self.widths)
+        arrays = (self.boxes, self.classes, self.crowd, self.areas)
+        return Columns(
+            *([values[i] for i in indices] for values in lists), starts, *(values[rows] for values in arrays)
+        )
+
+    def class_counts(self, num_classes: int) -> np.ndarray:
+        """(N, num_classes) ints: boxes of each class per image."""
+        cells = self.image_rows() * num_classes + self.classes
+        return np.bincount(cells, minlength=len(self) * num_classes).reshape(len(self), num_classes)

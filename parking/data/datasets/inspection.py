@@ -1,0 +1,154 @@
+"""Finding everything in a data set's json that is wrong and needs no pixels; needs neither torch nor detectron2."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from parking.data.datasets.annotation_inspection import Annotations, collect_annotations, inspect_boxes
+from parking.data.datasets.columns import Columns
+from parking.data.datasets.file_names import FileIndex, NameIndex, is_image_name, printable
+from parking.data.datasets.findings import KEEP, KINDS, MEND, POLICIES, Finding
+from parking.data.datasets.json_io import find_list, inspect_image_records, paused_gc
+from parking.data.datasets.sizes import SizeReader
+from parking.utils.errors import UserError
+
+
+class Inspection(NamedTuple):
+    """What :func:`inspect_content` gives.
+
+    Attributes:
+        columns: what may be used; what stops a loader is left out there, too.
+        findings: in the order in which they were found.
+        num_lost_boxes: annotations left out, though nothing is wrong with them, because their image is.
+    """
+
+    columns: Columns
+    findings: list[Finding]
+    num_lost_boxes: int
+
+
+def check_policy(policy: str) -> None:
+    """Raise a UserError unless ``policy`` is one of ``POLICIES``."""
+    if policy not in POLICIES:
+        raise UserError(f"DATASETS.POLICY '{policy}' is unknown; choose one of {', '.join(POLICIES)}.")
+
+
+def inspect_content(
+    content: dict,
+    class_ids: Mapping[int, int],
+    files: FileIndex,
+    *,
+    read_sizes: SizeReader,
+    policy: str = "repair",
+    with_annotations: bool = True,
+) -> Inspection:
+    """Look for every kind of ``KINDS`` that needs neither the json's text nor pixels.
+
+    Args:
+        content: of a COCO-like json.
+        class_ids: contiguous class index 0.. for every category id that may occur.
+        files: below the image folder.
+        read_sizes: called once, with the paths of the images whose size the json lacks, if any.
+        policy: what is mended or left out in ``columns``; the findings do not depend on it.
+        with_annotations: False for a mere image list.
+    """
+    check_policy(policy)
+    # Plain values without cycles, of which there are a million.
+    with paused_gc():
+        records, findings = inspect_image_records(content)
+        listed = {record["image_id"] for record in records}
+        findings += _inspect_names([record["file_name"] for record in records], files)
+        records = _match_files(records, files, findings, policy)
+        records = _add_sizes(records, read_sizes, findings)
+        annotations, num_lost = Annotations.empty(), 0
+        if with_annotations:
+            entries, problem = find_list(content, "annotations")
+            if problem:
+                findings.append(Finding("json_structure", "the json", problem))
+            rows = {record["image_id"]: row for row, record in enumerate(records)}
+            annotations, num_lost = collect_annotations(entries, class_ids, rows, listed, findings)
+            annotations = inspect_boxes(annotations, entries, records, findings, policy)
+        columns = _make_columns(records, annotations)
+        if with_annotations:
+            for row in np.flatnonzero(np.diff(columns.starts) == 0):
+                findings.append(Finding("image_without_boxes", columns.names[row], "has no boxes"))
+    return Inspection(columns, findings, num_lost)
+
+
+def is_left_out(kind: str, policy: str) -> bool:
+    """Whether what has a finding of this kind is not used."""
+    return KINDS[kind].action(policy) not in (KEEP, MEND)
+
+
+def _inspect_names(names: Sequence[str], files: FileIndex) -> list[Finding]:
+    """Names among those of the json, and of the files, that differ only in case or Unicode form."""
+    on_disk = [pair for pair in files.ambiguous if is_image_name(pair[0])]
+    pairs = dict.fromkeys([*NameIndex(names).ambiguous, *on_disk])
+    return [
+        Finding(
+            "name_ambiguous",
+            printable(first),
+            f"and '{printable(second)}' differ only in upper and lower case or in their Unicode form; rename or remove "
+            "one of them",
+        )
+        for first, second in pairs
+    ]
+
+
+def _match_files(records: Iterable[dict], files: FileIndex, findings: list[Finding], policy: str) -> list[dict]:
+    """Those of ``records`` that have a file, with its ``path``."""
+    matched, seen, used = [], {}, set()
+    for record in records:
+        name = record["file_name"]
+        path = files.find(name)
+        used.add(path)
+        if name in seen:
+            first = seen[name]
+            detail = f"is listed as the images {first!r} and {record['image_id']!r}"
+            findings.append(Finding("file_name_twice", printable(name), detail))
+            if is_left_out("file_name_twice", policy):
+                continue
+        seen.setdefault(name, record["image_id"])
+        if path is None:
+            detail = f"is not in the image folder '{files.root}'"
+            findings.append(Finding("image_missing", printable(name), detail))
+            continue
+        record["path"] = path
+        matched.append(record)
+    for name in files.names:
+        if is_image_name(name) and files.path(name) not in used:
+            findings.append(Finding("image_unlisted", printable(name), "is not listed in the json"))
+    return matched
+
+
+def _add_sizes(records: list[dict], read_sizes: SizeReader, findings: list[Finding]) -> list[dict]:
+    """Those of ``records`` that have a size, or get one here."""
+    without = [record for record in records if "height" not in record]
+    if not without:
+        return records
+    for record, size in zip(without, read_sizes([record["path"] for record in without]), strict=True):
+        if isinstance(size, tuple):
+            record["height"], record["width"] = size
+        else:
+            findings.append(Finding(size.kind, printable(record["file_name"]), f"has no size: {size}".rstrip(".")))
+    return [record for record in records if "height" in record]
+
+
+def _make_columns(records: list[dict], annotations: Annotations) -> Columns:
+    order = np.argsort(annotations.rows, kind="stable")
+    starts = np.zeros(len(records) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(annotations.rows, minlength=len(records)), out=starts[1:])
+    annotations = annotations.take(order)
+    return Columns(
+        names=[record["file_name"] for record in records],
+        file_names=[record["path"] for record in records],
+        image_ids=[record["image_id"] for record in records],
+        heights=[record["height"] for record in records],
+        widths=[record["width"] for record in records],
+        starts=starts,
+        boxes=annotations.boxes,
+        classes=annotations.classes,
+        crowd=annotations.crowd,
+        areas=annotations.areas,
+    )

@@ -1,0 +1,95 @@
+"""Images and boxes of the training set, resized to fit a training sample: the tiles that mosaics are made of."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from detectron2.structures import BoxMode
+
+from parking.data.annotations import get_training_annotations
+from parking.data.cache import ImageCache
+from parking.data.image_io import UnreadableImageError, compute_resized_sides, decode_image, read_image_file
+from parking.data.transforms import LetterboxTransform, clip_boxes
+
+
+class TileReader:
+    """Reads images at training size, through a cache if there is one.
+
+    A tile is an image resized to fit into ``size``, before anything random. What a cache holds is that, so samples have
+    the same pixels with and without one (but for what a compressing one loses).
+    """
+
+    def __init__(self, size: tuple[int, int], cache: ImageCache | None = None):
+        """
+        Args:
+            size: height and width in pixels of a sample.
+            cache: made for the same size.
+        """
+        self._size = size
+        self._cache = cache
+
+    def measure(self, dataset_dict: dict) -> tuple[int, int]:
+        """Height and width of the tile in pixels, from the dict alone."""
+        return compute_resized_sides(dataset_dict["height"], dataset_dict["width"], *self._size)
+
+    def read_image(self, dataset_dict: dict, num_rows: int | None = None) -> np.ndarray:
+        """The tile, uint8 (h, w, 3), RGB; not to be written to.
+
+        Args:
+            num_rows: how many of its rows from the top are needed; those below may be missing. None: all.
+
+        Raises:
+            UnreadableImageError: naming an image that cannot be read or is not of the size the dict states.
+        """
+        path = dataset_dict["file_name"]
+        if self._cache is None:
+            num_source_rows = None if num_rows is None else self._count_source_rows(dataset_dict, num_rows)
+            image, size = self._load(read_image_file(path), path, num_source_rows)
+        else:
+            image, size = self._cache.fetch(path, lambda data: self._load(data, path))
+        check_size(dataset_dict, *size)
+        return image
+
+    def read_boxes(self, dataset_dict: dict) -> "TileBoxes":
+        """The boxes that are trained on, in the tile's coordinates."""
+        h, w = dataset_dict["height"], dataset_dict["width"]
+        annotations = get_training_annotations(dataset_dict)
+        boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
+        modes = np.array([a["bbox_mode"] for a in annotations])
+        for mode in set(modes.tolist()):
+            boxes[modes == mode] = BoxMode.convert(boxes[modes == mode], BoxMode(mode), BoxMode.XYXY_ABS)
+        classes = np.array([a["category_id"] for a in annotations], dtype=np.int64)
+        transform = LetterboxTransform(h, w, *self.measure(dataset_dict))
+        return TileBoxes(transform.apply_box(clip_boxes(boxes, h, w)), classes)
+
+    def _load(self, data, path, num_source_rows=None) -> tuple[np.ndarray, tuple[int, int]]:
+        image, h = decode_image(data, path, num_source_rows)
+        part_h, w = image.shape[:2]
+        new_h, new_w = compute_resized_sides(h, w, *self._size)
+        new_part_h = max(new_h * part_h // h, 1)
+        return LetterboxTransform(part_h, w, new_part_h, new_w).apply_image(image), (h, w)
+
+    def _count_source_rows(self, dataset_dict, num_rows) -> int:
+        """Rows of the image that rows of the tile are made of, and so many that the ratio stays exactly the same."""
+        h, new_h = dataset_dict["height"], self.measure(dataset_dict)[0]
+        num_units = math.gcd(h, new_h)
+        # One unit more, as a row is mixed with the next one.
+        return min((num_rows * num_units // new_h + 2) * (h // num_units), h)
+
+
+class TileBoxes(NamedTuple):
+    """``boxes``: float (N, 4), XYXY_ABS; ``classes``: int64 (N,)."""
+
+    boxes: np.ndarray
+    classes: np.ndarray
+
+
+def check_size(dataset_dict: dict, height: int, width: int) -> None:
+    """Raise an :class:`UnreadableImageError` unless the dict states this size, or none."""
+    expected = dataset_dict.get("height", height), dataset_dict.get("width", width)
+    if (height, width) != expected:
+        raise UnreadableImageError(
+            f"The image '{dataset_dict['file_name']}' has {width} x {height} pixels, but its json says "
+            f"{expected[1]} x {expected[0]}; correct the json, or remove width and height from it.",
+            "size_differs",
+        )

@@ -1,0 +1,186 @@
+"""A model behind one call: pictures in, detections out."""
+
+import functools
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+
+from parking.checkpoint import Weights, read_weights
+from parking.config import CfgNode
+from parking.data.dataset_mapper import TestDatasetMapper
+from parking.data.image_io import read_image
+from parking.evaluation.image_detections import ImageDetections
+from parking.utils.errors import UserError
+
+from .predictor import build_inference_model
+from .setup import check_config, choose_inference_classes, find_config_and_weights, find_fitting_config, resolve_device
+
+_COCO_CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "coco"
+_SCORE_KEY = "MODEL.YOLO.SCORE_THRESH_TEST"
+
+#: What :class:`Detector` takes as an image.
+ImageLike: TypeAlias = str | os.PathLike | np.ndarray | Image.Image
+
+
+class Detector:
+    """Finds objects in pictures, with the results of ``tools/infer.py`` for the same files.
+
+    It runs on one device and in the calling thread, one image at a time, and leaves the settings of PyTorch, OpenCV and
+    the logging and the state of random generators as they are.
+
+    Attributes:
+        cfg: the config that the model was built from.
+        device: where the model is.
+        thing_classes: names of the model's classes.
+        category_ids: their ids in the json files of their data set.
+        score_threshold: the lowest score of a detection.
+    """
+
+    def __init__(
+        self,
+        weights: str | os.PathLike,
+        *,
+        config_file: str | os.PathLike | None = None,
+        device: str | torch.device | None = None,
+        score_threshold: float = 0.25,
+        overrides: Mapping[str, Any] | None = None,
+    ):
+        """
+        Args:
+            weights: a file that :func:`parking.checkpoint.read_weights` can read.
+            config_file: by default the config that ``weights`` carry; for published YOLOv5 files, which carry none,
+                the one of the repository's ``configs/coco`` that fits.
+            device: such as "cpu" or "cuda:1"; by default MODEL.DEVICE of the config, or the CPU where there is no GPU.
+            score_threshold: detections that score less are left out, 0..1.
+            overrides: config values by their full keys, such as ``{"INPUT.SIZE_TEST": 640}``.
+
+        Raises:
+            UserError: something is wrong with a file, with the config, or with ``device``.
+            ValueError: ``score_threshold`` or a key of ``overrides`` is of no use here.
+        """
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold must lie between 0 and 1, not {score_threshold}")
+        overrides = dict(overrides or {})
+        for key in {"MODEL.WEIGHTS", "MODEL.DEVICE"} & overrides.keys():
+            raise ValueError(f"{key} is an argument of Detector; do not give it in overrides")
+        cfg, loaded = _find_config_and_weights(os.fspath(weights), config_file)
+        if score_threshold < cfg.MODEL.YOLO.SCORE_THRESH_TEST:
+            overrides = {_SCORE_KEY: float(score_threshold), **overrides}
+        _merge_overrides(cfg, overrides, device)
+        self.cfg = cfg
+        self.score_threshold = score_threshold
+        self.thing_classes, self.category_ids = choose_inference_classes(cfg, loaded)
+        self.device = torch.device(cfg.MODEL.DEVICE)
+        self._resize = TestDatasetMapper(cfg).resize
+        # A model is made with random weights before it gets its own.
+        with torch.random.fork_rng(devices=[]):
+            self._model = build_inference_model(cfg, loaded, self.thing_classes)
+
+    def __call__(self, images: ImageLike | Iterable[ImageLike]) -> ImageDetections | list[ImageDetections]:
+        """
+        Args:
+            images: one or many of
+
+                - the path of an image file;
+                - an array, (H, W, 3) uint8 **RGB** (of OpenCV's BGR: ``image[..., ::-1]``);
+                - a PIL image with 8 bits a channel, which is converted to RGB; alpha is dropped.
+
+                An EXIF orientation is not applied: boxes refer to the pixels as they are stored.
+
+        Returns:
+            The detections of the one image, or a list with those of each.
+
+        Raises:
+            UserError: an image file cannot be read.
+            TypeError, ValueError: something else is no such image.
+        """
+        if isinstance(images, ImageLike) or not _holds_images(images):
+            return self._detect(images, "the image")
+        return [self._detect(image, f"images[{i}]") for i, image in enumerate(images)]
+
+    @torch.no_grad()
+    def _detect(self, image: ImageLike, role: str) -> ImageDetections:
+        pixels = _get_pixels(image, role)
+        height, width = pixels.shape[:2]
+        resized = self._resize.get_transform(pixels).apply_image(pixels)
+        planes = torch.from_numpy(np.array(resized.transpose(2, 0, 1), order="C"))
+        (output,) = self._model([{"image": planes, "height": height, "width": width}])
+        found = output["instances"].to("cpu")
+        found = found[found.scores >= self.score_threshold]
+        return ImageDetections(
+            boxes=found.pred_boxes.tensor.float().numpy(),
+            scores=found.scores.float().numpy(),
+            class_ids=found.pred_classes.long().numpy(),
+            thing_classes=self.thing_classes,
+            category_ids=self.category_ids,
+            # The pixels of many files would not fit into memory.
+            image_source=functools.partial(read_image, image) if isinstance(image, str | os.PathLike) else pixels,
+        )
+
+
+def _find_config_and_weights(path: str, config_file) -> tuple[CfgNode, Weights]:
+    if config_file is not None:
+        config_file = os.fspath(config_file)
+        return find_config_and_weights(config_file, path, [], default_config=config_file)
+    weights = read_weights(path)
+    candidates = sorted(_COCO_CONFIGS.glob("*.yaml"))
+    if weights.config is None and not candidates:
+        raise UserError(
+            f"weights {path} carry no config, and the repository's configs/coco is not beside this installation; give "
+            f"the config of their model as config_file."
+        )
+    return find_fitting_config(weights, None, candidates=candidates)[0], weights
+
+
+def _merge_overrides(cfg: CfgNode, overrides: Mapping[str, Any], device: str | torch.device | None) -> None:
+    for key, value in overrides.items():
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        cfg.merge_from_dict(value, source="overrides")
+    if device is not None:
+        cfg.MODEL.DEVICE = str(device)
+    check_config(cfg)
+    resolve_device(cfg)
+    if device is not None and str(device) != cfg.MODEL.DEVICE:
+        raise UserError(f"device {str(device)!r}: PyTorch finds no GPU here; give 'cpu', or no device.")
+
+
+def _holds_images(images: object) -> bool:
+    # Tensors are iterable, too.
+    return isinstance(images, Iterable) and not isinstance(images, torch.Tensor | Mapping | bytes)
+
+
+def _get_pixels(image: object, role: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB. ``role`` is what an error message calls the image."""
+    if isinstance(image, str | os.PathLike):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return _convert_pil(image, role)
+    if not isinstance(image, np.ndarray):
+        raise TypeError(
+            f"{role} is a {type(image).__name__}; give a path, a uint8 RGB array of shape (H, W, 3) or a PIL image"
+        )
+    if image.dtype != np.uint8:
+        raise ValueError(f"{role} is an array of {image.dtype}; give uint8 values of 0..255 in RGB order")
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        several = "; give several images as a list" if image.ndim == 4 else ""
+        raise ValueError(f"{role} is an array of shape {image.shape}; give (H, W, 3) in RGB order{several}")
+    return image
+
+
+def _convert_pil(image: Image.Image, role: str) -> np.ndarray:
+    # Pillow cuts these off at 255.
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"{role} is a PIL image of mode {image.mode}; give one with 8 bits a channel, or its file")
+    if not (image.width and image.height):
+        raise ValueError(f"{role} is a PIL image without pixels, {image.width} x {image.height}")
+    try:
+        return np.array(image.convert("RGB"))
+    except OSError as e:  # its file is read only now
+        name = getattr(image, "filename", "")
+        raise UserError(f"{role}{f', {name},' if name else ''} cannot be decoded: {e}.") from e

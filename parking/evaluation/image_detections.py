@@ -1,0 +1,165 @@
+"""What is found in one picture, in the forms that Python code goes on with."""
+
+import importlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from parking.evaluation.detections import Detections
+from parking.utils.errors import UserError
+from parking.visualization.colors import class_colors
+from parking.visualization.drawing import BoxDrawer, save_image
+
+# Longer side in pixels of what a notebook shows: it is kept in the notebook's file.
+_MAX_NOTEBOOK_SIDE = 1280
+
+
+class Detection(NamedTuple):
+    """One of :class:`ImageDetections`: ``box`` is (4,) float32 XYXY in pixels of the original image."""
+
+    box: np.ndarray
+    score: float
+    class_id: int
+    class_name: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageDetections:
+    """N detections in one image, the best score first.
+
+    Iterating gives a :class:`Detection` each, an index one of them, and a mask, a slice or several indices the
+    ``ImageDetections`` that they select.
+
+    Attributes:
+        boxes: (N, 4) float32, (x1, y1, x2, y2) in pixels of the original image, from its upper left corner.
+        scores: (N,) float32, 0..1.
+        class_ids: (N,) int64, indices into ``thing_classes``.
+        thing_classes: names of all the classes that the model knows.
+        category_ids: for each of ``thing_classes`` its id in the json files of its data set.
+        image_source: the image, see :attr:`image`, or a function that returns it when it is wanted.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    class_ids: np.ndarray
+    thing_classes: Sequence[str]
+    category_ids: Sequence[int]
+    image_source: np.ndarray | Callable[[], np.ndarray]
+
+    def __post_init__(self):
+        num = len(self.scores)
+        shapes = (self.boxes.shape, self.scores.shape, self.class_ids.shape)
+        if shapes != ((num, 4), (num,), (num,)):
+            raise ValueError(f"boxes, scores and class ids must be (N, 4), (N,) and (N,), not {shapes}")
+        if len(self.thing_classes) != len(self.category_ids):
+            raise ValueError(f"{len(self.thing_classes)} classes have {len(self.category_ids)} category ids")
+
+    @property
+    def image(self) -> np.ndarray:
+        """The (H, W, 3) uint8 RGB image. It is not copied, and read anew each time where a file was given.
+
+        Raises:
+            UserError: the file cannot be read any more.
+        """
+        return self.image_source() if callable(self.image_source) else self.image_source
+
+    @property
+    def class_names(self) -> list[str]:
+        """N names, of the class of each detection."""
+        return [self.thing_classes[i] for i in self.class_ids]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[Detection]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, rows) -> "Detection | ImageDetections":
+        if isinstance(rows, int | np.integer):
+            class_id = int(self.class_ids[rows])
+            return Detection(self.boxes[rows], float(self.scores[rows]), class_id, self.thing_classes[class_id])
+        # An empty list, the one thing without a type, selects nothing.
+        rows = rows if isinstance(rows, slice) or len(rows) else slice(0)
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], class_ids=self.class_ids[rows])
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in Counter(self.class_names).most_common())
+        return f"<ImageDetections: {counts or 'none'}>"
+
+    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
+        """COCO results, one dict a detection: ``image_id``, ``category_id``, ``bbox`` and ``score``.
+
+        ``bbox`` is [x, y, width, height] in pixels of the original image, to 0.001; ``category_id`` is one of
+        ``category_ids``; the score has 6 places.
+        """
+        corners = self.boxes.astype(np.float64)
+        return Detections.from_columns(
+            [image_id] * len(self),
+            np.asarray(self.category_ids, dtype=np.int64)[self.class_ids],
+            np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
+            self.scores,
+        ).to_coco_results()
+
+    def to_supervision(self):
+        """A ``supervision.Detections`` with ``xyxy``, ``confidence``, ``class_id`` and ``data["class_name"]``.
+
+        Raises:
+            ImportError: the package supervision, which nothing else here needs, is not installed.
+        """
+        try:
+            supervision = importlib.import_module("supervision")
+        except ModuleNotFoundError as e:
+            raise ImportError(
+                f"to_supervision() needs the package supervision, but {e.name} is not installed: "
+                f"`pip install supervision`.",
+                name=e.name,
+            ) from e
+        return supervision.Detections(
+            xyxy=self.boxes.copy(),
+            confidence=self.scores.copy(),
+            class_id=self.class_ids.copy(),
+            data={"class_name": np.array(self.class_names, dtype=str)},
+        )
+
+    def draw(self, *, display_names: Sequence[str] | None = None) -> np.ndarray:
+        """Return a copy of :attr:`image`, (H, W, 3) uint8 RGB, with the boxes, their class names and scores.
+
+        Args:
+            display_names: what to write instead of ``thing_classes``, for each of them; the colours stay.
+
+        Raises:
+            UserError: the file cannot be read any more, or no installed font can draw the names.
+        """
+        return self._draw(self.image, self.boxes, display_names)
+
+    def save(self, path: str | os.PathLike, *, display_names: Sequence[str] | None = None) -> None:
+        """Write :meth:`draw` to ``path``, in the format of its ending (.jpg, .png, ...); its folder is made if needed.
+
+        Raises:
+            UserError: what :meth:`draw` raises, or the file cannot be written.
+        """
+        picture = self.draw(display_names=display_names)
+        try:
+            save_image(picture, path)
+        except cv2.error as e:
+            raise UserError(f"The picture '{path}' cannot be written: end its name in .jpg or .png.") from e
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: :meth:`draw`, reduced to 1280 pixels before, so that the names stay readable."""
+        image = self.image
+        height, width = image.shape[:2]
+        scale = min(1.0, _MAX_NOTEBOOK_SIDE / max(height, width))
+        new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+        if scale < 1:
+            image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
+        picture = self._draw(image, self.boxes * np.array([new_width / width, new_height / height] * 2))
+        return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+    def _draw(self, image, boxes, display_names=None) -> np.ndarray:
+        names = self.thing_classes if display_names is None else display_names
+        return BoxDrawer(names, class_colors(self.thing_classes)).draw(image, boxes, self.class_ids, self.scores)

@@ -1,0 +1,305 @@
+"""Every kind of finding, on data that is broken in just that way."""
+
+import json
+import unicodedata
+from collections import Counter
+
+import pytest
+from PIL import Image
+
+from parking.data.checking.check import check_sources, find_non_finite
+from parking.data.checking.report import count_severities, encode_report, format_report
+from parking.data.checking.sides import summarize
+from parking.data.checking.sources import find_parking_sources, make_coco_sources
+from parking.data.datasets.findings import KINDS
+from parking.utils.errors import UserError
+
+
+def check(root):
+    checked = check_sources(find_parking_sources(str(root)))
+    return checked, summarize(checked, split="sequence")
+
+
+def count(checked):
+    return Counter(finding.kind for one in checked for finding in one.findings)
+
+
+def make_undecodable(path):
+    """Have a JPEG's header say that its pixels are of the lossless kind, which no decoder has."""
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"\xff\xc0", b"\xff\xc3", 1))
+
+
+@pytest.fixture
+def broken(maker):
+    """Nearly every kind at once, and how often each is to be found."""
+    clean = maker.add("clean.png")
+    maker.add("missing.png", save=False)
+    maker.add("empty.png", save=False)
+    maker.images[-1].pop("width")  # found to be empty where its size is looked up, too, but to be reported once
+    (maker.train / "empty.png").touch()
+    maker.add("text.png", save=False)
+    (maker.train / "text.png").write_text("not a picture, but long enough to be one" * 20)
+    for name in ("cut.png", "cut.jpg"):
+        maker.add(name)
+        data = (maker.train / name).read_bytes()
+        (maker.train / name).write_bytes(data[: len(data) // 2])
+    maker.add("lossless.jpg")
+    make_undecodable(maker.train / "lossless.jpg")
+    maker.add("size.png", width=48, height=64)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    maker.add("turned.jpg", save=False)
+    maker.picture().save(maker.train / "turned.jpg", exif=exif)
+    for mode, name in (("L", "gray.png"), ("RGBA", "alpha.png"), ("P", "palette.png"), ("CMYK", "ink.jpg")):
+        maker.add(name, save=False)
+        maker.picture().convert(mode).save(maker.train / name)
+    maker.add("deep.png", save=False)
+    maker.picture().convert("L").convert("I;16").save(maker.train / "deep.png")
+    maker.add("copy.png", save=False)
+    Image.open(maker.train / "clean.png").save(maker.train / "copy.png", compress_level=0)
+    maker.add("clean.png", save=False)
+    maker.add("other.png", image_id=clean, save=False, box=None)
+    maker.add("Case.png", image_id=101)
+    maker.add("case.png", image_id=102)
+    maker.picture().save(maker.train / "unlisted.png")
+    maker.add("no_boxes.png", image_id=103, box=None)
+    (maker.train / ".hidden.png").touch()
+    (maker.train / "notes.txt").touch()
+    i = maker.add("boxes.png", image_id=104)
+    maker.annotations.append({"id": 900, "image_id": i, "bbox": [1, 2, 3, 4]})
+    maker.annotate(i, [1, 2, "3", 4])
+    maker.annotate(i, [21, 22, 8, 9], id=901)
+    maker.annotate(i, [23, 22, 8, 9], id=901)
+    maker.annotate(999, [1, 2, 3, 4])
+    maker.annotate(i, [1, 2, 3, 4], category_id=0)
+    maker.annotate(i, [1, 2, 3, 4], category_id=15)
+    maker.annotations.append({"id": 902, "image_id": i, "category_id": 1})
+    maker.annotate(i, [1, float("nan"), 3, 4])
+    maker.annotate(i, [1, 2, float("inf"), 4])
+    maker.annotate(i, [1, 2, 0, 4])
+    maker.annotate(i, [30, 30, -5, -5])
+    maker.annotate(i, [64, 2, 10, 10])
+    maker.annotate(i, [60, 2, 10, 10])
+    maker.annotate(i, [40, 2, 1.5, 10])
+    maker.annotate(i, [0, 0, 64, 48])
+    maker.annotate(i, [5, 6, 20, 15])  # like the image's first one
+    maker.annotate(i, [33, 6, 20, 15], iscrowd=1)
+    maker.picture().save(maker.test / "a.png")
+    Image.open(maker.train / "clean.png").save(maker.test / "b.png")
+    expected = {
+        "json_nan": 1,
+        "image_id_twice": 1,
+        "file_name_twice": 1,
+        "name_ambiguous": 1,
+        "image_missing": 1,
+        "image_unlisted": 1,
+        "image_without_boxes": 1,
+        "image_empty": 1,
+        "image_not_image": 1,
+        "image_truncated": 2,
+        "image_unreadable": 1,
+        "size_differs": 1,
+        "exif_rotated": 1,
+        "not_8bit_rgb": 5,
+        "same_picture": 2,  # copy.png, and b.png of the test images
+        "annotation_structure": 2,
+        "annotation_id_twice": 1,
+        "annotation_without_image": 1,
+        "category_unknown": 2,
+        "bbox_missing": 1,
+        "bbox_not_finite": 2,
+        "bbox_empty": 2,
+        "bbox_outside": 1,
+        "bbox_partly_outside": 1,
+        "bbox_tiny": 1,
+        "bbox_whole_image": 1,
+        "annotation_twice": 1,
+        "crowd": 1,
+    }
+    return maker.write(), expected
+
+
+def test_each_kind_is_found_as_often_as_it_is_there(broken):
+    root, expected = broken
+    checked, overview = check(root)
+    assert count(checked) == expected
+    (same,) = [finding for finding in checked[1].findings if finding.kind == "same_picture"]
+    assert (same.where, same.detail) == ("b.png", "shows the same as 'clean.png' (train)")
+    report = json.loads(encode_report(checked, overview))
+    assert {kind: entry["count"] for kind, entry in report["kinds"].items()} == expected
+    assert len(report["findings"]) == sum(expected.values())
+    assert sum(report["severities"].values()) == sum(expected.values())
+    text = format_report(checked, overview)
+    for kind in expected:
+        assert KINDS[kind].title in text
+    assert "missing.png is not in the image folder" in text
+
+
+def test_processes_find_the_same(broken):
+    root, expected = broken
+    done = []
+    checked = check_sources(
+        find_parking_sources(str(root)), num_workers=2, start=lambda n: done.append(-n), progress=done.append
+    )
+    assert count(checked) == expected
+    assert sum(done) == 0
+
+
+def test_clean_data(clean_root):
+    checked, overview = check(clean_root)
+    assert count(checked) == {}
+    assert [(side.name, len(side.file_names)) for side in overview.sides] == [("training", 4), ("validation", 2)]
+    assert [side.class_counts[0] for side in overview.sides] == [4, 2]
+    assert "Nothing was found." in format_report(checked, overview)
+    report = json.loads(encode_report(checked, overview))
+    assert report["severities"] == {"error": 0, "warning": 0, "note": 0}
+    assert report["sides"][0]["images_per_condition"]["region"] == {"Gyeonggi": 4}
+    assert [split["split"] for split in report["splits"]] == ["sequence", "entry", "all"]
+    assert "3000" in report["splits"][1]["note"]
+
+
+def test_names_in_another_unicode_form_or_case_are_no_finding(maker):
+    name = "20201102_경기도_-_-_맑음_주간_실외_right_000001_0000001.png"
+    maker.add(name, save=False)
+    maker.picture().save(maker.train / unicodedata.normalize("NFD", name).replace(".png", ".PNG"), format="PNG")
+    checked, overview = check(maker.write())
+    # All images are of one sequence, so that they cannot be divided.
+    assert checked[0].findings == []
+    assert [side.name for side in overview.sides] == ["all images"]
+    assert "all of one sequence" in overview.splits[0].note
+
+
+GOOD = b'{"images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}], "annotations": []}'
+
+
+@pytest.mark.parametrize(
+    ("content", "kinds"),
+    [
+        (b"\xef\xbb\xbf" + GOOD, {"json_bom": 1}),
+        (GOOD.decode().encode("utf-16"), {"json_unreadable": 1}),
+        ('{"가": 1}'.encode("cp949"), {"json_unreadable": 1}),
+        (GOOD[:50], {"json_unreadable": 1}),
+        (b"", {"json_unreadable": 1}),
+        (b"[" * 100_000, {"json_unreadable": 1}),
+        (None, {"json_unreadable": 1}),
+        (GOOD.replace(b'"id": 1', b'"id": 1, "id": 1'), {"json_duplicate_key": 1}),
+        (b"[1, 2]", {"json_structure": 1}),
+        (GOOD.replace(b'"width": 64', b'"width": "64"'), {"json_structure": 1}),
+        (GOOD.replace(b'"width": 64', b'"width": 64, "score": NaN'), {"json_nan": 1}),
+        (GOOD.replace(b'"annotations": []', b'"annotations": {}'), {"json_structure": 1}),
+    ],
+)
+def test_what_is_wrong_with_the_json_as_a_file(maker, content, kinds):
+    maker.picture().save(maker.train / "a.png")
+    maker.write()
+    maker.test.rmdir()  # an empty list of test images would be a finding of its own
+    if content is None:
+        maker.json_file.unlink()
+    else:
+        maker.json_file.write_bytes(content)
+    checked, overview = check(maker.root)
+    found = {kind: number for kind, number in count(checked).items() if kind.startswith("json_")}
+    assert found == kinds
+    encode_report(checked, overview)
+
+
+def test_images_are_checked_where_the_json_cannot_be_read(broken):
+    root, expected = broken
+    (root / "train" / "label" / "Train.json").write_text('{"images": [')
+    checked, overview = check(root)
+    found = count(checked)
+    assert found["json_unreadable"] == 1
+    for kind in ("image_truncated", "image_not_image", "image_unreadable", "exif_rotated", "not_8bit_rgb"):
+        assert found[kind] == expected[kind]
+    assert found["image_unlisted"] == 0
+    assert found["name_ambiguous"] == 1
+    assert overview.sides == []
+
+
+def test_boxes_of_another_format(maker):
+    for k in range(40):
+        maker.add(f"{k}.png", box=[30, 20, 62, 44])  # x0 y0 x1 y1
+    checked, _ = check(maker.write())
+    assert count(checked)["boxes_look_xyxy"] == 1
+    for annotation in maker.annotations:
+        annotation["bbox"] = [0.1, 0.2, 0.3, 0.4]
+    checked, _ = check(maker.write())
+    assert count(checked)["boxes_look_normalised"] == 1
+
+
+def make_coco(folder, names, categories=("car",)):
+    annotations = [{"id": k, "image_id": k, "category_id": 1, "bbox": [1, 2, 10, 12]} for k in range(len(names))]
+    content = {
+        "images": [{"id": k, "file_name": name} for k, name in enumerate(names)],
+        "annotations": annotations,
+        "categories": [{"id": k, "name": name} for k, name in enumerate(categories, start=1)],
+    }
+    folder.write_text(json.dumps(content))
+    return str(folder)
+
+
+def test_coco_files_that_share_a_folder(maker, tmp_path):
+    # Sequence 1 lies on both sides, 30 frames apart; a.png is in both lists; b.png in none.
+    names = [f"20201102_x_000001_{frame:07d}.png" for frame in (1, 2, 32)]
+    for name in [*names, "20201102_x_000002_0000003.png", "a.png", "b.png"]:
+        maker.picture().save(maker.train / name)
+    train = make_coco(tmp_path / "train.json", [*names[:2], "a.png"])
+    val = make_coco(tmp_path / "val.json", [names[2], "20201102_x_000002_0000003.png", "a.png"])
+    images = str(maker.train)
+    checked = check_sources(make_coco_sources([(train, images), (val, images)]))
+    overview = summarize(checked, split="sequence")
+    # 2 and 32 are 30 frames apart, 1 and 32 are 31.
+    assert count(checked) == {"neighbours_across_split": 2, "same_picture": 1, "image_unlisted": 1}
+    assert [(side.name, len(side.file_names), side.class_counts.tolist()) for side in overview.sides] == [
+        ("train", 3, [3]),
+        ("val", 3, [3]),
+    ]
+    assert overview.class_names == ["car"]
+
+
+def test_categories_of_coco(maker, tmp_path):
+    for name in ("a.png", "b.png"):
+        maker.picture().save(maker.train / name)
+    images = str(maker.train)
+    first = make_coco(tmp_path / "one.json", ["a.png"])
+    other = make_coco(tmp_path / "two.json", ["b.png"], categories=("bus", "car"))
+    checked = check_sources(make_coco_sources([(first, images), (other, images)]))
+    overview = summarize(checked, split="sequence")
+    assert count(checked) == {"json_structure": 1}
+    assert overview.class_names == ["car", "bus"]
+    assert [side.class_counts.tolist() for side in overview.sides] == [[1, 0], [0, 1]]
+    assert overview.classes.tolist() == [0, 1]
+
+    none = make_coco(tmp_path / "none.json", ["a.png", "b.png"], categories=())
+    checked = check_sources(make_coco_sources([(none, images)]))
+    assert count(checked) == {"json_structure": 1}
+    assert summarize(checked, split="sequence").class_names == ["1"]
+    broken = tmp_path / "broken.json"
+    make_coco(broken, ["a.png", "b.png"])
+    content = json.loads(broken.read_text())
+    content["categories"] += [{"id": 1, "name": "again"}, {"id": "2", "name": "text"}, 7]
+    broken.write_text(json.dumps(content))
+    assert count(check_sources(make_coco_sources([(str(broken), images)]))) == {"json_structure": 3}
+
+
+def test_missing_folders_are_explained(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        find_parking_sources(str(tmp_path / "nowhere"))
+    (tmp_path / "train.zip").touch()
+    with pytest.raises(UserError, match=r"prepare_data\.py"):
+        find_parking_sources(str(tmp_path))
+    with pytest.raises(UserError, match=r"'no\.json' does not exist"):
+        make_coco_sources([("no.json", str(tmp_path))])
+
+
+def test_where_numbers_are_not_finite():
+    content = {"a": [1.0, float("nan")], "b": {"c": float("-inf"), "d": "NaN"}}
+    assert list(find_non_finite(content)) == ["a[1]", "b.c"]
+
+
+def test_severities_count_findings(broken):
+    root, expected = broken
+    checked, _ = check(root)
+    for severity, number in count_severities(checked).items():
+        assert number == sum(n for kind, n in expected.items() if KINDS[kind].severity == severity)

@@ -1,0 +1,105 @@
+import json
+import multiprocessing
+import os
+
+import pytest
+from PIL import Image
+
+from parking.data.datasets import sizes
+from parking.data.datasets.sizes import read_sizes
+from parking.data.image_io import UnreadableImageError
+
+
+@pytest.fixture
+def data(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    for k in range(3):
+        Image.new("L", (5 + k, 7)).save(root / f"사진 {k}.png")
+    return root
+
+
+def get_paths(data):
+    return sorted(map(str, data.iterdir()))
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Paths whose headers were read."""
+    result = []
+    original = sizes.read_image_size
+    monkeypatch.setattr(sizes, "read_image_size", lambda path: (result.append(path), original(path))[1])
+    return result
+
+
+def test_sizes_are_remembered_until_a_file_changes(data, tmp_path, opened):
+    paths, cache = get_paths(data), str(tmp_path / "cache")
+    assert read_sizes(paths, root=str(data), cache_dir=cache) == [(7, 5), (7, 6), (7, 7)]
+    assert sorted(opened) == paths
+    opened.clear()
+    assert read_sizes(paths[::-1], root=str(data), cache_dir=cache) == [(7, 7), (7, 6), (7, 5)]
+    assert opened == []
+    Image.new("L", (50, 70)).save(paths[1])
+    os.utime(paths[2], ns=(0, 1))
+    assert read_sizes(paths, root=str(data), cache_dir=cache) == [(7, 5), (70, 50), (7, 7)]
+    assert sorted(opened) == paths[1:]
+
+
+def test_errors_are_given_back_and_not_remembered(data, tmp_path):
+    paths = [*get_paths(data)[:1], str(data / "text.png"), str(data / "gone.png")]
+    (data / "text.png").write_text("no image")
+    size, text, gone = read_sizes(paths, root=str(data), cache_dir=str(tmp_path / "cache"))
+    assert size == (7, 5)
+    assert isinstance(text, UnreadableImageError) and isinstance(gone, UnreadableImageError)
+    (cache_file,) = (tmp_path / "cache").rglob("*.json")
+    assert list(json.loads(cache_file.read_text())) == paths[:1]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', "{", "\\xff"])
+def test_a_damaged_cache_is_done_without(data, tmp_path, content):
+    paths, cache = get_paths(data), str(tmp_path / "cache")
+    expected = read_sizes(paths, root=str(data), cache_dir=cache)
+    (cache_file,) = (tmp_path / "cache").rglob("*.json")
+    cache_file.write_text(content)
+    assert read_sizes(paths, root=str(data), cache_dir=cache) == expected
+    assert len(json.loads(cache_file.read_text())) == 3
+
+
+def test_impossible_entries_are_read_anew(data, tmp_path):
+    paths, cache = get_paths(data), str(tmp_path / "cache")
+    expected = read_sizes(paths, root=str(data), cache_dir=cache)
+    (cache_file,) = (tmp_path / "cache").rglob("*.json")
+    known = json.loads(cache_file.read_text())
+    known[paths[0]][2:], known[paths[1]][2:], known[paths[2]] = [0, 5], ["7", 6], None
+    cache_file.write_text(json.dumps(known))
+    assert read_sizes(paths, root=str(data), cache_dir=cache) == expected
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(data, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    assert read_sizes(get_paths(data), root=str(data), cache_dir=str(tmp_path / "file/cache"))[0] == (7, 5)
+    assert "cannot be remembered" in caplog.text
+
+
+@pytest.mark.parametrize("below", ["", "cache"])
+def test_nothing_is_written_below_the_data(data, below, caplog):
+    before = get_paths(data)
+    assert read_sizes(before, root=str(data), cache_dir=str(data / below))[0] == (7, 5)
+    assert get_paths(data) == before
+    assert "lies in the data folder" in caplog.text
+
+
+def test_several_processes(data, tmp_path):
+    paths, cache = get_paths(data), str(tmp_path / "cache")
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=read_sizes, args=(paths[k:],), kwargs={"root": str(data), "cache_dir": cache})
+        for k in (0, 1, 2, 0)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert read_sizes(paths, root=str(data), cache_dir=cache) == [(7, 5), (7, 6), (7, 7)]
+    assert len(list((tmp_path / "cache/sizes").iterdir())) == 1

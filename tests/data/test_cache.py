@@ -1,0 +1,262 @@
+import multiprocessing
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from parking.data import cache as cache_module
+from parking.data.cache import (
+    ImageCache,
+    SharedMemoryFolder,
+    Used,
+    build_cache,
+    check_outside_image_folders,
+    check_room,
+    estimate_cache_bytes,
+    get_default_cache_dir,
+)
+from parking.utils.errors import UserError
+
+SIZE = (24, 32)
+
+
+def make_picture(seed=0):
+    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return cv2.resize(small, (32, 24), interpolation=cv2.INTER_CUBIC)
+
+
+class Loader:
+    """Takes any file for a picture that its first byte is the seed of, and counts."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, data):
+        self.calls += 1
+        return make_picture(int(data[0])), (48, 64)
+
+
+def make_cache(folder, image_format="raw", max_gb=1.0):
+    return ImageCache(folder, size=SIZE, image_format=image_format, max_gb=max_gb)
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "images" / "사진.png"
+    path.parent.mkdir()
+    path.write_bytes(b"\x01rest")
+    return path
+
+
+def find_entries(folder):
+    return sorted(p for p in Path(folder).glob("*-24x32/*/*") if p.is_file())
+
+
+def test_raw_pixels_are_kept_exactly(tmp_path, source):
+    load = Loader()
+    for _ in range(3):
+        image, size = make_cache(tmp_path / "c").fetch(str(source), load)
+        np.testing.assert_array_equal(image, make_picture(1))
+        assert size == (48, 64)
+    assert load.calls == 1
+    # A header of 36 bytes: magic 4, four sides of 4, checksum 4, length 8, and 4 unused.
+    assert [p.stat().st_size for p in find_entries(tmp_path / "c")] == [36 + 24 * 32 * 3]
+
+
+def test_jpeg_gives_the_same_at_the_first_and_at_later_calls(tmp_path, source):
+    load = Loader()
+    first, size = make_cache(tmp_path / "c", "jpeg").fetch(str(source), load)
+    again, _ = make_cache(tmp_path / "c", "jpeg").fetch(str(source), load)
+    np.testing.assert_array_equal(first, again)
+    assert (load.calls, size, first.shape) == (1, (48, 64), (24, 32, 3))
+    error = np.mean((first.astype(float) - make_picture(1)) ** 2)
+    # 255^2 / 10^3.5 = 20.6, that is 35 dB, on a picture of strong colours and 24 pixels.
+    assert 0 < error < 20.6
+
+
+def test_a_changed_file_is_noticed_and_a_copy_recognised(tmp_path, source):
+    load, cache = Loader(), make_cache(tmp_path / "c")
+    cache.fetch(str(source), load)
+    times = source.stat()
+    source.write_bytes(b"\x02rest")
+    # Of the same length and, after this, the same time of change: that of the folder's entry tells.
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    image, _ = cache.fetch(str(source), load)
+    np.testing.assert_array_equal(image, make_picture(2))
+    assert load.calls == 2
+    copy = source.with_name("copy.png")
+    copy.write_bytes(b"\x01rest")
+    image, _ = cache.fetch(str(copy), load)
+    np.testing.assert_array_equal(image, make_picture(1))
+    assert load.calls == 2
+
+
+@pytest.mark.parametrize("image_format", ["raw", "jpeg"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "longer", "other magic", "other shape"])
+def test_a_damaged_entry_is_made_anew(tmp_path, source, damage, image_format):
+    load, cache = Loader(), make_cache(tmp_path / "c", image_format)
+    expected, _ = cache.fetch(str(source), load)
+    (entry,) = find_entries(tmp_path / "c")
+    good = entry.read_bytes()
+    middle = len(good) // 2
+    bad = {
+        "cut": good[:middle],
+        "empty": b"",
+        "flipped": good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :],
+        "longer": good + b"x",
+        "other magic": b"XXXX" + good[4:],
+        # Heights 24 -> 32 in the header: as many bytes would be needed as there are not.
+        "other shape": good[:12] + (32).to_bytes(4, "little") + good[16:],
+    }
+    entry.write_bytes(bad[damage])
+    image, _ = cache.fetch(str(source), load)
+    np.testing.assert_array_equal(image, expected)
+    assert load.calls == 2
+    assert entry.read_bytes() == good
+
+
+def test_a_damaged_index_costs_a_read_only(tmp_path, source):
+    load, cache = Loader(), make_cache(tmp_path / "c")
+    cache.fetch(str(source), load)
+    (entry,) = (p for p in (tmp_path / "c" / "index").rglob("*") if p.is_file())
+    entry.write_bytes(b"garbage")
+    cache.fetch(str(source), load)
+    assert load.calls == 1
+
+
+def test_a_full_cache_says_which_key_to_raise(tmp_path, source):
+    # An index entry takes 40 bytes and a picture 36 + 2304: one fits into 3,000 bytes, two do not.
+    load, cache = Loader(), make_cache(tmp_path / "c", max_gb=3e-6)
+    cache.fetch(str(source), load)
+    other = source.with_name("other.png")
+    other.write_bytes(b"\x02")
+    with pytest.raises(UserError, match=r"full: INPUT\.CACHE_GB 3e-06"):
+        cache.fetch(str(other), load)
+    np.testing.assert_array_equal(cache.fetch(str(source), load)[0], make_picture(1))
+    assert cache.measure_used() == Used(own=2340, others=40)
+    assert sum(p.stat().st_size for p in (tmp_path / "c").glob("*/*/*")) == 2380
+
+
+def test_counting_mends_the_count_and_removes_what_was_interrupted(tmp_path, source):
+    cache = make_cache(tmp_path / "c")
+    cache.fetch(str(source), Loader())
+    (tmp_path / "c" / "used").write_text("not a number")
+    (entry,) = find_entries(tmp_path / "c")
+    old, new = entry.with_name(".x.1.1.tmp"), entry.with_name(".y.1.1.tmp")
+    old.write_bytes(bytes(100))
+    new.write_bytes(bytes(10))
+    os.utime(old, (1, 1))
+    # The new one may belong to a process that is writing it.
+    assert cache.measure_used() == Used(own=2340 + 10, others=40)
+    assert (old.exists(), new.exists()) == (False, True)
+    assert (tmp_path / "c" / "used").read_text() == "2390"
+
+
+def _fetch_all(folder, paths, queue):
+    load, cache = Loader(), make_cache(folder)
+    sums = [int(cache.fetch(path, load)[0].sum()) for path in paths]
+    queue.put(sums)
+
+
+def test_several_processes_at_once(tmp_path, source):
+    paths = []
+    for i in range(40):
+        paths.append(str(source.with_name(f"{i}.png")))
+        Path(paths[-1]).write_bytes(bytes([i]))
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    # One of them is killed in between, possibly while it holds the lock.
+    victim = context.Process(target=_fetch_all, args=(tmp_path / "c", paths, context.Queue()))
+    others = [context.Process(target=_fetch_all, args=(tmp_path / "c", order, queue)) for order in (paths, paths)]
+    for process in (victim, *others):
+        process.start()
+    victim.kill()
+    results = [queue.get(timeout=60) for _ in others]
+    for process in (victim, *others):
+        process.join()
+    assert results == [[int(make_picture(i).sum()) for i in range(40)]] * 2
+    assert len(find_entries(tmp_path / "c")) == 40
+    used = make_cache(tmp_path / "c").measure_used()
+    assert used.own == 40 * 2340 and used.others >= 40 * 40
+
+
+def test_estimate_counts_each_file_once():
+    # 1080 x 1920 into 1280 x 1280: 720 x 1280; 100 x 50 is enlarged to 1280 x 640.
+    dicts = [{"file_name": n, "height": h, "width": w} for n, h, w in [("a", 1080, 1920), ("a", 1080, 1920)]]
+    dicts.append({"file_name": "b", "height": 100, "width": 50})
+    raw = 3 * 720 * 1280 + 3 * 1280 * 640 + 2 * 36
+    assert estimate_cache_bytes(dicts, (1280, 1280), "raw") == raw
+    assert estimate_cache_bytes(dicts, (1280, 1280), "jpeg") == raw // 8
+
+
+def test_a_cache_that_will_not_fit_is_refused(tmp_path, monkeypatch):
+    gb = 10**9
+    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 5 * gb}))
+    check = {"max_gb": 20.0, "cache": "disk"}
+    check_room(tmp_path, needed=5 * gb, used=Used(0, 0), **check)
+    check_room(tmp_path, needed=9 * gb, used=Used(4 * gb, 11 * gb), **check)
+    with pytest.raises(UserError, match=r"68\.0 GB .*INPUT\.CACHE_GB 20"):
+        check_room(tmp_path, needed=68 * gb, used=Used(0, 0), **check)
+    with pytest.raises(UserError, match=r"beside 12\.0 GB of others.*INPUT\.CACHE_GB 20"):
+        check_room(tmp_path, needed=9 * gb, used=Used(0, 12 * gb), **check)
+    with pytest.raises(UserError, match=r"only 5\.0 GB left; set INPUT\.CACHE_DIR"):
+        check_room(tmp_path, needed=6 * gb, used=Used(0, 0), **check)
+
+
+def test_the_image_folder_is_never_written_to(tmp_path):
+    names = [str(tmp_path / "train" / "a" / "1.png"), str(tmp_path / "train" / "b" / "1.png")]
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "train" / "a")
+    for folder in (tmp_path / "train" / "b", tmp_path / "train" / "a" / "x" / "y", tmp_path / "link" / "x"):
+        with pytest.raises(UserError, match=r"INPUT\.CACHE_DIR .* lies in the image folder"):
+            check_outside_image_folders(folder, names)
+    check_outside_image_folders(tmp_path / "train" / "c", names)
+    check_outside_image_folders(tmp_path / "trainer", names)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("cache", "memory"), ("image_format", "png"), ("max_gb", 0.0), ("max_gb", float("nan"))]
+)
+def test_impossible_values_are_refused(tmp_path, key, value):
+    config = {"cache": "disk", "image_format": "raw", "cache_dir": str(tmp_path), "max_gb": 1.0, key: value}
+    with pytest.raises(UserError, match=rf"INPUT\.CACHE\w* '?{value}"):
+        build_cache([], **config, size=SIZE)
+
+
+def test_default_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert get_default_cache_dir() == str(tmp_path / "parking")
+    cache = build_cache([], cache="disk", image_format="raw", cache_dir="", max_gb=1.0, size=SIZE)
+    assert cache is not None and (tmp_path / "parking" / "images" / "raw-24x32").is_dir()
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert get_default_cache_dir() == str(tmp_path / "home" / ".cache" / "parking")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, source):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/c' cannot be written"):
+        make_cache(tmp_path / "file" / "c")
+
+
+def test_shared_memory_goes_with_its_last_user(tmp_path):
+    first, second = SharedMemoryFolder(tmp_path), SharedMemoryFolder(tmp_path)
+    assert first.path == second.path
+    (first.path / "x").write_bytes(b"1")
+    first.close()
+    assert (second.path / "x").exists()
+    second.close()
+    second.close()
+    assert not second.path.exists()
+
+
+def test_shared_memory_of_someone_else_is_refused(tmp_path):
+    target = tmp_path / "target"
+    target.mkdir()
+    (tmp_path / f"parking-{os.getuid()}").symlink_to(target)
+    with pytest.raises(UserError, match="belongs to another user"):
+        SharedMemoryFolder(tmp_path)
+    with pytest.raises(UserError, match="lacks; choose disk"):
+        SharedMemoryFolder(tmp_path / "missing")

@@ -1,0 +1,226 @@
+"""Mosaics made of tiles, with and without a cache, against the canvas of twice the size that they replace."""
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import BoxMode
+from PIL import Image
+
+from parking.data.cache import ImageCache
+from parking.data.dataset_mapper import TrainDatasetMapper
+from parking.data.image_io import UnreadableImageError
+from parking.data.tiles import TileReader
+from parking.data.transforms import WarpTransform, compose_mosaic, compute_mosaic_offsets, crop_to_canvas
+from parking.utils.errors import UserError
+
+PLAIN_COLORS = {"HSV_H": 0.0, "HSV_S": 0.0, "HSV_V": 0.0}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Smooth pictures of several sizes, in which a shift of a pixel shows, with boxes up to beyond their borders."""
+    rng = np.random.default_rng(1)
+    dicts = []
+    for i, (h, w) in enumerate([(54, 96), (96, 54), (64, 64), (120, 33), (40, 71), (64, 96)]):
+        image = cv2.resize(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8), (w, h), interpolation=cv2.INTER_CUBIC)
+        path = tmp_path / "photos" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(path)
+        corners = rng.uniform(-5, [w - 5, h - 5], (4, 2))
+        boxes = np.hstack([corners, rng.uniform(5, 30, (4, 2))]).tolist()
+        annotations = [{"bbox": b, "bbox_mode": BoxMode.XYWH_ABS, "category_id": k} for k, b in enumerate(boxes)]
+        dicts.append({"file_name": str(path), "image_id": i, "height": h, "width": w, "annotations": annotations})
+    return dicts
+
+
+def make_samples(dicts, cfg, num=30, **changes):
+    options = {**TrainDatasetMapper.from_config(cfg, dicts, seed=5), **changes}
+    mapper = TrainDatasetMapper(**options)
+    return [mapper({**dicts[i % len(dicts)], "position": i}) for i in range(num)]
+
+
+def test_mosaics_are_those_of_a_canvas(photos, make_cfg, monkeypatch):
+    cfg = make_cfg(**PLAIN_COLORS)
+    direct = make_samples(photos, cfg)
+    monkeypatch.setattr(WarpTransform, "is_upright", False)
+    canvas = make_samples(photos, cfg)
+    num_boxes = 0
+    for a, b in zip(direct, canvas, strict=True):
+        torch.testing.assert_close(a["instances"].gt_boxes.tensor, b["instances"].gt_boxes.tensor, rtol=0, atol=0)
+        assert a["instances"].gt_classes.tolist() == b["instances"].gt_classes.tolist()
+        num_boxes += len(a["instances"])
+        off = (a["image"].int() - b["image"].int()).abs().amax(dim=0) > 1
+        # Only along seams: a seam is a line, which is one or two pixels wide here.
+        rows, columns = off.float().mean(dim=1), off.float().mean(dim=0)
+        assert off[rows < 0.1][:, columns < 0.1].float().mean() < 0.002
+        assert (rows >= 0.1).sum() <= 8
+        assert (columns >= 0.1).sum() <= 8
+    assert num_boxes > 60
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_tiles_painted_one_by_one_against_the_warped_canvas(seed):
+    rng = np.random.default_rng(seed)
+    size = h, w = 48, 64
+    centre = int(rng.integers(w // 2, 3 * w // 2)), int(rng.integers(h // 2, 3 * h // 2))
+    sizes = [(int(rng.integers(20, h + 1)), int(rng.integers(20, w + 1))) for _ in range(4)]
+    tiles = [cv2.resize(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8), s[::-1]) for s in sizes]
+    scale = rng.uniform(0.5, 1.5)
+    x, y = rng.uniform(0.4, 0.6, 2) * [w, h] - scale * np.array([w, h])
+    transform = WarpTransform(2 * h, 2 * w, h, w, np.array([[scale, 0, x], [0, scale, y], [0, 0, 1.0]]), scale)
+    assert transform.is_upright
+    canvas, _ = compose_mosaic(tiles, [np.zeros((0, 4))] * 4, centre, size)
+    expected = transform.apply_image(canvas).astype(int)
+    # Where the canvas mixes pixels of different tiles, or of a tile and the gray, is not compared.
+    owner = np.zeros((2 * h, 2 * w), np.uint8)
+    image = np.full((h, w, 3), 114, np.uint8)
+    count = np.zeros((h, w), int)
+    for i, (tile, offset) in enumerate(zip(tiles, compute_mosaic_offsets(sizes, centre), strict=True)):
+        part, (px, py) = crop_to_canvas(tile, offset, size)
+        owner[py : py + part.shape[0], px : px + part.shape[1]] = 60 * (i + 1)
+        before = image.copy()
+        transform.paint(part, (px, py), image)
+        x0, y0, x1, y1 = transform.find_pixels(np.array([px, py, px + part.shape[1], py + part.shape[0]]))
+        count[y0:y1, x0:x1] += 1
+        outside = np.ones((h, w), bool)
+        outside[y0:y1, x0:x1] = False
+        np.testing.assert_array_equal(image[outside], before[outside])
+    assert count.max() == 1
+    kernel = np.ones((3, 3), np.uint8)
+    mixed = cv2.dilate(owner, kernel) != cv2.erode(owner, kernel)
+    # A pixel of the output counts if the input's pixels under it all belong to one tile.
+    inside = transform.apply_image(np.repeat(mixed[..., None] * np.uint8(255), 3, axis=2))[..., 0] == 0
+    inside &= transform.apply_image(np.full((2 * h, 2 * w, 3), 255, np.uint8))[..., 0] == 255
+    assert inside.mean() > 0.4
+    assert np.abs(image.astype(int) - expected)[inside].max() <= 1
+
+
+def test_images_that_do_not_land_are_not_read(photos, make_cfg, monkeypatch):
+    reads = []
+    read_image = TileReader.read_image
+
+    def record(self, dataset_dict, num_rows=None):
+        reads.append(num_rows)
+        return read_image(self, dataset_dict, num_rows)
+
+    monkeypatch.setattr(TileReader, "read_image", record)
+    make_samples(photos, make_cfg(), num=60)
+    # Four each, but for those outside: about a tenth with tiles of these shapes.
+    assert 0.75 * 240 < len(reads) < 0.97 * 240
+    assert min(reads) > 0
+
+
+def test_rows_that_are_not_asked_for_have_no_influence(photos, make_cfg, assert_same_samples, monkeypatch):
+    expected = make_samples(photos, make_cfg())
+    read_image = TileReader.read_image
+    num_blackened = 0
+
+    def blacken(self, dataset_dict, num_rows=None):
+        nonlocal num_blackened
+        tile = read_image(self, dataset_dict).copy()
+        if num_rows is not None:
+            num_blackened += num_rows < len(tile)
+            tile[num_rows:] = 0
+        return tile
+
+    monkeypatch.setattr(TileReader, "read_image", blacken)
+    assert_same_samples(make_samples(photos, make_cfg()), expected)
+    assert num_blackened > 20
+
+
+@pytest.mark.parametrize("size", [(64, 64), (27, 48), (120, 240), (50, 71)])
+@pytest.mark.parametrize("num_rows", [1, 5, 13, 30])
+def test_the_upper_rows_of_a_tile_are_those_of_the_whole(photos, num_rows, size):
+    reader = TileReader(size)
+    num_shorter = 0
+    for d in photos:
+        whole, part = reader.read_image(d), reader.read_image(d, num_rows)
+        assert len(part) >= min(num_rows, len(whole))
+        num_shorter += len(part) < len(whole)
+        np.testing.assert_array_equal(part[:num_rows], whole[:num_rows])
+    assert num_shorter > 0 or num_rows > 5
+
+
+@pytest.mark.parametrize("aug", [{}, {"MOSAIC_PROB": 0.0}, {"MIXUP_PROB": 1.0}, {"DEGREES": 10.0}])
+def test_a_raw_cache_changes_nothing(photos, make_cfg, tmp_path, aug, assert_same_samples):
+    expected = make_samples(photos, make_cfg(**aug))
+    for name in ("disk", "ram"):
+        cache = ImageCache(tmp_path / name, size=(64, 96), image_format="raw", max_gb=1)
+        for _ in range(2):
+            assert_same_samples(make_samples(photos, make_cfg(**aug), cache=cache), expected)
+
+
+def test_a_jpeg_cache_changes_pixels_a_little_and_repeatably(photos, make_cfg, tmp_path, assert_same_samples):
+    cfg = make_cfg(**PLAIN_COLORS)
+    cache = ImageCache(tmp_path / "c", size=(64, 96), image_format="jpeg", max_gb=1)
+    first, second = (make_samples(photos, cfg, cache=cache) for _ in range(2))
+    assert_same_samples(first, second)
+    for a, b in zip(first, make_samples(photos, cfg), strict=True):
+        assert 0 < (a["image"].float() - b["image"].float()).abs().mean() < 4
+        torch.testing.assert_close(a["instances"].gt_boxes.tensor, b["instances"].gt_boxes.tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["disk", "ram"])
+def test_the_config_chooses_the_cache(photos, make_cfg, tmp_path, kind, monkeypatch, caplog, assert_same_samples):
+    expected = make_samples(photos, make_cfg(), num=10)
+    monkeypatch.setattr("parking.data.cache.SharedMemoryFolder", lambda: type("Folder", (), {"path": tmp_path / "ram"}))
+    cfg = make_cfg()
+    cfg.INPUT.CACHE, cfg.INPUT.CACHE_DIR = kind, str(tmp_path / "disk")
+    with caplog.at_level("INFO"):
+        assert_same_samples(make_samples(photos, cfg, num=10), expected)
+    assert f"({kind}, raw)" in caplog.text
+    folder = tmp_path / ("disk/images" if kind == "disk" else "ram")
+    assert len([p for p in (folder / "raw-64x96").rglob("*") if p.is_file()]) == 6
+    cfg.INPUT.CACHE_DIR = str(tmp_path / "photos" / "cache")
+    cfg.INPUT.CACHE = "disk"
+    with pytest.raises(UserError, match="lies in the image folder"):
+        make_samples(photos, cfg)
+    assert not (tmp_path / "photos" / "cache").exists()
+
+
+def break_photo(d):
+    with open(d["file_name"], "rb+") as file:
+        file.truncate(100)
+
+
+@pytest.mark.parametrize("aug", [{}, {"MOSAIC_PROB": 0.0}, {"MIXUP_PROB": 1.0}, {"DEGREES": 10.0}])
+def test_unreadable_images_stop_or_are_replaced_by_the_policy(photos, make_cfg, aug, assert_same_samples):
+    whole = make_samples(photos, make_cfg(**aug))
+    break_photo(photos[2])
+    with pytest.raises(UnreadableImageError, match=r"2\.png.*cut off"):
+        make_samples(photos, make_cfg(**aug))
+    repaired = make_samples(photos, make_cfg(**aug), policy="repair")
+    assert_same_samples(make_samples(photos, make_cfg(**aug), policy="repair"), repaired)
+    names = [sample.get("unreadable", []) for sample in repaired]
+    assert set(itertools.chain(*names)) == {photos[2]["file_name"]}
+    # A sample without the broken image is what it was.
+    unchanged = [i for i in range(len(whole)) if not names[i]]
+    assert 0 < len(unchanged) < len(whole)
+    assert_same_samples([repaired[i] for i in unchanged], [whole[i] for i in unchanged])
+    assert not any("unreadable" in sample for sample in whole)
+
+
+def test_a_wrong_size_counts_as_unreadable(photos, make_cfg):
+    photos[1]["height"] += 1
+    with pytest.raises(UnreadableImageError, match=r"but its json says 54 x 97"):
+        make_samples(photos, make_cfg())
+    samples = make_samples(photos, make_cfg(), policy="repair")
+    assert {photos[1]["file_name"]} == set(itertools.chain(*(s.get("unreadable", []) for s in samples)))
+
+
+def test_a_wrong_size_is_found_in_the_cache_too(photos, make_cfg, tmp_path):
+    cache = ImageCache(tmp_path / "c", size=(64, 96), image_format="raw", max_gb=1)
+    make_samples(photos, make_cfg(), cache=cache)
+    photos[2]["height"] = photos[2]["width"] = 128
+    with pytest.raises(UnreadableImageError, match=r"64 x 64 pixels, but its json says 128 x 128"):
+        make_samples(photos, make_cfg(), cache=cache)
+
+
+def test_nothing_readable_ends_with_an_error(photos, make_cfg):
+    for d in photos:
+        break_photo(d)
+    with pytest.raises(UserError, match=r"100 training images in a row could not be read, last: The image .*png"):
+        make_samples(photos, make_cfg(), policy="repair")

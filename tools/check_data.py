@@ -1,0 +1,118 @@
+#!/usr/bin/env python
+"""Find everything that is wrong with a data set, and draw what is in it.
+
+  python tools/check_data.py [--data-dir /DATA] [--output DIR]
+  python tools/check_data.py --coco JSON IMAGES [--coco JSON IMAGES ...] [--output DIR]
+
+Reads every file once and writes nothing but what it finds: a table to the terminal, report.json and pictures to DIR.
+Several --coco are taken for sides of a split: the same pictures, or neighbouring frames, in two of them are findings.
+
+Exit codes: 0 no errors found, 1 errors found or a mistake that the message explains, 2 wrong usage, 130 Ctrl-C.
+"""
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from parking.utils.cli import EXIT_USER_ERROR, run_tool
+from parking.utils.cpus import num_available_cpus
+from parking.utils.errors import UserError
+from parking.utils.files import open_atomic
+
+SPLITS = ("sequence", "entry", "all")
+EXAMPLES_PER_CLASS, EXAMPLE_SIDE = 8, 112
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument("--data-dir", default="/DATA", metavar="DIR", help="the challenge's layout (/DATA)")
+    data.add_argument(
+        "--coco", nargs=2, action="append", metavar=("JSON", "IMAGES"), help="COCO json and image folder instead"
+    )
+    parser.add_argument("--output", default="output/check", metavar="DIR", help="for report.json and pictures")
+    parser.add_argument(
+        "--split", choices=SPLITS, default="sequence", help="whose two sides the pictures show (sequence)"
+    )
+    parser.add_argument(
+        "--num-workers", type=_positive, default=num_available_cpus(), metavar="N", help="processes (all CPUs)"
+    )
+    return parser.parse_args(argv)
+
+
+def check_output(output: Path, data_folders: list[str]) -> None:
+    for folder in data_folders:
+        if output.resolve().is_relative_to(Path(folder).resolve()):
+            raise UserError(f"The output '{output}' lies in the data folder '{folder}', where nothing is written.")
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    # Not above: they take a second, which --help need not.
+    from parking.data.checking.check import check_sources
+    from parking.data.checking.report import count_severities, encode_report, format_report
+    from parking.data.checking.sides import summarize
+    from parking.data.checking.sources import find_parking_sources, make_coco_sources
+
+    sources = make_coco_sources(args.coco) if args.coco else find_parking_sources(args.data_dir)
+    output = Path(args.output)
+    check_output(output, [source.image_root for source in sources] if args.coco else [args.data_dir])
+    with tqdm(unit="image", desc="reading") as bar:
+        checked = check_sources(sources, num_workers=args.num_workers, start=bar.reset, progress=bar.update)
+    overview = summarize(checked, split=args.split)
+    print(format_report(checked, overview))
+    pictures = draw_pictures(overview, args.num_workers)
+    for name, content in {"report.json": encode_report(checked, overview), **pictures}.items():
+        with open_atomic(output / name) as file:
+            file.write(content)
+    counts = count_severities(checked)
+    print("\n" + ", ".join(f"{severity}s: {count:,}" for severity, count in counts.items()))
+    print(f"report.json, {', '.join(pictures)} written to {output}")
+    return EXIT_USER_ERROR if counts["error"] else 0
+
+
+def draw_pictures(overview, num_workers: int) -> dict[str, bytes]:
+    """PNG files by name."""
+    from parking.data.checking.conditions import TITLES, count_conditions
+    from parking.data.checking.examples import choose_examples, cut_examples
+    from parking.visualization.data_charts import (
+        draw_class_examples,
+        encode_png,
+        plot_box_sizes,
+        plot_boxes_per_image,
+        plot_class_counts,
+        plot_conditions,
+    )
+
+    names, sides = overview.class_names, overview.sides
+    conditions = {side.name: count_conditions(side.file_names) for side in sides}
+    pictures = {
+        "class_counts.png": plot_class_counts(names, {side.name: side.class_counts.tolist() for side in sides}),
+        "box_sizes.png": plot_box_sizes(overview.boxes[:, 2:]),
+        "boxes_per_image.png": plot_boxes_per_image({side.name: side.boxes_per_image for side in sides}),
+        "conditions.png": plot_conditions(
+            {title: {side: counts[key] for side, counts in conditions.items()} for key, title in TITLES.items()}
+        ),
+    }
+    if names:
+        examples = choose_examples(
+            overview.classes, overview.boxes, overview.image_files, num_classes=len(names), per_class=EXAMPLES_PER_CLASS
+        )
+        pictures["class_examples.png"] = draw_class_examples(
+            names,
+            cut_examples(examples, side=EXAMPLE_SIDE, num_workers=num_workers),
+            sum(side.class_counts for side in sides).tolist() if sides else [0] * len(names),
+            per_class=EXAMPLES_PER_CLASS,
+        )
+    return {name: encode_png(picture) for name, picture in pictures.items()}
+
+
+if __name__ == "__main__":
+    run_tool(main)
