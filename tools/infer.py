@@ -48,11 +48,16 @@ def main() -> int:
         find_config_and_weights,
         setup_logging,
     )
-    from parking.engine.inference import PictureWriter, predict_images
+    from parking.engine.inference import PictureWriter, get_submission_options, predict_images
 
     setup_logging()
     cfg, weights = find_config_and_weights(args.config_file, args.weights, args.opts, default_config=DEFAULT_CONFIG)
     class_names, category_ids = choose_inference_classes(cfg, weights)
+    # Hours before it is needed.
+    classes = dict(zip(class_names, category_ids, strict=True))
+    submission = get_submission_options(cfg, classes) if has_ids else None
+    if submission and not set(category_ids) <= set(range(1, len(CLASS_NAMES) + 1)):
+        submission, note = None, "the classes of these weights are not the challenge's."
     model = build_inference_model(cfg, weights, class_names)
     output_dir = args.output or str(Path(cfg.OUTPUT_DIR, "inference"))
     pictures = None
@@ -70,7 +75,7 @@ def main() -> int:
         images,
         output_dir=output_dir,
         category_ids=category_ids,
-        with_submission=has_ids,
+        submission=submission,
         pictures=pictures,
     )
     print(f"{report.num_boxes} boxes in {report.num_images} images")

@@ -199,3 +199,10 @@ def _add_test(cfg: CN) -> None:
     cfg.TEST.BEST_METRIC = "bbox/AP75"
     # Size limit of submission.json in MB of 10^6 bytes.
     cfg.TEST.SUBMISSION_MB = 20.0
+    # Boxes of an image in submission.json.
+    cfg.TEST.SUBMISSION_MAX_PER_IMAGE = 50
+    # Boxes of a class that go into submission.json before all others compete for its size: "stroller=500" for the best
+    # 500 of a class, "500" for as many of every class that is not named.
+    cfg.TEST.SUBMISSION_CLASS_FLOORS = ()
+    # How submission.json is spaced: "compact", without spaces, or "original", as Python's json.dump does by itself.
+    cfg.TEST.SUBMISSION_SPACING = "compact"

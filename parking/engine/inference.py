@@ -1,7 +1,7 @@
 """Boxes for a list of images: files to hand in, and pictures to look at."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from parking.data.build import build_inference_loader
 from parking.data.image_io import read_image
+from parking.evaluation.submission_options import OptionNames, SubmissionOptions, make_submission_options
 from parking.evaluation.writer import ResultsWriter
 from parking.visualization.colors import class_colors
 from parking.visualization.contact_sheet import contact_sheet
@@ -46,6 +47,23 @@ class InferenceReport:
     unreadable: list[str] = field(default_factory=list)
 
 
+def get_submission_options(cfg, classes: Mapping[str, int]) -> SubmissionOptions:
+    """Those of TEST.SUBMISSION_*, checked; UserError if one is wrong.
+
+    Args:
+        classes: category id by class name, of the model's classes.
+    """
+    names = ("SUBMISSION_MB", "SUBMISSION_MAX_PER_IMAGE", "SUBMISSION_CLASS_FLOORS", "SUBMISSION_SPACING")
+    return make_submission_options(
+        max_size_mb=cfg.TEST.SUBMISSION_MB,
+        max_per_image=cfg.TEST.SUBMISSION_MAX_PER_IMAGE,
+        class_floors=cfg.TEST.SUBMISSION_CLASS_FLOORS,
+        spacing=cfg.TEST.SUBMISSION_SPACING,
+        classes=classes,
+        names=OptionNames(*(f"TEST.{name}" for name in names)),
+    )
+
+
 def predict_images(
     cfg,
     model: nn.Module,
@@ -53,7 +71,7 @@ def predict_images(
     *,
     output_dir: str,
     category_ids: Sequence[int],
-    with_submission: bool = False,
+    submission: SubmissionOptions | None = None,
     pictures: "PictureWriter | None" = None,
 ) -> InferenceReport:
     """Run ``model`` over ``images`` and write what it finds below ``output_dir``, with a progress bar.
@@ -62,7 +80,7 @@ def predict_images(
         model: in eval mode, from :func:`build_inference_model`.
         images: from :func:`parking.data.datasets.images.list_images`.
         category_ids: the original id of each of the model's classes.
-        with_submission: also write ``submission.json``, of at most TEST.SUBMISSION_MB.
+        submission: how to write ``submission.json``, too; None: not, and an earlier run's is removed.
         pictures: also draw the images it was made for, if they can be read.
     """
     batches = _ReadableBatches(build_inference_loader(cfg, list(images)))
@@ -70,8 +88,7 @@ def predict_images(
         output_dir=output_dir,
         category_ids=category_ids,
         images=[{"image_id": image["image_id"], "file_name": image["relative_path"]} for image in images],
-        with_submission=with_submission,
-        max_bytes=int(cfg.TEST.SUBMISSION_MB * 1e6),
+        submission=submission,
     )
     evaluators = [writer] if pictures is None else [writer, pictures]
     # The bar says how far it is; detectron2's own lines would break it up.

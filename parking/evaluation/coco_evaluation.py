@@ -12,11 +12,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
-from faster_coco_eval import COCO
-from faster_coco_eval.core import COCOeval_faster
 from tabulate import tabulate
 
 from parking.data.datasets.builtin import original_category_ids
+from parking.evaluation.coco_scores import rank_image_ids, score_boxes
 from parking.evaluation.detections import write_coco_results
 from parking.evaluation.prediction_collector import PredictionCollector, to_detections
 
@@ -97,7 +96,7 @@ class COCOBoxEvaluator(PredictionCollector):
         dataset_dicts = [d for d in DatasetCatalog.get(self._dataset_name) if d["image_id"] not in left_out]
         if left_out:
             logger.warning("%d images of %s were left out of its scores.", len(left_out), self._dataset_name)
-        image_ids = _rank_ids(d["image_id"] for d in dataset_dicts)
+        image_ids = rank_image_ids(d["image_id"] for d in dataset_dicts)
         self._check_images(predictions, image_ids)
 
         if self._output_dir:
@@ -110,7 +109,7 @@ class COCOBoxEvaluator(PredictionCollector):
         num_boxes = np.bincount(np.array(classes, dtype=np.int64), minlength=len(self._class_names))
         if classes:
             detections = to_detections(predictions, list(range(len(self._class_names))))
-            stats, per_class = _score(ground_truth, detections, image_ids)
+            stats, per_class = score_boxes(ground_truth, detections, image_ids)
         else:
             logger.warning("%s has no annotated boxes: there is nothing to score.", self._dataset_name)
             stats = [math.nan] * len(METRICS)
@@ -147,12 +146,6 @@ class COCOBoxEvaluator(PredictionCollector):
         logger.info("Box scores on %s by class, percent:\n%s", self._dataset_name, table)
 
 
-def _rank_ids(image_ids):
-    """{image id: its rank}, from 1. COCOeval wants integers, and breaks ties in score by their order."""
-    ordered = sorted(image_ids, key=lambda i: (isinstance(i, str), i))
-    return {image_id: rank for rank, image_id in enumerate(ordered, start=1)}
-
-
 def _build_ground_truth(dataset_dicts, image_ids, class_names):
     """A COCO json of ``dataset_dicts`` with ranks for image ids and contiguous category ids."""
     annotations = []
@@ -175,37 +168,3 @@ def _build_ground_truth(dataset_dicts, image_ids, class_names):
         "annotations": annotations,
         "categories": [{"id": i, "name": name} for i, name in enumerate(class_names)],
     }
-
-
-def _score(ground_truth, detections, image_ids):
-    """COCO's twelve numbers as a list and (classes, :data:`CLASS_METRICS`) as an array, in percent or nan."""
-    coco_gt = COCO(ground_truth)
-    columns = (detections.image_ids, detections.category_ids, detections.boxes, detections.scores)
-    # The empty segmentation keeps loadRes from making a polygon for every box.
-    coco_dt = coco_gt.loadRes(
-        [
-            {"image_id": image_ids[image_id], "category_id": category, "bbox": box, "score": score, "segmentation": []}
-            for image_id, category, box, score in zip(*(c.tolist() for c in columns), strict=True)
-        ]
-    )
-    coco_eval = COCOeval_faster(coco_gt, coco_dt, iouType="bbox", print_function=_discard)
-    coco_eval.run()
-    stats = [_percent([value]) for value in coco_eval.stats]
-
-    # (IoU thresholds, recalls, classes, area ranges, maximal detections)
-    precision = coco_eval.eval["precision"][:, :, :, 0, -1]
-    thresholds = coco_eval.params.iouThrs
-    at = [slice(None), *(np.flatnonzero(np.isclose(thresholds, t)) for t in (0.5, 0.75))]
-    per_class = [[_percent(precision[rows, :, k]) for rows in at] for k in range(precision.shape[2])]
-    return stats, np.array(per_class)
-
-
-def _percent(values):
-    """Mean of what COCOeval could compute, in percent; it marks the rest with -1."""
-    values = np.asarray(values)
-    values = values[values > -1]
-    return float(values.mean() * 100) if values.size else math.nan
-
-
-def _discard(*lines) -> None:
-    """Instead of printing what :meth:`COCOBoxEvaluator._log` says better."""

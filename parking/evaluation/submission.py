@@ -7,95 +7,174 @@ A submission is a JSON list of {"image_id", "category_id" (1-based), "bbox" [x, 
 import itertools
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
 from parking.evaluation.detections import Detections
 from parking.utils.files import open_atomic
 
-#: The challenge's limit: 20 MB of 10^6 bytes.
+#: The challenge's limits: 20 MB of 10^6 bytes, and so many boxes of an image.
 DEFAULT_MAX_BYTES = 20_000_000
+DEFAULT_MAX_PER_IMAGE = 50
 
-# Each row is followed by a comma or, the last one, by the closing bracket: one more byte either way.
-_ROW = '{{"image_id":{},"category_id":{},"bbox":[{},{},{},{}],"score":{},"segmentation":[]}}'
-_ROW_BYTES = len(_ROW.format(*[""] * 7)) + 1
 _MAX_COORDINATE = 1e8
+
+
+class _Layout(NamedTuple):
+    """How the file is spaced: a row with a place for each of its seven values, and what stands between two rows."""
+
+    row: str
+    separator: str
+
+    @classmethod
+    def make(cls, comma: str, colon: str) -> "_Layout":
+        fields = {
+            "image_id": "{}",
+            "category_id": "{}",
+            "bbox": f"[{comma.join(['{}'] * 4)}]",
+            "score": "{}",
+            "segmentation": "[]",
+        }
+        return cls("{{" + comma.join(f'"{key}"{colon}{value}' for key, value in fields.items()) + "}}", comma)
+
+    def count_fitting(self, lengths: np.ndarray, max_bytes: int) -> int:
+        """How many rows, from the first on, fit into a file, given the characters of the values in each."""
+        sizes = (lengths + len(self.row.format(*[""] * 7) + self.separator)).cumsum()
+        # Two brackets, but no separator after the last row.
+        return int(np.searchsorted(sizes + 2 - len(self.separator), max_bytes, side="right"))
+
+
+_LAYOUTS = {"compact": _Layout.make(",", ":"), "original": _Layout.make(", ", ": ")}
+
+#: "compact" has no spaces; "original" has those that Python's ``json.dump`` puts in where it is not told otherwise.
+SPACINGS = tuple(_LAYOUTS)
 
 
 @dataclass(frozen=True)
 class SubmissionReport:
-    """What became of the boxes given to :func:`write_submission`.
+    """What became of the boxes given to :func:`write_submission`: each is kept, left out, over the limit, or invalid.
 
     Attributes:
         num_kept: boxes in the file.
-        num_left_out: boxes that did not fit under the limit; none scores higher than a kept one.
+        num_left_out: boxes that did not fit under the size limit.
+        num_over_image_limit: boxes of images that have more than the limit.
         num_invalid: boxes that the format cannot express (see :func:`write_submission`).
-        threshold: the lowest score in the file, before rounding; None if no box was kept.
+        threshold: the lowest score in the file, before rounding, among the boxes that no floor protects; None if there
+            are none. No box was left out for the size that scores higher.
+        num_below_threshold: boxes in the file that score lower than the threshold, because a floor protects them.
+        num_floored_left_out: of the ``num_left_out``, those of a floor: above 0 if the floors alone do not fit.
         num_bytes: size of the file.
+        kept: (num_kept,) indices of the boxes in the file, in its order.
     """
 
     num_kept: int
     num_left_out: int
+    num_over_image_limit: int
     num_invalid: int
     threshold: float | None
+    num_below_threshold: int
+    num_floored_left_out: int
     num_bytes: int
+    kept: np.ndarray = field(repr=False, compare=False)
+
+    def describe(self) -> list[str]:
+        """The same in sentences, without what there is none of."""
+        lowest = f", scores from {self.threshold:.4f}" if self.threshold is not None else ""
+        lines = [f"{self.num_kept} boxes{lowest}, {self.num_bytes / 1e6:.2f} MB"]
+        if self.num_left_out:
+            rest = f"; from {self.threshold:.4f} on all did" if self.threshold is not None else ""
+            lines.append(f"{self.num_left_out} boxes that score lowest did not fit into the size limit{rest}")
+        if self.num_below_threshold:
+            lines.append(f"{self.num_below_threshold} boxes that score lower are in because of their class's floor")
+        if self.num_floored_left_out:
+            lines.append(
+                f"the floors alone are larger than the size limit: {self.num_floored_left_out} of their boxes are out; "
+                "lower the floors"
+            )
+        if self.num_over_image_limit:
+            lines.append(f"{self.num_over_image_limit} boxes are out because their image has too many")
+        if self.num_invalid:
+            lines.append(f"{self.num_invalid} boxes are too small or score too low (below 0.00005) for the format")
+        return lines
 
 
 def write_submission(
-    detections: Detections, path: str | os.PathLike, *, max_bytes: int = DEFAULT_MAX_BYTES
+    detections: Detections,
+    path: str | os.PathLike,
+    *,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    max_per_image: int = DEFAULT_MAX_PER_IMAGE,
+    class_floors: Mapping[int, int] = MappingProxyType({}),
+    spacing: str = "compact",
 ) -> SubmissionReport:
-    """Write the best-scoring boxes that fit into ``max_bytes`` as a compact JSON list, valid by construction.
+    """Write the best-scoring boxes that fit into ``max_bytes`` as a JSON list, valid by construction.
 
     Boxes enter in order of falling score until the next one would exceed the limit; equal scores are ordered by image
-    id, category id and box, so the file does not depend on the order of ``detections``. The file lists them by image
-    id, best first. Corners are rounded to 0.1 px and width and height follow from them: a box inside an image stays
-    inside. Left out as invalid, and counted, are boxes with a value that is not finite (or beyond 10^8 px), without
-    width or height after rounding, and with a score that is not in (0, 1] after rounding: below 0.00005 a box is
-    dropped, not raised to 0.0001. The file replaces an earlier one whole or not at all.
+    id, category id and box, so the file does not depend on the order of ``detections``. Of a class with a floor of n,
+    the n best boxes come before all others, those of all floors together by score; only then the rest competes. Of an
+    image, the first ``max_per_image`` boxes in that same order take part. The file lists them by image id, best first.
+
+    Corners are rounded to 0.1 px and width and height follow from them: a box inside an image stays inside. Left out as
+    invalid, and counted, are boxes with a value that is not finite (or beyond 10^8 px), without width or height after
+    rounding, and with a score that is not in (0, 1] after rounding: below 0.00005 a box is dropped, not raised to
+    0.0001. The file replaces an earlier one whole or not at all.
 
     Args:
         detections: boxes in pixels of the original images, category ids 1-based.
         path: the file to write; its folder is made if needed.
         max_bytes: limit of the file's size.
+        max_per_image: limit of an image's boxes.
+        class_floors: number of boxes by category id.
+        spacing: one of :data:`SPACINGS`.
 
     Raises:
-        ValueError: ``max_bytes`` does not even leave room for an empty list.
+        ValueError: ``max_bytes`` does not even leave room for an empty list, ``max_per_image`` is below 1, or a floor
+            below 0.
     """
     if max_bytes < 2:
         raise ValueError(f"max_bytes is {max_bytes}: an empty list already takes 2 bytes")
+    if max_per_image < 1 or min(class_floors.values(), default=0) < 0:
+        raise ValueError(f"max_per_image must be positive and no floor negative: {max_per_image}, {dict(class_floors)}")
+    layout = _LAYOUTS[spacing]
     tenths, ten_thousandths, valid = _round(detections)
-    candidates = np.flatnonzero(valid)
     image_ids, image_index = np.unique(detections.image_ids, return_inverse=True)
     image_texts = [json.dumps(image_id) for image_id in image_ids.tolist()]
     image_lengths = np.array([len(text) for text in image_texts], dtype=np.int64)
 
-    order = candidates[_rank(detections, tenths, image_index, candidates)]
-    lengths = (
-        _ROW_BYTES
-        + image_lengths[image_index[order]]
-        + _integer_length(detections.category_ids[order])
-        + _tenths_length(tenths[order]).sum(axis=1)
-        + _score_length(ten_thousandths[order])
-    )
-    # The 1 is the opening bracket.
-    num_kept = int(np.searchsorted(1 + lengths.cumsum(), max_bytes, side="right"))
-    kept = order[:num_kept]
+    ranked = _rank(detections, tenths, image_index, np.flatnonzero(valid))
+    floored = _find_floored(detections.category_ids[ranked], class_floors)
+    queue = _queue(image_index[ranked], floored, max_per_image)
+    rows = ranked[queue]
+    lengths = image_lengths[image_index[rows]] + _integer_length(detections.category_ids[rows])
+    lengths += _tenths_length(tenths[rows]).sum(axis=1) + _score_length(ten_thousandths[rows])
+    num_kept = layout.count_fitting(lengths, max_bytes)
 
+    kept = ranked[np.sort(queue[:num_kept])]
     by_image = kept[np.argsort(image_index[kept], kind="stable")]
-    rows = zip(
+    values = zip(
         (image_texts[i] for i in image_index[by_image].tolist()),
         detections.category_ids[by_image].tolist(),
         *(tenths[by_image] / 10).T.tolist(),
         (ten_thousandths[by_image] / 10000).tolist(),
         strict=True,
     )
+    num_bytes = _write_rows(path, values, layout)
+    unprotected = detections.scores[rows[:num_kept]][~floored[queue[:num_kept]]]
+    threshold = float(unprotected[-1]) if len(unprotected) else None
     return SubmissionReport(
         num_kept=num_kept,
-        num_left_out=len(candidates) - num_kept,
-        num_invalid=len(detections) - len(candidates),
-        threshold=float(detections.scores[kept[-1]]) if num_kept else None,
-        num_bytes=_write_rows(path, rows),
+        num_left_out=len(queue) - num_kept,
+        num_over_image_limit=len(ranked) - len(queue),
+        num_invalid=len(detections) - len(ranked),
+        threshold=threshold,
+        num_below_threshold=0 if threshold is None else int((detections.scores[kept] < threshold).sum()),
+        num_floored_left_out=int(floored[queue[num_kept:]].sum()),
+        num_bytes=num_bytes,
+        kept=by_image,
     )
 
 
@@ -112,9 +191,35 @@ def _round(detections):
 
 
 def _rank(detections, tenths, image_index, rows):
-    """Order of ``rows`` by falling score; equal scores by image, category and box."""
-    keys = (*tenths[rows].T[::-1], detections.category_ids[rows], image_index[rows], -detections.scores[rows])
-    return np.lexsort(keys)
+    """``rows`` by falling score; those of equal scores by image, category and box."""
+    rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
+    scores = detections.scores[rows]
+    # Most scores are unlike all others; sorting by seven keys is worth it for the rest only.
+    same = scores[1:] == scores[:-1]
+    tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False)) if len(rows) else rows
+    group = rows[tied]
+    keys = (*tenths[group].T[::-1], detections.category_ids[group], image_index[group], -detections.scores[group])
+    rows[tied] = group[np.lexsort(keys)]
+    return rows
+
+
+def _find_floored(category_ids, class_floors):
+    """Which of the ranked boxes are among the first ones of their class, as many as its floor says."""
+    floored = np.zeros(len(category_ids), dtype=bool)
+    for category_id, floor in class_floors.items():
+        floored[np.flatnonzero(category_ids == category_id)[:floor]] = True
+    return floored
+
+
+def _queue(image_index, floored, max_per_image):
+    """Indices of the ranked boxes in the order in which they enter: no more of an image than may be."""
+    queue = np.concatenate([np.flatnonzero(floored), np.flatnonzero(~floored)])
+    by_image = np.argsort(image_index[queue], kind="stable")
+    images = image_index[queue][by_image]
+    num_before = np.empty(len(queue), dtype=np.int64)
+    # searchsorted finds the first box of the same image.
+    num_before[by_image] = np.arange(len(queue)) - np.searchsorted(images, images)
+    return queue[num_before < max_per_image]
 
 
 def _integer_length(values):
@@ -134,14 +239,14 @@ def _score_length(ten_thousandths):
     return 2 + 4 - trailing_zeros
 
 
-def _write_rows(path, rows):
-    texts = itertools.starmap(_ROW.format, rows)
+def _write_rows(path, rows, layout):
+    texts = itertools.starmap(layout.row.format, rows)
     num_bytes = 2
     with open_atomic(path) as file:
         file.write(b"[")
         separator = ""
         while chunk := list(itertools.islice(texts, 65536)):
-            num_bytes += file.write((separator + ",".join(chunk)).encode())
-            separator = ","
+            num_bytes += file.write((separator + layout.separator.join(chunk)).encode())
+            separator = layout.separator
         file.write(b"]")
     return num_bytes

@@ -6,9 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from parking.evaluation.detections import write_coco_results
+from parking.evaluation.detections import Detections, write_coco_results
 from parking.evaluation.prediction_collector import PredictionCollector, to_detections
-from parking.evaluation.submission import DEFAULT_MAX_BYTES, write_submission
+from parking.evaluation.submission import write_submission
+from parking.evaluation.submission_options import SubmissionOptions
 from parking.utils.files import open_atomic
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,9 @@ class ResultsWriter(PredictionCollector):
 
     - ``predictions.json``: COCO results with the data set's own category ids;
     - ``images.json``: a list of {"id", "file_name"} of all images, also of those without boxes;
-    - ``submission.json``, if asked for: see :func:`parking.evaluation.submission.write_submission`.
+    - ``submission.json``, if asked for: see :func:`parking.evaluation.submission.write_submission`. It is what the same
+      options make of ``predictions.json``. Otherwise one that an earlier run left is removed: it would be handed in for
+      this run's.
     """
 
     def __init__(
@@ -28,8 +31,7 @@ class ResultsWriter(PredictionCollector):
         output_dir: str | os.PathLike,
         category_ids: Sequence[int],
         images: Sequence[dict],
-        with_submission: bool = False,
-        max_bytes: int = DEFAULT_MAX_BYTES,
+        submission: SubmissionOptions | None = None,
     ):
         """
         Args:
@@ -37,15 +39,13 @@ class ResultsWriter(PredictionCollector):
             category_ids: the data set's own category id of every contiguous class.
             images: one dict with "image_id" and "file_name" (as it shall stand in ``images.json``) per image; their
                 order is that of the boxes in ``predictions.json``.
-            with_submission: whether to write ``submission.json``.
-            max_bytes: limit of its size.
+            submission: how to write ``submission.json``; None: not at all.
         """
         super().__init__()
         self._output_dir = Path(output_dir)
         self._category_ids = list(category_ids)
         self._images = [{"id": image["image_id"], "file_name": image["file_name"]} for image in images]
-        self._with_submission = with_submission
-        self._max_bytes = max_bytes
+        self._submission = submission
 
     def evaluate(self) -> dict:
         """Write the files. Every process must call it; all but the main one get {}.
@@ -66,24 +66,32 @@ class ResultsWriter(PredictionCollector):
         detections = to_detections(ordered, self._category_ids)
 
         paths = {name: str(self._output_dir / f"{name}.json") for name in ("predictions", "images", "submission")}
+        self._remove_submission(paths["submission"])
         write_coco_results(detections, paths["predictions"])
         with open_atomic(paths["images"]) as file:
             # A name that is not UTF-8 holds lone surrogates; a backslash escape of one is what JSON wants, too.
             file.write(json.dumps(self._images, ensure_ascii=False, indent=0).encode(errors="backslashreplace"))
         results = {"predictions": paths["predictions"], "images": paths["images"], "num_boxes": len(detections)}
-        if self._with_submission:
-            report = write_submission(detections, paths["submission"], max_bytes=self._max_bytes)
-            _log_report(report, paths["submission"])
+        if self._submission is not None:
+            report = write_submission(_round(detections), paths["submission"], **self._submission._asdict())
+            first, *more = report.describe()
+            logger.info("%s: %s", paths["submission"], first)
+            for line in more:
+                logger.info("%s", line)
             results.update(submission=paths["submission"], submission_report=report)
         return results
 
+    def _remove_submission(self, path: str) -> None:
+        # Also if a new one comes: between the two, the old one would lie beside predictions that it was not made of.
+        try:
+            os.remove(path)
+        except FileNotFoundError:
+            return
+        if self._submission is None:
+            logger.warning("Removed %s: an earlier run wrote it, and this one writes none.", path)
 
-def _log_report(report, path):
-    lowest = f", scores from {report.threshold:.4f}" if report.num_kept else ""
-    logger.info("%s: %d boxes%s, %.2f MB", path, report.num_kept, lowest, report.num_bytes / 1e6)
-    if report.num_left_out:
-        logger.info(
-            "%d boxes that score lowest did not fit; from %.4f on all did", report.num_left_out, report.threshold
-        )
-    if report.num_invalid:
-        logger.info("%d boxes are too small or score too low (below 0.00005) for the format", report.num_invalid)
+
+def _round(detections):
+    """The values as ``predictions.json`` has them, so that cutting it again gives the same file."""
+    columns = (detections.boxes.round(3), detections.scores.round(6))
+    return Detections(detections.image_ids, detections.category_ids, *columns)

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -18,6 +19,10 @@ def run_tool(main: Callable[[], int | None]) -> None:
         code = main() or 0
     except UserError as e:
         sys.stderr.write(f"error: {e}\n")
+        code = EXIT_USER_ERROR
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_USER_ERROR
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -12,7 +12,8 @@ from parking.config import get_cfg
 from parking.data.datasets.classes import CLASS_COLORS, CLASS_NAMES
 from parking.data.image_io import read_image
 from parking.engine import inference
-from parking.engine.inference import PictureWriter, predict_images
+from parking.engine.inference import PictureWriter, get_submission_options, predict_images
+from parking.utils.errors import UserError
 from parking.visualization.drawing import save_image
 
 GRAY = 128
@@ -73,7 +74,8 @@ def test_files_of_a_run_with_an_unreadable_image(cfg, tmp_path):
     (tmp_path / "in" / "b.png").write_bytes(b"no image")
     out = tmp_path / "out"
     pictures = PictureWriter(images, output_dir=str(out), class_names=["x", "y"], min_score=0.25)
-    report = predict(cfg, images, out, with_submission=True, pictures=pictures)
+    submission = get_submission_options(cfg, {"x": 3, "y": 9})
+    report = predict(cfg, images, out, submission=submission, pictures=pictures)
 
     assert (report.num_images, report.num_boxes, len(report.unreadable)) == (2, 3, 1)
     assert str(tmp_path / "in" / "b.png") in report.unreadable[0]
@@ -92,6 +94,22 @@ def test_files_of_a_run_with_an_unreadable_image(cfg, tmp_path):
     assert [row["file_name"] for row in json.loads((out / "images.json").read_text())] == ["a.png", "b.png", "c.png"]
     assert len(json.loads((out / "submission.json").read_text())) == 3
     assert files(out / "visualizations") == ["a.png.png", "c.png.png", "overview.png"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("SUBMISSION_MB", -1.0),
+        ("SUBMISSION_MAX_PER_IMAGE", 0),
+        ("SUBMISSION_CLASS_FLOORS", ("z=5",)),
+        ("SUBMISSION_SPACING", "wide"),
+    ],
+)
+def test_submission_options_from_the_config(cfg, key, value):
+    assert get_submission_options(cfg, {"x": 3}) == (20_000_000, 50, {3: 0}, "compact")
+    cfg.TEST[key] = value
+    with pytest.raises(UserError, match=f"TEST.{key}"):
+        get_submission_options(cfg, {"x": 3})
 
 
 def test_boxes_alone(cfg, tmp_path):

@@ -245,16 +245,32 @@ def test_boxes_that_are_not_finite_are_dropped_with_a_warning(register, caplog):
 def test_processes_are_gathered_on_the_main_one(register, monkeypatch):
     name = register([image(i, (0, [0, 0, 50, 50])) for i in (1, 2)])
     elsewhere = {2: ImagePredictions(*(np.array(x, np.float32) for x in ([[0, 0, 50, 50]], [0.5])), np.array([0]))}
-    monkeypatch.setattr("detectron2.utils.comm.gather", lambda data, dst: [data, elsewhere])
+    # Of predictions, and of images that were left out: none.
+    monkeypatch.setattr(
+        "detectron2.utils.comm.gather", lambda data, dst=0: [data, elsewhere if isinstance(data, dict) else set()]
+    )
     hit = prediction((0, [0, 0, 50, 50], 0.5))
     assert evaluate(name, {1: hit})["AP50"] == pytest.approx(100)
 
-    monkeypatch.setattr("detectron2.utils.comm.gather", lambda data, dst: [])
+    monkeypatch.setattr("detectron2.utils.comm.gather", lambda data, dst=0: [])
     monkeypatch.setattr("detectron2.utils.comm.is_main_process", lambda: False)
     evaluator = COCOBoxEvaluator(name)
     evaluator.reset()
     evaluator.process([{"image_id": 1}], [hit])
     assert evaluator.evaluate() == {}
+
+
+def test_an_image_that_is_left_out_is_not_missed(register):
+    name = register([image(i, (0, [0, 0, 50, 50])) for i in (1, 2)])
+    evaluator = COCOBoxEvaluator(name)
+    evaluator.reset()
+    evaluator.process([{"image_id": 1}], [prediction((0, [0, 0, 50, 50], 0.5))])
+    assert evaluator.evaluate()["bbox"]["AR100"] == pytest.approx(50), "one of two boxes is found"
+    evaluator.leave_out(2)
+    assert evaluator.evaluate()["bbox"]["AR100"] == pytest.approx(100)
+    evaluator.reset()
+    evaluator.process([{"image_id": 1}], [prediction((0, [0, 0, 50, 50], 0.5))])
+    assert evaluator.evaluate()["bbox"]["AR100"] == pytest.approx(50)
 
 
 def test_classes_of_the_model_are_found_by_name(register, tmp_path):

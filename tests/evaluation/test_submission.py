@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from parking.evaluation.detections import Detections
 from parking.evaluation.submission import write_submission
+from parking.evaluation.submission_check import check_submission
 from parking.utils.files import open_atomic
 
 
@@ -130,7 +132,7 @@ def test_input_is_not_changed_and_a_failed_write_leaves_the_old_file(tmp_path, m
     np.testing.assert_array_equal(detections.boxes, boxes)
     before = path.read_bytes()
 
-    def fail(path, rows):
+    def fail(path, rows, layout):
         with open_atomic(path) as file:
             file.write(b"half")
             raise KeyboardInterrupt
@@ -181,3 +183,133 @@ def test_best_boxes_that_fit(tmp_path_factory, rows, max_bytes):
         assert len(json.dumps([*kept, longest], separators=(",", ":"))) > max_bytes
     if kept:
         assert report.threshold == pytest.approx(min(row["score"] for row in kept), abs=0.00005001)
+
+
+BOX = [0, 0, 9, 9]
+
+
+def test_original_spacing_is_that_of_json_dump(tmp_path):
+    detections = make((7, 3, [10.04, 20.06, 30, 40], 0.87654), (12, 14, [0, 0, 5, 5.5], 1.0))
+    _, rows, data = write(tmp_path, detections, spacing="original")
+    assert data == json.dumps(rows).encode()
+    assert data.startswith(
+        b'[{"image_id": 7, "category_id": 3, "bbox": [10.0, 20.1, 30.0, 40.0], "score": 0.8765, "segmentation": []}, {'
+    )
+    # One byte less, and the last box does not fit: the separators of two characters are counted right.
+    for max_bytes, num_kept in ((len(data), 2), (len(data) - 1, 1)):
+        assert write(tmp_path, detections, spacing="original", max_bytes=max_bytes)[0].num_kept == num_kept
+
+
+@pytest.mark.parametrize(("spacing", "separators"), [("compact", (",", ":")), ("original", (", ", ": "))])
+def test_more_rows_than_are_written_at_once(tmp_path, spacing, separators):
+    num = 70_000
+    detections = Detections(np.arange(num), np.full(num, 3), np.tile([0.0, 0, 9, 9], (num, 1)), np.full(num, 0.5))
+    report, rows, data = write(tmp_path, detections, spacing=spacing)
+    assert report.num_kept == num and data == json.dumps(rows, separators=separators).encode()
+
+
+def test_boxes_of_an_image_are_limited_to_the_best(tmp_path):
+    detections = make(
+        *[(image, 1, BOX, score) for image in (1, 2) for score in (0.1, 0.4, 0.3, 0.2)], (3, 1, BOX, 0.05)
+    )
+    report, rows, _ = write(tmp_path, detections, max_per_image=2)
+    assert [(row["image_id"], row["score"]) for row in rows] == [(1, 0.4), (1, 0.3), (2, 0.4), (2, 0.3), (3, 0.05)]
+    assert (report.num_kept, report.num_left_out, report.num_over_image_limit) == (5, 0, 4)
+    fifty_one = make(*[(1, 1, [x, 0, 9, 9], 0.5) for x in range(51)])
+    assert write(tmp_path, fifty_one)[0].num_over_image_limit == 1
+
+
+def test_an_invalid_box_takes_no_place_of_an_image(tmp_path):
+    _, rows, _ = write(tmp_path, make((1, 1, [0, 0, 0, 9], 0.9), (1, 1, BOX, 0.5)), max_per_image=1)
+    assert [row["score"] for row in rows] == [0.5]
+
+
+def test_floors_by_hand(tmp_path):
+    # A row is 85 bytes; class 13 has one character more than class 1. Two of class 1 and one of 13: 85 + 85 + 86 + 2
+    # separators + 2 brackets = 260.
+    detections = make(*[(1, 1, BOX, s) for s in (0.9, 0.8, 0.7)], *[(1, 13, BOX, s) for s in (0.3, 0.2)])
+    report, rows, _ = write(tmp_path, detections, max_bytes=260)
+    assert [(row["category_id"], row["score"]) for row in rows] == [(1, 0.9), (1, 0.8), (1, 0.7)]
+    report, rows, _ = write(tmp_path, detections, max_bytes=260, class_floors={13: 1})
+    assert [(row["category_id"], row["score"]) for row in rows] == [(1, 0.9), (1, 0.8), (13, 0.3)]
+    assert (report.threshold, report.num_below_threshold, report.num_left_out, report.num_bytes) == (0.8, 1, 2, 260)
+    assert report.describe() == [
+        "3 boxes, scores from 0.8000, 0.00 MB",
+        "2 boxes that score lowest did not fit into the size limit; from 0.8000 on all did",
+        "1 boxes that score lower are in because of their class's floor",
+    ]
+    np.testing.assert_array_equal(report.kept, [0, 1, 3])
+
+
+def test_floors_that_do_not_fit_themselves(tmp_path):
+    detections = make(*[(1, 1, BOX, s) for s in (0.9, 0.8, 0.7)])
+    report, _, _ = write(tmp_path, detections, max_bytes=173, class_floors={1: 3})
+    assert (report.num_kept, report.num_left_out, report.num_floored_left_out, report.threshold) == (2, 1, 1, None)
+    assert "lower the floors" in report.describe()[-1]
+
+
+def test_a_floor_comes_first_in_a_crowded_image(tmp_path):
+    detections = make((1, 1, BOX, 0.9), (1, 1, BOX, 0.8), (1, 13, BOX, 0.1))
+    _, rows, _ = write(tmp_path, detections, max_per_image=2, class_floors={13: 5})
+    assert [row["score"] for row in rows] == [0.9, 0.1]
+
+
+@pytest.mark.parametrize("limits", [{"max_per_image": 0}, {"class_floors": {1: -1}}])
+def test_impossible_limits(tmp_path, limits):
+    with pytest.raises(ValueError, match="max_per_image must be positive"):
+        write(tmp_path, make(), **limits)
+
+
+def cut_slowly(rows, *, max_bytes, max_per_image, class_floors, separators):
+    """What a submission should hold, one box after the other, measured by json itself."""
+    ranked = sorted(rows, key=lambda row: (-row[3], row[0], row[1], row[2]))
+    seen, first, rest = Counter(), [], []
+    for row in ranked:
+        seen[row[1]] += 1
+        (first if seen[row[1]] <= class_floors.get(row[1], 0) else rest).append(row)
+    per_image, allowed = Counter(), []
+    for row in first + rest:
+        per_image[row[0]] += 1
+        if per_image[row[0]] <= max_per_image:
+            allowed.append(row)
+    while True:
+        listed = sorted(allowed, key=lambda row: (row[0], ranked.index(row)))
+        keys = ("image_id", "category_id", "bbox", "score")
+        submission = [{**dict(zip(keys, row, strict=True)), "segmentation": []} for row in listed]
+        text = json.dumps(submission, separators=separators)
+        if len(text) <= max_bytes:
+            return text
+        allowed.pop()
+
+
+# Values that rounding does not change, and few enough of them for many ties.
+few = st.tuples(
+    st.sampled_from([1, 9, 10, 123456]),
+    st.sampled_from([1, 2, 13]),
+    st.tuples(*[st.sampled_from([0.0, 0.5, 12.0, 1000.5])] * 2, *[st.sampled_from([0.5, 7.0, 100.0])] * 2).map(list),
+    st.sampled_from([0.0001, 0.1234, 0.25, 0.3, 0.5, 1.0]),
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    rows=st.lists(few, max_size=25),
+    max_bytes=st.integers(2, 3000),
+    max_per_image=st.integers(1, 6),
+    class_floors=st.dictionaries(st.sampled_from([1, 2, 13]), st.integers(0, 8)),
+    spacing=st.sampled_from(["compact", "original"]),
+    seed=st.randoms(use_true_random=False),
+)
+def test_cut_like_the_slow_way(tmp_path_factory, rows, max_bytes, max_per_image, class_floors, spacing, seed):
+    limits = {"max_bytes": max_bytes, "max_per_image": max_per_image, "class_floors": class_floors}
+    separators = {"compact": (",", ":"), "original": (", ", ": ")}[spacing]
+    expected = cut_slowly(rows, separators=separators, **limits)
+    seed.shuffle(rows)
+    folder = tmp_path_factory.mktemp("submission")
+    report, written, data = write(folder, make(*rows), spacing=spacing, **limits)
+    assert data.decode() == expected
+    assert report.num_kept == len(written) == len(report.kept)
+    assert report.num_kept + report.num_left_out + report.num_over_image_limit == len(rows)
+    assert [rows[i][3] for i in report.kept] == [row["score"] for row in written]
+    check = check_submission(folder / "submission.json", max_per_image=max_per_image, max_bytes=max_bytes)
+    assert check.problems == [] and check.num_boxes == report.num_kept

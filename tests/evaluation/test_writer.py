@@ -6,6 +6,9 @@ import torch
 from detectron2.evaluation import inference_on_dataset
 from detectron2.structures import Boxes, Instances
 
+from parking.evaluation.predictions import read_predictions
+from parking.evaluation.submission import write_submission
+from parking.evaluation.submission_options import SubmissionOptions
 from parking.evaluation.writer import ResultsWriter
 
 IMAGES = [
@@ -39,6 +42,10 @@ def make(tmp_path, **kwargs):
     return ResultsWriter(output_dir=tmp_path / "out", category_ids=[1, 7], images=IMAGES, **kwargs)
 
 
+def options(max_bytes=10**6):
+    return SubmissionOptions(max_bytes=max_bytes, max_per_image=50, class_floors={}, spacing="compact")
+
+
 def load(path):
     with open(path, encoding="utf-8") as file:
         return json.load(file)
@@ -64,7 +71,7 @@ def test_files_follow_the_order_of_the_images(tmp_path):
 def test_submission_on_request(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         # Rows of 87 (score 0.75) and 88 (0.5) characters, a comma, two brackets: 178 bytes.
-        results = run(make(tmp_path, with_submission=True, max_bytes=178))
+        results = run(make(tmp_path, submission=options(max_bytes=178)))
     report = results["submission_report"]
     assert (report.num_kept, report.num_left_out, report.threshold) == (2, 1, 0.5)
     assert [row["score"] for row in load(results["submission"])] == [0.5, 0.75]
@@ -73,7 +80,7 @@ def test_submission_on_request(tmp_path, caplog):
 
 
 def test_images_without_any_box(tmp_path):
-    results = run(make(tmp_path, with_submission=True), image_ids=[20])
+    results = run(make(tmp_path, submission=options()), image_ids=[20])
     assert load(results["predictions"]) == load(results["submission"]) == []
     assert len(load(results["images"])) == 3
 
@@ -96,3 +103,45 @@ def test_other_processes_write_nothing(tmp_path, monkeypatch):
     writer = make(tmp_path)
     writer.reset()
     assert writer.evaluate() == {} and not list(tmp_path.iterdir())
+
+
+def test_a_submission_of_an_earlier_run_is_removed(tmp_path, caplog):
+    results = run(make(tmp_path, submission=options()))
+    with caplog.at_level(logging.WARNING):
+        assert "submission" not in run(make(tmp_path))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["images.json", "predictions.json"]
+    assert f"Removed {results['submission']}" in caplog.text
+    caplog.clear()
+    run(make(tmp_path))
+    assert "Removed" not in caplog.text
+
+
+def test_no_old_submission_lies_beside_new_predictions(tmp_path, monkeypatch):
+    """Wherever the run is cut off."""
+    results = run(make(tmp_path, submission=options()))
+
+    def fail(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("parking.evaluation.writer.write_submission", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run(make(tmp_path, submission=options()), image_ids=[10])
+    assert len(load(results["predictions"])) == 2
+    assert not (tmp_path / "out" / "submission.json").exists()
+
+
+def test_the_predictions_give_the_same_submission_again(tmp_path):
+    """Though they have fewer decimals: 0.0495 + 0.1004 = 0.1499 is 0.1 px, but 0.050 + 0.100 = 0.150 is 0.2."""
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(500, 2, generator=generator) * 20
+    boxes = torch.cat([corners, corners + torch.rand(500, 2, generator=generator) * 20], dim=1)
+    boxes[0] = torch.tensor([0.0495, 0, 0.1499, 5])
+    rows = torch.cat([boxes, torch.rand(500, 1, generator=generator), torch.zeros(500, 1)], dim=1)
+    writer = make(tmp_path, submission=options(max_bytes=20_000)._replace(max_per_image=400))
+    writer.reset()
+    writer.process([{"image_id": 10}], [output(*rows.tolist())])
+    results = writer.evaluate()
+    again = tmp_path / "again.json"
+    write_submission(read_predictions(results["predictions"]), again, max_bytes=20_000, max_per_image=400)
+    with open(results["submission"], "rb") as file:
+        assert file.read() == again.read_bytes()

@@ -1,0 +1,101 @@
+"""Reading predictions back from a file of COCO results; needs neither torch nor detectron2."""
+
+import json
+import os
+from array import array
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from parking.data.datasets.json_io import paused_gc
+from parking.evaluation.detections import Detections
+from parking.utils.errors import UserError
+
+
+def read_predictions(path: str | os.PathLike) -> Detections:
+    """The boxes of a ``predictions.json``, or of a submission: further keys than COCO results have are read over.
+
+    Raises:
+        UserError: the file cannot be read, is not a JSON list of COCO results, or mixes numbers and texts as image ids.
+    """
+    image_ids: list[int | str] = []
+    category_ids, boxes, scores = array("q"), array("d"), array("d")
+
+    # Called for each object as it is parsed: a million dicts would take a gigabyte before any of it is used. None
+    # stands for a row; what is none, such as the run-length code of a row's mask, stays as it is.
+    def take_row(row: dict) -> dict | None:
+        if "bbox" not in row:
+            return row
+        try:
+            x, y, w, h = row["bbox"]
+            boxes.extend((x, y, w, h))
+            category_ids.append(row["category_id"])
+            scores.append(row["score"])
+            image_ids.append(row["image_id"])
+        except KeyError as e:
+            raise UserError(f"'{path}': row {len(image_ids)}, counted from 0, has no {e}.") from e
+        except (TypeError, ValueError, OverflowError) as e:
+            raise UserError(f"'{path}': row {len(image_ids)}, counted from 0, cannot be used: {e}.") from e
+        return None
+
+    content = _parse_list(path, take_row)
+    if len(image_ids) != len(content) or content.count(None) != len(content):
+        number = next((i for i, row in enumerate(content) if row is not None), len(image_ids))
+        raise UserError(f"'{path}': row {number}, counted from 0, is not an object with a 'bbox'.")
+    if set(map(type, image_ids)) not in ({int}, {str}, set()):
+        raise UserError(f"'{path}': the image ids must be all whole numbers or all texts.")
+    return Detections.from_columns(image_ids, category_ids, boxes, scores)
+
+
+def _parse_list(path: str | os.PathLike, object_hook: Callable[[dict], dict | None]) -> list:
+    try:
+        with open(path, "rb") as file, paused_gc():
+            content = json.loads(file.read(), object_hook=object_hook)
+    except OSError as e:
+        raise UserError(f"'{path}' cannot be opened: {e.strerror or e}.") from e
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"'{path}' is not valid JSON: {e}.") from e
+    if not isinstance(content, list):
+        # An object that looks like a row was taken for one, which left None.
+        kind = "an object" if content is None or isinstance(content, dict) else f"a {type(content).__name__}"
+        raise UserError(f"'{path}' must hold a JSON list of boxes, not {kind}.")
+    return content
+
+
+def check_category_ids(detections: Detections, category_ids: Iterable[int], path: str | os.PathLike) -> None:
+    """Raise a UserError if a box of the file ``path`` is of a category that is not among ``category_ids``."""
+    known = sorted(category_ids)
+    unknown = np.setdiff1d(detections.category_ids, known)
+    if len(unknown):
+        raise UserError(
+            f"'{path}' has boxes of the category {unknown[0]}; those of the challenge are {known[0]} to {known[-1]}."
+        )
+
+
+def fit_to_images(
+    detections: Detections, sizes: Mapping[int | str, tuple[int | None, int | None]], *, path: str, image_info: str
+) -> Detections:
+    """The same boxes, what is outside of their images cut off.
+
+    Args:
+        sizes: (height, width) in pixels by image id, None where it is not known.
+        path, image_info: the files that the boxes and the sizes are from, for the error.
+
+    Raises:
+        UserError: a box is on an image that has no entry.
+    """
+    image_ids, index = np.unique(detections.image_ids, return_inverse=True)
+    limits = np.full((len(image_ids), 2), np.inf)
+    for row, image_id in enumerate(image_ids.tolist()):
+        if image_id not in sizes:
+            raise UserError(f"'{path}' has boxes on the image {image_id!r}, which '{image_info}' does not list.")
+        height, width = sizes[image_id]
+        if height is not None and width is not None:
+            limits[row] = width, height
+    lows = np.clip(detections.boxes[:, :2], 0, limits[index])
+    highs = np.clip(detections.boxes[:, :2] + detections.boxes[:, 2:], 0, limits[index])
+    boxes = np.concatenate([lows, highs - lows], axis=1)
+    # Adding and taking away again costs the last bits; a box that is inside keeps its own.
+    inside = (lows == detections.boxes[:, :2]).all(axis=1) & (highs == lows + detections.boxes[:, 2:]).all(axis=1)
+    boxes[inside] = detections.boxes[inside]
+    return Detections(detections.image_ids, detections.category_ids, boxes, detections.scores)

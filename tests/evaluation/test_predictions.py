@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pytest
+
+from parking.evaluation.detections import Detections, write_coco_results
+from parking.evaluation.predictions import check_category_ids, fit_to_images, read_predictions
+from parking.utils.errors import UserError
+
+ROW = {"image_id": 7, "category_id": 14, "bbox": [0, 10.5, 20, 9.5], "score": 0.5}
+
+
+def read(tmp_path, content):
+    path = tmp_path / "predictions.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return read_predictions(path)
+
+
+@pytest.mark.parametrize("ids", [[5, 5, 2**40], ["b", "a", "é"]])
+def test_round_trip(tmp_path, ids):
+    boxes = [[0, 1, 2, 3], [0.125, 4, 5, 6], [7, 8, 9, 10]]
+    written = Detections.from_columns(ids, [1, 14, 2], boxes, [0.5, 0.123456, 1])
+    write_coco_results(written, tmp_path / "x.json")
+    found = read_predictions(tmp_path / "x.json")
+    for name in ("image_ids", "category_ids", "boxes", "scores"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(written, name))
+        assert getattr(found, name).dtype == getattr(written, name).dtype
+
+
+def test_more_than_coco_results_and_nothing(tmp_path):
+    found = read(tmp_path, [{"segmentation": {"size": [4, 4], "counts": "04"}, **ROW, "id": 3}, ROW])
+    assert len(found) == 2 and found.boxes.tolist() == [[0, 10.5, 20, 9.5]] * 2
+    assert len(read(tmp_path, [])) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[{", "is not valid JSON"),
+        ({"images": []}, "must hold a JSON list of boxes, not an object"),
+        (ROW, "must hold a JSON list of boxes, not an object"),
+        ("3", "must hold a JSON list of boxes, not a int"),
+        ([ROW, 3], "row 1, counted from 0, is not an object with a 'bbox'"),
+        ([ROW, {"image_id": 1}, ROW], "row 1, counted from 0, is not an object"),
+        ([None, ROW], "is not an object with a 'bbox'"),
+        ([ROW, {"bbox": [1, 2, 3, 4], "image_id": 1, "category_id": 1}], "row 1, counted from 0, has no 'score'"),
+        ([{**ROW, "bbox": [1, 2, 3]}], "row 0, counted from 0, cannot be used"),
+        ([{**ROW, "bbox": ["1", 2, 3, 4]}], "cannot be used"),
+        ([{**ROW, "bbox": None}], "cannot be used"),
+        ([{**ROW, "score": "high"}], "cannot be used"),
+        ([{**ROW, "category_id": 1.5}], "cannot be used"),
+        ([{**ROW, "image_id": 1.5}], "the image ids must be"),
+        ([{**ROW, "image_id": None}], "the image ids must be"),
+        ([ROW, {**ROW, "image_id": "7"}], "the image ids must be all whole numbers or all texts"),
+    ],
+)
+def test_mistakes_are_told(tmp_path, content, message):
+    with pytest.raises(UserError, match=r"predictions\.json") as error:
+        read(tmp_path, content)
+    assert message in str(error.value)
+
+
+def test_missing(tmp_path):
+    with pytest.raises(UserError, match="cannot be opened"):
+        read_predictions(tmp_path / "none.json")
+
+
+def test_category_ids(tmp_path):
+    found = read(tmp_path, [ROW])
+    check_category_ids(found, range(1, 15), "x")
+    with pytest.raises(UserError, match="'x' has boxes of the category 14; those of the challenge are 1 to 3"):
+        check_category_ids(found, [1, 2, 3], "x")
+
+
+def test_boxes_are_cut_at_the_borders(tmp_path):
+    boxes = [[-5, -1, 10, 5], [15, 8, 10, 5], [0.1, 0.2, 0.3, 0.7], [30, 30, 5, 5], [-5, 0, 100, 9]]
+    found = read(tmp_path, [{**ROW, "image_id": i, "bbox": box} for i, box in zip([1, 1, 1, 1, 2], boxes, strict=True)])
+    fitted = fit_to_images(found, {1: (10, 20), 2: (None, None)}, path="p", image_info="i")
+    # The last but one is outside of its image, and has no size left.
+    assert fitted.boxes.tolist() == [[0, 0, 5, 4], [15, 8, 5, 2], boxes[2], [20, 10, 0, 0], [0, 0, 95, 9]]
+    with pytest.raises(UserError, match="'p' has boxes on the image 2, which 'i' does not list"):
+        fit_to_images(found, {1: (10, 20)}, path="p", image_info="i")

@@ -1,0 +1,103 @@
+import json
+import math
+
+import pytest
+
+from parking.evaluation.detections import Detections
+from parking.evaluation.submission_cost import Annotations
+from parking.utils.errors import UserError
+
+BOX = [10, 10, 40, 40]
+OTHER = [60, 60, 30, 30]
+
+
+def save(path, content):
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return str(path)
+
+
+def annotation(image_id, category_id, box, **more):
+    return {"image_id": image_id, "category_id": category_id, "bbox": box, **more}
+
+
+ENTRIES = [annotation(1, 1, BOX), annotation(1, 1, OTHER), annotation(2, 3, BOX, area=1600, iscrowd=0)]
+
+
+def make(tmp_path, entries=ENTRIES, seen=None, ids=(1, 2), **kwargs):
+    images = [{"id": i, "file_name": f"{name}.png"} for i, name in zip(ids, "ab", strict=True)]
+    path = save(tmp_path / "Train.json", {"images": images, "annotations": entries})
+    if seen is not None:
+        kwargs["images"] = save(tmp_path / "images.json", [{"id": i, "file_name": name} for i, name in seen.items()])
+    return Annotations(path, category_ids=[1, 2, 3], **kwargs)
+
+
+def detections(*rows):
+    return Detections.from_columns(*zip(*rows, strict=True)) if rows else Detections.from_columns([], [], [], [])
+
+
+@pytest.mark.parametrize("ids", [(1, 2), ("x", "y")])
+def test_ap75_by_hand(tmp_path, ids):
+    first, second = ids
+    entries = [{**entry, "image_id": ids[entry["image_id"] - 1]} for entry in ENTRIES]
+    annotations = make(tmp_path, entries, ids=ids)
+    assert annotations.num_images == 2
+    # Class 3: IoU 1. Class 1: one of two boxes; the precision is 1 at the 51 recalls 0.00 to 0.50 of 101.
+    scores = annotations.score(detections((first, 1, BOX, 0.9), (second, 3, BOX, 0.5)))
+    assert scores.per_class[1] == pytest.approx(100 * 51 / 101)
+    assert scores.per_class[3] == pytest.approx(100) and math.isnan(scores.per_class[2])
+    assert scores.mean == pytest.approx((100 * 51 / 101 + 100) / 2)
+    # 29 * 40 / 1600 is an IoU of 0.725: below 0.75
+    scores = annotations.score(detections((first, 1, BOX, 0.9), (second, 3, [10, 10, 29, 40], 0.5)))
+    assert scores.per_class[3] == 0
+
+
+def test_only_images_that_were_seen_count(tmp_path):
+    found = detections((2, 3, BOX, 0.5), (9, 1, BOX, 0.9))
+    annotations = make(tmp_path, seen={2: "day/B.png", 9: "z.png"})
+    assert annotations.num_images == 1 and annotations.score(found).mean == pytest.approx(100)
+    # Without the list, nothing was found in the other image.
+    assert make(tmp_path).score(found).mean == pytest.approx(50)
+
+
+def test_nothing_found_and_nothing_annotated(tmp_path):
+    scores = make(tmp_path).score(detections())
+    assert scores.mean == 0 and scores.per_class[3] == 0 and math.isnan(scores.per_class[2])
+    assert make(tmp_path).score(detections((9, 1, BOX, 0.9))).mean == 0
+    assert math.isnan(make(tmp_path, []).score(detections((1, 1, BOX, 0.9))).mean)
+
+
+@pytest.mark.parametrize(
+    ("seen", "message"),
+    [
+        ({7: "a.png"}, "has none of the images of"),
+        ({1: "b.png"}, "The image 1 is 'a.png' in .* but 'b.png'"),
+    ],
+)
+def test_ids_of_other_images(tmp_path, seen, message):
+    with pytest.raises(UserError, match=message):
+        make(tmp_path, seen=seen)
+
+
+@pytest.mark.parametrize("content", ["[{}]", "{", "[3]", "3", '[{"id": [], "file_name": "a"}]'])
+def test_a_list_of_images_that_is_none(tmp_path, content):
+    (tmp_path / "images.json").write_text(content)
+    with pytest.raises(UserError, match=r"images\.json' is not the images\.json"):
+        make(tmp_path, images=str(tmp_path / "images.json"))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        3,
+        {},
+        annotation(1, 4, BOX),
+        annotation(1, 1, [1, 2, 3]),
+        annotation(1, 1, [1, 2, 3, math.nan]),
+        annotation(1, 1, None),
+        annotation([], 1, BOX),
+        annotation(1, [], BOX),
+    ],
+)
+def test_annotations_that_cannot_be_used(tmp_path, entry):
+    with pytest.raises(UserError, match=r"annotations\[3\] cannot be used: .* category_id of 1 to 3"):
+        make(tmp_path, [*ENTRIES, entry])

@@ -1,0 +1,71 @@
+import pytest
+
+from parking.evaluation.submission_options import OptionNames, make_submission_options, parse_class_floors
+from parking.utils.errors import UserError
+
+CLASSES = {"sedan": 1, "school bus": 5, "stroller": 13}
+NAMES = OptionNames("--max-size-mb", "--max-per-image", "--class-floor", "--spacing")
+GOOD = {"max_size_mb": 20.0, "max_per_image": 50, "class_floors": ["stroller=500"], "spacing": "compact"}
+
+
+def test_converted():
+    assert make_submission_options(**GOOD, classes=CLASSES, names=NAMES) == (
+        20_000_000,
+        50,
+        {1: 0, 5: 0, 13: 500},
+        "compact",
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "floors"),
+    [
+        ([], {1: 0, 5: 0, 13: 0}),
+        (["school bus=7"], {1: 0, 5: 7, 13: 0}),
+        ([300], {1: 300, 5: 300, 13: 300}),
+        (["stroller=0", "300"], {1: 300, 5: 300, 13: 0}),
+    ],
+)
+def test_floors(texts, floors):
+    assert parse_class_floors(texts, CLASSES, option="--class-floor") == floors
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tram=5", "there is no class 'tram'; choose one of sedan, school bus, stroller"),
+        ("=5", "there is no class ''"),
+        ("stroller=-5", "'-5' is not a whole number"),
+        ("stroller=1.5", "stroller=500"),
+        ("stroller=", "'' is not a whole number"),
+        ("stroller", "'stroller' is not a whole number"),
+        ("²", "is not a whole number"),
+        (-1, "'-1' is not a whole number"),
+    ],
+)
+def test_floors_that_mean_nothing(text, message):
+    with pytest.raises(UserError, match=r"^--class-floor ") as error:
+        parse_class_floors([text], CLASSES, option="--class-floor")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("texts", "what"), [(["sedan=1", "sedan=1"], "the class 'sedan' has"), ([5, "6"], "all classes have")]
+)
+def test_floors_given_twice(texts, what):
+    with pytest.raises(UserError, match=f"{what} a floor already"):
+        parse_class_floors(texts, CLASSES, option="x")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("max_size_mb", value) for value in (0.0, -1.0, 1e-6, float("nan"), float("inf"))],
+        ("max_per_image", 0),
+        ("spacing", "wide"),
+        ("class_floors", ["tram=1"]),
+    ],
+)
+def test_the_wrong_option_is_named(key, value):
+    with pytest.raises(UserError, match=getattr(NAMES, key)):
+        make_submission_options(**{**GOOD, key: value}, classes=CLASSES, names=NAMES)

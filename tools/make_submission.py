@@ -1,0 +1,108 @@
+#!/usr/bin/env python
+"""Cut the predictions of infer.py down to a submission, again and otherwise, without running the model.
+
+  python tools/make_submission.py --predictions output/yolo/inference/predictions.json [--class-floor stroller=500] \\
+      [--annotations FILE] [--output FILE]
+
+Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 Ctrl-C.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from tabulate import tabulate
+
+from parking.data.datasets.classes import CLASS_NAMES
+from parking.data.datasets.json_io import read_image_records, read_json_object
+from parking.evaluation.predictions import check_category_ids, fit_to_images, read_predictions
+from parking.evaluation.submission import SPACINGS, write_submission
+from parking.evaluation.submission_options import OptionNames, make_submission_options
+from parking.utils.cli import run_tool
+from parking.utils.errors import UserError
+
+CLASSES = {name: i for i, name in enumerate(CLASS_NAMES, start=1)}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--predictions", required=True, metavar="FILE", help="predictions.json; it is only read")
+    parser.add_argument("--output", metavar="FILE", help="default: submission.json beside the predictions")
+    parser.add_argument("--max-size-mb", type=float, default=20.0, metavar="MB", help="of 10^6 bytes (20)")
+    parser.add_argument("--max-per-image", type=int, default=50, metavar="N", help="boxes of an image (50)")
+    parser.add_argument(
+        "--class-floor",
+        action="append",
+        default=[],
+        metavar="CLASS=N",
+        help="keep the N best boxes of a class before the others compete for the size; N alone: of every class that is "
+        "not named; may be given several times",
+    )
+    parser.add_argument("--spacing", choices=SPACINGS, default="compact", help="original: as json.dump writes")
+    parser.add_argument(
+        "--image-info", metavar="FILE", help="list of images with ids and sizes: boxes are cut at the borders"
+    )
+    parser.add_argument(
+        "--annotations", metavar="FILE", help="COCO json: also tell what the cut costs in AP75, on the images in both"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    output = args.output or str(Path(args.predictions).with_name("submission.json"))
+    inputs = [args.predictions, *filter(None, [args.image_info, args.annotations])]
+    for path in inputs:
+        if os.path.realpath(output) == os.path.realpath(path):
+            raise UserError(f"--output {output} would overwrite '{path}'; give another name.")
+    options = make_submission_options(
+        max_size_mb=args.max_size_mb,
+        max_per_image=args.max_per_image,
+        class_floors=args.class_floor,
+        spacing=args.spacing,
+        classes=CLASSES,
+        names=OptionNames("--max-size-mb", "--max-per-image", "--class-floor", "--spacing"),
+    )
+    predictions = read_predictions(args.predictions)
+    check_category_ids(predictions, CLASSES.values(), args.predictions)
+    if args.image_info is not None:
+        records = read_image_records(read_json_object(args.image_info), args.image_info)
+        sizes = {record["image_id"]: (record.get("height"), record.get("width")) for record in records}
+        predictions = fit_to_images(predictions, sizes, path=args.predictions, image_info=args.image_info)
+    # Before the file is written: a mistake in the annotations shall not leave one that nobody looked at.
+    annotations = read_annotations(args) if args.annotations is not None else None
+
+    report = write_submission(predictions, output, **options._asdict())
+    print(f"{output}: {report.describe()[0]}", *report.describe()[1:], sep="\n  ")
+    print_classes(predictions, predictions[report.kept], annotations)
+
+
+def read_annotations(args: argparse.Namespace):
+    from parking.evaluation.submission_cost import Annotations
+
+    images = Path(args.predictions).with_name("images.json")
+    images = str(images) if images.exists() else None
+    return Annotations(args.annotations, category_ids=list(CLASSES.values()), images=images)
+
+
+def print_classes(predictions, submission, annotations) -> None:
+    """What is left of each class and, where ``annotations`` are known, of its AP75."""
+    headers = ["class", "boxes", "submitted", "lowest score"]
+    rows = []
+    for name, category_id in CLASSES.items():
+        scores = submission.scores[submission.category_ids == category_id]
+        lowest = scores.min() if len(scores) else None
+        rows.append([name, (predictions.category_ids == category_id).sum(), len(scores), lowest])
+    if annotations is not None:
+        before, after = annotations.score(predictions), annotations.score(submission)
+        headers += ["AP75 before", "AP75 after"]
+        rows = [[*row, before.per_class[i], after.per_class[i]] for row, i in zip(rows, CLASSES.values(), strict=True)]
+        print(
+            f"AP75 on {annotations.num_images} annotated images: {before.mean:.2f} of all boxes, {after.mean:.2f} of "
+            f"those in the submission; it cost {before.mean - after.mean:.2f}"
+        )
+    print(tabulate(rows, headers=headers, floatfmt=("", "", "", ".4f", ".2f", ".2f")))
+
+
+if __name__ == "__main__":
+    run_tool(main)
