@@ -1,6 +1,6 @@
 """Saving, finding and safely loading weights."""
 
-from .checkpointer import FINISHED, SECONDS_USED, Checkpointer, find_training, remove_training
+from .checkpointer import FINISHED, SECONDS_USED, Checkpointer, find_last_checkpoint, find_training, remove_training
 from .loading import check_all_fit, find_misfits, load_weights, shorten
 from .weights import Weights, describe_origin, find_weights, read_weights, write_weights
 
@@ -11,6 +11,7 @@ __all__ = [
     "Weights",
     "check_all_fit",
     "describe_origin",
+    "find_last_checkpoint",
     "find_misfits",
     "find_training",
     "find_weights",

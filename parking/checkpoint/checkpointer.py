@@ -90,7 +90,7 @@ class Checkpointer:
         return {key: value for key, value in torch_load(path).items() if key != "model"}
 
     def resume(self, check: Callable[[Mapping[str, Any]], None] = lambda values: None) -> None:
-        """Load model and all checkpointables from what ``last_checkpoint`` names.
+        """Load model and all checkpointables from :func:`find_last_checkpoint`.
 
         Args:
             check: called with the ``extra`` values of the file before anything is loaded; may raise.
@@ -98,9 +98,8 @@ class Checkpointer:
         Raises:
             UserError: there is none, it is unreadable, or it belongs to another model.
         """
-        tag = self.save_dir / _LAST
-        path = self.save_dir / tag.read_text().strip() if tag.is_file() else None
-        if path is None or not path.is_file():
+        path = find_last_checkpoint(self.save_dir)
+        if path is None:
             raise UserError(f"OUTPUT_DIR {self.save_dir} holds no checkpoint to resume; start one without --resume.")
         checkpoint = torch_load(path)
         missing = [key for key in ("model", *self.checkpointables) if key not in checkpoint]
@@ -164,6 +163,19 @@ def remove_training(output_dir: str, *, keep_time: bool = False) -> None:
     # Perhaps open for appending by now.
     if (folder / "metrics.json").exists():
         os.truncate(folder / "metrics.json", 0)
+
+
+def find_last_checkpoint(output_dir: str | os.PathLike) -> Path | None:
+    """The file to resume from: what ``last_checkpoint`` names, or the newest where there is no such tag.
+
+    The first checkpoint of a training has none if that was killed right after writing it, and is as whole as any.
+    """
+    folder = Path(output_dir)
+    tag = folder / _LAST
+    if not tag.is_file():
+        return max(folder.glob(_RESUMABLE), default=None)
+    path = folder / tag.read_text().strip()
+    return path if path.is_file() else None
 
 
 def find_training(output_dir: str) -> list[Path]:

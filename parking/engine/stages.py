@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from parking.checkpoint import FINISHED, find_weights
+from parking.checkpoint import FINISHED, find_last_checkpoint, find_weights
 from parking.config import CfgNode, get_cfg
 from parking.utils.errors import UserError
 from parking.utils.files import open_atomic, read_number
@@ -55,7 +55,7 @@ class Stage:
     @property
     def is_resumable(self) -> bool:
         """Whether an earlier run saved a checkpoint to go on from."""
-        return Path(self.cfg.OUTPUT_DIR, "last_checkpoint").is_file()
+        return find_last_checkpoint(self.cfg.OUTPUT_DIR) is not None
 
     def mark_finished(self, seconds: float) -> None:
         """``seconds``: that it took. Raises UserError where that cannot be written."""

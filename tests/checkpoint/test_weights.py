@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from parking.checkpoint import Checkpointer, find_weights, load_weights, read_weights
+from parking.checkpoint import Checkpointer, find_last_checkpoint, find_weights, load_weights, read_weights
 from parking.utils.errors import UserError
 
 PARITY = Path(__file__).resolve().parents[2] / "../shared/parity"
@@ -281,3 +281,14 @@ def test_published_files(name, num_tensors, num_classes):
     floating = [t for n, t in weights.state_dict.items() if not n.endswith("num_batches_tracked")]
     assert {t.dtype for t in floating} == {torch.float32}
     assert all(t.isfinite().all() for t in floating)
+
+
+def test_the_first_checkpoint_counts_before_it_is_named_the_last(tmp_path):
+    assert find_last_checkpoint(tmp_path) is None
+    for name in ("model_0000004.pth", "model_0000009.pth", "model_best.pth", ".model_0000014.pth.7.tmp"):
+        (tmp_path / name).touch()
+    assert find_last_checkpoint(tmp_path) == tmp_path / "model_0000009.pth", "killed before the tag was written"
+    (tmp_path / "last_checkpoint").write_text("model_0000004.pth")
+    assert find_last_checkpoint(tmp_path) == tmp_path / "model_0000004.pth"
+    (tmp_path / "model_0000004.pth").unlink()
+    assert find_last_checkpoint(tmp_path) is None, "what it names is gone: someone has been at it"
