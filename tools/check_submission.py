@@ -8,8 +8,10 @@ Exit code: 0 if it is, 1 if not.
 """
 
 import argparse
+import math
 
 from parking.utils.cli import EXIT_USER_ERROR, run_tool
+from parking.utils.errors import UserError
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,6 +28,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
+    if not math.isfinite(args.max_size_mb):
+        raise UserError(f"--max-size-mb is {args.max_size_mb}; it must be a number of megabytes.")
     from parking.evaluation.submission_check import check_submission
 
     check = check_submission(

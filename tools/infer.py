@@ -14,6 +14,7 @@ from parking.data.datasets.classes import CLASS_NAMES, CLASS_NAMES_KO
 from parking.data.datasets.images import list_images
 from parking.utils.cli import EXIT_UNREADABLE_IMAGES, add_opts_argument, check_opts, run_tool
 from parking.utils.errors import UserError
+from parking.utils.files import check_writable
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "yolo.yaml"
 
@@ -58,8 +59,9 @@ def main() -> int:
     submission = get_submission_options(cfg, classes) if has_ids else None
     if submission and not set(category_ids) <= set(range(1, len(CLASS_NAMES) + 1)):
         submission, note = None, "the classes of these weights are not the challenge's."
-    model = build_inference_model(cfg, weights, class_names)
     output_dir = args.output or str(Path(cfg.OUTPUT_DIR, "inference"))
+    check_writable(output_dir, name="--output")
+    model = build_inference_model(cfg, weights, class_names)
     pictures = None
     if args.visualize > 0:
         pictures = PictureWriter(

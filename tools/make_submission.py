@@ -20,6 +20,7 @@ from parking.evaluation.submission import SPACINGS, write_submission
 from parking.evaluation.submission_options import OptionNames, make_submission_options
 from parking.utils.cli import run_tool
 from parking.utils.errors import UserError
+from parking.utils.files import check_writable
 
 CLASSES = {name: i for i, name in enumerate(CLASS_NAMES, start=1)}
 
@@ -51,6 +52,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     output = args.output or str(Path(args.predictions).with_name("submission.json"))
+    if os.path.isdir(output):
+        raise UserError(f"--output {output} is a folder; give a file in it.")
+    check_writable(os.path.dirname(output) or ".", name="--output: the folder")
     inputs = [args.predictions, *filter(None, [args.image_info, args.annotations])]
     for path in inputs:
         if os.path.realpath(output) == os.path.realpath(path):

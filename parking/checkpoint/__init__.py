@@ -1,12 +1,21 @@
 """Saving, finding and safely loading weights."""
 
-from .checkpointer import FINISHED, SECONDS_USED, Checkpointer, find_last_checkpoint, find_training, remove_training
+from .checkpointer import (
+    FINISHED,
+    SECONDS_USED,
+    UNREADABLE_IMAGES,
+    Checkpointer,
+    find_last_checkpoint,
+    find_training,
+    remove_training,
+)
 from .loading import check_all_fit, find_misfits, load_weights, shorten
 from .weights import Weights, describe_origin, find_weights, read_weights, write_weights
 
 __all__ = [
     "FINISHED",
     "SECONDS_USED",
+    "UNREADABLE_IMAGES",
     "Checkpointer",
     "Weights",
     "check_all_fit",

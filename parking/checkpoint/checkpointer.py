@@ -25,6 +25,8 @@ _LAST = "last_checkpoint"
 FINISHED = "finished"
 #: A file with the seconds that a training has used so far.
 SECONDS_USED = "seconds_used"
+#: A list of the images that a training left out.
+UNREADABLE_IMAGES = "unreadable_images.txt"
 
 
 class Checkpointer:
@@ -158,6 +160,7 @@ def remove_training(output_dir: str, *, keep_time: bool = False) -> None:
     folder = Path(output_dir)
     for path in [*find_training(output_dir), *folder.glob("events.out.tfevents.*")]:
         path.unlink()
+    (folder / UNREADABLE_IMAGES).unlink(missing_ok=True)
     if not keep_time:
         (folder / SECONDS_USED).unlink(missing_ok=True)
     # Perhaps open for appending by now.

@@ -100,12 +100,19 @@ class TimeBudgetHook(HookBase):
         self._record = Path(record) if record is not None else None
         self._clock = clock
         self._seconds_before = 0.0
+        self._start: float | None = None
 
-    def before_train(self) -> None:
+    def start(self) -> None:
+        """Begin to count, once: an evaluation may come before ``before_train``."""
+        if self._start is not None:
+            return
         self._start = self._recorded_at = self._clock()
         if self._record is not None and comm.is_main_process():
             # Later than what the checkpoint says, where the last run was killed some time after it.
             self._seconds_before = max(self._seconds_before, read_number(self._record))
+
+    def before_train(self) -> None:
+        self.start()
         self._longest = self.trainer.cfg.SOLVER.MAX_ITER
         # (iterations done, seconds without evaluations) of the last looks.
         self._looks: deque[tuple[int, float]] = deque(maxlen=self.NUM_LOOKS + 1)
@@ -113,13 +120,15 @@ class TimeBudgetHook(HookBase):
     @property
     def seconds(self) -> float:
         """Time used so far, earlier runs included."""
+        self.start()
         return self._seconds_before + self._clock() - self._start
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         if self._clock() - self._recorded_at > self.RECORD_PERIOD:
-            self._write_record()
-        if self._max_seconds is None or done % self.PERIOD or done >= self.trainer.max_iter:
+            self.write_record()
+        # Early stopping leaves one more iteration, which must not become many again.
+        if self._max_seconds is None or done % self.PERIOD or done + 1 >= self.trainer.max_iter:
             return
         self._looks.append((done, self.seconds - self.trainer.total_eval_seconds))
         if len(self._looks) <= self.NUM_LOOKS:
@@ -138,9 +147,11 @@ class TimeBudgetHook(HookBase):
             self.trainer.end_at(fitting, next_iteration=done)
 
     def after_train(self) -> None:
-        self._write_record()
+        self.write_record()
 
-    def _write_record(self) -> None:
+    def write_record(self) -> None:
+        """Write down the time used; to be called before what takes long, too."""
+        self.start()
         self._recorded_at = self._clock()
         if self._record is not None and comm.is_main_process():
             with open_atomic(self._record) as file:

@@ -7,6 +7,13 @@ import torch
 
 from parking.utils.errors import UserError
 
+# What else than OutOfMemoryError says so: PyTorch's allocator on the CPU, and what allocates on a GPU by itself.
+_REASONS = {
+    "can't allocate memory": "the CPU's memory is full",
+    "CUDA error: out of memory": "the GPU's memory is full",
+    "STATUS_ALLOC_FAILED": "the GPU's memory is full",
+}
+
 
 @contextmanager
 def explaining_out_of_memory(when: str, remedy: str) -> Iterator[None]:
@@ -20,7 +27,10 @@ def explaining_out_of_memory(when: str, remedy: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as e:
         raise UserError(f"Out of memory {when} ({str(e).split('. ')[0]}): {remedy}.") from e
-    except RuntimeError as e:
-        if "can't allocate memory" not in str(e):  # PyTorch's allocator on the CPU
-            raise
+    except MemoryError as e:
         raise UserError(f"Out of memory {when} (the CPU's memory is full): {remedy}.") from e
+    except RuntimeError as e:
+        reason = next((reason for text, reason in _REASONS.items() if text in str(e)), None)
+        if reason is None:
+            raise
+        raise UserError(f"Out of memory {when} ({reason}): {remedy}.") from e

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # One may be an accident; more mean that the weights have diverged.
 _MAX_SKIPPED_IN_A_ROW = 3
+# Of gradients in half precision; reached when some thirty steps in a row overflow.
+_MIN_SCALE = 2.0**-14
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,14 @@ class AccumulatingTrainer(SimpleTrainer):
         self._sound_buffers: list[Tensor] | None = None
         self.last_step_iteration = -1
         self.num_skipped_in_a_row = 0
+        self._took_step = False
         #: The batch of the iteration that ran last.
         self.last_batch: list[dict[str, Any]] = []
 
     @property
     def has_stepped(self) -> bool:
         """Whether the present iteration ended with a step of the optimizer that was not left out."""
-        return self.last_step_iteration == self.iter and self.num_skipped_in_a_row == 0
+        return self.last_step_iteration == self.iter and self._took_step
 
     def run_step(self) -> None:
         start = time.perf_counter()
@@ -126,10 +129,19 @@ class AccumulatingTrainer(SimpleTrainer):
         self.skip_unless_finite()
         if not self._since_step:
             return
+        scale = self._scaler.get_scale()
         self._scaler.step(self.optimizer)
         self._scaler.update()
+        # It leaves steps out by itself, to find the largest scale at which no gradient overflows.
+        self._took_step = self._scaler.get_scale() >= scale
         self.num_skipped_in_a_row = 0
         self._end_step()
+        if scale < _MIN_SCALE:
+            raise UserError(
+                f"The gradients of iteration {self.iter} are not finite in half precision, whatever they are scaled by "
+                f"(now {scale:g}). The last checkpoint is intact; set SOLVER.AMP.DTYPE bfloat16 or SOLVER.AMP.ENABLED "
+                f"False, or lower SOLVER.BASE_LR."
+            )
 
     def _end_step(self) -> None:
         self.last_step_iteration = self.iter
@@ -149,6 +161,7 @@ class AccumulatingTrainer(SimpleTrainer):
         if self._sound_buffers is None or self._is_finite():
             return
         self.num_skipped_in_a_row += 1
+        self._took_step = False
         self._report_skipped()
         # The statistics of norms are moved by a forward pass alone.
         for buffer, sound in zip(self._buffers, self._sound_buffers, strict=True):

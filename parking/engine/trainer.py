@@ -21,7 +21,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from parking import solver
-from parking.checkpoint import SECONDS_USED, Checkpointer, load_weights, read_weights
+from parking.checkpoint import SECONDS_USED, UNREADABLE_IMAGES, Checkpointer, load_weights, read_weights
 from parking.data.build import build_test_loader, build_train_loader, load_train_dicts
 from parking.data.datasets.builtin import original_category_ids
 from parking.evaluation.coco_evaluation import COCOBoxEvaluator
@@ -220,6 +220,8 @@ class Trainer(DefaultTrainer):
             hooks.LRScheduler(self.optimizer, self.scheduler),
             WarmupHook(self._warmup, self.optimizer, self.scheduler),
             EMAHook(self._ema, self._bare_model) if self._ema else None,
+            # Before the checkpoint, which shall have the names of its own iteration.
+            UnreadableImagesHook(os.path.join(cfg.OUTPUT_DIR, UNREADABLE_IMAGES)),
             # Before the evaluation: if that fails, the weights are there to find out why.
             CheckpointHook(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD),
         ]
@@ -235,7 +237,6 @@ class Trainer(DefaultTrainer):
         )
         ret.append(self._time_budget)
         ret.append(PictureHook(lambda: self.last_batch, self._class_names, period=_PICTURE_PERIOD))
-        ret.append(UnreadableImagesHook(os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt")))
         self._interrupt = InterruptHook(self.checkpointer)
         ret.append(self._interrupt)
         if comm.is_main_process():
@@ -245,6 +246,7 @@ class Trainer(DefaultTrainer):
 
     def _evaluate(self, next_iteration: int) -> OrderedDict[str, Any]:
         raw_results = {}
+        self._time_budget.write_record()
         start = time.monotonic()
         try:
             if self._ema and self.cfg.SOLVER.EMA.EVAL_RAW:

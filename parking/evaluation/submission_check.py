@@ -1,7 +1,6 @@
 """Whether a submission file is one that the challenge would accept."""
 
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -11,8 +10,9 @@ from parking.data.datasets.classes import CLASS_NAMES
 from parking.data.datasets.json_io import read_image_records, read_json_object
 from parking.utils.errors import UserError
 
-# Corners are rounded to a tenth of a pixel in the file, so a box may seem to leave its image by that.
-_TOLERANCE = 0.1 + 1e-6
+# Of the sum of a corner and a side, in pixels.
+_TOLERANCE = 1e-6
+_LARGEST_NUMBER = 1e12
 
 
 class Problem(NamedTuple):
@@ -98,13 +98,20 @@ def _find_problems(row, sizes: Mapping | None, keys: set[str] | None) -> list[st
         found.append("rows whose bbox is not four finite numbers")
     elif not (box[2] > 0 and box[3] > 0):
         found.append("boxes without width or height")
-    elif not _is_inside(box, *((sizes or {}).get(image_id, (None, None)) if found == [] else (None, None))):
+    elif not _is_inside(box, *_find_size(image_id, sizes)):
         found.append("boxes that are not inside their image")
     return found
 
 
 def _is_finite_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # By comparing: a whole number may have too many digits to be converted.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and -_LARGEST_NUMBER < value < _LARGEST_NUMBER
+
+
+def _find_size(image_id, sizes: Mapping | None) -> tuple[int | None, int | None]:
+    is_known = sizes is not None and isinstance(image_id, int | str)
+    return sizes.get(image_id, (None, None)) if is_known else (None, None)
 
 
 def _is_inside(box: list[float], height: int | None, width: int | None) -> bool:

@@ -1,10 +1,13 @@
 """Output files that exist either whole or not at all."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from .errors import UserError
 
 
 @contextmanager
@@ -25,6 +28,23 @@ def open_atomic(path: str | os.PathLike) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: str | os.PathLike, *, name: str) -> None:
+    """Make a folder for results, and try it before hours of work are put into what goes there.
+
+    Args:
+        name: what the user calls it, such as "--output".
+
+    Raises:
+        UserError: it cannot be made or written to.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise UserError(f"{name} {folder} cannot be written to ({e.strerror or e}); give another folder.") from e
 
 
 def read_number(path: str | os.PathLike) -> float:

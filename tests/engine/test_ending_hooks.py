@@ -123,3 +123,30 @@ def test_a_run_without_a_budget_counts_for_one_with(tmp_path):
     again = make_budget(1000.0, max_iter=4000, seconds_per_iter=1.0, record=tmp_path / "seconds_used")
     again.start_iter = 500
     assert again.run() == pytest.approx(980, abs=1)
+
+
+def test_a_budget_does_not_undo_early_stopping():
+    early, budget = EarlyStoppingHook("bbox/AP75", 2), make_budget(1e6, max_iter=2000).hook
+    run = Run(early, 2000, [5.0] * 200, seconds_per_iter=1.0)
+    budget.trainer = run
+    budget._clock = lambda: run.now
+    both = SimpleNamespace(
+        before_train=lambda: (early.before_train(), budget.before_train()),
+        after_step=lambda: (early.after_step(), budget.after_step()),
+    )
+    run.evaluations = [float(i) for i in range(25)] + [0.0] * 100
+    run.hook = both
+    # Best after 250; 260 and 270 are worse, and one iteration follows.
+    assert run.run() == 271
+
+
+def test_an_evaluation_before_the_training_counts(tmp_path):
+    run = make_budget(1000.0, max_iter=4000, seconds_per_iter=1.0, record=tmp_path / "seconds_used")
+    (tmp_path / "seconds_used").write_text("300\n")
+    run.hook.write_record()
+    run.now += 100
+    assert run.hook.seconds == 400
+    run.hook.before_train()
+    assert run.hook.seconds == 400
+    run.hook.after_train()
+    assert (tmp_path / "seconds_used").read_text() == "400\n"

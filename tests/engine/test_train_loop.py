@@ -264,3 +264,24 @@ def test_gradients_of_two_processes_go_on_in_one():
         again.run_step()
     # (4 + 8) / 2 and 1 of its own batch: 1 - 0.1 * 7.
     assert again.model.weight.item() == pytest.approx(0.3)
+
+
+def test_a_step_that_the_scaler_leaves_out_is_none():
+    # The gradient is x ** 2 = 1e34, which overflows times 65536 and no more times 32768.
+    trainer = make_trainer([[1e17]] * 2, accumulation=lambda i: 1, lr=1e-36, autocast_dtype=torch.float16)
+    took = []
+    with EventStorage() as storage:
+        for trainer.iter in range(2):
+            storage.iter = trainer.iter
+            trainer.run_step()
+            took.append((trainer.has_stepped, trainer.model.weight.item()))
+    assert took == [(False, 1.0), (True, pytest.approx(0.99))]
+
+
+def test_gradients_that_overflow_whatever_the_scale_end_the_run():
+    trainer = make_trainer([[1.0]] * 99, accumulation=lambda i: 1, autocast_dtype=torch.float16)
+    trainer.model.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(UserError, match="not finite in half precision"):
+        run(trainer, 99)
+    # From 2 ** 16 to below 2 ** -14.
+    assert trainer.iter == 31

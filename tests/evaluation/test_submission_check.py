@@ -53,6 +53,8 @@ def test_a_good_one(tmp_path, image_info):
         ({"bbox": [0, 0, 0, 1]}, "without width"),
         ({"bbox": [-0.3, 0, 1, 1]}, "inside"),
         ({"bbox": [15, 0, 5.3, 1]}, "inside"),
+        ({"bbox": [0, 0, 20.1, 1]}, "inside"),
+        ({"bbox": [0, 0, 10**400, 1]}, "four finite"),
         ({"bbox": [0, 15, 1, 5.3]}, "inside"),
     ],
 )
@@ -60,6 +62,13 @@ def test_each_mistake_is_found(tmp_path, image_info, change, title):
     (problem,) = check(tmp_path, [GOOD, {**GOOD, **change}, {**GOOD, **change}], image_info=image_info).problems
     assert title in problem.title
     assert (problem.count, problem.first_row) == (2, 1)
+
+
+def test_one_mistake_does_not_hide_another(tmp_path, image_info):
+    (tmp_path / "sample.json").write_text(json.dumps([GOOD]))
+    row = {**GOOD, "extra": 1, "bbox": [0, 0, 30, 1]}
+    problems = check(tmp_path, [row], image_info=image_info, sample=str(tmp_path / "sample.json")).problems
+    assert len(problems) == 2
 
 
 def test_keys_rows_number_and_size(tmp_path):

@@ -3,7 +3,8 @@ import stat
 
 import pytest
 
-from parking.utils.files import open_atomic
+from parking.utils.errors import UserError
+from parking.utils.files import check_writable, open_atomic
 
 
 def names_in(folder):
@@ -54,3 +55,11 @@ def test_permissions_follow_the_umask(tmp_path, umask, mode):
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before(tmp_path):
+    check_writable(tmp_path / "a/b", name="--output")
+    assert list((tmp_path / "a/b").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--output .*file cannot be written to"):
+        check_writable(tmp_path / "file", name="--output")
