@@ -18,7 +18,7 @@ from tqdm import tqdm
 from parking.utils.cli import EXIT_USER_ERROR, run_tool
 from parking.utils.cpus import num_available_cpus
 from parking.utils.errors import UserError
-from parking.utils.files import open_atomic
+from parking.utils.files import check_writable, open_atomic
 
 SPLITS = ("sequence", "entry", "all")
 EXAMPLES_PER_CLASS, EXAMPLE_SIDE = 8, 112
@@ -51,6 +51,7 @@ def check_output(output: Path, data_folders: list[str]) -> None:
     for folder in data_folders:
         if output.resolve().is_relative_to(Path(folder).resolve()):
             raise UserError(f"The output '{output}' lies in the data folder '{folder}', where nothing is written.")
+    check_writable(output, name="--output")
 
 
 def main(argv=None) -> int:
@@ -68,14 +69,19 @@ def main(argv=None) -> int:
         checked = check_sources(sources, num_workers=args.num_workers, start=bar.reset, progress=bar.update)
     overview = summarize(checked, split=args.split)
     print(format_report(checked, overview))
+    write(output / "report.json", encode_report(checked, overview))
     pictures = draw_pictures(overview, args.num_workers)
-    for name, content in {"report.json": encode_report(checked, overview), **pictures}.items():
-        with open_atomic(output / name) as file:
-            file.write(content)
+    for name, content in pictures.items():
+        write(output / name, content)
     counts = count_severities(checked)
     print("\n" + ", ".join(f"{severity}s: {count:,}" for severity, count in counts.items()))
     print(f"report.json, {', '.join(pictures)} written to {output}")
     return EXIT_USER_ERROR if counts["error"] else 0
+
+
+def write(path: Path, content: bytes) -> None:
+    with open_atomic(path) as file:
+        file.write(content)
 
 
 def draw_pictures(overview, num_workers: int) -> dict[str, bytes]:

@@ -100,11 +100,13 @@ def read_archive(file: str | os.PathLike, *, leading_folder: str) -> Archive:
         infos = archive.infolist()
     members, num_skipped = [], 0
     for info, name in zip(infos, _decode_names(infos, file), strict=True):
+        if is_macos_litter(name.replace("\\", "/")):
+            num_skipped += 1
+            continue
+        if _is_folder(info, name) and not name.strip("./\\"):
+            continue  # the folder itself, as some programs list it
         path = _to_relative_path(name, file)
         if _is_folder(info, name):
-            continue
-        if is_macos_litter(path):
-            num_skipped += 1
             continue
         _check_member(info, path, file)
         members.append(Member(path, info.file_size, info.CRC, info))

@@ -93,6 +93,10 @@ def build_cache(
         folder = SharedMemoryFolder().path
     result = ImageCache(folder, size=size, image_format=image_format, max_gb=max_gb)
     used = result.measure_used()
+    if used.own:
+        # Of the same size and format, but perhaps of other data.
+        present = result.measure_present(record["file_name"] for record in records)
+        used = Used(present, used.own + used.others - present)
     needed = estimate_cache_bytes(records, size, image_format)
     logger.info(
         "The images will take %.1f GB in the cache '%s' (%s, %s); it holds %.1f GB of them and %.1f GB of others",
@@ -116,7 +120,7 @@ def estimate_cache_bytes(dataset_dicts: Iterable[dict], size: tuple[int, int], i
 
 
 class Used(NamedTuple):
-    """Bytes in a cache's folder: of images of its own size and format, and the rest."""
+    """Bytes in a cache's folder: of images of its own size and format (or those of them that count), and the rest."""
 
     own: int
     others: int
@@ -153,7 +157,7 @@ class ImageCache:
             UserError: the cache is full, or cannot be written to; whatever ``load`` raises.
         """
         stamp = _stamp(path)
-        entry = self._folder / "index" / _spread(hashlib.blake2b(os.path.abspath(path).encode(), digest_size=16))
+        entry = self._find_index_entry(path)
         content = _read_index(entry, stamp) if stamp else None
         if content is not None:
             found = _read_entry(self._images / content[:2] / content, self._is_raw)
@@ -186,6 +190,20 @@ class ImageCache:
                         others += num_bytes
             (self._folder / "used").write_text(str(own + others))
         return Used(own, others)
+
+    def measure_present(self, paths: Iterable[str]) -> int:
+        """Bytes of the images of these files that are in the cache already."""
+        found = set()
+        for path in set(paths):
+            stamp = _stamp(path)
+            content = _read_index(self._find_index_entry(path), stamp) if stamp else None
+            if content is not None:
+                found.add(self._images / content[:2] / content)
+        return sum(_measure_file(str(file)) for file in found)
+
+    def _find_index_entry(self, path: str) -> Path:
+        name = hashlib.blake2b(os.fsencode(os.path.abspath(path)), digest_size=16)
+        return self._folder / "index" / _spread(name)
 
     def _store(self, target: Path, image: np.ndarray, source_size) -> np.ndarray:
         if self._is_raw:
@@ -289,7 +307,7 @@ def check_room(folder: str | os.PathLike, *, needed: int, used: Used, max_gb: fl
 
     Args:
         needed: bytes from :func:`estimate_cache_bytes`.
-        used: what the folder holds already; its own part is taken for some of the same images.
+        used: what the folder holds already, ``own`` of the same images.
         max_gb: INPUT.CACHE_GB.
         cache: INPUT.CACHE, for the message.
 

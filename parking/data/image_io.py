@@ -114,6 +114,10 @@ def decode_image(data: bytes, path: str | os.PathLike, num_rows: int | None = No
     # Asked first: some versions of OpenCV fill what is missing with gray and say nothing.
     if _is_cut_off(memoryview(data)):
         raise UnreadableImageError(problem + "the file is cut off.", "image_truncated")
+    if data[:4] in _TIFF_STARTS:
+        image = _decode_tiff_with_alpha(data)
+        if image is not None:
+            return image[:num_rows], image.shape[0]
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), _IMREAD_FLAGS)
     except cv2.error as e:
@@ -177,6 +181,15 @@ def _identify(data) -> tuple[tuple[int, int], str, bool] | None:
             if mode in ("RGB", "RGBA") and (is_deep_png or ";16" in str(image.tile)):
                 mode += ";16"
             return image.size[::-1], mode, _read_orientation(image) not in (0, 1)
+    except _PILLOW_ERRORS:
+        return None
+
+
+def _decode_tiff_with_alpha(data: bytes) -> np.ndarray | None:
+    """The colours as they are stored, which OpenCV multiplies by alpha; None for another kind of TIFF."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.ascontiguousarray(np.asarray(image)[..., :3]) if image.mode == "RGBA" else None
     except _PILLOW_ERRORS:
         return None
 

@@ -260,3 +260,49 @@ def test_shared_memory_of_someone_else_is_refused(tmp_path):
         SharedMemoryFolder(tmp_path)
     with pytest.raises(UserError, match="lacks; choose disk"):
         SharedMemoryFolder(tmp_path / "missing")
+
+
+def test_only_the_same_images_count_as_present(tmp_path, source):
+    cache = make_cache(tmp_path / "cache")
+    cache.fetch(str(source), Loader())
+    other = source.with_name("other.png")
+    other.write_bytes(b"\x02")
+    one = cache.measure_present([str(source)])
+    assert one > 24 * 32 * 3
+    assert cache.measure_present([str(other)]) == 0
+    cache.fetch(str(other), Loader())
+    assert cache.measure_present([str(source), str(other), str(source)]) == 2 * one
+    source.write_bytes(b"\x03changed")
+    assert cache.measure_present([str(source)]) == 0
+
+
+def test_a_cache_full_of_other_data_is_refused_at_the_start(tmp_path):
+    records = {}
+    for data in "ab":
+        (tmp_path / data).mkdir()
+        names = [str(tmp_path / data / f"{i}.png") for i in range(4)]
+        for i, name in enumerate(names):
+            Path(name).write_bytes(bytes([i, ord(data)]))
+        records[data] = [{"file_name": name, "height": 24, "width": 32} for name in names]
+    folder = tmp_path / "cache"
+    needed = estimate_cache_bytes(records["a"], SIZE, "raw")
+    kwargs = {
+        "cache": "disk",
+        "image_format": "raw",
+        "cache_dir": str(folder),
+        "max_gb": 1.5 * needed / 1e9,
+        "size": SIZE,
+    }
+    cache = build_cache(records["a"], **kwargs)
+    for record in records["a"]:
+        cache.fetch(record["file_name"], Loader())
+    build_cache(records["a"], **kwargs)
+    with pytest.raises(UserError, match=r"INPUT\.CACHE_GB"):
+        build_cache(records["b"], **kwargs)
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xc7\xd1")
+    os.mkdir(folder)
+    Path(folder, "a.png").write_bytes(b"\x01")
+    make_cache(tmp_path / "cache").fetch(os.path.join(folder, "a.png"), Loader())

@@ -202,3 +202,10 @@ def test_both_png_decoders_give_the_same(tmp_path, monkeypatch):
     fast = read_image(tmp_path / "rgb.png")
     monkeypatch.setattr(image_io, "pyspng", None)
     np.testing.assert_array_equal(fast, read_image(tmp_path / "rgb.png"))
+
+
+def test_colours_of_a_tiff_with_alpha_are_those_that_are_stored(tmp_path):
+    pixels = np.full((4, 5, 4), (200, 100, 50, 128), np.uint8)
+    pixels[0, 0, 3] = 0
+    Image.fromarray(pixels, "RGBA").save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), pixels[..., :3])

@@ -438,3 +438,16 @@ class TestTool:
     def test_a_wrong_folder(self, tmp_path):
         code, _, err = self.run(tmp_path / "nowhere")
         assert code == 1 and err.startswith("error: The folder '") and "Traceback" not in err
+
+
+def test_the_folder_itself_and_icons_of_macos_are_no_reason_to_refuse(tmp_path):
+    entries = [
+        ("././", b""),
+        ("__MACOSX/train/._Icon\r", b"x"),
+        ("train/images/a.png", b"a"),
+        ("train/label/Train.json", b"{}"),
+    ]
+    write_zip(tmp_path / "train.zip", entries)
+    archive = read_archive(tmp_path / "train.zip", leading_folder="train")
+    assert [member.path for member in archive.members] == ["images/a.png", "label/Train.json"]
+    assert archive.num_skipped == 1

@@ -102,3 +102,9 @@ def test_mistakes_are_explained(data, tmp_path):
     with pytest.raises(UserError, match="lies in the data folder"):
         run_main("--coco", data / "train" / "label" / "Train.json", images, "--output", images / "check")
     assert not (images / "check").exists()
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(data, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--output"):
+        run_main("--data-dir", data, "--output", tmp_path / "file" / "x")

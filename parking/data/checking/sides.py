@@ -101,13 +101,15 @@ def divide_parking(checked: CheckedSource, split: str, val_fraction: float) -> t
         image_id: {int(c): int(row[c]) for c in np.flatnonzero(row)}
         for image_id, row in zip(columns.image_ids, columns.class_counts(num_classes), strict=True)
     }
-    summaries = compare_splits(file_names, class_counts, val_fraction=val_fraction)
+    summaries = compare_splits(file_names, class_counts, val_fraction=val_fraction, listed_ids=columns.listed_ids)
     leaking = next(summary.leaking for summary in summaries if summary.split == split)
     for image_id in leaking:
         detail = f"has a frame at most {NEIGHBOUR_FRAMES} away on the other side of the split '{split}'"
         checked.findings.append(Finding("neighbours_across_split", printable(file_names[image_id]), detail))
     try:
-        val_ids = split_images(split, file_names, class_counts, val_fraction=val_fraction, seed=0)
+        val_ids = split_images(
+            split, file_names, class_counts, val_fraction=val_fraction, seed=0, listed_ids=columns.listed_ids
+        )
     except UserError:
         val_ids = set()
     is_val = np.array([image_id in val_ids for image_id in columns.image_ids], dtype=bool)

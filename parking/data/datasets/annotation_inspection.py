@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from parking.data.datasets.file_names import printable
 from parking.data.datasets.findings import KEEP, KINDS, MEND, Finding
 
 # Pixels by which sums of rounded numbers may pass the border.
@@ -103,7 +104,7 @@ def inspect_boxes(
     def note(kind: str, mask: np.ndarray, detail: str) -> None:
         for i in np.flatnonzero(mask):
             number = int(annotations.numbers[i])
-            box, image = entries[number]["bbox"], records[annotations.rows[i]]["file_name"]
+            box, image = entries[number]["bbox"], printable(records[annotations.rows[i]]["file_name"])
             findings.append(Finding(kind, _name_entry(entries, number), f"has the bbox {box} in {image}; {detail}"))
         if KINDS[kind].action(policy) not in (KEEP, MEND):
             used[mask] = False
@@ -114,7 +115,7 @@ def inspect_boxes(
     mistake = _find_mistaken_format(boxes[finite], sizes[finite])
     if mistake:
         findings.append(mistake)
-        return annotations.take(used)
+        return annotations.take(np.zeros(len(used), dtype=bool))  # they are no x, y, width, height
     boxes[~finite] = 0.0
     starts, ends = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     empty = finite & (boxes[:, 2:] <= 0).any(axis=1)
@@ -150,11 +151,9 @@ def _collect_sound(entries, numbers, class_ids, rows) -> Annotations | None:
         # Not left to numpy, which would read numbers from texts.
         if not {int, float}.issuperset(map(type, chain.from_iterable(boxes))):
             return None
-        if not {int, float, type(None)}.issuperset(map(type, areas)):
-            return None
-        masks = np.array(areas, dtype=np.float64)
-        if np.isinf(masks).any() or np.isnan(masks).sum() != areas.count(None):
-            return None
+        # Of masks, which nothing is trained on: what is no number is as if it were not there.
+        is_number = [type(area) in (int, float) and abs(area) < 1e300 for area in areas]
+        masks = np.array([a if ok else math.nan for a, ok in zip(areas, is_number, strict=True)], dtype=np.float64)
         coordinates = np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes))
         return Annotations(
             numbers=numbers,
@@ -189,11 +188,9 @@ def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
         return kind, f"has the bbox {box!r}; it must be [x, y, width, height]"
     if any(1e300 < abs(value) < math.inf for value in box):
         return "bbox_not_finite", "has a bbox with numbers too large to compute with"
-    crowd, area = entry.get("iscrowd", 0), entry.get("area")
+    crowd = entry.get("iscrowd", 0)
     if not isinstance(crowd, int | float) or crowd not in (0, 1):
         return "annotation_structure", f"has the iscrowd {crowd!r}; it must be 0 or 1"
-    if area is not None and (type(area) not in (int, float) or not abs(area) < 1e300):
-        return "annotation_structure", f"has the area {area!r}; it must be a number, or left out"
     return "", ""
 
 

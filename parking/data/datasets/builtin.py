@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
@@ -33,9 +34,10 @@ def register_datasets_from_config(cfg: CfgNode, names: Sequence[str] | None = No
             :func:`register_coco_datasets` and :func:`register_parking_datasets` object to.
     """
     how = {"policy": cfg.DATASETS.POLICY, "cache_dir": cfg.INPUT.CACHE_DIR or get_default_cache_dir()}
-    register_coco_datasets(cfg.DATASETS.COCO, reserved_names=PARKING_DATASETS, **how)
     if names is None:
         names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    _check_cache_dir(cfg, how["cache_dir"], names)
+    register_coco_datasets(cfg.DATASETS.COCO, reserved_names=PARKING_DATASETS, **how)
     if any(name in PARKING_DATASETS for name in names):
         register_parking_datasets(
             cfg.DATASETS.ROOT,
@@ -47,6 +49,18 @@ def register_datasets_from_config(cfg: CfgNode, names: Sequence[str] | None = No
     check_datasets(names)
     if cfg.DATASETS.SPLIT == "all" and "parking_val" in names:
         _drop_parking_val(cfg, names)
+
+
+def _check_cache_dir(cfg: CfgNode, cache_dir: str, names: Sequence[str]) -> None:
+    folders = [entry[2] for entry in cfg.DATASETS.COCO if isinstance(entry, list | tuple) and len(entry) == 3]
+    if any(name in PARKING_DATASETS for name in names):
+        folders.append(cfg.DATASETS.ROOT)
+    for folder in folders:
+        if isinstance(folder, str) and Path(cache_dir).expanduser().resolve().is_relative_to(Path(folder).resolve()):
+            raise UserError(
+                f"INPUT.CACHE_DIR '{cache_dir}' lies in the data folder '{folder}', where nothing is ever written; "
+                f"choose another folder."
+            )
 
 
 def _drop_parking_val(cfg: CfgNode, names: Sequence[str]) -> None:

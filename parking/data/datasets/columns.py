@@ -1,7 +1,7 @@
 """A data set as a few arrays: a twentieth of the memory of its dicts; needs neither torch nor detectron2."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,6 +20,7 @@ class Columns:
         classes: (A,) ints, contiguous classes.
         crowd: (A,) bool, groups that are not told apart.
         areas: (A,) float64, of the masks; NaN where the json has none.
+        listed_ids: the ids of all images of the json, also of those that are left out.
     """
 
     names: list[str]
@@ -32,6 +33,7 @@ class Columns:
     classes: np.ndarray
     crowd: np.ndarray
     areas: np.ndarray
+    listed_ids: list = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.image_ids)

@@ -21,10 +21,10 @@ def is_image_name(name: str) -> bool:
 
 def name_key(name: str) -> str:
     """What names have in common that differ only in case, Unicode form, or the slashes between folders."""
-    if name.isascii():
-        key = name.lower()
-    else:
-        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    # Not casefold(), by which "Straße" and "Strasse" were one.
+    key = name.lower()
+    if not name.isascii():
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
     key = key.replace("\\", "/")
     return key[2:] if key.startswith("./") else key
 

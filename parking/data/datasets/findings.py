@@ -53,7 +53,9 @@ KINDS = {
     "json_bom": Kind("json files that begin with a byte order mark", "warning", MEND, MEND),
     "json_duplicate_key": Kind("json objects with the same key twice", "error", STOP, STOP),
     "json_structure": Kind("json entries of a wrong type or without a needed key", "error", STOP, STOP),
-    "json_nan": Kind("json files with NaN or Infinity, which are not JSON", "warning", KEEP, KEEP),
+    "json_nan": Kind(
+        "json files with NaN or Infinity, which are not JSON (only check_data.py looks for them)", "warning", KEEP, KEEP
+    ),
     # Its images.
     "image_id_twice": Kind("image ids that occur twice", "error", STOP, STOP),
     "file_name_twice": Kind("images listed again under another id", "error", STOP, LEAVE_OUT),

@@ -1,6 +1,7 @@
 """Finding everything in a data set's json that is wrong and needs no pixels; needs neither torch nor detectron2."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +58,8 @@ def inspect_content(
     # Plain values without cycles, of which there are a million.
     with paused_gc():
         records, findings = inspect_image_records(content)
-        listed = {record["image_id"] for record in records}
+        all_ids = [record["image_id"] for record in records]
+        listed = set(all_ids)
         findings += _inspect_names([record["file_name"] for record in records], files)
         records = _match_files(records, files, findings, policy)
         records = _add_sizes(records, read_sizes, findings)
@@ -69,10 +71,10 @@ def inspect_content(
             rows = {record["image_id"]: row for row, record in enumerate(records)}
             annotations, num_lost = collect_annotations(entries, class_ids, rows, listed, findings)
             annotations = inspect_boxes(annotations, entries, records, findings, policy)
-        columns = _make_columns(records, annotations)
+        columns = replace(_make_columns(records, annotations), listed_ids=all_ids)
         if with_annotations:
             for row in np.flatnonzero(np.diff(columns.starts) == 0):
-                findings.append(Finding("image_without_boxes", columns.names[row], "has no boxes"))
+                findings.append(Finding("image_without_boxes", printable(columns.names[row]), "has no boxes"))
     return Inspection(columns, findings, num_lost)
 
 

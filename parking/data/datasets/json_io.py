@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from parking.data.datasets.file_names import printable
 from parking.data.datasets.findings import Finding
 from parking.utils.errors import UserError
 
@@ -130,7 +131,9 @@ def inspect_image_records(content: dict) -> tuple[list[dict], list[Finding]]:
         if problem:
             findings.append(Finding("json_structure", f"image {_shorten(image_id)}", problem))
         elif image_id in ids:
-            findings.append(Finding("image_id_twice", name, f"has the image id {image_id!r}, which occurs twice"))
+            findings.append(
+                Finding("image_id_twice", printable(name), f"has the image id {image_id!r}, which occurs twice")
+            )
         else:
             ids.add(image_id)
             record = {"file_name": name, "image_id": image_id}

@@ -1,7 +1,7 @@
 """How much the validation images of each split repeat the training images; needs neither torch nor detectron2."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from parking.data.datasets.conditions import parse_frame
@@ -36,12 +36,15 @@ def compare_splits(
     *,
     val_fraction: float = 0.12,
     seed: int = 0,
+    listed_ids: Sequence[int] = (),
 ) -> list[SplitSummary]:
     """What each of ``SPLITS`` would do; the arguments are those of :func:`.splits.split_images`."""
     summaries = []
     for split in SPLITS:
         try:
-            val_ids = split_images(split, file_names, class_counts, val_fraction=val_fraction, seed=seed)
+            val_ids = split_images(
+                split, file_names, class_counts, val_fraction=val_fraction, seed=seed, listed_ids=listed_ids
+            )
         except UserError as e:
             summaries.append(SplitSummary(split, (0, 0), {}, [], str(e)))
             continue

@@ -120,6 +120,7 @@ class _LabelledImages:
             class_counts,
             val_fraction=self._val_fraction,
             seed=self._seed,
+            listed_ids=columns.listed_ids,
         )
         in_val = np.array([image_id in val_ids for image_id in columns.image_ids], dtype=bool)
         if comm.is_main_process():

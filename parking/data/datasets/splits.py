@@ -26,10 +26,15 @@ def split_images(
     *,
     val_fraction: float,
     seed: int,
+    listed_ids: Sequence[int] = (),
 ) -> set[int]:
-    """The validation ids of one of ``SPLITS``; ``file_names`` in the order of the json, the rest as below."""
+    """The validation ids of one of ``SPLITS``; ``file_names`` in the order of the json, the rest as below.
+
+    ``listed_ids``: of all images of the json, in its order, from which "entry" draws: what is left out must not change
+    the rest.
+    """
     if split == "entry":
-        return split_entry(list(file_names))
+        return split_entry(list(listed_ids or file_names)) & file_names.keys()
     if split == "all":
         return set()
     return split_by_sequence(file_names, class_counts, val_fraction, seed)

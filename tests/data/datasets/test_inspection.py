@@ -65,8 +65,6 @@ def test_a_sound_set_has_no_findings():
         ({"iscrowd": "1"}, "annotation_structure"),
         ({"iscrowd": 2}, "annotation_structure"),
         ({"iscrowd": []}, "annotation_structure"),
-        ({"area": "7"}, "annotation_structure"),
-        ({"area": float("nan")}, "annotation_structure"),
         ({"bbox": [float("nan"), 2, 3, 4]}, "bbox_not_finite"),
         ({"bbox": [1, 2, INF, 4]}, "bbox_not_finite"),
         ({"bbox": [-INF, 2, INF, 4]}, "bbox_not_finite"),
@@ -240,3 +238,35 @@ def test_normalised_boxes_are_found():
 
 def test_small_boxes_in_a_corner_are_not_normalised():
     assert find_whole([[0.5, 0.5, 1.5, 1.5]] * 40) == []
+
+
+def test_boxes_of_another_format_are_not_used_at_all():
+    boxes = [[0.1, 0.1, 0.2, 0.2]] * 40 + [[0, 0, 0, 0.5]]
+    inspection = inspect([make_image()], [{**BOX, "id": i, "bbox": box} for i, box in enumerate(boxes)])
+    assert "boxes_look_normalised" in get_kinds(inspection)
+    assert len(inspection.columns.boxes) == 0, "they are no x, y, width, height, and some have no size"
+
+
+@pytest.mark.parametrize("area", [float("nan"), INF, "12", True, 10**400])
+def test_an_area_that_is_no_number_costs_nothing(area):
+    inspection = inspect([make_image()], [{**BOX, "area": area}], policy="strict")
+    assert inspection.findings == []
+    np.testing.assert_array_equal(inspection.columns.areas, [np.nan])
+
+
+def test_different_names_are_not_taken_for_one():
+    images = [make_image(1, "Straße.png"), make_image(2, "Strasse.png")]
+    inspection = inspect(images, [], files=["Straße.png", "Strasse.png"])
+    assert "name_ambiguous" not in get_kinds(inspection)
+    assert inspection.columns.file_names == ["root/Straße.png", "root/Strasse.png"]
+
+
+def test_a_name_that_does_not_print_is_shown_anyway():
+    images = [make_image(1, "a\udcff.png"), make_image(1, "b\udcff.png")]
+    for finding in inspect(images, [], files=["a\udcff.png"]).findings:
+        " ".join(finding).encode()
+
+
+def test_all_listed_ids_are_kept():
+    inspection = inspect([make_image(7, "b.png"), make_image(3)], [])
+    assert (inspection.columns.image_ids, inspection.columns.listed_ids) == ([3], [7, 3])

@@ -225,3 +225,14 @@ def test_decomposed_names_on_disk_are_found(root):
     dicts = DatasetCatalog.get("parking_trainval")
     assert all(Path(d["file_name"]).is_file() for d in dicts)
     assert len(get_ids("parking_val")) == NUM_FRAMES
+
+
+def test_a_cache_below_the_data_is_refused(root):
+    from parking.config import get_cfg
+    from parking.data.datasets.builtin import register_datasets_from_config
+
+    cfg = get_cfg()
+    cfg.DATASETS.ROOT = str(root)
+    cfg.INPUT.CACHE_DIR = str(root / "cache")
+    with pytest.raises(UserError, match=r"INPUT\.CACHE_DIR .* lies in the data folder"):
+        register_datasets_from_config(cfg)

@@ -135,3 +135,11 @@ def test_split_images_knows_the_three_kinds():
     assert parts["all"] == set()
     assert parts["entry"] == split_entry(list(names))
     assert parts["sequence"] == split_by_sequence(names, counts, 0.1)
+
+
+def test_the_entry_draws_from_all_that_is_listed():
+    ids = list(range(1, 4001))
+    drawn = split_entry(ids)
+    left = {i: f"{i}.png" for i in ids if i not in (5, 77)}
+    found = split_images("entry", left, {}, val_fraction=0.12, seed=0, listed_ids=ids)
+    assert found == drawn - {5, 77}
