@@ -1,0 +1,218 @@
+"""How well anchors fit the boxes of a data set, and finding anchors that fit them better."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import yaml
+from tabulate import tabulate
+
+from parking.data.image_io import compute_resized_sides
+from parking.utils.errors import UserError
+
+# Boxes that get narrower or lower than so many pixels are not what anchors should be made for.
+MIN_BOX_SIDE = 2.0
+_MAX_KMEANS_ROUNDS = 100
+# Least and largest standard deviation of a mutation, of the logarithms of an anchor's sides: small steps refine, large
+# ones leave what is best only nearby.
+_MUTATION_SCALES = (0.02, 0.3)
+
+
+class BoxSizes(NamedTuple):
+    """The boxes of a data set as the network sees them.
+
+    Attributes:
+        sizes: (N, 2) float64, width and height in pixels of the network's input.
+        classes: (N,) int64, contiguous.
+        num_small: boxes left out as narrower or lower than MIN_BOX_SIDE.
+        num_crowds: annotations left out as crowds.
+    """
+
+    sizes: np.ndarray
+    classes: np.ndarray
+    num_small: int
+    num_crowds: int
+
+
+class AnchorFit(NamedTuple):
+    """How well anchors fit boxes.
+
+    Attributes:
+        recall: best possible recall, 0..1: the share of boxes that at least one anchor fits; NaN without boxes.
+        anchors_per_target: mean number of anchors that fit a box; NaN without boxes.
+    """
+
+    recall: float
+    anchors_per_target: float
+
+
+def collect_box_sizes(dataset_dicts: Sequence[dict], size: tuple[int, int]) -> BoxSizes:
+    """The boxes of images that are resized, their shape kept, to just fit into ``size``.
+
+    Args:
+        dataset_dicts: in detectron2's format, boxes XYWH_ABS, with height and width of the images.
+        size: (height, width) in pixels.
+    """
+    rows, classes, num_crowds = [], [], 0
+    for image in dataset_dicts:
+        height, width = image["height"], image["width"]
+        resized_height, resized_width = compute_resized_sides(height, width, *size)
+        for annotation in image.get("annotations", ()):
+            if annotation.get("iscrowd", 0):
+                num_crowds += 1
+                continue
+            _, _, w, h = annotation["bbox"]
+            rows.append((w * resized_width / width, h * resized_height / height))
+            classes.append(annotation["category_id"])
+    sizes = np.array(rows, dtype=np.float64).reshape(-1, 2)
+    is_large = (sizes >= MIN_BOX_SIDE).all(axis=1)
+    kept = np.array(classes, dtype=np.int64)[is_large]
+    return BoxSizes(sizes[is_large], kept, num_small=int((~is_large).sum()), num_crowds=num_crowds)
+
+
+def check_anchors(anchors: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
+    """MODEL.YOLO.ANCHORS as an (L, A, 2) array. Raises UserError unless all levels have equally many sound pairs."""
+    try:
+        array = np.array(anchors, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.ndim != 3 or array.shape[-1] != 2 or not array.size or not ((array > 0) & np.isfinite(array)).all():
+        raise UserError(
+            f"MODEL.YOLO.ANCHORS is {anchors}: every level needs equally many [width, height] of positive numbers."
+        )
+    return array
+
+
+def find_fits(sizes: np.ndarray, anchors: np.ndarray, max_ratio: float) -> np.ndarray:
+    """Which anchors an assigner by ratio matches with which boxes: those whose sides differ by less than a factor.
+
+    Args:
+        sizes: (N, 2) width and height of boxes.
+        anchors: (A, 2) or (L, A, 2), in the same unit.
+        max_ratio: MODEL.YOLO.ASSIGNER.ANCHOR_RATIO, above 1.
+
+    Returns:
+        (N, A) or (N, L * A) bool.
+    """
+    # float32, as the boxes of a training are: a ratio just at the limit falls to the same side.
+    sides = np.asarray(sizes, dtype=np.float32)
+    fits = []
+    for anchor in np.asarray(anchors, dtype=np.float32).reshape(-1, 2):
+        ratios = sides / anchor
+        fits.append(np.maximum(ratios, 1 / ratios).max(axis=1) < max_ratio)
+    return np.stack(fits, axis=1)
+
+
+def measure_fit(sizes: np.ndarray, anchors: np.ndarray, max_ratio: float) -> AnchorFit:
+    """See :func:`find_fits` for the arguments."""
+    if not len(sizes):
+        return AnchorFit(float("nan"), float("nan"))
+    counts = find_fits(sizes, anchors, max_ratio).sum(axis=1)
+    return AnchorFit(float((counts > 0).mean()), float(counts.mean()))
+
+
+def propose_anchors(
+    sizes: np.ndarray, shape: tuple[int, int], max_ratio: float, *, num_generations: int, seed: int
+) -> np.ndarray:
+    """Anchors for boxes: clusters of their sizes, refined by an evolution.
+
+    Clustering the boxes is the idea of YOLO9000 (arXiv:1612.08242, section 2, "Dimension Clusters"). Distances here
+    are Euclidean between logarithms of the sides, not 1 - IoU, because ratios of sides decide about a match.
+
+    Args:
+        sizes: (N, 2) width and height, N > 0.
+        shape: numbers (L, A) of levels and of anchors on each.
+        max_ratio: see :func:`find_fits`.
+        num_generations: of the evolution; 0 leaves the clusters as they are.
+        seed: the same arguments and seed give the same anchors.
+
+    Returns:
+        (L, A, 2) in the unit of ``sizes``, with one decimal, ordered by area, the smallest on the first level.
+    """
+    rng = np.random.default_rng(seed)
+    points = np.log(np.asarray(sizes, dtype=np.float64))
+    centers = _cluster(points, shape[0] * shape[1], rng)
+    anchors = np.exp(_evolve(points, centers, np.log(max_ratio), num_generations, rng)).round(1).clip(min=0.1)
+    order = np.lexsort((anchors[:, 0], anchors.prod(axis=1)))
+    return anchors[order].reshape(*shape, 2)
+
+
+def format_fit(boxes: BoxSizes, class_names: Sequence[str], anchors: np.ndarray, max_ratio: float) -> str:
+    """A table of :func:`measure_fit` for all boxes and for those of each class."""
+    groups = [("all", boxes.sizes), *((name, boxes.sizes[boxes.classes == i]) for i, name in enumerate(class_names))]
+    rows = []
+    for name, sizes in groups:
+        fit = measure_fit(sizes, anchors, max_ratio)
+        figures = [f"{fit.recall:.4f}", f"{fit.anchors_per_target:.2f}"] if len(sizes) else ["-", "-"]
+        rows.append([name, f"{len(sizes):,}", *figures])
+    headers = ["class", "boxes", "best possible recall", "anchors per target"]
+    return tabulate(rows, headers=headers, disable_numparse=True, colalign=["left", "right", "right", "right"])
+
+
+def format_config(anchors: np.ndarray, base: str | None = None) -> str:
+    """Yaml that sets (L, A, 2) anchors; ``base``: the config file that they go with, as its ``_BASE_``."""
+    head = yaml.safe_dump({"_BASE_": base}, allow_unicode=True, width=10**6) if base else ""
+    levels = "".join(f"      - {level}\n" for level in anchors.tolist())
+    return f"{head}MODEL:\n  YOLO:\n    ANCHORS_FROM_WEIGHTS: False\n    ANCHORS:\n{levels}"
+
+
+def _cluster(points: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
+    """k-means with the seeding of k-means++ (Arthur and Vassilvitskii, 2007): (num_clusters, 2) centres."""
+    centers = points[rng.integers(len(points))][None]
+    while len(centers) < num_clusters:
+        nearest = _squared_distances(points, centers).min(axis=1)
+        # With fewer different sizes than clusters, the others repeat some.
+        chances = nearest / nearest.sum() if nearest.sum() > 0 else None
+        centers = np.concatenate([centers, points[rng.choice(len(points), p=chances)][None]])
+    labels = None
+    for _ in range(_MAX_KMEANS_ROUNDS):
+        previous, labels = labels, _squared_distances(points, centers).argmin(axis=1)
+        if previous is not None and (labels == previous).all():
+            break
+        for i in np.unique(labels):
+            centers[i] = points[labels == i].mean(axis=0)
+    return centers
+
+
+def _squared_distances(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """(N, 2) and (A, 2) to (N, A)."""
+    x, y = points.T
+    return np.stack([(x - center_x) ** 2 + (y - center_y) ** 2 for center_x, center_y in centers], axis=1)
+
+
+def _evolve(
+    points: np.ndarray, anchors: np.ndarray, max_log_ratio: float, num_generations: int, rng: np.random.Generator
+) -> np.ndarray:
+    """One parent, and one child, in which one anchor is another: if that rates better, it is the next parent.
+
+    All in logs: ``points`` (N, 2), ``anchors`` (A, 2).
+    """
+    anchors, sides = anchors.copy(), np.ascontiguousarray(points.T)
+    distances = np.stack([_log_ratios(sides, anchor) for anchor in anchors])
+    fitness, recall = _rate(distances, max_log_ratio)
+    for _ in range(num_generations):
+        i = rng.integers(len(anchors))
+        scale = np.exp(rng.uniform(*np.log(_MUTATION_SCALES)))
+        mutated = anchors[i] + rng.normal(scale=scale, size=2)
+        previous = distances[i].copy()
+        distances[i] = _log_ratios(sides, mutated)
+        child_fitness, child_recall = _rate(distances, max_log_ratio)
+        if child_fitness > fitness and child_recall >= recall:
+            anchors[i], fitness, recall = mutated, child_fitness, child_recall
+        else:
+            distances[i] = previous
+    return anchors
+
+
+def _log_ratios(sides: np.ndarray, anchor: np.ndarray) -> np.ndarray:
+    """The larger of the two ratios of sides, each 1 or more, as logarithms; ``sides`` (2, N)."""
+    return np.maximum(np.abs(sides[0] - anchor[0]), np.abs(sides[1] - anchor[1]))
+
+
+def _rate(distances: np.ndarray, max_log_ratio: float) -> tuple[float, float]:
+    """Mean over the boxes of the best anchor's ratio, 0..1 (1: the same sides), and the share that an anchor fits.
+
+    ``distances``: (A, N) of :func:`_log_ratios`.
+    """
+    best = distances.min(axis=0)
+    return float(np.exp(-best).mean()), float((best < max_log_ratio).mean())

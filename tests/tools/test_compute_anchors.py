@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import pytest
+
+from parking.config import get_cfg
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+# A quarter of the pixels of a scene, so that most objects are smaller than the anchors of COCO.
+TINY = ("INPUT.SIZE_TRAIN", "[24,40]")
+
+
+@pytest.fixture
+def compute(run_here, tiny_scenes, tmp_path):
+    """Runs the tool on the scenes; they have 160 x 96 pixels."""
+
+    def compute(*flags, config=CONFIGS / "quickstart.yaml", opts=TINY):
+        opts = ("DATASETS.ROOT", tiny_scenes, "INPUT.CACHE_DIR", tmp_path / "cache", *opts)
+        return run_here("compute_anchors.py", "--config-file", config, "--num-generations", 50, *flags, *opts)
+
+    return compute
+
+
+def test_proposes_a_config_that_reaches_more_boxes(compute, tmp_path):
+    code, out, err = compute("--output", tmp_path / "new" / "anchors.yaml")
+    assert (code, err) == (0, "")
+    assert "boxes at 40 x 24 pixels; left out: " in out and "below 0.98" in out and "sedan" in out
+    before, after = (float(line.split()[2]) for line in out.splitlines() if line.startswith("all "))
+    assert before < 0.98 and after > before
+
+    cfg, base = get_cfg(), get_cfg()
+    cfg.merge_from_file(tmp_path / "new" / "anchors.yaml")
+    base.merge_from_file(CONFIGS / "quickstart.yaml")
+    assert cfg.MODEL.YOLO.ANCHORS_FROM_WEIGHTS is False
+    assert f"- {cfg.MODEL.YOLO.ANCHORS[2]}\n" in out
+    assert cfg.MODEL.YOLO.ANCHORS != base.MODEL.YOLO.ANCHORS
+    cfg.MODEL.YOLO.ANCHORS, cfg.MODEL.YOLO.ANCHORS_FROM_WEIGHTS = base.MODEL.YOLO.ANCHORS, True
+    assert cfg == base
+
+    # With the proposed ones, the same figures come out, and the same anchors anew.
+    _, out, _ = compute(config=tmp_path / "new" / "anchors.yaml")
+    assert float(next(line.split()[2] for line in out.splitlines() if line.startswith("all "))) == after
+    compute("--output", tmp_path / "again.yaml")
+    assert (tmp_path / "again.yaml").read_text().partition("MODEL:")[2] == (
+        (tmp_path / "new" / "anchors.yaml").read_text().partition("MODEL:")[2]
+    )
+
+
+def test_good_anchors_are_kept(compute, tmp_path):
+    opts = ("MODEL.YOLO.ANCHORS", "[[[2,3],[6,4]],[[10,10],[40,20]]]", "MODEL.YOLO.ASSIGNER.ANCHOR_RATIO", 20.0)
+    code, out, err = compute("--output", tmp_path / "anchors.yaml", opts=opts)
+    assert (code, err) == (0, "")
+    assert "boxes at 320 x 192 pixels" in out and "not below 0.98" in out and "ANCHORS:" not in out
+    assert not (tmp_path / "anchors.yaml").exists()
+
+
+def test_others_are_proposed_only_if_they_reach_more(compute, tmp_path):
+    # No anchors reach 98 % of the boxes within a factor of 1.1; those proposed once are found anew with their own seed.
+    opts = (*TINY, "MODEL.YOLO.ASSIGNER.ANCHOR_RATIO", 1.1)
+    assert compute("--output", tmp_path / "once.yaml", opts=opts)[0] == 0
+    code, out, err = compute("--output", tmp_path / "twice.yaml", config=tmp_path / "once.yaml", opts=opts)
+    assert (code, err) == (0, "")
+    assert "They reach no more boxes" in out and "ANCHORS:" not in out
+    assert not (tmp_path / "twice.yaml").exists()
+
+
+def test_the_first_stage_counts(compute, tmp_path):
+    (tmp_path / "first.yaml").write_text("INPUT:\n  SIZE_TRAIN: [48, 80]\n")
+    (tmp_path / "second.yaml").write_text("INPUT:\n  SIZE_TRAIN: [96, 160]\n")
+    (tmp_path / "all.yaml").write_text(
+        "DATASETS:\n  TRAIN: ['parking_train']\nSOLVER:\n  STAGES: [[one, first.yaml], [two, second.yaml]]\n"
+    )
+    code, out, _ = compute(config=tmp_path / "all.yaml", opts=())
+    assert code == 0 and "boxes at 80 x 48 pixels of stage one;" in out
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (("MODEL.YOLO.ANCHORS", "[[[1,2]],[[1,2],[3,4]]]"), "MODEL.YOLO.ANCHORS is "),
+        (("MODEL.YOLO.ASSIGNER.ANCHOR_RATIO", "1.0"), "must be above 1"),
+        (("INPUT.SIZE_TRAIN", "[640]"), "must be [height, width]"),
+        (("INPUT.SIZE_TRAIN", "[1,1]"), "no box to fit anchors to"),
+        (("DATASETS.TRAIN", "()"), "DATASETS.TRAIN is empty"),
+    ],
+)
+def test_mistakes(compute, opts, message):
+    code, _, err = compute(opts=opts)
+    assert code == 1 and err.startswith("error: ") and message in err
+
+
+def test_a_file_is_not_replaced(compute, tmp_path):
+    (tmp_path / "anchors.yaml").write_text("mine")
+    code, _, err = compute("--output", tmp_path / "anchors.yaml")
+    assert code == 1 and "exists already" in err
+    assert (tmp_path / "anchors.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("flags", [("--num-generations", "-1"), ("--seed", "-1"), ("--output", "anchors.txt")])
+def test_wrong_usage(compute, flags):
+    assert compute(*flags)[0] == 2

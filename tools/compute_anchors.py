@@ -1,0 +1,103 @@
+#!/usr/bin/env python
+"""Say how well the anchors of a config fit the boxes of its training set, and propose better ones.
+
+  python tools/compute_anchors.py --config-file configs/yolo.yaml [--output anchors.yaml] [KEY VALUE ...]
+
+Best possible recall is the share of boxes that some anchor fits: width and height differ from its own by less than a
+factor of MODEL.YOLO.ASSIGNER.ANCHOR_RATIO. Anchors are proposed where it is below 0.98. Train with them by
+
+  python tools/train_net.py --config-file anchors.yaml
+
+Of a config with SOLVER.STAGES, the first stage counts. Boxes are those of DATASETS.TRAIN, scaled to INPUT.SIZE_TRAIN.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from parking.utils.cli import add_opts_argument, check_opts, run_tool
+from parking.utils.errors import UserError
+from parking.utils.files import check_writable, open_atomic
+
+GOOD_RECALL = 0.98
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="yaml file, e.g. configs/yolo.yaml")
+    parser.add_argument("--num-generations", type=int, default=1000, metavar="N", help="of the refinement (1000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same anchors (0)")
+    parser.add_argument("--output", metavar="FILE.yaml", help="config with the proposed anchors to write")
+    add_opts_argument(parser)
+    args = parser.parse_args()
+    check_opts(parser, args.opts)
+    if min(args.num_generations, args.seed) < 0:
+        parser.error("--num-generations and --seed must be at least 0")
+    if args.output and not args.output.endswith((".yaml", ".yml")):
+        parser.error(f"--output must end in .yaml, not as in {args.output}")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    if args.output:
+        if Path(args.output).exists():
+            raise UserError(f"--output {args.output} exists already; give another file.")
+        check_writable(Path(args.output).parent, name="the folder of --output,")
+    print("Loading PyTorch and detectron2 ...", flush=True)
+    from detectron2.data import MetadataCatalog
+
+    from parking.data.anchors import (
+        MIN_BOX_SIDE,
+        check_anchors,
+        collect_box_sizes,
+        format_config,
+        format_fit,
+        measure_fit,
+        propose_anchors,
+    )
+    from parking.data.build import load_train_dicts
+    from parking.data.datasets.builtin import register_datasets_from_config
+    from parking.engine.setup import setup_logging
+    from parking.engine.stages import read_stages
+
+    setup_logging()
+    stage = read_stages(args.config_file, args.opts)[0]
+    cfg = stage.cfg
+    anchors, max_ratio = check_anchors(cfg.MODEL.YOLO.ANCHORS), cfg.MODEL.YOLO.ASSIGNER.ANCHOR_RATIO
+    if not max_ratio > 1:
+        raise UserError(f"MODEL.YOLO.ASSIGNER.ANCHOR_RATIO is {max_ratio}: it must be above 1.")
+    size = cfg.INPUT.SIZE_TRAIN
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise UserError(f"INPUT.SIZE_TRAIN {size} must be [height, width] in pixels.")
+    register_datasets_from_config(cfg, cfg.DATASETS.TRAIN)
+    boxes = collect_box_sizes(load_train_dicts(cfg), tuple(size))
+    left_out = f"{boxes.num_small:,} narrower or lower than {MIN_BOX_SIDE:g} pixels and {boxes.num_crowds:,} crowds"
+    if not len(boxes.sizes):
+        raise UserError(f"DATASETS.TRAIN {cfg.DATASETS.TRAIN} has no box to fit anchors to ({left_out} left out).")
+    of_stage = f" of stage {stage.name}" if stage.name else ""
+    print(f"{len(boxes.sizes):,} boxes at {size[1]} x {size[0]} pixels{of_stage}; left out: {left_out}")
+    names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
+    fit = measure_fit(boxes.sizes, anchors, max_ratio)
+    print(format_fit(boxes, names, anchors, max_ratio))
+    if fit.recall >= GOOD_RECALL:
+        print(f"Best possible recall is {fit.recall:.4f}, not below {GOOD_RECALL}: none are proposed, no file written.")
+        return
+    how = {"num_generations": args.num_generations, "seed": args.seed}
+    proposed = propose_anchors(boxes.sizes, anchors.shape[:2], max_ratio, **how)
+    proposed_fit = measure_fit(boxes.sizes, proposed, max_ratio)
+    print(f"Best possible recall is {fit.recall:.4f}, below {GOOD_RECALL}. With other anchors:")
+    print(format_fit(boxes, names, proposed, max_ratio))
+    if proposed_fit.recall <= fit.recall:
+        print("They reach no more boxes: none are proposed, no file written. Another --seed may find better ones.")
+        return
+    print(f"Best possible recall would be {proposed_fit.recall:.4f}, with\n\n{format_config(proposed)}")
+    if args.output:
+        base = os.path.relpath(Path(args.config_file).resolve(), Path(args.output).resolve().parent)
+        with open_atomic(args.output) as file:
+            file.write(format_config(proposed, base).encode())
+        print(f"written: {args.output}, which is {args.config_file} with these anchors")
+
+
+if __name__ == "__main__":
+    run_tool(main)
