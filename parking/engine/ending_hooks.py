@@ -154,8 +154,12 @@ class TimeBudgetHook(HookBase):
         self.start()
         self._recorded_at = self._clock()
         if self._record is not None and comm.is_main_process():
-            with open_atomic(self._record) as file:
-                file.write(f"{self.seconds:.0f}\n".encode())
+            try:
+                with open_atomic(self._record) as file:
+                    file.write(f"{self.seconds:.0f}\n".encode())
+            except OSError as e:
+                # No reason to end a training; on a full disk its next checkpoint says what to do.
+                logger.warning(f"The time used could not be written to {self._record}: {e.strerror or e}")
 
     def _count_fitting(self, done: int, used: float, per_iter: float) -> int:
         per_iter += self.trainer.eval_seconds / self._eval_period if self._eval_period > 0 else 0

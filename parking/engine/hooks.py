@@ -190,7 +190,7 @@ class UnreadableImagesHook(HookBase):
         names = sorted(set().union(*comm.all_gather(self._names)))
         if names and comm.is_main_process():
             with open_atomic(self._list_file) as file:
-                file.writelines(f"{name}\n".encode() for name in names)
+                file.writelines(os.fsencode(name) + b"\n" for name in names)  # which need not be text
             logger.warning(f"Images that could not be read and were left out: {len(names)}, see {self._list_file}")
 
     def state_dict(self) -> dict[str, Any]:

@@ -150,3 +150,10 @@ def test_an_evaluation_before_the_training_counts(tmp_path):
     assert run.hook.seconds == 400
     run.hook.after_train()
     assert (tmp_path / "seconds_used").read_text() == "400\n"
+
+
+def test_a_record_that_cannot_be_written_does_not_end_the_training(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    run = make_budget(None, max_iter=200, seconds_per_iter=1.0, record=tmp_path / "file" / "seconds_used")
+    assert run.run() == 200
+    assert "could not be written" in caplog.text

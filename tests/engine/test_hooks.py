@@ -176,6 +176,16 @@ def test_images_left_out_are_told_once_and_listed_at_the_end(tmp_path, caplog):
     assert "left out: 2, see" in caplog.text
 
 
+def test_a_name_that_is_no_text_is_listed_as_it_is(tmp_path):
+    hook = UnreadableImagesHook(str(tmp_path / "unreadable_images.txt"))
+    hook.trainer = make_trainer(max_iter=3)
+    hook.trainer.iter = 3
+    hook.trainer.last_batch = [{"unreadable": [os.fsdecode(b"\xc7\xd1.png")]}]
+    hook.after_step()
+    hook.after_train()
+    assert (tmp_path / "unreadable_images.txt").read_bytes() == b"\xc7\xd1.png\n"
+
+
 def test_no_list_without_images_left_out(tmp_path):
     hook = UnreadableImagesHook(str(tmp_path / "unreadable_images.txt"))
     hook.trainer = make_trainer(max_iter=3)
