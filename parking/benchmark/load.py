@@ -7,6 +7,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -17,12 +18,10 @@ from parking.data.datasets.builtin import register_datasets_from_config
 from parking.data.datasets.classes import CLASS_NAMES
 from parking.data.datasets.parking import PARKING_DATASETS
 from parking.engine.resume import digest_dataset
+from parking.synthetic.names import DAYTIME, LOCATION, REGIONS, SIDES, WEATHER, FrameName
 
 # Shares of the classes, roughly: sedans and adults are common, school buses and strollers rare.
 _WEIGHTS = (500, 220, 90, 12, 3, 110, 25, 320, 40, 45, 8, 30, 6, 15)
-_REGIONS = ("서울", "경기도", "인천", "부산", "대전", "강원도", "제주도")
-_WEATHER, _DAYTIME, _LOCATION = ("맑음", "흐림", "비", "눈"), ("주간", "야간"), ("실외", "실내")
-_SIDES = ("front", "rear", "left", "right")
 _MAX_FRAMES = 60
 
 
@@ -78,10 +77,9 @@ def make_names(num_images: int, generator: random.Random) -> list[str]:
     names: list[str] = []
     for sequence in range(num_images):
         date = f"2020{generator.randint(6, 12):02d}{generator.randint(1, 28):02d}"
-        words = [generator.choice(words) for words in (_REGIONS, _WEATHER, _DAYTIME, _LOCATION, _SIDES)]
-        prefix = "_".join((date, words[0], "-", "-", *words[1:], f"{sequence:06d}"))
-        first = generator.randrange(100_000)
-        names += [f"{prefix}_{first + 30 * k:07d}.png" for k in range(generator.randint(1, _MAX_FRAMES))]
+        region, *words = (generator.choice(list(words)) for words in (REGIONS, WEATHER, DAYTIME, LOCATION, SIDES))
+        first = FrameName(date, region, "-", "-", *words, sequence, generator.randrange(100_000))
+        names += [str(replace(first, frame=first.frame + 30 * k)) for k in range(generator.randint(1, _MAX_FRAMES))]
         if len(names) >= num_images:
             break
     return names[:num_images]

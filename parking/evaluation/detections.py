@@ -57,12 +57,6 @@ class Detections:
             np.asarray(scores, dtype=np.float64),
         )
 
-    @classmethod
-    def from_coco_results(cls, results: Sequence[dict]) -> "Detections":
-        """The detections of a list of COCO results."""
-        columns = ([row[key] for row in results] for key in ("image_id", "category_id", "bbox", "score"))
-        return cls.from_columns(*columns)
-
     def is_finite(self) -> np.ndarray:
         """(N,) bool: four finite coordinates and a finite score."""
         return np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)

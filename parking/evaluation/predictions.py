@@ -1,13 +1,12 @@
 """Reading predictions back from a file of COCO results; needs neither torch nor detectron2."""
 
-import json
 import os
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from parking.data.datasets.json_io import paused_gc
+from parking.data.datasets.json_io import read_json_list
 from parking.evaluation.detections import Detections
 from parking.utils.errors import UserError
 
@@ -38,28 +37,13 @@ def read_predictions(path: str | os.PathLike) -> Detections:
             raise UserError(f"'{path}': row {len(image_ids)}, counted from 0, cannot be used: {e}.") from e
         return None
 
-    content = _parse_list(path, take_row)
+    content = read_json_list(path, object_hook=take_row)
     if len(image_ids) != len(content) or content.count(None) != len(content):
         number = next((i for i, row in enumerate(content) if row is not None), len(image_ids))
         raise UserError(f"'{path}': row {number}, counted from 0, is not an object with a 'bbox'.")
     if set(map(type, image_ids)) not in ({int}, {str}, set()):
         raise UserError(f"'{path}': the image ids must be all whole numbers or all texts.")
     return Detections.from_columns(image_ids, category_ids, boxes, scores)
-
-
-def _parse_list(path: str | os.PathLike, object_hook: Callable[[dict], dict | None]) -> list:
-    try:
-        with open(path, "rb") as file, paused_gc():
-            content = json.loads(file.read(), object_hook=object_hook)
-    except OSError as e:
-        raise UserError(f"'{path}' cannot be opened: {e.strerror or e}.") from e
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"'{path}' is not valid JSON: {e}.") from e
-    if not isinstance(content, list):
-        # An object that looks like a row was taken for one, which left None.
-        kind = "an object" if content is None or isinstance(content, dict) else f"a {type(content).__name__}"
-        raise UserError(f"'{path}' must hold a JSON list of boxes, not {kind}.")
-    return content
 
 
 def check_category_ids(detections: Detections, category_ids: Iterable[int], path: str | os.PathLike) -> None:

@@ -1,13 +1,12 @@
 """Whether a submission file is one that the challenge would accept."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from parking.data.datasets.classes import CLASS_NAMES
-from parking.data.datasets.json_io import read_image_records, read_json_object
+from parking.data.datasets.json_io import read_image_records, read_json_list, read_json_object
 from parking.utils.errors import UserError
 
 # Of the sum of a corner and a side, in pixels.
@@ -53,7 +52,7 @@ def check_submission(
         UserError: a file cannot be read, or the submission is not a JSON list.
     """
     num_bytes = os.path.getsize(path) if os.path.isfile(path) else 0
-    rows = _read_rows(str(path))
+    rows = read_json_list(path)
     sizes = None
     if image_info is not None:
         records = read_image_records(read_json_object(image_info), image_info)
@@ -124,21 +123,8 @@ def _is_inside(box: list[float], height: int | None, width: int | None) -> bool:
     )
 
 
-def _read_rows(path: str) -> list:
-    try:
-        with open(path, "rb") as file:
-            rows = json.loads(file.read())
-    except OSError as e:
-        raise UserError(f"'{path}' cannot be opened: {e.strerror or e}.") from e
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"'{path}' is not valid JSON: {e}.") from e
-    if not isinstance(rows, list):
-        raise UserError(f"'{path}' must hold a JSON list of boxes, not a {type(rows).__name__}.")
-    return rows
-
-
 def _read_keys(sample: str) -> set[str]:
-    rows = _read_rows(sample)
+    rows = read_json_list(sample)
     if not rows or not isinstance(rows[0], dict):
         raise UserError(f"The sample '{sample}' holds no boxes whose keys could be compared.")
     return set(rows[0])

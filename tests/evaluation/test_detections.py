@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from parking.evaluation.detections import Detections, write_coco_results
+from parking.evaluation.predictions import read_predictions
 
 
 def test_coco_results_round_trip(tmp_path):
@@ -15,7 +16,7 @@ def test_coco_results_round_trip(tmp_path):
         {"image_id": 3, "category_id": 2, "bbox": [1.235, 2.0, 3.0, 4.0], "score": 0.123457},
         {"image_id": 1, "category_id": 14, "bbox": [0.0, 0.0, 5.0, 6.0], "score": 1.0},
     ]
-    again = Detections.from_coco_results(rows)
+    again = read_predictions(path)
     np.testing.assert_array_equal(again.image_ids, [3, 1])
     np.testing.assert_allclose(again.boxes, detections.boxes, atol=0.0005)
     np.testing.assert_allclose(again.scores, detections.scores, atol=0.0000005)

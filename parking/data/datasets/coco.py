@@ -25,25 +25,6 @@ logger = logging.getLogger(__name__)
 _DONE = {LEAVE_OUT: "left out", MEND: "mended", KEEP: "kept"}
 
 
-def load_coco_json(
-    json_file: str,
-    image_root: str,
-    class_ids: Mapping[int, int],
-    *,
-    with_annotations: bool = True,
-    policy: str = "strict",
-    cache_dir: str | None = None,
-) -> list[dict]:
-    """Load a COCO-like json into detectron2's standard dataset dicts, in the order of the file.
-
-    For the arguments and errors see :func:`load_columns`, for the dicts :func:`to_dicts`.
-    """
-    columns = load_columns(
-        json_file, image_root, class_ids, with_annotations=with_annotations, policy=policy, cache_dir=cache_dir
-    )
-    return to_dicts(columns, with_annotations=with_annotations)
-
-
 def load_columns(
     json_file: str,
     image_root: str,

@@ -3,7 +3,8 @@
 import codecs
 import gc
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,6 +64,26 @@ def read_json(json_file: str) -> tuple[dict | None, list[Finding]]:
             content = None
             note("json_structure", f"must hold a JSON object with the key 'images', not a {kind}")
     return content, findings
+
+
+def read_json_list(json_file: str | os.PathLike, *, object_hook: Callable[[dict], Any] | None = None) -> list:
+    """Parse a json file whose outermost value is a list of boxes; UserError otherwise.
+
+    Args:
+        object_hook: called with each object as it is parsed; what it returns takes the object's place.
+    """
+    try:
+        with open(json_file, "rb") as file, paused_gc():
+            content = json.loads(file.read(), object_hook=object_hook)
+    except OSError as e:
+        raise UserError(f"'{json_file}' cannot be opened: {e.strerror or e}.") from e
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"'{json_file}' is not valid JSON: {e}.") from e
+    if not isinstance(content, list):
+        # A hook may have made None of an object.
+        kind = "an object" if content is None or isinstance(content, dict) else f"a {type(content).__name__}"
+        raise UserError(f"'{json_file}' must hold a JSON list of boxes, not {kind}.")
+    return content
 
 
 @contextmanager
