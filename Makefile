@@ -99,10 +99,8 @@ demo: $(STAMP)  ## draw scenes, train on them, score, and write a submission and
 test: $(STAMP)  ## all tests but those that need a GPU
 	$(PY) -m pytest -m "not gpu" --numprocesses $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
-gpu: $(STAMP)  ## on a machine with a GPU: the tests that need one, and the speed of training there
-	$(PY) -m pytest -m gpu
-	$(PY) tools/benchmark.py --config-file configs/quickstart.yaml
-	$(PY) tools/benchmark.py --config-file configs/yolo.yaml
+gpu: $(STAMP)  ## on a machine with a GPU: the tests that need one, and the speed of training and inference there
+	PYTHON=$(PY) .ci/gpu
 
 lint: $(STAMP)  ## ruff: mistakes and formatting
 	$(PY) -m ruff check .

@@ -24,3 +24,63 @@ def tiny_scenes(tmp_path_factory):
     root = tmp_path_factory.mktemp("scenes") / "data"
     make_dataset(root, num_train=24, num_test=3, size=(160, 96), seed=3, balanced=True, workers=1)
     return root
+
+
+@pytest.fixture(scope="session")
+def make_weights():
+    """``make_weights(path, *opts, seed=0)``: writes a small model of the classes cat (category 7) and dog (3).
+
+    It finds something in every picture. Its scores spread the more, the smaller ``std`` is; with the usual one, many
+    are 0 or 1 to the last digit.
+    """
+
+    # The imports take ten seconds, which many tests do without.
+    import cv2
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from parking.checkpoint import Weights, write_weights
+    from parking.config import get_cfg
+    from parking.engine import describe_config
+    from parking.engine.predictor import build_model
+
+    def make(path, *opts, seed=0, std=0.2, category_ids=(7, 3)):
+        cfg = get_cfg()
+        cfg.MODEL.DEVICE = "cpu"
+        cfg.MODEL.YOLO.WIDTH_MULTIPLE = 0.125
+        cfg.MODEL.YOLO.NUM_CLASSES = 2
+        cfg.INPUT.SIZE_TEST = 96
+        cfg.merge_from_list(list(opts))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = build_model(cfg)
+            for predictor in model.head.predictors:
+                nn.init.normal_(predictor.weight, std=std)
+                nn.init.zeros_(predictor.bias)
+            # Statistics of real activations, or they fade from layer to layer and all scores are the same.
+            for module in model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = 1.0
+            noise = (np.random.default_rng(i).integers(0, 256, (12, 12, 3), dtype=np.uint8) for i in range(8))
+            photos = np.stack([cv2.resize(image, (96, 96), interpolation=cv2.INTER_CUBIC) for image in noise])
+            with torch.no_grad():
+                model.predict(model.normalize(torch.from_numpy(photos).permute(0, 3, 1, 2)))
+        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        config = describe_config(cfg)
+        write_weights(
+            str(path), Weights(str(path), state, config, class_names=["cat", "dog"], category_ids=list(category_ids))
+        )
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def weights_file(make_weights, tmp_path_factory):
+    return make_weights(tmp_path_factory.mktemp("weights") / "weights.pth")
+
+
+@pytest.fixture(scope="session")
+def mild_weights_file(make_weights, tmp_path_factory):
+    return make_weights(tmp_path_factory.mktemp("weights") / "mild.pth", std=0.01)

@@ -20,7 +20,7 @@ ALLOWED = {
     "visualization": {"data.datasets", "utils"},
     "evaluation": {"data.datasets", "visualization", "utils"},
     "export": {"modeling", "utils"},
-    "benchmark": {"config", "data", "engine", "solver", "synthetic", "utils"},
+    "benchmark": {"checkpoint", "config", "data", "engine", "evaluation", "solver", "synthetic", "utils"},
     "engine": {
         "checkpoint",
         "config",

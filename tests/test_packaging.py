@@ -123,7 +123,8 @@ def test_every_imported_distribution_is_declared(metadata):
     declared = {_name(requirement) for requirement in _declared(metadata)} | {"detectron2"}
     for folder in ("parking", "tools", "tests"):
         for path in (ROOT / folder).rglob("*.py"):
-            for module in _imported(path) - set(sys.stdlib_module_names) - {"parking"}:
+            beside = {sibling.stem for sibling in path.parent.glob("*.py")}
+            for module in _imported(path) - set(sys.stdlib_module_names) - {"parking"} - beside:
                 name = canonicalize_name(OTHER_NAMES.get(module, module))
                 assert name in declared, f"{path} imports {module}, but setup.py does not name {name}"
 

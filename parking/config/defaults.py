@@ -197,6 +197,27 @@ def _add_solver(cfg: CN) -> None:
 def _add_test(cfg: CN) -> None:
     # The score that decides which weights become model_best.pth.
     cfg.TEST.BEST_METRIC = "bbox/AP75"
+    # Images in a batch of inference; only those whose own padded shape is the same share one. 0: 8 on a GPU, 1 on the
+    # CPU, where more take memory and are no faster.
+    cfg.TEST.IMS_PER_BATCH = 0
+    # What the network computes in for inference: "float32", "float16", "bfloat16", or "auto": float16 on a GPU, and
+    # float32 on the CPU. Boxes and scores are float32 in any case.
+    cfg.TEST.DTYPE = "auto"
+    # How several opinions on one image become one list of boxes, those of the views of test-time augmentation and those
+    # of several models alike:
+    #   "nms": the best box suppresses the others (of views: before anything else is decided, as published)
+    #   "soft_nms": it lowers their scores, the more they overlap (Gaussian; Bodla et al. 2017)
+    #   "wbf": boxes that overlap are averaged, weighted by score (weighted boxes fusion; Solovyev et al. 2021)
+    cfg.TEST.FUSION = CN()
+    cfg.TEST.FUSION.NAME = "nms"
+    # IoU from which on boxes are the same object for "nms" and "wbf"; for "wbf" above MODEL.YOLO.NMS_THRESH_TEST, or
+    # what one view or model finds twice of an object lowers the mean.
+    cfg.TEST.FUSION.IOU_THRESH = 0.75
+    # Of "soft_nms": scores are multiplied by exp(-IoU^2 / sigma).
+    cfg.TEST.FUSION.SOFT_NMS_SIGMA = 0.5
+    # What infer.py --max-hours may change, the best first, where the config as it is would take too long: a list of
+    # lists of KEY, VALUE, ..., each of them instead of the one before.
+    cfg.TEST.FALLBACKS = [["TEST.AUG.ENABLED", False]]
     # Size limit of submission.json in MB of 10^6 bytes.
     cfg.TEST.SUBMISSION_MB = 20.0
     # Boxes of an image in submission.json.

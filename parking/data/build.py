@@ -1,6 +1,7 @@
 """Data loaders."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 import cv2
 from detectron2.config import CfgNode
@@ -23,6 +24,7 @@ from parking.data.samplers import (
     class_balanced_weights,
     compute_repeat_factors,
 )
+from parking.utils.cpus import num_available_cpus
 from parking.utils.errors import UserError
 
 
@@ -111,20 +113,40 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     check_datasets([dataset_name])
     dataset_dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False, check_consistency=False)
     mapper = TestDatasetMapper(cfg, report_errors=cfg.DATASETS.POLICY == "repair")
-    return _build_ordered_loader(cfg, dataset_dicts, mapper)
-
-
-def build_inference_loader(cfg: CfgNode, dataset_dicts: list[dict]) -> DataLoader:
-    """Like :func:`build_test_loader` for the images of :func:`.datasets.images.list_images`.
-
-    An image that cannot be used does not end the run: its batch is a dict with the key ``error`` and without ``image``.
-    """
-    return _build_ordered_loader(cfg, dataset_dicts, TestDatasetMapper(cfg, report_errors=True))
-
-
-def _build_ordered_loader(cfg, dataset_dicts, mapper):
     loader = build_detection_test_loader(dataset=dataset_dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
     return _limit_worker_threads(loader)
+
+
+def build_inference_loader(cfg: CfgNode, batches: Sequence[list[dict]], order: Sequence[int]) -> DataLoader:
+    """The images of some ``batches``, decoded by worker processes ahead of the model.
+
+    Args:
+        batches: all of them, from :func:`.batching.plan_batches`.
+        order: the numbers of those wanted.
+
+    Returns:
+        An iterable of lists of dicts, see :class:`TestDatasetMapper`. An image that cannot be used does not end it: its
+        dict has the key ``error``, and no ``image``. For a GPU, the pixels are in pinned memory.
+    """
+    loader = build_detection_test_loader(
+        dataset=DatasetFromList(batches, copy=False, serialize=False),
+        mapper=_BatchMapper(TestDatasetMapper(cfg, report_errors=True)),
+        sampler=order,
+        # More than there are CPUs, or batches, would only take time to start.
+        num_workers=min(cfg.DATALOADER.NUM_WORKERS, num_available_cpus(), len(order)),
+        # An item is a batch already.
+        collate_fn=itemgetter(0),
+    )
+    loader.pin_memory = cfg.MODEL.DEVICE.startswith("cuda")
+    return _limit_worker_threads(loader)
+
+
+class _BatchMapper:
+    def __init__(self, mapper: Callable[[dict], dict]):
+        self._mapper = mapper
+
+    def __call__(self, batch: list[dict]) -> list[dict]:
+        return [self._mapper(dataset_dict) for dataset_dict in batch]
 
 
 def _limit_worker_threads(loader: DataLoader) -> DataLoader:

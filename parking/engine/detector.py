@@ -12,11 +12,11 @@ from PIL import Image
 
 from parking.checkpoint import Weights, read_weights
 from parking.config import CfgNode
-from parking.data.dataset_mapper import TestDatasetMapper
 from parking.data.image_io import read_image
 from parking.evaluation.image_detections import ImageDetections
 from parking.utils.errors import UserError
 
+from .array_detector import ArrayDetector
 from .predictor import build_inference_model
 from .setup import check_config, choose_inference_classes, find_config_and_weights, find_fitting_config, resolve_device
 
@@ -76,10 +76,10 @@ class Detector:
         self.score_threshold = score_threshold
         self.thing_classes, self.category_ids = choose_inference_classes(cfg, loaded)
         self.device = torch.device(cfg.MODEL.DEVICE)
-        self._resize = TestDatasetMapper(cfg).resize
         # A model is made with random weights before it gets its own.
         with torch.random.fork_rng(devices=[]):
-            self._model = build_inference_model(cfg, loaded, self.thing_classes)
+            model = build_inference_model(cfg, loaded, self.thing_classes)
+        self._detect_arrays = ArrayDetector([cfg], [model])
 
     def __call__(self, images: ImageLike | Iterable[ImageLike]) -> ImageDetections | list[ImageDetections]:
         """
@@ -103,14 +103,9 @@ class Detector:
             return self._detect(images, "the image")
         return [self._detect(image, f"images[{i}]") for i, image in enumerate(images)]
 
-    @torch.no_grad()
     def _detect(self, image: ImageLike, role: str) -> ImageDetections:
         pixels = _get_pixels(image, role)
-        height, width = pixels.shape[:2]
-        resized = self._resize.get_transform(pixels).apply_image(pixels)
-        planes = torch.from_numpy(np.array(resized.transpose(2, 0, 1), order="C"))
-        (output,) = self._model([{"image": planes, "height": height, "width": width}])
-        found = output["instances"].to("cpu")
+        (found,) = self._detect_arrays([pixels])
         found = found[found.scores >= self.score_threshold]
         return ImageDetections(
             boxes=found.pred_boxes.tensor.float().numpy(),

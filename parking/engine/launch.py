@@ -1,6 +1,7 @@
 """Run a function in one process, or in one per GPU; how a process ends becomes how this one ends."""
 
 import argparse
+import json
 import multiprocessing
 import os
 import signal
@@ -13,10 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any
 
 import torch
 from detectron2.engine.launch import _distributed_worker
+from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, start_processes
 from torch.multiprocessing.spawn import ProcessException
 
@@ -28,10 +29,13 @@ from parking.utils.errors import UserError
 _GRACE_SECONDS = 10.0
 
 _USER_ERROR, _TRACEBACK, _INTERRUPTED = ".user_error", ".traceback", ".interrupted"
+_RESULT = "result.json"
 
 
-def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
+def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int | None:
     """Call ``main(args)`` in ``args.num_gpus`` processes on each of ``args.num_machines`` machines.
+
+    Returns what ``main`` does, an exit code or None, of the first of several processes on this machine.
 
     Without a GPU the processes run on the CPU and exchange gradients over gloo. Each Ctrl-C reaches every process once,
     whether it was typed in a terminal or sent to this process alone, and this process waits until they have ended. To
@@ -50,8 +54,7 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
     if args.num_machines > 1 and args.dist_url == "auto":
         raise UserError("--dist-url auto is for one machine; with several, give tcp://HOST:PORT of machine 0.")
     if args.num_gpus * args.num_machines == 1:
-        main(args)
-        return
+        return main(args)
     dist_url = _free_local_url() if args.dist_url == "auto" else args.dist_url
     with tempfile.TemporaryDirectory() as record_folder, _interrupts_passed_on():
         try:
@@ -61,6 +64,7 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
                 pass
         except ProcessException as e:
             _end_like(e, record_folder)
+        return json.loads(Path(record_folder, _RESULT).read_text())
 
 
 def _free_local_url() -> str:
@@ -105,7 +109,10 @@ def _run(local_rank: int, main: Callable, args: argparse.Namespace, dist_url: st
             raise KeyboardInterrupt
         _share_cpus(args.num_gpus)
         world_size = args.num_gpus * args.num_machines
-        _distributed_worker(local_rank, main, world_size, args.num_gpus, args.machine_rank, dist_url, (args,))
+        arguments = (main, args, record_folder)
+        _distributed_worker(
+            local_rank, _run_and_record, world_size, args.num_gpus, args.machine_rank, dist_url, arguments
+        )
     except UserError as e:
         _record(record_folder, local_rank, _USER_ERROR, str(e))
         sys.exit(EXIT_USER_ERROR)
@@ -115,6 +122,12 @@ def _run(local_rank: int, main: Callable, args: argparse.Namespace, dist_url: st
     except Exception:
         _record(record_folder, local_rank, _TRACEBACK, f"Process {local_rank} failed:\n{traceback.format_exc()}")
         sys.exit(1)
+
+
+def _run_and_record(main: Callable, args: argparse.Namespace, record_folder: str) -> None:
+    result = main(args)
+    if comm.get_local_rank() == 0:
+        Path(record_folder, _RESULT).write_text(json.dumps(result))
 
 
 def _share_cpus(num_processes: int) -> None:

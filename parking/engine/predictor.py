@@ -9,8 +9,12 @@ from torch import nn
 import parking.modeling  # noqa: F401  (fills the registries)
 from parking.checkpoint import Weights, check_all_fit, load_weights
 from parking.layers import fuse_conv_norm
+from parking.modeling.ensemble import DetectionFusion
+from parking.modeling.meta_arch import YOLO
 from parking.modeling.test_time_augmentation import YOLOWithTTA
 from parking.utils.errors import UserError
+
+from .precision import inference_dtype
 
 
 def build_model(cfg) -> nn.Module:
@@ -27,11 +31,16 @@ def build_model(cfg) -> nn.Module:
 
 def wrap_for_inference(cfg, model: nn.Module) -> nn.Module:
     """``model``, with test-time augmentation around it where TEST.AUG.ENABLED says so; same input, output and mode."""
-    return YOLOWithTTA(model).train(model.training) if cfg.TEST.AUG.ENABLED else model
+    if not cfg.TEST.AUG.ENABLED:
+        return model
+    fusion = None if cfg.TEST.FUSION.NAME == "nms" else DetectionFusion(cfg)
+    return YOLOWithTTA(model, fusion=fusion).train(model.training)
 
 
 def build_inference_model(cfg, weights: Weights, class_names: Sequence[str] | None = None) -> nn.Module:
     """The model of ``cfg`` with ``weights``, in eval mode, norms folded away, test-time augmentation included.
+
+    The network computes in TEST.DTYPE; what goes into the model and comes out of it is the same in all of them.
 
     Args:
         class_names: the classes that the model shall have; None: those of the weights.
@@ -48,7 +57,16 @@ def build_inference_model(cfg, weights: Weights, class_names: Sequence[str] | No
         class_map=cfg.MODEL.YOLO.CLASS_MAP,
         anchors_from_weights=cfg.MODEL.YOLO.ANCHORS_FROM_WEIGHTS,
     )
-    return wrap_for_inference(cfg, fuse_conv_norm(model.eval()))
+    _compute_in(inference_dtype(cfg), fuse_conv_norm(model.eval()))
+    return wrap_for_inference(cfg, model)
+
+
+def _compute_in(dtype: torch.dtype, model: YOLO) -> None:
+    # Only the convolutions: pixels, anchors and decoded boxes would lose what they need in half precision.
+    model.backbone.to(dtype)
+    model.head.to(dtype)
+    if dtype != torch.float32:
+        model.backbone.register_forward_pre_hook(lambda _, images: (images[0].to(dtype),))
 
 
 def _check_size(cfg, weights: Weights) -> None:

@@ -27,6 +27,10 @@ _MAY_DIFFER = (
     "SOLVER.CHECKPOINT_PERIOD",
     "SOLVER.CHECKPOINTS_TO_KEEP",
     "SOLVER.MAX_HOURS",
+    "TEST.DTYPE",
+    "TEST.FALLBACKS",
+    "TEST.FUSION",
+    "TEST.IMS_PER_BATCH",
     "TEST.SUBMISSION_MB",
     "TEST.SUBMISSION_MAX_PER_IMAGE",
     "TEST.SUBMISSION_CLASS_FLOORS",
@@ -41,11 +45,11 @@ def check_same_recipe(config: Mapping[str, Any], earlier: Mapping[str, Any], *, 
         config, earlier: nested plain values. A key that only one of them has is not compared: it is of another version.
         output_dir: of the training, for the message.
     """
-    values = dict(_flatten(earlier))
+    values = dict(flatten(earlier))
     # A cache of raw pixels changes nothing; one of JPEG does, where it is used.
     lossy = config.get("INPUT", {}).get("CACHE_FORMAT") == "jpeg"
     allowed_keys = [key for key in _MAY_DIFFER if not (lossy and key == "INPUT.CACHE")]
-    for key, value in _flatten(config):
+    for key, value in flatten(config):
         may_differ = any(key == allowed or key.startswith(f"{allowed}.") for allowed in allowed_keys)
         if not may_differ and key in values and values[key] != value:
             raise UserError(
@@ -64,9 +68,10 @@ def digest_dataset(dataset_dicts: list[dict]) -> str:
     return digest.hexdigest()
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings under their keys joined by dots."""
     for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

@@ -61,13 +61,27 @@ class Detections:
         """(N,) bool: four finite coordinates and a finite score."""
         return np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
 
+    @classmethod
+    def concatenate(cls, parts: Sequence["Detections"]) -> "Detections":
+        """The rows of one or more, one after the other."""
+        # Empty ones have integers for image ids where the others may have strings.
+        image_ids = [part.image_ids for part in parts if len(part)] or [parts[0].image_ids]
+        rest = ((getattr(part, name) for part in parts) for name in ("category_ids", "boxes", "scores"))
+        return cls(np.concatenate(image_ids), *(np.concatenate(list(columns)) for columns in rest))
+
+    def round(self) -> "Detections":
+        """Boxes to 0.001 px and scores to 6 places, as they are written."""
+        boxes, scores = self.boxes.round(_BOX_DECIMALS), self.scores.round(_SCORE_DECIMALS)
+        return Detections(self.image_ids, self.category_ids, boxes, scores)
+
     def to_coco_results(self) -> list[dict]:
         """A list of COCO results, boxes to 0.001 px and scores to 6 places."""
+        rounded = self.round()
         columns = (
             self.image_ids.tolist(),
             self.category_ids.tolist(),
-            self.boxes.round(_BOX_DECIMALS).tolist(),
-            self.scores.round(_SCORE_DECIMALS).tolist(),
+            rounded.boxes.tolist(),
+            rounded.scores.tolist(),
         )
         keys = ("image_id", "category_id", "bbox", "score")
         return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]

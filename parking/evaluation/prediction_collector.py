@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.structures import BoxMode
+from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 
 from parking.evaluation.detections import Detections
@@ -42,12 +42,7 @@ class PredictionCollector(DatasetEvaluator):
                 ``scores`` and ``pred_classes``.
         """
         for image, output in zip(inputs, outputs, strict=True):
-            instances = output["instances"].to("cpu")
-            self._predictions[image["image_id"]] = ImagePredictions(
-                instances.pred_boxes.tensor.detach().float().numpy(),
-                instances.scores.detach().float().numpy(),
-                instances.pred_classes.numpy(),
-            )
+            self._predictions[image["image_id"]] = to_predictions(output["instances"])
 
     def gather(self) -> dict | None:
         """{image id: ImagePredictions} of all processes on the main one, None on the others. All must call it."""
@@ -56,6 +51,16 @@ class PredictionCollector(DatasetEvaluator):
         if not comm.is_main_process():
             return None
         return {image_id: predictions for part in parts for image_id, predictions in part.items()}
+
+
+def to_predictions(instances: Instances) -> ImagePredictions:
+    """``pred_boxes``, ``scores`` and ``pred_classes`` of one image, fetched from wherever they are."""
+    instances = instances.to("cpu")
+    return ImagePredictions(
+        instances.pred_boxes.tensor.detach().float().numpy(),
+        instances.scores.detach().float().numpy(),
+        instances.pred_classes.numpy(),
+    )
 
 
 def to_detections(predictions: dict, category_ids: list[int]) -> Detections:

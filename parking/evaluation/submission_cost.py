@@ -12,6 +12,7 @@ from parking.data.datasets.file_names import name_key
 from parking.data.datasets.json_io import get_list, read_image_records, read_json_object
 from parking.evaluation.coco_scores import rank_image_ids, score_boxes
 from parking.evaluation.detections import Detections
+from parking.evaluation.ground_truth import convert_annotations
 from parking.utils.errors import UserError
 
 
@@ -52,42 +53,18 @@ class Annotations:
         self._category_ids = list(category_ids)
         self._ground_truth = {
             "images": [{"id": rank} for rank in self._ranks.values()],
-            "annotations": self._convert(get_list(content, "annotations", annotations), annotations),
+            "annotations": convert_annotations(
+                get_list(content, "annotations", annotations),
+                annotations,
+                image_ids=self._ranks,
+                category_ids={i: i for i in category_ids},
+            ),
             "categories": [{"id": i, "name": str(i)} for i in self._category_ids],
         }
 
     @property
     def num_images(self) -> int:
         return len(self._ranks)
-
-    def _convert(self, entries: list, path: str) -> list[dict]:
-        converted = []
-        for i, entry in enumerate(entries):
-            try:
-                rank = self._ranks.get(entry["image_id"])
-                category_id, box = entry["category_id"], [float(value) for value in entry["bbox"]]
-                _, _, w, h = box
-                area, is_crowd = float(entry.get("area") or w * h), int(entry.get("iscrowd") or 0)
-                is_sound = category_id in self._category_ids and all(map(math.isfinite, [*box, area]))
-            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-                is_sound = False
-            if not is_sound:
-                raise UserError(
-                    f"'{path}': annotations[{i}] cannot be used: it needs an image_id, a bbox of four numbers and a "
-                    f"category_id of {self._category_ids[0]} to {self._category_ids[-1]}."
-                )
-            if rank is not None:
-                converted.append(
-                    {
-                        "id": len(converted) + 1,
-                        "image_id": rank,
-                        "category_id": category_id,
-                        "bbox": box,
-                        "area": area,
-                        "iscrowd": is_crowd,
-                    }
-                )
-        return converted
 
     def score(self, detections: Detections) -> Ap75:
         """AP75 of ``detections``, those on other images left out."""

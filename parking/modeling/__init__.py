@@ -4,6 +4,8 @@ from .anchor_generator import YOLOAnchorGenerator
 from .assigner import ASSIGNER_REGISTRY, LevelAssignment, RatioAssigner, build_assigner
 from .backbone import PAFPN, CSPDarknet, build_csp_darknet_pafpn_backbone
 from .box_coder import YOLOBoxCoder
+from .ensemble import DetectionFusion
+from .fusion import soft_nms, weighted_boxes_fusion
 from .head import YOLO_HEAD_REGISTRY, YOLOHead, build_yolo_head
 from .losses import YOLOLoss
 from .meta_arch import YOLO
@@ -16,6 +18,7 @@ __all__ = [
     "YOLO",
     "YOLO_HEAD_REGISTRY",
     "CSPDarknet",
+    "DetectionFusion",
     "LevelAssignment",
     "RatioAssigner",
     "YOLOAnchorGenerator",
@@ -27,4 +30,6 @@ __all__ = [
     "build_assigner",
     "build_csp_darknet_pafpn_backbone",
     "build_yolo_head",
+    "soft_nms",
+    "weighted_boxes_fusion",
 ]

@@ -9,10 +9,14 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torchvision.ops import box_convert, nms
 
-# Pixels; more than the boxes of any usual input span, so that it is in fact constant.
+# Pixels between the classes. More would round their float32 coordinates more than the published scores were made with.
 _CLASS_DISTANCE = 8192.0
-# Up to here one call is faster on a CPU than one for each class.
-_MAX_BOXES_AT_ONCE = 1000
+# Pixels between what may not touch, in float64; more than any box of an image of usual size is away from its origin.
+_GROUP_DISTANCE = 65536.0
+# Coordinates are rounded to this many parts of a pixel, which float64 then adds up exactly.
+_PARTS_OF_A_PIXEL = 2.0**20
+# Boxes in one call. A CPU's time grows with their square, however few may touch; a GPU's memory does: 128 MB for these.
+_MAX_BOXES_CPU, _MAX_BOXES_GPU = 1000, 32768
 
 
 class YOLOPostprocessor:
@@ -56,34 +60,36 @@ class YOLOPostprocessor:
         }
 
     def __call__(self, predictions: Tensor, image_sizes: list[tuple[int, int]]) -> list[Instances]:
-        """
+        """All images at once; what is found in one does not depend on the others.
+
         Args:
             predictions: (N, P, 5 + C), cx, cy, w, h in pixels of the network's input, then probabilities.
             image_sizes: (height, width) of each image in that input, without padding.
 
         Returns:
-            per image pred_boxes (XYXY in the same pixels, not clipped), scores (descending) and pred_classes.
+            per image pred_boxes (XYXY in the same pixels, not clipped), scores (descending) and pred_classes (int64).
+            Equal scores keep the order of the predictions and, within one, of the classes. They are on the CPU: what
+            is done with a few boxes is faster there, and they are fetched with one wait for the whole batch.
         """
-        results = []
-        for prediction, image_size in zip(predictions, image_sizes, strict=True):
-            boxes, scores, classes = self.detect(prediction)
-            results.append(Instances(image_size, pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes))
-        return results
+        boxes, scores, classes, images = self._candidates(predictions)
+        keep = nms_per_class(boxes, scores, classes, self.nms_thresh, images)
+        keep = keep[_rank_in_image(images[keep], len(image_sizes)) < self.max_detections]
+        columns = [column[keep].to("cpu") for column in (boxes, scores, classes, images)]
+        counts = columns.pop().bincount(minlength=len(image_sizes)).tolist()
+        return [
+            Instances(image_size, pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes)
+            for image_size, boxes, scores, classes in zip(
+                image_sizes, *(column.split(counts) for column in columns), strict=True
+            )
+        ]
 
-    def detect(self, prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes (K, 4) XYXY, scores (K,) and classes (K,) int64 of one image (P, 5 + C), by descending score.
-
-        Equal scores keep the order of the predictions and, within one, of the classes.
-        """
-        boxes, scores, classes = self._candidates(prediction)
-        keep = nms_per_class(boxes, scores, classes, self.nms_thresh)[: self.max_detections]
-        return boxes[keep], scores[keep], classes[keep]
-
-    def _candidates(self, prediction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _candidates(self, predictions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Boxes (K, 4) XYXY, scores, classes and images (K,) of all candidates, by image and descending score."""
         # Not a number is above no threshold; an infinite box would be refused by Boxes.clip.
-        sound = (prediction[:, 4] > self.score_thresh) & prediction[:, :4].isfinite().all(dim=1)
-        prediction = prediction[sound]
-        scores = prediction[:, 5:] * prediction[:, 4:5]
+        sound = (predictions[..., 4] > self.score_thresh) & predictions[..., :4].isfinite().all(dim=-1)
+        images, rows = sound.nonzero(as_tuple=True)
+        picked = predictions[images, rows]
+        scores = picked[:, 5:] * picked[:, 4:5]
         if self.multi_label:
             rows, classes = (scores > self.score_thresh).nonzero(as_tuple=True)
             scores = scores[rows, classes]
@@ -91,29 +97,61 @@ class YOLOPostprocessor:
             scores, classes = scores.max(dim=1)
             (rows,) = (scores > self.score_thresh).nonzero(as_tuple=True)
             scores, classes = scores[rows], classes[rows]
-        scores, order = scores.sort(descending=True, stable=True)
-        order, scores = order[: self.pre_nms_topk], scores[: self.pre_nms_topk]
-        return box_convert(prediction[rows[order], :4], "cxcywh", "xyxy"), scores, classes[order]
+        order = scores.argsort(descending=True, stable=True)
+        order = order[images[rows[order]].argsort(stable=True)]
+        images = images[rows[order]]
+        if len(order) > self.pre_nms_topk:  # else no image can have more
+            among_best = _rank_in_image(images, len(predictions)) < self.pre_nms_topk
+            order, images = order[among_best], images[among_best]
+        return box_convert(picked[rows[order], :4], "cxcywh", "xyxy"), scores[order], classes[order], images
 
 
-def nms_per_class(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float) -> Tensor:
-    """Indices, ascending, of the boxes that no higher box of their own class overlaps by an IoU above ``threshold``.
+def _rank_in_image(images: Tensor, num_images: int) -> Tensor:
+    """(K,) 0, 1, ... anew for each image; ``images`` (K,) ascends."""
+    starts = torch.searchsorted(images, torch.arange(num_images, device=images.device))
+    return torch.arange(len(images), device=images.device) - starts[images]
+
+
+def nms_per_class(
+    boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float, images: Tensor | None = None
+) -> Tensor:
+    """Indices, ascending, of the boxes that no higher box of their class and image overlaps by IoU above ``threshold``.
 
     The classes are shifted apart by a distance that, unlike in torchvision's ``batched_nms``, depends neither on the
     number of boxes nor on where they are. The shift rounds float32 coordinates, by up to 0.03 pixels for class 79, and
-    the published scores were made with such a rounding: without it borderline boxes are decided differently.
+    the published scores were made with such a rounding: without it borderline boxes are decided differently. All
+    further arithmetic is in float64 and exact up to the quotient: an image has the same result alone and in any batch.
 
     Args:
-        boxes: (K, 4) XYXY, by descending score.
-        scores, classes: (K,).
+        boxes: (K, 4) XYXY.
+        scores: (K,), descending within each image.
+        classes: (K,) int64.
+        images: (K,) int64, 0 or more; None: all boxes are of one image.
     """
     if not len(boxes):
         return classes
-    distance = (boxes.max() - boxes.min()).clamp(min=_CLASS_DISTANCE)
-    shifted = boxes + (classes * distance)[:, None]
-    if boxes.is_cuda or len(boxes) <= _MAX_BOXES_AT_ONCE:
+    shifted = (boxes + (classes * _CLASS_DISTANCE)[:, None]).double()
+    shifted = (shifted * _PARTS_OF_A_PIXEL).round() / _PARTS_OF_A_PIXEL
+    # Without a shift that is common to all of a group, the groups may lie anywhere.
+    shifted -= (classes * _CLASS_DISTANCE)[:, None]
+    groups = classes if images is None else images * (classes.max() + 1) + classes
+    distance = (boxes.max() - boxes.min()).double().ceil().clamp(min=_GROUP_DISTANCE) + 1
+    shifted += (groups * distance)[:, None]
+    scores = scores.double()  # of the boxes' type, as torchvision demands
+    max_boxes = _MAX_BOXES_GPU if boxes.is_cuda else _MAX_BOXES_CPU
+    if len(boxes) <= max_boxes:
         return nms(shifted, scores, threshold).sort().values
-    # The same result, but the time grows with the square of the class's boxes instead of all.
-    by_class = classes.argsort(stable=True)
-    groups = by_class.split(classes.bincount().tolist())
-    return torch.cat([group[nms(shifted[group], scores[group], threshold)] for group in groups]).sort().values
+    by_group = groups.argsort(stable=True)
+    parts = by_group.split(_pack(groups.bincount().tolist(), max_boxes))
+    return torch.cat([part[nms(shifted[part], scores[part], threshold)] for part in parts]).sort().values
+
+
+def _pack(sizes: list[int], limit: int) -> list[int]:
+    """Sums of neighbouring ``sizes``, each at most ``limit`` unless it is a single one."""
+    packed = [0]
+    for size in sizes:
+        if packed[-1] + size <= limit:
+            packed[-1] += size
+        else:
+            packed.append(size)
+    return packed

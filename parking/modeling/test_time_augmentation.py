@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from .ensemble import DetectionFusion
 from .meta_arch import YOLO
 
 # Of the padding around a shrunk view, in gray levels: 0.447 where the network reads 0..1.
@@ -15,20 +17,29 @@ _PAD_VALUE = 0.447 * 255
 
 
 class YOLOWithTTA(nn.Module):
-    """A :class:`YOLO` that looks at each image in several sizes, some mirrored, and joins all views before one NMS.
+    """A :class:`YOLO` that looks at each image in several sizes, some mirrored.
 
-    The coarsest level of the first view and the finest level of the last view are left out: large objects are for the
-    small views, and small objects for the large one.
+    As published, all views are joined before one NMS, without the coarsest level of the first view and the finest level
+    of the last: large objects are for the small views, and small objects for the large one. With a ``fusion`` the views
+    are whole: without these levels fewer views would agree on an object (200 photographs, yolov5n: "wbf" AP 0.592 with
+    them and 0.573 without, "soft_nms" 0.588 and 0.585, joined as published 0.580).
     """
 
     def __init__(
-        self, model: YOLO, *, scales: Sequence[float] = (1.0, 0.83, 0.67), flips: Sequence[bool] = (False, True, False)
+        self,
+        model: YOLO,
+        *,
+        scales: Sequence[float] = (1.0, 0.83, 0.67),
+        flips: Sequence[bool] = (False, True, False),
+        fusion: DetectionFusion | None = None,
     ):
         """
         Args:
             model: in eval mode when this is called.
             scales: of the views, relative to the image; the first is the largest and the last the smallest.
             flips: whether each view is mirrored left to right.
+            fusion: None: the predictions of all views are joined before one NMS, as published. Else each view has its
+                own NMS, and this fuses what is left.
         """
         super().__init__()
         if len(scales) != len(flips) or len(scales) < 2:
@@ -36,30 +47,52 @@ class YOLOWithTTA(nn.Module):
         self.model = model
         self.scales = tuple(scales)
         self.flips = tuple(flips)
+        self.fusion = fusion
 
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
-        """The contract of :meth:`YOLO.forward` in eval mode. Images are worked on one by one."""
-        results = []
-        for inputs in batched_inputs:
-            images = self.model.preprocess_image([inputs])
-            detections = self.model.postprocessor(self.predict(images.tensor), images.image_sizes)
-            height, width = images.image_sizes[0]
-            size = inputs.get("height", height), inputs.get("width", width)
-            results.append({"instances": detector_postprocess(detections[0], *size)})
+        """The contract of :meth:`YOLO.forward` in eval mode. Images of one padded shape are worked on together.
+
+        No image is padded to the size of another, on which its detections would then depend.
+        """
+        results: list[dict] = [{}] * len(batched_inputs)
+        for group in self._group_by_padded_shape(batched_inputs):
+            images = self.model.preprocess_image([batched_inputs[i] for i in group])
+            detections = self._detect(images.tensor, images.image_sizes)
+            for i, instances, (height, width) in zip(group, detections, images.image_sizes, strict=True):
+                size = batched_inputs[i].get("height", height), batched_inputs[i].get("width", width)
+                results[i] = {"instances": detector_postprocess(instances, *size)}
         return results
 
+    def _group_by_padded_shape(self, batched_inputs: list[dict]) -> list[list[int]]:
+        divisor = self.model.backbone.size_divisibility
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, inputs in enumerate(batched_inputs):
+            shape = tuple(math.ceil(side / divisor) for side in inputs["image"].shape[-2:])
+            groups.setdefault(shape, []).append(i)
+        return list(groups.values())
+
+    def _detect(self, images: Tensor, image_sizes: list[tuple[int, int]]) -> list[Instances]:
+        if self.fusion is None:
+            return self.model.postprocessor(self.predict(images), image_sizes)
+        views = self._predict_views(images)
+        return self.fusion([self.model.postprocessor(torch.cat(view, dim=1), image_sizes) for view in views])
+
     def predict(self, images: Tensor) -> Tensor:
-        """
+        """The views joined as published.
+
         Args:
             images: (N, 3, H, W), normalised and padded.
 
         Returns:
             (N, P, 5 + C): the decoded predictions of all views, mapped back to ``images``.
         """
-        views = [self._predict_view(images, *view) for view in zip(self.scales, self.flips, strict=True)]
+        views = self._predict_views(images)
         views[0] = views[0][:-1]
         views[-1] = views[-1][1:]
         return torch.cat([level for view in views for level in view], dim=1)
+
+    def _predict_views(self, images: Tensor) -> list[list[Tensor]]:
+        return [self._predict_view(images, *view) for view in zip(self.scales, self.flips, strict=True)]
 
     def _predict_view(self, images: Tensor, scale: float, flip: bool) -> list[Tensor]:
         view = images.flip(-1) if flip else images

@@ -175,12 +175,13 @@ def test_an_unexpected_failure_names_the_image(dicts):
 def test_inference_loader_keeps_order_and_reports_unreadable_images(dicts, tmp_path, num_workers, make_cfg):
     (tmp_path / "2.png").write_bytes(b"broken")
     records = [{"file_name": d["file_name"], "image_id": d["image_id"]} for d in dicts]
-    batches = list(build_inference_loader(make_cfg(num_workers), records))
-    assert [len(batch) for batch in batches] == [1] * 5
-    assert [batch[0]["image_id"] for batch in batches] == [10, 11, 12, 13, 14]
-    assert ["error" in batch[0] for batch in batches] == [False, False, True, False, False]
-    assert set(batches[2][0]) == {"file_name", "image_id", "error"}
-    assert "2.png" in batches[2][0]["error"]
+    planned = [records[:1], records[1:3], records[3:]]
+    batches = list(build_inference_loader(make_cfg(num_workers), planned, [0, 2, 1]))
+    assert [[image["image_id"] for image in batch] for batch in batches] == [[10], [13, 14], [11, 12]]
+    broken = batches[2][1]
+    assert [image for batch in batches for image in batch if "error" in image] == [broken]
+    assert set(broken) == {"file_name", "image_id", "error"} and "2.png" in broken["error"]
+    assert list(build_inference_loader(make_cfg(num_workers), planned, [])) == []
 
 
 def test_registered_data_sets(dicts, make_cfg):

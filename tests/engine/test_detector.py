@@ -14,14 +14,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 import parking
 from parking.checkpoint import Weights, read_weights, write_weights
-from parking.config import get_cfg
-from parking.engine import describe_config, detector
+from parking.engine import detector
 from parking.engine.detector import Detector
-from parking.engine.predictor import build_model
 from parking.evaluation.image_detections import ImageDetections
 from parking.utils.errors import UserError
 
@@ -33,35 +30,6 @@ SIZES = ((90, 128), (64, 64), (131, 50))
 def make_photo(height, width, seed=0):
     noise = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
-@pytest.fixture(scope="module")
-def weights_file(tmp_path_factory):
-    """A small model of random weights, which finds something in every picture."""
-    cfg = get_cfg()
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.YOLO.WIDTH_MULTIPLE = 0.125
-    cfg.MODEL.YOLO.NUM_CLASSES = 2
-    cfg.INPUT.SIZE_TEST = 96
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = build_model(cfg)
-        for predictor in model.head.predictors:
-            nn.init.normal_(predictor.weight, std=0.2)
-            nn.init.zeros_(predictor.bias)
-        # Statistics of real activations, or they fade from layer to layer and all scores are the same.
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 1.0
-        photos = np.stack([make_photo(96, 96, seed) for seed in range(8)])
-        with torch.no_grad():
-            model.predict(model.normalize(torch.from_numpy(photos).permute(0, 3, 1, 2)))
-    path = tmp_path_factory.mktemp("weights") / "weights.pth"
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    write_weights(
-        str(path), Weights(str(path), state, describe_config(cfg), class_names=["cat", "dog"], category_ids=[7, 3])
-    )
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +67,7 @@ def test_the_same_as_the_tool(weights_file, tmp_path, monkeypatch, capsys, views
     argv += ["MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0", "TEST.AUG.ENABLED", views]
     monkeypatch.setattr(sys, "argv", list(map(str, argv)))
     monkeypatch.setattr("parking.engine.setup_logging", lambda: None)
-    assert runpy.run_path(str(ROOT / "tools/infer.py"))["main"]() == 0
+    assert runpy.run_path(str(ROOT / "tools/infer.py"))["run"]() == 0
     expected = [r for r in json.loads((tmp_path / "out/predictions.json").read_text()) if r["score"] >= 0.25]
     ids = {row["file_name"]: row["id"] for row in json.loads((tmp_path / "out/images.json").read_text())}
 

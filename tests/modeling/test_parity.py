@@ -126,8 +126,8 @@ def test_boxes_of_the_whole_chain(build, numbers):
     model, expected = build("n"), numbers("yolov5n_nms.npz")
     images = images_of(numbers("yolov5n_forward.npz"), model, "contiguous")
     postprocessor = YOLOPostprocessor(score_thresh=0.25, nms_thresh=0.45, max_detections=1000, multi_label=False)
-    for i, prediction in enumerate(model.predict(images)):
-        boxes, scores, classes = postprocessor.detect(prediction)
+    for i, found in enumerate(postprocessor(model.predict(images), [tuple(images.shape[-2:])] * len(images))):
+        boxes, scores, classes = found.pred_boxes.tensor, found.scores, found.pred_classes
         rows = expected[f"plain_conf0.25_iou0.45_max1000_image{i}"]
         assert classes.tolist() == rows[:, 5].tolist()
         assert_close(scores, rows[:, 4], rtol=1e-4, atol=0)
@@ -147,7 +147,7 @@ def detect(parity_dir):
     model = build_inference_model(cfg, weights)
 
     def detect(photo, *, rows_above=0):
-        (batch,) = build_inference_loader(cfg, [{"file_name": str(PHOTOS / photo), "image_id": 1}])
+        (batch,) = build_inference_loader(cfg, [[{"file_name": str(PHOTOS / photo), "image_id": 1}]], [0])
         batch[0]["image"] = F.pad(batch[0]["image"], (0, 0, rows_above, 0), value=PAD_VALUE)
         with torch.no_grad():
             found = model(batch)[0]["instances"]

@@ -15,27 +15,33 @@ def make(**overrides):
     return YOLOPostprocessor(**(arguments | overrides))
 
 
+def detect(postprocessor, prediction):
+    """Boxes, scores and classes of one image (P, 5 + C)."""
+    (found,) = postprocessor(prediction[None], [(1000, 1000)])
+    return found.pred_boxes.tensor, found.scores, found.pred_classes
+
+
 def prediction(*rows):
     """Rows of cx, cy, w, h, objectness, class probabilities."""
     return torch.tensor(rows, dtype=torch.float32)
 
 
 def test_scores_are_objectness_times_class_and_boxes_become_corners():
-    boxes, scores, classes = make().detect(prediction([10, 20, 4, 8, 0.5, 0.4, 0.9]))
+    boxes, scores, classes = detect(make(), prediction([10, 20, 4, 8, 0.5, 0.4, 0.9]))
     assert_close(boxes, torch.tensor([[8.0, 16, 12, 24]] * 2))
     assert_close(scores, torch.tensor([0.45, 0.2]))
     assert classes.tolist() == [1, 0]
 
 
 def test_best_class_only():
-    _, scores, classes = make(multi_label=False).detect(prediction([10, 20, 4, 8, 0.5, 0.4, 0.9]))
+    _, scores, classes = detect(make(multi_label=False), prediction([10, 20, 4, 8, 0.5, 0.4, 0.9]))
     assert_close(scores, torch.tensor([0.45]))
     assert classes.tolist() == [1]
 
 
 def test_both_objectness_and_score_must_be_above_the_threshold():
     rows = [[10, 10, 4, 4, 0.1, 1.0], [30, 10, 4, 4, 0.2, 0.5], [50, 10, 4, 4, 0.2, 0.6]]
-    boxes, scores, _ = make().detect(prediction(*rows))
+    boxes, scores, _ = detect(make(), prediction(*rows))
     assert_close(boxes[:, 0], torch.tensor([48.0]))
     assert_close(scores, torch.tensor([0.12]))
 
@@ -47,7 +53,7 @@ def test_suppression_within_a_class_only():
         [12, 10, 10, 10, 1, 0.8, 0.3],
         [14, 10, 10, 10, 1, 0.7, 0.0],
     ]
-    boxes, scores, classes = make().detect(prediction(*rows))
+    boxes, scores, classes = detect(make(), prediction(*rows))
     assert_close(scores, torch.tensor([0.9, 0.7, 0.3]))
     assert classes.tolist() == [0, 0, 1]
     assert_close(boxes[:, 0], torch.tensor([5.0, 9, 7]))
@@ -55,27 +61,27 @@ def test_suppression_within_a_class_only():
 
 def test_max_detections_keeps_the_best():
     rows = [[20 * i, 10, 10, 10, 1, 0.2 + 0.1 * i] for i in range(5)]
-    _, scores, _ = make(max_detections=2).detect(prediction(*rows))
+    _, scores, _ = detect(make(max_detections=2), prediction(*rows))
     assert_close(scores, torch.tensor([0.6, 0.5]))
 
 
 def test_top_candidates_are_chosen_before_the_suppression():
     # The second suppresses nothing any more: the best two are one object, the third is not looked at.
     rows = [[10, 10, 10, 10, 1, 0.9], [10, 10, 10, 10, 1, 0.8], [50, 10, 10, 10, 1, 0.7]]
-    assert len(make(pre_nms_topk=2).detect(prediction(*rows))[1]) == 1
-    assert len(make(pre_nms_topk=3).detect(prediction(*rows))[1]) == 2
+    assert len(detect(make(pre_nms_topk=2), prediction(*rows))[1]) == 1
+    assert len(detect(make(pre_nms_topk=3), prediction(*rows))[1]) == 2
 
 
 def test_equal_scores_keep_their_order():
     rows = [[20 * i, 10, 10, 10, 1, 0.5, 0.5] for i in range(40)]
-    boxes, _, classes = make().detect(prediction(*rows))
+    boxes, _, classes = detect(make(), prediction(*rows))
     assert classes.tolist() == [0, 1] * 40
     assert_close(boxes[::2, 0], torch.arange(40.0) * 20 - 5)
 
 
 @pytest.mark.parametrize("row", [[np.nan] * 6, [10, 10, np.nan, 4, 1, 1], [10, np.inf, 4, 4, 1, 1]])
 def test_what_is_not_finite_is_left_out(row):
-    boxes, _, _ = make().detect(prediction(row, [10, 10, 4, 4, 1, 1]))
+    boxes, _, _ = detect(make(), prediction(row, [10, 10, 4, 4, 1, 1]))
     assert_close(boxes, torch.tensor([[8.0, 8, 12, 12]]))
 
 
@@ -114,17 +120,54 @@ def test_suppression_equals_a_greedy_loop(rows):
     assert nms_per_class(boxes, scores, classes, 0.437).tolist() == greedy(boxes, classes, 0.437)
 
 
-def test_suppression_at_once_and_by_class_agree(monkeypatch):
+@pytest.mark.parametrize("limit", [0, 7, 100, 10**6])
+def test_suppression_in_parts_and_at_once_agree(monkeypatch, limit):
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(900, 2, generator=generator) * 200
     boxes = torch.cat([corners, corners + 10 + torch.rand(900, 2, generator=generator) * 50], dim=1)
     scores = torch.linspace(1, 0, 900)
     classes = torch.randint(0, 20, (900,), generator=generator) * 2  # every other class is empty
     at_once = nms_per_class(boxes, scores, classes, 0.5)
-    monkeypatch.setattr(postprocessing, "_MAX_BOXES_AT_ONCE", 0)
-    by_class = nms_per_class(boxes, scores, classes, 0.5)
+    monkeypatch.setattr(postprocessing, "_MAX_BOXES_CPU", limit)
     assert 0 < len(at_once) < 900
-    assert_close(at_once, by_class, rtol=0, atol=0)
+    assert_close(at_once, nms_per_class(boxes, scores, classes, 0.5), rtol=0, atol=0)
+
+
+def random_predictions(num_images, num_predictions=400, num_classes=5, seed=0):
+    """Boxes in heaps, of coordinates with all the bits of float32, some of them far outside and some huge."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (num_images, num_predictions)
+    heaps = torch.rand(num_images, 8, 2, generator=generator) * 600
+    centres = heaps.gather(1, torch.randint(8, (*shape, 1), generator=generator).expand(-1, -1, 2))
+    centres = centres + torch.randn(*shape, 2, generator=generator) * 12
+    sizes = torch.rand(*shape, 2, generator=generator) * 50 + 20
+    sizes[:, ::50] *= 300
+    return torch.cat([centres, sizes, torch.rand(*shape, 1 + num_classes, generator=generator)], dim=2)
+
+
+@pytest.mark.parametrize("multi_label", [True, False])
+@pytest.mark.parametrize("overrides", [{}, {"pre_nms_topk": 50}, {"max_detections": 3}, {"score_thresh": 0.9}])
+def test_a_batch_has_the_results_of_its_images_bit_for_bit(multi_label, overrides):
+    postprocessor = make(multi_label=multi_label, **overrides)
+    predictions = random_predictions(5)
+    predictions[2, :, 4] = 0  # nothing in the third image
+    sizes = [(640, 640), (600, 640), (10, 10), (640, 300), (1, 2)]
+    together = postprocessor(predictions, sizes)
+    for i, found in enumerate(together):
+        (alone,) = postprocessor(predictions[i : i + 1], sizes[i : i + 1])
+        assert found.image_size == sizes[i]
+        assert torch.equal(found.pred_boxes.tensor, alone.pred_boxes.tensor)
+        assert torch.equal(found.scores, alone.scores) and (found.scores.diff() <= 0).all()
+        assert torch.equal(found.pred_classes, alone.pred_classes)
+    counts = [len(found) for found in together]
+    assert counts[2] == 0 and all(count > 0 for count in counts[:2] + counts[3:])
+    assert max(counts) <= overrides.get("max_detections", 100)
+
+
+def test_no_image_or_no_prediction():
+    assert make()(torch.zeros(0, 7, 8), []) == []
+    (found,) = make()(torch.zeros(1, 0, 8), [(20, 30)])
+    assert len(found) == 0
 
 
 def test_classes_stay_apart_in_huge_images():
@@ -149,7 +192,7 @@ def test_detections_equal_the_published_ones(parity_dir, source, key, settings_)
     )
     for image in range(2):
         rows = expected[f"{source}_conf{score_thresh}_iou{nms_thresh}_max{max_detections}_image{image}"]
-        boxes, scores, classes = postprocessor.detect(torch.from_numpy(predictions[image]))
+        boxes, scores, classes = detect(postprocessor, torch.from_numpy(predictions[image]))
         assert_close(boxes, torch.from_numpy(rows[:, :4]), rtol=1e-5, atol=1e-3)
         assert_close(scores, torch.from_numpy(rows[:, 4]), rtol=1e-5, atol=1e-6)
         assert classes.tolist() == rows[:, 5].astype(int).tolist()

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from parking.modeling import YOLOWithTTA
+from parking.engine.predictor import wrap_for_inference
+from parking.modeling import DetectionFusion, YOLOWithTTA
+from parking.utils.errors import UserError
 
 
 class StandIn(nn.Module):
@@ -76,9 +78,101 @@ def test_the_contract_is_the_models(pico, sample):
         assert len(instances) > 0
         assert instances.pred_boxes.inside_box(instances.image_size, boundary_threshold=1e-3).all()
         assert (instances.scores.diff() <= 0).all()
-    # Image by image, so that the other image of a batch makes no difference at all.
-    alone = detector(inputs[1:])[0]["instances"]
-    assert_close(alone.pred_boxes.tensor, together[1]["instances"].pred_boxes.tensor, rtol=0, atol=0)
+
+
+@pytest.fixture(params=[None, "nms", "soft_nms", "wbf"])
+def fusion(request):
+    if request.param is None:
+        return None
+    return DetectionFusion(name=request.param, iou_thresh=0.6, sigma=0.5, score_thresh=0.0, max_detections=100)
+
+
+@torch.no_grad()
+def test_a_batch_equals_one_by_one(pico, sample, fusion):
+    # Padded to 64 x 96, 96 x 64, 64 x 96 and 64 x 64: were all padded to 96 x 96, they would differ.
+    inputs = [sample(64, 96), sample(90, 60), sample(50, 70) | {"height": 100, "width": 140}, sample(40, 64)]
+    detector = YOLOWithTTA(pico, fusion=fusion).eval()
+    together = detector(inputs)
+    assert [output["instances"].image_size for output in together] == [(64, 96), (90, 60), (100, 140), (40, 64)]
+    for one, output in zip(inputs, together, strict=True):
+        expected, found = detector([one])[0]["instances"], output["instances"]
+        assert len(expected) > 0
+        # Not bit for bit: convolutions of two images at once may add up in another order.
+        assert_close(found.scores, expected.scores, rtol=1e-5, atol=1e-6)
+        assert_close(found.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=1e-5, atol=1e-3)
+        assert found.pred_classes.tolist() == expected.pred_classes.tolist()
+
+
+def test_images_of_one_padded_shape_share_a_batch(pico, sample, monkeypatch):
+    shapes = []
+    real = pico.predict_levels
+
+    def record(images):
+        shapes.append(tuple(images.shape))
+        return real(images)
+
+    monkeypatch.setattr(pico, "predict_levels", record)
+    with torch.no_grad():
+        YOLOWithTTA(pico)([sample(64, 96), sample(96, 64), sample(33, 90)])
+    assert shapes[::3] == [(2, 3, 64, 96), (1, 3, 96, 64)]
+    assert len(shapes) == 6
+
+
+@torch.no_grad()
+def test_no_images(pico):
+    assert YOLOWithTTA(pico)([]) == []
+
+
+@torch.no_grad()
+def test_fused_views_are_whole_and_each_has_its_own_suppression(pico, sample):
+    opinions = []
+
+    def record(views):
+        opinions.extend(views)
+        return [instances[:0] for instances in views[0]]
+
+    inputs = [sample(64, 96), sample(60, 70)]
+    images = pico.preprocess_image(inputs)
+    YOLOWithTTA(pico, scales=(1.0, 1.0), flips=(False, True), fusion=record)(inputs)
+    expected = pico.postprocessor(pico.predict(images.tensor), images.image_sizes)
+    mirrored = pico.predict(images.tensor.flip(-1))
+    mirrored[..., 0] = 96 - mirrored[..., 0]
+    expected += pico.postprocessor(mirrored, images.image_sizes)
+    found = [instances for view in opinions for instances in view]
+    assert len(found) == len(expected) == 4
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.image_size == theirs.image_size
+        assert_close(ours.pred_boxes.tensor, theirs.pred_boxes.tensor)
+        assert_close(ours.scores, theirs.scores)
+
+
+@torch.no_grad()
+def test_views_that_agree_fuse_to_themselves(pico, sample):
+    # Thrice the same view: wbf averages equal boxes, of which all three views are sure.
+    pico.postprocessor.nms_thresh = 0.3
+    fusion = DetectionFusion(name="wbf", iou_thresh=0.9, sigma=0.5, score_thresh=0.0, max_detections=100)
+    inputs = [sample(64, 96)]
+    fused = YOLOWithTTA(pico, scales=(1.0,) * 3, flips=(False,) * 3, fusion=fusion)(inputs)[0]["instances"]
+    plain = pico(inputs)[0]["instances"]
+    assert len(plain) > 0
+    assert_close(fused.pred_boxes.tensor, plain.pred_boxes.tensor)
+    assert_close(fused.scores, plain.scores)
+    assert fused.pred_classes.tolist() == plain.pred_classes.tolist()
+
+
+@pytest.mark.parametrize(("name", "expected"), [("nms", None), ("soft_nms", "soft_nms"), ("wbf", "wbf")])
+def test_the_config_says_how_views_are_fused(pico_cfg, pico, name, expected):
+    pico_cfg.TEST.AUG.ENABLED = True
+    pico_cfg.TEST.FUSION.NAME = name
+    fusion = wrap_for_inference(pico_cfg, pico).fusion
+    assert fusion is None if expected is None else fusion.name == expected
+
+
+def test_a_mistake_in_the_config_is_said(pico_cfg, pico):
+    pico_cfg.TEST.AUG.ENABLED = True
+    pico_cfg.TEST.FUSION.NAME = "vote"
+    with pytest.raises(UserError, match=r"TEST\.FUSION\.NAME is 'vote'"):
+        wrap_for_inference(pico_cfg, pico)
 
 
 @torch.no_grad()

@@ -1,6 +1,9 @@
 """The challenge's 14 classes, and colours for any classes; needs neither torch nor detectron2."""
 
 import colorsys
+from collections.abc import Iterable
+
+from parking.utils.errors import UserError
 
 #: English names; the category id in ``Train.json`` and in a submission is the index plus one.
 CLASS_NAMES = (
@@ -62,3 +65,13 @@ def distinct_colors(num_classes: int) -> list[tuple[int, int, int]]:
     # Steps of the golden ratio around the colour circle keep any number of hues apart.
     hues = (0.618034 * index % 1.0 for index in range(num_classes))
     return [tuple(round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.85, 0.95)) for hue in hues]
+
+
+def translate_names(class_names: Iterable[str], *, option: str) -> list[str]:
+    """The Korean names of classes; UserError, naming the ``option`` that asked for them, where there is none."""
+    translation = dict(zip(CLASS_NAMES, CLASS_NAMES_KO, strict=True))
+    class_names = list(class_names)
+    unknown = [name for name in class_names if name not in translation]
+    if unknown:
+        raise UserError(f"{option}: there is no Korean name for the class {unknown[0]!r} of these weights.")
+    return [translation[name] for name in class_names]

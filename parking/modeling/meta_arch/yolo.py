@@ -89,7 +89,8 @@ class YOLO(DenseDetector):
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
         """Batch the images, each at the top left of a gray canvas in whole strides, then normalise all of it."""
         images = ImageList.from_tensors(
-            [self._move_to_current_device(inputs["image"]) for inputs in batched_inputs],
+            # Of images in pinned memory, the GPU need not be waited for.
+            [inputs["image"].to(self.device, non_blocking=True) for inputs in batched_inputs],
             self.backbone.size_divisibility,
             pad_value=PAD_VALUE,
         )

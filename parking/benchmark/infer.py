@@ -1,0 +1,163 @@
+"""How fast images are inferred, and where the time goes."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+
+from parking.benchmark.data import make_pngs
+from parking.checkpoint import Weights
+from parking.data.build import build_inference_loader
+from parking.data.dataset_mapper import TestDatasetMapper
+from parking.engine.inference import describe, detect, inference_settings, plan_inference, predict_images
+from parking.engine.precision import inference_dtype
+from parking.engine.predictor import build_inference_model, build_model
+from parking.engine.setup import resolve_device
+from parking.evaluation.journal import ResultsJournal
+
+#: Images of the challenge's test set.
+_NUM_TEST_IMAGES = 19521
+# Of weights that are made up: boxes of an image that compete in the suppression.
+_NUM_CANDIDATES = 1000
+_MIN_SECONDS, _MIN_REPEATS = 2.0, 5
+
+
+def run_infer_benchmark(
+    cfg: CfgNode, images: str, *, weights: Weights | None = None, num_images: int = 64, num_passes: int = 1
+) -> Iterator[str]:
+    """Time the parts of an inference, each by itself, and all together.
+
+    Args:
+        cfg: its device and number of classes are filled in, in place.
+        images: folder of photographs that are enlarged to PNGs of 1920 x 1080 pixels.
+        weights: None: random ones, with scores such that about 1,000 boxes an image compete in the suppression.
+        num_images: how many PNGs are made.
+        num_passes: how often the pipeline sees each.
+
+    Yields:
+        Lines to print.
+    """
+    resolve_device(cfg)
+    cfg.MODEL.YOLO.NUM_CLASSES = cfg.MODEL.YOLO.NUM_CLASSES or 14
+    with tempfile.TemporaryDirectory(prefix="parking-benchmark-") as folder:
+        records = make_pngs(images, Path(folder, "png"), num_images)
+        records = [{key: r[key] for key in ("file_name", "image_id", "height", "width")} for r in records]
+        mapper = TestDatasetMapper(cfg)
+        weights = weights or make_weights(cfg, mapper(records[0])["image"])
+        model = build_inference_model(cfg, weights)
+        batches = plan_inference(cfg, model, records)
+        category_ids = list(range(1, cfg.MODEL.YOLO.NUM_CLASSES + 1))
+        yield describe_setup(cfg, batches[0])
+        yield from time_parts(cfg, model, batches, mapper, ResultsJournal(Path(folder, "parts"), {}), category_ids)
+
+        repeated = [
+            [{**image, "image_id": f"{image['image_id']} {i}"} for image in batch]
+            for i in range(num_passes)
+            for batch in batches
+        ]
+        journal = ResultsJournal(Path(folder, "pipeline"), {})
+        start = time.perf_counter()
+        predict_images(cfg, model, repeated, journal, category_ids=category_ids)
+        seconds = time.perf_counter() - start
+        rate = num_images * num_passes / seconds
+        yield (
+            f"{'pipeline:':20}{rate:8.1f} images/s ({cfg.DATALOADER.NUM_WORKERS} workers, their start included); "
+            f"{_NUM_TEST_IMAGES} images in {_NUM_TEST_IMAGES / rate / 60:.1f} min"
+        )
+        found = journal.gather().detections
+        yield f"{len(found) / (num_images * num_passes):.1f} boxes an image"
+        if cfg.MODEL.DEVICE.startswith("cuda"):
+            yield f"GPU memory: {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB at most"
+
+
+def describe_setup(cfg: CfgNode, batch: list[dict]) -> str:
+    on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+    device = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads"
+    dtype = str(inference_dtype(cfg)).removeprefix("torch.")
+    views = "test-time augmentation" if cfg.TEST.AUG.ENABLED else "one view"
+    return f"{device}, {dtype}, batches of {len(batch)} PNGs of 1920 x 1080 at {cfg.INPUT.SIZE_TEST}, {views}"
+
+
+def time_parts(cfg, model, batches, mapper, journal, category_ids) -> Iterator[str]:
+    """Each part by itself, the device waited for, in milliseconds an image."""
+    decode = _time(lambda: mapper(batches[0][0]))
+    (batch,) = build_inference_loader(cfg, batches, [0])
+    detector = getattr(model, "model", model)
+    with inference_settings(cfg, len(batch)):
+        images = detector.preprocess_image(batch).tensor
+        network = _time(lambda: model.predict(images)) / len(batch)
+        everything = _time(lambda: detect(model, batch)) / len(batch)
+        instances = detect(model, batch)
+        found = list(zip(batch, instances, strict=True))
+        write = _time(lambda: journal.append([describe(*pair, category_ids) for pair in found])) / len(batch)
+        candidates = count_candidates(model.predict(images), cfg.MODEL.YOLO.SCORE_THRESH_TEST) / len(batch)
+    yield f"{'bare model:':20}{1 / network:8.1f} images/s"
+    yield (
+        f"ms an image: decode {1e3 * decode:.1f} (one process of {cfg.DATALOADER.NUM_WORKERS}), network "
+        f"{1e3 * network:.2f}, upload and NMS of {candidates:.0f} candidates {1e3 * (everything - network):.2f}, "
+        f"write {1e3 * write:.2f}"
+    )
+
+
+def _time(function: Callable[[], object]) -> float:
+    """Median seconds of a call, the GPU waited for."""
+    seconds: list[float] = []
+    function()
+    while len(seconds) < _MIN_REPEATS or sum(seconds) < _MIN_SECONDS:
+        _wait()
+        start = time.perf_counter()
+        function()
+        _wait()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def count_candidates(predictions: Tensor, threshold: float) -> int:
+    """How many boxes (N, P, 5 + C) have a score above ``threshold``, each class counted."""
+    return int((predictions[..., 4:5] * predictions[..., 5:] > threshold).sum())
+
+
+def make_weights(cfg: CfgNode, image: Tensor) -> Weights:
+    """Random weights whose scores are spread as a detector's, with so many candidates in ``image`` (3, H, W)."""
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # Statistics of this image, or everything would fade from layer to layer.
+            module.momentum = 1.0
+            module.train()
+    for predictor in model.head.predictors:
+        nn.init.normal_(predictor.weight, std=0.05)
+    with torch.no_grad():
+        images = model.preprocess_image([{"image": image}]).tensor
+        model.predict(images)
+        predictions = model.eval().predict(images)
+        shift = _find_shift(predictions, cfg.MODEL.YOLO.SCORE_THRESH_TEST)
+        for predictor in model.head.predictors:
+            predictor.bias.view(-1, 5 + cfg.MODEL.YOLO.NUM_CLASSES)[:, 4] += shift
+    state = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    return Weights("random weights", state, class_names=[str(i) for i in range(cfg.MODEL.YOLO.NUM_CLASSES)])
+
+
+def _find_shift(predictions: Tensor, threshold: float) -> float:
+    """Of the objectness, before the sigmoid, that leaves about ``_NUM_CANDIDATES`` above ``threshold``."""
+    low, high = -30.0, 30.0
+    shifted = predictions.clone()
+    for _ in range(30):
+        middle = (low + high) / 2
+        shifted[..., 4] = (predictions[..., 4].logit(1e-6) + middle).sigmoid()
+        if count_candidates(shifted, threshold) > _NUM_CANDIDATES:
+            high = middle
+        else:
+            low = middle
+    return low

@@ -1,0 +1,469 @@
+"""Frames of a video file, a folder of frames, a camera or a stream; needs neither torch nor detectron2.
+
+A thread reads ahead. Files and folders wait for whoever takes the frames; live sources, which cannot wait, keep only
+the newest frame and count those that nobody took.
+"""
+
+import logging
+import math
+import os
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from parking.data.datasets.file_names import IMAGE_EXTENSIONS, is_image_name, printable
+from parking.data.image_io import UnreadableImageError, read_image
+from parking.utils.errors import UserError
+
+VIDEO_EXTENSIONS = frozenset(
+    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
+)
+#: Frames per second of a folder for which none are given.
+DEFAULT_FOLDER_FPS = 10.0
+
+_LIVE_SCHEMES = frozenset({"http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
+_NETWORK_TIMEOUT_MS = 10_000
+# What is assumed where a source states none, or one that cannot be (OpenCV gives 0, NaN, or a clock's 90000).
+_FALLBACK_FPS, _MAX_FPS = 25.0, 1000.0
+# Each takes 6 MB at 1920x1080.
+_NUM_READ_AHEAD = 4
+_MAX_NOTED = 10
+
+logger = logging.getLogger(__name__)
+
+
+class Frame(NamedTuple):
+    """One picture of a source.
+
+    Attributes:
+        index: its number in the source from 0; of live sources those that were dropped count as well.
+        time: seconds since the source's beginning, of live sources since the first frame that was taken.
+        image: (H, W, 3) uint8 RGB, as it is shown: a rotation that a video file asks for is applied.
+        file_name: of a folder's frames, relative to the folder; else None.
+    """
+
+    index: int
+    time: float
+    image: np.ndarray
+    file_name: str | None = None
+
+
+class FrameReader(Protocol):
+    """What :class:`FrameSource` reads from, in a thread of its own.
+
+    Attributes:
+        name: what messages call it; never with a password.
+        stem: a file name without ending for what is found in it.
+        path: of a file or folder; else None.
+        fps: frames per second.
+        num_frames: as announced, which may be wrong; None: unknown.
+        is_live: whether frames come whether they are taken or not.
+    """
+
+    name: str
+    stem: str
+    path: str | None
+    fps: float
+    num_frames: int | None
+    is_live: bool
+
+    def read(self) -> Frame | None:
+        """The next frame; None after the last one. Raises UnreadableImageError for one that cannot be decoded."""
+
+    def close(self) -> None: ...
+
+
+def is_live_input(input: str) -> bool:
+    """Whether ``input`` means a camera ("0", "1", ... or /dev/video0) or a stream (a URL, but for a file's)."""
+    if _is_camera(input):
+        return True
+    scheme, rest = _split_url(input)
+    return scheme in _LIVE_SCHEMES and not (scheme in ("http", "https") and _has_video_name(_cut_query(rest)))
+
+
+def is_video_input(input: str) -> bool:
+    """Whether ``input`` means a video or a live source, by its form and ending alone; folders are none."""
+    scheme, rest = _split_url(input)
+    return is_live_input(input) or _has_video_name(_cut_query(rest) if scheme else input)
+
+
+def open_source(input: str, *, fps: float | None = None) -> "FrameSource":
+    """Open what ``input`` means and start reading.
+
+    Args:
+        input: a video file or its http address; a folder of frames, which are sorted by their names with numbers by
+            their value; a camera's number or device; or a stream's URL.
+        fps: frames per second of a folder (by default 10); everything else states its own.
+
+    Returns:
+        An iterator over :class:`Frame`, to be closed, as by ``with``.
+
+    Raises:
+        UserError: it cannot be opened, holds no frame that can be read, or ``fps`` is of no use.
+    """
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise UserError(f"A frame rate of {fps} cannot be; give one above 0.")
+    if fps is not None and not os.path.isdir(input):
+        raise UserError(f"A frame rate is of use for a folder of frames only, and '{printable(input)}' is none.")
+    if _is_camera(input):
+        reader = _open_camera(input)
+    elif _split_url(input)[0]:
+        reader = _open_url(input)
+    elif os.path.isdir(input):
+        reader = FolderReader(input, DEFAULT_FOLDER_FPS if fps is None else fps)
+    else:
+        reader = _open_file(input)
+    return FrameSource(reader)
+
+
+class FrameSource:
+    """Iterates once over the frames of a reader, which a thread reads ahead, and closes it.
+
+    Attributes:
+        name, stem, path, fps, num_frames, is_live: see :class:`FrameReader`.
+        size: height and width in pixels, the same for all frames.
+        num_dropped: frames of a live source that were not taken, counted from the first that was.
+        num_unreadable: frames that could not be decoded and are missing.
+        unreadable: a sentence for each of the first ten of them.
+    """
+
+    def __init__(self, reader: FrameReader):
+        """
+        Args:
+            reader: becomes this object's to close, also when this raises.
+
+        Raises:
+            UserError: it has no frame that can be read.
+        """
+        self.name, self.stem, self.path = reader.name, reader.stem, reader.path
+        self.fps, self.num_frames, self.is_live = reader.fps, reader.num_frames, reader.is_live
+        self.num_dropped = self.num_unreadable = 0
+        self.unreadable: list[str] = []
+        self._reader = reader
+        self._frames: deque[Frame] = deque()
+        self._changed = threading.Condition()
+        self._closed = self._ended = False
+        self._error: BaseException | None = None
+        self._origin: Frame | None = None
+        try:
+            first = self._read()
+            if first is None:
+                raise UserError(f"{self.name} holds no frame that can be read; check that it plays elsewhere.")
+        except BaseException:
+            reader.close()
+            raise
+        self.size = first.image.shape[:2]
+        # A daemon, so that a source that nobody closes does not keep the process.
+        self._thread = threading.Thread(target=self._run, args=(first,), name=f"frames of {self.name}", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "FrameSource":
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread; iterating ends, too. Waits for a read in progress, of a silent stream 10 s at most."""
+        with self._changed:
+            self._closed = True
+            self._frames.clear()
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._ended)
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self
+
+    def __next__(self) -> Frame:
+        """Raises what reading raised: UserError where a frame has another size than those before."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._frames or self._ended or self._closed)
+            if self._frames:
+                frame = self._frames.popleft()
+                self._changed.notify_all()
+                return self._count_from_first(frame) if self.is_live else frame
+            if self._error is not None and not self._closed:
+                raise self._error
+            raise StopIteration
+
+    def _count_from_first(self, frame: Frame) -> Frame:
+        # What came while a model was loaded is no part of the run.
+        self._origin = self._origin or frame
+        return frame._replace(index=frame.index - self._origin.index, time=frame.time - self._origin.time)
+
+    def _run(self, frame: Frame | None) -> None:
+        try:
+            while frame is not None and self._put(frame):
+                frame = self._read()
+                if frame is not None and frame.image.shape[:2] != self.size:
+                    raise UserError(self._describe_other_size(frame))
+        except BaseException as e:
+            # Whoever takes the frames shall see it.
+            self._error = e
+        finally:
+            self._reader.close()
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _read(self) -> Frame | None:
+        while not self._closed:
+            try:
+                return self._reader.read()
+            except UnreadableImageError as e:
+                self.num_unreadable += 1
+                if len(self.unreadable) < _MAX_NOTED:
+                    self.unreadable.append(str(e))
+                    logger.warning("%s", e)
+        return None
+
+    def _put(self, frame: Frame) -> bool:
+        """Returns False where no more frames are wanted."""
+        with self._changed:
+            if self.is_live:
+                if self._origin is not None:
+                    self.num_dropped += len(self._frames)
+                self._frames.clear()
+            else:
+                self._changed.wait_for(lambda: self._closed or len(self._frames) < _NUM_READ_AHEAD)
+            if self._closed:
+                return False
+            self._frames.append(frame)
+            self._changed.notify_all()
+            return True
+
+    def _describe_other_size(self, frame: Frame) -> str:
+        which = f"frame {frame.index}" if frame.file_name is None else f"the frame '{printable(frame.file_name)}'"
+        (height, width), (new_height, new_width) = self.size, frame.image.shape[:2]
+        return (
+            f"{self.name}: {which} has {new_width}x{new_height} pixels and those before {width}x{height}; give frames "
+            "of one size."
+        )
+
+
+class CaptureReader:
+    """Reads a ``cv2.VideoCapture``, or what behaves like one; a :class:`FrameReader`."""
+
+    def __init__(
+        self,
+        capture,
+        *,
+        name: str,
+        stem: str,
+        path: str | None = None,
+        is_live: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """
+        Args:
+            clock: gives the seconds at which a live source's frame arrives.
+        """
+        self.name, self.stem, self.path, self.is_live = name, stem, path, is_live
+        self._capture = capture
+        self._clock = clock
+        self._num_grabbed = 0
+        self._last_time: float | None = None
+        self.fps = self._read_fps()
+        # Negative for formats without a length.
+        count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.num_frames = int(count) if not is_live and math.isfinite(count) and count >= 1 else None
+
+    def read(self) -> Frame | None:
+        # Not `read`, which cannot tell a frame that is damaged from the end.
+        if not self._capture.grab():
+            self._report_end()
+            return None
+        index = self._num_grabbed
+        self._num_grabbed += 1
+        seconds = self._read_time()
+        ok, image = self._capture.retrieve()
+        if not ok:
+            raise UnreadableImageError(f"{self.name}: frame {index} cannot be decoded.")
+        return Frame(index, seconds, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+    def close(self) -> None:
+        self._capture.release()
+
+    def _read_fps(self) -> float:
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        if math.isfinite(fps) and 0 < fps <= _MAX_FPS:
+            return fps
+        if not self.is_live:
+            logger.warning("%s states no usable frame rate; %g frames per second are assumed", self.name, _FALLBACK_FPS)
+        return _FALLBACK_FPS
+
+    def _read_time(self) -> float:
+        if self.is_live:
+            return self._clock()
+        seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if self._last_time is None:
+            seconds = seconds if math.isfinite(seconds) and seconds > 0 else 0.0
+        elif not (math.isfinite(seconds) and seconds > self._last_time):
+            # Some formats have no time stamps, or wrong ones.
+            seconds = self._last_time + 1 / self.fps
+        self._last_time = seconds
+        return seconds
+
+    def _report_end(self) -> None:
+        if self.is_live:
+            logger.warning("%s has ended: no more frames come from it", self.name)
+        # Formats that announce a duration only are a little off.
+        elif self.num_frames is not None and self._num_grabbed < self.num_frames - 1 - self.num_frames // 100:
+            logger.warning(
+                "%s ended after %d of the %d frames that it announces; it may be damaged or cut off",
+                self.name,
+                self._num_grabbed,
+                self.num_frames,
+            )
+
+
+class FolderReader:
+    """Reads the images of a folder, without its subfolders, as frames; a :class:`FrameReader`."""
+
+    is_live = False
+
+    def __init__(self, folder: str, fps: float):
+        """Raises UserError: the folder cannot be read or holds no images."""
+        self.name, self.path, self.fps = f"The folder '{printable(folder)}'", folder, fps
+        self.stem = Path(folder).resolve().name or "frames"
+        try:
+            names = [entry.name for entry in os.scandir(folder) if is_image_name(entry.name) and entry.is_file()]
+        except OSError as e:
+            raise UserError(f"{self.name} cannot be read: {e.strerror or e}.") from e
+        if not names:
+            endings = ", ".join(sorted(IMAGE_EXTENSIONS))
+            raise UserError(f"{self.name} holds no frames; known extensions are {endings}.")
+        self._names = sorted(names, key=_natural_key)
+        self.num_frames = len(names)
+        self._next = 0
+
+    def read(self) -> Frame | None:
+        if self._next == len(self._names):
+            return None
+        index, name = self._next, self._names[self._next]
+        self._next += 1
+        return Frame(index, index / self.fps, read_image(os.path.join(self.path, name)), name)
+
+    def close(self) -> None:
+        pass
+
+
+def _natural_key(name: str) -> tuple:
+    # Texts and numbers alternate, so that like is compared with like.
+    parts = re.split(r"(\d+)", Path(name).stem.lower())
+    return [int(part) if part.isdecimal() else part for part in parts], name
+
+
+def _is_camera(input: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,3}|/dev/(video[0-9]+|v4l/.+)", input) is not None
+
+
+def _split_url(input: str) -> tuple[str, str]:
+    """The scheme in lower case, "" for what is no URL, and what follows "://"."""
+    match = re.fullmatch(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", input, flags=re.DOTALL)
+    return (match[1].lower(), match[2]) if match else ("", input)
+
+
+def _cut_query(rest: str) -> str:
+    return re.split(r"[?#]", rest, maxsplit=1)[0]
+
+
+def _hide_secrets(rest: str) -> str:
+    """What follows "://" without user, password and query, which may hold a key."""
+    shown = _cut_query(rest)
+    # A password with a "?" in it.
+    return "..." if "@" in rest[len(shown) :] else shown.rpartition("@")[2]
+
+
+def _has_video_name(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in VIDEO_EXTENSIONS and not os.path.isdir(path)
+
+
+def _open_camera(input: str) -> CaptureReader:
+    name, stem = f"The camera {input}", "camera_" + re.sub(r"\W+", "_", input.removeprefix("/dev/"))
+    capture = _open_capture(int(input) if input.isdecimal() else input, cv2.CAP_ANY)
+    if capture is None:
+        raise UserError(f"{name} cannot be opened; check that it is connected and that no other program uses it.")
+    return CaptureReader(capture, name=name, stem=stem, is_live=True)
+
+
+def _open_url(input: str) -> CaptureReader:
+    scheme, rest = _split_url(input)
+    address = _hide_secrets(rest)
+    name = f"The stream {scheme}://{address}"
+    if scheme not in _LIVE_SCHEMES:
+        raise UserError(f"{name} cannot be read; known are {', '.join(sorted(_LIVE_SCHEMES))}.")
+    _check_text(input)
+    timeouts = [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+        _NETWORK_TIMEOUT_MS,
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+        _NETWORK_TIMEOUT_MS,
+    ]
+    capture = _open_capture(input, cv2.CAP_FFMPEG, timeouts)
+    if capture is None:
+        raise UserError(f"{name} cannot be opened; check the address, the login and the network.")
+    stem = re.sub(r"[^\w.-]+", "_", address).strip("._") or "stream"
+    return CaptureReader(capture, name=name, stem=stem, is_live=is_live_input(input))
+
+
+def _open_file(input: str) -> CaptureReader:
+    name = f"'{printable(input)}'"
+    if not os.path.isfile(input):
+        raise UserError(f"{name} does not exist; give a video file, a folder of frames, a camera's number or a URL.")
+    if not _has_video_name(input):
+        kind = "an image, and not a video" if is_image_name(input) else "not a video file"
+        raise UserError(f"{name} is {kind}; known extensions are {', '.join(sorted(VIDEO_EXTENSIONS))}.")
+    _check_text(input)
+    if _holds_image(input):
+        raise UserError(f"{name} holds a single image, and not a video; give it an image's extension.")
+    # With an absolute path, because FFmpeg takes what stands before a colon for a protocol.
+    capture = _open_capture(os.path.abspath(input), cv2.CAP_FFMPEG)
+    if capture is None:
+        raise UserError(
+            f"The video {name} cannot be opened: it is damaged, empty, or of a kind that OpenCV cannot read."
+        )
+    return CaptureReader(capture, name=f"The video {name}", stem=Path(input).stem, path=input)
+
+
+def _check_text(input: str) -> None:
+    try:
+        input.encode()
+    except UnicodeEncodeError as e:
+        # OpenCV 5.0 crashes at such a name.
+        raise UserError(f"The name '{printable(input)}' is not UTF-8, which OpenCV needs; rename it.") from e
+
+
+def _holds_image(path: str) -> bool:
+    """Whether a file is a still image by its content, which FFmpeg would take for a video of one frame."""
+    try:
+        Image.open(path, formats=("BMP", "JPEG", "PNG", "TIFF", "WEBP")).close()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+    return True
+
+
+def _open_capture(source: int | str, api: int, params: list[int] | None = None) -> cv2.VideoCapture | None:
+    with _quiet_opencv():
+        capture = cv2.VideoCapture(source, api, params or [])
+    return capture if capture.isOpened() else None
+
+
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """Without OpenCV's own lines about what it cannot open; ours say it."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)

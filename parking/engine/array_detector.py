@@ -1,0 +1,52 @@
+"""Models behind one call, for pictures that are in memory."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from torch import nn
+
+from parking.data.dataset_mapper import TestDatasetMapper
+from parking.modeling import DetectionFusion
+
+from .inference import inference_settings
+
+
+class ArrayDetector:
+    """Calls one model, or several whose detections are fused, on pictures."""
+
+    def __init__(self, cfgs: Sequence, models: Sequence[nn.Module]):
+        """
+        Args:
+            cfgs: of each model; the first one says how several are fused.
+            models: in eval mode, from :func:`.predictor.build_inference_model`, of the same classes in the same order.
+        """
+        self._cfgs = list(cfgs)
+        self._models = list(models)
+        self._resizes = [TestDatasetMapper(cfg).resize for cfg in cfgs]
+        self._fuse = DetectionFusion(cfgs[0]) if len(self._models) > 1 else None
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[Instances]:
+        """
+        Args:
+            images: each (H, W, 3) uint8 RGB.
+
+        Returns:
+            For each its detections on the CPU, by descending score, ``pred_boxes`` in its pixels.
+        """
+        opinions = []
+        for cfg, model, resize in zip(self._cfgs, self._models, self._resizes, strict=True):
+            with inference_settings(cfg, len(images)):
+                outputs = model([_to_input(image, resize) for image in images])
+            opinions.append([output["instances"].to("cpu") for output in outputs])
+        return opinions[0] if self._fuse is None else self._fuse(opinions)
+
+
+def _to_input(image, resize) -> dict:
+    height, width = image.shape[:2]
+    resized = resize.get_transform(image).apply_image(image)
+    planes = np.empty((3, *resized.shape[:2]), np.uint8)
+    cv2.split(resized, list(planes))
+    return {"image": torch.from_numpy(planes), "height": height, "width": width}

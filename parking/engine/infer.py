@@ -1,0 +1,114 @@
+"""What ``infer.py`` does: from its arguments to what it tells in the end."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from parking.config import CfgNode
+from parking.data.datasets.classes import translate_names
+from parking.data.video import FrameSource
+from parking.evaluation.ground_truth import GroundTruth
+from parking.utils.files import check_writable
+
+from .array_detector import ArrayDetector
+from .inference import find_batch_size
+from .inference_run import choose_submission, load_models, run_inference
+from .pictures import PictureWriter
+from .predictor import build_inference_model
+from .setup import setup_logging
+from .time_budget import TimeBudget
+from .video import predict_video
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What to tell the user.
+
+    Attributes:
+        summary: sentences.
+        files: paths by what they hold.
+        unreadable: a sentence for each image that could not be read.
+        interrupted: whether Ctrl-C ended what would have gone on.
+    """
+
+    summary: list[str]
+    files: dict[str, str]
+    unreadable: list[str]
+    interrupted: bool = False
+
+
+def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) -> Outcome | None:
+    """Predict ``args.images``, an :class:`~parking.data.datasets.images.ImageList`; None on all but the main process.
+
+    Args:
+        args: of ``infer.py``, and ``started``, its time.
+        default_config: where neither ``args`` nor the weights have one.
+
+    Raises:
+        UserError: something in ``args`` is wrong; what can be known beforehand, before the work begins.
+    """
+    setup_logging()
+    images = args.images.images
+    models = load_models(args.config_file, args.weights, args.opts, default_config=default_config)
+    cfg, classes = models[0].cfg, models[0].classes
+    submission, note = choose_submission(cfg, classes, args.images)
+    output_dir = _make_output_dir(args, cfg)
+    truth = GroundTruth(args.annotations, images, classes) if args.annotations else None
+    pictures = None
+    if args.visualize > 0:
+        names = _find_display_names(args, classes)
+        pictures = PictureWriter(
+            output_dir=output_dir, classes=classes, display_names=names, min_score=args.min_score, ground_truth=truth
+        )
+    budget = TimeBudget(args.max_hours, args.started) if args.max_hours else None
+    report = run_inference(models, images, output_dir=output_dir, submission=submission, budget=budget)
+    if report is None:
+        return None
+    summary, files = [f"{len(report.detections)} boxes in {report.num_images} images"], report.files
+    if truth is not None:
+        scores = ", ".join(f"{name} {score:.2f}" for name, score in truth.score(report.detections).items())
+        summary.append(f"on the {len(truth)} annotated images: {scores}")
+    if note:
+        summary.append(f"no submission.json: {note}")
+    drawn = pictures.draw(images[: args.visualize], report.detections) if pictures else None
+    if drawn:
+        files = {**files, "visualizations": drawn}
+    return Outcome(summary, files, report.unreadable)
+
+
+def infer_video(args: argparse.Namespace, source: FrameSource, default_config: str | os.PathLike) -> Outcome:
+    """Predict the frames of ``source``; see :func:`infer_images` for the rest."""
+    setup_logging()
+    models = load_models(args.config_file, args.weights, args.opts, default_config=default_config)
+    cfg, classes = models[0].cfg, models[0].classes
+    report = predict_video(
+        ArrayDetector(
+            [model.cfg for model in models],
+            # In the first one's order, though the others' weights may have another.
+            [build_inference_model(model.cfg, model.weights, list(classes)) for model in models],
+        ),
+        source,
+        output_dir=_make_output_dir(args, cfg),
+        name=source.stem,
+        batch_size=find_batch_size(cfg),
+        classes=classes,
+        display_names=_find_display_names(args, classes),
+        min_score=args.min_score,
+    )
+    summary = [f"{report.num_boxes} boxes in {report.num_frames} frames"]
+    if report.num_unreadable > len(report.unreadable):
+        summary.append(f"{report.num_unreadable} frames could not be read; the first of them:")
+    # Nothing but Ctrl-C ends a camera.
+    return Outcome(summary, report.files, report.unreadable, report.interrupted and not source.is_live)
+
+
+def _make_output_dir(args, cfg: CfgNode) -> str:
+    output_dir = args.output or str(Path(cfg.OUTPUT_DIR, "inference"))
+    check_writable(output_dir, name="--output")
+    return output_dir
+
+
+def _find_display_names(args, classes: Mapping[str, int]) -> list[str] | None:
+    return translate_names(classes, option="--korean") if args.korean else None

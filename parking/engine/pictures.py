@@ -1,0 +1,128 @@
+"""Pictures of what was found, with what is there beside it where that is known."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from parking.data.image_io import UnreadableImageError, read_image
+from parking.evaluation.detections import Detections
+from parking.evaluation.ground_truth import GroundTruth
+from parking.visualization.colors import class_colors
+from parking.visualization.contact_sheet import contact_sheet
+from parking.visualization.drawing import BoxDrawer, save_image
+
+# A picture is drawn no larger than this, so that tags stay readable and files small.
+_MAX_PICTURE_SIDE = 1920
+# The overview shows the first ones only: every picture is held in memory until it is written.
+_MAX_SHEET_PICTURES = 30
+_SHEET_COLUMNS = 3
+_SHEET_TILE_WIDTH = 640
+# Between the annotations and the predictions.
+_GAP, _GAP_COLOR = 12, 255
+
+logger = logging.getLogger(__name__)
+
+
+class PictureWriter:
+    """Draws boxes on images, into the folder ``visualizations``.
+
+    The subfolders of the images are kept: ``visualizations/<relative path>.png``, ``day/a.jpg.png`` for ``day/a.jpg``.
+    The first 30 pictures also appear together on ``visualizations/overview.png``. An image with annotations is shown
+    twice, these on the left and the predictions on the right.
+    """
+
+    def __init__(
+        self,
+        *,
+        output_dir: str,
+        classes: Mapping[str, int],
+        display_names: Sequence[str] | None = None,
+        min_score: float,
+        ground_truth: GroundTruth | None = None,
+    ):
+        """
+        Args:
+            output_dir: where ``visualizations`` is made.
+            classes: category id by name of the model's classes, whose order determines the colours.
+            display_names: what the tags say instead of the names, for each of them.
+            min_score: boxes below it are not drawn, 0..1.
+
+        Raises:
+            UserError: no font can draw the names.
+        """
+        self._folder = Path(output_dir, "visualizations")
+        self._drawer = BoxDrawer(list(classes) if display_names is None else display_names, class_colors(list(classes)))
+        self._class_indices = {category_id: i for i, category_id in enumerate(classes.values())}
+        self._min_score = min_score
+        self._ground_truth = ground_truth
+
+    def draw(self, images: Sequence[dict], detections: Detections) -> str | None:
+        """Draw ``images``, with a progress bar; those that cannot be read are left out.
+
+        Args:
+            images: with ``image_id``, ``file_name`` and ``relative_path``.
+
+        Returns:
+            The folder, or None where nothing was drawn.
+        """
+        tiles: dict[str, np.ndarray] = {}
+        num_drawn = 0
+        for image, found in tqdm(_split(images, detections), "drawing", len(images), unit="image", dynamic_ncols=True):
+            try:
+                pixels = read_image(image["file_name"])
+            except UnreadableImageError:
+                continue  # it was named before
+            found, name = found[found.scores >= self._min_score], image["relative_path"]
+            picture = self._draw(image["image_id"], pixels, found, max_side=_MAX_PICTURE_SIDE)
+            # The ending is added, not replaced: a.jpg and a.png may lie side by side.
+            save_image(picture, self._folder / f"{name}.png")
+            num_drawn += 1
+            if len(tiles) < _MAX_SHEET_PICTURES:
+                # Drawn again at its own size: tags of a shrunk picture could not be read.
+                tiles[name] = self._draw(image["image_id"], pixels, found, max_side=_SHEET_TILE_WIDTH)
+        if not tiles:
+            return None
+        if num_drawn > len(tiles):
+            logger.info("overview.png shows the first %d of %d pictures", len(tiles), num_drawn)
+        # Two pictures in one tile need twice its width.
+        columns, width = (
+            (_SHEET_COLUMNS, _SHEET_TILE_WIDTH) if self._ground_truth is None else (2, 2 * _SHEET_TILE_WIDTH)
+        )
+        sheet = contact_sheet(list(tiles.values()), list(tiles), columns=columns, tile_width=width)
+        save_image(sheet, self._folder / "overview.png")
+        return str(self._folder)
+
+    def _draw(self, image_id, pixels, found: Detections, *, max_side: int) -> np.ndarray:
+        predicted = self._draw_boxes(pixels, found.boxes, found.category_ids, found.scores, max_side=max_side)
+        if self._ground_truth is None or image_id not in self._ground_truth:
+            return predicted
+        boxes, category_ids = self._ground_truth.boxes_of(image_id)
+        annotated = self._draw_boxes(pixels, boxes, category_ids, None, max_side=max_side)
+        gap = np.full((len(annotated), _GAP, 3), _GAP_COLOR, dtype=np.uint8)
+        return np.concatenate([annotated, gap, predicted], axis=1)
+
+    def _draw_boxes(self, image, boxes, category_ids, scores, *, max_side: int) -> np.ndarray:
+        """``boxes`` are XYWH_ABS in pixels of ``image``, which is reduced to ``max_side`` before they are drawn."""
+        height, width = image.shape[:2]
+        scale = min(1.0, max_side / max(height, width))
+        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+        if scale < 1:
+            new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+            image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
+            corners = corners * np.array([new_width / width, new_height / height] * 2)
+        classes = [self._class_indices[i] for i in category_ids.tolist()]
+        return self._drawer.draw(image, corners, classes, scores)
+
+
+def _split(images, detections: Detections) -> Iterator[tuple[dict, Detections]]:
+    """Each image with its own detections."""
+    rows: dict[int | str, list[int]] = {image["image_id"]: [] for image in images}
+    for row, image_id in enumerate(detections.image_ids.tolist()):
+        if image_id in rows:
+            rows[image_id].append(row)
+    for image in images:
+        yield image, detections[np.array(rows[image["image_id"]], dtype=np.int64)]

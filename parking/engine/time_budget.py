@@ -1,0 +1,128 @@
+"""Choosing how thoroughly to look at images, so that all are done in time."""
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from detectron2.utils import comm
+
+from parking.utils.errors import UserError
+from parking.utils.files import open_atomic
+
+from .setup import check_config
+
+# A measured speed is trusted with so much of the time that is left.
+_SHARE = 0.95
+
+logger = logging.getLogger(__name__)
+
+
+class TimeBudget(NamedTuple):
+    """``hours`` from the moment ``started``, in seconds as ``time.time()`` gives them."""
+
+    hours: float
+    started: float
+
+    @property
+    def seconds_left(self) -> float:
+        return self.hours * 3600 - (time.time() - self.started)
+
+
+class Candidate(NamedTuple):
+    """Configs, one for each model, and what is different in them."""
+
+    title: str
+    cfgs: list
+
+
+def list_candidates(cfgs: Sequence) -> Iterator[Candidate]:
+    """The configs as they are, then what each of TEST.FALLBACKS of the first one makes of them, if it changes any.
+
+    Raises:
+        UserError: a fallback is malformed.
+    """
+    yield Candidate("the config as it is", list(cfgs))
+    for opts in cfgs[0].TEST.FALLBACKS:
+        if not isinstance(opts, list | tuple) or not opts or len(opts) % 2:
+            raise UserError(f"TEST.FALLBACKS: {opts!r} is not a list of KEY, VALUE, KEY, VALUE, ...")
+        changed = []
+        for cfg in cfgs:
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.merge_from_list(list(opts))
+            check_config(cfg)
+            changed.append(cfg)
+        if changed != list(cfgs):
+            yield Candidate(" ".join(map(str, opts)), changed)
+
+
+def choose_candidate(
+    candidates: Sequence[Candidate],
+    measure: Callable[[Candidate], float],
+    *,
+    num_images: int,
+    budget: TimeBudget,
+    record: Path,
+    recipe: Any,
+) -> Candidate:
+    """The first of ``candidates`` with which all images are done within ``budget``, else the fastest, with a warning.
+
+    All processes must call it, and the slowest one decides. The choice is remembered in the file ``record``, so that an
+    interrupted run goes on with it.
+
+    Args:
+        measure: seconds per image of this process.
+        recipe: JSON values; a remembered choice counts only where they are the same.
+    """
+    digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
+    # What the main process has read counts, on whichever machine.
+    remembered = comm.all_gather(_read(record, digest))[0]
+    for candidate in candidates:
+        if candidate.title == remembered:
+            logger.info("--max-hours: going on with what the interrupted run had chosen, %s", remembered)
+            return candidate
+    own_images = math.ceil(num_images / comm.get_world_size())
+    expected = []
+    for candidate in candidates:
+        speed = max(comm.all_gather(measure(candidate)))
+        seconds_left = min(comm.all_gather(budget.seconds_left))
+        expected.append(speed * own_images)
+        fits = expected[-1] <= seconds_left * _SHARE
+        logger.info(
+            "--max-hours: %s takes %s an image, %s in all; %s are left: %s",
+            *(candidate.title, f"{speed:.3g} s", _format(expected[-1]), _format(seconds_left)),
+            "chosen" if fits else "too slow",
+        )
+        if fits:
+            break
+    else:
+        candidate = candidates[expected.index(min(expected))]
+        logger.warning(
+            "--max-hours %g: even %s, the fastest of TEST.FALLBACKS, takes longer, about %s. It is used, and no image "
+            "is left out.",
+            *(budget.hours, candidate.title, _format(min(expected))),
+        )
+    if comm.get_local_rank() == 0:
+        with open_atomic(record) as file:
+            file.write(json.dumps({"recipe": digest, "choice": candidate.title}).encode())
+    comm.synchronize()
+    return candidate
+
+
+def _read(record: Path, digest: str) -> str | None:
+    try:
+        content = json.loads(record.read_bytes())
+        return content["choice"] if content["recipe"] == digest else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _format(seconds: float) -> str:
+    if seconds >= 3600:
+        return f"{seconds / 3600:.2f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"

@@ -1,0 +1,354 @@
+"""Boxes for a video or a live source: an annotated video to look at, and a line of JSON for each frame."""
+
+import errno
+import json
+import logging
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from detectron2.structures import Instances
+from tqdm import tqdm
+
+from parking.data.video import Frame, FrameSource
+from parking.evaluation.image_detections import ImageDetections
+from parking.utils.errors import UserError
+from parking.visualization.frame_painter import FramePainter
+
+# A live source's video must be encoded no slower than it plays, repeated frames included.
+_MAX_LIVE_FPS = 25.0
+_MAX_LIVE_SIDE = 1920
+# Frames that wait to be drawn and written, each 6 MB at 1920x1080.
+_MAX_WAITING = 4
+# Room that the end of a video takes: its index, about 2 MB an hour.
+_MIN_FREE_BYTES = 16 << 20
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """What a run did.
+
+    Attributes:
+        files: paths by what they hold: "detections", and where one was made "video".
+        num_frames: frames that were predicted and written.
+        num_boxes: boxes listed for them.
+        num_dropped: frames of a live source that came while earlier ones were predicted.
+        num_unreadable: frames that could not be decoded.
+        unreadable: a sentence for each of the first ten of them.
+        seconds: from the first frame's request to the end of writing.
+        interrupted: whether Ctrl-C ended it.
+    """
+
+    files: dict[str, str]
+    num_frames: int
+    num_boxes: int
+    num_dropped: int
+    num_unreadable: int
+    unreadable: list[str]
+    seconds: float
+    interrupted: bool
+
+
+def predict_video(
+    detect: Callable[[list[np.ndarray]], Sequence[Instances]],
+    source: FrameSource,
+    *,
+    output_dir: str,
+    name: str,
+    batch_size: int = 1,
+    classes: Mapping[str, int],
+    display_names: Sequence[str] | None = None,
+    min_score: float,
+    save_video: bool = True,
+) -> VideoReport:
+    """Find objects in all frames of ``source`` and write them, with a progress bar, until it ends or Ctrl-C.
+
+    ``<output_dir>/<name>.jsonl`` gets one JSON object a line and frame, written at once::
+
+        {"frame": 12, "time": 0.48, "counts": {"sedan": 1}, "detections": [
+            {"category_id": 1, "class_name": "sedan", "bbox": [x, y, width, height], "score": 0.91}]}
+
+    "frame" and "time" (seconds) are those of :class:`~parking.data.video.Frame`, and frames of a folder have a
+    "file_name"; bbox is in pixels of the frame, to 0.001. The same boxes are listed, counted and drawn: those of at
+    least ``min_score``.
+
+    ``<output_dir>/<name>.mp4`` (MPEG-4) shows the boxes and the counts. It has one picture for each frame, at the
+    source's rate; where a frame could not be decoded, the one before stands in. Of a live source it plays in real time:
+    at most 25 pictures a second, each until the next one that was predicted, and reduced to 1920 pixels. A picture with
+    an odd width or height has its last column or row twice. Files of an earlier run are replaced.
+
+    When something is raised, both files are whole up to there.
+
+    Args:
+        detect: gives the detections for RGB uint8 pictures (H, W, 3), as :class:`.array_detector.ArrayDetector` does.
+        source: is left to the caller to close.
+        name: of the files, without ending.
+        batch_size: frames given to ``detect`` at once; live sources give one at a time.
+        classes: category id by name of the model's classes, whose order determines the colours.
+        display_names: what the pictures say instead of the names, for each of them.
+        min_score: 0..1.
+        save_video: whether to make the video; otherwise an earlier run's is removed.
+
+    Raises:
+        UserError: a result would overwrite what is read, the video cannot be made, or ``source`` raises it.
+        OSError: a result cannot be written, for one because the disk is full.
+    """
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {"detections": folder / f"{name}.jsonl", "video": folder / f"{name}.mp4"}
+    _check_not_read(source, paths.values())
+    paths["video"].unlink(missing_ok=True)
+    video = None
+    if save_video:
+        painter = FramePainter(list(classes), display_names, max_side=_MAX_LIVE_SIDE if source.is_live else None)
+        fps = min(source.fps, _MAX_LIVE_FPS) if source.is_live else source.fps
+        video = _AnnotatedVideo(paths["video"], painter, fps=fps, by_time=source.is_live)
+    start = time.perf_counter()
+    interrupted = False
+    writer = _ResultWriter(paths["detections"], video, classes, min_score)
+    try:
+        _predict(detect, source, 1 if source.is_live else batch_size, writer)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        writer.close()
+    seconds = time.perf_counter() - start
+    _log_end(source, writer.num_frames, seconds)
+    return VideoReport(
+        files={what: str(path) for what, path in paths.items() if path.exists()},
+        num_frames=writer.num_frames,
+        num_boxes=writer.num_boxes,
+        num_dropped=source.num_dropped,
+        num_unreadable=source.num_unreadable,
+        unreadable=list(source.unreadable),
+        seconds=seconds,
+        interrupted=interrupted,
+    )
+
+
+def _check_not_read(source, paths):
+    for path in paths:
+        if source.path is not None and path.exists() and os.path.samefile(source.path, path):
+            raise UserError(f"The result '{path}' would overwrite the video itself; give another output folder.")
+
+
+def _predict(detect, source, batch_size, writer):
+    with tqdm(total=source.num_frames, desc="predicting", unit="frame", dynamic_ncols=True) as bar:
+        for frames in _make_batches(source, batch_size):
+            for frame, instances in zip(frames, detect([frame.image for frame in frames]), strict=True):
+                writer.add(frame, instances)
+            bar.update(len(frames))
+            if source.is_live:
+                bar.set_postfix(dropped=source.num_dropped, refresh=False)
+
+
+def _make_batches(frames, size: int) -> Iterator[list[Frame]]:
+    batch = []
+    for frame in frames:
+        batch.append(frame)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _log_end(source, num_frames, seconds):
+    rate = num_frames / seconds if seconds > 0 else 0.0
+    logger.info("%d frames in %.1f s (%.1f frames/s)", num_frames, seconds, rate)
+    if source.is_live:
+        logger.info("%d frames were dropped to keep up with the source", source.num_dropped)
+    if source.num_unreadable:
+        logger.warning("%d frames could not be decoded", source.num_unreadable)
+
+
+class _ResultWriter:
+    """Draws and writes in a thread of its own, in the order of the frames, while the model goes on."""
+
+    def __init__(self, path: Path, video: "_AnnotatedVideo | None", classes, min_score: float):
+        self.num_frames = self.num_boxes = 0
+        self._lines = _LineFile(path)
+        self._video = video
+        self._class_names = list(classes)
+        self._category_ids = list(classes.values())
+        self._min_score = min_score
+        self._error: BaseException | None = None
+        self._waiting: deque[Future] = deque()
+        # At the interpreter's end it is waited for, so that the files are whole even if Ctrl-C is pressed once more.
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="results")
+
+    def add(self, frame: Frame, instances: Instances) -> None:
+        """Waits while too many frames are to be written. Raises what writing an earlier one raised."""
+        instances = instances[instances.scores >= self._min_score].to("cpu")
+        found = ImageDetections(
+            boxes=instances.pred_boxes.tensor.float().numpy(),
+            scores=instances.scores.float().numpy(),
+            class_ids=instances.pred_classes.long().numpy(),
+            thing_classes=self._class_names,
+            category_ids=self._category_ids,
+            image_source=frame.image,
+        )
+        while len(self._waiting) >= _MAX_WAITING:
+            wait([self._waiting[0]])
+            self._waiting.popleft()
+        if self._error is not None:
+            raise self._error
+        self._waiting.append(self._executor.submit(self._guard, self._write, frame, found))
+
+    def close(self) -> None:
+        """Finish both files. Raises what writing raised."""
+        # First for the work, then for the thread: Python gives up a thread for which waiting is interrupted.
+        wait([self._executor.submit(self._close_files)])
+        self._executor.shutdown()
+        if self._error is not None:
+            raise self._error
+
+    def _write(self, frame: Frame, found: ImageDetections) -> None:
+        counts = np.bincount(found.class_ids, minlength=len(self._class_names))
+        counts = {self._class_names[i]: int(counts[i]) for i in np.flatnonzero(counts)}
+        self._lines.write(_to_record(frame, found, counts))
+        if self._video is not None:
+            self._video.add(frame, found)
+        self.num_frames += 1
+        self.num_boxes += len(found)
+
+    def _close_files(self) -> None:
+        self._guard(self._lines.close, is_last=True)
+        if self._video is not None:
+            self._guard(self._video.close, is_last=True)
+
+    def _guard(self, action: Callable, *args, is_last: bool = False) -> None:
+        """After the first error only what closes the files is done."""
+        if self._error is not None and not is_last:
+            return
+        try:
+            action(*args)
+        except BaseException as e:
+            self._error = self._error or e
+
+
+def _to_record(frame: Frame, found: ImageDetections, counts: Mapping[str, int]) -> dict:
+    results = found.to_coco(frame.index)
+    return {
+        "frame": frame.index,
+        "time": round(frame.time, 3),
+        **({} if frame.file_name is None else {"file_name": frame.file_name}),
+        "counts": counts,
+        "detections": [
+            {"category_id": r["category_id"], "class_name": class_name, "bbox": r["bbox"], "score": r["score"]}
+            for r, class_name in zip(results, found.class_names, strict=True)
+        ],
+    }
+
+
+class _LineFile:
+    """JSON lines, each in the file as soon as it is written; what is left of half a line is cut off."""
+
+    def __init__(self, path: Path):
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+        self._size = 0
+
+    def write(self, record: Mapping) -> None:
+        line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            self._file.truncate(self._size)
+            raise
+        self._size += len(line)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _AnnotatedVideo:
+    """An mp4 file that appears when it is closed, and is playable then.
+
+    Its pictures are numbered from 0 as they play; one that is given no picture shows the one before.
+    """
+
+    def __init__(self, path: Path, painter: FramePainter, *, fps: float, by_time: bool):
+        """
+        Args:
+            by_time: whether a frame's time, instead of its index, says which picture of the video it is.
+        """
+        self._path = path
+        # FFmpeg learns the format from the ending. An mp4 that was not closed cannot be played at all.
+        self._unfinished = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
+        self._painter = painter
+        self._fps = fps
+        self._by_time = by_time
+        self._writer: cv2.VideoWriter | None = None
+        # The picture that fills the video up to the next one, BGR.
+        self._held: np.ndarray | None = None
+        self._num_written = self._end = 0
+
+    def add(self, frame: Frame, found: ImageDetections) -> None:
+        position = round(frame.time * self._fps) if self._by_time else frame.index
+        picture = self._painter.draw(frame.image, found.boxes, found.class_ids, found.scores)
+        height, width = picture.shape[:2]
+        # MPEG-4 has even sides; OpenCV would cut off the last row and column.
+        picture = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        if self._writer is None:
+            self._open(picture.shape[1], picture.shape[0])
+        else:
+            self._write_held(position)
+        self._held = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        self._end = position + 1
+
+    def close(self) -> None:
+        if self._writer is None:
+            return
+        try:
+            self._write_held(self._end)
+        finally:
+            self._writer.release()
+            self._finish()
+
+    def _open(self, width: int, height: int) -> None:
+        fourcc = cv2.VideoWriter_fourcc(*"mp4v")
+        try:
+            str(self._unfinished).encode()
+        except UnicodeEncodeError as e:
+            # OpenCV 5.0 crashes at such a name.
+            raise UserError(f"The video cannot be written to {str(self._path)!r}: the name is not UTF-8.") from e
+        self._check_room()
+        writer = cv2.VideoWriter(str(self._unfinished), cv2.CAP_FFMPEG, fourcc, self._fps, (width, height))
+        if not writer.isOpened():
+            self._unfinished.unlink(missing_ok=True)
+            raise UserError(
+                f"The video '{self._path}' of {width}x{height} pixels cannot be made: MPEG-4 takes 8191 at most, and "
+                "its folder must be writable; run without a video, or on smaller frames."
+            )
+        self._writer = writer
+
+    def _write_held(self, end: int) -> None:
+        self._check_room()
+        while self._num_written < end:
+            self._writer.write(self._held)
+            self._num_written += 1
+
+    def _check_room(self) -> None:
+        # OpenCV does not say that writing failed; and what is missing at the end makes all of it unreadable.
+        if shutil.disk_usage(self._path.parent).free < _MIN_FREE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+
+    def _finish(self) -> None:
+        capture = cv2.VideoCapture(str(self._unfinished), cv2.CAP_FFMPEG)
+        num_frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        capture.release()
+        if num_frames != self._num_written:
+            self._unfinished.unlink(missing_ok=True)
+            raise OSError(errno.EIO, "the video could not be written whole", str(self._path))
+        os.replace(self._unfinished, self._path)

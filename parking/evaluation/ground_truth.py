@@ -1,0 +1,145 @@
+"""Annotated boxes beside the ones that an inference finds; needs neither torch nor detectron2."""
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from parking.data.datasets.file_names import NameIndex
+from parking.data.datasets.json_io import get_list, read_image_records, read_json_object
+from parking.evaluation.coco_scores import rank_image_ids, score_boxes
+from parking.evaluation.detections import Detections
+from parking.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+#: The first of COCO's numbers, which :meth:`GroundTruth.score` gives.
+METRICS = ("AP", "AP50", "AP75")
+
+
+class GroundTruth:
+    """The annotated boxes of those images of an inference that a COCO-like json lists, found by their names."""
+
+    def __init__(self, path: str, images: Sequence[dict], classes: Mapping[str, int]):
+        """
+        Args:
+            path: the json. Its ids need not be those of the inference: images and categories are found by name, and
+                categories by id where it does not name them.
+            images: dicts with ``image_id`` and ``relative_path``.
+            classes: category id by name of the model's classes. Boxes of others are left out, with a warning.
+
+        Raises:
+            UserError: the file cannot be read or is malformed, or lists none of the images.
+        """
+        content = read_json_object(path)
+        names = NameIndex(image["relative_path"] for image in images)
+        bases = NameIndex(image["relative_path"].rpartition("/")[2] for image in images)
+        by_name = {image["relative_path"]: image["image_id"] for image in images}
+        by_base = {image["relative_path"].rpartition("/")[2]: image["image_id"] for image in images}
+        image_ids = {}
+        for record in read_image_records(content, path):
+            name, base = names.find(record["file_name"]), bases.find(record["file_name"].rpartition("/")[2])
+            if name or base:
+                image_ids[record["image_id"]] = by_name[name] if name else by_base[base]
+        if not image_ids:
+            raise UserError(f"'{path}' lists none of the images, by their names; are they another data set's?")
+        if len(set(image_ids.values())) < len(image_ids):
+            raise UserError(f"'{path}' lists one of the images twice, by its name without folders.")
+        category_ids = _match_categories(content, path, classes)
+        entries = get_list(content, "annotations", path)
+        self._annotations = convert_annotations(entries, path, image_ids=image_ids, category_ids=category_ids)
+        self._category_ids = list(classes.values())
+        self._ranks = rank_image_ids(image_ids.values())
+        self._boxes = defaultdict(list)
+        for annotation in self._annotations:
+            if not annotation["iscrowd"]:
+                self._boxes[annotation["image_id"]].append((*annotation["bbox"], annotation["category_id"]))
+
+    def __contains__(self, image_id: int | str) -> bool:
+        return image_id in self._ranks
+
+    def __len__(self) -> int:
+        """Images that are both annotated and among those of the inference."""
+        return len(self._ranks)
+
+    def boxes_of(self, image_id: int | str) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (N, 4) XYWH_ABS and category ids (N,) of an image; regions marked as crowds are not among them."""
+        table = np.array(self._boxes.get(image_id, ()), dtype=np.float64).reshape(-1, 5)
+        return table[:, :4], table[:, 4].astype(np.int64)
+
+    def score(self, detections: Detections) -> dict[str, float]:
+        """:data:`METRICS` in percent of the boxes on annotated images; nan where nothing is annotated."""
+        known = np.array([image_id in self._ranks for image_id in detections.image_ids.tolist()], dtype=bool)
+        if not self._annotations or not known.any():
+            return dict.fromkeys(METRICS, 0.0 if self._annotations else math.nan)
+        ground_truth = {
+            "images": [{"id": rank} for rank in self._ranks.values()],
+            "annotations": [{**a, "image_id": self._ranks[a["image_id"]]} for a in self._annotations],
+            "categories": [{"id": i, "name": str(i)} for i in self._category_ids],
+        }
+        stats, _ = score_boxes(ground_truth, detections[known], self._ranks)
+        return dict(zip(METRICS, stats, strict=False))
+
+
+def _match_categories(content: dict, path: str, classes: Mapping[str, int]) -> dict[int, int | None]:
+    """Our category id for each one of the json; None: the model has no such class."""
+    if not content.get("categories"):
+        return {category_id: category_id for category_id in classes.values()}
+    names = {}
+    for category in get_list(content, "categories", path):
+        try:
+            names[category["id"]] = category["name"]
+        except (KeyError, TypeError) as e:
+            raise UserError(f"'{path}': the category {category!r} needs an 'id' and a 'name'.") from e
+    unknown = sorted(str(name) for name in names.values() if name not in classes)
+    if unknown:
+        logger.warning("%s: the model has no class %s; their boxes are left out.", path, ", ".join(unknown))
+    return {category_id: classes.get(name) for category_id, name in names.items()}
+
+
+def convert_annotations(
+    entries: list, path: str, *, image_ids: Mapping[int | str, int | str], category_ids: Mapping[int, int | None]
+) -> list[dict]:
+    """The ``annotations`` of a COCO-like json under other ids, numbered from 1.
+
+    Args:
+        path: for the errors.
+        image_ids: the new id of each image; annotations of others are left out.
+        category_ids: likewise, None for a category that is left out.
+
+    Returns:
+        Dicts with ``id``, ``image_id``, ``category_id``, ``bbox`` (floats, XYWH_ABS), ``area`` and ``iscrowd``.
+
+    Raises:
+        UserError: an entry is malformed, or of a category that is not in ``category_ids``.
+    """
+    converted = []
+    for i, entry in enumerate(entries):
+        try:
+            image_id = image_ids.get(entry["image_id"])
+            category, box = entry["category_id"], [float(value) for value in entry["bbox"]]
+            _, _, w, h = box
+            area, is_crowd = float(entry.get("area") or w * h), int(entry.get("iscrowd") or 0)
+            is_sound = category in category_ids and all(map(math.isfinite, [*box, area]))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            is_sound = False
+        if not is_sound:
+            known = sorted(category_ids)
+            raise UserError(
+                f"'{path}': annotations[{i}] cannot be used: it needs an image_id, a bbox of four numbers and a "
+                f"category_id of {known[0]} to {known[-1]}."
+            )
+        if image_id is not None and category_ids[category] is not None:
+            converted.append(
+                {
+                    "id": len(converted) + 1,
+                    "image_id": image_id,
+                    "category_id": category_ids[category],
+                    "bbox": box,
+                    "area": area,
+                    "iscrowd": is_crowd,
+                }
+            )
+    return converted

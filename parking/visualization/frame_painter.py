@@ -1,0 +1,86 @@
+"""Boxes and counts on the frames of a video."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from parking.visualization.colors import Color, class_colors
+from parking.visualization.drawing import BoxDrawer
+from parking.visualization.fonts import find_font
+
+
+class FramePainter:
+    """Draws what was found in a frame: boxes, and in the upper left corner how many there are of each class."""
+
+    def __init__(
+        self, class_names: Sequence[str], display_names: Sequence[str] | None = None, *, max_side: int | None = None
+    ):
+        """
+        Args:
+            class_names: the model's classes, which determine the colours.
+            display_names: what is written instead, for each of them.
+            max_side: larger pictures are reduced to it, in pixels.
+
+        Raises:
+            UserError: no font can draw the names.
+        """
+        names = list(class_names if display_names is None else display_names)
+        colors = class_colors(class_names)
+        font_path = find_font("".join(names))
+        self._drawer = BoxDrawer(names, colors, font_path=font_path)
+        self._panel = _CountPanel(names, colors, font_path)
+        self._max_side = max_side
+
+    def draw(self, image: np.ndarray, boxes: np.ndarray, class_ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """Return a new picture.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            boxes: (N, 4) XYXY_ABS in pixels of ``image``.
+            class_ids: (N,) indices into the class names.
+            scores: (N,) 0..1.
+        """
+        height, width = image.shape[:2]
+        scale = min(1.0, (self._max_side or math.inf) / max(height, width))
+        if scale < 1:
+            new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+            image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
+            boxes = boxes * np.array([new_width / width, new_height / height] * 2)
+        picture = self._drawer.draw(image, boxes, class_ids, scores)
+        self._panel.draw(picture, Counter(class_ids.tolist()))
+        return picture
+
+
+class _CountPanel:
+    """The number of objects of each class, on a dark ground in a picture's upper left corner."""
+
+    def __init__(self, names: Sequence[str], colors: Sequence[Color], font_path):
+        self._names, self._colors, self._font_path = names, colors, str(font_path)
+
+    def draw(self, picture: np.ndarray, counts: Mapping[int, int]) -> None:
+        """Draw into ``picture``, (H, W, 3) uint8 RGB, the classes that occur; what does not fit is left out."""
+        if not counts:
+            return
+        height, width = picture.shape[:2]
+        size = max(12, round(math.sqrt(height * width) / 44))
+        font = ImageFont.truetype(self._font_path, size)
+        row, margin = round(size * 1.35), size // 2
+        rows = [(c, str(counts[c]), self._names[c]) for c in sorted(counts)]
+        number_width = max(math.ceil(font.getlength(number)) for _, number, _ in rows)
+        name_x = margin + size + number_width + margin
+        panel_width = name_x + max(math.ceil(font.getlength(name)) for _, _, name in rows) + margin
+        panel = picture[: row * len(rows) + margin, :panel_width]
+        canvas = Image.fromarray(panel // 4)
+        draw = ImageDraw.Draw(canvas)
+        for i, (c, number, name) in enumerate(rows):
+            top, middle = margin // 2 + row * i, margin // 2 + row * i + row // 2
+            side = round(size * 0.6)
+            swatch_y = top + (row - side) // 2
+            draw.rectangle((margin, swatch_y, margin + side - 1, swatch_y + side - 1), fill=self._colors[c])
+            draw.text((name_x - margin, middle), number, fill=(255, 255, 255), font=font, anchor="rm")
+            draw.text((name_x, middle), name, fill=(255, 255, 255), font=font, anchor="lm")
+        panel[:] = np.asarray(canvas)

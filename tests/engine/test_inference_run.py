@@ -1,0 +1,284 @@
+"""Everything that infer.py does with images, in this process."""
+
+import json
+import logging
+import shutil
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from parking.config import get_cfg
+from parking.data.datasets.images import list_images
+from parking.engine import inference_run
+from parking.engine.inference_run import choose_submission, get_submission_options, load_models, run_inference
+from parking.engine.time_budget import TimeBudget
+from parking.evaluation.detections import Detections
+from parking.utils.errors import UserError
+
+SIZES = [(60, 96), (48, 80), (96, 60), (50, 90), (64, 64)]
+CPU = (
+    "MODEL.DEVICE",
+    "cpu",
+    "DATALOADER.NUM_WORKERS",
+    "0",
+    "TEST.IMS_PER_BATCH",
+    "2",
+    "TEST.DETECTIONS_PER_IMAGE",
+    "9",
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i, (height, width) in enumerate(SIZES):
+        small = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{i}.png"), cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+@pytest.fixture
+def run(mild_weights_file, folder, tmp_path):
+    """``run(*opts)``: the report of an inference into ``out``."""
+
+    def run(*opts, weights=(), output="out", **kwargs):
+        files = [str(path) for path in weights or [mild_weights_file]]
+        models = load_models(None, files, [*CPU, "TEST.DETECTIONS_PER_IMAGE", "9", *map(str, opts)], default_config="")
+        return run_inference(models, list_images(str(folder)).images, output_dir=str(tmp_path / output), **kwargs)
+
+    return run
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """``interrupt(n)``: the n-th batch from now on is interrupted, before its results are written down."""
+
+    def interrupt(number):
+        calls = iter(range(1, number + 1))
+        original = inference_run.ResultsJournal.append
+
+        def append(journal, results):
+            if next(calls, None) == number:
+                monkeypatch.setattr(inference_run.ResultsJournal, "append", original)
+                raise KeyboardInterrupt
+            original(journal, results)
+
+        monkeypatch.setattr(inference_run.ResultsJournal, "append", append)
+
+    return interrupt
+
+
+def read(path):
+    return {p.name: p.read_bytes() for p in path.iterdir()}
+
+
+def load(path):
+    return json.loads(path.read_text())
+
+
+def test_files_of_a_run(run, folder, tmp_path):
+    (folder / "2.png").write_bytes(b"no image")
+    report = run()
+    assert report.files == {name: str(tmp_path / "out" / f"{name}.json") for name in ("predictions", "images")}
+    assert read(tmp_path / "out").keys() == {"predictions.json", "images.json"}, "the journal is gone"
+    assert report.num_images == 4 and len(report.unreadable) == 1 and "2.png" in report.unreadable[0]
+    rows = load(tmp_path / "out" / "predictions.json")
+    assert len(rows) == len(report.detections) == 4 * 9
+    assert [row["image_id"] for row in rows] == sorted(row["image_id"] for row in rows)
+    assert {row["image_id"] for row in rows} == {1, 2, 4, 5} and {row["category_id"] for row in rows} == {7, 3}
+    for row in rows:
+        (x, y, w, h), (height, width) = row["bbox"], SIZES[row["image_id"] - 1]
+        assert 0 <= x <= x + w <= width + 0.001 and 0 <= y <= y + h <= height + 0.001
+
+
+def test_nothing_readable(run, folder, tmp_path):
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    report = run(submission=get_submission_options(get_cfg(), {"cat": 7}))
+    assert report.num_images == 0 and len(report.unreadable) == 5 and len(report.detections) == 0
+    assert load(tmp_path / "out" / "predictions.json") == load(tmp_path / "out" / "submission.json") == []
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])  # 0 and 1, 2, 3, 4 are the batches, for their padded shapes
+def test_an_interrupted_run_goes_on(run, folder, tmp_path, interrupt, caplog, number):
+    (folder / "4.png").write_bytes(b"no image")
+    run(output="whole")
+    interrupt(number)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["journal"]
+    with caplog.at_level(logging.INFO):
+        report = run()
+    num_done = [0, 2, 3, 4][number - 1]
+    assert (f"{num_done} of 5 images were done before the interruption" in caplog.text) == (num_done > 0)
+    assert len(report.unreadable) == 1
+    assert read(tmp_path / "out") == read(tmp_path / "whole")
+
+
+def test_killed_while_the_files_are_written(run, tmp_path, monkeypatch, caplog):
+    run(output="whole")
+
+    def fail(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(inference_run, "write_results", fail)
+        run()
+    monkeypatch.setattr(inference_run, "build_inference_model", None)  # nothing is left to predict
+    run()
+    assert read(tmp_path / "out") == read(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("opts", "sentence"),
+    [
+        (("INPUT.SIZE_TEST", "64"), "INPUT.SIZE_TEST changed from 96 to 64"),
+        (("MODEL.YOLO.SCORE_THRESH_TEST", "0.1"), "MODEL.YOLO.SCORE_THRESH_TEST changed from 0.05 to 0.1"),
+        (("TEST.AUG.ENABLED", "True"), "TEST.AUG changed from False to True"),
+        (("TEST.IMS_PER_BATCH", "1"), "TEST.IMS_PER_BATCH changed from 2 to 1"),
+        (("TEST.DTYPE", "bfloat16"), "TEST.DTYPE changed from 'auto' to 'bfloat16'"),
+        # These change nothing about what is found.
+        (("DATALOADER.NUM_WORKERS", "1", "TEST.SUBMISSION_MB", "1", "TEST.FUSION.NAME", "wbf"), ""),
+    ],
+)
+def test_a_changed_config_starts_over(run, tmp_path, interrupt, caplog, opts, sentence):
+    run(*opts, output="whole")
+    interrupt(3)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    run(*opts)
+    assert (f"Starting over: {sentence} since the interrupted run" in caplog.text) == bool(sentence)
+    assert read(tmp_path / "out") == read(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("change", ["weights", "content", "name", "added", "removed"])
+def test_changed_weights_or_images_start_over(
+    run, folder, tmp_path, interrupt, caplog, mild_weights_file, make_weights, change
+):
+    weights = shutil.copy(mild_weights_file, tmp_path / "w.pth")
+    interrupt(3)
+    with pytest.raises(KeyboardInterrupt):
+        run(weights=[weights])
+    if change == "weights":
+        make_weights(weights, seed=1, std=0.01)
+    elif change == "content":
+        cv2.imwrite(str(folder / "0.png"), np.zeros((60, 96, 3), np.uint8))
+    elif change == "name":
+        (folder / "4.png").rename(folder / "5.png")
+    elif change == "added":
+        shutil.copy(folder / "0.png", folder / "5.png")
+    else:
+        (folder / "4.png").unlink()
+    run(weights=[weights])
+    what = "weights" if change == "weights" else "images"
+    assert f"Starting over: the {what} changed since the interrupted run" in caplog.text
+    run(weights=[weights], output="whole")
+    assert read(tmp_path / "out") == read(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def others(make_weights, tmp_path_factory):
+    """More models: one for larger images, and one with the classes' ids swapped."""
+    folder = tmp_path_factory.mktemp("others")
+    large = make_weights(folder / "large.pth", "INPUT.SIZE_TEST", 128, seed=1, std=0.01)
+    return large, make_weights(folder / "swapped.pth", category_ids=(3, 7))
+
+
+@pytest.mark.parametrize("name", ["nms", "soft_nms", "wbf"])
+def test_several_models(run, tmp_path, interrupt, mild_weights_file, others, name, caplog):
+    files = [mild_weights_file, others[0]]
+    opts = ("TEST.FUSION.NAME", name)
+    report = run(*opts, weights=files, output="whole")
+    singles = [run(weights=[path], output=f"alone{i}").detections for i, path in enumerate(files)]
+    fused = report.detections
+    assert len(fused) == 5 * 9, "the best of both"
+    for d in singles:
+        assert len(d) == 5 * 9
+    both = Detections.concatenate(singles)
+    # To 0.002 px: boxes go through corners in float32.
+    distances = np.abs(fused.boxes[:, None] - both.boxes[None]).max(axis=2)
+    is_old = ((distances < 0.002) & (fused.image_ids[:, None] == both.image_ids)).any(axis=1)
+    # Only by averaging are there boxes that no model found; only by suppressing do all scores stay as they are.
+    assert is_old.all() == (name != "wbf")
+    assert np.isin(fused.scores, both.scores).all() == (name == "nms")
+    interrupt(6)  # the second batch of the second model
+    with pytest.raises(KeyboardInterrupt):
+        run(*opts, weights=files)
+    with caplog.at_level(logging.INFO):
+        run(*opts, weights=files)
+    assert "model 1 of 2: 5 of 5 images were done" in caplog.text
+    assert "model 2 of 2: 2 of 5 images were done" in caplog.text
+    assert read(tmp_path / "out") == read(tmp_path / "whole")
+
+
+def test_another_second_model_costs_the_first_nothing(run, interrupt, mild_weights_file, others, weights_file, caplog):
+    interrupt(6)
+    with pytest.raises(KeyboardInterrupt):
+        run(weights=[mild_weights_file, others[0]])
+    with caplog.at_level(logging.INFO):
+        run(weights=[mild_weights_file, weights_file])
+    assert "model 1 of 2: 5 of 5 images were done" in caplog.text
+    assert caplog.text.count("Starting over") == 1
+
+
+def test_models_of_other_classes_are_refused(mild_weights_file, others):
+    files = [str(mild_weights_file), str(others[1])]
+    with pytest.raises(UserError, match=r"--weights .*swapped.pth and .*mild.pth have different .*\(cat, dog\)"):
+        load_models(None, files, list(CPU), default_config="")
+
+
+def test_a_time_budget_is_chosen_once(run, tmp_path, interrupt, monkeypatch, caplog):
+    # The config as it is takes longer than there is, without views and at half the size it does not.
+    monkeypatch.setattr(inference_run, "measure_speed", lambda cfg, *args: 1e6 if cfg.TEST.AUG.ENABLED else 1e-6)
+    opts = ("TEST.AUG.ENABLED", "True", "TEST.FALLBACKS", "[['TEST.AUG.ENABLED', False, 'INPUT.SIZE_TEST', 64]]")
+    budget = TimeBudget(1.0, time.time())
+    run("INPUT.SIZE_TEST", "64", output="whole")
+    interrupt(3)
+    with pytest.raises(KeyboardInterrupt):
+        run(*opts, budget=budget)
+    monkeypatch.setattr(inference_run, "measure_speed", None)
+    with caplog.at_level(logging.INFO):
+        report = run(*opts, budget=budget)
+    assert "of 5 images were done" in caplog.text and "Starting over" not in caplog.text
+    assert report.num_images == 5
+    assert read(tmp_path / "out") == read(tmp_path / "whole")
+
+
+def test_a_budget_is_measured_for_real(run, caplog):
+    with caplog.at_level(logging.INFO):
+        report = run("TEST.AUG.ENABLED", "True", budget=TimeBudget(1e-9, 0.0))
+    assert report.num_images == 5
+    assert "the config as it is takes" in caplog.text and "TEST.AUG.ENABLED False takes" in caplog.text
+    assert "no image is left out" in caplog.text
+
+
+def test_a_submission_where_the_ids_are_the_challenges(folder, tmp_path):
+    cfg, classes = get_cfg(), {"sedan": 1, "cart": 14}
+    options, note = choose_submission(cfg, classes, list_images(str(folder)))
+    assert options is None and "There is no image list" in note
+    infos = {"images": [{"id": 10 + i, "file_name": f"{i}.png"} for i in range(len(SIZES))]}
+    (tmp_path / "Test_Images_Information.json").write_text(json.dumps(infos))
+    options, note = choose_submission(cfg, classes, list_images(str(folder)))
+    assert options == (20_000_000, 50, {1: 0, 14: 0}, "compact") and note == ""
+    options, note = choose_submission(cfg, {"cat": 15}, list_images(str(folder)))
+    assert options is None and "not the challenge's" in note
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("SUBMISSION_MB", -1.0),
+        ("SUBMISSION_MAX_PER_IMAGE", 0),
+        ("SUBMISSION_CLASS_FLOORS", ("z=5",)),
+        ("SUBMISSION_SPACING", "wide"),
+    ],
+)
+def test_submission_options_from_the_config(key, value):
+    cfg = get_cfg()
+    cfg.TEST[key] = value
+    with pytest.raises(UserError, match=f"TEST.{key}"):
+        get_submission_options(cfg, {"x": 3})

@@ -1,0 +1,474 @@
+import errno
+import gc
+import json
+import logging
+import os
+import resource
+import sys
+import threading
+import weakref
+from collections import namedtuple
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+
+from parking.config import get_cfg
+from parking.data.video import CaptureReader, FrameSource, open_source
+from parking.engine import video
+from parking.engine.array_detector import ArrayDetector
+from parking.engine.video import predict_video
+from parking.utils.errors import UserError
+from parking.visualization.colors import class_colors
+from parking.visualization.drawing import save_image
+
+GRAY = 100
+CLASSES = {"car": 3, "truck": 9, "bus": 11}
+COLORS = class_colors(list(CLASSES))
+
+
+def make_video(path, num_frames=6, *, size=(120, 160), fps=25):
+    """Frame i is gray but for a white square of 40 pixels at (20 + 10 * i, 50)."""
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), fps, size[::-1])
+    assert writer.isOpened()
+    for i in range(num_frames):
+        frame = np.full((*size, 3), GRAY, np.uint8)
+        frame[50:90, 20 + 10 * i : 60 + 10 * i] = 255
+        writer.write(frame)
+    writer.release()
+    return str(path)
+
+
+def to_instances(image, *boxes):
+    """Boxes are (x1, y1, x2, y2, score, class)."""
+    table = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 6)
+    instances = Instances(image.shape[:2])
+    instances.pred_boxes, instances.scores = Boxes(table[:, :4]), table[:, 4]
+    instances.pred_classes = table[:, 5].long()
+    return instances
+
+
+class SquareFinder:
+    """Finds the white square as a truck, and below any threshold a bus; fails at the ``fail_at``-th frame, from 0."""
+
+    def __init__(self, fail_at=None, error=KeyboardInterrupt):
+        self.batch_sizes = []
+        self._fail_at, self._error = fail_at, error
+
+    def __call__(self, images):
+        if self._fail_at is not None and sum(self.batch_sizes) + len(images) > self._fail_at:
+            raise self._error
+        self.batch_sizes.append(len(images))
+        return [self._find(image) for image in images]
+
+    def _find(self, image):
+        ys, xs = np.nonzero(image.min(axis=2) > 200)
+        if not len(xs):
+            return to_instances(image)
+        box = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1, 0.75, 1)
+        return to_instances(image, box, (5, 5, 15, 15, 0.2, 2))
+
+
+class FakeCapture:
+    """Frames whose pixels are their number."""
+
+    def __init__(self, num_frames, *, size=(16, 24), fps=10.0):
+        self._num_frames, self._size, self._fps = num_frames, size, fps
+        self.num_grabbed = 0
+
+    def get(self, prop):
+        return self._fps if prop == cv2.CAP_PROP_FPS else 0.0
+
+    def grab(self):
+        self.num_grabbed += 1
+        return self.num_grabbed <= self._num_frames
+
+    def retrieve(self):
+        return True, np.full((*self._size, 3), self.num_grabbed % 251, np.uint8)
+
+    def release(self):
+        pass
+
+
+class GivenFrames:
+    """Like a live FrameSource, but with the frames and numbers of dropped ones that it is given."""
+
+    Frame = namedtuple("Frame", "index time image file_name")
+
+    def __init__(self, times, *, size, fps, interrupted=False):
+        self.is_live, self.path, self.num_frames, self.fps = True, None, None, fps
+        self.num_dropped, self.num_unreadable, self.unreadable = 0, 0, []
+        self._times, self._size, self._interrupted = times, size, interrupted
+
+    def __iter__(self):
+        for i, time in enumerate(self._times):
+            # The second of every two is dropped.
+            self.num_dropped = i
+            yield self.Frame(2 * i, time, np.full((*self._size, 3), 40 + 40 * i, np.uint8), None)
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+
+def predict(detect, source, folder, **kwargs):
+    settings = {"classes": CLASSES, "min_score": 0.25, **kwargs}
+    return predict_video(detect, source, output_dir=str(folder), name="found", **settings)
+
+
+def read_video(path):
+    """The frames, (N, H, W, 3) RGB as integers, and the rate."""
+    capture = cv2.VideoCapture(str(path))
+    assert capture.isOpened(), f"{path} cannot be played"
+    frames = []
+    while True:
+        ok, frame = capture.read()
+        if not ok:
+            break
+        frames.append(frame[..., ::-1].astype(int))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == len(frames)
+    return np.array(frames), capture.get(cv2.CAP_PROP_FPS)
+
+
+def read_lines(path):
+    text = path.read_text()
+    assert text == "" or text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def files(folder):
+    return sorted(os.listdir(folder))
+
+
+def is_color(pixels, color, tolerance=60):
+    """The codec halves the colour's resolution."""
+    return (abs(pixels - np.array(color)) < tolerance).all(axis=-1)
+
+
+@pytest.fixture
+def limit_file_size():
+    """Sets how many bytes a file may have; what goes beyond is not written, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_file(tmp_path, batch_size, caplog):
+    detect = SquareFinder()
+    with open_source(make_video(tmp_path / "in.mp4")) as source, caplog.at_level(logging.INFO):
+        report = predict(detect, source, tmp_path / "out", batch_size=batch_size)
+    assert detect.batch_sizes == {1: [1] * 6, 4: [4, 2]}[batch_size]
+    out = tmp_path / "out"
+    assert report.files == {"detections": str(out / "found.jsonl"), "video": str(out / "found.mp4")}
+    assert files(out) == ["found.jsonl", "found.mp4"]
+    assert (report.num_frames, report.num_boxes, report.num_dropped, report.num_unreadable) == (6, 6, 0, 0)
+    assert not report.interrupted and "6 frames in" in caplog.text
+
+    lines = read_lines(out / "found.jsonl")
+    assert [(line["frame"], line["time"]) for line in lines] == [(i, 0.04 * i) for i in range(6)]
+    for i, line in enumerate(lines):
+        assert list(line) == ["frame", "time", "counts", "detections"] and line["counts"] == {"truck": 1}
+        (found,) = line["detections"]
+        assert (found["category_id"], found["class_name"], found["score"]) == (9, "truck", 0.75)
+        np.testing.assert_allclose(found["bbox"], [20 + 10 * i, 50, 40, 40], atol=2)
+
+    frames, fps = read_video(out / "found.mp4")
+    assert frames.shape == (6, 120, 160, 3) and fps == 25
+    for i, frame in enumerate(frames):
+        # Between the tag above and the lower edge the two sides of the box, each 2 wide, and nothing else.
+        x1, width = lines[i]["detections"][0]["bbox"][::2]
+        drawn = np.flatnonzero(is_color(frame[75], COLORS[1]))
+        sides = {x1, x1 + 1, x1 + width - 2, x1 + width - 1}
+        assert {drawn.min(), drawn.max()} <= {s + d for s in sides for d in (-1, 0, 1)}
+        assert (abs(frame[100:, :] - GRAY) < 12).all()
+
+
+def test_counts_stand_in_the_corner(tmp_path):
+    def detect(images):
+        return [
+            to_instances(images[0], *[(x, 80, x + 20, 110, 0.9, 0) for x in (20, 60, 100)], (60, 50, 90, 70, 0.5, 2))
+        ]
+
+    with open_source(make_video(tmp_path / "in.mp4", 1)) as source:
+        predict(detect, source, tmp_path)
+    (line,) = read_lines(tmp_path / "found.jsonl")
+    assert line["counts"] == {"car": 3, "bus": 1} and len(line["detections"]) == 4
+    (frame,), _ = read_video(tmp_path / "found.mp4")
+    # Letters of 12 pixels and rows of 16: a swatch of each class, from column 6 on, and dark ground below the text.
+    assert is_color(frame[11, 8:11], COLORS[0]).all() and is_color(frame[27, 8:11], COLORS[2]).all()
+    assert (abs(frame[3:36, 1:4] - GRAY // 4) < 20).all()
+    assert frame[3:36, 15:60].min(axis=2).max() > 180  # the text
+    assert (abs(frame[45:, :15] - GRAY) < 12).all()
+
+
+def test_other_names_are_drawn_and_not_written(tmp_path):
+    for name in ("plain", "other"):
+        with open_source(make_video(tmp_path / "in.mp4", 1)) as source:
+            names = [f"~{n}" for n in CLASSES] if name == "other" else None
+            predict(SquareFinder(), source, tmp_path / name, display_names=names)
+    texts = [(tmp_path / name / "found.jsonl").read_text() for name in ("plain", "other")]
+    assert texts[0] == texts[1]
+    plain, other = (read_video(tmp_path / name / "found.mp4")[0][0] for name in ("plain", "other"))
+    assert (abs(plain[:40] - other[:40]) > 60).any() and (abs(plain[95:] - other[95:]) < 12).all()
+
+
+@pytest.mark.parametrize("size", [(61, 81), (1, 1), (2, 3), (33, 40)])
+def test_odd_sizes_are_filled_up(tmp_path, size):
+    save_image(np.full((*size, 3), GRAY, np.uint8), tmp_path / "in" / "1.png")
+    with open_source(str(tmp_path / "in")) as source:
+        report = predict(SquareFinder(), source, tmp_path)
+    frames, fps = read_video(tmp_path / "found.mp4")
+    assert frames.shape == (1, size[0] + size[0] % 2, size[1] + size[1] % 2, 3) and fps == 10
+    assert (abs(frames - GRAY) < 12).all() and report.num_frames == 1
+
+
+def test_a_folder_with_an_unreadable_frame(tmp_path):
+    for number, gray in ((1, 50), (2, 90), (3, 130), (10, 170)):
+        save_image(np.full((32, 48, 3), gray, np.uint8), tmp_path / "in" / f"{number}.png")
+    for name in ("1.png", "3.png"):
+        (tmp_path / "in" / name).write_bytes(b"no image")
+    with open_source(str(tmp_path / "in"), fps=5) as source:
+        report = predict(SquareFinder(), source, tmp_path)
+    assert (report.num_frames, report.num_unreadable, len(report.unreadable)) == (2, 2, 2)
+    rows = [(line["frame"], line["time"], line["file_name"]) for line in read_lines(tmp_path / "found.jsonl")]
+    assert rows == [(1, 0.2, "2.png"), (3, 0.6, "10.png")]
+    frames, fps = read_video(tmp_path / "found.mp4")
+    # The missing first one shows the second, the missing third, too.
+    assert fps == 5
+    np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [90, 90, 90, 170], atol=4)
+
+
+def test_boxes_alone(tmp_path):
+    (tmp_path / "found.mp4").write_bytes(b"of an earlier run")
+    with open_source(make_video(tmp_path / "in.mp4")) as source:
+        report = predict(SquareFinder(), source, tmp_path, save_video=False)
+    assert list(report.files) == ["detections"] and files(tmp_path) == ["found.jsonl", "in.mp4"]
+
+
+def test_the_input_is_not_overwritten(tmp_path):
+    path = make_video(tmp_path / "found.mp4")
+    before = (tmp_path / "found.mp4").read_bytes()
+    for save_video in (True, False):
+        with open_source(path) as source, pytest.raises(UserError, match="overwrite"):
+            predict(SquareFinder(), source, tmp_path, save_video=save_video)
+    assert (tmp_path / "found.mp4").read_bytes() == before and files(tmp_path) == ["found.mp4"]
+
+
+def test_ctrl_c_leaves_whole_files(tmp_path):
+    with open_source(make_video(tmp_path / "in.mp4", 10)) as source:
+        report = predict(SquareFinder(fail_at=2), source, tmp_path)
+    assert report.interrupted and report.num_frames == 2
+    assert [line["frame"] for line in read_lines(tmp_path / "found.jsonl")] == [0, 1]
+    assert len(read_video(tmp_path / "found.mp4")[0]) == 2
+    assert files(tmp_path) == ["found.jsonl", "found.mp4", "in.mp4"]
+
+
+def test_ctrl_c_once_more_leaves_whole_files_in_the_end(tmp_path, monkeypatch):
+    def interrupt(futures):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video, "wait", interrupt)
+    with open_source(make_video(tmp_path / "in.mp4", 10)) as source, pytest.raises(KeyboardInterrupt):
+        predict(SquareFinder(fail_at=2), source, tmp_path)
+    # The thread ends with its work when nothing refers to it any more, or when Python ends.
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name.startswith("results"):
+            thread.join(timeout=60)
+    assert len(read_lines(tmp_path / "found.jsonl")) == len(read_video(tmp_path / "found.mp4")[0]) == 2
+
+
+def test_ctrl_c_before_the_first_frame(tmp_path):
+    (tmp_path / "found.mp4").write_bytes(b"of an earlier run")
+    with open_source(make_video(tmp_path / "in.mp4", 10)) as source:
+        report = predict(SquareFinder(fail_at=0), source, tmp_path)
+    assert report.interrupted and list(report.files) == ["detections"]
+    assert (report.num_frames, read_lines(tmp_path / "found.jsonl")) == (0, [])
+    assert files(tmp_path) == ["found.jsonl", "in.mp4"]
+
+
+def test_an_error_of_the_model_leaves_whole_files(tmp_path):
+    detect = SquareFinder(fail_at=3, error=RuntimeError("out of memory"))
+    with open_source(make_video(tmp_path / "in.mp4", 10)) as source, pytest.raises(RuntimeError, match="out of memory"):
+        predict(detect, source, tmp_path)
+    assert len(read_lines(tmp_path / "found.jsonl")) == len(read_video(tmp_path / "found.mp4")[0]) == 3
+
+
+def test_an_error_of_the_source_leaves_whole_files(tmp_path):
+    for number, size in ((1, (32, 48)), (2, (32, 48)), (3, (32, 40))):
+        save_image(np.full((*size, 3), GRAY, np.uint8), tmp_path / "in" / f"{number}.png")
+    with open_source(str(tmp_path / "in")) as source, pytest.raises(UserError, match=r"'3\.png' has 40x32 pixels"):
+        predict(SquareFinder(), source, tmp_path)
+    assert len(read_lines(tmp_path / "found.jsonl")) == len(read_video(tmp_path / "found.mp4")[0]) == 2
+
+
+def test_a_full_disk_is_noticed_while_the_video_can_still_be_closed(tmp_path, monkeypatch):
+    free = iter([1 << 40] * 5)
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(video.shutil, "disk_usage", lambda folder: usage(next(free, 0)))
+    with open_source(make_video(tmp_path / "in.mp4", 40)) as source, pytest.raises(OSError) as error:
+        predict(SquareFinder(), source, tmp_path)
+    assert error.value.errno == errno.ENOSPC and error.value.filename == str(tmp_path / "found.mp4")
+    # Asked when it opens and before each further frame: the sixth time is for the sixth frame, whose line is there.
+    # The fifth, which would have been written then, is missing in the video.
+    assert len(read_lines(tmp_path / "found.jsonl")) == 6
+    assert len(read_video(tmp_path / "found.mp4")[0]) == 4
+
+
+def test_a_video_that_could_not_be_written_does_not_appear(tmp_path, limit_file_size):
+    noise = np.random.default_rng(0)
+
+    def detect(images):
+        images[0][:] = noise.integers(0, 255, images[0].shape, np.uint8)
+        return [to_instances(images[0])]
+
+    with open_source(make_video(tmp_path / "in.mp4", 20)) as source:
+        limit_file_size(20_000)
+        with pytest.raises(OSError, match="could not be written whole"):
+            predict(detect, source, tmp_path)
+    assert len(read_lines(tmp_path / "found.jsonl")) == 20 and files(tmp_path) == ["found.jsonl", "in.mp4"]
+
+
+def test_no_line_is_left_half_written(tmp_path, limit_file_size):
+    with open_source(make_video(tmp_path / "in.mp4", 40)) as source:
+        limit_file_size(1000)
+        with pytest.raises(OSError) as error:
+            predict(SquareFinder(), source, tmp_path, save_video=False)
+    assert error.value.errno == errno.EFBIG
+    lines = read_lines(tmp_path / "found.jsonl")
+    assert 1 <= len(lines) < 20 and [line["frame"] for line in lines] == list(range(len(lines)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take such names in other ways")
+def test_a_result_that_opencv_could_not_write(tmp_path):
+    with open_source(make_video(tmp_path / "in.mp4")) as source, pytest.raises(UserError, match="not UTF-8"):
+        predict_video(
+            SquareFinder(),
+            source,
+            output_dir=str(tmp_path),
+            name="\udcff",
+            classes=CLASSES,
+            min_score=0.25,
+        )
+
+
+def test_scores_that_are_not_finite_end_it(tmp_path):
+    def detect(images):
+        return [to_instances(images[0], (0, 0, float("nan"), 5, 0.5, 0))]
+
+    with open_source(make_video(tmp_path / "in.mp4")) as source, pytest.raises(ValueError, match="JSON"):
+        predict(detect, source, tmp_path)
+    assert read_lines(tmp_path / "found.jsonl") == []
+
+
+def test_a_live_video_plays_in_real_time(tmp_path, caplog):
+    source = GivenFrames([0.0, 0.4, 0.42, 1.0], size=(32, 48), fps=10)
+    detect = SquareFinder()
+    with caplog.at_level(logging.INFO):
+        report = predict(detect, source, tmp_path, batch_size=8)
+    assert detect.batch_sizes == [1, 1, 1, 1]
+    assert (report.num_frames, report.num_dropped, report.interrupted) == (4, 3, False)
+    assert "3 frames were dropped" in caplog.text
+    assert [(line["frame"], line["time"]) for line in read_lines(tmp_path / "found.jsonl")] == [
+        (0, 0.0),
+        (2, 0.4),
+        (4, 0.42),
+        (6, 1.0),
+    ]
+    frames, fps = read_video(tmp_path / "found.mp4")
+    # At 10 a second: 40 for 0.0 to 0.3; at 0.4 there are two, 80 and 120, of which the later one is shown until 0.9.
+    assert fps == 10
+    np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [40] * 4 + [120] * 6 + [160], atol=4)
+
+
+@pytest.mark.parametrize(("fps", "expected"), [(60, 25), (25, 25), (8, 8)])
+def test_the_rate_of_a_live_video(tmp_path, fps, expected):
+    predict(SquareFinder(), GivenFrames([0, 1], size=(32, 48), fps=fps), tmp_path)
+    frames, found = read_video(tmp_path / "found.mp4")
+    assert found == expected and len(frames) == expected + 1
+
+
+def test_large_live_pictures_are_reduced(tmp_path):
+    def detect(images):
+        return [to_instances(images[0], (400, 100, 1000, 300, 0.5, 1))]
+
+    predict(detect, GivenFrames([0], size=(400, 3840), fps=10), tmp_path)
+    (frame,), _ = read_video(tmp_path / "found.mp4")
+    assert frame.shape == (200, 1920, 3)
+    drawn = np.flatnonzero(is_color(frame[110], COLORS[1]))
+    # 1920 / 3840 = 0.5: the box becomes [200, 50, 500, 150].
+    assert abs(drawn.min() - 200) <= 1 and abs(drawn.max() - 499) <= 1
+    assert read_lines(tmp_path / "found.jsonl")[0]["detections"][0]["bbox"] == [400, 100, 600, 200]
+
+
+def test_ctrl_c_ends_a_live_source(tmp_path):
+    report = predict(SquareFinder(), GivenFrames([0, 0.5], size=(32, 48), fps=10, interrupted=True), tmp_path)
+    assert report.interrupted and report.num_frames == 2
+    assert len(read_video(tmp_path / "found.mp4")[0]) == 6  # 0.0 to 0.5
+
+
+def test_many_frames_do_not_accumulate(tmp_path):
+    alive, most = set(), 0
+
+    def detect(images):
+        nonlocal most
+        for image in images:
+            key = id(image)
+            alive.add(key)
+            weakref.finalize(image, alive.discard, key)
+        most = max(most, len(alive))
+        return [to_instances(image, (2, 2, 12, 12, 0.5, 0)) for image in images]
+
+    source = FrameSource(CaptureReader(FakeCapture(3000), name="The fake", stem="fake"))
+    with source:
+        report = predict(detect, source, tmp_path, batch_size=8)
+    assert report.num_frames == len((tmp_path / "found.jsonl").read_text().splitlines()) == 3000
+    # This batch and the one before it, which is still named; four that wait to be written, and one that is.
+    assert most <= 8 + 8 + 5
+
+
+def test_the_model_waits_when_four_frames_are_not_written(tmp_path, monkeypatch):
+    detect, gate, num_detected = SquareFinder(), threading.Event(), []
+    real_wait, real_add = video.wait, video._AnnotatedVideo.add
+
+    def add(self, *args):
+        assert gate.wait(timeout=60)
+        real_add(self, *args)
+
+    def wait(futures):
+        num_detected.append(len(detect.batch_sizes))
+        gate.set()
+        return real_wait(futures)
+
+    monkeypatch.setattr(video._AnnotatedVideo, "add", add)
+    monkeypatch.setattr(video, "wait", wait)
+    with open_source(make_video(tmp_path / "in.mp4", 12)) as source:
+        report = predict(detect, source, tmp_path)
+    assert num_detected[0] == 5 and report.num_frames == 12
+
+
+class ModelOfBrightness(torch.nn.Module):
+    """One box around all of the picture, of class 0, that scores the mean brightness."""
+
+    def forward(self, batch):
+        assert not torch.is_grad_enabled()
+        outputs = []
+        for inputs in batch:
+            height, width = inputs["height"], inputs["width"]
+            self.seen = tuple(inputs["image"].shape)
+            instances = to_instances(np.zeros((height, width)), (0, 0, width, height, 0.5, 0))
+            instances.scores = inputs["image"].float().mean(dim=(1, 2))[:1] / 255
+            outputs.append({"instances": instances})
+        return outputs
+
+
+def test_frame_detector():
+    cfg = get_cfg()
+    cfg.INPUT.SIZE_TEST = 64
+    model = ModelOfBrightness().eval()
+    images = [np.full((50, 100, 3), (gray, 0, 255), np.uint8) for gray in (51, 204)]
+    outputs = ArrayDetector([cfg], [model])(images)
+    assert model.seen == (3, 32, 64)
+    assert [float(output.scores[0]) for output in outputs] == pytest.approx([0.2, 0.8], abs=1e-3)
+    assert outputs[0].pred_boxes.tensor.tolist() == [[0, 0, 100, 50]]

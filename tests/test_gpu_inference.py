@@ -1,0 +1,184 @@
+"""Inference on a GPU: ``python -m pytest -m gpu``. `make test` leaves these out."""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from parking.checkpoint import read_weights
+from parking.config import get_cfg
+from parking.data.datasets.images import list_images
+from parking.engine.detector import Detector
+from parking.engine.inference_run import load_models, run_inference
+from parking.engine.precision import repeatable_kernels
+from parking.engine.predictor import build_inference_model
+from parking.modeling import DetectionFusion, YOLOPostprocessor
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = [(60, 96), (48, 80), (96, 60), (50, 90), (64, 64), (56, 96), (96, 56)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("in")
+    rng = np.random.default_rng(0)
+    for i, (height, width) in enumerate(SIZES * 3):
+        small = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{i:02d}.png"), cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+@pytest.fixture
+def run(mild_weights_file, folder, tmp_path):
+    """``run(*opts)``: the detections, by image and descending score."""
+    numbers = iter(range(100))
+
+    def run(*opts, weights=(), device="cuda"):
+        files = [str(path) for path in weights or [mild_weights_file]]
+        models = load_models(None, files, ["MODEL.DEVICE", device, *map(str, opts)], default_config="")
+        report = run_inference(
+            models, list_images(str(folder)).images, output_dir=str(tmp_path / f"out{next(numbers)}")
+        )
+        found = report.detections
+        return found[np.lexsort([found.boxes[:, 0], -found.scores, found.image_ids])]
+
+    return run
+
+
+def assert_close(actual, expected, *, boxes=0.01, scores=1e-4):
+    assert len(actual) > 100
+    np.testing.assert_array_equal(actual.image_ids, expected.image_ids)
+    np.testing.assert_array_equal(actual.category_ids, expected.category_ids)
+    np.testing.assert_allclose(actual.boxes, expected.boxes, rtol=0, atol=boxes)
+    np.testing.assert_allclose(actual.scores, expected.scores, rtol=0, atol=scores)
+
+
+@pytest.mark.parametrize("views", [False, True])
+def test_float32_is_the_same_on_cpu_and_gpu_and_in_any_batch(run, views):
+    opts = ("TEST.DTYPE", "float32", "TEST.AUG.ENABLED", views)
+    alone = run(*opts, "TEST.IMS_PER_BATCH", 1)
+    assert_close(run(*opts, "TEST.IMS_PER_BATCH", 5), alone)
+    assert_close(run(*opts, device="cpu"), alone)
+
+
+@pytest.mark.parametrize("name", ["soft_nms", "wbf"])
+def test_fusions_are_the_same_on_cpu_and_gpu(run, name):
+    opts = ("TEST.DTYPE", "float32", "TEST.AUG.ENABLED", True, "TEST.FUSION.NAME", name)
+    assert_close(run(*opts), run(*opts, device="cpu"))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_other_types_find_about_the_same(run, dtype):
+    """The best box of each image, to what 8 (bfloat16) or 11 (float16) bits leave."""
+    exact, found = run("TEST.DTYPE", "float32"), run("TEST.DTYPE", dtype)
+    best = [[d.scores[d.image_ids == i].max() for i in np.unique(d.image_ids)] for d in (exact, found)]
+    assert not np.array_equal(*best)
+    np.testing.assert_allclose(*best, rtol=0, atol=0.005 if dtype == "float16" else 0.04)
+
+
+def test_two_runs_are_equal_to_the_last_bit(run):
+    first, second = run("TEST.AUG.ENABLED", True), run("TEST.AUG.ENABLED", True, "DATALOADER.NUM_WORKERS", 0)
+    for name in ("image_ids", "category_ids", "boxes", "scores"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+def test_the_detector_finds_what_the_tool_finds(run, folder, mild_weights_file):
+    found = run("TEST.IMS_PER_BATCH", 1)
+    detector = Detector(mild_weights_file, score_threshold=0.05)
+    assert detector.device.type == "cuda"
+    for image_id, path in enumerate(sorted(folder.iterdir()), start=1):
+        rows = found.scores[found.image_ids == image_id]
+        np.testing.assert_allclose(detector(path).scores[: len(rows)], rows, rtol=0, atol=1e-6)
+
+
+def predictions(num_images, num_predictions=6000, num_classes=14):
+    generator = torch.Generator().manual_seed(0)
+    shape = (num_images, num_predictions)
+    centres = (
+        torch.randint(1, 8, (*shape, 2), generator=generator) * 150 + torch.randn(*shape, 2, generator=generator) * 9
+    )
+    sizes = torch.rand(*shape, 2, generator=generator) * 40 + 40
+    scores = torch.rand(*shape, 1 + num_classes, generator=generator) ** 4
+    return torch.cat([centres, sizes, scores], dim=2)
+
+
+def assert_equal(actual, expected):
+    for first, second in zip(actual, expected, strict=True):
+        assert len(first) > 20
+        assert torch.equal(first.pred_classes, second.pred_classes)
+        torch.testing.assert_close(first.pred_boxes.tensor, second.pred_boxes.tensor, rtol=0, atol=1e-3)
+        torch.testing.assert_close(first.scores, second.scores, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("topk", [30000, 500])
+def test_suppression_of_a_batch_is_that_of_each_image_on_either_device(topk, monkeypatch):
+    postprocessor = YOLOPostprocessor(score_thresh=0.1, nms_thresh=0.7, max_detections=300, pre_nms_topk=topk)
+    batch, sizes = predictions(6), [(1280, 1280)] * 6
+    together = postprocessor(batch.cuda(), sizes)
+    assert_equal(together, postprocessor(batch, sizes))
+    for i, found in enumerate(together):
+        (alone,) = postprocessor(batch[i : i + 1].cuda(), sizes[:1])
+        assert torch.equal(found.pred_boxes.tensor, alone.pred_boxes.tensor)
+        assert torch.equal(found.scores, alone.scores)
+    monkeypatch.setattr("parking.modeling.postprocessing._MAX_BOXES_GPU", 1000)
+    assert_equal(postprocessor(batch.cuda(), sizes), together)
+
+
+def count_waits(function):
+    torch.cuda.synchronize()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            function()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
+
+
+@pytest.mark.parametrize("views", [False, True])
+def test_the_gpu_is_not_waited_for_image_by_image(mild_weights_file, views):
+    cfg = get_cfg()
+    weights = read_weights(str(mild_weights_file))
+    cfg.merge_from_dict(weights.config, source="weights")
+    cfg.MODEL.DEVICE, cfg.TEST.AUG.ENABLED = "cuda", views
+    model = build_inference_model(cfg, weights)
+    image = torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8).pin_memory()
+
+    def infer(num_images):
+        with torch.inference_mode(), repeatable_kernels():
+            return model([{"image": image, "height": 96, "width": 96} for _ in range(num_images)])
+
+    infer(8)
+    few, many = (count_waits(lambda n=n: infer(n)) for n in (2, 8))
+    assert 0 < few == many < 20
+
+
+@pytest.mark.parametrize("name", ["nms", "soft_nms", "wbf"])
+def test_fusion_of_boxes_on_the_gpu(name):
+    postprocessor = YOLOPostprocessor(score_thresh=0.1, nms_thresh=0.7, max_detections=300)
+    fusion = DetectionFusion(name=name, iou_thresh=0.75, sigma=0.5, score_thresh=0.1, max_detections=100)
+    opinions = [postprocessor(predictions(3)[:, start : start + 3000], [(1280, 1280)] * 3) for start in (0, 3000)]
+    on_gpu = fusion([[found.to("cuda") for found in opinion] for opinion in opinions])
+    assert_equal([found.to("cpu") for found in on_gpu], fusion(opinions))
+
+
+def test_infer_as_a_process_on_the_gpu(folder, mild_weights_file, tmp_path):
+    """Twice, with the same bytes."""
+    results = []
+    for name in ("first", "second"):
+        command = [sys.executable, ROOT / "tools/infer.py", "--input", folder, "--weights", mild_weights_file]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        subprocess.run([*command, "--output", tmp_path / name, "--visualize", "2"], check=True, cwd=ROOT, env=env)
+        results.append({p.name: p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()})
+    assert results[0] == results[1] and "overview.png" in results[0]
