@@ -93,7 +93,9 @@ def test_a_seed_gives_the_same_weights_each_time(tiny_scenes, tmp_path):
             root / "configs/quickstart.yaml",
             *args,
         ]
-        subprocess.run(command, check=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+        # Where detectron2 may be, too.
+        path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+        subprocess.run(command, check=True, cwd=root, env={**os.environ, "PYTHONPATH": path})
         weights.append(torch.load(tmp_path / name / "model_final.pth", weights_only=True)["model"])
     for name, tensor in weights[0].items():
         assert torch.equal(tensor, weights[1][name]), name
