@@ -60,8 +60,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     check_opts(parser, args.opts)
     args.is_video = args.frames or is_video_input(args.input)
-    if args.is_video and args.num_gpus * args.num_machines > 1:
-        parser.error("a video is worked on by one process: leave --num-gpus and --num-machines out")
+    for_images = ["image_info", "max_hours", "visualize", "annotations", "num_gpus", "num_machines"]
+    typed = [name for name in for_images if getattr(args, name) != parser.get_default(name)]
+    if args.is_video and typed:
+        parser.error(f"--{typed[0].replace('_', '-')} is for images, not for videos")
     if args.fps is not None and not args.frames:
         parser.error("--fps is for --frames: everything else states its own")
     if args.max_hours is not None and not args.max_hours > 0:

@@ -30,6 +30,7 @@ from parking.modeling import DetectionFusion
 from parking.utils.errors import UserError
 
 from .inference import find_batch_size, measure_speed, plan_inference, predict_images
+from .precision import inference_dtype
 from .predictor import build_inference_model
 from .resume import flatten
 from .setup import choose_inference_classes, describe_config, find_config_and_weights
@@ -73,7 +74,8 @@ def load_models(
     Each has the config that it carries, or ``config_file`` for all; see :func:`.setup.find_config_and_weights`.
 
     Raises:
-        UserError: something is wrong with a file or the config, or two models have different classes.
+        UserError: something is wrong with a file or the config, or two models have different classes. What the config
+            says of the end is looked at now, hours before.
     """
     models: list[LoadedModel] = []
     for path in weights_files or [None]:
@@ -87,6 +89,8 @@ def load_models(
                 f"--weights {path} and {first.weights.path} have different classes or category ids "
                 f"({', '.join(differing[:5])}); only models of the same classes can be used together."
             )
+    inference_dtype(models[0].cfg)
+    DetectionFusion(models[0].cfg)
     return models
 
 
@@ -149,9 +153,14 @@ def run_inference(
     if budget is not None:
         models = _choose_fallbacks(models, images, folder=folder, budget=budget, state=state)
     contents = []
-    for i, model in enumerate(models):
-        title = "predicting" if len(models) == 1 else f"model {i + 1} of {len(models)}"
-        contents.append(_run_model(model, images, ResultsJournal(folder / f"model-{i}", _recipe(model, state)), title))
+    try:
+        for i, model in enumerate(models):
+            title = "predicting" if len(models) == 1 else f"model {i + 1} of {len(models)}"
+            journal = ResultsJournal(folder / f"model-{i}", _recipe(model, state))
+            contents.append(_run_model(model, images, journal, title))
+    except KeyboardInterrupt:
+        logger.info("What was found so far is kept in %s: the same command goes on from there.", folder)
+        raise
     report = None
     if comm.is_main_process():
         detections = contents[0].detections if len(models) == 1 else _fuse(models[0], contents, images)

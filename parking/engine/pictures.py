@@ -96,6 +96,9 @@ class PictureWriter:
         save_image(sheet, self._folder / "overview.png")
         return str(self._folder)
 
+    def _title(self, name: str) -> str:
+        return name if self._ground_truth is None else f"annotated, predicted: {name}"
+
     def _draw(self, image_id, pixels, found: Detections, *, max_side: int) -> np.ndarray:
         predicted = self._draw_boxes(pixels, found.boxes, found.category_ids, found.scores, max_side=max_side)
         if self._ground_truth is None or image_id not in self._ground_truth:

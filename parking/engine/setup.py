@@ -94,6 +94,7 @@ def check_config(cfg: CfgNode) -> None:
         ("SOLVER.EMA.DECAY", cfg.SOLVER.EMA.DECAY, 0 <= cfg.SOLVER.EMA.DECAY < 1, "at least 0 and below 1"),
         ("SOLVER.EMA.WARMUP", cfg.SOLVER.EMA.WARMUP, cfg.SOLVER.EMA.WARMUP > 0, "above 0"),
         ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, cfg.DATALOADER.NUM_WORKERS >= 0, "at least 0"),
+        ("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH, cfg.TEST.IMS_PER_BATCH >= 0, "at least 0"),
         ("TEST.SUBMISSION_MB", cfg.TEST.SUBMISSION_MB, cfg.TEST.SUBMISSION_MB > 0, "above 0"),
     ]:
         if not is_sound:

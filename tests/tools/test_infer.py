@@ -1,0 +1,131 @@
+"""infer.py on images, with annotations and in a time budget, and on videos, in this process."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+CPU = ("MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0", "TEST.DETECTIONS_PER_IMAGE", "9")
+
+
+def make_picture(seed, height=60, width=96):
+    small = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(3):
+        cv2.imwrite(str(folder / f"{i}.png"), make_picture(i))
+    return folder
+
+
+@pytest.fixture
+def video(tmp_path):
+    path = tmp_path / "drive.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 60))
+    for i in range(5):
+        writer.write(make_picture(i))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def infer(mild_weights_file, tmp_path, run_here):
+    def infer(path, *args, weights=(), opts=()):
+        files = [arg for w in weights or [mild_weights_file] for arg in ("--weights", w)]
+        return run_here("infer.py", "--input", path, "--output", tmp_path / "out", *files, *args, *CPU, *opts)
+
+    return infer
+
+
+def test_scores_and_pictures_beside_annotations(infer, folder, tmp_path):
+    code, _, err = infer(folder)
+    assert code == 0, err
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    # What was found in the second image is all that there is.
+    truth = [{k: row[k] for k in ("category_id", "bbox")} | {"image_id": 70} for row in found if row["image_id"] == 2]
+    categories = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]
+    content = {"images": [{"id": 70, "file_name": "1.png"}], "annotations": truth, "categories": categories}
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    code, out, err = infer(folder, "--annotations", tmp_path / "truth.json", "--visualize", "2", "--min-score", "0")
+    assert code == 0, err
+    assert "on the 1 annotated images: AP 100.00, AP50 100.00, AP75 100.00" in out
+    widths = [cv2.imread(str(tmp_path / "out" / "visualizations" / f"{i}.png.png")).shape[1] for i in (0, 1)]
+    assert widths == [96, 96 + 12 + 96]
+    assert f"visualizations: {tmp_path}/out/visualizations" in out
+
+
+def test_a_time_budget(infer, folder, tmp_path):
+    views = ("TEST.AUG.ENABLED", "True")
+    code, out, err = infer(folder, "--max-hours", "10", opts=views)
+    assert code == 0, err
+    assert "the config as it is takes" in out and out.count(": chosen") == 1
+    with_views = (tmp_path / "out" / "predictions.json").read_bytes()
+    code, out, err = infer(folder, "--max-hours", "1e-9", opts=views)
+    assert code == 0, err
+    assert "TEST.AUG.ENABLED False takes" in out and "no image is left out" in out
+    assert {row["id"] for row in json.loads((tmp_path / "out" / "images.json").read_text())} == {1, 2, 3}
+    assert with_views
+
+
+def test_several_models(infer, folder, mild_weights_file, weights_file):
+    code, out, err = infer(folder, weights=[mild_weights_file, weights_file], opts=("TEST.FUSION.NAME", "wbf"))
+    assert code == 0, err
+    assert "27 boxes in 3 images" in out
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_video(infer, video, tmp_path, mild_weights_file, weights_file):
+    code, out, err = infer(video, "--min-score", "0.1")
+    assert code == 0, err
+    lines = read_lines(tmp_path / "out" / "drive.jsonl")
+    assert [line["frame"] for line in lines] == [0, 1, 2, 3, 4]
+    assert f"{sum(len(line['detections']) for line in lines)} boxes in 5 frames" in out
+    for line in lines:
+        names = [d["class_name"] for d in line["detections"]]
+        assert line["counts"] == {name: names.count(name) for name in sorted(set(names))}
+        assert all((d["class_name"], d["category_id"]) in {("cat", 7), ("dog", 3)} for d in line["detections"])
+    assert cv2.VideoCapture(str(tmp_path / "out" / "drive.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 5
+
+    code, out, err = infer(video, "--min-score", "0.1", weights=[mild_weights_file, weights_file])
+    assert code == 0, err
+    assert read_lines(tmp_path / "out" / "drive.jsonl") != lines
+
+
+def test_the_frames_of_a_video(infer, folder, tmp_path):
+    (folder / "1.png").write_bytes(b"no image")
+    code, _, err = infer(folder, "--frames", "--fps", "4")
+    assert code == 3 and "1.png" in err
+    lines = read_lines(tmp_path / "out" / "in.jsonl")
+    assert [(line["file_name"], line["time"]) for line in lines] == [("0.png", 0.0), ("2.png", 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "sentence"),
+    [
+        (["--input", "{video}", "--max-hours", "3"], 2, "--max-hours is for images"),
+        (["--input", "{video}", "--num-gpus", "2"], 2, "--num-gpus is for images"),
+        (["--input", "{video}", "--visualize", "2"], 2, "--visualize is for images"),
+        (["--input", "{video}", "--fps", "2"], 2, "--fps is for --frames"),
+        (["--input", "{folder}", "--max-hours", "0"], 2, "--max-hours must be above 0"),
+        (["--input", "none.mp4"], 1, "none.mp4"),
+        (["--input", "{folder}", "--annotations", "none.json"], 1, "'none.json' cannot be opened"),
+        (["--input", "{folder}", "--visualize", "1", "--korean"], 1, "no Korean name for the class 'cat'"),
+        (["--input", "{video}", "--korean"], 1, "no Korean name for the class 'cat'"),
+        (["--input", "{folder}", "TEST.IMS_PER_BATCH", "-1"], 1, "TEST.IMS_PER_BATCH is -1"),
+        (["--input", "{folder}", "TEST.DTYPE", "int8"], 1, "TEST.DTYPE is 'int8'"),
+        (["--input", "{folder}", "TEST.FUSION.NAME", "best"], 1, "TEST.FUSION.NAME"),
+    ],
+)
+def test_mistakes_are_one_sentence(run_here, mild_weights_file, folder, video, tmp_path, args, code, sentence):
+    args = [arg.format(folder=folder, video=video) for arg in args]
+    done, _, err = run_here("infer.py", "--weights", mild_weights_file, "--output", tmp_path / "out", *args)
+    assert done == code and sentence in err, err
+    assert not list((tmp_path).glob("out/*.json"))
