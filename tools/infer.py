@@ -11,6 +11,7 @@ Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 3 done
 """
 
 import argparse
+import datetime
 import sys
 import time
 from pathlib import Path
@@ -85,7 +86,8 @@ def run() -> int:
     print(f"{len(args.images.images)} images in {args.input}; loading PyTorch and detectron2 ...", flush=True)
     from parking.engine import launch
 
-    return launch(main, args)
+    # At the end the fastest process waits for the slowest, which may be on a slower machine.
+    return launch(main, args, timeout=datetime.timedelta(days=2))
 
 
 def main(args: argparse.Namespace) -> int:

@@ -198,7 +198,7 @@ def _add_test(cfg: CN) -> None:
     # The score that decides which weights become model_best.pth.
     cfg.TEST.BEST_METRIC = "bbox/AP75"
     # Images in a batch of inference; only those whose own padded shape is the same share one. 0: 8 on a GPU, 1 on the
-    # CPU, where more take memory and are no faster.
+    # CPU.
     cfg.TEST.IMS_PER_BATCH = 0
     # What the network computes in for inference: "float32", "float16", "bfloat16", or "auto": float16 on a GPU, and
     # float32 on the CPU. Boxes and scores are float32 in any case.

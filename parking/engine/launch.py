@@ -1,6 +1,7 @@
 """Run a function in one process, or in one per GPU; how a process ends becomes how this one ends."""
 
 import argparse
+import datetime
 import json
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 import torch
-from detectron2.engine.launch import _distributed_worker
+from detectron2.engine.launch import DEFAULT_TIMEOUT, _distributed_worker
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, start_processes
 from torch.multiprocessing.spawn import ProcessException
@@ -32,7 +33,12 @@ _USER_ERROR, _TRACEBACK, _INTERRUPTED = ".user_error", ".traceback", ".interrupt
 _RESULT = "result.json"
 
 
-def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int | None:
+def launch(
+    main: Callable[[argparse.Namespace], int | None],
+    args: argparse.Namespace,
+    *,
+    timeout: datetime.timedelta = DEFAULT_TIMEOUT,
+) -> int | None:
     """Call ``main(args)`` in ``args.num_gpus`` processes on each of ``args.num_machines`` machines.
 
     Returns what ``main`` does, an exit code or None, of the first of several processes on this machine.
@@ -40,6 +46,9 @@ def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Name
     Without a GPU the processes run on the CPU and exchange gradients over gloo. Each Ctrl-C reaches every process once,
     whether it was typed in a terminal or sent to this process alone, and this process waits until they have ended. To
     be called from the main thread.
+
+    Args:
+        timeout: how long a process waits at a barrier for the slowest one before all end with an error.
 
     Raises:
         UserError: there are fewer GPUs than asked for, or a process raised one.
@@ -59,7 +68,7 @@ def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Name
     with tempfile.TemporaryDirectory() as record_folder, _interrupts_passed_on():
         try:
             # detectron2's launch() does the same, but leaves no time between the first error and SIGTERM for all.
-            context = _start((main, args, dist_url, record_folder), args.num_gpus)
+            context = _start((main, args, dist_url, record_folder, timeout), args.num_gpus)
             while not context.join(grace_period=_GRACE_SECONDS):
                 pass
         except ProcessException as e:
@@ -99,7 +108,14 @@ def _start(args: tuple, num_processes: int):
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def _run(local_rank: int, main: Callable, args: argparse.Namespace, dist_url: str, record_folder: str) -> None:
+def _run(
+    local_rank: int,
+    main: Callable,
+    args: argparse.Namespace,
+    dist_url: str,
+    record_folder: str,
+    timeout: datetime.timedelta,
+) -> None:
     # Out of the terminal's process group: Ctrl-C there would come twice, once from the terminal and once passed on.
     os.setpgrp()
     try:
@@ -111,7 +127,7 @@ def _run(local_rank: int, main: Callable, args: argparse.Namespace, dist_url: st
         world_size = args.num_gpus * args.num_machines
         arguments = (main, args, record_folder)
         _distributed_worker(
-            local_rank, _run_and_record, world_size, args.num_gpus, args.machine_rank, dist_url, arguments
+            local_rank, _run_and_record, world_size, args.num_gpus, args.machine_rank, dist_url, arguments, timeout
         )
     except UserError as e:
         _record(record_folder, local_rank, _USER_ERROR, str(e))

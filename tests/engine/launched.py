@@ -172,3 +172,13 @@ def interrupt_and_kill(folders):
         Path(folders[0], "interrupted").touch()
     args.folder = folders[1]
     launch(await_two_interrupts, args)
+
+
+def return_seven_and_rank(args):
+    return 7 + comm.get_rank()
+
+
+def let_the_first_wait(args):
+    if comm.get_rank() == 1:
+        time.sleep(5)
+    comm.synchronize()

@@ -1,4 +1,5 @@
 import argparse
+import datetime
 import importlib
 import os
 import signal
@@ -94,6 +95,16 @@ def test_a_users_mistake_in_a_process_is_told_in_its_own_words(launched, monkeyp
 
 def ended_by(exit_code, message):
     return ProcessExitedException(message, error_index=1, error_pid=7, exit_code=exit_code)
+
+
+def test_what_the_first_process_returns_is_returned(launched):
+    assert launch(launched.return_seven_and_rank, make_args()) == 7
+    assert launch(lambda args: 3, make_args(num_gpus=1)) == 3
+
+
+def test_a_process_waits_for_others_as_long_as_it_is_told(launched):
+    with pytest.raises(SystemExit, match=r"(?i)timed? ?out"):
+        launch(launched.let_the_first_wait, make_args(), timeout=datetime.timedelta(seconds=1))
 
 
 def test_the_first_record_is_the_cause(tmp_path):
