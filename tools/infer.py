@@ -11,7 +11,6 @@ Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 3 done
 """
 
 import argparse
-import datetime
 import sys
 import time
 from pathlib import Path
@@ -61,10 +60,16 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     check_opts(parser, args.opts)
     args.is_video = args.frames or is_video_input(args.input)
-    for_images = ["image_info", "max_hours", "visualize", "annotations", "num_gpus", "num_machines"]
-    typed = [name for name in for_images if getattr(args, name) != parser.get_default(name)]
-    if args.is_video and typed:
-        parser.error(f"--{typed[0].replace('_', '-')} is for images, not for videos")
+    given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+    for_images = {"image_info", "max_hours", "visualize", "annotations"} | {
+        *("num_gpus", "num_machines", "machine_rank", "dist_url")
+    }
+    if args.is_video and given & for_images:
+        parser.error(f"--{min(given & for_images).replace('_', '-')} is for images, not for videos")
+    if args.visualize < 0 or not 0 <= args.min_score <= 1:
+        parser.error("--visualize must be at least 0, and --min-score from 0 to 1")
+    if not args.is_video and not args.visualize and given & {"min_score", "korean"}:
+        parser.error("--min-score and --korean are about pictures: give --visualize N, too")
     if args.fps is not None and not args.frames:
         parser.error("--fps is for --frames: everything else states its own")
     if args.max_hours is not None and not args.max_hours > 0:
@@ -86,8 +91,7 @@ def run() -> int:
     print(f"{len(args.images.images)} images in {args.input}; loading PyTorch and detectron2 ...", flush=True)
     from parking.engine import launch
 
-    # At the end the fastest process waits for the slowest, which may be on a slower machine.
-    return launch(main, args, timeout=datetime.timedelta(days=2))
+    return launch(main, args)
 
 
 def main(args: argparse.Namespace) -> int:

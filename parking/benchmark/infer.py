@@ -43,7 +43,8 @@ def run_infer_benchmark(
         Lines to print.
     """
     resolve_device(cfg)
-    cfg.MODEL.YOLO.NUM_CLASSES = cfg.MODEL.YOLO.NUM_CLASSES or 14
+    if cfg.MODEL.YOLO.NUM_CLASSES == 0:
+        cfg.MODEL.YOLO.NUM_CLASSES = len(weights.class_names) if weights and weights.class_names else 14
     with tempfile.TemporaryDirectory(prefix="parking-benchmark-") as folder:
         records = make_pngs(images, Path(folder, "png"), num_images)
         records = [{key: r[key] for key in ("file_name", "image_id", "height", "width")} for r in records]

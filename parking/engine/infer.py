@@ -14,9 +14,9 @@ from parking.utils.files import check_writable
 
 from .array_detector import ArrayDetector
 from .inference import find_batch_size
-from .inference_run import choose_submission, load_models, run_inference
+from .inference_run import InferenceReport, choose_submission, kept_results, load_models, run_inference
+from .patience import PatientBarrier
 from .pictures import PictureWriter
-from .predictor import build_inference_model
 from .setup import setup_logging
 from .time_budget import TimeBudget
 from .video import predict_video
@@ -63,16 +63,28 @@ def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) ->
             output_dir=output_dir, classes=classes, display_names=names, min_score=args.min_score, ground_truth=truth
         )
     budget = TimeBudget(args.max_hours, args.started) if args.max_hours else None
-    report = run_inference(models, images, output_dir=output_dir, submission=submission, budget=budget)
-    if report is None:
-        return None
+    barrier = PatientBarrier()
+    with kept_results(output_dir, barrier) as folder:
+        report = run_inference(
+            models,
+            images,
+            output_dir=output_dir,
+            folder=folder,
+            barrier=barrier,
+            submission=submission,
+            budget=budget,
+        )
+        return None if report is None else _finish(report, args, note, truth, pictures)
+
+
+def _finish(report: InferenceReport, args, note: str, truth, pictures) -> Outcome:
     summary, files = [f"{len(report.detections)} boxes in {report.num_images} images"], report.files
     if truth is not None:
         scores = ", ".join(f"{name} {score:.2f}" for name, score in truth.score(report.detections).items())
         summary.append(f"on the {len(truth)} annotated images: {scores}")
     if note:
         summary.append(f"no submission.json: {note}")
-    drawn = pictures.draw(images[: args.visualize], report.detections) if pictures else None
+    drawn = pictures.draw(args.images.images[: args.visualize], report.detections) if pictures else None
     if drawn:
         files = {**files, "visualizations": drawn}
     return Outcome(summary, files, report.unreadable)
@@ -87,7 +99,7 @@ def infer_video(args: argparse.Namespace, source: FrameSource, default_config: s
         ArrayDetector(
             [model.cfg for model in models],
             # In the first one's order, though the others' weights may have another.
-            [build_inference_model(model.cfg, model.weights, list(classes)) for model in models],
+            [model._replace(classes=classes).build() for model in models],
         ),
         source,
         output_dir=_make_output_dir(args, cfg),

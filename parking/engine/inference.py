@@ -26,9 +26,10 @@ from .precision import repeatable_kernels
 _BATCH_SIZE_GPU, _BATCH_SIZE_CPU = 8, 1
 # Batches in the GPU.
 _NUM_AT_ONCE = 2
-# How long a speed is measured. The first batches wait for the data workers and for the GPU to be set up; a few more for
-# each worker are decoded by then, and only after them it shows whether the decoding keeps up.
-_NUM_WARMUP_BATCHES, _NUM_TIMED_PER_WORKER, _MIN_TIMED_BATCHES, _MAX_TIMED_SECONDS = 2, 4, 8, 60.0
+# How long a speed is measured. The first batches wait for the data workers and for the GPU to be set up. Two more for
+# each worker are decoded by then; only after them it shows whether the decoding keeps up.
+_NUM_WARMUP_BATCHES, _NUM_PREFETCHED_PER_WORKER, _NUM_TIMED_PER_WORKER, _MIN_TIMED_BATCHES = 2, 2, 4, 8
+_MAX_TIMED_SECONDS = 60.0
 
 
 def find_batch_size(cfg) -> int:
@@ -98,10 +99,12 @@ def predict_images(
 
 def measure_speed(cfg, model: nn.Module, batches: Sequence[list[dict]]) -> float:
     """Seconds that an image takes this process, decoding included, measured on the first ones of ``batches``."""
-    num_batches = _NUM_WARMUP_BATCHES + max(_MIN_TIMED_BATCHES, _NUM_TIMED_PER_WORKER * cfg.DATALOADER.NUM_WORKERS)
+    num_workers = cfg.DATALOADER.NUM_WORKERS
+    num_warmup = _NUM_WARMUP_BATCHES + _NUM_PREFETCHED_PER_WORKER * num_workers
+    num_batches = num_warmup + max(_MIN_TIMED_BATCHES, _NUM_TIMED_PER_WORKER * num_workers)
     # Not the same files as the other processes, which a cache of the operating system would then hold.
     own = list(range(comm.get_rank(), len(batches), comm.get_world_size()))[:num_batches] or [0]
-    num_warmup = min(_NUM_WARMUP_BATCHES, len(own) - 1)
+    num_warmup = min(num_warmup, len(own) // 2)
     num_images, start = 0, perf_counter()
     with inference_settings(cfg, len(batches[0])):
         for i, (batch, _) in enumerate(detect_ahead(model, build_inference_loader(cfg, batches, own)), start=1):
@@ -128,13 +131,14 @@ def detect_ahead(
     On a GPU two batches are worked on at once, in streams of their own: the suppression of boxes waits for the GPU now
     and then, and for the CPU, and the network of the next batch computes meanwhile.
     """
-    if not next(model.parameters()).is_cuda:
+    device = next(model.parameters()).device
+    if device.type != "cuda":
         for batch in batches:
             yield batch, detect(model, batch)
         return
-    streams = [torch.cuda.Stream() for _ in range(_NUM_AT_ONCE)]
+    streams = [torch.cuda.Stream(device) for _ in range(_NUM_AT_ONCE)]
     for stream in streams:
-        stream.wait_stream(torch.cuda.current_stream())  # where the weights were put on the GPU
+        stream.wait_stream(torch.cuda.current_stream(device))  # where the weights were put on the GPU
     with ThreadPoolExecutor(_NUM_AT_ONCE) as pool:
         waiting: deque[tuple[list[dict], Future]] = deque()
         for i, batch in enumerate(batches):

@@ -1,22 +1,18 @@
 """What ``infer.py`` does with images: one or several models over all of them, and the files that come of it."""
 
 import gc
-import hashlib
-import itertools
-import json
 import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
+from torch import nn
 
 from parking.checkpoint import Weights
 from parking.config import CfgNode
@@ -28,15 +24,16 @@ from parking.evaluation.submission_options import OptionNames, SubmissionOptions
 from parking.evaluation.writer import write_results
 from parking.modeling import DetectionFusion
 from parking.utils.errors import UserError
+from parking.utils.files import locked
 
-from .inference import find_batch_size, measure_speed, plan_inference, predict_images
+from .fused_results import fuse_results
+from .inference import measure_speed, plan_inference, predict_images
+from .patience import PatientBarrier
 from .precision import inference_dtype
 from .predictor import build_inference_model
-from .resume import flatten
-from .setup import choose_inference_classes, describe_config, find_config_and_weights
+from .recipe import check_same_everywhere, describe_recipe, digest_images, digest_weights
+from .setup import choose_inference_classes, find_config_and_weights
 from .time_budget import Candidate, TimeBudget, choose_candidate, list_candidates
-
-_FUSE_AT_ONCE = 64  # images
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +44,15 @@ class LoadedModel(NamedTuple):
     cfg: CfgNode
     weights: Weights
     classes: dict[str, int]
+    weights_digest: str
+
+    def build(self) -> nn.Module:
+        """The model, ready to infer."""
+        return build_inference_model(self.cfg, self.weights, list(self.classes))
+
+    def describe(self, images_digest: str) -> dict[str, Any]:
+        """See :func:`.recipe.describe_recipe`."""
+        return describe_recipe(self.cfg, self.weights_digest, self.classes, images_digest)
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,8 @@ def load_models(
     for path in weights_files or [None]:
         cfg, weights = find_config_and_weights(config_file, path, opts, default_config=default_config)
         classes = dict(zip(*choose_inference_classes(cfg, weights), strict=True))
-        models.append(LoadedModel(cfg, weights, classes))
+        inference_dtype(cfg)
+        models.append(LoadedModel(cfg, weights, classes, digest_weights(weights)))
         first = models[0]
         if classes != first.classes:
             differing = sorted(map(str, dict(classes.items() ^ first.classes.items())))
@@ -89,7 +96,6 @@ def load_models(
                 f"--weights {path} and {first.weights.path} have different classes or category ids "
                 f"({', '.join(differing[:5])}); only models of the same classes can be used together."
             )
-    inference_dtype(models[0].cfg)
     DetectionFusion(models[0].cfg)
     return models
 
@@ -123,22 +129,45 @@ def choose_submission(
     return options, ""
 
 
+@contextmanager
+def kept_results(output_dir: str, barrier: PatientBarrier) -> Iterator[Path]:
+    """A folder for :func:`run_inference`, which is removed when the block ends without an error on all processes.
+
+    Raises:
+        UserError: another run has the same one.
+    """
+    folder = Path(output_dir, "journal")
+    busy = f"another infer.py is writing to {output_dir}; wait for it, or give another --output."
+    with locked(Path(output_dir, f".journal-{comm.get_rank():05d}.lock"), busy=busy):
+        try:
+            yield folder
+        except KeyboardInterrupt:
+            logger.info("What was found so far is kept in %s: the same command goes on from there.", folder)
+            raise
+        barrier.wait()  # nothing is thrown away before all is written
+        if comm.get_local_rank() == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def run_inference(
     models: Sequence[LoadedModel],
     images: Sequence[dict],
     *,
     output_dir: str,
+    folder: Path,
+    barrier: PatientBarrier,
     submission: SubmissionOptions | None = None,
     budget: TimeBudget | None = None,
 ) -> InferenceReport | None:
     """Run all ``models`` over ``images``, fuse what they find, and write it below ``output_dir``.
 
-    All processes must call it. What is found is kept in ``output_dir``/journal until everything is written: the same
-    call after an interruption goes on from there, and ends with the same files.
+    All processes must call it. The same call after an interruption goes on from what ``folder`` holds, and ends with
+    the same files.
 
     Args:
         models: from :func:`load_models`.
         images: from :func:`parking.data.datasets.images.list_images`.
+        folder: from :func:`kept_results`.
         submission: how to write ``submission.json``, too; None: not, and an earlier run's is removed.
         budget: which of TEST.FALLBACKS is used; None: the configs as they are.
 
@@ -146,51 +175,52 @@ def run_inference(
         The report on the main process, None on the others.
 
     Raises:
-        UserError: machines have different images, memory runs out, or another run works in the same folder.
+        UserError: machines have different images or models, or memory runs out.
     """
-    state = _digest_images(images)
-    folder = Path(output_dir, "journal")
+    check_same_everywhere([model.describe("") for model in models], images, budget and budget.hours)
+    images_digest = digest_images(images)
     if budget is not None:
-        models = _choose_fallbacks(models, images, folder=folder, budget=budget, state=state)
+        models = _choose_fallbacks(models, images, folder=folder, budget=budget, images_digest=images_digest)
     contents = []
-    try:
-        for i, model in enumerate(models):
-            title = "predicting" if len(models) == 1 else f"model {i + 1} of {len(models)}"
-            journal = ResultsJournal(folder / f"model-{i}", _recipe(model, state))
-            contents.append(_run_model(model, images, journal, title))
-    except KeyboardInterrupt:
-        logger.info("What was found so far is kept in %s: the same command goes on from there.", folder)
-        raise
-    report = None
-    if comm.is_main_process():
-        detections = contents[0].detections if len(models) == 1 else _fuse(models[0], contents, images)
-        rows = [{"image_id": image["image_id"], "file_name": image["relative_path"]} for image in images]
-        files = write_results(detections, output_dir=output_dir, images=rows, submission=submission)
-        errors = {image_id: text for content in contents for image_id, text in content.errors.items()}
-        unreadable = [errors[image["image_id"]] for image in images if image["image_id"] in errors]
-        report = InferenceReport(detections, files, len(images) - len(unreadable), unreadable)
-    comm.synchronize()  # nothing is thrown away before all is written
-    if comm.get_local_rank() == 0:
-        shutil.rmtree(folder, ignore_errors=True)
-    return report
+    for i, model in enumerate(models):
+        title = "predicting" if len(models) == 1 else f"model {i + 1} of {len(models)}"
+        with closing(ResultsJournal(folder / f"model-{i}", model.describe(images_digest))) as journal:
+            _predict_missing(model, images, journal, title)
+            barrier.wait()
+            contents.append(journal.gather())
+    if not comm.is_main_process():
+        return None
+    detections = _join(models[0], contents, images)
+    rows = [{"image_id": image["image_id"], "file_name": image["relative_path"]} for image in images]
+    files = write_results(detections, output_dir=output_dir, images=rows, submission=submission)
+    errors = {image_id: text for content in contents for image_id, text in content.errors.items()}
+    unreadable = [errors[image["image_id"]] for image in images if image["image_id"] in errors]
+    return InferenceReport(detections, files, len(images) - len(unreadable), unreadable)
 
 
-def _run_model(model: LoadedModel, images, journal: ResultsJournal, title: str) -> JournalContent | None:
-    with closing(journal):
-        num_done = sum(image["image_id"] in journal.done for image in images)
-        if num_done:
-            logger.info("%s: %d of %d images were done before the interruption", title, num_done, len(images))
-        if num_done < len(images):
-            detector = build_inference_model(model.cfg, model.weights, list(model.classes))
-            batches = plan_inference(model.cfg, detector, images)
-            category_ids = list(model.classes.values())
-            predict_images(model.cfg, detector, batches, journal, category_ids=category_ids, title=title)
-            del detector
-            _free_memory()
-        content = journal.gather()
-    if content is not None and not content.done >= {image["image_id"] for image in images}:
-        raise RuntimeError(f"{len(images) - len(content.done)} images were given to no process")
-    return content
+def _predict_missing(model: LoadedModel, images, journal: ResultsJournal, title: str) -> None:
+    num_done = sum(image["image_id"] in journal.done for image in images)
+    if num_done:
+        logger.info("%s: %d of %d images were done before the interruption", title, num_done, len(images))
+    if num_done < len(images):
+        detector = model.build()
+        batches = plan_inference(model.cfg, detector, images)
+        category_ids = list(model.classes.values())
+        predict_images(model.cfg, detector, batches, journal, category_ids=category_ids, title=title)
+        del detector
+        _free_memory()
+
+
+def _join(model: LoadedModel, contents: Sequence[JournalContent], images) -> Detections:
+    """Of one or several models, in the order of the images."""
+    image_ids = [image["image_id"] for image in images]
+    for content in contents:
+        if not content.done >= set(image_ids):
+            raise RuntimeError(f"{len(image_ids) - len(content.done)} images were given to no process")
+    opinions = [content.detections for content in contents]
+    if len(opinions) == 1:
+        return opinions[0].in_order(image_ids)
+    return fuse_results(opinions, DetectionFusion(model.cfg), image_ids=image_ids, classes=model.classes)
 
 
 def _free_memory() -> None:
@@ -199,11 +229,11 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()  # the next model may need blocks of other sizes
 
 
-def _choose_fallbacks(models, images, *, folder: Path, budget, state: str) -> list[LoadedModel]:
+def _choose_fallbacks(models, images, *, folder: Path, budget: TimeBudget, images_digest: str) -> list[LoadedModel]:
     def measure(candidate: Candidate) -> float:
         seconds = 0.0
         for model, cfg in zip(models, candidate.cfgs, strict=True):
-            detector = build_inference_model(cfg, model.weights, list(model.classes))
+            detector = model._replace(cfg=cfg).build()
             seconds += measure_speed(cfg, detector, plan_inference(cfg, detector, images))
             del detector
             _free_memory()
@@ -215,88 +245,6 @@ def _choose_fallbacks(models, images, *, folder: Path, budget, state: str) -> li
         num_images=len(images),
         budget=budget,
         record=folder / "budget.json",
-        recipe=[budget.hours, *(_recipe(model, state) for model in models)],
+        recipe=[budget.hours, *(model.describe(images_digest) for model in models)],
     )
     return [model._replace(cfg=cfg) for model, cfg in zip(models, chosen.cfgs, strict=True)]
-
-
-def _fuse(model: LoadedModel, contents: Sequence[JournalContent], images) -> Detections:
-    """What several models found as one; how is said by the config of the first."""
-    fusion = DetectionFusion(model.cfg)
-    category_ids = np.array(list(model.classes.values()), dtype=np.int64)
-    image_ids = [image["image_id"] for image in images]
-    opinions = [_split(content.detections, image_ids, category_ids) for content in contents]
-    parts = [Detections.from_columns([], [], [], [])]
-    for start in range(0, len(images), _FUSE_AT_ONCE):
-        chunk = [[next(opinion) for _ in image_ids[start : start + _FUSE_AT_ONCE]] for opinion in opinions]
-        for image_id, fused in zip(image_ids[start:], fusion(chunk), strict=False):
-            corners = fused.pred_boxes.tensor.double().numpy()
-            parts.append(
-                Detections.from_columns(
-                    [image_id] * len(fused),
-                    category_ids[fused.pred_classes.numpy()],
-                    np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
-                    fused.scores.double().numpy(),
-                ).round()
-            )
-    return Detections.concatenate(parts)
-
-
-def _split(detections: Detections, image_ids: Sequence, category_ids: np.ndarray) -> Iterator[Instances]:
-    """The detections of each image, XYXY, as a model gives them."""
-    places = {image_id: i for i, image_id in enumerate(image_ids)}
-    index = np.array([places[image_id] for image_id in detections.image_ids.tolist()], dtype=np.int64)
-    detections, index = detections[np.argsort(index, kind="stable")], np.sort(index, kind="stable")
-    order = np.argsort(category_ids)
-    classes = order[np.searchsorted(category_ids[order], detections.category_ids)]
-    corners = np.concatenate([detections.boxes[:, :2], detections.boxes[:, :2] + detections.boxes[:, 2:]], axis=1)
-    starts = np.searchsorted(index, np.arange(len(image_ids) + 1))
-    for start, end in itertools.pairwise(starts):
-        yield Instances(
-            (0, 0),  # not known here, and not needed
-            pred_boxes=Boxes(torch.from_numpy(corners[start:end].astype(np.float32))),
-            scores=torch.from_numpy(detections.scores[start:end].astype(np.float32)),
-            pred_classes=torch.from_numpy(classes[start:end]),
-        )
-
-
-def _digest_images(images: Sequence[dict]) -> str:
-    """A text that is another where images are added, removed, renamed or changed; all processes must call it."""
-    names = hashlib.sha256(json.dumps([(image["image_id"], image["relative_path"]) for image in images]).encode())
-    if len(set(comm.all_gather(names.hexdigest()))) > 1:
-        raise UserError("--input: the machines have different images; give all of them the same.")
-    for image in images:
-        try:
-            status = os.stat(image["file_name"])
-        except OSError:
-            continue  # it counts as unreadable
-        names.update(f"{image['image_id']} {status.st_size} {status.st_mtime_ns} ".encode())
-    return names.hexdigest()
-
-
-def _recipe(model: LoadedModel, images_digest: str) -> dict[str, Any]:
-    """All that the results of a model depend on, for its journal."""
-    config = describe_config(model.cfg)
-    test = {key: value for key, value in config["TEST"].items() if key in ("DETECTIONS_PER_IMAGE", "AUG", "DTYPE")}
-    views = test["AUG"]["ENABLED"]
-    kept = {
-        "MODEL": {key: value for key, value in config["MODEL"].items() if key != "WEIGHTS"},
-        "TEST": {**test, "AUG": views, **({"FUSION": config["TEST"]["FUSION"]} if views else {})},
-    }
-    return {
-        **dict(flatten(kept)),
-        "MODEL.DEVICE": model.cfg.MODEL.DEVICE,
-        "INPUT.SIZE_TEST": model.cfg.INPUT.SIZE_TEST,
-        "TEST.IMS_PER_BATCH": find_batch_size(model.cfg),
-        "classes": model.classes,
-        "weights": _digest_file(model.weights.path),
-        "images": images_digest,
-    }
-
-
-def _digest_file(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

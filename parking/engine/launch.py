@@ -1,7 +1,6 @@
 """Run a function in one process, or in one per GPU; how a process ends becomes how this one ends."""
 
 import argparse
-import datetime
 import json
 import multiprocessing
 import os
@@ -17,12 +16,12 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 
 import torch
-from detectron2.engine.launch import DEFAULT_TIMEOUT, _distributed_worker
+from detectron2.engine.launch import _distributed_worker
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, start_processes
 from torch.multiprocessing.spawn import ProcessException
 
-from parking.utils.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from parking.utils.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, explain_full_disk
 from parking.utils.cpus import num_available_cpus
 from parking.utils.errors import UserError
 
@@ -33,12 +32,7 @@ _USER_ERROR, _TRACEBACK, _INTERRUPTED = ".user_error", ".traceback", ".interrupt
 _RESULT = "result.json"
 
 
-def launch(
-    main: Callable[[argparse.Namespace], int | None],
-    args: argparse.Namespace,
-    *,
-    timeout: datetime.timedelta = DEFAULT_TIMEOUT,
-) -> int | None:
+def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int | None:
     """Call ``main(args)`` in ``args.num_gpus`` processes on each of ``args.num_machines`` machines.
 
     Returns what ``main`` does, an exit code or None, of the first of several processes on this machine.
@@ -46,9 +40,6 @@ def launch(
     Without a GPU the processes run on the CPU and exchange gradients over gloo. Each Ctrl-C reaches every process once,
     whether it was typed in a terminal or sent to this process alone, and this process waits until they have ended. To
     be called from the main thread.
-
-    Args:
-        timeout: how long a process waits at a barrier for the slowest one before all end with an error.
 
     Raises:
         UserError: there are fewer GPUs than asked for, or a process raised one.
@@ -68,7 +59,7 @@ def launch(
     with tempfile.TemporaryDirectory() as record_folder, _interrupts_passed_on():
         try:
             # detectron2's launch() does the same, but leaves no time between the first error and SIGTERM for all.
-            context = _start((main, args, dist_url, record_folder, timeout), args.num_gpus)
+            context = _start((main, args, dist_url, record_folder), args.num_gpus)
             while not context.join(grace_period=_GRACE_SECONDS):
                 pass
         except ProcessException as e:
@@ -108,14 +99,7 @@ def _start(args: tuple, num_processes: int):
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def _run(
-    local_rank: int,
-    main: Callable,
-    args: argparse.Namespace,
-    dist_url: str,
-    record_folder: str,
-    timeout: datetime.timedelta,
-) -> None:
+def _run(local_rank: int, main: Callable, args: argparse.Namespace, dist_url: str, record_folder: str) -> None:
     # Out of the terminal's process group: Ctrl-C there would come twice, once from the terminal and once passed on.
     os.setpgrp()
     try:
@@ -127,7 +111,7 @@ def _run(
         world_size = args.num_gpus * args.num_machines
         arguments = (main, args, record_folder)
         _distributed_worker(
-            local_rank, _run_and_record, world_size, args.num_gpus, args.machine_rank, dist_url, arguments, timeout
+            local_rank, _run_and_record, world_size, args.num_gpus, args.machine_rank, dist_url, arguments
         )
     except UserError as e:
         _record(record_folder, local_rank, _USER_ERROR, str(e))
@@ -135,7 +119,11 @@ def _run(
     except KeyboardInterrupt:
         _record(record_folder, local_rank, _INTERRUPTED, "")
         sys.exit(EXIT_INTERRUPTED)
-    except Exception:
+    except Exception as e:
+        sentence = explain_full_disk(e) if isinstance(e, OSError) else None
+        if sentence is not None:
+            _record(record_folder, local_rank, _USER_ERROR, sentence)
+            sys.exit(EXIT_USER_ERROR)
         _record(record_folder, local_rank, _TRACEBACK, f"Process {local_rank} failed:\n{traceback.format_exc()}")
         sys.exit(1)
 

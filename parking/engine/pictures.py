@@ -88,11 +88,10 @@ class PictureWriter:
             return None
         if num_drawn > len(tiles):
             logger.info("overview.png shows the first %d of %d pictures", len(tiles), num_drawn)
-        # Two pictures in one tile need twice its width.
-        columns, width = (
-            (_SHEET_COLUMNS, _SHEET_TILE_WIDTH) if self._ground_truth is None else (2, 2 * _SHEET_TILE_WIDTH)
-        )
-        sheet = contact_sheet(list(tiles.values()), list(tiles), columns=columns, tile_width=width)
+        layout = {"columns": _SHEET_COLUMNS, "tile_width": _SHEET_TILE_WIDTH}
+        if self._ground_truth is not None:  # two pictures in one tile
+            layout = {"columns": max(_SHEET_COLUMNS // 2, 1), "tile_width": 2 * _SHEET_TILE_WIDTH}
+        sheet = contact_sheet(list(tiles.values()), [self._title(name) for name in tiles], **layout)
         save_image(sheet, self._folder / "overview.png")
         return str(self._folder)
 
@@ -100,24 +99,23 @@ class PictureWriter:
         return name if self._ground_truth is None else f"annotated, predicted: {name}"
 
     def _draw(self, image_id, pixels, found: Detections, *, max_side: int) -> np.ndarray:
-        predicted = self._draw_boxes(pixels, found.boxes, found.category_ids, found.scores, max_side=max_side)
+        predicted = self._draw_boxes(pixels, found, found.scores, max_side=max_side)
         if self._ground_truth is None or image_id not in self._ground_truth:
             return predicted
-        boxes, category_ids = self._ground_truth.boxes_of(image_id)
-        annotated = self._draw_boxes(pixels, boxes, category_ids, None, max_side=max_side)
+        annotated = self._draw_boxes(pixels, self._ground_truth.boxes_of(image_id), None, max_side=max_side)
         gap = np.full((len(annotated), _GAP, 3), _GAP_COLOR, dtype=np.uint8)
         return np.concatenate([annotated, gap, predicted], axis=1)
 
-    def _draw_boxes(self, image, boxes, category_ids, scores, *, max_side: int) -> np.ndarray:
-        """``boxes`` are XYWH_ABS in pixels of ``image``, which is reduced to ``max_side`` before they are drawn."""
+    def _draw_boxes(self, image, found: Detections, scores, *, max_side: int) -> np.ndarray:
+        """``image`` is reduced to ``max_side`` before the boxes are drawn."""
         height, width = image.shape[:2]
         scale = min(1.0, max_side / max(height, width))
-        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+        corners = found.corners
         if scale < 1:
             new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
             image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
             corners = corners * np.array([new_width / width, new_height / height] * 2)
-        classes = [self._class_indices[i] for i in category_ids.tolist()]
+        classes = [self._class_indices[i] for i in found.category_ids.tolist()]
         return self._drawer.draw(image, corners, classes, scores)
 
 

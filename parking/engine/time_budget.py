@@ -89,7 +89,7 @@ def choose_candidate(
     own_images = math.ceil(num_images / comm.get_world_size())
     expected = []
     for candidate in candidates:
-        speed = max(comm.all_gather(measure(candidate)))
+        speed = max(comm.all_gather(_measure(measure, candidate)))
         seconds_left = min(comm.all_gather(budget.seconds_left))
         expected.append(speed * own_images)
         fits = expected[-1] <= seconds_left * _SHARE
@@ -102,6 +102,8 @@ def choose_candidate(
             break
     else:
         candidate = candidates[expected.index(min(expected))]
+        if math.isinf(min(expected)):
+            raise UserError("--max-hours: neither the config nor any of TEST.FALLBACKS can be run, see above.")
         logger.warning(
             "--max-hours %g: even %s, the fastest of TEST.FALLBACKS, takes longer, about %s. It is used, and no image "
             "is left out.",
@@ -114,6 +116,15 @@ def choose_candidate(
     return candidate
 
 
+def _measure(measure, candidate: Candidate) -> float:
+    """Infinite for one that cannot be run, such as for lack of memory; a smaller one may."""
+    try:
+        return measure(candidate)
+    except UserError as e:
+        logger.warning("--max-hours: %s: %s", candidate.title, e)
+        return math.inf
+
+
 def _read(record: Path, digest: str) -> str | None:
     try:
         content = json.loads(record.read_bytes())
@@ -123,6 +134,8 @@ def _read(record: Path, digest: str) -> str | None:
 
 
 def _format(seconds: float) -> str:
+    if math.isinf(seconds):
+        return "forever"
     if seconds >= 3600:
         return f"{seconds / 3600:.2f} h"
     return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"

@@ -61,6 +61,24 @@ class Detections:
         """(N,) bool: four finite coordinates and a finite score."""
         return np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
 
+    @property
+    def corners(self) -> np.ndarray:
+        """(N, 4) float64, the boxes as XYXY_ABS."""
+        return np.concatenate([self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]], axis=1)
+
+    def in_order(self, image_ids: Sequence) -> "Detections":
+        """The same by image, those of one image in the order they have.
+
+        Raises:
+            ValueError: one is of an image that is not among the ``image_ids``.
+        """
+        places = {image_id: i for i, image_id in enumerate(image_ids)}
+        own = self.image_ids.tolist()
+        unknown = next((i for i in own if i not in places), None)
+        if unknown is not None:
+            raise ValueError(f"there is a prediction for image {unknown!r}, which was not announced")
+        return self[np.argsort([places[i] for i in own], kind="stable")]
+
     @classmethod
     def concatenate(cls, parts: Sequence["Detections"]) -> "Detections":
         """The rows of one or more, one after the other."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from parking.data.datasets.file_names import NameIndex
+from parking.data.datasets.file_names import name_key
 from parking.data.datasets.json_io import get_list, read_image_records, read_json_object
 from parking.evaluation.coco_scores import rank_image_ids, score_boxes
 from parking.evaluation.detections import Detections
@@ -34,19 +34,11 @@ class GroundTruth:
             UserError: the file cannot be read or is malformed, or lists none of the images.
         """
         content = read_json_object(path)
-        names = NameIndex(image["relative_path"] for image in images)
-        bases = NameIndex(image["relative_path"].rpartition("/")[2] for image in images)
-        by_name = {image["relative_path"]: image["image_id"] for image in images}
-        by_base = {image["relative_path"].rpartition("/")[2]: image["image_id"] for image in images}
-        image_ids = {}
-        for record in read_image_records(content, path):
-            name, base = names.find(record["file_name"]), bases.find(record["file_name"].rpartition("/")[2])
-            if name or base:
-                image_ids[record["image_id"]] = by_name[name] if name else by_base[base]
+        image_ids = _match_images(read_image_records(content, path), images)
         if not image_ids:
             raise UserError(f"'{path}' lists none of the images, by their names; are they another data set's?")
         if len(set(image_ids.values())) < len(image_ids):
-            raise UserError(f"'{path}' lists one of the images twice, by its name without folders.")
+            raise UserError(f"'{path}' lists one of the images twice, with other folders in front.")
         category_ids = _match_categories(content, path, classes)
         entries = get_list(content, "annotations", path)
         self._annotations = convert_annotations(entries, path, image_ids=image_ids, category_ids=category_ids)
@@ -64,10 +56,10 @@ class GroundTruth:
         """Images that are both annotated and among those of the inference."""
         return len(self._ranks)
 
-    def boxes_of(self, image_id: int | str) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (N, 4) XYWH_ABS and category ids (N,) of an image; regions marked as crowds are not among them."""
+    def boxes_of(self, image_id: int | str) -> Detections:
+        """What is annotated on an image, with scores of 1; regions marked as crowds are left out."""
         table = np.array(self._boxes.get(image_id, ()), dtype=np.float64).reshape(-1, 5)
-        return table[:, :4], table[:, 4].astype(np.int64)
+        return Detections.from_columns([image_id] * len(table), table[:, 4], table[:, :4], np.ones(len(table)))
 
     def score(self, detections: Detections) -> dict[str, float]:
         """:data:`METRICS` in percent of the boxes on annotated images; nan where nothing is annotated."""
@@ -83,6 +75,24 @@ class GroundTruth:
         return dict(zip(METRICS, stats, strict=False))
 
 
+def _match_images(records: Sequence[dict], images: Sequence[dict]) -> dict[int | str, int | str]:
+    """Our image id for the id of each record that means one of our images.
+
+    It does where one of the two paths is the end of the other: "a.png" is "day/a.png", but "night/a.png" is not.
+    """
+    by_base = defaultdict(list)
+    for image in images:
+        key = name_key(image["relative_path"])
+        by_base[key.rpartition("/")[2]].append((f"/{key}", image["image_id"]))
+    matched = {}
+    for record in records:
+        key = name_key(record["file_name"]).lstrip("/")
+        for own, image_id in by_base.get(key.rpartition("/")[2], ()):
+            if own.endswith(f"/{key}") or f"/{key}".endswith(own):
+                matched[record["image_id"]] = image_id
+    return matched
+
+
 def _match_categories(content: dict, path: str, classes: Mapping[str, int]) -> dict[int, int | None]:
     """Our category id for each one of the json; None: the model has no such class."""
     if not content.get("categories"):
@@ -91,8 +101,11 @@ def _match_categories(content: dict, path: str, classes: Mapping[str, int]) -> d
     for category in get_list(content, "categories", path):
         try:
             names[category["id"]] = category["name"]
-        except (KeyError, TypeError) as e:
-            raise UserError(f"'{path}': the category {category!r} needs an 'id' and a 'name'.") from e
+            is_sound = isinstance(category["name"], str)
+        except (KeyError, TypeError):
+            is_sound = False
+        if not is_sound:
+            raise UserError(f"'{path}': the category {category!r} needs an 'id' and a 'name'.")
     unknown = sorted(str(name) for name in names.values() if name not in classes)
     if unknown:
         logger.warning("%s: the model has no class %s; their boxes are left out.", path, ", ".join(unknown))
@@ -126,7 +139,7 @@ def convert_annotations(
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             is_sound = False
         if not is_sound:
-            known = sorted(category_ids)
+            known = sorted(category_ids, key=str)
             raise UserError(
                 f"'{path}': annotations[{i}] cannot be used: it needs an image_id, a bbox of four numbers and a "
                 f"category_id of {known[0]} to {known[-1]}."

@@ -7,20 +7,19 @@ The journal is a folder::
                            {"image_id", "boxes": [[x, y, w, h, score, category id], ...]} or {"image_id", "error"}
 """
 
-import fcntl
 import json
 import logging
+import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from detectron2.utils import comm
 
 from parking.evaluation.detections import Detections
-from parking.utils.errors import UserError
 from parking.utils.files import open_atomic
 
 logger = logging.getLogger(__name__)
@@ -52,66 +51,55 @@ class ResultsJournal:
             folder: made if needed. Machines may share one or have one each.
             recipe: everything that the results depend on, by name, in plain JSON values. Results of another recipe are
                 removed, and a warning says which of its entries differs.
-
-        Raises:
-            UserError: another run is writing to this journal.
         """
         self._folder = Path(folder)
-        self._file = self._open_own()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        own = self._path(comm.get_rank())
         # Each process for itself would see what others have changed already.
         states = comm.all_gather(self._compare(recipe) if comm.get_local_rank() == 0 else None)
         differences = [state for state in states if state]
         if differences:
             if comm.is_main_process():
                 logger.warning("Starting over: %s since the interrupted run in %s.", differences[0], self._folder)
-            self._file.truncate(0)
-            self._remove_others()
-        else:
-            self._file.truncate(sum(size for size, _ in _parse_lines(self._path(comm.get_rank()))))
+            if comm.get_local_rank() == 0:
+                self._empty()
         comm.synchronize()
+        self._file = open(own, "ab")  # noqa: SIM115  (until close())
+        if not differences:
+            self._file.truncate(sum(size for size, _ in _parse_lines(own)))
         if comm.get_local_rank() == 0:
             with open_atomic(self._folder / "recipe.json") as file:
                 file.write(json.dumps(recipe).encode())
         comm.synchronize()
-        own = self._read_local().done if comm.get_local_rank() == 0 else set()
-        self.done: set[int | str] = set().union(*comm.all_gather(own))
+        known = self._read_local().done if comm.get_local_rank() == 0 else set()
+        self.done: set[int | str] = set().union(*comm.all_gather(known))
 
     def _path(self, rank: int) -> Path:
         return self._folder / f"results-{rank:05d}.jsonl"
-
-    def _open_own(self) -> BinaryIO:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        file = open(self._path(comm.get_rank()), "ab", buffering=0)  # noqa: SIM115  (until close())
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise UserError(
-                f"another infer.py is writing to {self._folder.parent}; wait for it, or give another --output."
-            ) from e
-        except OSError:
-            pass  # some network file systems cannot lock
-        return file
 
     def _compare(self, recipe) -> str:
         """What differs from the recipe of the results that are there; "" if nothing, or if there are none."""
         try:
             earlier = json.loads((self._folder / "recipe.json").read_bytes())
         except FileNotFoundError:
-            return ""
+            return "recipe.json is gone" if any(path.stat().st_size for path in self._files()) else ""
         except ValueError:
             return "recipe.json is damaged"
         # As JSON has it: without tuples.
-        return _find_difference(json.loads(json.dumps(recipe)), earlier)
+        return find_difference(json.loads(json.dumps(recipe)), earlier)
 
-    def _remove_others(self) -> None:
-        if comm.get_local_rank() == 0:
-            used = {self._path(rank) for rank in range(comm.get_world_size())}
-            for path in set(self._folder.glob("results-*.jsonl")) - used:
-                path.unlink()
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob("results-*.jsonl"))
+
+    def _empty(self) -> None:
+        # Also those of processes that are on another machine now, or nowhere; nobody writes as yet.
+        for path in self._files():
+            os.truncate(path, 0)
 
     def append(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Write down a batch: dicts as in the module's docstring."""
         self._file.write(json.dumps(results, separators=(",", ":")).encode() + b"\n")
+        self._file.flush()
 
     def gather(self) -> JournalContent | None:
         """All results on the main process, None on the others. All must call it, when they have written theirs."""
@@ -130,9 +118,11 @@ class ResultsJournal:
         columns = {name: array("d") for name in _ROW}
         done: set[int | str] = set()
         errors: dict[int | str, str] = {}
-        for path in sorted(self._folder.glob("results-*.jsonl")):
+        for path in self._files():
             for result in (result for _, results in _parse_lines(path) for result in results):
                 image_id = result["image_id"]
+                if image_id in done:
+                    continue
                 done.add(image_id)
                 if "error" in result:
                     errors[image_id] = result["error"]
@@ -145,7 +135,7 @@ class ResultsJournal:
         return JournalContent(Detections.from_columns(ids, np.array(category_ids), boxes, scores), done, errors)
 
     def close(self) -> None:
-        """Stop writing, and unlock."""
+        """Stop writing."""
         self._file.close()
 
 
@@ -157,7 +147,8 @@ def _merge(first: JournalContent, second: JournalContent) -> JournalContent:
     )
 
 
-def _find_difference(recipe: Mapping[str, Any], earlier: Mapping[str, Any]) -> str:
+def find_difference(recipe: Mapping[str, Any], earlier: Mapping[str, Any]) -> str:
+    """The first entry of two recipes in which they differ, in words; "" if there is none."""
     for name in [*recipe, *(name for name in earlier if name not in recipe)]:
         old, new = earlier.get(name), recipe.get(name)
         if old != new:

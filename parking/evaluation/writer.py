@@ -6,8 +6,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from parking.evaluation.detections import Detections, write_coco_results
 from parking.evaluation.submission import write_submission
 from parking.evaluation.submission_options import SubmissionOptions
@@ -44,7 +42,7 @@ def write_results(
     Raises:
         ValueError: a box is on an image that is not among the ``images``.
     """
-    detections = _order(detections.round(), [image["image_id"] for image in images])
+    detections = detections.round().in_order([image["image_id"] for image in images])
     paths = {name: str(Path(output_dir, f"{name}.json")) for name in ("predictions", "images", "submission")}
     # Also if a new one comes: between the two, the old one would lie beside predictions that it was not made of.
     _remove(paths["submission"], warn=submission is None)
@@ -62,15 +60,6 @@ def write_results(
     for line in more:
         logger.info("%s", line)
     return paths
-
-
-def _order(detections, image_ids):
-    places = {image_id: i for i, image_id in enumerate(image_ids)}
-    unknown = next((i for i in detections.image_ids.tolist() if i not in places), None)
-    if unknown is not None:
-        raise ValueError(f"there is a prediction for image {unknown!r}, which was not announced")
-    order = np.array([places[i] for i in detections.image_ids.tolist()], dtype=np.int64)
-    return detections[np.argsort(order, kind="stable")]
 
 
 def _remove(path: str, *, warn: bool) -> None:

@@ -25,14 +25,22 @@ def run_tool(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_USER_ERROR
     except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+        sentence = explain_full_disk(e)
+        if sentence is None:
             raise
-        sys.stderr.write(f"error: no room is left to write {e.filename or 'the results'}; make some and try again.\n")
+        sys.stderr.write(f"error: {sentence}\n")
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         code = EXIT_INTERRUPTED
     sys.exit(code)
+
+
+def explain_full_disk(error: OSError) -> str | None:
+    """A sentence for the user where that is what the error is about."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return f"no room is left to write {error.filename or 'the results'}; make some and try again."
 
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:

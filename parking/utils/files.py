@@ -1,6 +1,8 @@
 """Output files that exist either whole or not at all."""
 
+import fcntl
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +21,8 @@ def open_atomic(path: str | os.PathLike) -> Iterator[BinaryIO]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, because os.replace is atomic within one file system only.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Of containers that share it, processes may have the same number.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -28,6 +31,49 @@ def open_atomic(path: str | os.PathLike) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: str | os.PathLike, *, busy: str) -> Iterator[None]:
+    """Keep other processes out of the block by a file that exists as long; it is left behind only by a kill.
+
+    Where the file system cannot lock, nobody is kept out.
+
+    Args:
+        busy: what the error says.
+
+    Raises:
+        UserError: another process is in it.
+    """
+    file = _open_locked(path, busy)
+    while not _is_still_there(file, path):
+        # Whoever had it has removed it between the opening and the locking.
+        file.close()
+        file = _open_locked(path, busy)
+    try:
+        yield
+    finally:
+        Path(path).unlink(missing_ok=True)
+        file.close()
+
+
+def _open_locked(path, busy: str) -> BinaryIO:
+    file = open(path, "ab")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        file.close()
+        raise UserError(busy) from e
+    except OSError:
+        pass  # some network file systems
+    return file
+
+
+def _is_still_there(file: BinaryIO, path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def check_writable(folder: str | os.PathLike, *, name: str) -> None:

@@ -150,8 +150,14 @@ def test_a_speed_is_measured_on_the_first_batches(weights_file, images):
     (loaded,) = load_models(None, [str(weights_file)], ["DATALOADER.NUM_WORKERS", "0"], default_config="")
     loaded.cfg.MODEL.DEVICE = "cpu"
     model = Counting(build_inference_model(loaded.cfg, read_weights(str(weights_file))))
-    assert measure_speed(loaded.cfg, model, [[image] for image in images] * 9) > 0
+    batches = [[image] for image in images] * 9
+    assert measure_speed(loaded.cfg, model, batches) > 0
     assert model.sizes == [1] * 10  # two for warming up, eight that are timed
+    model.sizes.clear()
+    loaded.cfg.DATALOADER.NUM_WORKERS = 3
+    assert measure_speed(loaded.cfg, model, batches) > 0
+    # Two, and two that each worker may have ready by then; four of each that are timed.
+    assert model.sizes == [1] * (2 + 6 + 12)
     model.sizes.clear()
     assert measure_speed(loaded.cfg, model, [images[:1]]) > 0
     assert model.sizes == [1]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import time
 
@@ -12,7 +13,16 @@ import pytest
 from parking.config import get_cfg
 from parking.data.datasets.images import list_images
 from parking.engine import inference_run
-from parking.engine.inference_run import choose_submission, get_submission_options, load_models, run_inference
+from parking.engine import recipe as recipes
+from parking.engine.inference_run import (
+    choose_submission,
+    get_submission_options,
+    kept_results,
+    load_models,
+    run_inference,
+)
+from parking.engine.patience import PatientBarrier
+from parking.engine.recipe import digest_images
 from parking.engine.time_budget import TimeBudget
 from parking.evaluation.detections import Detections
 from parking.utils.errors import UserError
@@ -48,7 +58,18 @@ def run(mild_weights_file, folder, tmp_path):
     def run(*opts, weights=(), output="out", **kwargs):
         files = [str(path) for path in weights or [mild_weights_file]]
         models = load_models(None, files, [*CPU, "TEST.DETECTIONS_PER_IMAGE", "9", *map(str, opts)], default_config="")
-        return run_inference(models, list_images(str(folder)).images, output_dir=str(tmp_path / output), **kwargs)
+        output_dir = str(tmp_path / output)
+        (tmp_path / output).mkdir(exist_ok=True)
+        barrier = PatientBarrier()
+        with kept_results(output_dir, barrier) as journals:
+            return run_inference(
+                models,
+                list_images(str(folder)).images,
+                output_dir=output_dir,
+                folder=journals,
+                barrier=barrier,
+                **kwargs,
+            )
 
     return run
 
@@ -138,7 +159,7 @@ def test_killed_while_the_files_are_written(run, tmp_path, monkeypatch, caplog):
     [
         (("INPUT.SIZE_TEST", "64"), "INPUT.SIZE_TEST changed from 96 to 64"),
         (("MODEL.YOLO.SCORE_THRESH_TEST", "0.1"), "MODEL.YOLO.SCORE_THRESH_TEST changed from 0.05 to 0.1"),
-        (("TEST.AUG.ENABLED", "True"), "TEST.AUG changed from False to True"),
+        (("TEST.AUG.ENABLED", "True"), "TEST.AUG.ENABLED changed from False to True"),
         (("TEST.IMS_PER_BATCH", "1"), "TEST.IMS_PER_BATCH changed from 2 to 1"),
         (("TEST.DTYPE", "bfloat16"), "TEST.DTYPE changed from 'auto' to 'bfloat16'"),
         # These change nothing about what is found.
@@ -153,6 +174,99 @@ def test_a_changed_config_starts_over(run, tmp_path, interrupt, caplog, opts, se
     run(*opts)
     assert (f"Starting over: {sentence} since the interrupted run" in caplog.text) == bool(sentence)
     assert read(tmp_path / "out") == read(tmp_path / "whole")
+
+
+def test_how_views_are_fused_matters_where_there_are_some(run, tmp_path, interrupt, caplog):
+    views = ("TEST.AUG.ENABLED", "True")
+    interrupt(3)
+    with pytest.raises(KeyboardInterrupt):
+        run(*views)
+    run(*views, "TEST.FUSION.NAME", "wbf")
+    assert "Starting over: TEST.FUSION.NAME changed from 'nms' to 'wbf'" in caplog.text
+
+
+def test_weights_that_are_replaced_meanwhile_are_other_weights(
+    run, tmp_path, interrupt, caplog, mild_weights_file, make_weights, monkeypatch
+):
+    """As a training that goes on does with model_best.pth: what was loaded counts, not what lies there by now."""
+    weights = shutil.copy(mild_weights_file, tmp_path / "w.pth")
+    loaded = inference_run.load_models
+
+    def load_and_replace(*args, **kwargs):
+        models = loaded(*args, **kwargs)
+        make_weights(weights, seed=1, std=0.01)
+        return models
+
+    interrupt(3)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setitem(globals(), "load_models", load_and_replace)
+        run(weights=[weights])
+    run(weights=[weights])
+    assert "Starting over: the weights changed" in caplog.text
+
+
+def test_a_recipe_tells_all_that_matters(weights_file, folder):
+    (model,) = load_models(None, [str(weights_file)], list(CPU), default_config="")
+    digest = digest_images(list_images(str(folder)).images)
+    known = model.describe(digest)
+    os.utime(folder / "0.png", ns=(0, 0))
+    assert digest_images(list_images(str(folder)).images) != digest
+    swapped = dict(reversed(model.classes.items()))
+    assert swapped == model.classes and model._replace(classes=swapped).describe(digest) != known
+    for key, value in [
+        ("MODEL.DEVICE", "cuda"),
+        ("MODEL.YOLO.NMS_THRESH_TEST", 0.3),
+        ("MODEL.PIXEL_STD", [1.0, 1.0, 1.0]),
+        ("TEST.DETECTIONS_PER_IMAGE", 3),
+        ("INPUT.SIZE_TEST", 32),
+    ]:
+        cfg = model.cfg.clone()
+        cfg.merge_from_list([key, value])
+        assert model._replace(cfg=cfg).describe(digest) != known, key
+    for key in ("SEED", "DATALOADER.NUM_WORKERS", "SOLVER.MAX_ITER", "TEST.EVAL_PERIOD"):
+        cfg = model.cfg.clone()
+        cfg.merge_from_list([key, 77])
+        assert model._replace(cfg=cfg).describe(digest) == known, key
+
+
+def test_one_run_at_a_time_from_the_first_model_to_the_end(run, tmp_path, mild_weights_file, others, monkeypatch):
+    original = inference_run.predict_images
+    titles = []
+
+    def predict(*args, title, **kwargs):
+        with pytest.raises(UserError, match=r"another infer\.py is writing to .*out"):
+            run()
+        titles.append(title)
+        original(*args, title=title, **kwargs)
+
+    monkeypatch.setattr(inference_run, "predict_images", predict)
+    run(weights=[mild_weights_file, others[0]])
+    assert titles == ["model 1 of 2", "model 2 of 2"]
+    assert read(tmp_path / "out").keys() == {"predictions.json", "images.json"}, "and no lock is left"
+
+
+def test_machines_must_have_the_same(monkeypatch, weights_file, folder):
+    (model,) = load_models(None, [str(weights_file)], list(CPU), default_config="")
+    images = list_images(str(folder)).images
+    recipe = model.describe("")
+    facts: list[dict] = []
+    monkeypatch.setattr(recipes.comm, "all_gather", lambda x: facts.append(x) or facts)
+    for change, name in [
+        ({"recipes": [{**recipe, "weights": "b" * 64}]}, "the weights of model 1 changed"),
+        ({"recipes": [{**recipe, "INPUT.SIZE_TEST": 7}]}, "INPUT.SIZE_TEST of model 1 changed"),
+        ({"recipes": [recipe, recipe]}, "number of --weights changed from 1 to 2"),
+        ({"max_hours": 3.0}, "--max-hours changed from None to 3.0"),
+        ({"images": images[1:]}, "the images of --input changed"),
+        ({"recipes": [{**recipe, "MODEL.DEVICE": "cuda"}]}, None),
+    ]:
+        facts.clear()
+        own = {"recipes": [recipe], "images": images, "max_hours": None}
+        recipes.check_same_everywhere(**own)
+        if name is None:
+            recipes.check_same_everywhere(**{**own, **change})
+            continue
+        with pytest.raises(UserError, match=f"started differently: {name}"):
+            recipes.check_same_everywhere(**{**own, **change})
 
 
 @pytest.mark.parametrize("change", ["weights", "content", "name", "added", "removed"])

@@ -102,9 +102,15 @@ def test_what_the_first_process_returns_is_returned(launched):
     assert launch(lambda args: 3, make_args(num_gpus=1)) == 3
 
 
-def test_a_process_waits_for_others_as_long_as_it_is_told(launched):
+def test_a_patient_barrier_waits_as_long_as_it_is_told(launched):
+    launch(launched.let_the_first_wait, make_args(timeout=None))
     with pytest.raises(SystemExit, match=r"(?i)timed? ?out"):
-        launch(launched.let_the_first_wait, make_args(), timeout=datetime.timedelta(seconds=1))
+        launch(launched.let_the_first_wait, make_args(timeout=datetime.timedelta(seconds=1)))
+
+
+def test_a_full_disk_of_a_process_is_one_sentence(launched):
+    with pytest.raises(UserError, match=r"^no room is left to write results\.jsonl; make some and try again\.$"):
+        launch(launched.run_out_of_room, make_args())
 
 
 def test_the_first_record_is_the_cause(tmp_path):

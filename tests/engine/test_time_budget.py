@@ -57,6 +57,24 @@ def test_where_none_fits_the_fastest_is_used(choose, caplog):
     assert "no image is left out" in caplog.text
 
 
+def test_what_cannot_be_run_is_not_chosen(choose, monkeypatch, caplog):
+    """Such as for lack of memory."""
+
+    def measure_or_fail(measure, candidate, original=time_budget._measure):
+        def fail(candidate):
+            raise UserError("Out of memory while predicting.")
+
+        return original(fail if candidate.title in too_large else measure, candidate)
+
+    monkeypatch.setattr(time_budget, "_measure", measure_or_fail)
+    too_large = ["best", "fair"]
+    assert choose(1, 1, 1) == ("fast", ["fast"])
+    assert "--max-hours: best: Out of memory while predicting." in caplog.text
+    too_large.append("fast")
+    with pytest.raises(UserError, match=r"neither the config nor any of TEST\.FALLBACKS can be run"):
+        choose(1, 1, 1, recipe="b")
+
+
 def test_an_interrupted_run_goes_on_with_its_choice(choose, tmp_path, caplog):
     assert choose(18, 17, 1) == ("fair", ["best", "fair"])
     with caplog.at_level(logging.INFO):

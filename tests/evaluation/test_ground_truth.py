@@ -50,11 +50,15 @@ def test_images_and_categories_are_found_by_name(read, caplog):
         truth = read()
     assert "the model has no class cow; their boxes are left out" in caplog.text
     assert len(truth) == 2 and [i in truth for i in (1, 2, 3)] == [True, False, True]
-    boxes, category_ids = truth.boxes_of(1)
-    assert boxes.tolist() == [[0, 0, 10, 10], [20, 20, 10, 10]] and category_ids.tolist() == [40, 30]
-    for image_id in (2, 3):
-        boxes, category_ids = truth.boxes_of(image_id)
-        assert boxes.shape == (0, 4) and len(category_ids) == 0
+    found = truth.boxes_of(1)
+    assert found.boxes.tolist() == [[0, 0, 10, 10], [20, 20, 10, 10]] and found.category_ids.tolist() == [40, 30]
+    assert len(truth.boxes_of(2)) == len(truth.boxes_of(3)) == 0
+
+
+def test_a_picture_of_the_same_name_in_another_folder_is_another_one(read):
+    records = [{"id": 7, "file_name": "night/a.png"}, {"id": 8, "file_name": "/DATA/images/day\\B.png"}]
+    truth = read(images=records, annotations=[])
+    assert [i in truth for i in (1, 2, 3)] == [False, True, False]
 
 
 def test_scores_count_annotated_images_only(read):
@@ -73,15 +77,16 @@ def test_scores_count_annotated_images_only(read):
 
 def test_without_names_the_ids_of_categories_count(read):
     rows = [{"image_id": 7, "category_id": 30, "bbox": [0, 0, 10, 10]}]
-    assert read(categories=[], annotations=rows).boxes_of(1)[1].tolist() == [30]
+    assert read(categories=[], annotations=rows).boxes_of(1).category_ids.tolist() == [30]
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"images": [{"id": 1, "file_name": "z.png"}]}, "lists none of the images"),
-        ({"images": [{"id": 1, "file_name": "x/a.png"}, {"id": 2, "file_name": "y/a.png"}]}, "images twice"),
+        ({"images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "x/day/a.png"}]}, "images twice"),
         ({"categories": [{"id": 1}]}, "needs an 'id' and a 'name'"),
+        ({"categories": [{"id": 1, "name": ["dog"]}]}, "needs an 'id' and a 'name'"),
         ({"categories": 5}, "categories"),
         ({"annotations": [{"image_id": 7, "category_id": 4, "bbox": [0, 0, 1, 1]}]}, "category_id of 1 to 3"),
         ({"annotations": [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 1]}]}, r"annotations\[0\] cannot be used"),

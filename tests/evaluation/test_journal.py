@@ -1,12 +1,10 @@
 import json
 import logging
-import multiprocessing
 
 import numpy as np
 import pytest
 
 from parking.evaluation.journal import JournalContent, ResultsJournal, _merge
-from parking.utils.errors import UserError
 
 RECIPE = {"INPUT.SIZE_TEST": 640, "TEST.AUG": (1, 2), "weights": "a" * 64}
 FIRST = [{"image_id": 1, "boxes": [[1.5, 2, 3, 4, 0.5, 7], [0.001, 0, 9, 9, 0.25, 2]]}, {"image_id": 2, "boxes": []}]
@@ -117,24 +115,34 @@ def test_files_of_more_processes_than_now_count(folder):
     assert reopen(folder).done == {1, 2, 3, 4}
 
 
-def hold(folder, opened, release):
-    journal = ResultsJournal(folder, RECIPE)
-    opened.set()
-    release.wait()
+def test_results_without_a_recipe_are_nobodys(folder, caplog):
+    """What a kill leaves amid the removal."""
+    write(folder, FIRST).close()
+    (folder / "recipe.json").unlink()
+    assert reopen(folder).done == set()
+    assert "recipe.json is gone" in caplog.text
+    caplog.clear()
+    (folder / "recipe.json").unlink()
+    assert reopen(folder).done == set()
+    assert not caplog.text, "there is nothing that could be another's"
+
+
+def test_results_of_other_processes_are_emptied_too(folder, monkeypatch):
+    """Also those of a number that is now a process of another machine."""
+    write(folder, FIRST).close()
+    (folder / "results-00001.jsonl").write_bytes(json.dumps(SECOND).encode() + b"\n")
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("detectron2.utils.comm.all_gather", lambda x: [x, x])
+    monkeypatch.setattr("detectron2.utils.comm.synchronize", lambda: None)
+    journal = ResultsJournal(folder, {**RECIPE, "weights": "b" * 64})
+    assert journal.done == set() and (folder / "results-00001.jsonl").read_bytes() == b""
     journal.close()
 
 
-def test_two_runs_cannot_write_at_once(folder):
-    context = multiprocessing.get_context("fork")
-    opened, release = context.Event(), context.Event()
-    process = context.Process(target=hold, args=(folder, opened, release))
-    process.start()
-    opened.wait()
-    with pytest.raises(UserError, match=r"another infer.py is writing to .*out/journal"):
-        ResultsJournal(folder, RECIPE)
-    release.set()
-    process.join()
-    ResultsJournal(folder, RECIPE).close()
+def test_an_image_that_two_processes_have_counts_once(folder):
+    write(folder, FIRST).close()
+    (folder / "results-00001.jsonl").write_bytes(json.dumps(FIRST[:1]).encode() + b"\n")
+    assert len(reopen(folder).detections) == 2
 
 
 def test_machines_that_share_the_folder_or_not(folder):

@@ -59,6 +59,24 @@ def test_scores_and_pictures_beside_annotations(infer, folder, tmp_path):
     assert f"visualizations: {tmp_path}/out/visualizations" in out
 
 
+def test_interrupted_while_drawing(infer, folder, tmp_path, monkeypatch):
+    """What was found is not thrown away before all is done."""
+
+    def fail(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("parking.engine.pictures.PictureWriter.draw", fail)
+        code, out, _ = infer(folder, "--visualize", "1")
+    assert code == 130 and "the same command goes on from there" in out
+    monkeypatch.setattr("parking.engine.inference_run.predict_images", None)
+    code, out, err = infer(folder, "--visualize", "1")
+    assert code == 0, err
+    assert "3 of 3 images were done before the interruption" in out
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"predictions.json", "images.json", "visualizations"}
+
+
 def test_a_time_budget(infer, folder, tmp_path):
     views = ("TEST.AUG.ENABLED", "True")
     code, out, err = infer(folder, "--max-hours", "10", opts=views)
@@ -69,7 +87,7 @@ def test_a_time_budget(infer, folder, tmp_path):
     assert code == 0, err
     assert "TEST.AUG.ENABLED False takes" in out and "no image is left out" in out
     assert {row["id"] for row in json.loads((tmp_path / "out" / "images.json").read_text())} == {1, 2, 3}
-    assert with_views
+    assert with_views != (tmp_path / "out" / "predictions.json").read_bytes()
 
 
 def test_several_models(infer, folder, mild_weights_file, weights_file):
@@ -114,6 +132,11 @@ def test_the_frames_of_a_video(infer, folder, tmp_path):
         (["--input", "{video}", "--num-gpus", "2"], 2, "--num-gpus is for images"),
         (["--input", "{video}", "--visualize", "2"], 2, "--visualize is for images"),
         (["--input", "{video}", "--fps", "2"], 2, "--fps is for --frames"),
+        (["--input", "{video}", "--dist-url", "tcp://a:1"], 2, "--dist-url is for images"),
+        (["--input", "{folder}", "--visualize", "-1"], 2, "--visualize must be at least 0"),
+        (["--input", "{folder}", "--min-score", "0.5"], 2, "give --visualize N, too"),
+        (["--input", "{folder}", "--korean"], 2, "give --visualize N, too"),
+        (["--input", "{folder}", "--min-score", "7", "--visualize", "1"], 2, "--min-score from 0 to 1"),
         (["--input", "{folder}", "--max-hours", "0"], 2, "--max-hours must be above 0"),
         (["--input", "none.mp4"], 1, "none.mp4"),
         (["--input", "{folder}", "--annotations", "none.json"], 1, "'none.json' cannot be opened"),

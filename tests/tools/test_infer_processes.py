@@ -134,7 +134,7 @@ def test_machines_with_different_images_are_told(images, mild_weights_file, tmp_
     first, second = start(0, "0*.png"), start(1, "0[0-8].png")
     for process in (first, second):
         _, err = process.communicate(timeout=300)
-        assert process.returncode == 1 and "--input: the machines have different images" in err, err
+        assert process.returncode == 1 and "images of --input changed between them" in err, err
     first, second = start(0, "0*.png"), start(1, "0*.png")
     for process in (first, second):
         out, err = process.communicate(timeout=300)

@@ -1,10 +1,12 @@
+import multiprocessing
 import os
 import stat
 
 import pytest
 
+from parking.utils import files
 from parking.utils.errors import UserError
-from parking.utils.files import check_writable, open_atomic
+from parking.utils.files import check_writable, locked, open_atomic
 
 
 def names_in(folder):
@@ -63,3 +65,50 @@ def test_a_folder_that_cannot_be_written_to_is_told_before(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--output .*file cannot be written to"):
         check_writable(tmp_path / "file", name="--output")
+
+
+def hold(path, opened, release):
+    with locked(path, busy="taken"):
+        opened.set()
+        release.wait()
+
+
+def test_a_lock_keeps_other_processes_out_and_leaves_nothing(tmp_path):
+    path = tmp_path / "lock"
+    context = multiprocessing.get_context("fork")
+    opened, release = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(path, opened, release))
+    process.start()
+    opened.wait()
+    with pytest.raises(UserError, match=r"^taken$"), locked(path, busy="taken"):
+        pass
+    release.set()
+    process.join()
+    with pytest.raises(ZeroDivisionError), locked(path, busy="taken"):
+        assert path.exists()
+        _ = 1 / 0
+    assert not path.exists()
+
+
+def test_a_lock_that_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    path, checks = tmp_path / "lock", []
+    original = files._is_still_there
+
+    def is_still_there(file, path):
+        if not checks:
+            path.unlink()  # as the one that had it does
+        checks.append(original(file, path))
+        return checks[-1]
+
+    monkeypatch.setattr(files, "_is_still_there", is_still_there)
+    with locked(path, busy="taken"):
+        assert checks == [False, True] and path.exists()
+
+
+def test_a_lock_where_the_file_system_has_none(tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError("not supported")
+
+    monkeypatch.setattr(files.fcntl, "flock", fail)
+    with locked(tmp_path / "lock", busy="taken"):
+        pass

@@ -147,6 +147,8 @@ def _join(records: list[dict], infos: _ImageInfos, image_info: str, *, is_comple
         raise UserError(
             f"Not in the image list '{image_info}': {_name_some(unlisted)}; remove them, or correct the list."
         )
+    if len({type(image["image_id"]) for image in joined}) > 1:
+        raise UserError(f"'{image_info}': some image ids are numbers and some are texts; give all of them one type.")
     missing = [name for name in infos if name not in found]
     if is_complete and missing:
         raise UserError(

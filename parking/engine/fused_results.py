@@ -1,0 +1,65 @@
+"""What several models have found, as one."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from detectron2.structures import Boxes, Instances
+
+from parking.evaluation.detections import Detections
+from parking.modeling import DetectionFusion
+
+_FUSE_AT_ONCE = 64  # images
+
+
+def fuse_results(
+    opinions: Sequence[Detections], fusion: DetectionFusion, *, image_ids: Sequence, classes: Mapping[str, int]
+) -> Detections:
+    """
+    Args:
+        opinions: of each model, on all images.
+        image_ids: in the order that the result shall have.
+        classes: category id by name, of all that occur.
+
+    Returns:
+        Boxes to 0.001 px and scores to 6 places, of each image the best first.
+    """
+    category_ids = np.array(list(classes.values()), dtype=np.int64)
+    by_image = [_split(opinion, image_ids, category_ids) for opinion in opinions]
+    parts = [Detections.from_columns([], [], [], [])]
+    for start in range(0, len(image_ids), _FUSE_AT_ONCE):
+        some_ids = image_ids[start : start + _FUSE_AT_ONCE]
+        fused = fusion([[next(instances) for _ in some_ids] for instances in by_image])
+        parts += [
+            _to_detections(image_id, found, category_ids) for image_id, found in zip(some_ids, fused, strict=True)
+        ]
+    return Detections.concatenate(parts)
+
+
+def _to_detections(image_id, found: Instances, category_ids) -> Detections:
+    corners = found.pred_boxes.tensor.double().numpy()
+    return Detections.from_columns(
+        [image_id] * len(found),
+        category_ids[found.pred_classes.numpy()],
+        np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
+        found.scores.double().numpy(),
+    ).round()
+
+
+def _split(detections: Detections, image_ids: Sequence, category_ids: np.ndarray) -> Iterator[Instances]:
+    """The detections of each image, as a model gives them."""
+    # A score may have been rounded to 0, with which nothing can be weighted.
+    detections = detections[detections.scores > 0].in_order(image_ids)
+    counts = dict(zip(*np.unique(detections.image_ids, return_counts=True), strict=True)) if len(detections) else {}
+    ends = np.cumsum([0, *(counts.get(image_id, 0) for image_id in image_ids)])
+    order = np.argsort(category_ids)
+    classes = order[np.searchsorted(category_ids[order], detections.category_ids)]
+    corners = detections.corners.astype(np.float32)
+    for start, end in itertools.pairwise(ends):
+        yield Instances(
+            (0, 0),  # not known here, and not needed
+            pred_boxes=Boxes(torch.from_numpy(corners[start:end])),
+            scores=torch.from_numpy(detections.scores[start:end].astype(np.float32)),
+            pred_classes=torch.from_numpy(classes[start:end]),
+        )

@@ -1,0 +1,22 @@
+"""Waiting for processes that take much longer than others."""
+
+import datetime
+
+import torch.distributed as dist
+from detectron2.utils import comm
+
+
+class PatientBarrier:
+    """A barrier for processes whose work may end hours apart: detectron2's gives up after 30 minutes.
+
+    A process that dies is noticed by its connection, however long the others would wait. All processes must make one,
+    while they are still close together.
+    """
+
+    def __init__(self, timeout: datetime.timedelta = datetime.timedelta(days=2)):
+        self._group = dist.new_group(backend="gloo", timeout=timeout) if comm.get_world_size() > 1 else None
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self._group is not None:
+            dist.barrier(self._group)

@@ -1,0 +1,97 @@
+"""What the results of an inference depend on, to know whether earlier ones are still good."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.utils import comm
+
+from parking.checkpoint import Weights
+from parking.evaluation.journal import find_difference
+from parking.utils.errors import UserError
+
+from .inference import find_batch_size
+from .resume import flatten
+from .setup import describe_config
+
+
+def describe_recipe(cfg, weights_digest: str, classes: Mapping[str, int], images_digest: str) -> dict[str, Any]:
+    """For the journal of a model: plain JSON values by name."""
+    config = describe_config(cfg)
+    test = config["TEST"]
+    views = test["AUG"]["ENABLED"]
+    kept = {
+        "MODEL": {key: value for key, value in config["MODEL"].items() if key != "WEIGHTS"},
+        # How views are fused matters where there are some; several models are fused anew each time.
+        "TEST": {
+            "AUG": {"ENABLED": views},
+            **({"FUSION": test["FUSION"]} if views else {}),
+            **{key: test[key] for key in ("DETECTIONS_PER_IMAGE", "DTYPE")},
+        },
+    }
+    return {
+        **dict(flatten(kept)),
+        "MODEL.DEVICE": cfg.MODEL.DEVICE,
+        "INPUT.SIZE_TEST": cfg.INPUT.SIZE_TEST,
+        "TEST.IMS_PER_BATCH": find_batch_size(cfg),
+        # Their order is that of the outputs.
+        "classes": [[name, category_id] for name, category_id in classes.items()],
+        "weights": weights_digest,
+        "images": images_digest,
+    }
+
+
+def digest_weights(weights: Weights) -> str:
+    """A text that differs where any tensor does: of what was read, for the file may be another by now."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.state_dict.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def digest_images(images: Sequence[dict]) -> str:
+    """A text that differs where images are added, removed, renamed or changed; the main process's on all of them."""
+    digest = hashlib.sha256(_describe_names(images))
+    for image in images:
+        try:
+            status = os.stat(image["file_name"])
+        except OSError:
+            continue  # it counts as unreadable
+        digest.update(f"{status.st_size} {status.st_mtime_ns} {image.get('height')} {image.get('width')} ".encode())
+    # Another machine's copies of the files may have other times.
+    return comm.all_gather(digest.hexdigest())[0]
+
+
+def check_same_everywhere(
+    recipes: Sequence[Mapping[str, Any]], images: Sequence[dict], max_hours: float | None
+) -> None:
+    """Raise a UserError where the processes, which must all call this, would not do the same.
+
+    Args:
+        recipes: of each model, from :func:`describe_recipe` without the images.
+    """
+    own = {
+        "--max-hours": max_hours,
+        "number of --weights": len(recipes),
+        "images of --input": hashlib.sha256(_describe_names(images)).hexdigest(),
+    }
+    for i, recipe in enumerate(recipes, start=1):
+        # A machine may have several GPUs, or none.
+        own |= {f"{name} of model {i}": value for name, value in recipe.items() if name != "MODEL.DEVICE"}
+    everywhere = comm.all_gather(json.loads(json.dumps(own)))
+    for other in everywhere:
+        difference = find_difference(other, everywhere[0])
+        if difference:
+            raise UserError(
+                f"The machines were started differently: {difference} between them; give all of them the same command, "
+                f"files and weights."
+            )
+
+
+def _describe_names(images: Sequence[dict]) -> bytes:
+    # json.dumps escapes what is not ASCII, lone surrogates included.
+    return json.dumps([(image["image_id"], image["relative_path"]) for image in images]).encode()
