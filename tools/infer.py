@@ -17,14 +17,7 @@ from pathlib import Path
 
 from parking.data.datasets.images import list_images
 from parking.data.video import is_video_input, open_source
-from parking.utils.cli import (
-    EXIT_INTERRUPTED,
-    EXIT_UNREADABLE_IMAGES,
-    add_launch_arguments,
-    add_opts_argument,
-    check_opts,
-    run_tool,
-)
+from parking.utils import cli
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "yolo.yaml"
 
@@ -54,27 +47,33 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--visualize", type=int, default=0, metavar="N", help="draw the first N pictures")
     parser.add_argument("--annotations", metavar="FILE", help="COCO json: print scores, and draw its boxes beside ours")
     parser.add_argument("--min-score", type=float, default=0.25, metavar="S", help="of a box to be drawn (0.25)")
-    parser.add_argument("--korean", action="store_true", help="draw the class names in Korean")
-    add_launch_arguments(parser)
-    add_opts_argument(parser)
+    parser.add_argument("--korean", action="store_true", help="draw the names of the challenge's classes in Korean")
+    cli.add_launch_arguments(parser)
+    cli.add_opts_argument(parser)
     args = parser.parse_args()
-    check_opts(parser, args.opts)
+    cli.check_opts(parser, args.opts)
     args.is_video = args.frames or is_video_input(args.input)
+    check_flags(parser, args)
+    return args
+
+
+def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with a usage error where a flag would do nothing."""
     given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
-    for_images = {"image_info", "max_hours", "visualize", "annotations"} | {
-        *("num_gpus", "num_machines", "machine_rank", "dist_url")
-    }
+    for_images = {"image_info", "max_hours", "visualize", "annotations"}
+    for_images |= {"num_gpus", "num_machines", "machine_rank", "dist_url"}
     if args.is_video and given & for_images:
         parser.error(f"--{min(given & for_images).replace('_', '-')} is for images, not for videos")
-    if args.visualize < 0 or not 0 <= args.min_score <= 1:
-        parser.error("--visualize must be at least 0, and --min-score from 0 to 1")
     if not args.is_video and not args.visualize and given & {"min_score", "korean"}:
         parser.error("--min-score and --korean are about pictures: give --visualize N, too")
-    if args.fps is not None and not args.frames:
-        parser.error("--fps is for --frames: everything else states its own")
+    if args.frames and not Path(args.input).is_dir():
+        parser.error("--frames is for a folder: a video is known by its name")
+    if args.fps is not None and not (args.frames and args.fps > 0):
+        parser.error("--fps is for --frames, and above 0: everything else states its own")
+    if args.visualize < 0 or not 0 <= args.min_score <= 1:
+        parser.error("--visualize must be at least 0, and --min-score from 0 to 1")
     if args.max_hours is not None and not args.max_hours > 0:
         parser.error("--max-hours must be above 0")
-    return args
 
 
 def run() -> int:
@@ -98,7 +97,11 @@ def main(args: argparse.Namespace) -> int:
     from parking.engine.infer import infer_images
 
     outcome = infer_images(args, DEFAULT_CONFIG)
-    return 0 if outcome is None else tell(outcome)
+    if outcome is not None:
+        return tell(outcome)
+    if args.machine_rank:
+        print("done: machine 0 has the results")
+    return 0
 
 
 def tell(outcome) -> int:
@@ -110,9 +113,9 @@ def tell(outcome) -> int:
     for sentence in outcome.unreadable:
         sys.stderr.write(f"unreadable: {sentence}\n")
     if outcome.interrupted:
-        return EXIT_INTERRUPTED
-    return EXIT_UNREADABLE_IMAGES if outcome.unreadable else 0
+        return cli.EXIT_INTERRUPTED
+    return cli.EXIT_UNREADABLE_IMAGES if outcome.unreadable else 0
 
 
 if __name__ == "__main__":
-    run_tool(run)
+    cli.run_tool(run)

@@ -1,6 +1,6 @@
 """Data loaders."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 
 import cv2
@@ -26,6 +26,7 @@ from parking.data.samplers import (
 )
 from parking.utils.cpus import num_available_cpus
 from parking.utils.errors import UserError
+from parking.utils.signals import interrupts_held_back
 
 
 def load_train_dicts(cfg: CfgNode) -> list[dict]:
@@ -139,6 +140,12 @@ def build_inference_loader(cfg: CfgNode, batches: Sequence[list[dict]], order: S
     )
     loader.pin_memory = cfg.MODEL.DEVICE.startswith("cuda")
     return _limit_worker_threads(loader)
+
+
+def start_workers(loader: DataLoader) -> Iterator:
+    """``iter(loader)``, in which no Ctrl-C gets lost: amid a fork, it would in what Python does after that."""
+    with interrupts_held_back():
+        return iter(loader)
 
 
 class _BatchMapper:

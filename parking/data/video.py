@@ -111,7 +111,7 @@ def open_source(input: str, *, fps: float | None = None) -> "FrameSource":
         UserError: it cannot be opened, holds no frame that can be read, or ``fps`` is of no use.
     """
     if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise UserError(f"A frame rate of {fps} cannot be; give one above 0.")
+        raise UserError(f"{fps} frames a second are not possible; give a number above 0.")
     if fps is not None and not os.path.isdir(input):
         raise UserError(f"A frame rate is of use for a folder of frames only, and '{printable(input)}' is none.")
     if _is_camera(input):

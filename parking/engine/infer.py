@@ -74,10 +74,10 @@ def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) ->
             submission=submission,
             budget=budget,
         )
-        return None if report is None else _finish(report, args, note, truth, pictures)
+        return None if report is None else _finish(report, args, output_dir, note, truth, pictures)
 
 
-def _finish(report: InferenceReport, args, note: str, truth, pictures) -> Outcome:
+def _finish(report: InferenceReport, args, output_dir: str, note: str, truth, pictures) -> Outcome:
     summary, files = [f"{len(report.detections)} boxes in {report.num_images} images"], report.files
     if truth is not None:
         scores = ", ".join(f"{name} {score:.2f}" for name, score in truth.score(report.detections).items())
@@ -87,6 +87,8 @@ def _finish(report: InferenceReport, args, note: str, truth, pictures) -> Outcom
     drawn = pictures.draw(args.images.images[: args.visualize], report.detections) if pictures else None
     if drawn:
         files = {**files, "visualizations": drawn}
+    elif Path(output_dir, "visualizations").exists():
+        summary.append(f"the pictures in {output_dir}/visualizations are an earlier run's")
     return Outcome(summary, files, report.unreadable)
 
 

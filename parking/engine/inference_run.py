@@ -91,13 +91,17 @@ def load_models(
         models.append(LoadedModel(cfg, weights, classes, digest_weights(weights)))
         first = models[0]
         if classes != first.classes:
-            differing = sorted(map(str, dict(classes.items() ^ first.classes.items())))
             raise UserError(
-                f"--weights {path} and {first.weights.path} have different classes or category ids "
-                f"({', '.join(differing[:5])}); only models of the same classes can be used together."
+                f"Only models of the same classes and category ids can be used together, but --weights "
+                f"{first.weights.path} has {_shorten(first.classes)}, and {path} has {_shorten(classes)}."
             )
     DetectionFusion(models[0].cfg)
     return models
+
+
+def _shorten(classes: Mapping[str, int], limit: int = 5) -> str:
+    shown = ", ".join(f"{name} ({category_id})" for name, category_id in list(classes.items())[:limit])
+    return shown + (f" and {len(classes) - limit} more" if len(classes) > limit else "")
 
 
 def get_submission_options(cfg: CfgNode, classes: Mapping[str, int]) -> SubmissionOptions:
@@ -122,7 +126,8 @@ def choose_submission(
 ) -> tuple[SubmissionOptions | None, str]:
     """How to write a submission; or None where there is none to write, and a sentence that says why."""
     if not images.has_ids:
-        return None, images.note
+        # Who has other classes expects none.
+        return None, images.note if set(classes) <= set(CLASS_NAMES) else ""
     options = get_submission_options(cfg, classes)
     if not set(classes.values()) <= set(range(1, len(CLASS_NAMES) + 1)):
         return None, "the classes of these weights are not the challenge's."
@@ -147,6 +152,8 @@ def kept_results(output_dir: str, barrier: PatientBarrier) -> Iterator[Path]:
         barrier.wait()  # nothing is thrown away before all is written
         if comm.get_local_rank() == 0:
             shutil.rmtree(folder, ignore_errors=True)
+            for lock in Path(output_dir).glob(".journal-*.lock"):
+                lock.unlink(missing_ok=True)  # also those of processes that were killed
 
 
 def run_inference(

@@ -24,6 +24,7 @@ from torch.multiprocessing.spawn import ProcessException
 from parking.utils.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, explain_full_disk
 from parking.utils.cpus import num_available_cpus
 from parking.utils.errors import UserError
+from parking.utils.signals import interrupts_held_back
 
 # When one process has ended with an error, the others have so long to end by themselves, then again until SIGKILL.
 _GRACE_SECONDS = 10.0
@@ -51,6 +52,10 @@ def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Name
     num_found = torch.cuda.device_count()
     if num_found and args.num_gpus > num_found:
         raise UserError(f"--num-gpus is {args.num_gpus}, but this machine has {num_found} GPUs.")
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise UserError(
+            f"--machine-rank is {args.machine_rank}; the {args.num_machines} of --num-machines are numbered from 0."
+        )
     if args.num_machines > 1 and args.dist_url == "auto":
         raise UserError("--dist-url auto is for one machine; with several, give tcp://HOST:PORT of machine 0.")
     if args.num_gpus * args.num_machines == 1:
@@ -92,11 +97,8 @@ def _start(args: tuple, num_processes: int):
     """Start the processes with SIGINT blocked: one that comes while they still import waits until `_run` can tell."""
     # Started along with the first process, the tracker would unblock SIGINT before that process inherits the mask.
     resource_tracker.ensure_running()
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with interrupts_held_back():
         return start_processes(_run, args=args, nprocs=num_processes, join=False)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def _run(local_rank: int, main: Callable, args: argparse.Namespace, dist_url: str, record_folder: str) -> None:

@@ -21,8 +21,6 @@ _MAX_PICTURE_SIDE = 1920
 _MAX_SHEET_PICTURES = 30
 _SHEET_COLUMNS = 3
 _SHEET_TILE_WIDTH = 640
-# Between the annotations and the predictions.
-_GAP, _GAP_COLOR = 12, 255
 
 logger = logging.getLogger(__name__)
 
@@ -91,20 +89,17 @@ class PictureWriter:
         layout = {"columns": _SHEET_COLUMNS, "tile_width": _SHEET_TILE_WIDTH}
         if self._ground_truth is not None:  # two pictures in one tile
             layout = {"columns": max(_SHEET_COLUMNS // 2, 1), "tile_width": 2 * _SHEET_TILE_WIDTH}
-        sheet = contact_sheet(list(tiles.values()), [self._title(name) for name in tiles], **layout)
+        sheet = contact_sheet(list(tiles.values()), list(tiles), **layout)
         save_image(sheet, self._folder / "overview.png")
         return str(self._folder)
-
-    def _title(self, name: str) -> str:
-        return name if self._ground_truth is None else f"annotated, predicted: {name}"
 
     def _draw(self, image_id, pixels, found: Detections, *, max_side: int) -> np.ndarray:
         predicted = self._draw_boxes(pixels, found, found.scores, max_side=max_side)
         if self._ground_truth is None or image_id not in self._ground_truth:
             return predicted
         annotated = self._draw_boxes(pixels, self._ground_truth.boxes_of(image_id), None, max_side=max_side)
-        gap = np.full((len(annotated), _GAP, 3), _GAP_COLOR, dtype=np.uint8)
-        return np.concatenate([annotated, gap, predicted], axis=1)
+        side = max(annotated.shape[:2])
+        return contact_sheet([annotated, predicted], ["annotated", "predicted"], columns=2, tile_width=side)
 
     def _draw_boxes(self, image, found: Detections, scores, *, max_side: int) -> np.ndarray:
         """``image`` is reduced to ``max_side`` before the boxes are drawn."""

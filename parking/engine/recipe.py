@@ -23,8 +23,10 @@ def describe_recipe(cfg, weights_digest: str, classes: Mapping[str, int], images
     config = describe_config(cfg)
     test = config["TEST"]
     views = test["AUG"]["ENABLED"]
+    model = {key: value for key, value in config["MODEL"].items() if key != "WEIGHTS"}
+    model["YOLO"] = {key: value for key, value in model["YOLO"].items() if key not in ("LOSS", "ASSIGNER", "CLASS_MAP")}
     kept = {
-        "MODEL": {key: value for key, value in config["MODEL"].items() if key != "WEIGHTS"},
+        "MODEL": model,
         # How views are fused matters where there are some; several models are fused anew each time.
         "TEST": {
             "AUG": {"ENABLED": views},

@@ -70,7 +70,7 @@ def choose_candidate(
     record: Path,
     recipe: Any,
 ) -> Candidate:
-    """The first of ``candidates`` with which all images are done within ``budget``, else the fastest, with a warning.
+    """The first of ``candidates`` with which all images are done within ``budget``, else the last, with a warning.
 
     All processes must call it, and the slowest one decides. The choice is remembered in the file ``record``, so that an
     interrupted run goes on with it.
@@ -86,34 +86,41 @@ def choose_candidate(
         if candidate.title == remembered:
             logger.info("--max-hours: going on with what the interrupted run had chosen, %s", remembered)
             return candidate
-    own_images = math.ceil(num_images / comm.get_world_size())
-    expected = []
-    for candidate in candidates:
-        speed = max(comm.all_gather(_measure(measure, candidate)))
-        seconds_left = min(comm.all_gather(budget.seconds_left))
-        expected.append(speed * own_images)
-        fits = expected[-1] <= seconds_left * _SHARE
-        logger.info(
-            "--max-hours: %s takes %s an image, %s in all; %s are left: %s",
-            *(candidate.title, f"{speed:.3g} s", _format(expected[-1]), _format(seconds_left)),
-            "chosen" if fits else "too slow",
-        )
-        if fits:
-            break
-    else:
-        candidate = candidates[expected.index(min(expected))]
-        if math.isinf(min(expected)):
-            raise UserError("--max-hours: neither the config nor any of TEST.FALLBACKS can be run, see above.")
-        logger.warning(
-            "--max-hours %g: even %s, the fastest of TEST.FALLBACKS, takes longer, about %s. It is used, and no image "
-            "is left out.",
-            *(budget.hours, candidate.title, _format(min(expected))),
-        )
+    candidate = _choose(candidates, measure, num_images=num_images, budget=budget)
     if comm.get_local_rank() == 0:
         with open_atomic(record) as file:
             file.write(json.dumps({"recipe": digest, "choice": candidate.title}).encode())
     comm.synchronize()
     return candidate
+
+
+def _choose(candidates, measure, *, num_images: int, budget: TimeBudget) -> Candidate:
+    own_images = math.ceil(num_images / comm.get_world_size())
+    seconds = math.inf
+    for candidate in candidates:
+        seconds_left = min(comm.all_gather(budget.seconds_left))
+        if seconds_left <= 0:
+            # Measuring more would take time, too. The last one is the fastest that is meant to be.
+            logger.warning("--max-hours %g: no time is left to measure more", budget.hours)
+            break
+        speed = max(comm.all_gather(_measure(measure, candidate)))
+        seconds, seconds_left = speed * own_images, min(comm.all_gather(budget.seconds_left))
+        fits = seconds <= seconds_left * _SHARE
+        logger.info(
+            "--max-hours: %s takes %s an image, %s in all; %s are left: %s",
+            *(candidate.title, f"{speed:.3g} s", _format(seconds), _format(max(seconds_left, 0.0))),
+            "chosen" if fits else "too slow",
+        )
+        if fits:
+            return candidate
+    last = candidates[-1]
+    if candidate is last and math.isinf(seconds):
+        raise UserError("--max-hours: the last of TEST.FALLBACKS cannot be run, see above; add a smaller one.")
+    logger.warning(
+        "--max-hours %g is too little even for %s, the last of TEST.FALLBACKS. It is used, and no image is left out.",
+        *(budget.hours, last.title),
+    )
+    return last
 
 
 def _measure(measure, candidate: Candidate) -> float:

@@ -1,6 +1,7 @@
 """Boxes for a video or a live source: an annotated video to look at, and a line of JSON for each frame."""
 
 import errno
+import glob
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from parking.data.video import Frame, FrameSource
 from parking.evaluation.image_detections import ImageDetections
 from parking.utils.errors import UserError
+from parking.utils.files import locked
 from parking.visualization.frame_painter import FramePainter
 
 # A live source's video must be encoded no slower than it plays, repeated frames included.
@@ -29,6 +31,7 @@ _MAX_LIVE_SIDE = 1920
 _MAX_WAITING = 4
 # Room that the end of a video takes: its index, about 2 MB an hour.
 _MIN_FREE_BYTES = 16 << 20
+_UNFINISHED = ".tmp.mp4"
 
 logger = logging.getLogger(__name__)
 
@@ -104,9 +107,24 @@ def predict_video(
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {"detections": folder / f"{name}.jsonl", "video": folder / f"{name}.mp4"}
+    with locked(folder / f".{name}.lock", busy=f"another infer.py is writing '{folder / name}.jsonl'; wait for it."):
+        return _predict_video(
+            detect,
+            source,
+            {"detections": folder / f"{name}.jsonl", "video": folder / f"{name}.mp4"},
+            batch_size=1 if source.is_live else batch_size,
+            classes=classes,
+            display_names=display_names,
+            min_score=min_score,
+            save_video=save_video,
+        )
+
+
+def _predict_video(detect, source, paths, *, batch_size, classes, display_names, min_score, save_video) -> VideoReport:
     _check_not_read(source, paths.values())
     paths["video"].unlink(missing_ok=True)
+    for unfinished in paths["video"].parent.glob(f".{glob.escape(paths['video'].stem)}.*{_UNFINISHED}"):
+        unfinished.unlink()  # of a run that was killed
     video = None
     if save_video:
         painter = FramePainter(list(classes), display_names, max_side=_MAX_LIVE_SIDE if source.is_live else None)
@@ -116,7 +134,7 @@ def predict_video(
     interrupted = False
     writer = _ResultWriter(paths["detections"], video, classes, min_score)
     try:
-        _predict(detect, source, 1 if source.is_live else batch_size, writer)
+        _predict(detect, source, batch_size, writer)
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -285,7 +303,7 @@ class _AnnotatedVideo:
         """
         self._path = path
         # FFmpeg learns the format from the ending. An mp4 that was not closed cannot be played at all.
-        self._unfinished = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
+        self._unfinished = path.with_name(f".{path.stem}.{os.getpid()}{_UNFINISHED}")
         self._painter = painter
         self._fps = fps
         self._by_time = by_time

@@ -86,12 +86,16 @@ def test_annotations_stand_beside_the_predictions(tmp_path):
     draw(images, (10, 20, 30, 30, 0.5, 1), output_dir=tmp_path, ground_truth=ground_truth)
     both = read_image(tmp_path / "visualizations" / "day" / "b.png.png")
     alone = read_image(tmp_path / "visualizations" / "a.png.png")
-    # The image, a gap of 12 white pixels, the image again.
-    assert alone.shape == (60, 80, 3) and both.shape == (60, 80 + 12 + 80, 3)
-    np.testing.assert_array_equal(both[:, 92:], alone)
-    assert (both[:, 80:92] == 255).all()
-    drawn = np.flatnonzero((both[40, :80] != GRAY).any(axis=1))
-    assert drawn.tolist() == [20, 21, 58, 59] and tuple(both[40, 20]) == CLASS_COLORS[1]
+    assert alone.shape == (60, 80, 3)
+    # Under titles, which both have: the image twice, with gaps of 4 pixels around each.
+    assert both.shape[1] == 4 + 80 + 4 + 80 + 4
+    top = both.shape[0] - 4 - 60
+    np.testing.assert_array_equal(both[top:-4, 88:168], alone)
+    annotated = both[top:-4, 4:84]
+    drawn = np.flatnonzero((annotated[40] != GRAY).any(axis=1))
+    assert drawn.tolist() == [20, 21, 58, 59] and tuple(annotated[40, 20]) == CLASS_COLORS[1]
+    for left in (4, 88):
+        assert (both[:top, left : left + 80] < 100).any(), "a title"
 
 
 def test_other_names_keep_the_colors(tmp_path):

@@ -472,3 +472,24 @@ def test_frame_detector():
     assert model.seen == (3, 32, 64)
     assert [float(output.scores[0]) for output in outputs] == pytest.approx([0.2, 0.8], abs=1e-3)
     assert outputs[0].pred_boxes.tensor.tolist() == [[0, 0, 100, 50]]
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in (".found.123.tmp.mp4", ".other.123.tmp.mp4"):
+        (tmp_path / "out" / name).write_bytes(b"half")
+    with open_source(make_video(tmp_path / "in.mp4", 3)) as source:
+        predict(SquareFinder(), source, tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert ".other.123.tmp.mp4" in names and ".found.123.tmp.mp4" not in names
+    assert not [name for name in names if name.endswith(".lock")]
+
+
+def test_one_run_at_a_time_writes_a_video(tmp_path):
+    def detect(images):
+        with open_source(str(tmp_path / "in.mp4")) as again, pytest.raises(UserError, match=r"another infer\.py"):
+            predict(SquareFinder(), again, tmp_path)
+        return SquareFinder()(images)
+
+    with open_source(make_video(tmp_path / "in.mp4", 2)) as source:
+        assert predict(detect, source, tmp_path).num_frames == 2

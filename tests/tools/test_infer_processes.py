@@ -111,14 +111,16 @@ def test_killed_again_and_again(images, mild_weights_file, tmp_path):
         timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr + (tmp_path / "killed.log").read_text()
-    assert done.stdout.split() == ["killed"] * 6
+    outcomes = done.stdout.splitlines()
+    # What is started after one of them has come to its end begins anew.
+    assert outcomes.count("killed") >= 4 and set(outcomes) <= {"killed", "ended with 0"}
     assert "were done before the interruption" in (tmp_path / "killed.log").read_text()
     killed, whole = read(tmp_path / "killed"), read(tmp_path / "whole")
     assert killed == whole
     assert "visualizations/overview.png" in whole
 
 
-def test_machines_with_different_images_are_told(images, mild_weights_file, tmp_path):
+def test_two_machines(images, mild_weights_file, tmp_path):
     """Two machines are two starts on this one, which meet at a port."""
     import socket
 
@@ -126,20 +128,24 @@ def test_machines_with_different_images_are_told(images, mild_weights_file, tmp_
         s.bind(("127.0.0.1", 0))
         url = f"tcp://127.0.0.1:{s.getsockname()[1]}"
 
-    def start(rank, pattern):
-        machine = ["--num-machines", "2", "--machine-rank", rank, "--dist-url", url, "--output", tmp_path / f"{rank}"]
+    def start(rank, pattern, output):
+        machine = ["--num-machines", "2", "--machine-rank", rank, "--dist-url", url, "--output", tmp_path / output]
         args = command("--input", images / pattern, "--weights", mild_weights_file, *machine, *OPTS)
         return subprocess.Popen(args, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    first, second = start(0, "0*.png"), start(1, "0[0-8].png")
-    for process in (first, second):
+    for process in (start(0, "0*.png", "0"), start(1, "0[0-8].png", "1")):
         _, err = process.communicate(timeout=300)
-        assert process.returncode == 1 and "images of --input changed between them" in err, err
-    first, second = start(0, "0*.png"), start(1, "0*.png")
-    for process in (first, second):
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 0, out + err
-    # Each machine has its own folder here; the first one's has the results of both.
-    images_seen = {row["image_id"] for row in json.loads((tmp_path / "0" / "predictions.json").read_text())}
-    assert images_seen == set(range(100 - 9, 101))
-    assert not (tmp_path / "1" / "predictions.json").exists()
+        assert process.returncode == 1 and "the images of --input changed between them" in err, err
+    assert infer(images / "0*.png", mild_weights_file, tmp_path / "one").returncode == 0
+    expected = read(tmp_path / "one")
+    assert {row["image_id"] for row in json.loads(expected["predictions.json"])} == set(range(100 - 9, 101))
+    for outputs in (("0", "1"), ("shared", "shared")):
+        first, second = start(0, "0*.png", outputs[0]), start(1, "0*.png", outputs[1])
+        for process in (first, second):
+            out, err = process.communicate(timeout=300)
+            assert process.returncode == 0, out + err
+        assert "done: machine 0 has the results" in out
+        found = read(tmp_path / outputs[0])
+        assert found.keys() == {"predictions.json", "images.json", "submission.json"}
+        assert found == expected, "each image once"
+    assert read(tmp_path / "1") == {}

@@ -73,5 +73,8 @@ def translate_names(class_names: Iterable[str], *, option: str) -> list[str]:
     class_names = list(class_names)
     unknown = [name for name in class_names if name not in translation]
     if unknown:
-        raise UserError(f"{option}: there is no Korean name for the class {unknown[0]!r} of these weights.")
+        raise UserError(
+            f"{option}: there is no Korean name for the class {unknown[0]!r} of these weights, only for those of the "
+            f"challenge; leave {option} out."
+        )
     return [translation[name] for name in class_names]
