@@ -15,7 +15,8 @@ from parking.checkpoint import read_weights
 from parking.config import get_cfg
 from parking.data.datasets.images import list_images
 from parking.engine.detector import Detector
-from parking.engine.inference_run import load_models, run_inference
+from parking.engine.inference_run import kept_results, load_models, run_inference
+from parking.engine.patience import PatientBarrier
 from parking.engine.precision import repeatable_kernels
 from parking.engine.predictor import build_inference_model
 from parking.modeling import DetectionFusion, YOLOPostprocessor
@@ -46,9 +47,16 @@ def run(mild_weights_file, folder, tmp_path):
     def run(*opts, weights=(), device="cuda"):
         files = [str(path) for path in weights or [mild_weights_file]]
         models = load_models(None, files, ["MODEL.DEVICE", device, *map(str, opts)], default_config="")
-        report = run_inference(
-            models, list_images(str(folder)).images, output_dir=str(tmp_path / f"out{next(numbers)}")
-        )
+        output_dir, barrier = tmp_path / f"out{next(numbers)}", PatientBarrier()
+        output_dir.mkdir()
+        with kept_results(str(output_dir), barrier) as journals:
+            report = run_inference(
+                models,
+                list_images(str(folder)).images,
+                output_dir=str(output_dir),
+                folder=journals,
+                barrier=barrier,
+            )
         found = report.detections
         return found[np.lexsort([found.boxes[:, 0], -found.scores, found.image_ids])]
 
