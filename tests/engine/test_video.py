@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections import namedtuple
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -145,12 +146,18 @@ def is_color(pixels, color, tolerance=60):
     return (abs(pixels - np.array(color)) < tolerance).all(axis=-1)
 
 
-@pytest.fixture
-def limit_file_size():
-    """Sets how many bytes a file may have; what goes beyond is not written, as on a full disk."""
+@contextmanager
+def limited_file_size(size):
+    """How many bytes a file may have; what goes beyond is not written, as on a full disk.
+
+    Not longer than needed, and with nothing on stdout: pytest's may be a longer file.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -316,25 +323,29 @@ def test_a_full_disk_is_noticed_while_the_video_can_still_be_closed(tmp_path, mo
     assert len(read_video(tmp_path / "found.mp4")[0]) == 4
 
 
-def test_a_video_that_could_not_be_written_does_not_appear(tmp_path, limit_file_size):
+def test_a_video_that_could_not_be_written_does_not_appear(tmp_path):
     noise = np.random.default_rng(0)
 
     def detect(images):
         images[0][:] = noise.integers(0, 255, images[0].shape, np.uint8)
         return [to_instances(images[0])]
 
-    with open_source(make_video(tmp_path / "in.mp4", 20)) as source:
-        limit_file_size(20_000)
-        with pytest.raises(OSError, match="could not be written whole"):
-            predict(detect, source, tmp_path)
+    with (
+        open_source(make_video(tmp_path / "in.mp4", 20)) as source,
+        limited_file_size(20_000),
+        pytest.raises(OSError, match="could not be written whole"),
+    ):
+        predict(detect, source, tmp_path)
     assert len(read_lines(tmp_path / "found.jsonl")) == 20 and files(tmp_path) == ["found.jsonl", "in.mp4"]
 
 
-def test_no_line_is_left_half_written(tmp_path, limit_file_size):
-    with open_source(make_video(tmp_path / "in.mp4", 40)) as source:
-        limit_file_size(1000)
-        with pytest.raises(OSError) as error:
-            predict(SquareFinder(), source, tmp_path, save_video=False)
+def test_no_line_is_left_half_written(tmp_path):
+    with (
+        open_source(make_video(tmp_path / "in.mp4", 40)) as source,
+        limited_file_size(1000),
+        pytest.raises(OSError) as error,
+    ):
+        predict(SquareFinder(), source, tmp_path, save_video=False)
     assert error.value.errno == errno.EFBIG
     lines = read_lines(tmp_path / "found.jsonl")
     assert 1 <= len(lines) < 20 and [line["frame"] for line in lines] == list(range(len(lines)))
