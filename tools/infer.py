@@ -31,6 +31,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--frames", action="store_true", help="the input is a folder with the frames of a video")
     parser.add_argument("--fps", type=float, help="with --frames: so many frames are a second (10)")
+    parser.add_argument("--no-video", action="store_true", help="of a video: write the boxes only, as JSON lines")
     parser.add_argument("--config-file", metavar="FILE", help="default: what --weights carry, else configs/yolo.yaml")
     parser.add_argument(
         "--weights",
@@ -66,10 +67,12 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         parser.error(f"--{min(given & for_images).replace('_', '-')} is for images, not for videos")
     if not args.is_video and not args.visualize and given & {"min_score", "korean"}:
         parser.error("--min-score and --korean are about pictures: give --visualize N, too")
+    if args.no_video and not args.is_video:
+        parser.error("--no-video is for videos, not for images")
     if args.frames and not Path(args.input).is_dir():
         parser.error("--frames is for a folder: a video is known by its name")
-    if args.fps is not None and not (args.frames and args.fps > 0):
-        parser.error("--fps is for --frames, and above 0: everything else states its own")
+    if args.fps is not None and not args.frames:
+        parser.error("--fps is for --frames: everything else states its own")
     if args.visualize < 0 or not 0 <= args.min_score <= 1:
         parser.error("--visualize must be at least 0, and --min-score from 0 to 1")
     if args.max_hours is not None and not args.max_hours > 0:

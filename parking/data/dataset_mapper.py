@@ -298,10 +298,17 @@ class TestDatasetMapper:
             if not self.report_errors:
                 raise
             return {"file_name": dataset_dict["file_name"], "image_id": dataset_dict["image_id"], "error": str(e)}
-        height, width = image.shape[:2]
-        image = self.resize.get_transform(image).apply_image(image)
         rest = {key: value for key, value in dataset_dict.items() if key != "annotations"}
-        return {**rest, "height": height, "width": width, "image": _to_tensor(image)}
+        return {**rest, **self.prepare(image)}
+
+    def prepare(self, image: np.ndarray) -> dict:
+        """``image``, ``height`` and ``width`` as above, of an image (H, W, 3) uint8 RGB that is in memory."""
+        height, width = image.shape[:2]
+        return {
+            "height": height,
+            "width": width,
+            "image": _to_tensor(self.resize.get_transform(image).apply_image(image)),
+        }
 
 
 def _read_checked(dataset_dict) -> np.ndarray:

@@ -33,10 +33,12 @@ DEFAULT_FOLDER_FPS = 10.0
 _LIVE_SCHEMES = frozenset({"http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
 _NETWORK_TIMEOUT_MS = 10_000
 # What is assumed where a source states none, or one that cannot be (OpenCV gives 0, NaN, or a clock's 90000).
-_FALLBACK_FPS, _MAX_FPS = 25.0, 1000.0
+_FALLBACK_FPS, _MIN_FPS, _MAX_FPS = 25.0, 0.01, 1000.0
 # Each takes 6 MB at 1920x1080.
 _NUM_READ_AHEAD = 4
 _MAX_NOTED = 10
+# Of an address, for a file name.
+_MAX_STEM = 60
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +112,8 @@ def open_source(input: str, *, fps: float | None = None) -> "FrameSource":
     Raises:
         UserError: it cannot be opened, holds no frame that can be read, or ``fps`` is of no use.
     """
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise UserError(f"{fps} frames a second are not possible; give a number above 0.")
+    if fps is not None and not _MIN_FPS <= fps <= _MAX_FPS:
+        raise UserError(f"{fps} frames a second are not possible; give a number from {_MIN_FPS:g} to {_MAX_FPS:g}.")
     if fps is not None and not os.path.isdir(input):
         raise UserError(f"A frame rate is of use for a folder of frames only, and '{printable(input)}' is none.")
     if _is_camera(input):
@@ -211,10 +213,12 @@ class FrameSource:
             # Whoever takes the frames shall see it.
             self._error = e
         finally:
-            self._reader.close()
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
+            try:
+                self._reader.close()
+            finally:
+                with self._changed:
+                    self._ended = True
+                    self._changed.notify_all()
 
     def _read(self) -> Frame | None:
         while not self._closed:
@@ -365,7 +369,7 @@ def _natural_key(name: str) -> tuple:
 
 
 def _is_camera(input: str) -> bool:
-    return re.fullmatch(r"[0-9]{1,3}|/dev/(video[0-9]+|v4l/.+)", input) is not None
+    return re.fullmatch(r"[0-9]{1,3}|/dev/(video[0-9]+|v4l/.+)", input) is not None and not os.path.isdir(input)
 
 
 def _split_url(input: str) -> tuple[str, str]:
@@ -413,7 +417,7 @@ def _open_url(input: str) -> CaptureReader:
     capture = _open_capture(input, cv2.CAP_FFMPEG, timeouts)
     if capture is None:
         raise UserError(f"{name} cannot be opened; check the address, the login and the network.")
-    stem = re.sub(r"[^\w.-]+", "_", address).strip("._") or "stream"
+    stem = re.sub(r"[^\w.-]+", "_", address).strip("._")[:_MAX_STEM] or "stream"
     return CaptureReader(capture, name=name, stem=stem, is_live=is_live_input(input))
 
 

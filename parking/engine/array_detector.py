@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
-import torch
 from detectron2.structures import Instances
 from torch import nn
 
@@ -25,7 +23,7 @@ class ArrayDetector:
         """
         self._cfgs = list(cfgs)
         self._models = list(models)
-        self._resizes = [TestDatasetMapper(cfg).resize for cfg in cfgs]
+        self._mappers = [TestDatasetMapper(cfg) for cfg in cfgs]
         self._fuse = DetectionFusion(cfgs[0]) if len(self._models) > 1 else None
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Instances]:
@@ -37,16 +35,8 @@ class ArrayDetector:
             For each its detections on the CPU, by descending score, ``pred_boxes`` in its pixels.
         """
         opinions = []
-        for cfg, model, resize in zip(self._cfgs, self._models, self._resizes, strict=True):
+        for cfg, model, mapper in zip(self._cfgs, self._models, self._mappers, strict=True):
             with inference_settings(cfg, len(images)):
-                outputs = model([_to_input(image, resize) for image in images])
+                outputs = model([mapper.prepare(image) for image in images])
             opinions.append([output["instances"].to("cpu") for output in outputs])
         return opinions[0] if self._fuse is None else self._fuse(opinions)
-
-
-def _to_input(image, resize) -> dict:
-    height, width = image.shape[:2]
-    resized = resize.get_transform(image).apply_image(image)
-    planes = np.empty((3, *resized.shape[:2]), np.uint8)
-    cv2.split(resized, list(planes))
-    return {"image": torch.from_numpy(planes), "height": height, "width": width}

@@ -110,6 +110,7 @@ def infer_video(args: argparse.Namespace, source: FrameSource, default_config: s
         classes=classes,
         display_names=_find_display_names(args, classes),
         min_score=args.min_score,
+        save_video=not args.no_video,
     )
     summary = [f"{report.num_boxes} boxes in {report.num_frames} frames"]
     if report.num_unreadable > len(report.unreadable):

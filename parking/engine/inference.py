@@ -17,10 +17,10 @@ from parking.data.batching import plan_batches
 from parking.data.build import build_inference_loader, start_workers
 from parking.evaluation.journal import ResultsJournal
 from parking.evaluation.prediction_collector import to_detections, to_predictions
-from parking.modeling import YOLOWithTTA
 
 from .memory import explaining_out_of_memory
 from .precision import repeatable_kernels
+from .predictor import find_size_divisibility
 
 # Of TEST.IMS_PER_BATCH 0.
 _BATCH_SIZE_GPU, _BATCH_SIZE_CPU = 8, 1
@@ -39,15 +39,14 @@ def find_batch_size(cfg) -> int:
     return _BATCH_SIZE_GPU if cfg.MODEL.DEVICE.startswith("cuda") else _BATCH_SIZE_CPU
 
 
-def plan_inference(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]]:
-    """The batches in which ``model`` shall see ``images``, the same on all processes, which must all call this."""
+def plan_inference(cfg, images: Sequence[dict]) -> list[list[dict]]:
+    """The batches in which the model of ``cfg`` sees ``images``; all processes must call this, and get the same."""
     places = None
     if comm.is_main_process():
-        detector = model.model if isinstance(model, YOLOWithTTA) else model
         batches = plan_batches(
             [{**image, "place": i} for i, image in enumerate(images)],
             size=cfg.INPUT.SIZE_TEST,
-            size_divisibility=detector.backbone.size_divisibility,
+            size_divisibility=find_size_divisibility(cfg),
             batch_size=find_batch_size(cfg),
         )
         places = [[image["place"] for image in batch] for batch in batches]

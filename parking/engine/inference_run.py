@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from parking.evaluation.submission_options import OptionNames, SubmissionOptions
 from parking.evaluation.writer import write_results
 from parking.modeling import DetectionFusion
 from parking.utils.errors import UserError
-from parking.utils.files import locked
+from parking.utils.files import locked, remove_stale_lock
 
 from .fused_results import fuse_results
 from .inference import measure_speed, plan_inference, predict_images
@@ -52,7 +53,9 @@ class LoadedModel(NamedTuple):
 
     def describe(self, images_digest: str) -> dict[str, Any]:
         """See :func:`.recipe.describe_recipe`."""
-        return describe_recipe(self.cfg, self.weights_digest, self.classes, images_digest)
+        return describe_recipe(
+            self.cfg, self.weights, self.weights_digest, classes=self.classes, images_digest=images_digest
+        )
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def kept_results(output_dir: str, barrier: PatientBarrier) -> Iterator[Path]:
         if comm.get_local_rank() == 0:
             shutil.rmtree(folder, ignore_errors=True)
             for lock in Path(output_dir).glob(".journal-*.lock"):
-                lock.unlink(missing_ok=True)  # also those of processes that were killed
+                remove_stale_lock(lock)
 
 
 def run_inference(
@@ -184,7 +187,8 @@ def run_inference(
     Raises:
         UserError: machines have different images or models, or memory runs out.
     """
-    check_same_everywhere([model.describe("") for model in models], images, budget and budget.hours)
+    fallbacks = None if budget is None else [budget.hours, models[0].cfg.TEST.FALLBACKS]
+    check_same_everywhere([model.describe("") for model in models], images, fallbacks)
     images_digest = digest_images(images)
     if budget is not None:
         models = _choose_fallbacks(models, images, folder=folder, budget=budget, images_digest=images_digest)
@@ -210,8 +214,8 @@ def _predict_missing(model: LoadedModel, images, journal: ResultsJournal, title:
     if num_done:
         logger.info("%s: %d of %d images were done before the interruption", title, num_done, len(images))
     if num_done < len(images):
+        batches = plan_inference(model.cfg, images)
         detector = model.build()
-        batches = plan_inference(model.cfg, detector, images)
         category_ids = list(model.classes.values())
         predict_images(model.cfg, detector, batches, journal, category_ids=category_ids, title=title)
         del detector
@@ -238,12 +242,19 @@ def _free_memory() -> None:
 
 def _choose_fallbacks(models, images, *, folder: Path, budget: TimeBudget, images_digest: str) -> list[LoadedModel]:
     def measure(candidate: Candidate) -> float:
-        seconds = 0.0
-        for model, cfg in zip(models, candidate.cfgs, strict=True):
-            detector = model._replace(cfg=cfg).build()
-            seconds += measure_speed(cfg, detector, plan_inference(cfg, detector, images))
-            del detector
-            _free_memory()
+        # All processes together; what comes after may fail on one of them, for lack of memory.
+        plans = [plan_inference(cfg, images) for cfg in candidate.cfgs]
+        try:
+            return sum(map(measure_one, models, candidate.cfgs, plans))
+        except UserError as e:
+            logger.warning("--max-hours: %s: %s", candidate.title, e)
+            return math.inf
+
+    def measure_one(model: LoadedModel, cfg: CfgNode, batches: list[list[dict]]) -> float:
+        detector = model._replace(cfg=cfg).build()
+        seconds = measure_speed(cfg, detector, batches)
+        del detector
+        _free_memory()
         return seconds
 
     chosen = choose_candidate(

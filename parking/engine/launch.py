@@ -52,6 +52,8 @@ def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Name
     num_found = torch.cuda.device_count()
     if num_found and args.num_gpus > num_found:
         raise UserError(f"--num-gpus is {args.num_gpus}, but this machine has {num_found} GPUs.")
+    if args.num_machines < 1:
+        raise UserError(f"--num-machines is {args.num_machines}; it is at least 1.")
     if not 0 <= args.machine_rank < args.num_machines:
         raise UserError(
             f"--machine-rank is {args.machine_rank}; the {args.num_machines} of --num-machines are numbered from 0."

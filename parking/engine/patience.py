@@ -1,9 +1,13 @@
 """Waiting for processes that take much longer than others."""
 
 import datetime
+import time
 
 import torch.distributed as dist
 from detectron2.utils import comm
+
+# Python looks for Ctrl-C in between: not within a barrier.
+_SECONDS_BETWEEN_LOOKS = 0.05
 
 
 class PatientBarrier:
@@ -17,6 +21,10 @@ class PatientBarrier:
         self._group = dist.new_group(backend="gloo", timeout=timeout) if comm.get_world_size() > 1 else None
 
     def wait(self) -> None:
-        """Until all processes are here."""
-        if self._group is not None:
-            dist.barrier(self._group)
+        """Until all processes are here, or Ctrl-C is pressed."""
+        if self._group is None:
+            return
+        work = dist.barrier(self._group, async_op=True)
+        while not work.is_completed():
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        work.wait()  # raises what went wrong

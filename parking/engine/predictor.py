@@ -69,11 +69,20 @@ def _compute_in(dtype: torch.dtype, model: YOLO) -> None:
         model.backbone.register_forward_pre_hook(lambda _, images: (images[0].to(dtype),))
 
 
-def _check_size(cfg, weights: Weights) -> None:
-    """Raise a UserError where the model is far larger than its weights, before it takes the memory."""
+def find_size_divisibility(cfg) -> int:
+    """In pixels: the model of ``cfg`` pads the sides of images to multiples of it."""
+    return _build_without_memory(cfg).backbone.size_divisibility
+
+
+def _build_without_memory(cfg) -> nn.Module:
     shapes_only = cfg.clone()
     shapes_only.MODEL.DEVICE = "meta"
     with torch.device("meta"):
-        own = build_model(shapes_only).state_dict()
+        return build_model(shapes_only)
+
+
+def _check_size(cfg, weights: Weights) -> None:
+    """Raise a UserError where the model is far larger than its weights, before it takes the memory."""
+    own = _build_without_memory(cfg).state_dict()
     if sum(t.numel() for t in own.values()) > 2 * sum(t.numel() for t in weights.state_dict.values()):
         check_all_fit(weights.state_dict, own, weights)

@@ -18,13 +18,15 @@ from .resume import flatten
 from .setup import describe_config
 
 
-def describe_recipe(cfg, weights_digest: str, classes: Mapping[str, int], images_digest: str) -> dict[str, Any]:
+def describe_recipe(
+    cfg, weights: Weights, weights_digest: str, *, classes: Mapping[str, int], images_digest: str
+) -> dict[str, Any]:
     """For the journal of a model: plain JSON values by name."""
     config = describe_config(cfg)
     test = config["TEST"]
     views = test["AUG"]["ENABLED"]
     model = {key: value for key, value in config["MODEL"].items() if key != "WEIGHTS"}
-    model["YOLO"] = {key: value for key, value in model["YOLO"].items() if key not in ("LOSS", "ASSIGNER", "CLASS_MAP")}
+    model["YOLO"] = {key: value for key, value in model["YOLO"].items() if key not in ("LOSS", "ASSIGNER")}
     kept = {
         "MODEL": model,
         # How views are fused matters where there are some; several models are fused anew each time.
@@ -42,6 +44,8 @@ def describe_recipe(cfg, weights_digest: str, classes: Mapping[str, int], images
         # Their order is that of the outputs.
         "classes": [[name, category_id] for name, category_id in classes.items()],
         "weights": weights_digest,
+        # By which the classes find their outputs.
+        "classes of the weights": weights.class_names,
         "images": images_digest,
     }
 
@@ -69,21 +73,24 @@ def digest_images(images: Sequence[dict]) -> str:
 
 
 def check_same_everywhere(
-    recipes: Sequence[Mapping[str, Any]], images: Sequence[dict], max_hours: float | None
+    recipes: Sequence[Mapping[str, Any]], images: Sequence[dict], budget: Sequence[Any] | None
 ) -> None:
     """Raise a UserError where the processes, which must all call this, would not do the same.
 
     Args:
         recipes: of each model, from :func:`describe_recipe` without the images.
+        budget: the hours and TEST.FALLBACKS, where there is a budget.
     """
     own = {
-        "--max-hours": max_hours,
+        "--max-hours with TEST.FALLBACKS": budget,
         "number of --weights": len(recipes),
         "images of --input": hashlib.sha256(_describe_names(images)).hexdigest(),
     }
     for i, recipe in enumerate(recipes, start=1):
-        # A machine may have several GPUs, or none.
-        own |= {f"{name} of model {i}": value for name, value in recipe.items() if name != "MODEL.DEVICE"}
+        # First what others follow from. A machine's GPUs may have other numbers.
+        device = recipe["MODEL.DEVICE"].partition(":")[0]
+        rest = {name: value for name, value in recipe.items() if name != "MODEL.DEVICE"}
+        own |= {f"{name} of model {i}": value for name, value in {"MODEL.DEVICE": device, **rest}.items()}
     everywhere = comm.all_gather(json.loads(json.dumps(own)))
     for other in everywhere:
         difference = find_difference(other, everywhere[0])

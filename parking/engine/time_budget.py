@@ -76,7 +76,7 @@ def choose_candidate(
     interrupted run goes on with it.
 
     Args:
-        measure: seconds per image of this process.
+        measure: seconds per image of this process; infinite for what it cannot run.
         recipe: JSON values; a remembered choice counts only where they are the same.
     """
     digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
@@ -96,40 +96,30 @@ def choose_candidate(
 
 def _choose(candidates, measure, *, num_images: int, budget: TimeBudget) -> Candidate:
     own_images = math.ceil(num_images / comm.get_world_size())
-    seconds = math.inf
+    seconds: dict[str, float] = {}
     for candidate in candidates:
-        seconds_left = min(comm.all_gather(budget.seconds_left))
-        if seconds_left <= 0:
+        if min(comm.all_gather(budget.seconds_left)) <= 0:
             # Measuring more would take time, too. The last one is the fastest that is meant to be.
             logger.warning("--max-hours %g: no time is left to measure more", budget.hours)
             break
-        speed = max(comm.all_gather(_measure(measure, candidate)))
-        seconds, seconds_left = speed * own_images, min(comm.all_gather(budget.seconds_left))
-        fits = seconds <= seconds_left * _SHARE
+        speed = max(comm.all_gather(measure(candidate)))
+        seconds[candidate.title], seconds_left = speed * own_images, min(comm.all_gather(budget.seconds_left))
+        fits = seconds[candidate.title] <= seconds_left * _SHARE
         logger.info(
             "--max-hours: %s takes %s an image, %s in all; %s are left: %s",
-            *(candidate.title, f"{speed:.3g} s", _format(seconds), _format(max(seconds_left, 0.0))),
+            *(candidate.title, f"{speed:.3g} s", _format(seconds[candidate.title]), _format(max(seconds_left, 0.0))),
             "chosen" if fits else "too slow",
         )
         if fits:
             return candidate
     last = candidates[-1]
-    if candidate is last and math.isinf(seconds):
+    if math.isinf(seconds.get(last.title, 0.0)):
         raise UserError("--max-hours: the last of TEST.FALLBACKS cannot be run, see above; add a smaller one.")
     logger.warning(
         "--max-hours %g is too little even for %s, the last of TEST.FALLBACKS. It is used, and no image is left out.",
         *(budget.hours, last.title),
     )
     return last
-
-
-def _measure(measure, candidate: Candidate) -> float:
-    """Infinite for one that cannot be run, such as for lack of memory; a smaller one may."""
-    try:
-        return measure(candidate)
-    except UserError as e:
-        logger.warning("--max-hours: %s: %s", candidate.title, e)
-        return math.inf
 
 
 def _read(record: Path, digest: str) -> str | None:

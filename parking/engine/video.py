@@ -1,10 +1,10 @@
 """Boxes for a video or a live source: an annotated video to look at, and a line of JSON for each frame."""
 
 import errno
-import glob
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections import deque
@@ -122,14 +122,14 @@ def predict_video(
 
 def _predict_video(detect, source, paths, *, batch_size, classes, display_names, min_score, save_video) -> VideoReport:
     _check_not_read(source, paths.values())
+    _check_ours(**paths)
     paths["video"].unlink(missing_ok=True)
-    for unfinished in paths["video"].parent.glob(f".{glob.escape(paths['video'].stem)}.*{_UNFINISHED}"):
-        unfinished.unlink()  # of a run that was killed
+    _remove_unfinished(paths["video"])
     video = None
     if save_video:
         painter = FramePainter(list(classes), display_names, max_side=_MAX_LIVE_SIDE if source.is_live else None)
         fps = min(source.fps, _MAX_LIVE_FPS) if source.is_live else source.fps
-        video = _AnnotatedVideo(paths["video"], painter, fps=fps, by_time=source.is_live)
+        video = _AnnotatedVideo(paths["video"], painter, fps=_round_for_mpeg4(fps), by_time=source.is_live)
     start = time.perf_counter()
     interrupted = False
     writer = _ResultWriter(paths["detections"], video, classes, min_score)
@@ -159,6 +159,29 @@ def _check_not_read(source, paths):
             raise UserError(f"The result '{path}' would overwrite the video itself; give another output folder.")
 
 
+def _check_ours(detections: Path, video: Path) -> None:
+    """Raise a UserError where files of these names are not an earlier run's, which may be replaced."""
+    alien = video if video.exists() and not detections.exists() else None
+    if detections.exists():
+        with open(detections, "rb") as file:
+            line = file.readline()
+        try:
+            is_ours = not line or {"frame", "counts", "detections"} <= json.loads(line).keys()
+        except (ValueError, AttributeError):
+            is_ours = False
+        alien = alien if is_ours else detections
+    if alien is not None:
+        raise UserError(f"The result would replace '{alien}', which is no result; give another output folder.")
+
+
+def _remove_unfinished(video: Path) -> None:
+    """What a run that was killed has left."""
+    name = re.compile(re.escape(f".{video.stem}.") + r"\d+" + re.escape(_UNFINISHED))
+    for path in video.parent.iterdir():
+        if name.fullmatch(path.name):
+            path.unlink()
+
+
 def _predict(detect, source, batch_size, writer):
     with tqdm(total=source.num_frames, desc="predicting", unit="frame", dynamic_ncols=True) as bar:
         for frames in _make_batches(source, batch_size):
@@ -178,6 +201,11 @@ def _make_batches(frames, size: int) -> Iterator[list[Frame]]:
             batch = []
     if batch:
         yield batch
+
+
+def _round_for_mpeg4(fps: float) -> float:
+    """MPEG-4 has rates as fractions of whole numbers up to 65535, which OpenCV makes of decimals."""
+    return round(fps, 3 if fps < 65 else 2 if fps < 655 else 1)
 
 
 def _log_end(source, num_frames, seconds):
@@ -346,8 +374,8 @@ class _AnnotatedVideo:
         if not writer.isOpened():
             self._unfinished.unlink(missing_ok=True)
             raise UserError(
-                f"The video '{self._path}' of {width}x{height} pixels cannot be made: MPEG-4 takes 8191 at most, and "
-                "its folder must be writable; run without a video, or on smaller frames."
+                f"The video '{self._path}' of {width}x{height} pixels and {self._fps} frames a second cannot be made: "
+                "MPEG-4 takes sides up to 8191; take --no-video, or smaller frames."
             )
         self._writer = writer
 

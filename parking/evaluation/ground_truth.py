@@ -34,7 +34,7 @@ class GroundTruth:
             UserError: the file cannot be read or is malformed, or lists none of the images.
         """
         content = read_json_object(path)
-        image_ids = _match_images(read_image_records(content, path), images)
+        image_ids = _match_images(read_image_records(content, path), images, path)
         if not image_ids:
             raise UserError(f"'{path}' lists none of the images, by their names; are they another data set's?")
         if len(set(image_ids.values())) < len(image_ids):
@@ -75,21 +75,29 @@ class GroundTruth:
         return dict(zip(METRICS, stats, strict=False))
 
 
-def _match_images(records: Sequence[dict], images: Sequence[dict]) -> dict[int | str, int | str]:
+def _match_images(records: Sequence[dict], images: Sequence[dict], path: str) -> dict[int | str, int | str]:
     """Our image id for the id of each record that means one of our images.
 
-    It does where one of the two paths is the end of the other: "a.png" is "day/a.png", but "night/a.png" is not.
+    It does where both have the same path, else where one of the two paths is the end of the other: "a.png" may be
+    "day/a.png", but "night/a.png" is not.
     """
+    by_key = {name_key(image["relative_path"]): image["image_id"] for image in images}
     by_base = defaultdict(list)
-    for image in images:
-        key = name_key(image["relative_path"])
-        by_base[key.rpartition("/")[2]].append((f"/{key}", image["image_id"]))
+    for key in by_key:
+        by_base[key.rpartition("/")[2]].append(key)
     matched = {}
     for record in records:
         key = name_key(record["file_name"]).lstrip("/")
-        for own, image_id in by_base.get(key.rpartition("/")[2], ()):
-            if own.endswith(f"/{key}") or f"/{key}".endswith(own):
-                matched[record["image_id"]] = image_id
+        ends = by_base.get(key.rpartition("/")[2], ())
+        # The longest is the nearest: of those that are the end of the record's path there is one of each length.
+        fitting = sorted((own for own in ends if f"/{key}".endswith(f"/{own}")), key=len)[-1:]
+        fitting = fitting or [own for own in ends if own.endswith(f"/{key}")]
+        if len(fitting) > 1:
+            raise UserError(
+                f"'{path}': '{record['file_name']}' may be '{fitting[0]}' or '{fitting[1]}'; name it with its folder."
+            )
+        if fitting:
+            matched[record["image_id"]] = by_key[fitting[0]]
     return matched
 
 

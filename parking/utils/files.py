@@ -5,7 +5,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,8 +53,15 @@ def locked(path: str | os.PathLike, *, busy: str) -> Iterator[None]:
     try:
         yield
     finally:
-        Path(path).unlink(missing_ok=True)
+        if _is_still_there(file, path):
+            os.unlink(path)
         file.close()
+
+
+def remove_stale_lock(path: str | os.PathLike) -> None:
+    """Remove what a process that was killed in :func:`locked` has left; a lock that is held stays."""
+    with suppress(UserError), locked(path, busy=""):
+        pass
 
 
 def _open_locked(path, busy: str) -> BinaryIO:

@@ -402,3 +402,11 @@ def test_what_comes_before_the_first_frame_is_taken_does_not_count():
         assert (next(source).index, source.num_dropped) == (2, 1)
         capture.end()
     assert not source._thread.is_alive()
+
+
+def test_a_folder_of_a_number_is_no_camera(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_image(np.zeros((8, 8, 3), np.uint8), tmp_path / "001" / "0.png")
+    assert not is_video_input("001") and not is_live_input("001") and is_video_input("002")
+    with open_source("001", fps=5) as source:
+        assert source.num_frames == 1 and not source.is_live

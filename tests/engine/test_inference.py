@@ -40,7 +40,7 @@ def predict(mild_weights_file, images, tmp_path):
         opts = ["MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0", *map(str, opts)]
         (loaded,) = load_models(None, [str(mild_weights_file)], opts, default_config="")
         model = build_inference_model(loaded.cfg, loaded.weights)
-        batches = plan_inference(loaded.cfg, model, images)
+        batches = plan_inference(loaded.cfg, images)
         journal = ResultsJournal(tmp_path / str(next(numbers)), {})
         predict_images(loaded.cfg, model, batches, journal, category_ids=[7, 3])
         content = journal.gather()

@@ -1,5 +1,6 @@
 """Everything that infer.py does with images, in this process."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -116,6 +117,36 @@ def test_files_of_a_run(run, folder, tmp_path):
         assert 0 <= x <= x + w <= width + 0.001 and 0 <= y <= y + h <= height + 0.001
 
 
+def test_all_processes_are_waited_for_before_results_are_used_or_thrown_away(run, tmp_path, monkeypatch):
+    seen = []
+
+    def note(barrier):
+        seen.append(sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.json*")))
+
+    monkeypatch.setattr(PatientBarrier, "wait", note)
+    run()
+    journal = ["journal/model-0/recipe.json", "journal/model-0/results-00000.jsonl"]
+    assert seen == [journal, ["images.json", *journal, "predictions.json"]]
+
+
+def test_a_lock_of_a_killed_process_is_removed(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".journal-00007.lock").touch()
+    run()
+    assert read(tmp_path / "out").keys() == {"predictions.json", "images.json"}
+
+
+def test_out_of_memory_while_measuring_is_one_candidate_less(run, monkeypatch, caplog):
+    def measure(cfg, *args):
+        if cfg.TEST.AUG.ENABLED:
+            raise UserError("Out of memory while predicting.")
+        return 1e-6
+
+    monkeypatch.setattr(inference_run, "measure_speed", measure)
+    assert run("TEST.AUG.ENABLED", "True", budget=TimeBudget(1.0, time.time())).num_images == 5
+    assert "--max-hours: the config as it is: Out of memory while predicting." in caplog.text
+
+
 def test_nothing_readable(run, folder, tmp_path):
     for path in folder.iterdir():
         path.write_bytes(b"")
@@ -216,6 +247,7 @@ def test_a_recipe_tells_all_that_matters(weights_file, folder):
     for key, value in [
         ("MODEL.DEVICE", "cuda"),
         ("MODEL.YOLO.NMS_THRESH_TEST", 0.3),
+        ("MODEL.YOLO.CLASS_MAP", [["cat", "dog"]]),
         ("MODEL.PIXEL_STD", [1.0, 1.0, 1.0]),
         ("TEST.DETECTIONS_PER_IMAGE", 3),
         ("INPUT.SIZE_TEST", 32),
@@ -223,6 +255,8 @@ def test_a_recipe_tells_all_that_matters(weights_file, folder):
         cfg = model.cfg.clone()
         cfg.merge_from_list([key, value])
         assert model._replace(cfg=cfg).describe(digest) != known, key
+    renamed = dataclasses.replace(model.weights, class_names=["dog", "cat"])
+    assert model._replace(weights=renamed).describe(digest) != known
     for key in ("SEED", "DATALOADER.NUM_WORKERS", "TEST.EVAL_PERIOD", "MODEL.YOLO.LOSS.BOX_GAIN"):
         cfg = model.cfg.clone()
         cfg.merge_from_list([key, 77])
@@ -255,12 +289,13 @@ def test_machines_must_have_the_same(monkeypatch, weights_file, folder):
         ({"recipes": [{**recipe, "weights": "b" * 64}]}, "the weights of model 1 changed"),
         ({"recipes": [{**recipe, "INPUT.SIZE_TEST": 7}]}, "INPUT.SIZE_TEST of model 1 changed"),
         ({"recipes": [recipe, recipe]}, "number of --weights changed from 1 to 2"),
-        ({"max_hours": 3.0}, "--max-hours changed from None to 3.0"),
+        ({"budget": [3.0, []]}, "--max-hours with TEST.FALLBACKS changed from None"),
         ({"images": images[1:]}, "the images of --input changed"),
-        ({"recipes": [{**recipe, "MODEL.DEVICE": "cuda"}]}, None),
+        ({"recipes": [{**recipe, "MODEL.DEVICE": "cuda"}]}, "MODEL.DEVICE of model 1 changed from 'cpu' to 'cuda'"),
+        ({"recipes": [{**recipe, "MODEL.DEVICE": "cpu:0"}]}, None),
     ]:
         facts.clear()
-        own = {"recipes": [recipe], "images": images, "max_hours": None}
+        own = {"recipes": [recipe], "images": images, "budget": None}
         recipes.check_same_everywhere(**own)
         if name is None:
             recipes.check_same_everywhere(**{**own, **change})

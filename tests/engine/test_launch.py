@@ -51,6 +51,7 @@ def test_one_process_is_this_one():
         ({"num_machines": 2}, "give tcp://HOST:PORT of machine 0"),
         ({"num_machines": 2, "machine_rank": 2}, "--machine-rank is 2; the 2 of --num-machines are numbered from 0"),
         ({"machine_rank": -1}, "--machine-rank is -1"),
+        ({"num_machines": 0}, "--num-machines is 0; it is at least 1"),
     ],
 )
 def test_wrong_flags_are_told(monkeypatch, kwargs, sentence):

@@ -1,4 +1,5 @@
 import logging
+import math
 
 import pytest
 
@@ -65,22 +66,21 @@ def test_nothing_is_measured_when_no_time_is_left(choose, monkeypatch, caplog):
     assert "no time is left to measure more" in caplog.text
 
 
-def test_what_cannot_be_run_is_not_chosen(choose, monkeypatch, caplog):
+def test_what_cannot_be_run_is_not_chosen(choose, caplog):
     """Such as for lack of memory."""
-
-    def measure_or_fail(measure, candidate, original=time_budget._measure):
-        def fail(candidate):
-            raise UserError("Out of memory while predicting.")
-
-        return original(fail if candidate.title in too_large else measure, candidate)
-
-    monkeypatch.setattr(time_budget, "_measure", measure_or_fail)
-    too_large = ["best", "fair"]
-    assert choose(1, 1, 1) == ("fast", ["fast"])
-    assert "--max-hours: best: Out of memory while predicting." in caplog.text
-    too_large.append("fast")
+    with caplog.at_level(logging.INFO):
+        assert choose(math.inf, math.inf, 1) == ("fast", ["best", "fair", "fast"])
+    assert "fair takes inf s an image, forever in all; 30.0 min are left: too slow" in caplog.text
     with pytest.raises(UserError, match=r"the last of TEST\.FALLBACKS cannot be run"):
-        choose(1, 1, 1, recipe="b")
+        choose(math.inf, math.inf, math.inf, recipe="b")
+
+
+def test_what_was_not_measured_may_be_run(choose, monkeypatch):
+    times = iter([NOW, NOW] + [NOW + 1801] * 10)
+    monkeypatch.setattr(time_budget.time, "time", lambda: next(times))
+    assert choose(math.inf, 1, 1) == ("fast", ["best"])
+    monkeypatch.setattr(time_budget.time, "time", lambda: NOW + 1801)
+    assert choose(1, 1, 1, recipe="b") == ("fast", [])
 
 
 def test_an_interrupted_run_goes_on_with_its_choice(choose, tmp_path, caplog):

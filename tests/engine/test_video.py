@@ -248,6 +248,7 @@ def test_a_folder_with_an_unreadable_frame(tmp_path):
 
 def test_boxes_alone(tmp_path):
     (tmp_path / "found.mp4").write_bytes(b"of an earlier run")
+    (tmp_path / "found.jsonl").write_bytes(b'{"frame":0,"time":0.0,"counts":{},"detections":[]}\n')
     with open_source(make_video(tmp_path / "in.mp4")) as source:
         report = predict(SquareFinder(), source, tmp_path, save_video=False)
     assert list(report.files) == ["detections"] and files(tmp_path) == ["found.jsonl", "in.mp4"]
@@ -288,6 +289,7 @@ def test_ctrl_c_once_more_leaves_whole_files_in_the_end(tmp_path, monkeypatch):
 
 def test_ctrl_c_before_the_first_frame(tmp_path):
     (tmp_path / "found.mp4").write_bytes(b"of an earlier run")
+    (tmp_path / "found.jsonl").write_bytes(b'{"frame":0,"time":0.0,"counts":{},"detections":[]}\n')
     with open_source(make_video(tmp_path / "in.mp4", 10)) as source:
         report = predict(SquareFinder(fail_at=0), source, tmp_path)
     assert report.interrupted and list(report.files) == ["detections"]
@@ -487,12 +489,13 @@ def test_frame_detector():
 
 def test_what_a_killed_run_left_is_removed(tmp_path):
     (tmp_path / "out").mkdir()
-    for name in (".found.123.tmp.mp4", ".other.123.tmp.mp4"):
+    others = {".other.123.tmp.mp4", ".found.front.123.tmp.mp4"}
+    for name in (".found.123.tmp.mp4", *others):
         (tmp_path / "out" / name).write_bytes(b"half")
     with open_source(make_video(tmp_path / "in.mp4", 3)) as source:
         predict(SquareFinder(), source, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert ".other.123.tmp.mp4" in names and ".found.123.tmp.mp4" not in names
+    assert others <= names and ".found.123.tmp.mp4" not in names
     assert not [name for name in names if name.endswith(".lock")]
 
 
@@ -504,3 +507,26 @@ def test_one_run_at_a_time_writes_a_video(tmp_path):
 
     with open_source(make_video(tmp_path / "in.mp4", 2)) as source:
         assert predict(detect, source, tmp_path).num_frames == 2
+
+
+@pytest.mark.parametrize("name", ["found.mp4", "found.jsonl"])
+def test_what_is_no_result_is_not_replaced(tmp_path, name):
+    """Such as the video that a folder of frames was made from."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_bytes(b'{"a": 1}\n')
+    with open_source(make_video(tmp_path / "in.mp4", 3)) as source:
+        with pytest.raises(UserError, match=f"would replace '.*{name}', which is no result"):
+            predict(SquareFinder(), source, tmp_path / "out")
+        assert (tmp_path / "out" / name).read_bytes() == b'{"a": 1}\n'
+
+
+@pytest.mark.parametrize("fps", [240.0384, 999.99, 1000, 59.94006, 23.976, 0.01, 119.88012])
+def test_rates_that_mpeg_4_can_hold(tmp_path, fps):
+    folder = tmp_path / "frames"
+    for i in range(3):
+        save_image(np.full((48, 64, 3), GRAY, np.uint8), folder / f"{i}.png")
+    with open_source(str(folder), fps=fps) as source:
+        predict(SquareFinder(), source, tmp_path / "out")
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "found.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(fps, rel=1e-3)

@@ -80,11 +80,28 @@ def test_without_names_the_ids_of_categories_count(read):
     assert read(categories=[], annotations=rows).boxes_of(1).category_ids.tolist() == [30]
 
 
+def test_the_same_path_comes_before_the_end_of_one(tmp_path):
+    images = [{"image_id": i, "relative_path": name} for i, name in enumerate(("a.png", "day/a.png", "night/a.png"))]
+    path = tmp_path / "truth.json"
+
+    def matched(*names):
+        records = [{"id": 10 + i, "file_name": name} for i, name in enumerate(names)]
+        path.write_text(json.dumps({"images": records, "annotations": []}))
+        truth = GroundTruth(str(path), images, CLASSES)
+        return [i for i in range(3) if i in truth]
+
+    assert matched("a.png") == [0] and matched("a.png", "day/a.png") == [0, 1]
+    assert matched("x/night/a.png") == [2]
+    images = images[1:]
+    with pytest.raises(UserError, match=r"'a\.png' may be 'day/a\.png' or 'night/a\.png'; name it with its folder"):
+        matched("a.png")
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"images": [{"id": 1, "file_name": "z.png"}]}, "lists none of the images"),
-        ({"images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "x/day/a.png"}]}, "images twice"),
+        ({"images": [{"id": 1, "file_name": "day/a.png"}, {"id": 2, "file_name": "x/day/a.png"}]}, "images twice"),
         ({"categories": [{"id": 1}]}, "needs an 'id' and a 'name'"),
         ({"categories": [{"id": 1, "name": ["dog"]}]}, "needs an 'id' and a 'name'"),
         ({"categories": 5}, "categories"),

@@ -119,8 +119,9 @@ def test_a_video(infer, video, tmp_path, mild_weights_file, weights_file):
         assert all((d["class_name"], d["category_id"]) in {("cat", 7), ("dog", 3)} for d in line["detections"])
     assert cv2.VideoCapture(str(tmp_path / "out" / "drive.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 5
 
-    code, out, err = infer(video, "--min-score", "0.1", weights=[mild_weights_file, weights_file])
+    code, out, err = infer(video, "--min-score", "0.1", "--no-video", weights=[mild_weights_file, weights_file])
     assert code == 0, err
+    assert not (tmp_path / "out" / "drive.mp4").exists()
     assert read_lines(tmp_path / "out" / "drive.jsonl") != lines
 
 
@@ -139,7 +140,8 @@ def test_the_frames_of_a_video(infer, folder, tmp_path):
         (["--input", "{video}", "--num-gpus", "2"], 2, "--num-gpus is for images"),
         (["--input", "{video}", "--visualize", "2"], 2, "--visualize is for images"),
         (["--input", "{video}", "--fps", "2"], 2, "--fps is for --frames"),
-        (["--input", "{folder}", "--frames", "--fps", "-1"], 2, "--fps is for --frames, and above 0"),
+        (["--input", "{folder}", "--frames", "--fps", "-1"], 1, "-1.0 frames a second are not possible; give a number"),
+        (["--input", "{folder}", "--no-video"], 2, "--no-video is for videos"),
         (["--input", "{video}", "--frames"], 2, "--frames is for a folder"),
         (["--input", "{video}", "--dist-url", "tcp://a:1"], 2, "--dist-url is for images"),
         (["--input", "{folder}", "--visualize", "-1"], 2, "--visualize must be at least 0"),

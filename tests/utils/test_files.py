@@ -6,7 +6,7 @@ import pytest
 
 from parking.utils import files
 from parking.utils.errors import UserError
-from parking.utils.files import check_writable, locked, open_atomic
+from parking.utils.files import check_writable, locked, open_atomic, remove_stale_lock
 
 
 def names_in(folder):
@@ -112,3 +112,21 @@ def test_a_lock_where_the_file_system_has_none(tmp_path, monkeypatch):
     monkeypatch.setattr(files.fcntl, "flock", fail)
     with locked(tmp_path / "lock", busy="taken"):
         pass
+
+
+def test_only_a_lock_that_nobody_holds_is_removed(tmp_path):
+    path = tmp_path / "lock"
+    path.touch()
+    remove_stale_lock(path)
+    assert not path.exists()
+    with locked(path, busy="taken"):
+        remove_stale_lock(path)
+        assert path.exists()
+
+
+def test_a_lock_that_another_one_has_by_now_is_left_to_it(tmp_path):
+    path = tmp_path / "lock"
+    with locked(path, busy="taken"):
+        path.unlink()
+        path.touch()
+    assert path.exists()
