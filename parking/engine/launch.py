@@ -150,10 +150,12 @@ def _record(folder: str, local_rank: int, kind: str, text: str) -> None:
 
 
 def _end_like(ended: ProcessException, record_folder: str) -> None:
-    records = sorted(Path(record_folder).iterdir())
-    # A process that was killed left no record; those of the others are about the lost connection to it.
+    records = sorted(path for path in Path(record_folder).iterdir() if path.name != _RESULT)
+    # A process that was killed left no record; those of the others are about the lost connection to it. One that has a
+    # record was aborted afterwards: a thread of gloo does that now and then where Python ends before it.
     was_killed = isinstance(ended, ProcessExitedException) and ended.exit_code < 0
-    if was_killed or not records:
+    has_record = any(path.stem.endswith(f"-{ended.error_index}") for path in records)
+    if not records or (was_killed and not has_record):
         sys.exit(ended.msg.strip())
     # The first is the cause: later ones may be about the lost connection, too.
     first = records[0]

@@ -133,7 +133,15 @@ def test_a_killed_process_is_the_cause_of_what_others_record(tmp_path):
         _end_like(ended_by(-9, "process 1 terminated with signal SIGKILL"), tmp_path)
 
 
+def test_a_process_that_is_aborted_after_its_record_ended_by_what_that_says(tmp_path):
+    (tmp_path / "00011-1.interrupted").touch()
+    (tmp_path / "00012-0.traceback").write_text("Connection closed by peer")
+    with pytest.raises(KeyboardInterrupt):
+        _end_like(ended_by(-6, "process 1 terminated with signal SIGABRT"), tmp_path)
+
+
 def test_without_a_record_torchs_message_is_all_there_is(tmp_path):
+    (tmp_path / "result.json").write_text("0")  # of another one, which came to its end
     with pytest.raises(SystemExit, match=r"^process 1 terminated with exit code 4$"):
         _end_like(ended_by(4, "process 1 terminated with exit code 4"), tmp_path)
 
