@@ -20,6 +20,8 @@ INSTALL_REQUIRES = [
     "pycocotools>=2.0.6",
     "PyYAML>=6",
     "safetensors>=0.4.3",
+    # Tells a damaged JPEG from a sound one, which OpenCV and Pillow do not.
+    "simplejpeg>=1.8",
     "tabulate>=0.9",
     "tensorboard>=2.12",
     "tqdm>=4.65",

@@ -20,9 +20,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from parking.data.datasets.file_names import IMAGE_EXTENSIONS, is_image_name, printable
+from parking.data.datasets.file_names import IMAGE_EXTENSIONS, is_image_name
 from parking.data.image_io import UnreadableImageError, read_image
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 VIDEO_EXTENSIONS = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}

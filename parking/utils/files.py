@@ -1,8 +1,10 @@
-"""Output files that exist either whole or not at all."""
+"""Reading only regular files, and output files that exist either whole or not at all."""
 
 import fcntl
+import functools
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +12,81 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import UserError
+from .text import printable
+
+_VIRTUAL_FILE_SYSTEMS = ("/proc", "/sys", "/dev")
+
+
+class NotRegularFileError(OSError):
+    """What a path names is not a regular file of a disk; ``strerror`` says what it is instead."""
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """Open a regular file for reading; links are followed.
+
+    Nothing else is ever read: a FIFO would wait for ever, a device or a file of ``/proc`` never ends or does not say
+    how long it is.
+
+    Raises:
+        NotRegularFileError: it is a folder, FIFO, socket, device, or below ``/proc``, ``/sys`` or ``/dev``.
+        OSError: it cannot be opened.
+        ValueError: the path holds a NUL.
+    """
+    # O_NONBLOCK: opening a FIFO without a writer would wait; regular files do not care.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        problem = _describe_irregular(status)
+        if problem:
+            raise NotRegularFileError(0, problem, os.fspath(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: str | os.PathLike, *, max_bytes: int) -> bytes:
+    """All of a regular file.
+
+    Args:
+        max_bytes: from :mod:`parking.utils.limits`.
+
+    Raises:
+        UserError: the file is larger.
+        OSError, ValueError: as :func:`open_regular`.
+    """
+    with open_regular(path) as file:
+        # By its size first: a sparse file of many GB costs nothing to make.
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(max_bytes + 1) if size <= max_bytes else b""
+    if size > max_bytes or len(data) > max_bytes:
+        raise UserError(
+            f"'{printable(path)}' has {max(size, len(data)):,} bytes; files of its kind may have {max_bytes:,}."
+        )
+    return data
+
+
+def _describe_irregular(status: os.stat_result) -> str:
+    """What a file is, if it is not a regular one of a disk; else ""."""
+    kinds = {
+        stat.S_IFDIR: "it is a folder",
+        stat.S_IFIFO: "it is a FIFO, not a regular file",
+        stat.S_IFSOCK: "it is a socket, not a regular file",
+        stat.S_IFCHR: "it is a device, not a regular file",
+        stat.S_IFBLK: "it is a device, not a regular file",
+    }
+    kind = stat.S_IFMT(status.st_mode)
+    if kind != stat.S_IFREG:
+        return kinds.get(kind, "it is not a regular file")
+    return "it belongs to the running system, not to a disk" if status.st_dev in _virtual_devices() else ""
+
+
+@functools.cache
+def _virtual_devices() -> frozenset[int]:
+    """Device numbers of the virtual file systems, unless they are part of the disk (as in some chroots)."""
+    disk = os.stat("/").st_dev
+    found = {os.stat(folder).st_dev for folder in _VIRTUAL_FILE_SYSTEMS if os.path.isdir(folder)}
+    return frozenset(found - {disk})
 
 
 @contextmanager

@@ -1,12 +1,21 @@
 import multiprocessing
 import os
+import socket
 import stat
 
 import pytest
 
 from parking.utils import files
 from parking.utils.errors import UserError
-from parking.utils.files import check_writable, locked, open_atomic, remove_stale_lock
+from parking.utils.files import (
+    NotRegularFileError,
+    check_writable,
+    locked,
+    open_atomic,
+    open_regular,
+    read_regular,
+    remove_stale_lock,
+)
 
 
 def names_in(folder):
@@ -130,3 +139,28 @@ def test_a_lock_that_another_one_has_by_now_is_left_to_it(tmp_path):
         path.unlink()
         path.touch()
     assert path.exists()
+
+
+@pytest.mark.parametrize("make", ["fifo", "folder", "device", "proc", "socket"])
+def test_only_regular_files_are_opened(tmp_path, make):
+    path = str(tmp_path / "x")
+    if make == "fifo":
+        os.mkfifo(path)
+    elif make == "folder":
+        os.mkdir(path)
+    elif make == "socket":
+        socket.socket(socket.AF_UNIX).bind(path)
+    else:
+        path = {"device": "/dev/zero", "proc": "/proc/self/status"}[make]
+    with pytest.raises(OSError) as error:
+        open_regular(path)
+    assert isinstance(error.value, NotRegularFileError) or make == "socket"
+
+
+def test_a_link_to_a_regular_file_is_read_and_a_large_one_is_not(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("a")
+    assert read_regular(tmp_path / "link", max_bytes=5) == b"12345"
+    os.truncate(tmp_path / "a", 5 * 10**12)  # sparse
+    with pytest.raises(UserError, match="5,000,000,000,000"):
+        read_regular(tmp_path / "link", max_bytes=10**9)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from parking.data.checking.files import inspect_images
 from parking.data.checking.sources import Source, read_class_names
 from parking.data.datasets.columns import Columns
-from parking.data.datasets.file_names import FileIndex, index_folder, is_image_name, printable
+from parking.data.datasets.file_names import FileIndex, index_folder, is_image_name
 from parking.data.datasets.findings import Finding
 from parking.data.datasets.inspection import inspect_content
 from parking.data.datasets.json_io import read_json
 from parking.data.image_io import ImageFacts, UnreadableImageError
+from parking.utils.text import printable
 
 
 @dataclass

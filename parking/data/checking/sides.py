@@ -7,11 +7,11 @@ import numpy as np
 
 from parking.data.checking.check import CheckedSource
 from parking.data.datasets.columns import Columns
-from parking.data.datasets.file_names import printable
 from parking.data.datasets.findings import Finding
 from parking.data.datasets.leaks import NEIGHBOUR_FRAMES, SplitSummary, compare_splits, find_leaks
 from parking.data.datasets.splits import split_images
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from parking.data.datasets.file_names import printable
 from parking.data.datasets.findings import KEEP, KINDS, MEND, Finding
+from parking.utils.text import printable
 
 # Pixels by which sums of rounded numbers may pass the border.
 _TOLERANCE = 1e-3

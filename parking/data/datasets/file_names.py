@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 
@@ -27,11 +28,6 @@ def name_key(name: str) -> str:
         key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
     key = key.replace("\\", "/")
     return key[2:] if key.startswith("./") else key
-
-
-def printable(name: str) -> str:
-    """``name`` for people: what is not UTF-8 on the disk becomes "?", because it would not print."""
-    return name.encode("utf-8", "replace").decode()
 
 
 class NameIndex:

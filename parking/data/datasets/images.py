@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from parking.data.datasets.file_names import IMAGE_EXTENSIONS, NameIndex, index_folder, is_image_name, printable
+from parking.data.datasets.file_names import IMAGE_EXTENSIONS, NameIndex, index_folder, is_image_name
 from parking.data.datasets.json_io import read_image_records, read_json_object
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 IMAGE_INFO_NAME = "Test_Images_Information.json"
 # File names that an error message lists before it only counts.

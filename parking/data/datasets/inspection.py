@@ -8,11 +8,12 @@ import numpy as np
 
 from parking.data.datasets.annotation_inspection import Annotations, collect_annotations, inspect_boxes
 from parking.data.datasets.columns import Columns
-from parking.data.datasets.file_names import FileIndex, NameIndex, is_image_name, printable
+from parking.data.datasets.file_names import FileIndex, NameIndex, is_image_name
 from parking.data.datasets.findings import KEEP, KINDS, MEND, POLICIES, Finding
 from parking.data.datasets.json_io import find_list, inspect_image_records, paused_gc
 from parking.data.datasets.sizes import SizeReader
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 
 class Inspection(NamedTuple):

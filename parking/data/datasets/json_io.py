@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from parking.data.datasets.file_names import printable
 from parking.data.datasets.findings import Finding
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 
 def read_json_object(json_file: str) -> dict:

@@ -1,0 +1,20 @@
+"""Limits of what is read from files that anyone may have made: generous for real data, and stated here only.
+
+Sizes are in bytes. Whoever reads a file of one of these kinds takes the limit from here, and says in its error which
+one was exceeded.
+"""
+
+_MB, _GB = 10**6, 10**9
+
+#: A yaml config, its ``_BASE_`` files included.
+MAX_CONFIG_BYTES = 1 * _MB
+#: A json with annotations, an image list or results; COCO's train2017 has 0.45 GB.
+MAX_JSON_BYTES = 4 * _GB
+#: An encoded picture.
+MAX_IMAGE_BYTES = 1 * _GB
+#: Pixels of a picture, by its header, before any of it is decoded.
+MAX_IMAGE_PIXELS = 250 * 10**6
+#: A weights file or checkpoint.
+MAX_WEIGHTS_BYTES = 20 * _GB
+#: Files written by this product that say one thing, such as ``last_checkpoint``.
+MAX_NOTE_BYTES = 64 * 1024

@@ -1,0 +1,24 @@
+import pytest
+
+from parking.utils.text import printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("세단 a.png", "세단 a.png"),
+        ("car 🚗", "car 🚗"),
+        ("a\x1b[31m\n\r\t", "a\\x1b[31m\\n\\r\\t"),
+        ("car\u200b", "car\\u200b"),
+        ("pick\u00a0up", "pick\\xa0up"),
+        ("\ufeffcar", "\\ufeffcar"),
+        ("gpj.\u202etxt", "gpj.\\u202etxt"),
+        ("\udcc1.png", "\\udcc1.png"),
+        ("👨\u200d👩", "👨\\u200d👩"),
+        (17, "17"),
+    ],
+)
+def test_what_would_not_show_as_itself_is_escaped(text, shown):
+    assert printable(text) == shown
+    assert printable(text).isprintable()
+    printable(text).encode()
