@@ -14,6 +14,7 @@ from pathlib import Path
 
 from parking.utils.cli import run_tool
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 COCO_CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "coco"
 
@@ -33,11 +34,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     if "://" not in args.input and not os.path.isfile(args.input):
-        raise UserError(f"weights {args.input} do not exist; check the path.")
+        raise UserError(f"weights {printable(args.input)} do not exist; check the path.")
     if os.path.exists(args.output) and os.path.samefile(args.input, args.output):
-        raise UserError(f"{args.output} is IN itself, which stays as it is; give another OUT.")
+        raise UserError(f"{printable(args.output)} is IN itself, which stays as it is; give another OUT.")
     if os.path.exists(args.output) and not args.overwrite:
-        raise UserError(f"{args.output} exists already; give another OUT, or --overwrite.")
+        raise UserError(f"{printable(args.output)} exists already; give another OUT, or --overwrite.")
     print("Loading PyTorch and detectron2 ...", flush=True)
     from parking.checkpoint import describe_origin, read_weights, write_weights
     from parking.data.datasets.builtin import find_category_ids
@@ -47,7 +48,7 @@ def main() -> None:
     cfg, source = find_fitting_config(weights, args.config_file, candidates=sorted(COCO_CONFIGS.glob("*.yaml")))
     names = weights.class_names
     if not names:
-        raise UserError(f"weights {args.input} carry no class names: their boxes would have no meaning.")
+        raise UserError(f"weights {printable(args.input)} carry no class names: their boxes would have no meaning.")
     weights = dataclasses.replace(
         describe_origin(weights),
         config=describe_config(cfg),
@@ -60,9 +61,9 @@ def main() -> None:
         raise RuntimeError(f"{args.output} was read back with other values in {differing}")
     print(f"model:     {source}")
     print(f"tensors:   {weights.describe_tensors()} of IN, and so all of the model; read back, equal")
-    print(f"classes:   {len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
-    print(f"origin:    {weights.origin['file']}, sha256 {weights.origin['sha256']}")
-    print(f"written:   {args.output} ({os.path.getsize(args.output) / 1e6:.1f} MB)")
+    print(f"classes:   {len(names)}: {printable(', '.join(names[:5]))}{', ...' if len(names) > 5 else ''}")
+    print(f"origin:    {printable(weights.origin['file'])}, sha256 {weights.origin['sha256']}")
+    print(f"written:   {printable(args.output)} ({os.path.getsize(args.output) / 1e6:.1f} MB)")
 
 
 if __name__ == "__main__":

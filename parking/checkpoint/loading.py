@@ -1,13 +1,14 @@
 """Putting weights into a model, every tensor accounted for, and choosing what its class outputs start from."""
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 from .weights import Weights
 
@@ -58,15 +59,14 @@ def load_weights(
             raise UserError(_explain_no_common_class(weights, _num_classes(model, state), len(sources)))
         prior = model.head.class_prior_bias if will_train else _NEVER
         replaced = _arrange_class_rows(model, state, own, sources, prior)
-        notes.append(
-            f"class outputs of {', '.join(replaced)}: {_describe_sources(sources, class_names, weights, will_train)}"
-        )
+        described = _describe_sources(sources, class_names, weights, will_train)
+        notes.append(f"class outputs of {', '.join(replaced)}: {printable(described)}")
     check_all_fit(state, own, weights)
     model.load_state_dict(state)
-    logger.info("; ".join([f"Loaded {weights.describe_tensors()} of {weights.path}", *notes]))
+    logger.info("; ".join([f"Loaded {weights.describe_tensors()} of {printable(weights.path)}", *notes]))
     untrained = [class_names[i] for i, source in enumerate(sources or ()) if source is None and class_names is not None]
     if untrained and not will_train:
-        logger.warning(f"{', '.join(untrained)}: no class of {weights.path}, so never found")
+        logger.warning(f"{printable(', '.join(untrained))}: no class of {printable(weights.path)}, so never found")
 
 
 def find_class_sources(
@@ -77,14 +77,19 @@ def find_class_sources(
     That is the class that ``class_map`` names ("" for none), else the one of the same name. Weights of the very same
     classes, in whatever order, need no map, so it is not looked at: they come from a training that used it.
 
+    Where weights have a name several times, the first class of that name in the model starts from the first of them,
+    the second from the second, and so on; where the model has more, the rest start from the first.
+
     Raises:
         UserError: the map names a class that does not exist, or has one twice.
     """
     if list(class_names) == list(weights_class_names):
         return list(range(len(class_names)))  # also where two classes have the same name
-    indices = {name: i for i, name in enumerate(weights_class_names)}
+    indices = defaultdict(list)
+    for i, name in enumerate(weights_class_names):
+        indices[name].append(i)
     if set(class_names) == set(weights_class_names):
-        return [indices[name] for name in class_names]
+        return _assign_in_order(class_names, class_names, indices)
     try:
         mapped = dict(class_map)
     except (TypeError, ValueError) as e:
@@ -101,9 +106,22 @@ def find_class_sources(
         if unknown:
             raise UserError(
                 f"MODEL.YOLO.CLASS_MAP names {unknown[0]!r}, which is no class of the {role}; these are "
-                f"{', '.join(known)}."
+                f"{printable(', '.join(known))}."
             )
-    return [indices.get(mapped.get(name, name)) for name in class_names]
+    return _assign_in_order(class_names, [mapped.get(name, name) for name in class_names], indices)
+
+
+def _assign_in_order(
+    class_names: Sequence[str], source_names: Sequence[str], indices: Mapping[str, list[int]]
+) -> list[int | None]:
+    """The k-th class of a name gets the k-th index of its source's name, or the first where there are fewer."""
+    num_seen = defaultdict(int)
+    sources = []
+    for name, source_name in zip(class_names, source_names, strict=True):
+        candidates = indices.get(source_name, [None])
+        sources.append(candidates[num_seen[name]] if num_seen[name] < len(candidates) else candidates[0])
+        num_seen[name] += 1
+    return sources
 
 
 def _match_classes(model, weights, class_names, class_map, own) -> list[int | None] | None:
@@ -114,19 +132,34 @@ def _match_classes(model, weights, class_names, class_map, own) -> list[int | No
     if class_names is not None and weights.class_names is not None:
         if len(weights.class_names) != theirs:
             raise UserError(
-                f"weights {weights.path} name {len(weights.class_names)} classes, but predict {theirs}: use other ones."
+                f"weights {printable(weights.path)} name {len(weights.class_names)} classes, but predict {theirs}: use "
+                f"other ones."
             )
         sources = find_class_sources(class_names, weights.class_names, class_map)
+        _warn_of_repeated_names(weights, sources)
         return None if sources == list(range(theirs)) and ours == theirs else sources
     if theirs == ours:
         if class_map:
-            logger.warning(f"{weights.path} carry no class names: MODEL.YOLO.CLASS_MAP is not applied")
+            logger.warning(f"{printable(weights.path)} carry no class names: MODEL.YOLO.CLASS_MAP is not applied")
         return None
     if class_map:
         raise UserError(
-            f"weights {weights.path} carry no class names to which MODEL.YOLO.CLASS_MAP could apply; set it to []."
+            f"weights {printable(weights.path)} carry no class names to which MODEL.YOLO.CLASS_MAP could apply; set it "
+            f"to []."
         )
     return [None] * ours
+
+
+def _warn_of_repeated_names(weights: Weights, sources: Sequence[int | None]) -> None:
+    """Log the class names that ``weights`` have several times, unless every class keeps its own outputs."""
+    if list(sources) == list(range(len(weights.class_names))):
+        return
+    for name, num in Counter(weights.class_names).items():
+        if num > 1:
+            logger.warning(
+                f"{printable(weights.path)} have {num} classes named {printable(name)!r}: the first class of that name "
+                f"in the data starts from the first of them, the second from the second"
+            )
 
 
 def _num_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
@@ -175,13 +208,15 @@ def check_all_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], weight
         advice = "use the config they were trained with"
         if weights.is_published:
             advice += ", such as one of configs/coco/"
-        raise UserError(f"weights {weights.path} do not fit the model of the config: {shorten(problems)}; {advice}.")
+        raise UserError(
+            f"weights {printable(weights.path)} do not fit the model of the config: {shorten(problems)}; {advice}."
+        )
 
 
 def find_misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
     """A sentence for each tensor of ``state`` that a model with ``own`` lacks, misses, or has in another shape."""
     problems = [f"{name} is missing" for name in own if name not in state]
-    problems += [f"{name} is left over" for name in state if name not in own]
+    problems += [f"{printable(name)} is left over" for name in state if name not in own]
     problems += [
         f"{name} has shape {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
         for name in own
@@ -198,11 +233,11 @@ def shorten(problems: Sequence[str]) -> str:
 def _explain_no_common_class(weights: Weights, theirs: int, ours: int) -> str:
     if weights.class_names is None:
         return (
-            f"weights {weights.path} have {theirs} classes without names, but the model has {ours}; set "
+            f"weights {printable(weights.path)} have {theirs} classes without names, but the model has {ours}; set "
             f"MODEL.YOLO.NUM_CLASSES to {theirs}, or give other weights."
         )
     return (
-        f"weights {weights.path} have {theirs} classes, but the model has {ours}, and none of them is found in the "
-        f"weights by its name; set MODEL.YOLO.NUM_CLASSES and the data set to those of the weights, or say in "
+        f"weights {printable(weights.path)} have {theirs} classes, but the model has {ours}, and none of them is found "
+        f"in the weights by its name; set MODEL.YOLO.NUM_CLASSES and the data set to those of the weights, or say in "
         f"MODEL.YOLO.CLASS_MAP which class stands for which."
     )

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parking.utils.text import printable
+
 from .restricted_pickle import ModuleStandIn
 
 _P5_LAYERS = {
@@ -90,14 +92,14 @@ def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = _name_in_head(rest)
             if name == _ANCHORS:
                 if tensor.dim() != 3:
-                    raise LayoutError(f"its tensor {key} has {tensor.dim()} dimensions instead of 3")
+                    raise LayoutError(f"its tensor {printable(key)} has {tensor.dim()} dimensions instead of 3")
                 tensor = tensor * _strides_like(tensor)
         else:
             name = layer and ".".join([layer, *(_INNER_NAMES.get(part, part) for part in rest)])
         if name is None or name in converted:
             raise LayoutError(
-                f"its tensor {key} belongs to no YOLOv5 detector of release 6 or 7 with three or four levels, and "
-                f"segmentation, classification and older models are not supported"
+                f"its tensor {printable(key[:100])} belongs to no YOLOv5 detector of release 6 or 7 with three or four "
+                f"levels, and segmentation, classification and older models are not supported"
             )
         converted[name] = tensor
     return converted
@@ -139,7 +141,7 @@ def read_module(module: ModuleStandIn) -> tuple[dict[str, Tensor], list[str] | N
 def _walk(module: ModuleStandIn, prefix: str, has_tensors: dict[int, bool]) -> Iterator[tuple[str, Tensor]]:
     """``has_tensors`` says of each module visited so far whether there were tensors in it."""
     if has_tensors.get(id(module)) or prefix.count(".") > _MAX_DEPTH:
-        raise LayoutError(f"its module {prefix[:100]} occurs twice, or too deep inside others")
+        raise LayoutError(f"its module {printable(prefix[:100])} occurs twice, or too deep inside others")
     if id(module) in has_tensors:
         return  # an activation without tensors, shared by many layers
     has_tensors[id(module)] = False
@@ -171,9 +173,10 @@ def _class_names(names: Any) -> list[str] | None:
     """Newer files have a dict of indices and names, older ones a list."""
     if isinstance(names, dict):
         names = [names.get(i) for i in range(len(names))]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+    # Data sets whose classes are numbers give names that are numbers.
+    if not isinstance(names, list) or not names or not all(type(name) in (str, int) for name in names):
         return None
-    return names
+    return [str(name) for name in names]
 
 
 def _name_in_head(rest: list[str]) -> str | None:

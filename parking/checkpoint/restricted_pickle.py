@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 from .tensor_archive import ArchiveError, TensorArchive
 
@@ -129,13 +130,15 @@ def read_pickled(path: str | os.PathLike) -> Any:
             archive = TensorArchive(file)
             return RestrictedUnpickler(io.BytesIO(archive.read_pickle()), archive).load()
     except PickleRefused as e:
-        raise UserError(f"weights {path} are refused: the file asks for {e}, which weights do not need.") from e
+        raise UserError(
+            f"weights {printable(path)} are refused: the file asks for {e}, which weights do not need."
+        ) from e
     except ArchiveError as e:
-        raise UserError(f"weights {path} cannot be read: {e}.") from e
+        raise UserError(f"weights {printable(path)} cannot be read: {e}.") from e
     except OSError as e:
-        raise UserError(f"weights {path} cannot be read ({e.strerror}).") from e
+        raise UserError(f"weights {printable(path)} cannot be read ({e.strerror}).") from e
     except Exception as e:  # damage makes the parsers raise almost anything
-        raise UserError(f"weights {path} cannot be read: the file is damaged ({type(e).__name__}).") from e
+        raise UserError(f"weights {printable(path)} cannot be read: the file is damaged ({type(e).__name__}).") from e
 
 
 class RestrictedUnpickler(pickle._Unpickler):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from parking.utils.errors import UserError
 from parking.utils.files import open_atomic
+from parking.utils.text import printable
 
 from .published import LayoutError, from_published, is_published_layout, read_module
 from .restricted_pickle import ModuleStandIn, read_pickled
@@ -36,7 +37,8 @@ class Weights:
         path: the file, for messages.
         state_dict: our names and the tensors, on the CPU; the averaged weights where the file has both.
         config: nested plain values, or None where the file carries none.
-        class_names: of the classes, in the order of the head's outputs, or None.
+        class_names: of the classes, in the order of the head's outputs, or None; exactly as in the file, so with any
+            characters (show them with :func:`parking.utils.text.printable`), and perhaps a name twice.
         category_ids: the classes' ids in the json they were trained from, or None.
         origin: texts that say where converted weights come from, or None.
         is_published: the tensors had the published YOLOv5 names.
@@ -56,25 +58,27 @@ class Weights:
         for key, kind in (("class_names", str), ("category_ids", int)):
             values = getattr(self, key)
             if values is not None and not (isinstance(values, list) and all(type(v) is kind for v in values)):
-                raise UserError(f"weights {self.path}: their {key} are not a list of {kind.__name__}.")
-        if not all(name.isprintable() for name in self.class_names or ()):
-            raise UserError(f"weights {self.path}: their class_names hold characters that cannot be printed.")
+                raise UserError(f"weights {printable(self.path)}: their {key} are not a list of {kind.__name__}.")
         if len(set(self.category_ids or ())) < len(self.category_ids or ()):
-            raise UserError(f"weights {self.path}: their category_ids hold an id twice.")
+            raise UserError(f"weights {printable(self.path)}: their category_ids hold an id twice.")
         if not isinstance(self.config, Mapping | None):
-            raise UserError(f"weights {self.path}: their config is not a mapping.")
+            raise UserError(f"weights {printable(self.path)}: their config is not a mapping.")
         origin = {} if self.origin is None else self.origin
         if not isinstance(origin, Mapping) or not all(type(v) is str for pair in origin.items() for v in pair):
-            raise UserError(f"weights {self.path}: their origin is not a mapping of texts.")
+            raise UserError(f"weights {printable(self.path)}: their origin is not a mapping of texts.")
         if self.class_names and self.category_ids and len(self.class_names) != len(self.category_ids):
-            raise UserError(f"weights {self.path}: they have unequal numbers of class names and category ids.")
+            raise UserError(
+                f"weights {printable(self.path)}: they have unequal numbers of class names and category ids."
+            )
 
     def describe_tensors(self) -> str:
         """How many of the file's tensors ``state_dict`` has."""
         num = len(self.state_dict)
         if not self.left_out:
             return f"all {num} tensors"
-        return f"{num} of {num + len(self.left_out)} tensors ({', '.join(self.left_out)} repeats the anchors)"
+        return (
+            f"{num} of {num + len(self.left_out)} tensors ({printable(', '.join(self.left_out))} repeats the anchors)"
+        )
 
 
 def find_weights(output_dir: str | os.PathLike) -> str | None:
@@ -94,9 +98,11 @@ def check_weights_path(path: str | os.PathLike) -> str:
     """``path`` as text. Raises UserError unless it is a file here."""
     path = os.fspath(path)
     if "://" in path:
-        raise UserError(f"weights {path}: nothing is downloaded; give the path of a local file.")
+        raise UserError(f"weights {printable(path)}: nothing is downloaded; give the path of a local file.")
     if "\0" in path or not os.path.isfile(path):
-        raise UserError(f"weights {path} do not exist; check the path (docs/weights.md says where to get some).")
+        raise UserError(
+            f"weights {printable(path)} do not exist; check the path (docs/weights.md says where to get some)."
+        )
     return path
 
 
@@ -125,20 +131,21 @@ def torch_load(path: str | os.PathLike) -> dict[str, Any]:
             TensorArchive(file)  # which says better than PyTorch what is wrong
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except ArchiveError as e:
-        raise UserError(f"weights {path} cannot be read: {e}.") from e
+        raise UserError(f"weights {printable(path)} cannot be read: {e}.") from e
     except Exception as e:  # a damaged file makes the parser raise almost anything
         raise UserError(
-            f"weights {path} cannot be read: not a checkpoint of this project, or damaged ({type(e).__name__})."
+            f"weights {printable(path)} cannot be read: not a checkpoint of this project, or damaged "
+            f"({type(e).__name__})."
         ) from e
     if not isinstance(loaded, dict):
-        raise UserError(f"weights {path} hold a {type(loaded).__name__}, not a checkpoint.")
+        raise UserError(f"weights {printable(path)} hold a {type(loaded).__name__}, not a checkpoint.")
     return loaded
 
 
 def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
     """The part of a loaded checkpoint that inference needs. Raises UserError where there is no model in it."""
     if not isinstance(checkpoint, Mapping):
-        raise UserError(f"weights {path} hold a {type(checkpoint).__name__}, not a checkpoint.")
+        raise UserError(f"weights {printable(path)} hold a {type(checkpoint).__name__}, not a checkpoint.")
     average, model = checkpoint.get("ema"), checkpoint.get("model", checkpoint)
     if isinstance(average, ModuleStandIn):
         model = average
@@ -153,7 +160,7 @@ def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
         if is_published_layout(state):
             return _import_published(path, state, **metadata)
     except LayoutError as e:
-        raise UserError(f"weights {path} cannot be used: {e}.") from e
+        raise UserError(f"weights {printable(path)} cannot be used: {e}.") from e
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     return Weights(path, state, **metadata)
 
@@ -173,16 +180,19 @@ def write_weights(path: str | os.PathLike, weights: Weights) -> None:
     metadata = {key: getattr(weights, key) for key in _METADATA if getattr(weights, key) is not None}
     state = {name: tensor.contiguous() for name, tensor in weights.state_dict.items()}
     if not path.endswith((".pth", ".safetensors")):
-        raise UserError(f"weights are written as .pth or .safetensors, not as {path}; choose one of the two endings.")
+        raise UserError(
+            f"weights are written as .pth or .safetensors, not as {printable(path)}; choose one of the two endings."
+        )
     try:
         with open_atomic(path) as file:
             if path.endswith(".pth"):
                 torch.save({"model": state, **metadata}, file)
             else:
-                texts = {key: json.dumps(value, ensure_ascii=False) for key, value in metadata.items()}
+                # In ASCII: a name may hold half a surrogate pair, which UTF-8 cannot express.
+                texts = {key: json.dumps(value) for key, value in metadata.items()}
                 file.write(safetensors.torch.save(state, {"format": "pt", **texts}))
     except OSError as e:
-        raise UserError(f"{path} cannot be written ({e.strerror}); give another path.") from e
+        raise UserError(f"{printable(path)} cannot be written ({e.strerror}); give another path.") from e
 
 
 def describe_origin(weights: Weights) -> Weights:
@@ -203,17 +213,18 @@ def _read_safetensors(path: str) -> Weights:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it cannot be iterated)
         metadata = {key: json.loads(texts[key]) for key in _METADATA if key in texts}
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as e:
-        raise UserError(f"weights {path} cannot be read: no .safetensors file, or damaged ({e}).") from e
+        raise UserError(f"weights {printable(path)} cannot be read: no .safetensors file, or damaged ({e}).") from e
     return weights_from_checkpoint(path, {"model": state, **metadata})
 
 
 def _check_state(path: str, state: Any) -> Mapping[str, Tensor]:
-    sound = isinstance(state, Mapping) and state and all(isinstance(n, str) and n.isprintable() for n in state)
+    sound = isinstance(state, Mapping) and state and all(isinstance(name, str) for name in state)
     if not sound or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise UserError(f"weights {path} hold no model: a mapping of names to tensors is expected.")
+        raise UserError(f"weights {printable(path)} hold no model: a mapping of names to tensors is expected.")
     held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state.values()}
     if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > sum(held.values()):
         raise UserError(
-            f"weights {path} are refused: tensors overlap: together they are larger than what the file holds of them."
+            f"weights {printable(path)} are refused: tensors overlap: together they are larger than what the file "
+            f"holds of them."
         )
     return state

@@ -275,6 +275,15 @@ def test_two_classes_of_one_name_keep_their_own_outputs():
     assert_class_rows(model, [0, 1, 2, 3])
 
 
+def test_a_name_that_the_weights_have_twice_is_told(caplog):
+    model, names = Model(3), ["thing", "bus", "thing", "x\u200b"]
+    load_weights(model, make_weights(4, names), class_names=["bus", "thing", "x\u200b"])
+    assert_class_rows(model, [1, 0, 3])
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "'thing'" in record.getMessage() and "2 classes" in record.getMessage()
+    assert all(message.isprintable() for message in caplog.messages)
+
+
 def test_there_and_back_again():
     """A permutation of the classes, undone by the opposite one, leaves the head as it was."""
     there, back = Model(4), Model(4)
@@ -346,6 +355,10 @@ def test_weights_must_name_as_many_classes_as_they_predict():
         (["a", "b", "c"], ["c"], [["a", "c"], ["b", "c"]], [0, 0, 0]),
         (["a", "b"], ["x", "y"], (("b", "y"),), [None, 1]),
         (["a", "b"], ["x", "y"], [], [None, None]),
+        # The k-th of a name starts from the k-th of that name, else from the first.
+        (["a", "a", "b"], ["b", "a", "a"], [], [1, 2, 0]),
+        (["a", "a", "a", "x"], ["a", "b", "a"], [], [0, 2, 0, None]),
+        (["a", "c"], ["b", "a", "a"], [["c", "a"]], [1, 1]),
         # Letters count: such near misses are for the user's map to bridge.
         (["Car", "car "], ["car"], [], [None, None]),
     ],

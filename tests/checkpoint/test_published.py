@@ -285,7 +285,10 @@ def stand_in(**state) -> ModuleStandIn:
         ({}, None),
         ({1: "car", 2: "bus"}, None),
         ({"0": "car"}, None),
-        (["car", 1], None),
+        (["car", 1], ["car", "1"]),
+        ([0, 1], ["0", "1"]),
+        ({0: 0, 1: True}, None),
+        (["car", 1.5], None),
         ("car", None),
     ],
 )

@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from parking.checkpoint import Checkpointer, find_last_checkpoint, find_weights, load_weights, read_weights
+from parking.checkpoint import (
+    Checkpointer,
+    Weights,
+    find_last_checkpoint,
+    find_weights,
+    load_weights,
+    read_weights,
+    write_weights,
+)
 from parking.utils.errors import UserError
 
 PARITY = Path(__file__).resolve().parents[2] / "../shared/parity"
@@ -243,6 +251,61 @@ def test_the_averaged_module_is_preferred(tmp_path, foreign_classes):
     assert weights.state_dict["backbone.bottom_up.stem.conv.weight"].unique().tolist() == [0.75]
 
 
+#: Names that terminals, logs or formats may stumble over; the stored name stays exact.
+ODD_NAMES = [
+    *(
+        "per\u00a0son",
+        "zero\u200bwidth",
+        "\ufeffbom",
+        "tab\t",
+        "line\r\nbreak",
+        "\x1b[2Jclear",
+        "\u202eturned",
+        "",
+        " ",
+    ),
+    *("joined \U0001f468\u200d\U0001f469", "e\u0301", "\u00e9", "nul\x00", "half \ud83d", "자동차", "car", "car"),
+]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_class_names_stay_exact_and_are_shown_escaped(tmp_path, suffix):
+    state = dict(Model(len(ODD_NAMES)).state_dict())
+    path = tmp_path / f"odd{suffix}"
+    write_weights(path, Weights(str(path), state, class_names=ODD_NAMES, origin={"file": "\x1b"}))
+    weights = read_weights(path)
+    assert weights.class_names == ODD_NAMES and weights.origin == {"file": "\x1b"}
+    with pytest.raises(UserError, match="CLASS_MAP") as error:
+        load_weights(Model(1), weights, class_names=["x"], class_map=[["x", "y"]])
+    assert str(error.value).isprintable()
+
+
+def test_foreign_weights_with_odd_names_load(tmp_path, foreign_classes):
+    for names, expected in [
+        (["per\u00a0son", "\x1b[2J"], None),
+        (["car", "car"], None),
+        ([0, 1], ["0", "1"]),
+        ({0: 1, 1: "a\n"}, ["1", "a\n"]),
+    ]:
+        weights = read_weights(save(tmp_path / "m.pt", {"model": foreign_model(foreign_classes, names)}))
+        assert weights.class_names == (expected or names)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_category_ids_of_any_size_stay_exact(tmp_path, suffix):
+    ids = [0, -1, 2**31, 2**63, 2**70, 10**300]
+    path = tmp_path / f"ids{suffix}"
+    write_weights(path, Weights(str(path), dict(Model(6).state_dict()), category_ids=ids))
+    assert read_weights(path).category_ids == ids
+
+
+@pytest.mark.parametrize("ids", [[1, 1], [1.0], ["1"], [True], [None], 7, {"a": 1}])
+def test_category_ids_that_are_none(tmp_path, ids):
+    path = save(tmp_path / "ids.pth", {"model": Model().state_dict(), "category_ids": ids})
+    with pytest.raises(UserError, match=r"ids\.pth.*category_ids"):
+        read_weights(path)
+
+
 def test_values_beside_the_weights_do_no_harm(tmp_path, foreign_classes):
     beside = {
         "best_fitness": np.array([0.5]),
@@ -262,7 +325,7 @@ def test_values_beside_the_weights_do_no_harm(tmp_path, foreign_classes):
 
 
 def test_names_of_another_kind_are_no_class_names(tmp_path, foreign_classes):
-    for names in ({1: "car", 2: "bus"}, ["car", 2], "car", [], None):
+    for names in ({1: "car", 2: "bus"}, ["car", 2.0], [True, False], "car", [], None):
         weights = read_weights(save(tmp_path / "m.pt", {"model": foreign_model(foreign_classes, names)}))
         assert weights.class_names is None
 
