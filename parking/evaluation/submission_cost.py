@@ -1,6 +1,5 @@
 """What cutting predictions down to a submission costs where the truth is known."""
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from parking.data.datasets.file_names import name_key
-from parking.data.datasets.json_io import get_list, read_image_records, read_json_object
+from parking.data.datasets.json_io import get_list, parse_json, read_image_records, read_json_object
 from parking.evaluation.coco_scores import rank_image_ids, score_boxes
 from parking.evaluation.detections import Detections
 from parking.evaluation.ground_truth import convert_annotations
@@ -81,12 +80,8 @@ class Annotations:
 def _read_image_names(images: str) -> dict[int | str, str]:
     """The names by id of an ``images.json``."""
     try:
-        with open(images, "rb") as file:
-            entries = json.loads(file.read())
-        return {entry["id"]: str(entry["file_name"]) for entry in entries}
-    except OSError as e:
-        raise UserError(f"'{images}' cannot be opened: {e.strerror or e}.") from e
-    except (ValueError, KeyError, TypeError) as e:
+        return {entry["id"]: str(entry["file_name"]) for entry in parse_json(images)[0]}
+    except (KeyError, TypeError) as e:
         raise UserError(f"'{images}' is not the images.json of an inference; give another or none.") from e
 
 

@@ -10,7 +10,7 @@ from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import FileIndex, index_folder, is_image_name
 from parking.data.datasets.findings import Finding
 from parking.data.datasets.inspection import inspect_content
-from parking.data.datasets.json_io import read_json
+from parking.data.datasets.json_io import find_non_finite, read_json
 from parking.data.image_io import ImageFacts, UnreadableImageError
 from parking.utils.text import printable
 
@@ -79,27 +79,14 @@ def check_sources(
     return checked
 
 
-def find_non_finite(content: dict) -> Iterator[str]:
-    """Where a parsed json holds NaN or an infinity, such as ``annotations[3].area``."""
-    stack: list[tuple[str, object]] = [("", content)]
-    while stack:
-        where, value = stack.pop()
-        if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-            yield where
-        elif isinstance(value, dict):
-            stack += [(f"{where}.{key}" if where else str(key), item) for key, item in reversed(value.items())]
-        elif isinstance(value, list):
-            stack += [(f"{where}[{i}]", item) for i, item in reversed(list(enumerate(value)))]
-
-
 def _open(source: Source) -> _Opened:
     content, findings = read_json(source.json_file)
     name = os.path.basename(source.json_file)
     findings = [finding._replace(where=name) for finding in findings]
     if content is not None:
-        places = list(find_non_finite(content))
-        if places:
-            detail = f"holds NaN or Infinity in {len(places)} places, the first being {places[0]}"
+        count, first = find_non_finite(content)
+        if count:
+            detail = f"holds NaN or Infinity in {count} places, the first being {first}"
             findings.append(Finding("json_nan", name, detail))
     files = index_folder(os.path.abspath(source.image_root))
     listed = {}

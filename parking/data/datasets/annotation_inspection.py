@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from parking.utils.text import printable
 # Pixels by which sums of rounded numbers may pass the border.
 _TOLERANCE = 1e-3
 _TINY = 2.0
+# Category ids that a finding names.
+_NUM_EXAMPLES = 20
 _WHOLE = 0.95
 # Of a data set whose boxes look like something else: at least so many boxes, of which such a share look so.
 _MIN_BOXES, _MIN_SHARE = 20, 0.9
@@ -181,7 +183,8 @@ def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
             f"belongs to the image id {image_id!r}, which is not among the 'images'",
         )
     if not isinstance(category_id, int | float | str) or category_id not in class_ids:
-        known = ", ".join(map(str, class_ids))
+        # Not all of them: this is said for every such annotation.
+        known = ", ".join(map(str, islice(class_ids, _NUM_EXAMPLES))) + ", ..." * (len(class_ids) > _NUM_EXAMPLES)
         return "category_unknown", f"has the unknown category id {category_id!r}; known are {known}"
     if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
         kind = "bbox_missing" if box is None else "annotation_structure"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parking.data.datasets.file_names import IMAGE_EXTENSIONS, NameIndex, index_folder, is_image_name
-from parking.data.datasets.json_io import read_image_records, read_json_object
+from parking.data.datasets.json_io import find_twice, read_image_records, read_json_object
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
@@ -100,9 +100,8 @@ class _ImageInfos:
         records = read_image_records(read_json_object(image_info), image_info)
         self._records = {record["file_name"]: record for record in records}
         if len(self._records) < len(records):
-            names = [record["file_name"] for record in records]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(f"'{image_info}': the file name '{twice}' occurs twice.")
+            twice = find_twice(record["file_name"] for record in records)
+            raise UserError(f"'{image_info}': the file name '{printable(twice)}' occurs twice.")
         self._names = NameIndex(self._records)
         self._names.check_unambiguous(f"'{image_info}'")
 

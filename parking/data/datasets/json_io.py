@@ -1,16 +1,20 @@
 """Reading the json files of a data set; needs neither torch nor detectron2."""
 
-import codecs
 import gc
 import json
+import math
 import os
-from collections.abc import Callable, Iterator
+import reprlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from parking.data.datasets.findings import Finding
 from parking.utils.errors import UserError
+from parking.utils.limits import MAX_JSON_BYTES
 from parking.utils.text import printable
+from parking.utils.text_files import UnusableFileError, read_text_file
 
 
 def read_json_object(json_file: str) -> dict:
@@ -18,7 +22,7 @@ def read_json_object(json_file: str) -> dict:
     content, findings = read_json(json_file)
     for finding in findings:
         if finding.kind != "json_bom":
-            raise UserError(f"'{json_file}' {finding.detail}.")
+            raise UnusableFileError(json_file, finding.detail)
     return content
 
 
@@ -36,33 +40,21 @@ def read_json(json_file: str) -> tuple[dict | None, list[Finding]]:
     def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
         if len(content) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            note("json_duplicate_key", f"has an object with the key {twice!r} twice: {_shorten(content)}")
+            twice = find_twice(key for key, _ in pairs)
+            note("json_duplicate_key", f"has an object with the key {shorten(twice)} twice: {shorten(content)}")
         return content
 
     content = None
     try:
-        with open(json_file, "rb") as f:
-            data = f.read()
-        if data.startswith(codecs.BOM_UTF8):
-            note("json_bom", "begins with a byte order mark")
-        # Not what json.loads makes of bytes: it would guess UTF-16 and UTF-32, too.
-        text = data.decode("utf-8-sig")
-        del data
-        with paused_gc():
-            content = json.loads(text, object_pairs_hook=make_object)
-    except OSError as e:
-        note("json_unreadable", f"cannot be opened: {e.strerror or e}")
-    except UnicodeDecodeError as e:
-        note("json_unreadable", f"is not UTF-8 (at byte {e.start}); save it as UTF-8")
-    except (ValueError, RecursionError) as e:
-        note("json_unreadable", f"is not valid JSON, or cut off: {e}")
-    else:
-        if not isinstance(content, dict):
-            kind = type(content).__name__
-            content = None
-            note("json_structure", f"must hold a JSON object with the key 'images', not a {kind}")
+        content, has_mark = parse_json(json_file, object_pairs_hook=make_object)
+    except UnusableFileError as e:
+        note("json_unreadable", e.detail)
+        return None, findings
+    if has_mark:
+        findings.insert(0, Finding("json_bom", json_file, "begins with a byte order mark"))
+    if not isinstance(content, dict):
+        note("json_structure", f"must hold a JSON object with the key 'images', not {_name_kind(content)}")
+        content = None
     return content, findings
 
 
@@ -72,18 +64,70 @@ def read_json_list(json_file: str | os.PathLike, *, object_hook: Callable[[dict]
     Args:
         object_hook: called with each object as it is parsed; what it returns takes the object's place.
     """
-    try:
-        with open(json_file, "rb") as file, paused_gc():
-            content = json.loads(file.read(), object_hook=object_hook)
-    except OSError as e:
-        raise UserError(f"'{json_file}' cannot be opened: {e.strerror or e}.") from e
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"'{json_file}' is not valid JSON: {e}.") from e
+    content, _ = parse_json(json_file, object_hook=object_hook)
     if not isinstance(content, list):
         # A hook may have made None of an object.
-        kind = "an object" if content is None or isinstance(content, dict) else f"a {type(content).__name__}"
-        raise UserError(f"'{json_file}' must hold a JSON list of boxes, not {kind}.")
+        kind = "an object" if content is None else _name_kind(content)
+        raise UnusableFileError(json_file, f"must hold a JSON list of boxes, not {kind}")
     return content
+
+
+def parse_json(json_file: str | os.PathLike, **hooks: Callable) -> tuple[Any, bool]:
+    """The one value in a json file; every json that a user names is read by this.
+
+    Args:
+        hooks: of ``json.loads``.
+
+    Returns:
+        The value, and whether the file begins with a byte order mark.
+
+    Raises:
+        UnusableFileError: the file is no JSON in UTF-8; it says what the file is instead.
+    """
+    text, has_mark = read_text_file(json_file, max_bytes=MAX_JSON_BYTES)
+    try:
+        with paused_gc():
+            return json.loads(text, **hooks), has_mark
+    except RecursionError as e:
+        raise UnusableFileError(json_file, "is not the JSON of a data set: lists or objects are nested too deep") from e
+    except json.JSONDecodeError as e:
+        if e.msg == "Extra data":
+            detail = f"holds more than one JSON value (JSON Lines?), the second at {e.lineno}:{e.colno}; make it one"
+        else:
+            detail = f"is not valid JSON, or cut off: {e}"
+        raise UnusableFileError(json_file, detail) from e
+    except ValueError as e:  # Python reads no whole numbers of more than 4300 digits
+        raise UnusableFileError(json_file, f"holds a number that is too long: {e}") from e
+
+
+def find_twice(values: Iterable) -> Any:
+    """The first of some hashable values that occurred before; None where all differ."""
+    seen = set()
+    return next((value for value in values if value in seen or seen.add(value)), None)
+
+
+def find_non_finite(content: Any) -> tuple[int, str]:
+    """How often a parsed json holds NaN or an infinity, and where first, such as ``annotations[3].area``."""
+    count, first = 0, None
+    # Each value with the keys that lead to it, linked: as texts they would take their length for every value.
+    stack: list[tuple[Any, tuple | None]] = [(content, None)]
+    while stack:
+        value, place = stack.pop()
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                count, first = count + 1, first or place
+        elif isinstance(value, dict | list):
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            stack += [(item, (place, key)) for key, item in items if isinstance(item, float | dict | list)][::-1]
+    return count, _format_place(first)
+
+
+def _format_place(place: tuple | None) -> str:
+    keys = []
+    while place is not None:
+        place, key = place
+        keys.append(f"[{key}]" if isinstance(key, int) else f".{printable(key[:40])}")
+    return "".join(reversed(keys)).removeprefix(".")
 
 
 @contextmanager
@@ -142,7 +186,7 @@ def inspect_image_records(content: dict) -> tuple[list[dict], list[Finding]]:
             image_id, name = image["id"], image["file_name"]
             height, width = image.get("height"), image.get("width")
         except (KeyError, TypeError, AttributeError):
-            detail = f"is {_shorten(image)}; it needs an 'id' and a 'file_name'"
+            detail = f"is {shorten(image)}; it needs an 'id' and a 'file_name'"
             findings.append(Finding("json_structure", f"images[{i}]", detail))
             continue
         size = None
@@ -150,10 +194,10 @@ def inspect_image_records(content: dict) -> tuple[list[dict], list[Finding]]:
             size = (height, width) if type(height) is type(width) is int and height > 0 < width else _to_size(image)
         problem = _find_image_problem(image_id, name, size)
         if problem:
-            findings.append(Finding("json_structure", f"image {_shorten(image_id)}", problem))
+            findings.append(Finding("json_structure", f"image {shorten(image_id)}", problem))
         elif image_id in ids:
             findings.append(
-                Finding("image_id_twice", printable(name), f"has the image id {image_id!r}, which occurs twice")
+                Finding("image_id_twice", printable(name), f"has the image id {shorten(image_id)}, which occurs twice")
             )
         else:
             ids.add(image_id)
@@ -169,7 +213,7 @@ def _find_image_problem(image_id, name, size) -> str:
         return "has an id that is neither a whole number nor a text"
     # A null byte ends a path for the system: the image would be looked for under another name.
     if not isinstance(name, str) or not name or "\0" in name:
-        return f"has the file name {_shorten(name)}, which is not a name"
+        return f"has the file name {shorten(name)}, which is not a name"
     return size if isinstance(size, str) else ""
 
 
@@ -181,11 +225,32 @@ def _to_size(image) -> tuple[int, int] | str:
     except (TypeError, ValueError, OverflowError):
         pass
     return (
-        f"has the size {_shorten(width)} x {_shorten(height)}; width and height must be whole numbers of pixels, or "
+        f"has the size {shorten(width)} x {shorten(height)}; width and height must be whole numbers of pixels, or "
         "left out"
     )
 
 
-def _shorten(value: Any, length: int = 80) -> str:
-    text = repr(value)
+def _name_kind(value: Any) -> str:
+    names = {dict: "an object", list: "a bare list", str: "a text", type(None): "null"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+class _ShortRepr(reprlib.Repr):
+    """``repr`` that looks at the beginning of a value only; keys stay in their order."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist, self.maxstring, self.maxlong = 4, 8, 8, 80, 80
+
+    def repr_dict(self, x, level):
+        if not x or level <= 0:
+            return "{...}" if x else "{}"
+        pairs = islice(x.items(), self.maxdict)
+        parts = [f"{self.repr1(key, level - 1)}: {self.repr1(value, level - 1)}" for key, value in pairs]
+        return "{" + ", ".join(parts + ["..."] * (len(x) > self.maxdict)) + "}"
+
+
+def shorten(value: Any, length: int = 80) -> str:
+    """The ``repr`` of a value from a json, cut to ``length`` characters; takes no longer for a large value."""
+    text = _ShortRepr().repr(value)
     return text if len(text) <= length else text[: length - 3] + "..."

@@ -7,11 +7,12 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from parking.data.checking.check import check_sources, find_non_finite
+from parking.data.checking.check import check_sources
 from parking.data.checking.report import count_severities, encode_report, format_report
 from parking.data.checking.sides import summarize
 from parking.data.checking.sources import find_parking_sources, make_coco_sources
 from parking.data.datasets.findings import KINDS
+from parking.data.datasets.json_io import find_non_finite
 from parking.utils.errors import UserError
 
 
@@ -295,7 +296,7 @@ def test_missing_folders_are_explained(tmp_path):
 
 def test_where_numbers_are_not_finite():
     content = {"a": [1.0, float("nan")], "b": {"c": float("-inf"), "d": "NaN"}}
-    assert list(find_non_finite(content)) == ["a[1]", "b.c"]
+    assert find_non_finite(content) == (2, "a[1]")
 
 
 def test_severities_count_findings(broken):

@@ -1,9 +1,20 @@
 import gc
 import json
+import os
+import tracemalloc
 
 import pytest
 
-from parking.data.datasets.json_io import inspect_image_records, paused_gc, read_json, read_json_object
+from parking.data.datasets.json_io import (
+    find_non_finite,
+    find_twice,
+    inspect_image_records,
+    paused_gc,
+    read_json,
+    read_json_list,
+    read_json_object,
+    shorten,
+)
 from parking.utils.errors import UserError
 
 
@@ -35,12 +46,14 @@ def test_duplicate_keys_are_found_at_any_depth(tmp_path):
     ("data", "detail"),
     [
         ('{"a": "주차"}'.encode("cp949"), "is not UTF-8 (at byte 7); save it as UTF-8"),
-        ('{"a": 1}'.encode("utf-16"), "is not UTF-8 (at byte 0)"),
+        ('{"a": 1}'.encode("utf-16"), "is UTF-16 text"),
         (b'{"images": [{"id": 1', "is not valid JSON, or cut off"),
-        (b"", "is not valid JSON, or cut off"),
-        (b"[" * 100_000, "is not valid JSON, or cut off"),
+        (b"", "is empty"),
+        (b"[" * 100_000, "is not the JSON of a data set: lists or objects are nested too deep"),
         # Python reads no integers of so many digits.
-        (b'{"a": ' + b"9" * 5000 + b"}", "is not valid JSON, or cut off"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "holds a number that is too long"),
+        (b'{"a": 1}\n{"a": 2}', "holds more than one JSON value (JSON Lines?), the second at 2:1"),
+        (b'{"a": 1}' + bytes(100), "is not text (a NUL at byte 8)"),
     ],
 )
 def test_what_cannot_be_read_is_a_finding(tmp_path, data, detail):
@@ -55,6 +68,98 @@ def test_missing_files_and_other_values(tmp_path):
     content, findings = read_json(write(tmp_path, "[1]"))
     assert content is None
     assert [f.kind for f in findings] == ["json_structure"]
+    assert "a bare list" in findings[0].detail
+    with pytest.raises(UserError, match=r"set\.json' must hold a JSON list of boxes, not an object"):
+        read_json_list(write(tmp_path, "{}"))
+
+
+def test_fifos_devices_and_sparse_files_are_not_read(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "fifo")
+    with open(tmp_path / "sparse", "wb") as file:
+        file.write(b'{"images": [')
+        file.truncate(5 * 10**9)
+    for path, detail in [(tmp_path / "fifo", "FIFO"), ("/dev/zero", "device"), (tmp_path / "sparse", "5,000,000,000")]:
+        with pytest.raises(UserError, match=detail):
+            read_json_object(path)
+    with open(tmp_path / "sparse", "r+b") as file:
+        file.truncate(3 * 10**9)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="a NUL at byte 12"):
+            read_json_object(tmp_path / "sparse")
+        assert tracemalloc.get_traced_memory()[1] < 10**8
+    finally:
+        tracemalloc.stop()
+
+
+def make_hostile(kind, n):
+    """A json of a size in proportion to ``n``, of which nothing may take more than in proportion."""
+    if kind == "one object with each key twice":
+        return "{" + ", ".join(f'"k{i}": 1' for i in [*range(n), *range(n)]) + "}"
+    if kind == "objects with a key twice in each other":
+        return '{"a": 1, "a": 2, "b": ' * (n // 10) + "1" + "}" * (n // 10)
+    if kind == "long keys above many infinities":
+        return '{"' + "k" * 10 * n + '": [' + ", ".join(["Infinity"] * n) + "]}"
+    if kind == "one image name many times":
+        return json.dumps({"images": [{"id": i, "file_name": "a.png"} for i in range(n)]})
+    raise ValueError(kind)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "one object with each key twice",
+        "objects with a key twice in each other",
+        "long keys above many infinities",
+        "one image name many times",
+    ],
+)
+def test_twice_as_much_takes_twice_the_work(tmp_path, measure_work, kind):
+    def work(n):
+        path = write(tmp_path, make_hostile(kind, n))
+
+        def run():
+            content, _ = read_json(path)
+            find_non_finite(content)
+            inspect_image_records(content)
+
+        return measure_work(run)
+
+    small, large = work(2000), work(4000)
+    assert all(b <= 2.3 * a for a, b in zip(small, large, strict=True)), (small, large)
+
+
+class Counted:
+    """A value that counts how often it is compared."""
+
+    num = 0
+
+    def __init__(self, value):
+        self.value = value
+
+    def __hash__(self):
+        return hash(self.value)
+
+    def __eq__(self, other):
+        Counted.num += 1
+        return self.value == other.value
+
+
+def test_what_occurs_twice_is_found_without_comparing_all_with_all():
+    Counted.num = 0
+    assert find_twice(Counted(i) for i in range(1000)) is None
+    assert find_twice([*map(Counted, range(1000)), Counted(999)]).value == 999
+    assert Counted.num < 100
+    assert find_twice([1, 2, 3, 2, 1]) == 2
+
+
+def test_values_are_shortened_without_looking_at_all_of_them(measure_work):
+    assert shorten({"id": 1, "x": [1.5, None]}) == "{'id': 1, 'x': [1.5, None]}"
+    assert shorten("\x1b[31m") == "'\\x1b[31m'"
+    values = ["x" * 10**6, [1] * 10**6, {str(i): i for i in range(10**5)}]
+    for value in values:
+        assert len(shorten(value)) <= 80
+        assert measure_work(lambda value=value: shorten(value))[1] < 10**5
 
 
 def test_all_wrong_images_are_found():
