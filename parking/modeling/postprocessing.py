@@ -9,12 +9,13 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torchvision.ops import box_convert, nms
 
-# Pixels between the classes. More would round their float32 coordinates more than the published scores were made with.
-_CLASS_DISTANCE = 8192.0
-# Pixels between what may not touch, in float64; more than any box of an image of usual size is away from its origin.
-_GROUP_DISTANCE = 65536.0
-# Coordinates are rounded to this many parts of a pixel, which float64 then adds up exactly.
-_PARTS_OF_A_PIXEL = 2.0**20
+# Pixels between the classes when the published scores were made, in float32. It rounds coordinates, by up to 0.03
+# pixels for class 79; the published weights have no class above that.
+_CLASS_DISTANCE, _NUM_ROUNDED_CLASSES = 8192.0, 80
+# Groups (image x class) that share a call of NMS are moved apart in float64. The numbers are chosen such that this
+# rounds nothing: coordinates within _LIMIT pixels that are multiples of _GRID stay exact up to _MAX_GROUPS * _DISTANCE,
+# since 2^25 / 2^-28 is 2^53. All other groups, which are few, get a call of their own.
+_LIMIT, _DISTANCE, _MAX_GROUPS, _GRID = 2.0**15, 2.0**17, 2**8, 2.0**-28
 # Boxes in one call. A CPU's time grows with their square, however few may touch; a GPU's memory does: 128 MB for these.
 _MAX_BOXES_CPU, _MAX_BOXES_GPU = 1000, 32768
 
@@ -117,41 +118,55 @@ def nms_per_class(
 ) -> Tensor:
     """Indices, ascending, of the boxes that no higher box of their class and image overlaps by IoU above ``threshold``.
 
-    The classes are shifted apart by a distance that, unlike in torchvision's ``batched_nms``, depends neither on the
-    number of boxes nor on where they are. The shift rounds float32 coordinates, by up to 0.03 pixels for class 79, and
-    the published scores were made with such a rounding: without it borderline boxes are decided differently. All
-    further arithmetic is in float64 and exact up to the quotient: an image has the same result alone and in any batch.
+    Every decision is the one that NMS of the boxes of one image and class alone makes in float64, for any number of
+    images and classes. Only of classes 0 to 79, those of the published weights, coordinates are first rounded as the
+    published scores were made: without it borderline boxes are decided differently.
 
     Args:
-        boxes: (K, 4) XYXY.
+        boxes: (K, 4) XYXY, float32, finite.
         scores: (K,), descending within each image.
         classes: (K,) int64.
         images: (K,) int64, 0 or more; None: all boxes are of one image.
     """
     if not len(boxes):
         return classes
-    shifted = (boxes + (classes * _CLASS_DISTANCE)[:, None]).double()
-    shifted = (shifted * _PARTS_OF_A_PIXEL).round() / _PARTS_OF_A_PIXEL
-    # Without a shift that is common to all of a group, the groups may lie anywhere.
-    shifted -= (classes * _CLASS_DISTANCE)[:, None]
+    boxes, scores = _round_as_published(boxes, classes), scores.double()  # one type, as torchvision demands
     groups = classes if images is None else images * (classes.max() + 1) + classes
-    distance = (boxes.max() - boxes.min()).double().ceil().clamp(min=_GROUP_DISTANCE) + 1
-    shifted += (groups * distance)[:, None]
-    scores = scores.double()  # of the boxes' type, as torchvision demands
+    _, groups, sizes = groups.unique(return_inverse=True, return_counts=True)
+    shares = torch.ones_like(sizes, dtype=torch.bool)
+    shares[groups[~_is_exact_when_shifted(boxes)]] = False
+    order = groups.argsort(stable=True)
+    mask = shares[groups[order]]
+    kept = [part[nms(boxes[part], scores[part], threshold)] for part in order[~mask].split(sizes[~shares].tolist())]
     max_boxes = _MAX_BOXES_GPU if boxes.is_cuda else _MAX_BOXES_CPU
-    if len(boxes) <= max_boxes:
-        return nms(shifted, scores, threshold).sort().values
-    by_group = groups.argsort(stable=True)
-    parts = by_group.split(_pack(groups.bincount().tolist(), max_boxes))
-    return torch.cat([part[nms(shifted[part], scores[part], threshold)] for part in parts]).sort().values
+    places = (shares.cumsum(0) - 1)[groups]
+    for part in order[mask].split(_pack(sizes[shares].tolist(), max_boxes, _MAX_GROUPS)):
+        shifts = (places[part] - places[part[:1]]).double() * _DISTANCE
+        kept.append(part[nms(boxes[part] + shifts[:, None], scores[part], threshold)])
+    return torch.cat(kept).sort().values
 
 
-def _pack(sizes: list[int], limit: int) -> list[int]:
-    """Sums of neighbouring ``sizes``, each at most ``limit`` unless it is a single one."""
-    packed = [0]
+def _is_exact_when_shifted(boxes: Tensor) -> Tensor:
+    """(K,) bool."""
+    parts = boxes / _GRID
+    return ((boxes.abs() <= _LIMIT) & (parts == parts.round())).all(dim=1)
+
+
+def _round_as_published(boxes: Tensor, classes: Tensor) -> Tensor:
+    """(K, 4) float64."""
+    offsets = (classes * _CLASS_DISTANCE)[:, None]
+    rounded = (boxes + offsets).double() - offsets
+    return torch.where((classes < _NUM_ROUNDED_CLASSES)[:, None], rounded, boxes.double())
+
+
+def _pack(sizes: list[int], max_sum: int, max_count: int) -> list[int]:
+    """Sums of at most ``max_count`` neighbouring ``sizes``, each at most ``max_sum`` unless it is a single one."""
+    packed, count = [], max_count
     for size in sizes:
-        if packed[-1] + size <= limit:
+        if count < max_count and packed[-1] + size <= max_sum:
             packed[-1] += size
+            count += 1
         else:
             packed.append(size)
+            count = 1
     return packed

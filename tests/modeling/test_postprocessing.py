@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
+from torchvision.ops import nms
 
 from parking.layers import box_iou
 from parking.modeling import YOLOPostprocessor, postprocessing
@@ -128,8 +129,10 @@ def test_suppression_in_parts_and_at_once_agree(monkeypatch, limit):
     scores = torch.linspace(1, 0, 900)
     classes = torch.randint(0, 20, (900,), generator=generator) * 2  # every other class is empty
     at_once = nms_per_class(boxes, scores, classes, 0.5)
-    monkeypatch.setattr(postprocessing, "_MAX_BOXES_CPU", limit)
     assert 0 < len(at_once) < 900
+    monkeypatch.setattr(postprocessing, "_MAX_GROUPS", max(1, limit // 50))
+    assert_close(at_once, nms_per_class(boxes, scores, classes, 0.5), rtol=0, atol=0)
+    monkeypatch.setattr(postprocessing, "_MAX_BOXES_CPU", limit)
     assert_close(at_once, nms_per_class(boxes, scores, classes, 0.5), rtol=0, atol=0)
 
 
@@ -175,6 +178,61 @@ def test_classes_stay_apart_in_huge_images():
     boxes = torch.tensor([[0.0, 0, 10, 10], [8192, 8192, 8202, 8202], [20000, 20000, 20010, 20010]])
     kept = nms_per_class(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([1, 0, 0]), 0.5)
     assert kept.tolist() == [0, 1, 2]
+
+
+def suppress_by_group(boxes, scores, classes, threshold, images):
+    kept = torch.zeros(len(boxes), dtype=torch.bool)
+    for group in {*zip(images.tolist(), classes.tolist(), strict=True)}:
+        (rows,) = torch.where((images == group[0]) & (classes == group[1]))
+        kept[rows[nms(boxes[rows].double(), scores[rows].double(), threshold)]] = True
+    return torch.where(kept)[0]
+
+
+def check_exact(boxes, classes, images, threshold):
+    scores = torch.linspace(1, 0.01, len(boxes))
+    found = nms_per_class(boxes, scores, classes, threshold, images)
+    assert found.tolist() == suppress_by_group(boxes, scores, classes, threshold, images).tolist()
+    return found
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 8, 64])
+@pytest.mark.parametrize("classes", [(80, 500), (500, 20_000), (19_990, 20_000), (20_000, 10**6)])
+def test_many_classes_in_large_images_are_decided_exactly(num_images, classes):
+    # Pairs of boxes of one class whose IoU is just below or just above the threshold: of two w x h boxes that are d
+    # apart (w - d) / (w + d), so 0.5 for d = w / 3. An error of 0.02 pixels in a coordinate would change decisions.
+    generator = torch.Generator().manual_seed(num_images)
+    corners = torch.rand(600, 2, generator=generator) * 16000
+    sizes = torch.rand(600, 2, generator=generator) * 300 + 3
+    first = torch.cat([corners, corners + sizes], dim=1)
+    step = torch.zeros(600, 4)
+    step[:, 0] = step[:, 2] = sizes[:, 0] / 3 + (torch.rand(600, generator=generator) - 0.5) / 50
+    boxes = torch.cat([first, first + step])
+    pair = torch.arange(600).repeat(2)
+    chosen = torch.randint(*classes, (600,), generator=generator)[pair]
+    images = torch.randint(num_images, (600,), generator=generator)[pair]
+    found = check_exact(boxes, chosen, images, 0.5)
+    assert 700 < len(found) < 1100
+
+
+COORDINATES = (
+    st.floats(0, 16384, width=32) | st.sampled_from([0.0, 1e-30, 1e-3, 0.3, 1e5, 3e9, 1e30]) | st.integers(0, 9)
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(
+        st.tuples(*[COORDINATES] * 4, st.sampled_from([80, 81, 500, 19_999]), st.integers(0, 3)),
+        min_size=1,
+        max_size=20,
+    ),
+    st.sampled_from([0.3, 0.5, 0.7]),
+)
+def test_suppression_equals_that_of_each_class_alone_bit_for_bit(rows, threshold):
+    table = torch.tensor([row[:4] for row in rows], dtype=torch.float32)
+    boxes = torch.cat([torch.minimum(table[:, :2], table[:, 2:]), torch.maximum(table[:, :2], table[:, 2:])], dim=1)
+    classes, images = (torch.tensor([row[i] for row in rows]) for i in (4, 5))
+    check_exact(boxes, classes, images, threshold)
 
 
 @pytest.mark.parametrize(("source", "key"), [("plain", "decoded"), ("tta", "augmented")])
