@@ -44,6 +44,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         "--num-workers", type=_positive, default=num_available_cpus(), metavar="N", help="processes (all CPUs)"
     )
+    orientations = ("auto", "apply", "ignore")
+    help = "the INPUT.EXIF_ORIENTATION that the data are used with (auto)"
+    parser.add_argument("--exif-orientation", choices=orientations, default="auto", help=help)
     return parser.parse_args(argv)
 
 
@@ -66,7 +69,8 @@ def main(argv=None) -> int:
     output = Path(args.output)
     check_output(output, [source.image_root for source in sources] if args.coco else [args.data_dir])
     with tqdm(unit="image", desc="reading") as bar:
-        checked = check_sources(sources, num_workers=args.num_workers, start=bar.reset, progress=bar.update)
+        how = {"num_workers": args.num_workers, "exif_orientation": args.exif_orientation}
+        checked = check_sources(sources, **how, start=bar.reset, progress=bar.update)
     overview = summarize(checked, split=args.split)
     print(format_report(checked, overview))
     write(output / "report.json", encode_report(checked, overview))
@@ -113,7 +117,7 @@ def draw_pictures(overview, num_workers: int) -> dict[str, bytes]:
         )
         pictures["class_examples.png"] = draw_class_examples(
             names,
-            cut_examples(examples, side=EXAMPLE_SIDE, num_workers=num_workers),
+            cut_examples(examples, overview.exif_orientations, side=EXAMPLE_SIDE, num_workers=num_workers),
             sum(side.class_counts for side in sides).tolist() if sides else [0] * len(names),
             per_class=EXAMPLES_PER_CLASS,
         )

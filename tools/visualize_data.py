@@ -87,12 +87,12 @@ def read_annotations(cfg, dataset_dicts: list[dict], num_images: int, unreadable
     """File name, RGB pixels, XYXY_ABS boxes and class ids; what cannot be read is appended to ``unreadable``."""
     from detectron2.structures import BoxMode
 
-    from parking.data.image_io import UnreadableImageError, read_image
+    from parking.data.image_io import UnreadableImageError, read_listed_image
 
     # Neighbours, as the first few images of a video are, would all show the same.
     for record in (dataset_dicts[k] for k in sorted({i * len(dataset_dicts) // num_images for i in range(num_images)})):
         try:
-            image = read_image(record["file_name"])
+            image = read_listed_image(record, cfg.INPUT.EXIF_ORIENTATION)
         except UnreadableImageError as e:
             unreadable.append(str(e))
             continue

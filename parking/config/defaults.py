@@ -48,6 +48,14 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.SIZE_TRAIN = [640, 640]
     # Long side in pixels to which an image is resized (enlarged too) for evaluation and inference.
     cfg.INPUT.SIZE_TEST = 640
+    # Whether pictures are turned upright as their EXIF orientation says, before anything else; boxes of annotations and
+    # results, and the sizes beside them, refer to the picture as it is used.
+    #   "auto": where a json or an image list states a size, as that size says: that of the upright picture, or of the
+    #       stored one. Where it fits both (half a turn, mirrored, square), as the other pictures of the json have it,
+    #       or else as stored. Where no size is stated, upright.
+    #   "apply": upright
+    #   "ignore": as stored
+    cfg.INPUT.EXIF_ORIENTATION = "auto"
     # Keep decoded images, resized to SIZE_TRAIN, instead of decoding them anew each time: "none", "ram" or "disk".
     cfg.INPUT.CACHE = "none"
     # How: "raw" pixels, which change nothing (2.8 MB an image at 1280), or "jpeg", an eighth of that or less.

@@ -29,7 +29,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from parking.data.image_io import compute_resized_sides, read_image_file
+from parking.data.decoding.orientation import AUTO
+from parking.data.image_io import compute_resized_sides, name_variant, read_image_file
 from parking.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ JPEG_QUALITY = 90
 _JPEG_PART = 1 / 8
 
 _MAGIC = b"PKC1"
+# Another one makes all entries anew: where decoders take for damaged, or decode otherwise, what they did not before.
+_DECODERS = b"2"
 # Magic, height and width of the image file, height and width of the tile, CRC-32 and length of what follows.
 _HEADER = struct.Struct("<4s4IIQ4x")
 # Size, mtime and ctime in ns of the image file, and BLAKE2b of its content.
@@ -67,6 +70,7 @@ def build_cache(
     cache_dir: str,
     max_gb: float,
     size: tuple[int, int],
+    exif_orientation: str = AUTO,
 ) -> "ImageCache | None":
     """The cache that a config asks for, after what it will take has been logged and checked.
 
@@ -74,6 +78,7 @@ def build_cache(
         dataset_dicts: what will be read through it.
         cache, image_format, cache_dir, max_gb: INPUT.CACHE, CACHE_FORMAT, CACHE_DIR and CACHE_GB.
         size: height and width in pixels of a training sample.
+        exif_orientation: INPUT.EXIF_ORIENTATION.
 
     Raises:
         UserError: naming a key whose value is impossible, or the folder that lacks the room.
@@ -85,7 +90,8 @@ def build_cache(
         return None
     if not max_gb > 0:
         raise UserError(f"INPUT.CACHE_GB {max_gb} must be above 0.")
-    records = [{key: d[key] for key in ("file_name", "height", "width")} for d in dataset_dicts]
+    keys = ("file_name", "height", "width", "exif_orientation")
+    records = [{key: d[key] for key in keys if key in d} for d in dataset_dicts]
     if cache == "disk":
         folder = Path(cache_dir or get_default_cache_dir()).expanduser() / "images"
         check_outside_image_folders(folder, (record["file_name"] for record in records))
@@ -95,7 +101,7 @@ def build_cache(
     used = result.measure_used()
     if used.own:
         # Of the same size and format, but perhaps of other data.
-        present = result.measure_present(record["file_name"] for record in records)
+        present = result.measure_present((d["file_name"], name_variant(d, exif_orientation)) for d in records)
         used = Used(present, used.own + used.others - present)
     needed = estimate_cache_bytes(records, size, image_format)
     logger.info(
@@ -143,7 +149,7 @@ class ImageCache:
         self._max_gb = max_gb
         _write_to_disk(lambda: self._images.mkdir(parents=True, exist_ok=True), self._folder)
 
-    def fetch(self, path: str, load: Callable[[bytes], Loaded]) -> Loaded:
+    def fetch(self, path: str, load: Callable[[bytes], Loaded], *, variant: str = "") -> Loaded:
         """The image of a file as ``load`` returns it, or returned it when the file had the same content.
 
         A changed file is noticed by its size or either of its times (of content, of the entry in the file system),
@@ -152,19 +158,21 @@ class ImageCache:
         Args:
             path: of the image file.
             load: decodes the bytes of the file and resizes the image: uint8 (h, w, 3), and the file's height and width.
+            variant: what else the result of ``load`` depends on.
 
         Raises:
             UserError: the cache is full, or cannot be written to; whatever ``load`` raises.
         """
         stamp = _stamp(path)
-        entry = self._find_index_entry(path)
+        entry = self._find_index_entry(path, variant)
         content = _read_index(entry, stamp) if stamp else None
         if content is not None:
             found = _read_entry(self._images / content[:2] / content, self._is_raw)
             if found is not None:
                 return found
         data = read_image_file(path)
-        digest = hashlib.blake2b(data, digest_size=16)
+        digest = hashlib.blake2b(data, digest_size=16, person=_DECODERS)
+        digest.update(variant.encode())
         target = self._images / _spread(digest)
         found = _read_entry(target, self._is_raw)
         if found is None:
@@ -191,18 +199,19 @@ class ImageCache:
             (self._folder / "used").write_text(str(own + others))
         return Used(own, others)
 
-    def measure_present(self, paths: Iterable[str]) -> int:
-        """Bytes of the images of these files that are in the cache already."""
+    def measure_present(self, images: Iterable[tuple[str, str]]) -> int:
+        """Bytes of these images, (path, variant) as for :meth:`fetch`, that are in the cache already."""
         found = set()
-        for path in set(paths):
+        for path, variant in set(images):
             stamp = _stamp(path)
-            content = _read_index(self._find_index_entry(path), stamp) if stamp else None
+            content = _read_index(self._find_index_entry(path, variant), stamp) if stamp else None
             if content is not None:
                 found.add(self._images / content[:2] / content)
         return sum(_measure_file(str(file)) for file in found)
 
-    def _find_index_entry(self, path: str) -> Path:
-        name = hashlib.blake2b(os.fsencode(os.path.abspath(path)), digest_size=16)
+    def _find_index_entry(self, path: str, variant: str) -> Path:
+        name = hashlib.blake2b(os.fsencode(os.path.abspath(path)), digest_size=16, person=_DECODERS)
+        name.update(b"\0" + variant.encode())
         return self._folder / "index" / _spread(name)
 
     def _store(self, target: Path, image: np.ndarray, source_size) -> np.ndarray:

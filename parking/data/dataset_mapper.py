@@ -18,8 +18,9 @@ from detectron2.structures import Boxes, Instances
 
 from parking.data.cache import ImageCache, build_cache
 from parking.data.datasets.findings import KINDS, LEAVE_OUT
-from parking.data.image_io import UnreadableImageError, read_image
-from parking.data.tiles import TileReader, check_size
+from parking.data.decoding.orientation import AUTO, POLICIES
+from parking.data.image_io import UnreadableImageError, read_listed_image
+from parking.data.tiles import TileReader
 from parking.data.transforms import (
     PadToSize,
     RandomAugInput,
@@ -76,6 +77,7 @@ class TrainDatasetMapper:
         strong_end: int | None = None,
         policy: str = "strict",
         cache: ImageCache | None = None,
+        exif_orientation: str = AUTO,
     ):
         """
         Args:
@@ -90,12 +92,13 @@ class TrainDatasetMapper:
                 are.
             policy: "strict": an image that cannot be used is an error; "repair": another one takes its place.
             cache: where images of ``size`` are kept; None: nowhere.
+            exif_orientation: INPUT.EXIF_ORIENTATION; a dict's own ``exif_orientation`` goes before it.
         """
         self.dataset = dataset
         self.size = size
         self.mosaic_prob = mosaic_prob
         self.mixup_prob = mixup_prob
-        self.tiles = TileReader(size, cache)
+        self.tiles = TileReader(size, cache, exif_orientation)
         self.pad = PadToSize(size)
         self.warp = warp
         self.augmentations = AugmentationList(augmentations)
@@ -108,6 +111,7 @@ class TrainDatasetMapper:
         _check_augmentation_config(cfg)
         aug = cfg.INPUT.AUG
         size = tuple(cfg.INPUT.SIZE_TRAIN)
+        exif_orientation = check_exif_orientation(cfg)
         strong_end = (cfg.SOLVER.MAX_ITER - aug.STRONG_OFF_ITERS) * cfg.SOLVER.IMS_PER_BATCH
         return {
             "dataset": dataset,
@@ -137,7 +141,9 @@ class TrainDatasetMapper:
                 cache_dir=cfg.INPUT.CACHE_DIR,
                 max_gb=cfg.INPUT.CACHE_GB,
                 size=size,
+                exif_orientation=exif_orientation,
             ),
+            "exif_orientation": exif_orientation,
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
@@ -264,12 +270,14 @@ class TestDatasetMapper:
     __test__ = False
 
     @configurable
-    def __init__(self, *, size: int, report_errors: bool = False):
+    def __init__(self, *, size: int, report_errors: bool = False, exif_orientation: str = AUTO):
         """
         Args:
             size: long side in pixels of what the model sees.
             report_errors: return an unreadable image as a dict with an ``error`` instead of raising.
+            exif_orientation: INPUT.EXIF_ORIENTATION; a dict's own ``exif_orientation`` goes before it.
         """
+        self.exif_orientation = exif_orientation
         self.resize = ResizeToFit((size, size))
         self.report_errors = report_errors
 
@@ -277,7 +285,11 @@ class TestDatasetMapper:
     def from_config(cls, cfg, *, report_errors: bool = False) -> dict[str, Any]:
         if cfg.INPUT.SIZE_TEST < 1:
             raise UserError(f"INPUT.SIZE_TEST {cfg.INPUT.SIZE_TEST} must be a number of pixels above 0.")
-        return {"size": cfg.INPUT.SIZE_TEST, "report_errors": report_errors}
+        return {
+            "size": cfg.INPUT.SIZE_TEST,
+            "report_errors": report_errors,
+            "exif_orientation": check_exif_orientation(cfg),
+        }
 
     def __call__(self, dataset_dict: dict) -> dict:
         """
@@ -285,15 +297,15 @@ class TestDatasetMapper:
             dataset_dict: ``file_name`` and ``image_id``; ``height`` and ``width`` are checked where they are there.
 
         Returns:
-            The dict without its annotations, with ``height`` and ``width`` of the file and ``image``, uint8 tensor
-            (3, H, W), RGB, resized. With ``report_errors``, for an image that cannot be used: ``file_name``,
-            ``image_id`` and ``error``, a sentence.
+            The dict without its annotations, with ``height`` and ``width`` of the picture (upright, where its
+            orientation is applied) and ``image``, uint8 tensor (3, H, W), RGB, resized. With ``report_errors``, for an
+            image that cannot be used: ``file_name``, ``image_id`` and ``error``, a sentence.
 
         Raises:
             UserError: naming the image that is unreadable or not of the size the dict states.
         """
         try:
-            image = _read_checked(dataset_dict)
+            image = read_listed_image(dataset_dict, self.exif_orientation)
         except UserError as e:
             if not self.report_errors:
                 raise
@@ -311,10 +323,12 @@ class TestDatasetMapper:
         }
 
 
-def _read_checked(dataset_dict) -> np.ndarray:
-    image = read_image(dataset_dict["file_name"])
-    check_size(dataset_dict, *image.shape[:2])
-    return image
+def check_exif_orientation(cfg) -> str:
+    """INPUT.EXIF_ORIENTATION; UserError if it is none of its values."""
+    value = cfg.INPUT.EXIF_ORIENTATION
+    if value not in POLICIES:
+        raise UserError(f"INPUT.EXIF_ORIENTATION '{value}' must be one of {', '.join(POLICIES)}.")
+    return value
 
 
 def _mix(first: Sample, second: Sample, ratio: float) -> Sample:

@@ -8,7 +8,15 @@ from detectron2.structures import BoxMode
 
 from parking.data.annotations import get_training_annotations
 from parking.data.cache import ImageCache
-from parking.data.image_io import UnreadableImageError, compute_resized_sides, decode_image, read_image_file
+from parking.data.decoding.orientation import AUTO
+from parking.data.image_io import (
+    check_stated_size,
+    compute_resized_sides,
+    decode_image,
+    get_reading_options,
+    name_variant,
+    read_image_file,
+)
 from parking.data.transforms import LetterboxTransform, clip_boxes
 
 
@@ -19,14 +27,16 @@ class TileReader:
     the same pixels with and without one (but for what a compressing one loses).
     """
 
-    def __init__(self, size: tuple[int, int], cache: ImageCache | None = None):
+    def __init__(self, size: tuple[int, int], cache: ImageCache | None = None, exif_orientation: str = AUTO):
         """
         Args:
             size: height and width in pixels of a sample.
             cache: made for the same size.
+            exif_orientation: INPUT.EXIF_ORIENTATION.
         """
         self._size = size
         self._cache = cache
+        self._orientation = exif_orientation
 
     def measure(self, dataset_dict: dict) -> tuple[int, int]:
         """Height and width of the tile in pixels, from the dict alone."""
@@ -41,13 +51,13 @@ class TileReader:
         Raises:
             UnreadableImageError: naming an image that cannot be read or is not of the size the dict states.
         """
-        path = dataset_dict["file_name"]
+        path, options = dataset_dict["file_name"], get_reading_options(dataset_dict, self._orientation)
         if self._cache is None:
             num_source_rows = None if num_rows is None else self._count_source_rows(dataset_dict, num_rows)
-            image, size = self._load(read_image_file(path), path, num_source_rows)
-        else:
-            image, size = self._cache.fetch(path, lambda data: self._load(data, path))
-        check_size(dataset_dict, *size)
+            return self._load(read_image_file(path), path, options, num_source_rows)[0]
+        variant = name_variant(dataset_dict, self._orientation)
+        image, size = self._cache.fetch(path, lambda data: self._load(data, path, options), variant=variant)
+        check_stated_size(path, size, options["stated"])
         return image
 
     def read_boxes(self, dataset_dict: dict) -> "TileBoxes":
@@ -62,8 +72,8 @@ class TileReader:
         transform = LetterboxTransform(h, w, *self.measure(dataset_dict))
         return TileBoxes(transform.apply_box(clip_boxes(boxes, h, w)), classes)
 
-    def _load(self, data, path, num_source_rows=None) -> tuple[np.ndarray, tuple[int, int]]:
-        image, h = decode_image(data, path, num_source_rows)
+    def _load(self, data, path, options, num_source_rows=None) -> tuple[np.ndarray, tuple[int, int]]:
+        image, h = decode_image(data, path, num_source_rows, **options)
         part_h, w = image.shape[:2]
         new_h, new_w = compute_resized_sides(h, w, *self._size)
         new_part_h = max(new_h * part_h // h, 1)
@@ -82,14 +92,3 @@ class TileBoxes(NamedTuple):
 
     boxes: np.ndarray
     classes: np.ndarray
-
-
-def check_size(dataset_dict: dict, height: int, width: int) -> None:
-    """Raise an :class:`UnreadableImageError` unless the dict states this size, or none."""
-    expected = dataset_dict.get("height", height), dataset_dict.get("width", width)
-    if (height, width) != expected:
-        raise UnreadableImageError(
-            f"The image '{dataset_dict['file_name']}' has {width} x {height} pixels, but its json says "
-            f"{expected[1]} x {expected[0]}; correct the json, or remove width and height from it.",
-            "size_differs",
-        )

@@ -18,11 +18,12 @@ from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from parking.data.datasets.file_names import IMAGE_EXTENSIONS, is_image_name
+from parking.data.decoding.kinds import NUM_BYTES, identify
 from parking.data.image_io import UnreadableImageError, read_image
 from parking.utils.errors import UserError
+from parking.utils.files import open_regular
 from parking.utils.text import printable
 
 VIDEO_EXTENSIONS = frozenset(
@@ -452,10 +453,10 @@ def _check_text(input: str) -> None:
 def _holds_image(path: str) -> bool:
     """Whether a file is a still image by its content, which FFmpeg would take for a video of one frame."""
     try:
-        Image.open(path, formats=("BMP", "JPEG", "PNG", "TIFF", "WEBP")).close()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        with open_regular(path) as file:
+            return bool(identify(file.read(NUM_BYTES)))
+    except OSError:
         return False
-    return True
 
 
 def _open_capture(source: int | str, api: int, params: list[int] | None = None) -> cv2.VideoCapture | None:

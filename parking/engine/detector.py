@@ -12,6 +12,10 @@ from PIL import Image
 
 from parking.checkpoint import Weights, read_weights
 from parking.config import CfgNode
+from parking.data.dataset_mapper import check_exif_orientation
+from parking.data.decoding.kinds import FORMATS
+from parking.data.decoding.orientation import IGNORE, turn
+from parking.data.decoding.pillow import read_orientation
 from parking.data.image_io import read_image
 from parking.evaluation.image_detections import ImageDetections
 from parking.utils.errors import UserError
@@ -79,6 +83,7 @@ class Detector:
         # A model is made with random weights before it gets its own.
         with torch.random.fork_rng(devices=[]):
             model = build_inference_model(cfg, loaded, self.thing_classes)
+        self._orientation = check_exif_orientation(cfg)
         self._detect_arrays = ArrayDetector([cfg], [model])
 
     def __call__(self, images: ImageLike | Iterable[ImageLike]) -> ImageDetections | list[ImageDetections]:
@@ -90,7 +95,8 @@ class Detector:
                 - an array, (H, W, 3) uint8 **RGB** (of OpenCV's BGR: ``image[..., ::-1]``);
                 - a PIL image with 8 bits a channel, which is converted to RGB; alpha is dropped.
 
-                An EXIF orientation is not applied: boxes refer to the pixels as they are stored.
+                Files and PIL images are turned upright as their EXIF orientation says, unless INPUT.EXIF_ORIENTATION is
+                "ignore": boxes refer to the upright picture.
 
         Returns:
             The detections of the one image, or a list with those of each.
@@ -104,17 +110,20 @@ class Detector:
         return [self._detect(image, f"images[{i}]") for i, image in enumerate(images)]
 
     def _detect(self, image: ImageLike, role: str) -> ImageDetections:
-        pixels = _get_pixels(image, role)
+        pixels = _get_pixels(image, role, self._orientation)
         (found,) = self._detect_arrays([pixels])
         found = found[found.scores >= self.score_threshold]
+        source = pixels
+        if isinstance(image, str | os.PathLike):
+            # The pixels of many files would not fit into memory.
+            source = functools.partial(read_image, image, orientation=self._orientation)
         return ImageDetections(
             boxes=found.pred_boxes.tensor.float().numpy(),
             scores=found.scores.float().numpy(),
             class_ids=found.pred_classes.long().numpy(),
             thing_classes=self.thing_classes,
             category_ids=self.category_ids,
-            # The pixels of many files would not fit into memory.
-            image_source=functools.partial(read_image, image) if isinstance(image, str | os.PathLike) else pixels,
+            image_source=source,
         )
 
 
@@ -150,12 +159,12 @@ def _holds_images(images: object) -> bool:
     return isinstance(images, Iterable) and not isinstance(images, torch.Tensor | Mapping | bytes)
 
 
-def _get_pixels(image: object, role: str) -> np.ndarray:
+def _get_pixels(image: object, role: str, orientation: str) -> np.ndarray:
     """(H, W, 3) uint8 RGB. ``role`` is what an error message calls the image."""
     if isinstance(image, str | os.PathLike):
-        return read_image(image)
+        return read_image(image, orientation=orientation)
     if isinstance(image, Image.Image):
-        return _convert_pil(image, role)
+        return _convert_pil(image, role, orientation)
     if not isinstance(image, np.ndarray):
         raise TypeError(
             f"{role} is a {type(image).__name__}; give a path, a uint8 RGB array of shape (H, W, 3) or a PIL image"
@@ -168,14 +177,20 @@ def _get_pixels(image: object, role: str) -> np.ndarray:
     return image
 
 
-def _convert_pil(image: Image.Image, role: str) -> np.ndarray:
+def _convert_pil(image: Image.Image, role: str, orientation: str) -> np.ndarray:
+    # Pillow reads a file only now, and some formats by starting a program.
+    if image.format is not None and image.format not in (*FORMATS, "MPO", "DIB"):
+        raise ValueError(f"{role} is a PIL image of the format {image.format}; give image.copy() of it, or a PNG")
     # Pillow cuts these off at 255.
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"{role} is a PIL image of mode {image.mode}; give one with 8 bits a channel, or its file")
     if not (image.width and image.height):
         raise ValueError(f"{role} is a PIL image without pixels, {image.width} x {image.height}")
     try:
-        return np.array(image.convert("RGB"))
+        pixels = np.array(image.convert("RGB"))
+        # Pillow itself turns a TIFF, whose orientation it then forgets.
+        turned = 1 if orientation == IGNORE else read_orientation(image)
+        return turn(pixels, turned)
     except OSError as e:  # its file is read only now
         name = getattr(image, "filename", "")
         raise UserError(f"{role}{f', {name},' if name else ''} cannot be decoded: {e}.") from e

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from parking.data.image_io import UnreadableImageError, read_image
+from parking.data.image_io import UnreadableImageError, read_listed_image
 from parking.evaluation.detections import Detections
 from parking.evaluation.ground_truth import GroundTruth
 from parking.visualization.colors import class_colors
@@ -71,7 +71,7 @@ class PictureWriter:
         num_drawn = 0
         for image, found in tqdm(_split(images, detections), "drawing", len(images), unit="image", dynamic_ncols=True):
             try:
-                pixels = read_image(image["file_name"])
+                pixels = read_listed_image(image)
             except UnreadableImageError:
                 continue  # it was named before
             found, name = found[found.scores >= self._min_score], image["relative_path"]

@@ -12,8 +12,9 @@ MAX_CONFIG_BYTES = 1 * _MB
 MAX_JSON_BYTES = 4 * _GB
 #: An encoded picture.
 MAX_IMAGE_BYTES = 1 * _GB
-#: Pixels of a picture, by its header, before any of it is decoded.
-MAX_IMAGE_PIXELS = 250 * 10**6
+#: Pixels of a picture, by its header, before any of it is decoded, for all formats: a satellite picture of 16384 x
+#: 16384. That one takes 0.8 GB as 8-bit RGB, and up to 2.5 GB while it is decoded from 16 bits or turned.
+MAX_IMAGE_PIXELS = 16384 * 16384
 #: A weights file or checkpoint.
 MAX_WEIGHTS_BYTES = 20 * _GB
 #: Files written by this product that say one thing, such as ``last_checkpoint``.

@@ -17,6 +17,7 @@ from parking.data.cache import (
     estimate_cache_bytes,
     get_default_cache_dir,
 )
+from parking.data.image_io import name_variant
 from parking.utils.errors import UserError
 
 SIZE = (24, 32)
@@ -267,13 +268,13 @@ def test_only_the_same_images_count_as_present(tmp_path, source):
     cache.fetch(str(source), Loader())
     other = source.with_name("other.png")
     other.write_bytes(b"\x02")
-    one = cache.measure_present([str(source)])
+    one = cache.measure_present([(str(source), "")])
     assert one > 24 * 32 * 3
-    assert cache.measure_present([str(other)]) == 0
+    assert cache.measure_present([(str(other), "")]) == 0
     cache.fetch(str(other), Loader())
-    assert cache.measure_present([str(source), str(other), str(source)]) == 2 * one
+    assert cache.measure_present([(str(source), ""), (str(other), ""), (str(source), "")]) == 2 * one
     source.write_bytes(b"\x03changed")
-    assert cache.measure_present([str(source)]) == 0
+    assert cache.measure_present([(str(source), "")]) == 0
 
 
 def test_a_cache_full_of_other_data_is_refused_at_the_start(tmp_path):
@@ -295,7 +296,7 @@ def test_a_cache_full_of_other_data_is_refused_at_the_start(tmp_path):
     }
     cache = build_cache(records["a"], **kwargs)
     for record in records["a"]:
-        cache.fetch(record["file_name"], Loader())
+        cache.fetch(record["file_name"], Loader(), variant=name_variant(record, "auto"))
     build_cache(records["a"], **kwargs)
     with pytest.raises(UserError, match=r"INPUT\.CACHE_GB"):
         build_cache(records["b"], **kwargs)

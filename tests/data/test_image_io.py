@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parking.data import image_io
 from parking.data.datasets.findings import KINDS
+from parking.data.decoding import decoders
 from parking.data.image_io import UnreadableImageError, decode_image, inspect_image, read_image, read_image_size
 
 PIXELS = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
@@ -34,14 +34,6 @@ def test_other_pixel_formats_become_rgb(tmp_path, mode):
     else:
         Image.fromarray(gray).convert(mode).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.full((4, 5, 3), 200))
-
-
-def test_exif_orientation_is_ignored_by_both_readers(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(PIXELS).save(tmp_path / "a.jpg", exif=exif)
-    assert read_image(tmp_path / "a.jpg").shape == (4, 5, 3)
-    assert read_image_size(tmp_path / "a.jpg") == (4, 5)
 
 
 @pytest.mark.parametrize("read", [read_image, read_image_size])
@@ -176,15 +168,15 @@ def test_same_pixels_have_the_same_hash(tmp_path):
     assert hashes["rgb.png"] == hashes["rgb.bmp"] == hashes["rgb.tif"] == hashes["alpha.png"] == hashes["rgb_16.png"]
     assert len({hashes[name] for name in ("rgb.png", "rgb.jpg", "gray.png", "bits.png", "palette.png")}) == 5
     facts = inspect_image(tmp_path / "rgb.png")
-    assert (facts.height, facts.width, facts.exif_rotated, facts.problem, facts.detail) == (48, 64, False, None, "")
+    assert (facts.height, facts.width, facts.orientation, facts.problem, facts.detail) == (48, 64, 1, None, "")
 
 
-def test_exif_rotation_is_seen(tmp_path):
+def test_orientation_is_seen(tmp_path):
     for orientation in (1, 6):
         exif = Image.Exif()
         exif[0x0112] = orientation
         Image.fromarray(make_photo()).save(tmp_path / "a.jpg", exif=exif)
-        assert inspect_image(tmp_path / "a.jpg").exif_rotated == (orientation == 6)
+        assert inspect_image(tmp_path / "a.jpg").orientation == orientation
 
 
 @pytest.mark.parametrize("num_rows", [None, 1, 17, 48, 100])
@@ -196,11 +188,11 @@ def test_rows_that_are_asked_for_are_there(tmp_path, num_rows):
         assert difference.max() <= 1, name
 
 
-@pytest.mark.skipif(image_io.pyspng is None, reason="pyspng, the faster of the two PNG decoders, is not installed")
+@pytest.mark.skipif(decoders.pyspng is None, reason="pyspng, the faster of the two PNG decoders, is not installed")
 def test_both_png_decoders_give_the_same(tmp_path, monkeypatch):
     Image.fromarray(make_photo()).save(tmp_path / "rgb.png")
     fast = read_image(tmp_path / "rgb.png")
-    monkeypatch.setattr(image_io, "pyspng", None)
+    monkeypatch.setattr(decoders, "pyspng", None)
     np.testing.assert_array_equal(fast, read_image(tmp_path / "rgb.png"))
 
 

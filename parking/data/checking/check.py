@@ -11,6 +11,8 @@ from parking.data.datasets.file_names import FileIndex, index_folder, is_image_n
 from parking.data.datasets.findings import Finding
 from parking.data.datasets.inspection import inspect_content
 from parking.data.datasets.json_io import find_non_finite, read_json
+from parking.data.datasets.sizes import StoredSize
+from parking.data.decoding.orientation import APPLY, AUTO, turn_size
 from parking.data.image_io import ImageFacts, UnreadableImageError
 from parking.utils.text import printable
 
@@ -55,6 +57,7 @@ def check_sources(
     sources: Sequence[Source],
     *,
     num_workers: int = 1,
+    exif_orientation: str = AUTO,
     start: Callable[[int], object] = lambda total: None,
     progress: Callable[[int], object] = lambda count: None,
 ) -> list[CheckedSource]:
@@ -62,6 +65,7 @@ def check_sources(
 
     Args:
         num_workers: processes that decode images.
+        exif_orientation: INPUT.EXIF_ORIENTATION.
         start: called once, with the number of images.
         progress: called with the number of images done since the last call.
 
@@ -74,7 +78,10 @@ def check_sources(
     start(len(paths))
     found = inspect_images(paths, num_workers=num_workers, progress=progress)
     facts = dict(zip(paths, found, strict=True))
-    checked = [_check(one, {path: facts[path] for path in own}) for one, own in zip(opened, owned, strict=True)]
+    checked = [
+        _check(one, {path: facts[path] for path in own}, exif_orientation)
+        for one, own in zip(opened, owned, strict=True)
+    ]
     _find_same_pictures(opened, checked)
     return checked
 
@@ -114,7 +121,7 @@ def _get_entries(content: Mapping) -> list:
     return entries if isinstance(entries, list) else []
 
 
-def _check(opened: _Opened, facts: Mapping[str, ImageFacts]) -> CheckedSource:
+def _check(opened: _Opened, facts: Mapping[str, ImageFacts], exif_orientation: str) -> CheckedSource:
     """``facts``: of the images that are this source's."""
     source = opened.source
     result = CheckedSource(source, findings=list(opened.findings), facts=dict(facts))
@@ -128,8 +135,9 @@ def _check(opened: _Opened, facts: Mapping[str, ImageFacts]) -> CheckedSource:
             opened.content,
             {category_id: i for i, category_id in enumerate(categories)},
             opened.files,
-            read_sizes=lambda paths: [_get_size(facts[path]) for path in paths],
+            read_headers=lambda paths: [_get_size(facts[path]) for path in paths],
             with_annotations=source.has_annotations,
+            exif_orientation=exif_orientation,
         )
         result.columns = inspection.columns
         unlisted = {opened.name_of(path) for path in facts if path not in opened.listed}
@@ -156,20 +164,21 @@ def _check(opened: _Opened, facts: Mapping[str, ImageFacts]) -> CheckedSource:
     return result
 
 
-def _get_size(facts: ImageFacts) -> tuple[int, int] | UnreadableImageError:
+def _get_size(facts: ImageFacts) -> StoredSize | UnreadableImageError:
     # A file that is cut off has a size all the same, with which its boxes can be checked.
     if facts.height and facts.width:
-        return facts.height, facts.width
+        return StoredSize(facts.height, facts.width, facts.orientation)
     return UnreadableImageError(facts.detail, facts.problem)
 
 
 def _compare_sizes(columns: Columns, facts: Mapping[str, ImageFacts]) -> Iterator[Finding]:
-    for name, path, height, width in zip(
-        columns.names, columns.file_names, columns.heights, columns.widths, strict=True
-    ):
+    lists = (columns.names, columns.file_names, columns.heights, columns.widths, columns.exif_orientations)
+    for name, path, height, width, orientation in zip(*lists, strict=True):
         found = facts[path]
-        if found.problem is None and (found.height, found.width) != (height, width):
-            detail = f"is {found.width} x {found.height} pixels, the json says {width} x {height}"
+        size = (found.height, found.width)
+        size = turn_size(size, found.orientation) if orientation == APPLY else size
+        if found.problem is None and size != (height, width):
+            detail = f"is {size[1]} x {size[0]} pixels, the json says {width} x {height}"
             yield Finding("size_differs", printable(name), detail)
 
 
@@ -179,8 +188,8 @@ def _describe_files(opened: _Opened, facts: Mapping[str, ImageFacts]) -> Iterato
         if found.problem is not None:
             yield Finding(found.problem, name, found.detail.removeprefix(f"The image '{path}' ").rstrip("."))
             continue
-        if found.exif_rotated:
-            yield Finding("exif_rotated", name, "has an EXIF orientation other than upright")
+        if found.has_more:
+            yield Finding("several_pictures", name, "holds further frames or pages, which are not read")
         if not found.is_8bit_rgb:
             yield Finding("not_8bit_rgb", name, f"is stored as {found.mode or 'an unknown mode'}")
 

@@ -1,7 +1,7 @@
 """Cutting examples of each class out of the images."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from parking.data.datasets.conditions import get_sequence_key
+from parking.data.decoding.orientation import IGNORE
 from parking.data.image_io import UnreadableImageError, read_image
 
 # Of smaller boxes nothing is to be seen; they are shown where there are no others.
@@ -54,8 +55,13 @@ def choose_examples(
     return examples
 
 
-def cut_examples(examples: Sequence[Example], *, side: int, num_workers: int) -> dict[int, list[np.ndarray]]:
+def cut_examples(
+    examples: Sequence[Example], exif_orientations: Mapping[str, str], *, side: int, num_workers: int
+) -> dict[int, list[np.ndarray]]:
     """Read the images and cut the boxes out, with a little of what is around them.
+
+    Args:
+        exif_orientations: of :class:`.sides.Overview`.
 
     Returns:
         class index -> (side, side, 3) uint8 RGB pictures, the box framed in white. Unreadable images are left out.
@@ -63,7 +69,8 @@ def cut_examples(examples: Sequence[Example], *, side: int, num_workers: int) ->
 
     def cut(example: Example) -> np.ndarray | None:
         try:
-            return cut_box(read_image(example.file_name), example.box, side)
+            orientation = exif_orientations.get(example.file_name, IGNORE)
+            return cut_box(read_image(example.file_name, orientation=orientation), example.box, side)
         except UnreadableImageError:
             return None
 

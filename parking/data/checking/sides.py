@@ -42,6 +42,7 @@ class Overview:
         classes: (A,) indices into ``class_names``.
         boxes: (A, 4) XYWH_ABS.
         image_files: (A,) paths of the boxes' images.
+        exif_orientations: "apply" or "ignore" by the paths of those images that are not stored upright.
     """
 
     class_names: list[str]
@@ -50,6 +51,7 @@ class Overview:
     classes: np.ndarray
     boxes: np.ndarray
     image_files: list[str]
+    exif_orientations: dict[str, str]
 
 
 def summarize(checked: Sequence[CheckedSource], *, split: str, val_fraction: float = 0.12) -> Overview:
@@ -65,13 +67,15 @@ def summarize(checked: Sequence[CheckedSource], *, split: str, val_fraction: flo
     else:
         (sides, class_names), splits = divide_by_source(usable), []
     indices = {name: c for c, name in enumerate(class_names)}
-    classes, boxes, image_files = [np.zeros(0, dtype=int)], [np.zeros((0, 4))], []
+    classes, boxes, image_files, turned = [np.zeros(0, dtype=int)], [np.zeros((0, 4))], [], {}
     for one in usable:
         to_all = np.array([indices[name] for name in one.class_names], dtype=int)
         classes.append(to_all[one.columns.classes])
         boxes.append(one.columns.boxes)
+        orientations = zip(one.columns.file_names, one.columns.exif_orientations, strict=True)
+        turned |= {path: orientation for path, orientation in orientations if orientation}
         image_files += [one.columns.file_names[row] for row in one.columns.image_rows()]
-    return Overview(class_names, sides, splits, np.concatenate(classes), np.concatenate(boxes), image_files)
+    return Overview(class_names, sides, splits, np.concatenate(classes), np.concatenate(boxes), image_files, turned)
 
 
 def make_sides(columns: Columns, num_classes: int, names: Sequence[str], belongs: Sequence[np.ndarray]) -> list[Side]:

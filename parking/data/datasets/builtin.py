@@ -33,7 +33,11 @@ def register_datasets_from_config(cfg: CfgNode, names: Sequence[str] | None = No
         UserError: one of ``names`` is unknown, they have different classes, none of them has images, or what
             :func:`register_coco_datasets` and :func:`register_parking_datasets` object to.
     """
-    how = {"policy": cfg.DATASETS.POLICY, "cache_dir": cfg.INPUT.CACHE_DIR or get_default_cache_dir()}
+    how = {
+        "policy": cfg.DATASETS.POLICY,
+        "cache_dir": cfg.INPUT.CACHE_DIR or get_default_cache_dir(),
+        "exif_orientation": cfg.INPUT.EXIF_ORIENTATION,
+    }
     if names is None:
         names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     _check_cache_dir(cfg, how["cache_dir"], names)

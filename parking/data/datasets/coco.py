@@ -17,7 +17,8 @@ from parking.data.datasets.file_names import index_folder
 from parking.data.datasets.findings import KEEP, KINDS, LEAVE_OUT, MEND, STOP, Finding, count_kinds
 from parking.data.datasets.inspection import Inspection, check_policy, inspect_content
 from parking.data.datasets.json_io import get_list, paused_gc, read_json, read_json_object
-from parking.data.datasets.sizes import read_sizes
+from parking.data.datasets.sizes import read_headers
+from parking.data.decoding.orientation import AUTO
 from parking.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -33,16 +34,19 @@ def load_columns(
     with_annotations: bool = True,
     policy: str = "strict",
     cache_dir: str | None = None,
+    exif_orientation: str = AUTO,
 ) -> Columns:
     """Load a COCO-like json, apply ``policy`` to what is wrong with it, and log the counts on the main process.
 
-    Image files are looked for, but opened only where the json lacks their size, and then only their headers are read.
+    Of the image files only the headers are read, and only once: where they decide about orientations, else those whose
+    size the json lacks.
 
     Args:
         class_ids: contiguous class index 0.. for every category id that may occur.
         with_annotations: False for a mere image list.
         policy: one of ``findings.POLICIES``; what each does is the table in ``datasets/README.md``.
-        cache_dir: folder outside the data in which sizes are remembered that the json lacks; None: nowhere.
+        cache_dir: folder outside the data in which the headers' sizes are remembered; None: nowhere.
+        exif_orientation: INPUT.EXIF_ORIENTATION.
 
     Raises:
         UserError: naming the json and the first thing in it that stops.
@@ -54,9 +58,10 @@ def load_columns(
         content,
         class_ids,
         index_folder(image_root),
-        read_sizes=partial(read_sizes, root=image_root, cache_dir=cache_dir),
+        read_headers=partial(read_headers, root=image_root, cache_dir=cache_dir),
         policy=policy,
         with_annotations=with_annotations,
+        exif_orientation=exif_orientation,
     )
     findings += inspection.findings
     _stop_if_needed(json_file, findings, policy)
@@ -74,7 +79,8 @@ def to_dicts(columns: Columns, *, with_annotations: bool = True) -> list[dict]:
     """New dataset dicts of detectron2's standard format, which the caller may change.
 
     Returns:
-        One dict per image: ``file_name`` (path), ``image_id`` (as in the json), ``height``, ``width``, and, if
+        One dict per image: ``file_name`` (path), ``image_id`` (as in the json), ``height``, ``width``, for an image
+        that is not stored upright ``exif_orientation``, whether it is turned ("apply" or "ignore"), and, if
         ``with_annotations``, ``annotations``: ``bbox`` (floats, XYWH_ABS), ``bbox_mode``, ``category_id``
         (contiguous), ``iscrowd`` (0 or 1), and ``area`` (of a mask) where the json has it.
     """
@@ -84,6 +90,9 @@ def to_dicts(columns: Columns, *, with_annotations: bool = True) -> list[dict]:
             {"file_name": file_name, "image_id": image_id, "height": height, "width": width}
             for file_name, image_id, height, width in zip(*values, strict=True)
         ]
+        for record, orientation in zip(dicts, columns.exif_orientations, strict=True):
+            if orientation:
+                record["exif_orientation"] = orientation
         if with_annotations:
             annotations, starts = _make_annotations(columns), columns.starts.tolist()
             for record, start, end in zip(dicts, starts[:-1], starts[1:], strict=True):
@@ -136,6 +145,7 @@ def register_coco_datasets(
     reserved_names: Collection[str] = (),
     policy: str = "strict",
     cache_dir: str | None = None,
+    exif_orientation: str = AUTO,
 ) -> None:
     """Register every ``[name, json file, image folder]`` of ``DATASETS.COCO``.
 
@@ -147,6 +157,7 @@ def register_coco_datasets(
             is taken by another data set; ``policy`` is unknown.
     """
     check_policy(policy)
+    how = {"policy": policy, "cache_dir": cache_dir, "exif_orientation": exif_orientation}
     first_name, first_classes = None, None
     for entry in entries:
         name, json_file, image_root = _check_entry(entry)
@@ -166,7 +177,7 @@ def register_coco_datasets(
         class_ids = {category_id: i for i, category_id in enumerate(categories)}
         register_dataset(
             name,
-            load_once(partial(load_columns, json_file, image_root, class_ids, policy=policy, cache_dir=cache_dir)),
+            load_once(partial(load_columns, json_file, image_root, class_ids, **how)),
             json_file=json_file,
             image_root=image_root,
             evaluator_type="coco",

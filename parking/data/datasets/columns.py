@@ -20,6 +20,7 @@ class Columns:
         classes: (A,) ints, contiguous classes.
         crowd: (A,) bool, groups that are not told apart.
         areas: (A,) float64, of the masks; NaN where the json has none.
+        exif_orientations: N texts, "apply" or "ignore" for an image that is not stored upright, else "".
         listed_ids: the ids of all images of the json, also of those that are left out.
     """
 
@@ -33,6 +34,7 @@ class Columns:
     classes: np.ndarray
     crowd: np.ndarray
     areas: np.ndarray
+    exif_orientations: list[str]
     listed_ids: list = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -52,7 +54,10 @@ class Columns:
         lists = (self.names, self.file_names, self.image_ids, self.heights, self.widths)
         arrays = (self.boxes, self.classes, self.crowd, self.areas)
         return Columns(
-            *([values[i] for i in indices] for values in lists), starts, *(values[rows] for values in arrays)
+            *([values[i] for i in indices] for values in lists),
+            starts,
+            *(values[rows] for values in arrays),
+            [self.exif_orientations[i] for i in indices],
         )
 
     def class_counts(self, num_classes: int) -> np.ndarray:

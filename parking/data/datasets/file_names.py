@@ -11,7 +11,16 @@ from collections.abc import Iterable
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
-IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+#: Of files that are taken for images; what they hold decides how they are read.
+IMAGE_EXTENSIONS = frozenset(
+    {".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm"}
+    | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
+#: Of pictures that are not read, to be named where they are passed over.
+UNREAD_IMAGE_EXTENSIONS = frozenset(
+    {".arw", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heif", ".ico", ".jxl", ".nef", ".orf", ".pdf"}
+    | {".pfm", ".psd", ".raf", ".rw2", ".svg", ".tga"}
+)
 
 
 def is_image_name(name: str) -> bool:

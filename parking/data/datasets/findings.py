@@ -66,10 +66,24 @@ KINDS = {
     # Their files, found when they are read.
     "image_empty": Kind("image files of zero bytes", "error", STOP, LEAVE_OUT),
     "image_not_image": Kind("files that are no image", "error", STOP, LEAVE_OUT),
+    "image_unsupported": Kind("images of a kind that is not read, such as HEIC", "error", STOP, LEAVE_OUT),
     "image_truncated": Kind("image files that are cut off", "error", STOP, LEAVE_OUT),
-    "image_unreadable": Kind("image files that cannot be opened or decoded", "error", STOP, LEAVE_OUT),
+    "image_too_large": Kind("image files of more pixels or bytes than are read", "error", STOP, LEAVE_OUT),
+    "image_unreadable": Kind("image files that are damaged or cannot be opened", "error", STOP, LEAVE_OUT),
     "size_differs": Kind("images of another size than the json says", "error", STOP, LEAVE_OUT),
-    "exif_rotated": Kind("images with an EXIF rotation, which is not applied", "warning", KEEP, KEEP),
+    "exif_applied": Kind("images that EXIF turns upright", "note", KEEP, KEEP),
+    "exif_ignored": Kind(
+        "images that EXIF would turn, used as they are stored, whose size the json states", "note", KEEP, KEEP
+    ),
+    "exif_ambiguous": Kind(
+        "images that EXIF would turn, whose size in the json does not say whether boxes refer to the upright picture",
+        "warning",
+        KEEP,
+        KEEP,
+    ),
+    "several_pictures": Kind(
+        "image files with several frames or pages, of which the first is used", "warning", KEEP, KEEP
+    ),
     "not_8bit_rgb": Kind(
         "images that are gray, 16-bit, palette, CMYK or with alpha, read as 8-bit RGB", "note", KEEP, KEEP
     ),

@@ -11,7 +11,8 @@ from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import FileIndex, NameIndex, is_image_name
 from parking.data.datasets.findings import KEEP, KINDS, MEND, POLICIES, Finding
 from parking.data.datasets.json_io import find_list, inspect_image_records, paused_gc
-from parking.data.datasets.sizes import SizeReader
+from parking.data.datasets.sizes import HeaderReader, StoredSize, settle_sizes
+from parking.data.decoding.orientation import AUTO
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
@@ -41,9 +42,10 @@ def inspect_content(
     class_ids: Mapping[int, int],
     files: FileIndex,
     *,
-    read_sizes: SizeReader,
+    read_headers: HeaderReader,
     policy: str = "repair",
     with_annotations: bool = True,
+    exif_orientation: str = AUTO,
 ) -> Inspection:
     """Look for every kind of ``KINDS`` that needs neither the json's text nor pixels.
 
@@ -51,9 +53,11 @@ def inspect_content(
         content: of a COCO-like json.
         class_ids: contiguous class index 0.. for every category id that may occur.
         files: below the image folder.
-        read_sizes: called once, with the paths of the images whose size the json lacks, if any.
+        read_headers: called at most once: with the paths of all images where they decide about orientations, else of
+            those whose size the json lacks.
         policy: what is mended or left out in ``columns``; the findings do not depend on it.
         with_annotations: False for a mere image list.
+        exif_orientation: INPUT.EXIF_ORIENTATION.
     """
     check_policy(policy)
     # Plain values without cycles, of which there are a million.
@@ -63,7 +67,7 @@ def inspect_content(
         listed = set(all_ids)
         findings += _inspect_names([record["file_name"] for record in records], files)
         records = _match_files(records, files, findings, policy)
-        records = _add_sizes(records, read_sizes, findings)
+        records = _add_sizes(records, read_headers, findings, exif_orientation)
         annotations, num_lost = Annotations.empty(), 0
         if with_annotations:
             entries, problem = find_list(content, "annotations")
@@ -125,16 +129,19 @@ def _match_files(records: Iterable[dict], files: FileIndex, findings: list[Findi
     return matched
 
 
-def _add_sizes(records: list[dict], read_sizes: SizeReader, findings: list[Finding]) -> list[dict]:
-    """Those of ``records`` that have a size, or get one here."""
-    without = [record for record in records if "height" not in record]
-    if not without:
+def _add_sizes(
+    records: list[dict], read_headers: HeaderReader, findings: list[Finding], exif_orientation: str
+) -> list[dict]:
+    """Those of ``records`` that have a size, or get one here; with ``exif_orientation``, see :func:`settle_sizes`."""
+    wanted = records if exif_orientation == AUTO else [record for record in records if "height" not in record]
+    if not wanted:
         return records
-    for record, size in zip(without, read_sizes([record["path"] for record in without]), strict=True):
-        if isinstance(size, tuple):
-            record["height"], record["width"] = size
-        else:
+    sizes = read_headers([record["path"] for record in wanted])
+    for record, size in zip(wanted, sizes, strict=True):
+        # Of an image whose size is stated, a bad header is found when it is read.
+        if not isinstance(size, StoredSize) and "height" not in record:
             findings.append(Finding(size.kind, printable(record["file_name"]), f"has no size: {size}".rstrip(".")))
+    findings += settle_sizes(wanted, sizes, exif_orientation)
     return [record for record in records if "height" in record]
 
 
@@ -154,4 +161,5 @@ def _make_columns(records: list[dict], annotations: Annotations) -> Columns:
         classes=annotations.classes,
         crowd=annotations.crowd,
         areas=annotations.areas,
+        exif_orientations=[record.get("exif_orientation", "") for record in records],
     )

@@ -12,6 +12,7 @@ from parking.data.datasets.coco import load_columns, load_once, register_dataset
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.inspection import check_policy
 from parking.data.datasets.splits import SPLITS, split_images
+from parking.data.decoding.orientation import AUTO
 from parking.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ def register_parking_datasets(
     split_seed: int = 0,
     policy: str = "strict",
     cache_dir: str | None = None,
+    exif_orientation: str = AUTO,
 ) -> None:
     """Register the four ``parking_*`` data sets of the layout below ``root`` (see ``datasets/README.md``).
 
@@ -39,7 +41,7 @@ def register_parking_datasets(
             "all" leaves nothing for the latter, and loading it is an error.
         val_fraction: share of the images that "sequence" keeps for validation.
         split_seed: which images "sequence" chooses.
-        policy, cache_dir: see :func:`.coco.load_columns`.
+        policy, cache_dir, exif_orientation: see :func:`.coco.load_columns`.
 
     Raises:
         UserError: unknown ``split`` or ``policy``, ``val_fraction`` not between 0 and 1.
@@ -54,7 +56,9 @@ def register_parking_datasets(
     test_json = os.path.join(root, "Test_Images_Information.json")
     test_images = os.path.join(root, "test", "images")
     load_train, load_test = (
-        partial(_load, root, json_file, image_root, policy=policy, cache_dir=cache_dir)
+        partial(
+            _load, root, json_file, image_root, policy=policy, cache_dir=cache_dir, exif_orientation=exif_orientation
+        )
         for json_file, image_root in ((train_json, train_images), (test_json, test_images))
     )
     labelled = _LabelledImages(load_train, split, val_fraction, split_seed)

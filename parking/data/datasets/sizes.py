@@ -1,38 +1,53 @@
-"""Sizes of images whose json does not tell them: from the files' headers, remembered outside the data folder."""
+"""Sizes and orientations of images, from the files' headers: remembered outside the data folder; and what follows of
+them for the images of one json or image list."""
 
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
-from parking.data.image_io import UnreadableImageError, read_image_size
+from parking.data.datasets.findings import Finding
+from parking.data.decoding.orientation import APPLY, IGNORE, choose_for_ambiguous, is_applied, turn_size
+from parking.data.image_io import UnreadableImageError, read_image_header
 from parking.utils.files import open_atomic
+from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
-#: From paths to (height, width) each, or what is wrong with the file.
-SizeReader = Callable[[Sequence[str]], Sequence[tuple[int, int] | UnreadableImageError]]
+
+class StoredSize(NamedTuple):
+    """Height and width in pixels as stored; EXIF's orientation, 1..8; whether further pictures follow the first."""
+
+    height: int
+    width: int
+    orientation: int = 1
+    has_more: bool = False
+
+
+#: From paths to what each header says, or what is wrong with the file.
+HeaderReader = Callable[[Sequence[str]], Sequence[StoredSize | UnreadableImageError]]
 
 # Reading headers is mostly waiting for the disk.
 _NUM_THREADS = 16
 
 
-def read_sizes(
+def read_headers(
     paths: Sequence[str], *, root: str, cache_dir: str | None = None
-) -> list[tuple[int, int] | UnreadableImageError]:
-    """Height and width of each image, from headers that are read in parallel unless they were read before.
+) -> list[StoredSize | UnreadableImageError]:
+    """What the headers of images say; they are read in parallel unless they were read before.
 
     A file counts as read before while its path, size and modification time are the same. Several processes may do this
     at once; whichever ends last decides what is remembered. A cache that cannot be read or written is done without.
 
     Args:
         root: of the images: what is below one root is remembered together.
-        cache_dir: folder to remember sizes in, outside ``root``; None: nowhere.
+        cache_dir: folder to remember it in, outside ``root``; None: nowhere.
 
     Returns:
-        In the order of ``paths``: (height, width), or the error, for the caller to decide on.
+        In the order of ``paths``: the size, or the error, for the caller to decide on.
     """
     cache_file = _get_cache_file(cache_dir, root) if cache_dir else None
     known = _read_cache(cache_file) if cache_file else {}
@@ -41,7 +56,7 @@ def read_sizes(
     for i, (path, state) in enumerate(zip(paths, states, strict=True)):
         entry = known.get(path)
         if entry is not None and state is not None and entry[:2] == state:
-            sizes[i] = (entry[2], entry[3])
+            sizes[i] = StoredSize(*entry[2:5], bool(entry[5]))
     unknown = [i for i, size in enumerate(sizes) if size is None]
     if not unknown:
         return sizes
@@ -49,16 +64,68 @@ def read_sizes(
         for i, size in zip(unknown, pool.map(_read_size, [paths[i] for i in unknown]), strict=True):
             sizes[i] = size
             # The state is of before the file was read: a file that changes meanwhile is read again.
-            if isinstance(size, tuple) and states[i] is not None:
-                known[paths[i]] = [*states[i], *size]
+            if isinstance(size, StoredSize) and states[i] is not None:
+                known[paths[i]] = [*states[i], *map(int, size)]
     if cache_file:
         _write_cache(cache_file, known)
     return sizes
 
 
+def settle_sizes(
+    records: Sequence[dict], sizes: Sequence[StoredSize | UnreadableImageError | None], policy: str
+) -> list[Finding]:
+    """Decide for each image of one json or list whether it is turned upright, by all that is known of them together.
+
+    Args:
+        records: with ``file_name``, and ``height`` and ``width`` where they are stated. Changed in place: where the
+            picture is not stored upright, ``exif_orientation`` becomes "apply" or "ignore"; and where no size is
+            stated, ``height`` and ``width`` become those of the picture as it will be read.
+        sizes: of each; an error or None where there is nothing to decide by.
+        policy: INPUT.EXIF_ORIENTATION.
+
+    Returns:
+        Findings about pictures that are not stored upright; each names its ``file_name``.
+    """
+    turned = [
+        (record, size, _get_stated(record))
+        for record, size in zip(records, sizes, strict=True)
+        if isinstance(size, StoredSize) and size.orientation != 1
+    ]
+    decisions = [is_applied(policy, size.orientation, size[:2], stated) for _, size, stated in turned]
+    rest = choose_for_ambiguous(
+        decision for (_, _, stated), decision in zip(turned, decisions, strict=True) if stated is not None
+    )
+    for (record, _, _), decision in zip(turned, decisions, strict=True):
+        record["exif_orientation"] = rest if decision is None else APPLY if decision else IGNORE
+    for record, size in zip(records, sizes, strict=True):
+        if isinstance(size, StoredSize) and _get_stated(record) is None:
+            is_upright = record.get("exif_orientation") == APPLY
+            record["height"], record["width"] = turn_size(size[:2], size.orientation) if is_upright else size[:2]
+    return list(_describe_turned(turned, decisions))
+
+
+def _describe_turned(turned, decisions) -> Iterator[Finding]:
+    for (record, size, stated), decision in zip(turned, decisions, strict=True):
+        name = printable(record["file_name"])
+        is_upright = record["exif_orientation"] == APPLY
+        what = f"has the EXIF orientation {size.orientation}"
+        if decision is None and stated in (size[:2], size[1::-1]):
+            detail = f"{what}, and its size in the json fits the stored picture as well as the upright one: it is "
+            detail += "turned upright like the others of the json" if is_upright else "used as stored"
+            detail += "; set INPUT.EXIF_ORIENTATION to what its boxes refer to"
+            yield Finding("exif_ambiguous", name, detail)
+        elif decision is not None:
+            yield Finding("exif_applied" if decision else "exif_ignored", name, what)
+
+
+def _get_stated(record: dict) -> tuple[int, int] | None:
+    return (record["height"], record["width"]) if "height" in record else None
+
+
 def _read_size(path):
     try:
-        return read_image_size(path)
+        header = read_image_header(path)
+        return StoredSize(header.height, header.width, header.orientation, header.has_more)
     except UnreadableImageError as e:
         return e
 
@@ -81,7 +148,7 @@ def _get_cache_file(cache_dir: str, root: str) -> str | None:
 
 
 def _read_cache(cache_file: str) -> dict[str, list[int]]:
-    """Path -> [bytes, modification time in ns, height, width]."""
+    """Path -> [bytes, modification time in ns, height, width, orientation, whether there are more pictures]."""
     try:
         with open(cache_file, "rb") as f:
             known = json.loads(f.read())
@@ -94,7 +161,11 @@ def _read_cache(cache_file: str) -> dict[str, list[int]]:
 
 def _is_sound(entry) -> bool:
     return (
-        isinstance(entry, list) and len(entry) == 4 and {type(value) for value in entry} == {int} and min(entry[2:]) > 0
+        isinstance(entry, list)
+        and len(entry) == 6
+        and {type(value) for value in entry} == {int}
+        and min(entry[2:5]) > 0
+        and entry[4] <= 8
     )
 
 

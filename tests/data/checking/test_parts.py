@@ -56,5 +56,5 @@ def test_examples_are_of_different_sequences_and_large_enough(maker):
     assert examples[0].file_name in files[:2]
     assert examples[1].box == (0, 0, 20, 20)
     (maker.train / names[2]).write_text("no picture")
-    pictures = cut_examples(examples, side=32, num_workers=2)
+    pictures = cut_examples(examples, {}, side=32, num_workers=2)
     assert {c: [picture.shape for picture in crops] for c, crops in pictures.items()} == {0: [(32, 32, 3)]}

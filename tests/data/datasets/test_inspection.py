@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from parking.data.datasets.file_names import FileIndex
 from parking.data.datasets.findings import KINDS, STOP
 from parking.data.datasets.inspection import inspect_content
+from parking.data.datasets.sizes import StoredSize
 from parking.data.image_io import UnreadableImageError
 
 CLASS_IDS = {1: 0, 2: 1}
@@ -19,9 +20,13 @@ def make_image(image_id=1, name="a.png", **size):
     return {"id": image_id, "file_name": name, **(size or {"width": 100, "height": 80})}
 
 
-def inspect(images, annotations, *, files=("a.png",), policy="repair", read_sizes=None):
+def read_nothing(paths):
+    return [UnreadableImageError("no file")] * len(paths)
+
+
+def inspect(images, annotations, *, files=("a.png",), policy="repair", read_headers=read_nothing):
     content = {"images": images, "annotations": annotations}
-    return inspect_content(content, CLASS_IDS, FileIndex("root", files), read_sizes=read_sizes, policy=policy)
+    return inspect_content(content, CLASS_IDS, FileIndex("root", files), read_headers=read_headers, policy=policy)
 
 
 def get_kinds(inspection):
@@ -161,16 +166,16 @@ def test_names_that_differ_only_in_form():
         assert {finding.where, finding.detail.split("'")[1]} == set(listed[-2:]) if len(listed) > 2 else set(files[-2:])
 
 
-def test_sizes_that_the_json_lacks_are_asked_for_at_once():
+def test_headers_are_asked_for_at_once():
     asked = []
 
-    def read_sizes(paths):
+    def read_headers(paths):
         asked.append(list(paths))
-        return [(7, 5), UnreadableImageError("The image 'root/c.png' is empty.")]
+        return [StoredSize(80, 100), StoredSize(7, 5), UnreadableImageError("The image 'root/c.png' is empty.")]
 
     images = [make_image(1, "a.png"), make_image(2, "b.png", width=3), make_image(3, "c.png", width=None, height=4)]
-    inspection = inspect(images, [], files=["a.png", "b.png", "c.png"], read_sizes=read_sizes)
-    assert asked == [["root/b.png", "root/c.png"]]
+    inspection = inspect(images, [], files=["a.png", "b.png", "c.png"], read_headers=read_headers)
+    assert asked == [["root/a.png", "root/b.png", "root/c.png"]]
     assert (inspection.columns.heights, inspection.columns.widths) == ([80, 7], [100, 5])
     assert get_kinds(inspection)[0] == "image_unreadable"
 
@@ -182,7 +187,7 @@ def test_a_json_without_lists():
         {"images": [make_image()]},
         {"images": 3, "annotations": {}},
     ):
-        inspection = inspect_content(content, CLASS_IDS, FileIndex("root", ["a.png"]), read_sizes=None)
+        inspection = inspect_content(content, CLASS_IDS, FileIndex("root", ["a.png"]), read_headers=read_nothing)
         assert "json_structure" in get_kinds(inspection)
         assert KINDS["json_structure"].action("repair") == STOP
 

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from parking.data.datasets import sizes
-from parking.data.datasets.sizes import read_sizes
+from parking.data.datasets.sizes import StoredSize as Size
+from parking.data.datasets.sizes import read_headers
 from parking.data.image_io import UnreadableImageError
 
 
@@ -27,29 +28,41 @@ def get_paths(data):
 def opened(monkeypatch):
     """Paths whose headers were read."""
     result = []
-    original = sizes.read_image_size
-    monkeypatch.setattr(sizes, "read_image_size", lambda path: (result.append(path), original(path))[1])
+    original = sizes.read_image_header
+    monkeypatch.setattr(sizes, "read_image_header", lambda path: (result.append(path), original(path))[1])
     return result
 
 
 def test_sizes_are_remembered_until_a_file_changes(data, tmp_path, opened):
     paths, cache = get_paths(data), str(tmp_path / "cache")
-    assert read_sizes(paths, root=str(data), cache_dir=cache) == [(7, 5), (7, 6), (7, 7)]
+    assert read_headers(paths, root=str(data), cache_dir=cache) == [
+        Size(7, 5),
+        Size(7, 6),
+        Size(7, 7),
+    ]
     assert sorted(opened) == paths
     opened.clear()
-    assert read_sizes(paths[::-1], root=str(data), cache_dir=cache) == [(7, 7), (7, 6), (7, 5)]
+    assert read_headers(paths[::-1], root=str(data), cache_dir=cache) == [
+        Size(7, 7),
+        Size(7, 6),
+        Size(7, 5),
+    ]
     assert opened == []
     Image.new("L", (50, 70)).save(paths[1])
     os.utime(paths[2], ns=(0, 1))
-    assert read_sizes(paths, root=str(data), cache_dir=cache) == [(7, 5), (70, 50), (7, 7)]
+    assert read_headers(paths, root=str(data), cache_dir=cache) == [
+        Size(7, 5),
+        Size(70, 50),
+        Size(7, 7),
+    ]
     assert sorted(opened) == paths[1:]
 
 
 def test_errors_are_given_back_and_not_remembered(data, tmp_path):
     paths = [*get_paths(data)[:1], str(data / "text.png"), str(data / "gone.png")]
     (data / "text.png").write_text("no image")
-    size, text, gone = read_sizes(paths, root=str(data), cache_dir=str(tmp_path / "cache"))
-    assert size == (7, 5)
+    size, text, gone = read_headers(paths, root=str(data), cache_dir=str(tmp_path / "cache"))
+    assert size == Size(7, 5)
     assert isinstance(text, UnreadableImageError) and isinstance(gone, UnreadableImageError)
     (cache_file,) = (tmp_path / "cache").rglob("*.json")
     assert list(json.loads(cache_file.read_text())) == paths[:1]
@@ -58,33 +71,33 @@ def test_errors_are_given_back_and_not_remembered(data, tmp_path):
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', "{", "\\xff"])
 def test_a_damaged_cache_is_done_without(data, tmp_path, content):
     paths, cache = get_paths(data), str(tmp_path / "cache")
-    expected = read_sizes(paths, root=str(data), cache_dir=cache)
+    expected = read_headers(paths, root=str(data), cache_dir=cache)
     (cache_file,) = (tmp_path / "cache").rglob("*.json")
     cache_file.write_text(content)
-    assert read_sizes(paths, root=str(data), cache_dir=cache) == expected
+    assert read_headers(paths, root=str(data), cache_dir=cache) == expected
     assert len(json.loads(cache_file.read_text())) == 3
 
 
 def test_impossible_entries_are_read_anew(data, tmp_path):
     paths, cache = get_paths(data), str(tmp_path / "cache")
-    expected = read_sizes(paths, root=str(data), cache_dir=cache)
+    expected = read_headers(paths, root=str(data), cache_dir=cache)
     (cache_file,) = (tmp_path / "cache").rglob("*.json")
     known = json.loads(cache_file.read_text())
     known[paths[0]][2:], known[paths[1]][2:], known[paths[2]] = [0, 5], ["7", 6], None
     cache_file.write_text(json.dumps(known))
-    assert read_sizes(paths, root=str(data), cache_dir=cache) == expected
+    assert read_headers(paths, root=str(data), cache_dir=cache) == expected
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(data, tmp_path, caplog):
     (tmp_path / "file").touch()
-    assert read_sizes(get_paths(data), root=str(data), cache_dir=str(tmp_path / "file/cache"))[0] == (7, 5)
+    assert read_headers(get_paths(data), root=str(data), cache_dir=str(tmp_path / "file/cache"))[0] == Size(7, 5)
     assert "cannot be remembered" in caplog.text
 
 
 @pytest.mark.parametrize("below", ["", "cache"])
 def test_nothing_is_written_below_the_data(data, below, caplog):
     before = get_paths(data)
-    assert read_sizes(before, root=str(data), cache_dir=str(data / below))[0] == (7, 5)
+    assert read_headers(before, root=str(data), cache_dir=str(data / below))[0] == Size(7, 5)
     assert get_paths(data) == before
     assert "lies in the data folder" in caplog.text
 
@@ -93,7 +106,7 @@ def test_several_processes(data, tmp_path):
     paths, cache = get_paths(data), str(tmp_path / "cache")
     context = multiprocessing.get_context("fork")
     processes = [
-        context.Process(target=read_sizes, args=(paths[k:],), kwargs={"root": str(data), "cache_dir": cache})
+        context.Process(target=read_headers, args=(paths[k:],), kwargs={"root": str(data), "cache_dir": cache})
         for k in (0, 1, 2, 0)
     ]
     for process in processes:
@@ -101,5 +114,9 @@ def test_several_processes(data, tmp_path):
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    assert read_sizes(paths, root=str(data), cache_dir=cache) == [(7, 5), (7, 6), (7, 7)]
+    assert read_headers(paths, root=str(data), cache_dir=cache) == [
+        Size(7, 5),
+        Size(7, 6),
+        Size(7, 7),
+    ]
     assert len(list((tmp_path / "cache/sizes").iterdir())) == 1

@@ -1,0 +1,198 @@
+"""Pixels of pictures whose header was read; each decoder sees only files of its own format."""
+
+import io
+import zlib
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from parking.data.decoding import pillow, tiff_tags
+from parking.data.decoding.deep import narrow
+from parking.data.decoding.headers import Header
+from parking.data.decoding.kinds import PNG_START
+from parking.data.decoding.orientation import turn_back
+from parking.data.decoding.problem import cut_off, damaged, unsupported
+
+try:
+    import pyspng
+except ImportError:
+    # Optional: it gives the same pixels a sixth faster, and can stop early.
+    pyspng = None
+
+_CV2_COLOR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_CV2_DEEP = _CV2_COLOR | cv2.IMREAD_ANYDEPTH
+_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
+_TIFF_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
+
+
+def decode(data: bytes, header: Header, num_rows: int | None = None) -> np.ndarray:
+    """The first picture of a file as it is stored, whatever its bit depth and number of channels.
+
+    Alpha is dropped; of 16 bits the upper 8 are kept, see :func:`.deep.narrow`.
+
+    Args:
+        header: of ``data``, by which its size was found acceptable.
+        num_rows: how many rows from the top are needed; None: all.
+
+    Returns:
+        uint8 (min(num_rows, H), W, 3), RGB, contiguous.
+
+    Raises:
+        ImageProblem: the file is damaged, cut off, or of a kind that is not read.
+    """
+    if header.format == "JPEG":
+        image = _decode_jpeg(data, header)
+    elif header.format == "PNG":
+        image = _decode_png(data, header, num_rows)
+    elif header.format == "WEBP":
+        image = _decode_webp(data)
+    elif header.format == "TIFF":
+        image = _decode_tiff(data, header)
+    else:
+        image = _decode_by_pillow(data, header.format)
+    if image.shape[1] != header.width or image.shape[0] < min(header.height, num_rows or header.height):
+        raise damaged("its pixels have another size than its header states")
+    return image[:num_rows]
+
+
+def _decode_by_cv2(data: bytes, flags: int) -> np.ndarray:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as e:
+        raise damaged(e.err) from e
+    if image is None:
+        raise damaged()
+    return image
+
+
+def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
+    if header.mode not in ("L", "RGB", "CMYK"):
+        raise unsupported("a JPEG with another number of channels than 1, 3 or 4")
+    # Asked first, because the decoder calls it damaged.
+    if _is_jpeg_cut_off(memoryview(data)):
+        raise cut_off()
+    if header.bits != 8:
+        raise unsupported(f"a JPEG of {header.bits} bits a channel")
+    try:
+        # Memory is taken by what this parser reads, not by what ours did.
+        if simplejpeg.decode_jpeg_header(data)[:2] != header.stored_size:
+            raise damaged("its headers contradict each other")
+        # It tells what others show in part: they fill up what is missing and decode garbage, without a word.
+        image = simplejpeg.decode_jpeg(data, "CMYK" if header.mode == "CMYK" else "RGB")
+    except ValueError as e:
+        if "SOF" in str(e):
+            raise unsupported(f"a JPEG of a kind that is not read ({e})") from e
+        raise damaged(str(e)) from e
+    # Simplejpeg gives the four inks only; OpenCV mixes them.
+    return _decode_by_cv2(data, _CV2_COLOR) if header.mode == "CMYK" else image
+
+
+def _is_jpeg_cut_off(content: memoryview) -> bool:
+    start = 2
+    # Segments before the pixels may hold a whole thumbnail, with an end of its own.
+    while start + 4 <= len(content) and content[start : start + 2] != _JPEG_SCAN:
+        if content[start] != 0xFF:
+            return False
+        is_padding = content[start + 1] == 0xFF
+        start += 1 if is_padding else 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+    # Other data may follow the end, but seldom much.
+    last = bytes(content[max(start, len(content) - 4096) :])
+    return _JPEG_END not in last and _JPEG_END not in bytes(content[start:])
+
+
+def _decode_png(data: bytes, header: Header, num_rows: int | None) -> np.ndarray:
+    content = memoryview(data)
+    kind, has_transparent_colour = b"", False
+    for kind, chunk in _walk_png(content):
+        # No decoder looks at all of these checksums. What is not needed for the pixels may be damaged.
+        if kind[0] < 0x60 and zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+            raise damaged(f"the checksum of its {kind.decode('latin-1')} is wrong")
+        has_transparent_colour |= kind == b"tRNS"
+    if kind != b"IEND":
+        raise cut_off()
+    # After compression and filter method: no interlacing.
+    if header.mode == "RGB" and data[28] == 0 and not has_transparent_colour and pyspng is not None and num_rows != 0:
+        try:
+            return pyspng.load(_cut_png(content, num_rows) if num_rows and num_rows < header.height else data)
+        except (RuntimeError, ValueError) as e:
+            raise damaged(str(e)) from e
+    if header.mode.endswith(";16"):
+        return narrow(_decode_by_cv2(data, _CV2_DEEP))
+    return _decode_by_cv2(data, _CV2_COLOR)
+
+
+def _cut_png(content: memoryview, num_rows: int) -> bytes:
+    """The PNG with another height in its header (bytes 8 to 33), which ends the decoding there."""
+    header = bytes(content[12:20]) + num_rows.to_bytes(4, "big") + bytes(content[24:29])
+    return b"".join([content[:12], header, zlib.crc32(header).to_bytes(4, "big"), content[33:]])
+
+
+def _walk_png(content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """The kind of each whole chunk, and the chunk: length, kind, data and checksum."""
+    start = len(PNG_START)
+    while start + 12 <= len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+        if end > len(content):
+            return
+        kind = bytes(content[start + 4 : start + 8])
+        yield kind, content[start:end]
+        if kind == b"IEND":
+            return
+        start = end
+
+
+def _decode_webp(data: bytes) -> np.ndarray:
+    if len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        raise cut_off()
+    return _decode_by_cv2(data, _CV2_COLOR)
+
+
+def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
+    directory = tiff_tags.read_directory(lambda offset, length: data[offset : offset + length])
+    if directory is None:
+        raise cut_off()
+    sample_format = directory.first(tiff_tags.SAMPLE_FORMAT, 1)
+    if sample_format in _TIFF_FORMATS:
+        raise unsupported(f"a TIFF of {_TIFF_FORMATS[sample_format]} values")
+    if header.bits > 16:
+        raise unsupported(f"a TIFF of {header.bits} bits a channel")
+    if header.bits <= 8:
+        # Pillow, because OpenCV multiplies colours by alpha and turns some of the pictures.
+        return turn_back(pillow.to_rgb(pillow.decode(io.BytesIO(data), "TIFF")), header.orientation)
+    if not header.mode.startswith(("I;16", "L", "RGB")):
+        raise unsupported(f"a TIFF of the kind {header.mode}")
+    if header.mode == "I;16":
+        values = np.asarray(pillow.decode(io.BytesIO(data), "TIFF"))
+        values = turn_back(values, header.orientation).astype(np.uint16)[..., np.newaxis].repeat(3, axis=2)
+        # Pillow leaves the bits of packed values where they are; of zero is white it knows with 8 bits only.
+        largest = (1 << header.bits) - 1
+        if directory.first(tiff_tags.PHOTOMETRIC) == 0:
+            values = largest - np.minimum(values, largest)
+    else:
+        values, largest = _decode_by_cv2(data, _CV2_DEEP), (1 << header.bits) - 1
+    if values.dtype != np.uint16:
+        raise unsupported(f"a TIFF of the kind {header.mode}")
+    return narrow(values, largest if largest < 65535 else _find_stated_maximum(directory))
+
+
+def _find_stated_maximum(directory: tiff_tags.Directory) -> int | None:
+    """What a TIFF of 16 bits says its largest possible value is; None where it says nothing of use."""
+    for tag in (tiff_tags.S_MAX_SAMPLE, tiff_tags.MAX_SAMPLE):
+        value = directory.first(tag)
+        # Another number is the largest value that occurs: to divide by it would make each picture bright otherwise.
+        if value is not None and value in {(1 << bits) - 1 for bits in range(9, 16)}:
+            return int(value)
+    return None
+
+
+def _decode_by_pillow(data: bytes, image_format: str) -> np.ndarray:
+    image = pillow.decode(io.BytesIO(data), image_format)
+    if image.mode.startswith("I"):
+        # Pillow spreads the values of these formats over 16 bits by what the file states as the largest one.
+        values = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
+        return narrow(values[..., np.newaxis].repeat(3, axis=2), 65535)
+    if image.mode == "F":
+        raise unsupported("a picture of floating-point values")
+    return pillow.to_rgb(image)

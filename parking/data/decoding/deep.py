@@ -1,0 +1,29 @@
+"""From 16 bits a channel to 8."""
+
+import numpy as np
+
+from parking.data.decoding.problem import unsupported
+
+# Below this, nothing of the upper 8 bits is seen: a picture of 12 bits or fewer that says nothing of it.
+_DARKEST = 1 << 12
+
+
+def narrow(values: np.ndarray, largest: int | None = None) -> np.ndarray:
+    """uint8 values of uint16 ones, of the same shape, contiguous.
+
+    Args:
+        largest: what the file states as the largest possible value, which becomes 255; None: it states nothing, and
+            the upper 8 of the 16 bits are kept.
+
+    Raises:
+        ImageProblem: nothing is stated, and all values but zeros are so small that the picture would be black.
+    """
+    top = int(values.max(initial=0))
+    if largest is not None and largest < 65535 and top <= largest:
+        return ((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8)
+    if largest is None and 0 < top < _DARKEST:
+        raise unsupported(
+            f"a picture of 16 bits a channel whose values only reach {top}, so that its 8-bit version is black",
+            "spread its values over all 16 bits, or convert it to 8-bit PNG or JPEG",
+        )
+    return np.ascontiguousarray(values >> 8).astype(np.uint8)

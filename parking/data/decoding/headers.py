@@ -1,0 +1,293 @@
+"""What the header of a picture says, before any of its pixels are decoded."""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from parking.data.decoding import pillow, tiff_tags
+from parking.data.decoding.kinds import NUM_BYTES, PNG_START, describe_other, identify
+from parking.data.decoding.problem import ImageProblem, cut_off, damaged, unsupported
+from parking.data.decoding.tiff_tags import Reader, read_directory, read_orientation
+from parking.utils.limits import MAX_IMAGE_PIXELS
+
+# Metadata before the pixels of a JPEG or PNG are no longer than this, nor has a WebP more parts.
+_MAX_PARTS = 10_000
+_MAX_PROFILE_BYTES = 2**20
+
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PNG_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
+
+
+class Header(NamedTuple):
+    """What a picture's header says.
+
+    Attributes:
+        format: one of :data:`.kinds.FORMATS`.
+        height, width: in pixels, as they are stored.
+        mode: Pillow's name of the pixel format, such as "RGB", "L", "P", "RGBA", "CMYK" or "I;16"; with ";16" where
+            Pillow itself would narrow 16-bit colours.
+        orientation: EXIF's, 1..8: how the stored picture is to be turned to be upright.
+        has_more: whether there are further pictures (frames, pages) behind the first one.
+        bits: of a sample of a JPEG; 0 where it plays no part.
+    """
+
+    format: str
+    height: int
+    width: int
+    mode: str
+    orientation: int = 1
+    has_more: bool = False
+    bits: int = 0
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width as they are stored."""
+        return self.height, self.width
+
+
+def read_header(file: BinaryIO) -> Header:
+    """The header of a picture; ``file`` is at its beginning or anywhere else.
+
+    Raises:
+        ImageProblem: it has none that could be used, or states more than ``MAX_IMAGE_PIXELS``.
+    """
+
+    def read(offset: int, length: int) -> bytes:
+        file.seek(offset)
+        return file.read(length)
+
+    start = read(0, NUM_BYTES)
+    if not start:
+        raise ImageProblem("image_empty", "the file is empty")
+    image_format = identify(start)
+    if not image_format:
+        raise describe_other(start)
+    readers = {"JPEG": _read_jpeg, "PNG": _read_png, "WEBP": _read_webp, "TIFF": _read_tiff, "BMP": _read_bmp}
+    readers["GIF"] = _read_gif
+    try:
+        header = readers[image_format](read) if image_format in readers else _read_by_pillow(file, image_format)
+    except (struct.error, IndexError) as e:
+        raise cut_off() from e
+    if header.height < 1 or header.width < 1:
+        raise damaged("its header states no size")
+    if header.height * header.width > MAX_IMAGE_PIXELS:
+        raise ImageProblem(
+            "image_too_large",
+            f"its header states {header.width} x {header.height} pixels, and at most {MAX_IMAGE_PIXELS:,} are read",
+        )
+    return header
+
+
+def read_header_of(data: bytes) -> Header:
+    """:func:`read_header` of bytes in memory."""
+    return read_header(io.BytesIO(data))
+
+
+def _read_jpeg(read: Reader) -> Header:
+    offset, orientation, frame = 2, 1, None
+    for _ in range(_MAX_PARTS):
+        head = read(offset, 4)
+        if len(head) < 4:
+            raise cut_off()
+        if head[0] != 0xFF:
+            raise damaged("something else stands where one of its segments must begin")
+        marker = head[1]
+        if marker == 0xFF:  # padding
+            offset += 1
+            continue
+        if marker in (0x01, *range(0xD0, 0xD9)):
+            offset += 2
+            continue
+        length = int.from_bytes(head[2:], "big")
+        if marker == 0xE1 and read(offset + 4, 6) == b"Exif\0\0" and orientation == 1:
+            orientation = read_orientation(read(offset + 4, length - 2))
+        elif marker in _JPEG_FRAMES and frame is None:
+            frame = struct.unpack(">BHHB", read(offset + 4, 6))
+        elif marker in (0xDA, 0xD9):
+            break
+        offset += 2 + length
+    if frame is None:
+        raise damaged("it states no size before its pixels")
+    bits, height, width, components = frame
+    return Header("JPEG", height, width, {1: "L", 3: "RGB", 4: "CMYK"}.get(components, ""), orientation, bits=bits)
+
+
+def _read_png(read: Reader) -> Header:
+    width, height, depth, color = struct.unpack(">IIBB", read(16, 10))
+    mode = _PNG_MODES.get(color, "")
+    if read(12, 4) != b"IHDR" or not mode or depth not in (1, 2, 4, 8, 16):
+        raise damaged("its header is none of a PNG")
+    if depth == 16:
+        mode = "I;16" if mode == "L" else f"{mode};16"
+    elif depth == 1 and mode == "L":
+        mode = "1"
+    orientation, has_more = None, False
+    # Metadata behind the pixels come too late, by the standard, and for the programs that show pictures.
+    for kind, offset, length in _walk_png(read):
+        if kind == b"eXIf" and orientation is None:
+            orientation = _read_png_exif(read, offset, length)
+        elif kind in (b"tEXt", b"zTXt") and orientation is None and length < _MAX_PROFILE_BYTES:
+            orientation = _read_raw_profile(kind, read(offset, length))
+        elif kind == b"acTL":
+            has_more = int.from_bytes(read(offset, 4), "big") > 1
+    return Header("PNG", height, width, mode, orientation or 1, has_more)
+
+
+def _walk_png(read: Reader) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, and offset and length of the data, of each chunk before the pixels."""
+    offset = len(PNG_START)
+    for _ in range(_MAX_PARTS):
+        head = read(offset, 8)
+        if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
+            return
+        length = int.from_bytes(head[:4], "big")
+        yield head[4:], offset + 8, length
+        offset += 12 + length
+
+
+def _read_png_exif(read: Reader, offset: int, length: int) -> int | None:
+    if length > _MAX_PROFILE_BYTES:
+        return None
+    content, checksum = read(offset, length), read(offset + length, 4)
+    # A picture is not turned by what is damaged.
+    if zlib.crc32(b"eXIf" + content) != int.from_bytes(checksum, "big"):
+        return None
+    return read_orientation(content)
+
+
+def _read_raw_profile(kind: bytes, content: bytes) -> int | None:
+    """EXIF as ImageMagick writes it: a length in decimal and the bytes in hexadecimal digits."""
+    keyword, _, text = content.partition(b"\0")
+    if keyword not in (b"Raw profile type exif", b"Raw profile type APP1"):
+        return None
+    try:
+        if kind == b"zTXt":
+            text = zlib.decompressobj().decompress(text[1:], _MAX_PROFILE_BYTES)
+        exif = bytes.fromhex("".join(text.decode("ascii").split("\n")[3:]))
+    except (zlib.error, ValueError):
+        return None
+    return read_orientation(exif)
+
+
+def _read_webp(read: Reader) -> Header:
+    end = 8 + int.from_bytes(read(4, 4), "little")
+    kind, head = read(12, 4), read(20, 10)
+    if kind == b"VP8 ":
+        if head[3:6] != b"\x9d\x01\x2a":
+            raise damaged("its header is none of a WebP")
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", head, 6))
+        return Header("WEBP", height, width, "RGB")
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", head, 1)
+        if head[0] != 0x2F:
+            raise damaged("its header is none of a WebP")
+        return Header("WEBP", (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1, "RGBA" if bits >> 28 & 1 else "RGB")
+    if kind != b"VP8X":
+        raise damaged("its header is none of a WebP")
+    if len(head) < 10:
+        raise cut_off()
+    width, height = (1 + int.from_bytes(head[i : i + 3], "little") for i in (4, 7))
+    mode = "RGBA" if head[0] & 0x10 else "RGB"
+    return Header("WEBP", height, width, mode, _find_webp_exif(read, end), bool(head[0] & 0x02))
+
+
+def _find_webp_exif(read: Reader, end: int) -> int:
+    offset = 12
+    for _ in range(_MAX_PARTS):
+        head = read(offset, 8)
+        if len(head) < 8 or offset >= end:
+            return 1
+        length = int.from_bytes(head[4:], "little")
+        if head[:4] == b"EXIF":
+            return read_orientation(read(offset + 8, min(length, _MAX_PROFILE_BYTES)))
+        offset += 8 + length + length % 2
+    return 1
+
+
+def _read_tiff(read: Reader) -> Header:
+    directory = read_directory(read)
+    if directory is None:
+        raise cut_off()
+    height, width = directory.first(tiff_tags.HEIGHT, 0), directory.first(tiff_tags.WIDTH, 0)
+    bits = max(directory.tags.get(tiff_tags.BITS, (1,)))
+    mode = _name_tiff_mode(directory, bits)
+    if directory.first(tiff_tags.DNG_VERSION) is not None or directory.first(tiff_tags.PHOTOMETRIC) in (32803, 34892):
+        raise unsupported("a camera's raw file", "convert it to JPEG")
+    if directory.first(tiff_tags.NEW_SUBFILE_TYPE, 0) & 1:
+        raise unsupported("a TIFF whose first picture is a preview of a later one, as in cameras' raw files")
+    if not (isinstance(height, int) and isinstance(width, int)):
+        raise damaged("its header states no size")
+    orientation = tiff_tags.clean_orientation(directory.first(tiff_tags.ORIENTATION))
+    return Header("TIFF", height, width, mode, orientation, _has_more_pages(read, directory.next_offset), bits)
+
+
+def _name_tiff_mode(directory: tiff_tags.Directory, bits: int) -> str:
+    photometric, samples = directory.first(tiff_tags.PHOTOMETRIC, 1), directory.first(tiff_tags.SAMPLES, 1)
+    mode = {0: "L", 1: "L", 2: "RGB", 3: "P", 5: "CMYK", 6: "RGB", 8: "LAB"}.get(photometric, "")
+    mode += "A" if (mode == "RGB" and samples > 3) or (mode == "L" and samples > 1) else ""
+    if directory.first(tiff_tags.SAMPLE_FORMAT, 1) == 3:
+        return "F" if mode == "L" else f"{mode};{bits}F"
+    if bits == 1 and mode == "L":
+        return "1"
+    if bits > 8:
+        return "I;16" if mode == "L" and bits <= 16 else f"{mode};{bits}"
+    return mode
+
+
+def _has_more_pages(read: Reader, offset: int) -> bool:
+    """Whether one of the further pages is more than a smaller copy of the first one."""
+    seen = set()
+    while offset and offset not in seen and len(seen) < _MAX_PARTS:
+        seen.add(offset)
+        page = read_directory(read, offset)
+        if page is None:
+            return False
+        if not page.first(tiff_tags.NEW_SUBFILE_TYPE, 0) & 1:
+            return True
+        offset = page.next_offset
+    return False
+
+
+def _read_bmp(read: Reader) -> Header:
+    head = read(14, 16)
+    if int.from_bytes(head[:4], "little") == 12:
+        width, height, _, bits = struct.unpack_from("<HHHH", head, 4)
+    else:
+        width, height, _, bits = struct.unpack_from("<iiHH", head, 4)
+    return Header("BMP", abs(height), width, "RGB" if bits > 8 else "P")
+
+
+def _read_gif(read: Reader) -> Header:
+    width, height, flags = struct.unpack("<HHB", read(6, 5))
+    return Header("GIF", height, width, "P", has_more=_count_gif_frames(read, _skip_palette(13, flags)) > 1)
+
+
+def _skip_palette(offset: int, flags: int) -> int:
+    return offset + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+
+
+def _count_gif_frames(read: Reader, offset: int) -> int:
+    """1 or 2, which stands for more."""
+    num_frames = 0
+    while True:
+        kind = read(offset, 1)
+        if kind == b"\x21":  # an extension
+            offset += 2
+        elif kind == b"\x2c" and num_frames == 0:
+            num_frames = 1
+            offset = _skip_palette(offset + 10, read(offset + 9, 1)[0]) + 1
+        else:
+            return num_frames + (kind == b"\x2c")
+        while size := read(offset, 1):
+            offset += 1 + size[0]
+            if not size[0]:
+                break
+
+
+def _read_by_pillow(file: BinaryIO, image_format: str) -> Header:
+    with pillow.opened(file, image_format) as image:
+        orientation = pillow.read_orientation(image) if image_format == "AVIF" else 1
+        has_more = image_format == "AVIF" and image.n_frames > 1
+        return Header(image_format, image.height, image.width, image.mode, orientation, has_more)

@@ -1,0 +1,131 @@
+"""What a file is, by its first bytes; its name plays no part."""
+
+import re
+
+from parking.data.decoding.problem import ImageProblem, unsupported
+
+#: The only formats whose decoders are ever called.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
+#: Bytes from the beginning that :func:`identify` and :func:`describe_other` look at.
+NUM_BYTES = 512
+
+JPEG_START = b"\xff\xd8"
+PNG_START = b"\x89PNG\r\n\x1a\n"
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_JPEG2000_STARTS = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
+# Sizes of the header that follows the file's header in a BMP.
+_BMP_HEADER_SIZES = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+
+# Brands of an ISO media file ("ftyp").
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
+_CAMERA_RAW_BRANDS = frozenset({b"crx "})
+
+_VIDEO = "a video"
+_GIVE_VIDEO = "give it as a video, under a video's extension"
+_OTHER_STARTS = (
+    (b"\x1a\x45\xdf\xa3", _VIDEO, _GIVE_VIDEO),  # Matroska, WebM
+    (b"FLV\x01", _VIDEO, _GIVE_VIDEO),
+    (b"OggS", _VIDEO, _GIVE_VIDEO),
+    (b"\0\0\x01\xba", _VIDEO, _GIVE_VIDEO),  # MPEG programme stream
+    (b"\0\0\x01\xb3", _VIDEO, _GIVE_VIDEO),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", _VIDEO, _GIVE_VIDEO),  # WMV
+    (b"\xff\x0a", "a JPEG XL picture", ""),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture", ""),
+    (b"II\xbc", "a JPEG XR picture", ""),
+    (b"%!PS", "a PostScript program (EPS)", ""),
+    (b"\xc5\xd0\xd3\xc6", "a PostScript program (EPS)", ""),
+    (b"%PDF", "a PDF document", ""),
+    (b"8BPS", "a Photoshop document", ""),
+    (b"gimp xcf", "a GIMP document", ""),
+    (b"\x76\x2f\x31\x01", "an OpenEXR picture of floating-point values", ""),
+    (b"#?RADIANCE", "a Radiance HDR picture of floating-point values", ""),
+    (b"Pf", "a PFM picture of floating-point values", ""),
+    (b"PF", "a PFM picture of floating-point values", ""),
+    (b"P7", "a PAM picture", ""),
+    (b"DDS ", "a DDS texture", ""),
+    (b"qoif", "a QOI picture", ""),
+    (b"\0\0\x01\0", "an icon (ICO)", ""),
+    (b"icns", "an icon (ICNS)", ""),
+    (b"SIMPLE  =", "a FITS file", ""),
+    (b"\x89HDF", "an HDF5 file", ""),
+    (b"\x93NUMPY", "a NumPy array", ""),
+    (b"FUJIFILMCCD-RAW", "a camera's raw file", ""),
+    (b"IIRO", "a camera's raw file", ""),
+    (b"IIU\0", "a camera's raw file", ""),
+    (b"PK\x03\x04", "a zip archive", "unpack it"),
+    (b"\x1f\x8b", "gzip-compressed", "unpack it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),
+    (b"Rar!", "a rar archive", "unpack it"),
+    (b"version https://git-lfs", "a Git LFS pointer, and not the file itself", "fetch the files with 'git lfs pull'"),
+)
+
+
+def identify(start: bytes) -> str:
+    """One of ``FORMATS``, or "" for a file that is none of them; ``start``: at least ``NUM_BYTES``, or all of it."""
+    if start[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if start[:8] == PNG_START:
+        return "PNG"
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "WEBP"
+    if start[:4] in TIFF_STARTS and start[8:10] != b"CR":
+        return "TIFF"
+    if start[:2] == b"BM" and int.from_bytes(start[14:18], "little") in _BMP_HEADER_SIZES:
+        return "BMP"
+    if start[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if start.startswith(_JPEG2000_STARTS):
+        return "JPEG2000"
+    if _read_brands(start) & _AVIF_BRANDS:
+        return "AVIF"
+    if re.match(rb"P[1-6][\s#]", start):
+        return "PPM"
+    return ""
+
+
+def describe_other(start: bytes) -> ImageProblem:
+    """Why a file that :func:`identify` does not know is not read; ``start`` as there."""
+    brands = _read_brands(start)
+    if brands & _HEIC_BRANDS:
+        return unsupported("a HEIC picture", "convert it to JPEG")
+    if brands & _CAMERA_RAW_BRANDS or start[8:10] == b"CR":
+        return unsupported("a camera's raw file", "convert it to JPEG")
+    if brands:
+        return unsupported(_VIDEO, _GIVE_VIDEO)
+    if start[:4] == b"RIFF":
+        what = {b"AVI ": _VIDEO, b"WAVE": "a sound"}.get(start[8:12])
+        if what:
+            return ImageProblem("image_not_image", f"it is {what}, and not a picture")
+    if start[:1] == b"\x47" and start[188:189] == b"\x47":  # MPEG transport stream
+        return unsupported(_VIDEO, _GIVE_VIDEO)
+    if start[128:132] == b"DICM":
+        return unsupported("a DICOM file")
+    for prefix, what, advice in _OTHER_STARTS:
+        if start.startswith(prefix):
+            return unsupported(what, advice) if advice else unsupported(what)
+    if not start.strip(b"\0"):
+        return ImageProblem("image_not_image", "it begins with zeros and is not a picture; a download or disk failed")
+    return ImageProblem("image_not_image", _describe_text(start) or "it is not a picture of a known format")
+
+
+def _describe_text(start: bytes) -> str:
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "it is HTML, and not a picture; the download of it failed"
+    if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
+        return "it is an SVG drawing, which has no pixels; draw it as PNG"
+    if text.startswith(b"<?xml"):
+        return "it is XML, and not a picture"
+    if text.startswith((b"{", b"[")):
+        return "it is JSON, and not a picture"
+    is_text = not re.search(rb"[^\t\n\r\x20-\x7e\x80-\xff]", text)
+    return "it is text, and not a picture" if is_text and text.isascii() else ""
+
+
+def _read_brands(start: bytes) -> set[bytes]:
+    """Brands of an ISO media file, the major one and the compatible ones; empty for another file."""
+    if start[4:8] != b"ftyp":
+        return set()
+    end = min(int.from_bytes(start[:4], "big"), len(start))
+    return {start[8:12]} | {start[i : i + 4] for i in range(16, end - 3, 4)}

@@ -1,0 +1,68 @@
+"""Turning pictures as EXIF's orientation says, and deciding whether to."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+#: Values of INPUT.EXIF_ORIENTATION.
+AUTO, APPLY, IGNORE = "auto", "apply", "ignore"
+POLICIES = (AUTO, APPLY, IGNORE)
+
+# Those that are undone by another than themselves.
+_INVERSES = {6: 8, 8: 6}
+
+Size = tuple[int, int]
+
+
+def turn(image: np.ndarray, orientation: int) -> np.ndarray:
+    """The upright picture of a stored one, (H, W, ...); contiguous, the same array where nothing is to be done."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def turn_back(image: np.ndarray, orientation: int) -> np.ndarray:
+    """The stored picture of an upright one."""
+    return turn(image, _INVERSES.get(orientation, orientation))
+
+
+def turn_size(size: Size, orientation: int) -> Size:
+    """Height and width of the upright picture."""
+    return size[::-1] if orientation in (5, 6, 7, 8) else size
+
+
+def is_applied(policy: str, orientation: int, stored: Size, stated: Size | None) -> bool | None:
+    """Whether a picture is turned upright: the one rule of ``INPUT.EXIF_ORIENTATION`` for every tool.
+
+    Args:
+        policy: one of ``POLICIES``.
+        orientation: of the picture, 1..8.
+        stored: its height and width as stored.
+        stated: height and width that a json or an image list states; None: nothing does.
+
+    Returns:
+        None where "auto" cannot tell: the sizes of the stored and the upright picture are both the stated one, or both
+        are not.
+    """
+    if policy != AUTO or orientation == 1:
+        return policy == APPLY
+    if stated is None:
+        return True
+    fits_stored, fits_upright = stated == stored, stated == turn_size(stored, orientation)
+    return fits_upright if fits_stored != fits_upright else None
+
+
+def choose_for_ambiguous(decisions: Iterable[bool | None]) -> str:
+    """What holds for the pictures of a json where :func:`is_applied` cannot tell: "apply" or "ignore".
+
+    That is what the others of the same json agree on; else "ignore".
+
+    Args:
+        decisions: of :func:`is_applied`, for the pictures with an orientation whose size is stated.
+    """
+    known = {decision for decision in decisions if decision is not None}
+    return APPLY if known == {True} else IGNORE

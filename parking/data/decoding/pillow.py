@@ -1,0 +1,114 @@
+"""The decoders of Pillow that are used, called by name: the others cannot be reached from a file's content.
+
+``Image.open`` would choose among all of Pillow's, of which the one of EPS starts a program.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+from PIL import BmpImagePlugin, GifImagePlugin, Image, Jpeg2KImagePlugin, PpmImagePlugin, TiffImagePlugin, features
+
+try:
+    from PIL import AvifImagePlugin
+except ImportError:
+    # Pillow has it since 11.3.
+    AvifImagePlugin = None
+
+from parking.data.decoding.problem import ImageProblem, cut_off, damaged, unsupported
+from parking.utils.limits import MAX_IMAGE_PIXELS
+
+_CLASSES = {
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+}
+_NEEDED_FEATURES = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
+_EXIF_ORIENTATION = 0x0112
+#: What Pillow raises for a file that it cannot open or decode.
+ERRORS = (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, RuntimeError, OverflowError)
+_SIGNS_OF_CUTTING = ("truncated", "not enough", "incomplete", "end of file", "too short", "eof", "reached end")
+
+_limit_lock = threading.Lock()
+
+
+@contextmanager
+def opened(file: BinaryIO, image_format: str) -> Iterator[Image.Image]:
+    """A file of a known format, its header read.
+
+    Raises:
+        ImageProblem: for whatever Pillow raises, in the block, too.
+    """
+    feature = _NEEDED_FEATURES.get(image_format)
+    if feature and not features.check(feature):
+        raise unsupported(f"a picture in the format {image_format}, which this Pillow lacks", "convert it to JPEG")
+    opener = AvifImagePlugin.AvifImageFile if image_format == "AVIF" else _CLASSES[image_format]
+    file.seek(0)
+    try:
+        with opener(file) as image:
+            yield image
+    except ImageProblem:
+        raise
+    except ERRORS as e:
+        raise _explain(e) from e
+
+
+def decode(file: BinaryIO, image_format: str) -> Image.Image:
+    """The first picture of a file, with its pixels; of a TIFF upright by its orientation. Raises ImageProblem."""
+    with opened(file, image_format) as image, _own_limit(image):
+        image.load()
+        return image.copy()
+
+
+def read_orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1..8."""
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION)
+    except ERRORS:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a picture with at most 8 bits a channel; alpha is dropped, the colours below it stay.
+
+    Raises:
+        ImageProblem: Pillow knows no way from its mode to RGB.
+    """
+    try:
+        if image.mode in ("RGB", "RGBA"):
+            return np.ascontiguousarray(np.asarray(image)[..., :3])
+        if image.mode in ("P", "PA"):
+            # By way of RGBA, as Pillow warns about palettes with alpha.
+            image = image.convert("RGBA")
+            return np.ascontiguousarray(np.asarray(image)[..., :3])
+        return np.array(image.convert("RGB"))
+    except ERRORS as e:
+        raise unsupported(f"a picture of the kind {image.mode!r}") from e
+
+
+def _explain(error: Exception) -> ImageProblem:
+    text = str(error)
+    if isinstance(error, EOFError) or any(sign in text.lower() for sign in _SIGNS_OF_CUTTING):
+        return cut_off()
+    if "unknown pixel mode" in text or "not supported" in text.lower() or "unsupported" in text.lower():
+        return unsupported(f"of a kind that cannot be read ({text.rstrip('.')})")
+    return damaged(text)
+
+
+@contextmanager
+def _own_limit(image: Image.Image) -> Iterator[None]:
+    """Without Pillow's lower limit, which some of its decoders ask again: the header was held against ours."""
+    if Image.MAX_IMAGE_PIXELS is None or image.width * image.height <= Image.MAX_IMAGE_PIXELS:
+        yield
+        return
+    with _limit_lock:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_IMAGE_PIXELS
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit

@@ -1,0 +1,28 @@
+"""What is wrong with the bytes of a picture."""
+
+
+class ImageProblem(Exception):
+    """The bytes cannot be used as a picture.
+
+    Attributes:
+        kind: a key of ``KINDS`` of :mod:`parking.data.datasets.findings`.
+    """
+
+    def __init__(self, kind: str, reason: str):
+        """``reason``: a clause for people, such as "the file is cut off"."""
+        super().__init__(reason)
+        self.kind = kind
+
+
+def damaged(reason: str = "") -> ImageProblem:
+    """Bytes of a known format that contradict it; ``reason``: what a decoder says."""
+    return ImageProblem("image_unreadable", "it is damaged" + (f" ({reason.strip().rstrip('.')})" if reason else ""))
+
+
+def cut_off() -> ImageProblem:
+    return ImageProblem("image_truncated", "the file is cut off")
+
+
+def unsupported(what: str, advice: str = "convert it to 8-bit PNG or JPEG") -> ImageProblem:
+    """A sound file of a kind that is not read; ``what`` it is, such as "a HEIC picture"."""
+    return ImageProblem("image_unsupported", f"it is {what}; {advice}")

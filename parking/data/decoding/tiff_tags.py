@@ -1,0 +1,85 @@
+"""The tags of a TIFF directory, which is also what EXIF consists of."""
+
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+#: Returns the bytes (offset, length) of a file; fewer where it ends before.
+Reader = Callable[[int, int], bytes]
+
+NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+ORIENTATION, SAMPLES, MAX_SAMPLE, EXTRA_SAMPLES, SAMPLE_FORMAT, S_MAX_SAMPLE = 274, 277, 281, 338, 339, 341
+DNG_VERSION = 50706
+
+_WANTED = frozenset(
+    {NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES, MAX_SAMPLE}
+    | {EXTRA_SAMPLES, SAMPLE_FORMAT, S_MAX_SAMPLE, DNG_VERSION}
+)
+# By the number of a type: BYTE, SHORT, LONG, SBYTE, SSHORT, SLONG, FLOAT, DOUBLE, LONG8, SLONG8, IFD8.
+_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 16: "Q", 17: "q", 18: "Q"}
+# More tags in a directory than any program writes, and more values than a tag of _WANTED can need.
+_MAX_TAGS, _MAX_VALUES = 4096, 64
+
+
+class Directory(NamedTuple):
+    """The tags of the first picture; ``next_offset`` is where the directory of the next one begins, 0 without one."""
+
+    tags: dict[int, tuple]
+    next_offset: int
+
+    def first(self, tag: int, default=None):
+        """The first value of a tag."""
+        return self.tags.get(tag, (default,))[0]
+
+
+def read_directory(read: Reader, offset: int | None = None) -> Directory | None:
+    """The directory at ``offset``, by default the first one; None for what is not a TIFF or is cut off before it."""
+    start = read(0, 16)
+    order = {b"II": "<", b"MM": ">"}.get(start[:2])
+    if order is None or len(start) < 8:
+        return None
+    is_big = struct.unpack_from(order + "H", start, 2)[0] == 43
+    try:
+        if offset is None:
+            offset = struct.unpack_from(order + ("Q" if is_big else "I"), start, 8 if is_big else 4)[0]
+        count_size, entry_size = (8, 20) if is_big else (2, 12)
+        (count,) = struct.unpack(order + ("Q" if is_big else "H"), read(offset, count_size))
+        if count > _MAX_TAGS:
+            return None
+        entries = read(offset + count_size, count * entry_size)
+        if len(entries) < count * entry_size:
+            return None
+        rest = read(offset + count_size + len(entries), 8 if is_big else 4)
+        next_offset = int.from_bytes(rest, "little" if order == "<" else "big")
+        pairs = (_read_entry(read, entries, i * entry_size, order, is_big) for i in range(count))
+        return Directory({tag: values for tag, values in pairs if values}, next_offset)
+    except (struct.error, OverflowError):
+        return None
+
+
+def read_orientation(exif: bytes) -> int:
+    """The orientation, 1..8, that EXIF states; 1 where it states none, or something else."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    directory = read_directory(lambda offset, length: exif[offset : offset + length])
+    return clean_orientation(None if directory is None else directory.first(ORIENTATION))
+
+
+def clean_orientation(value) -> int:
+    """``value`` if it is an orientation, 1..8, else 1."""
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _read_entry(read: Reader, entries: bytes, start: int, order: str, is_big: bool) -> tuple[int, tuple]:
+    tag, type_number = struct.unpack_from(order + "HH", entries, start)
+    code = _TYPES.get(type_number)
+    if tag not in _WANTED or code is None:
+        return tag, ()
+    (count,) = struct.unpack_from(order + ("Q" if is_big else "I"), entries, start + 4)
+    if not 0 < count <= _MAX_VALUES:
+        return tag, ()
+    layout = f"{order}{count}{code}"
+    size, inline = struct.calcsize(layout), 8 if is_big else 4
+    value = entries[start + (12 if is_big else 8) :][:inline]
+    if size > inline:
+        value = read(struct.unpack(order + ("Q" if is_big else "I"), value)[0], size)
+    return tag, struct.unpack(layout, value[:size])

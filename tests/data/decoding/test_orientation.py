@@ -1,0 +1,117 @@
+"""Eight orientations in every format that can state one."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps, features
+
+from parking.data.decoding.orientation import choose_for_ambiguous, is_applied, turn, turn_back, turn_size
+from parking.data.image_io import UnreadableImageError, decode_image, read_image, read_image_size
+
+FORMATS = {
+    "a.jpg": {"quality": 100, "subsampling": 0},
+    "a.png": {},
+    "a.webp": {"lossless": True},
+    "a.tif": {},
+    "a.mpo": {"quality": 100, "subsampling": 0, "save_all": True},
+}
+if features.check("avif"):
+    FORMATS["a.avif"] = {"quality": 100, "subsampling": "4:4:4"}
+
+
+def make_picture(height=32, width=48):
+    small = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def save(picture, path, orientation, **options):
+    """Store an upright picture so that ``orientation`` turns it upright again."""
+    stored = Image.fromarray(turn_back(np.asarray(picture), orientation))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(path, exif=exif, **options)
+    return np.asarray(stored)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turning_is_that_of_pillow(orientation):
+    pixels = np.asarray(make_picture())
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(buffer)))
+    np.testing.assert_array_equal(turn(pixels, orientation), expected)
+    np.testing.assert_array_equal(turn_back(turn(pixels, orientation), orientation), pixels)
+    assert turn_size(pixels.shape[:2], orientation) == expected.shape[:2]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_format_is_turned_alike(tmp_path, name, orientation):
+    picture, path = make_picture(), tmp_path / name
+    stored = save(picture, path, orientation, **FORMATS[name])
+    atol = 0 if name in ("a.png", "a.webp", "a.tif") else 12
+    height, width = stored.shape[:2]
+    cases = [
+        ({}, picture),
+        ({"orientation": "apply"}, picture),
+        ({"orientation": "ignore"}, stored),
+        ({"orientation": "ignore", "stated": (height, width)}, stored),
+    ]
+    if orientation >= 5:
+        cases += [({"stated": (height, width)}, stored), ({"stated": (width, height)}, picture)]
+    elif orientation != 1:
+        cases.append(({"stated": (height, width)}, stored))
+    for options, expected in cases:
+        image = read_image(path, **options)
+        assert image.flags.c_contiguous
+        np.testing.assert_allclose(image.astype(int), np.asarray(expected).astype(int), atol=atol, err_msg=str(options))
+        assert read_image_size(path, **options) == image.shape[:2]
+        rows, num_rows = decode_image(path.read_bytes(), path, 5, **options)
+        np.testing.assert_array_equal(rows, image[:5])
+        assert num_rows == len(image)
+
+
+@pytest.mark.parametrize("read", [read_image, read_image_size])
+def test_a_size_that_the_policy_does_not_give_is_refused(tmp_path, read):
+    save(make_picture(), tmp_path / "a.jpg", 6)  # stored 32 wide and 48 high
+    for options in (
+        {"orientation": "apply", "stated": (48, 32)},
+        {"orientation": "ignore", "stated": (32, 48)},
+        {"stated": (31, 48)},
+    ):
+        with pytest.raises(UnreadableImageError, match=r"a\.jpg.*json") as info:
+            read(tmp_path / "a.jpg", **options)
+        assert info.value.kind == "size_differs"
+
+
+def test_the_rule():
+    assert is_applied("auto", 6, (48, 32), None) is True
+    assert is_applied("auto", 6, (48, 32), (48, 32)) is False
+    assert is_applied("auto", 6, (48, 32), (32, 48)) is True
+    for orientation, stated in ((3, (48, 32)), (2, (48, 32)), (6, (7, 9))):
+        assert is_applied("auto", orientation, (48, 32), stated) is None
+    assert is_applied("auto", 6, (32, 32), (32, 32)) is None
+    assert is_applied("apply", 3, (48, 32), (48, 32)) is True
+    assert is_applied("ignore", 6, (48, 32), None) is False
+    assert choose_for_ambiguous([True, None, True]) == "apply"
+    for decisions in ([], [None], [False], [True, False]):
+        assert choose_for_ambiguous(decisions) == "ignore"
+
+
+def test_damaged_exif_turns_nothing(tmp_path):
+    save(make_picture(), tmp_path / "a.png", 6)
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    data[data.index(b"eXIf") + 12] ^= 0xFF
+    (tmp_path / "a.png").write_bytes(data)
+    assert read_image(tmp_path / "a.png").shape == (48, 32, 3)
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_is_upright(tmp_path, value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    make_picture().save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (32, 48, 3)
