@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parking.data.datasets.file_names import name_key
+from parking.data.zip_limits import check_list, check_sizes
 from parking.utils.errors import UserError
+from parking.utils.files import open_regular
+from parking.utils.text import printable
 
 # PKWARE's APPNOTE 6.3.10: general purpose bits (4.4.4), compression methods (4.4.5), Unicode path (4.6.9).
 _ENCRYPTED = 0x1 | 0x40
@@ -91,13 +94,15 @@ def read_archive(file: str | os.PathLike, *, leading_folder: str) -> Archive:
         leading_folder: taken off the paths where all of them begin with it.
 
     Raises:
-        UserError: the file is no readable zip; or a member's name cannot be decoded or would leave the folder that it
-            is unpacked to; or two members would be the same file; or a member is a link, is encrypted, or needs a
-            method of compression that Python lacks.
+        UserError: the file is no readable zip, or lists more than :mod:`parking.utils.limits` allows; or a member's
+            name cannot be decoded or would leave the folder that it is unpacked to; or two members would be the same
+            file or share bytes; or a member is a link, is encrypted, or needs a method of compression that Python
+            lacks.
     """
     file = Path(file)
     with _open_zip(file) as archive:
         infos = archive.infolist()
+    check_sizes(infos, file)
     members, num_skipped = [], 0
     for info, name in zip(infos, _decode_names(infos, file), strict=True):
         if is_macos_litter(name.replace("\\", "/")):
@@ -142,12 +147,18 @@ def open_members(archive: Archive) -> Iterator[Callable[[Member], Iterator[bytes
         yield read
 
 
-def _open_zip(file: Path) -> zipfile.ZipFile:
+@contextmanager
+def _open_zip(file: Path) -> Iterator[zipfile.ZipFile]:
     try:
-        with _explain_damage(file):
-            return zipfile.ZipFile(file)
+        opened = open_regular(file)
     except OSError as e:
-        raise UserError(f"'{file}' cannot be opened: {e.strerror or e}.") from e
+        raise UserError(f"'{printable(file)}' cannot be opened: {e.strerror or e}.") from e
+    with opened:
+        with _explain_damage(file):
+            check_list(opened)
+            archive = zipfile.ZipFile(opened)
+        with archive:
+            yield archive
 
 
 @contextmanager
@@ -252,16 +263,22 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _check_collisions(paths: Sequence[str], file: Path) -> None:
-    seen: dict[str, tuple[str, bool]] = {}
+    # Folders as nested dicts, from the key of a name to its spelling and, of a folder, what is in it: with a key for
+    # each whole path, a long one would take memory for every folder above it.
+    root: dict[str, tuple[str, dict | None]] = {}
     for path in paths:
+        folder = root
         parts = path.split("/")
-        for i in range(1, len(parts) + 1):
-            entry, is_file = "/".join(parts[:i]), i == len(parts)
-            key = name_key(entry)
+        for i, part in enumerate(parts, start=1):
+            is_file = i == len(parts)
+            found = folder.get(key := name_key(part))
             # A folder comes along once for each file in it, always spelled alike.
-            if key in seen and (is_file or seen[key] != (entry, False)):
+            if found is not None and (is_file or found[1] is None or found[0] != part):
+                above = "/".join(parts[: i - 1]) + "/" * (i > 1)
                 raise UserError(
-                    f"'{file}': '{seen[key][0]}' and '{entry}' are the same name, or would be on some disks; make the "
-                    "zip anew without one of them."
+                    f"'{printable(file)}': '{printable(above + found[0])}' and '{printable(above + part)}' are the "
+                    "same name, or would be on some disks; make the zip anew without one of them."
                 )
-            seen[key] = (entry, is_file)
+            if found is None:
+                found = folder[key] = (part, None if is_file else {})
+            folder = found[1]

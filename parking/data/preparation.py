@@ -6,10 +6,13 @@ Needs neither torch nor detectron2.
 import errno
 import fcntl
 import os
+import re
+import secrets
 import shutil
+import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +20,7 @@ from parking.data.archive import Archive, Member, is_macos_litter, open_members,
 from parking.data.datasets.file_names import name_key
 from parking.data.datasets.images import IMAGE_INFO_NAME
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 FOLDERS = ("train", "test")
 _TRAIN_JSON = "train/label/Train.json"
@@ -25,6 +29,7 @@ _SPARE_BYTES = 10**9
 # Of most file systems: a file takes whole blocks.
 _BLOCK_BYTES = 4096
 _CHUNK = 1 << 20
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Part(NamedTuple):
@@ -118,28 +123,60 @@ def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: Non
     """
     num_kept = 0
     _list_absent(part)  # Refuses a staging folder with anything else in it, such as a link that leads elsewhere.
-    with _explain_os_errors(part), _locked(part.staging), open_members(part.archive) as read:
-        # Beside the staging folder, where no member can have its name.
-        half_file = part.staging.with_name(part.staging.name + ".part")
-        try:
-            for member in part.archive.members:
-                path = part.staging / member.path
-                if _is_intact(path, member):
+    with _explain_os_errors(part), _locked(part.staging) as root, open_members(part.archive) as read:
+        _remove_half_files(part.staging)
+        for member in part.archive.members:
+            *folders, name = member.path.split("/")
+            with _opened_folder(root, folders) as folder:
+                if _is_intact(folder, name, member):
                     num_kept += 1
                     progress(member.size)
-                    continue
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with open(half_file, "wb") as file:
-                    for chunk in read(member):
-                        file.write(chunk)
-                        progress(len(chunk))
-                os.replace(half_file, path)
-        finally:
-            half_file.unlink(missing_ok=True)
+                else:
+                    _write(part.staging, folder, name, read(member), progress)
         # Once for all rather than a wait for the disk per file: until here, checksums tell what a crash has lost.
         os.sync()
         os.rename(part.staging, part.folder)
     return num_kept
+
+
+def _write(staging: Path, folder: int, name: str, chunks: Iterator[bytes], progress: Callable[[int], object]) -> None:
+    """Write a file, whole or not at all, into the folder that a descriptor stands for."""
+    # Beside the staging folder, where no member can have its name; a name that nobody can have put a link at.
+    half_file = staging.with_name(f"{staging.name}.{secrets.token_hex(8)}.part")
+    descriptor = os.open(half_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        with open(descriptor, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+                progress(len(chunk))
+        os.replace(half_file, name, dst_dir_fd=folder)
+    except BaseException:
+        half_file.unlink(missing_ok=True)
+        raise
+
+
+def _remove_half_files(staging: Path) -> None:
+    """Remove what a run that was killed in :func:`_write` has left."""
+    pattern = re.compile(re.escape(staging.name) + r"\.[0-9a-f]{16}\.part")
+    for path in list(staging.parent.iterdir()):
+        if pattern.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
+            path.unlink()
+
+
+@contextmanager
+def _opened_folder(root: int, names: Sequence[str]) -> Iterator[int]:
+    """A descriptor of the folder ``names`` below ``root``, which is made if needed; no link is followed."""
+    folder = os.dup(root)
+    try:
+        for name in names:
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=folder)
+            below = os.open(name, _FOLDER_FLAGS, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        yield folder
+    finally:
+        os.close(folder)
 
 
 def compare(part: Part) -> Comparison:
@@ -223,26 +260,31 @@ def _walk(folder: Path, *, follow_links: bool = False) -> Iterator[str]:
                 yield path
 
 
-def _is_intact(path: Path, member: Member) -> bool:
-    if path.is_symlink() or not path.is_file() or path.stat().st_size != member.size:
+def _is_intact(folder: int, name: str, member: Member) -> bool:
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:  # missing, or a link
         return False
-    crc = 0
-    with open(path, "rb") as file:
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != member.size:
+            return False
+        crc = 0
         while chunk := file.read(_CHUNK):
             crc = zlib.crc32(chunk, crc)
     return crc == member.crc
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Make the folder if needed, and keep other processes of this tool out of it."""
+def _locked(folder: Path) -> Iterator[int]:
+    """Make the folder if needed, and keep other processes of this tool out of it. Yields its descriptor."""
     folder.mkdir(exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    descriptor = os.open(folder, _FOLDER_FLAGS)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        yield descriptor
     except BlockingIOError as e:
-        raise UserError(f"Another process is unpacking to '{folder}'; wait until it is done.") from e
+        raise UserError(f"Another process is unpacking to '{printable(folder)}'; wait until it is done.") from e
     finally:
         os.close(descriptor)
 

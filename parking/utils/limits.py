@@ -19,3 +19,12 @@ MAX_IMAGE_PIXELS = 16384 * 16384
 MAX_WEIGHTS_BYTES = 20 * _GB
 #: Files written by this product that say one thing, such as ``last_checkpoint``.
 MAX_NOTE_BYTES = 64 * 1024
+#: Files that a zip may list, and the bytes of the list.
+MAX_ARCHIVE_MEMBERS = 2 * 10**6
+MAX_ARCHIVE_LIST_BYTES = 512 * _MB
+#: A path in a zip or json: bytes of UTF-8 (Linux allows 4096), and folders above the file.
+MAX_PATH_BYTES = 2048
+MAX_PATH_FOLDERS = 64
+#: How many times its own size a zip may unpack to, where that is above MIN_BOMB_BYTES; deflate allows 1032.
+MAX_ARCHIVE_RATIO = 200
+MIN_BOMB_BYTES = 1 * _GB
