@@ -94,3 +94,12 @@ def test_nothing_in_the_package_prints():
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             assert not (isinstance(node, ast.Call) and getattr(node.func, "id", None) == "print"), path
+
+
+def test_what_tools_print_goes_through_the_doors_that_escape():
+    # `say`, `complain` and the parser of parking.utils.cli.
+    for path in (ROOT / "tools").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            assert not (isinstance(node, ast.Call) and getattr(node.func, "id", None) == "print"), path
+        assert not any(word in text for word in ("sys.stdout", "sys.stderr", "argparse.ArgumentParser(")), path

@@ -22,13 +22,13 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from parking.utils.cli import add_opts_argument, check_opts, run_tool
+from parking.utils.cli import ArgumentParser, add_opts_argument, check_opts, run_tool, say
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[1] / "../shared/data/vehicles/images"
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     parser.add_argument(
         "--task", choices=["train", "infer", "data", "load"], default="train", help="what to measure (train)"
     )
@@ -57,9 +57,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    print("Loading PyTorch and detectron2 ...", flush=True)
+    say("Loading PyTorch and detectron2 ...")
     for line in {"train": run_train, "infer": run_infer, "data": run_data, "load": run_load}[args.task](args):
-        print(line, flush=True)
+        say(line)
 
 
 def run_train(args):

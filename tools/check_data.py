@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from parking.utils.cli import EXIT_USER_ERROR, run_tool
+from parking.utils.cli import EXIT_USER_ERROR, ArgumentParser, run_tool, say
 from parking.utils.cpus import num_available_cpus
 from parking.utils.errors import UserError
 from parking.utils.files import check_writable, open_atomic
@@ -31,7 +31,7 @@ def _positive(text: str) -> int:
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     data = parser.add_mutually_exclusive_group()
     data.add_argument("--data-dir", default="/DATA", metavar="DIR", help="the challenge's layout (/DATA)")
     data.add_argument(
@@ -72,14 +72,14 @@ def main(argv=None) -> int:
         how = {"num_workers": args.num_workers, "exif_orientation": args.exif_orientation}
         checked = check_sources(sources, **how, start=bar.reset, progress=bar.update)
     overview = summarize(checked, split=args.split)
-    print(format_report(checked, overview))
+    say(format_report(checked, overview))
     write(output / "report.json", encode_report(checked, overview))
     pictures = draw_pictures(overview, args.num_workers)
     for name, content in pictures.items():
         write(output / name, content)
     counts = count_severities(checked)
-    print("\n" + ", ".join(f"{severity}s: {count:,}" for severity, count in counts.items()))
-    print(f"report.json, {', '.join(pictures)} written to {output}")
+    say("\n" + ", ".join(f"{severity}s: {count:,}" for severity, count in counts.items()))
+    say(f"report.json, {', '.join(pictures)} written to {output}")
     return EXIT_USER_ERROR if counts["error"] else 0
 
 

@@ -10,12 +10,12 @@ Exit code: 0 if it is, 1 if not.
 import argparse
 import math
 
-from parking.utils.cli import EXIT_USER_ERROR, run_tool
+from parking.utils.cli import EXIT_USER_ERROR, ArgumentParser, run_tool, say
 from parking.utils.errors import UserError
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("file", metavar="FILE", help="the submission")
     parser.add_argument("--image-info", metavar="FILE", help="Test_Images_Information.json, with the ids and sizes")
     parser.add_argument(
@@ -39,11 +39,11 @@ def main() -> int:
         max_per_image=args.max_per_image,
         max_bytes=int(args.max_size_mb * 1e6),
     )
-    print(f"{args.file}: {check.num_boxes} boxes on {check.num_images} images, {check.num_bytes / 1e6:.2f} MB")
+    say(f"{args.file}: {check.num_boxes} boxes on {check.num_images} images, {check.num_bytes / 1e6:.2f} MB")
     for problem in check.problems:
         where = "" if problem.first_row is None else f" (the first is row {problem.first_row}, counted from 0)"
-        print(f"  {problem.count} {problem.title}{where}")
-    print("It must not be handed in like this." if check.problems else "Nothing is wrong with it.")
+        say(f"  {problem.count} {problem.title}{where}")
+    say("It must not be handed in like this." if check.problems else "Nothing is wrong with it.")
     return EXIT_USER_ERROR if check.problems else 0
 
 

@@ -15,7 +15,7 @@ import argparse
 import os
 from pathlib import Path
 
-from parking.utils.cli import add_opts_argument, check_opts, run_tool
+from parking.utils.cli import ArgumentParser, add_opts_argument, check_opts, run_tool, say
 from parking.utils.errors import UserError
 from parking.utils.files import check_writable, open_atomic
 
@@ -23,7 +23,7 @@ GOOD_RECALL = 0.98
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="yaml file, e.g. configs/yolo.yaml")
     parser.add_argument("--num-generations", type=int, default=1000, metavar="N", help="of the refinement (1000)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same anchors (0)")
@@ -44,7 +44,7 @@ def main() -> None:
         if Path(args.output).exists():
             raise UserError(f"--output {args.output} exists already; give another file.")
         check_writable(Path(args.output).parent, name="the folder of --output,")
-    print("Loading PyTorch and detectron2 ...", flush=True)
+    say("Loading PyTorch and detectron2 ...")
     from detectron2.data import MetadataCatalog
 
     from parking.data.anchors import (
@@ -76,27 +76,27 @@ def main() -> None:
     if not len(boxes.sizes):
         raise UserError(f"DATASETS.TRAIN {cfg.DATASETS.TRAIN} has no box to fit anchors to ({left_out} left out).")
     of_stage = f" of stage {stage.name}" if stage.name else ""
-    print(f"{len(boxes.sizes):,} boxes at {size[1]} x {size[0]} pixels{of_stage}; left out: {left_out}")
+    say(f"{len(boxes.sizes):,} boxes at {size[1]} x {size[0]} pixels{of_stage}; left out: {left_out}")
     names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
     fit = measure_fit(boxes.sizes, anchors, max_ratio)
-    print(format_fit(boxes, names, anchors, max_ratio))
+    say(format_fit(boxes, names, anchors, max_ratio))
     if fit.recall >= GOOD_RECALL:
-        print(f"Best possible recall is {fit.recall:.4f}, not below {GOOD_RECALL}: none are proposed, no file written.")
+        say(f"Best possible recall is {fit.recall:.4f}, not below {GOOD_RECALL}: none are proposed, no file written.")
         return
     how = {"num_generations": args.num_generations, "seed": args.seed}
     proposed = propose_anchors(boxes.sizes, anchors.shape[:2], max_ratio, **how)
     proposed_fit = measure_fit(boxes.sizes, proposed, max_ratio)
-    print(f"Best possible recall is {fit.recall:.4f}, below {GOOD_RECALL}. With other anchors:")
-    print(format_fit(boxes, names, proposed, max_ratio))
+    say(f"Best possible recall is {fit.recall:.4f}, below {GOOD_RECALL}. With other anchors:")
+    say(format_fit(boxes, names, proposed, max_ratio))
     if proposed_fit.recall <= fit.recall:
-        print("They reach no more boxes: none are proposed, no file written. Another --seed may find better ones.")
+        say("They reach no more boxes: none are proposed, no file written. Another --seed may find better ones.")
         return
-    print(f"Best possible recall would be {proposed_fit.recall:.4f}, with\n\n{format_config(proposed)}")
+    say(f"Best possible recall would be {proposed_fit.recall:.4f}, with\n\n{format_config(proposed)}")
     if args.output:
         base = os.path.relpath(Path(args.config_file).resolve(), Path(args.output).resolve().parent)
         with open_atomic(args.output) as file:
             file.write(format_config(proposed, base).encode())
-        print(f"written: {args.output}, which is {args.config_file} with these anchors")
+        say(f"written: {args.output}, which is {args.config_file} with these anchors")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from parking.utils.cli import run_tool
+from parking.utils.cli import ArgumentParser, run_tool, say
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
@@ -20,7 +20,7 @@ COCO_CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "coco"
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("input", metavar="IN", help="weights file: .pt, .pth or .safetensors")
     parser.add_argument("output", metavar="OUT", help="file to write: .pth or .safetensors")
     parser.add_argument("--config-file", metavar="FILE", help="default: what IN carries or what fits of configs/coco/")
@@ -39,7 +39,7 @@ def main() -> None:
         raise UserError(f"{printable(args.output)} is IN itself, which stays as it is; give another OUT.")
     if os.path.exists(args.output) and not args.overwrite:
         raise UserError(f"{printable(args.output)} exists already; give another OUT, or --overwrite.")
-    print("Loading PyTorch and detectron2 ...", flush=True)
+    say("Loading PyTorch and detectron2 ...")
     from parking.checkpoint import describe_origin, read_weights, write_weights
     from parking.data.datasets.builtin import find_category_ids
     from parking.engine import describe_config, find_fitting_config
@@ -59,11 +59,11 @@ def main() -> None:
     differing = [name for name, tensor in weights.state_dict.items() if not written.state_dict[name].equal(tensor)]
     if differing:
         raise RuntimeError(f"{args.output} was read back with other values in {differing}")
-    print(f"model:     {source}")
-    print(f"tensors:   {weights.describe_tensors()} of IN, and so all of the model; read back, equal")
-    print(f"classes:   {len(names)}: {printable(', '.join(names[:5]))}{', ...' if len(names) > 5 else ''}")
-    print(f"origin:    {printable(weights.origin['file'])}, sha256 {weights.origin['sha256']}")
-    print(f"written:   {printable(args.output)} ({os.path.getsize(args.output) / 1e6:.1f} MB)")
+    say(f"model:     {source}")
+    say(f"tensors:   {weights.describe_tensors()} of IN, and so all of the model; read back, equal")
+    say(f"classes:   {len(names)}: {printable(', '.join(names[:5]))}{', ...' if len(names) > 5 else ''}")
+    say(f"origin:    {printable(weights.origin['file'])}, sha256 {weights.origin['sha256']}")
+    say(f"written:   {printable(args.output)} ({os.path.getsize(args.output) / 1e6:.1f} MB)")
 
 
 if __name__ == "__main__":

@@ -11,19 +11,19 @@ Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 3 done
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
 from parking.data.datasets.images import list_images
 from parking.data.video import is_video_input, open_source
 from parking.utils import cli
+from parking.utils.text import printable
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "yolo.yaml"
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument(
         "--input",
         required=True,
@@ -85,12 +85,12 @@ def run() -> int:
     # Before the seconds that the imports take: most mistakes are in the paths.
     if args.is_video:
         with open_source(args.input, fps=args.fps) as source:
-            print(f"{source.name}: loading PyTorch and detectron2 ...", flush=True)
+            cli.say(f"{source.name}: loading PyTorch and detectron2 ...")
             from parking.engine.infer import infer_video
 
             return tell(infer_video(args, source, DEFAULT_CONFIG))
     args.images = list_images(args.input, args.image_info)
-    print(f"{len(args.images.images)} images in {args.input}; loading PyTorch and detectron2 ...", flush=True)
+    cli.say(f"{len(args.images.images)} images in {printable(args.input)}; loading PyTorch and detectron2 ...")
     from parking.engine import launch
 
     return launch(main, args)
@@ -103,18 +103,18 @@ def main(args: argparse.Namespace) -> int:
     if outcome is not None:
         return tell(outcome)
     if args.machine_rank:
-        print("done: machine 0 has the results")
+        cli.say("done: machine 0 has the results")
     return 0
 
 
 def tell(outcome) -> int:
     """Print what came of it; the exit code."""
     for sentence in outcome.summary:
-        print(sentence)
+        cli.say(sentence)
     for name, path in outcome.files.items():
-        print(f"{name + ':':16}{path}")
+        cli.say(f"{name + ':':16}{printable(path)}")
     for sentence in outcome.unreadable:
-        sys.stderr.write(f"unreadable: {sentence}\n")
+        cli.complain(f"unreadable: {sentence}")
     if outcome.interrupted:
         return cli.EXIT_INTERRUPTED
     return cli.EXIT_UNREADABLE_IMAGES if outcome.unreadable else 0

@@ -18,7 +18,7 @@ from parking.data.datasets.json_io import read_image_records, read_json_object
 from parking.evaluation.predictions import check_category_ids, fit_to_images, read_predictions
 from parking.evaluation.submission import SPACINGS, write_submission
 from parking.evaluation.submission_options import OptionNames, make_submission_options
-from parking.utils.cli import run_tool
+from parking.utils.cli import ArgumentParser, run_tool, say
 from parking.utils.errors import UserError
 from parking.utils.files import check_writable
 
@@ -26,7 +26,7 @@ CLASSES = {name: i for i, name in enumerate(CLASS_NAMES, start=1)}
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("--predictions", required=True, metavar="FILE", help="predictions.json; it is only read")
     parser.add_argument("--output", metavar="FILE", help="default: submission.json beside the predictions")
     parser.add_argument("--max-size-mb", type=float, default=20.0, metavar="MB", help="of 10^6 bytes (20)")
@@ -77,7 +77,7 @@ def main() -> None:
     annotations = read_annotations(args) if args.annotations is not None else None
 
     report = write_submission(predictions, output, **options._asdict())
-    print(f"{output}: {report.describe()[0]}", *report.describe()[1:], sep="\n  ")
+    say(f"{output}: {report.describe()[0]}", *(f"  {line}" for line in report.describe()[1:]))
     print_classes(predictions, predictions[report.kept], annotations)
 
 
@@ -101,11 +101,11 @@ def print_classes(predictions, submission, annotations) -> None:
         before, after = annotations.score(predictions), annotations.score(submission)
         headers += ["AP75 before", "AP75 after"]
         rows = [[*row, before.per_class[i], after.per_class[i]] for row, i in zip(rows, CLASSES.values(), strict=True)]
-        print(
+        say(
             f"AP75 on {annotations.num_images} annotated images: {before.mean:.2f} of all boxes, {after.mean:.2f} of "
             f"those in the submission; it cost {before.mean - after.mean:.2f}"
         )
-    print(tabulate(rows, headers=headers, floatfmt=("", "", "", ".4f", ".2f", ".2f")))
+    say(tabulate(rows, headers=headers, floatfmt=("", "", "", ".4f", ".2f", ".2f")))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import re
 from tqdm import tqdm
 
 from parking.synthetic import make_dataset
-from parking.utils.cli import run_tool
+from parking.utils.cli import ArgumentParser, run_tool, say
 from parking.utils.cpus import num_available_cpus
 
 
@@ -36,7 +36,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("--output", required=True, metavar="DIR", help="where to write; must not hold a data set yet")
     parser.add_argument("--num-train", type=_positive, default=640, metavar="N", help="training images (640)")
     parser.add_argument("--num-test", type=_count, default=40, metavar="M", help="test images (40)")
@@ -63,9 +63,9 @@ def main(argv=None) -> int:
             progress=bar.update,
         )
     boxes = ", ".join(f"{name} {count}" for name, count in summary.boxes.items())
-    print(f"{summary.num_train} training images with {sum(summary.boxes.values())} boxes: {boxes}")
-    print(f"{summary.num_test} test images")
-    print(f"data set written to {args.output}")
+    say(f"{summary.num_train} training images with {sum(summary.boxes.values())} boxes: {boxes}")
+    say(f"{summary.num_test} test images")
+    say(f"data set written to {args.output}")
     return 0
 
 

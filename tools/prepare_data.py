@@ -9,7 +9,6 @@ explains, 2 wrong usage, 130 Ctrl-C.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,14 +22,14 @@ from parking.data.preparation import (
     format_size,
     unpack,
 )
-from parking.utils.cli import run_tool
+from parking.utils.cli import ArgumentParser, complain, run_tool, say
 
 # Files that a list of differences names before it only counts.
 NUM_EXAMPLES = 10
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("--data-dir", default="/DATA", metavar="DIR", help="the data folder (/DATA)")
     return parser.parse_args()
 
@@ -42,47 +41,45 @@ def main() -> int:
     problems = []
     for part in parts:
         if part.archive and part.archive.num_skipped:
-            print(f"{part.archive.file}: {part.archive.num_skipped} files of macOS are left out (__MACOSX, ._*, ...)")
+            say(f"{part.archive.file}: {part.archive.num_skipped} files of macOS are left out (__MACOSX, ._*, ...)")
         if not part.is_unpacked:
             unpack_with_bar(part)
             continue
         if part.archive:
             problems += verify(part)
         else:
-            print(f"{part.folder} is there; without {part.folder.name}.zip there is nothing to compare it with")
+            say(f"{part.folder} is there; without {part.folder.name}.zip there is nothing to compare it with")
         if part.staging.exists():
-            print(f"{part.staging} is left from an interrupted run and can be removed")
+            say(f"{part.staging} is left from an interrupted run and can be removed")
     problems += find_layout_problems(data_dir)
     for problem in problems:
-        sys.stderr.write(f"{problem}\n")
+        complain(f"{problem}")
     if problems:
-        sys.stderr.write(f"error: the layout of {data_dir} is not complete; see datasets/README.md\n")
+        complain(f"error: the layout of {data_dir} is not complete; see datasets/README.md")
         return 1
-    print(
-        f"everything is in place below {data_dir}: train/images, train/label/Train.json, test/images and the test list"
-    )
-    print(f"next: python tools/check_data.py --data-dir {data_dir}")
+    say(f"everything is in place below {data_dir}: train/images, train/label/Train.json, test/images and the test list")
+    say(f"next: python tools/check_data.py --data-dir {data_dir}")
     return 0
 
 
 def unpack_with_bar(part: Part) -> None:
     archive = part.archive
-    print(f"{archive.file}: {len(archive.members)} files, {format_size(archive.size)} unpacked", flush=True)
+    say(f"{archive.file}: {len(archive.members)} files, {format_size(archive.size)} unpacked")
     try:
         with tqdm(total=archive.size, unit="B", unit_scale=True, desc=f"unpacking {archive.file.name}") as bar:
             num_kept = unpack(part, progress=bar.update)
     except KeyboardInterrupt:
-        sys.stderr.write("run this again, and it goes on where it stopped\n")
+        complain("run this again, and it goes on where it stopped")
         raise
     kept = f" ({num_kept} of them by an earlier run)" if num_kept else ""
-    print(f"{part.folder}: {len(archive.members)} files unpacked{kept}")
+    say(f"{part.folder}: {len(archive.members)} files unpacked{kept}")
 
 
 def verify(part: Part) -> list[str]:
     missing, differing, num_more = compare(part)
     more = f"; {num_more} more files are not in the zip" if num_more else ""
     if not missing and not differing:
-        print(
+        say(
             f"{part.folder}: all {len(part.archive.members)} files are there with the size in {part.archive.file}{more}"
         )
         return []

@@ -7,11 +7,11 @@ python tools/train_net.py --config-file configs/yolo.yaml [--num-gpus N] [--stag
 
 import argparse
 
-from parking.utils.cli import add_launch_arguments, add_opts_argument, check_opts, run_tool
+from parking.utils.cli import ArgumentParser, add_launch_arguments, add_opts_argument, check_opts, run_tool, say
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="yaml file, e.g. configs/yolo.yaml")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--overwrite", action="store_true", help="start anew where OUTPUT_DIR already holds a training")
@@ -38,15 +38,15 @@ def main(args: argparse.Namespace) -> None:
     if not comm.is_main_process():
         return
     if results:
-        print(format_scores(results))
+        say(format_scores(results))
     if not args.eval_only:
         for title, path in list_results(args):
-            print(f"{title + ':':24}{path}")
+            say(f"{title + ':':24}{path}")
 
 
 def run() -> None:
     args = parse_args()
-    print("Loading PyTorch and detectron2 ...", flush=True)
+    say("Loading PyTorch and detectron2 ...")
     from parking.engine import launch
 
     launch(main, args)

@@ -12,19 +12,26 @@ Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 3 done
 import argparse
 import itertools
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
-from parking.utils.cli import EXIT_UNREADABLE_IMAGES, add_opts_argument, check_opts, run_tool
+from parking.utils.cli import (
+    EXIT_UNREADABLE_IMAGES,
+    ArgumentParser,
+    add_opts_argument,
+    check_opts,
+    complain,
+    run_tool,
+    say,
+)
 from parking.utils.errors import UserError
 from parking.utils.files import check_writable
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("--source", required=True, choices=("annotation", "dataloader"), help="what is drawn")
     parser.add_argument("--config-file", required=True, metavar="FILE", help="yaml file, e.g. configs/yolo.yaml")
     parser.add_argument("--stage", metavar="NAME", help="which of the config's SOLVER.STAGES (the first)")
@@ -43,7 +50,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    print("Loading PyTorch and detectron2 ...", flush=True)
+    say("Loading PyTorch and detectron2 ...")
     from detectron2.data import MetadataCatalog
 
     from parking.data.build import load_train_dicts
@@ -67,9 +74,9 @@ def main() -> int:
     for num_pictures, (file_name, image, boxes, classes) in enumerate(samples, start=1):
         # The number, because files of several folders may have the same name.
         save_image(drawer.draw(image, boxes, classes), args.output / f"{Path(file_name).stem}_{num_pictures:05d}.png")
-    print(f"{num_pictures} pictures written to {args.output}")
+    say(f"{num_pictures} pictures written to {args.output}")
     for sentence in unreadable:
-        sys.stderr.write(f"unreadable: {sentence}\n")
+        complain(f"unreadable: {sentence}")
     return EXIT_UNREADABLE_IMAGES if unreadable else 0
 
 

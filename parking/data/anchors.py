@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from parking.data.image_io import compute_resized_sides
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 # Boxes that get narrower or lower than so many pixels are not what anchors should be made for.
 MIN_BOX_SIDE = 2.0
@@ -139,7 +140,10 @@ def propose_anchors(
 
 def format_fit(boxes: BoxSizes, class_names: Sequence[str], anchors: np.ndarray, max_ratio: float) -> str:
     """A table of :func:`measure_fit` for all boxes and for those of each class."""
-    groups = [("all", boxes.sizes), *((name, boxes.sizes[boxes.classes == i]) for i, name in enumerate(class_names))]
+    groups = [
+        ("all", boxes.sizes),
+        *((printable(name), boxes.sizes[boxes.classes == i]) for i, name in enumerate(class_names)),
+    ]
     rows = []
     for name, sizes in groups:
         fit = measure_fit(sizes, anchors, max_ratio)

@@ -17,6 +17,7 @@ from parking.checkpoint import Weights, check_all_fit, find_misfits, find_traini
 from parking.config import CfgNode, get_cfg
 from parking.data.datasets.builtin import find_category_ids, original_category_ids, register_datasets_from_config
 from parking.utils.errors import UserError
+from parking.utils.logs import make_logs_printable
 
 from .predictor import build_model
 from .stages import last_stage_with_weights, read_stages
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 def setup_logging(output_dir: str | None = None) -> None:
     """Log to stdout on the main process and, given a folder, to ``log.txt`` (``log.txt.rankN``) there."""
+    make_logs_printable()
     rank = comm.get_rank()
     # Those of an earlier stage would go on writing to its file.
     setup_logger.cache_clear()

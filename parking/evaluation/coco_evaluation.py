@@ -18,6 +18,7 @@ from parking.data.datasets.builtin import original_category_ids
 from parking.evaluation.coco_scores import rank_image_ids, score_boxes
 from parking.evaluation.detections import write_coco_results
 from parking.evaluation.prediction_collector import PredictionCollector, to_detections
+from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -136,14 +137,15 @@ class COCOBoxEvaluator(PredictionCollector):
     def _log(self, results, per_class, num_boxes):
         small_table = create_small_table({metric: results[metric] for metric in METRICS})
         rows = [
-            (name, *scores, num)
+            (printable(name), *scores, num)
             for name, scores, num in zip(self._class_names, per_class.tolist(), num_boxes.tolist(), strict=True)
         ]
         table = tabulate(
             rows, headers=("class", *CLASS_METRICS, "boxes"), tablefmt="pipe", floatfmt=".2f", missingval="nan"
         )
-        logger.info("Box scores on %s, percent:\n%s", self._dataset_name, small_table)
-        logger.info("Box scores on %s by class, percent:\n%s", self._dataset_name, table)
+        name = printable(self._dataset_name)
+        logger.info("Box scores on %s, percent:\n%s", name, small_table)
+        logger.info("Box scores on %s by class, percent:\n%s", name, table)
 
 
 def _build_ground_truth(dataset_dicts, image_ids, class_names):

@@ -5,6 +5,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from parking.utils.text import printable
+
 
 def format_scores(results: Mapping[str, Any]) -> str:
     """The scores of ``Trainer.test`` as text: overall, then AP75 of each class, in percent.
@@ -13,10 +15,12 @@ def format_scores(results: Mapping[str, Any]) -> str:
         results: {"bbox": {"AP": ..., "AP75-sedan": ...}}, or that by data set name.
     """
     if "bbox" not in results:
-        return "\n\n".join(f"{name}\n{format_scores(scores)}" for name, scores in results.items())
+        return "\n\n".join(f"{printable(name)}\n{format_scores(scores)}" for name, scores in results.items())
     scores = results["bbox"]
     overall = {name: value for name, value in scores.items() if "-" not in name}
-    per_class = [(name.partition("-")[2], value) for name, value in scores.items() if name.startswith("AP75-")]
+    per_class = [
+        (printable(name.partition("-")[2]), value) for name, value in scores.items() if name.startswith("AP75-")
+    ]
     head = tabulate([overall.values()], headers=list(overall), tablefmt="simple", floatfmt=".1f")
     body = tabulate(per_class, headers=["class", "AP75"], tablefmt="simple", floatfmt=".1f")
     return f"{head}\n\n{body}"

@@ -4,21 +4,51 @@ import argparse
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 from .errors import UserError
+from .logs import make_logs_printable
+from .text import printable, printable_lines
 
 EXIT_USER_ERROR = 1
 EXIT_UNREADABLE_IMAGES = 3
 EXIT_INTERRUPTED = 130
 
 
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's, with a tool's docstring as its description, and usage errors without control characters."""
+
+    def __init__(self, description: str | None):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str):
+        super().error(printable(message))
+
+
+def say(*lines: object, end: str = "\n") -> None:
+    """Print to stdout, at once; all that a tool prints goes through here, and through :func:`complain`."""
+    sys.stdout.write(printable_lines("\n".join(map(str, lines))) + end)
+    sys.stdout.flush()
+
+
+def complain(text: object) -> None:
+    """Print a line to stderr."""
+    sys.stderr.write(printable_lines(text) + "\n")
+
+
+def _show_bug(*exc_info) -> None:
+    complain("".join(traceback.format_exception(*exc_info)).rstrip("\n"))
+
+
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit: 0 or what it returns, 1 and one sentence for a user's mistake, 130 for Ctrl-C."""
+    make_logs_printable()
+    sys.excepthook = _show_bug
     try:
         code = main() or 0
     except UserError as e:
-        sys.stderr.write(f"error: {e}\n")
+        complain(f"error: {e}")
         code = EXIT_USER_ERROR
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough; Python would complain once more when it flushes at its end.
@@ -28,10 +58,10 @@ def run_tool(main: Callable[[], int | None]) -> None:
         sentence = explain_full_disk(e)
         if sentence is None:
             raise
-        sys.stderr.write(f"error: {sentence}\n")
+        complain(f"error: {printable(sentence)}")
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+        complain("interrupted")
         code = EXIT_INTERRUPTED
     sys.exit(code)
 

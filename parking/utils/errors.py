@@ -1,11 +1,14 @@
 """The one exception that means "the user can fix this"."""
 
+from .text import printable
+
 
 class UserError(Exception):
     """A mistake in what the user gave: a file, a key, a value.
 
     The message is one clear sentence that names the file, key or value and says what to do. The tools print it without
-    a traceback and exit with code 1; everything else that is raised is a bug of ours and keeps its traceback.
+    a traceback and exit with code 1; everything else that is raised is a bug of ours and keeps its traceback. As text
+    it is one line without control characters, whatever names are in it.
     """
 
     def __str__(self) -> str:
@@ -13,5 +16,5 @@ class UserError(Exception):
         # A data loader raises its worker's exception anew with the traceback as the message; the last line of that is
         # "module.Class: " and the sentence.
         if text.startswith("Caught ") and "Original Traceback" in text:
-            return text.strip().splitlines()[-1].partition(": ")[2]
-        return text
+            text = text.strip().splitlines()[-1].partition(": ")[2]
+        return printable(text)

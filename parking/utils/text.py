@@ -14,5 +14,17 @@ def printable(text: object) -> str:
     return "".join(char if char.isprintable() else _escape(char) for char in text)
 
 
+def printable_lines(text: object) -> str:
+    """:func:`printable` for an output of several lines, whose line breaks and tabs stay.
+
+    For the doors where all text leaves for a terminal or log. Line breaks inside a name or value must have been escaped
+    when it was put into the text.
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(char if char in "\n\t" or char.isprintable() else _escape(char) for char in text)
+
+
 def _escape(char: str) -> str:
     return char.encode("unicode_escape", "backslashreplace").decode("ascii")

@@ -3,7 +3,7 @@ import errno
 
 import pytest
 
-from parking.utils.cli import add_launch_arguments, add_opts_argument, check_opts, run_tool
+from parking.utils.cli import ArgumentParser, add_launch_arguments, add_opts_argument, check_opts, run_tool, say
 from parking.utils.errors import UserError
 
 
@@ -36,6 +36,17 @@ def test_a_full_disk_is_told_in_a_line(capsys):
     assert capsys.readouterr().err == "error: no room is left to write out/a.json; make some and try again.\n"
     with pytest.raises(PermissionError):
         run_tool(raising(PermissionError(errno.EACCES, "no", "a")))
+
+
+def test_names_do_not_reach_the_terminal_raw(capsys):
+    name = "a\x1b[2J\r\n\u202e.json"
+    assert exit_code_of(raising(UserError(f"'{name}' is missing."))) == 1
+    assert exit_code_of(lambda: say(f"1 {name!s}", "2")) == 0
+    assert exit_code_of(lambda: ArgumentParser(None).parse_args([name])) == 2
+    printed = capsys.readouterr()
+    assert not set("\x1b\r\u202e") & set(printed.out + printed.err)
+    assert printed.err.startswith("error: 'a\\x1b[2J\\r\\n\\u202e.json' is missing.\n")
+    assert printed.out == "1 a\\x1b[2J\\r\n\\u202e.json\n2\n"
 
 
 def test_ctrl_c_is_code_130(capsys):

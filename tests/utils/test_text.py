@@ -1,6 +1,6 @@
 import pytest
 
-from parking.utils.text import printable
+from parking.utils.text import printable, printable_lines
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,7 @@ def test_what_would_not_show_as_itself_is_escaped(text, shown):
     assert printable(text) == shown
     assert printable(text).isprintable()
     printable(text).encode()
+
+
+def test_line_breaks_of_our_own_outputs_stay():
+    assert printable_lines("a\n\tb\r\x1b[2J\u202e주") == "a\n\tb\\r\\x1b[2J\\u202e주"

@@ -11,6 +11,7 @@ from parking.data.checking.conditions import count_conditions
 from parking.data.checking.sides import Overview, Side
 from parking.data.datasets.findings import KINDS, count_kinds
 from parking.data.datasets.leaks import SplitSummary
+from parking.utils.text import printable
 
 _SEVERITIES = ("error", "warning", "note")
 _NUM_EXAMPLES = 3
@@ -41,7 +42,7 @@ def format_findings(checked: Sequence[CheckedSource]) -> str:
             known = KINDS[kind]
             rows.append(
                 [
-                    one.source.name,
+                    printable(one.source.name),
                     known.severity,
                     f"{count:,}",
                     # The last column is the wide one: letters of double width would put the others out of line.
@@ -64,7 +65,8 @@ def format_sources(checked: Sequence[CheckedSource]) -> str:
         num_boxes = len(one.columns.boxes) if one.columns is not None and one.source.has_annotations else "-"
         sizes = _count_sizes(one).most_common(3)
         text = ", ".join(f"{size} ({count:,})" for size, count in sizes)
-        rows.append([one.source.name, f"{len(one.facts):,}", num_images, num_boxes, text, one.source.json_file])
+        name, json_file = printable(one.source.name), printable(one.source.json_file)
+        rows.append([name, f"{len(one.facts):,}", num_images, num_boxes, text, json_file])
     headers = ["data", "image files", "images in use", "boxes in use", "most frequent sizes", "json"]
     return tabulate(rows, headers=headers, intfmt=",", disable_numparse=[4, 5])
 
@@ -77,7 +79,7 @@ def format_splits(summaries: Sequence[SplitSummary], class_names: Sequence[str])
         ["images with a near neighbour on the other side", *(f"{len(summary.leaking):,}" for summary in possible)],
     ]
     for c, name in enumerate(class_names):
-        rows.append([name, *(_join(summary.num_boxes.get(c, (0, 0))) for summary in possible)])
+        rows.append([printable(name), *(_join(summary.num_boxes.get(c, (0, 0))) for summary in possible)])
     headers = ["training | validation", *(summary.split for summary in possible)]
     table = tabulate(rows, headers=headers, disable_numparse=True, colalign=["left", *["right"] * len(possible)])
     return "\n".join([table, *(f"{summary.split}: {summary.note}" for summary in summaries if summary.note)])

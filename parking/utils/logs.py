@@ -1,0 +1,31 @@
+"""Log records without control characters, whoever writes them, in whatever handler."""
+
+import logging
+import re
+import traceback
+
+from .text import printable_lines
+
+# What colours text: detectron2 logs its config so.
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+_COLORING_LOGGERS = ("detectron2", "fvcore")
+
+
+class PrintableRecord(logging.LogRecord):
+    """A record whose message and traceback a terminal does not obey: names from files may be in them."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.exc_info and self.exc_info[0] is not None:
+            self.exc_text = printable_lines("".join(traceback.format_exception(*self.exc_info)).rstrip("\n"))
+
+    def getMessage(self) -> str:
+        text = super().getMessage()
+        if self.name.partition(".")[0] in _COLORING_LOGGERS:
+            text = _COLORS.sub("", text)
+        return printable_lines(text)
+
+
+def make_logs_printable() -> None:
+    """Have all log records of this process made as :class:`PrintableRecord`; more than once is fine."""
+    logging.setLogRecordFactory(PrintableRecord)
