@@ -47,6 +47,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     orientations = ("auto", "apply", "ignore")
     help = "the INPUT.EXIF_ORIENTATION that the data are used with (auto)"
     parser.add_argument("--exif-orientation", choices=orientations, default="auto", help=help)
+    parser.add_argument(
+        "--allow-outside", action="store_true", help="a json may name images by absolute paths outside its folder"
+    )
     return parser.parse_args(argv)
 
 
@@ -70,6 +73,7 @@ def main(argv=None) -> int:
     check_output(output, [source.image_root for source in sources] if args.coco else [args.data_dir])
     with tqdm(unit="image", desc="reading") as bar:
         how = {"num_workers": args.num_workers, "exif_orientation": args.exif_orientation}
+        how["allow_outside"] = args.allow_outside
         checked = check_sources(sources, **how, start=bar.reset, progress=bar.update)
     overview = summarize(checked, split=args.split)
     say(format_report(checked, overview))

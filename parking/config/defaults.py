@@ -32,6 +32,8 @@ def _add_data(cfg: CN) -> None:
     # What is done about annotations and images with something wrong: "strict" stops, "repair" mends or leaves out what
     # it can, and counts it. Which is which: the table in datasets/README.md.
     cfg.DATASETS.POLICY = "strict"
+    # Whether a json may name images by absolute paths outside its image folder. Names with ".." never lead out of it.
+    cfg.DATASETS.ALLOW_OUTSIDE = False
     # Any other COCO-format data: a list of [name, json file, image folder]. Classes come from the json's categories.
     cfg.DATASETS.COCO = []
     cfg.DATASETS.TRAIN = ("parking_train",)

@@ -58,6 +58,7 @@ def check_sources(
     *,
     num_workers: int = 1,
     exif_orientation: str = AUTO,
+    allow_outside: bool = False,
     start: Callable[[int], object] = lambda total: None,
     progress: Callable[[int], object] = lambda count: None,
 ) -> list[CheckedSource]:
@@ -66,13 +67,14 @@ def check_sources(
     Args:
         num_workers: processes that decode images.
         exif_orientation: INPUT.EXIF_ORIENTATION.
+        allow_outside: DATASETS.ALLOW_OUTSIDE.
         start: called once, with the number of images.
         progress: called with the number of images done since the last call.
 
     Raises:
         UserError: a folder cannot be listed, or a process was ended from outside.
     """
-    opened = [_open(source) for source in sources]
+    opened = [_open(source, allow_outside) for source in sources]
     owned = _distribute(opened)
     paths = list(dict.fromkeys(path for one in owned for path in one))
     start(len(paths))
@@ -86,7 +88,7 @@ def check_sources(
     return checked
 
 
-def _open(source: Source) -> _Opened:
+def _open(source: Source, allow_outside: bool) -> _Opened:
     content, findings = read_json(source.json_file)
     name = os.path.basename(source.json_file)
     findings = [finding._replace(where=name) for finding in findings]
@@ -95,7 +97,7 @@ def _open(source: Source) -> _Opened:
         if count:
             detail = f"holds NaN or Infinity in {count} places, the first being {first}"
             findings.append(Finding("json_nan", name, detail))
-    files = index_folder(os.path.abspath(source.image_root))
+    files = index_folder(os.path.abspath(source.image_root), allow_outside=allow_outside)
     listed = {}
     for image in _get_entries(content or {}):
         file_name = image.get("file_name") if isinstance(image, dict) else None

@@ -35,6 +35,7 @@ def register_datasets_from_config(cfg: CfgNode, names: Sequence[str] | None = No
     """
     how = {
         "policy": cfg.DATASETS.POLICY,
+        "allow_outside": cfg.DATASETS.ALLOW_OUTSIDE,
         "cache_dir": cfg.INPUT.CACHE_DIR or get_default_cache_dir(),
         "exif_orientation": cfg.INPUT.EXIF_ORIENTATION,
     }

@@ -35,6 +35,7 @@ def load_columns(
     policy: str = "strict",
     cache_dir: str | None = None,
     exif_orientation: str = AUTO,
+    allow_outside: bool = False,
 ) -> Columns:
     """Load a COCO-like json, apply ``policy`` to what is wrong with it, and log the counts on the main process.
 
@@ -47,6 +48,7 @@ def load_columns(
         policy: one of ``findings.POLICIES``; what each does is the table in ``datasets/README.md``.
         cache_dir: folder outside the data in which the headers' sizes are remembered; None: nowhere.
         exif_orientation: INPUT.EXIF_ORIENTATION.
+        allow_outside: DATASETS.ALLOW_OUTSIDE.
 
     Raises:
         UserError: naming the json and the first thing in it that stops.
@@ -57,7 +59,7 @@ def load_columns(
     inspection = inspect_content(
         content,
         class_ids,
-        index_folder(image_root),
+        index_folder(image_root, allow_outside=allow_outside),
         read_headers=partial(read_headers, root=image_root, cache_dir=cache_dir),
         policy=policy,
         with_annotations=with_annotations,
@@ -146,6 +148,7 @@ def register_coco_datasets(
     policy: str = "strict",
     cache_dir: str | None = None,
     exif_orientation: str = AUTO,
+    allow_outside: bool = False,
 ) -> None:
     """Register every ``[name, json file, image folder]`` of ``DATASETS.COCO``.
 
@@ -157,7 +160,12 @@ def register_coco_datasets(
             is taken by another data set; ``policy`` is unknown.
     """
     check_policy(policy)
-    how = {"policy": policy, "cache_dir": cache_dir, "exif_orientation": exif_orientation}
+    how = {
+        "policy": policy,
+        "cache_dir": cache_dir,
+        "exif_orientation": exif_orientation,
+        "allow_outside": allow_outside,
+    }
     first_name, first_classes = None, None
     for entry in entries:
         name, json_file, image_root = _check_entry(entry)

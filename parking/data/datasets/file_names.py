@@ -71,10 +71,19 @@ class NameIndex:
 
 
 class FileIndex(NameIndex):
-    """The files below ``root`` when it was made, by their paths relative to it, with slashes."""
+    """The files below ``root`` when it was made, by their paths relative to it, with slashes.
 
-    def __init__(self, root: str, names: Iterable[str]):
+    Links that lie below ``root`` may lead anywhere: whoever put them there wanted that. A name, which comes from a
+    json, leads out of it only where the user has said so.
+    """
+
+    def __init__(self, root: str, names: Iterable[str], *, allow_outside: bool = False):
+        """
+        Args:
+            allow_outside: whether absolute names may mean files that are not below ``root``.
+        """
         super().__init__(names)
+        self.allow_outside = allow_outside
         self.root = root.rstrip("/") if len(root) > 1 else root
 
     def path(self, name: str) -> str:
@@ -84,24 +93,39 @@ class FileIndex(NameIndex):
     def find(self, name: str) -> str | None:
         """The full path of the file that ``name`` means, None if there is none."""
         found = super().find(name)
+        if found is None and (os.path.isabs(name) or ".." in name.split("/")):
+            found = super().find(self._to_relative(name))
         if found is not None:
             return self.path(found)
-        # Beside the root: such names are rare enough to ask for each.
-        if os.path.isabs(name) or ".." in name.split("/"):
-            path = os.path.join(self.root, name)
-            return path if os.path.isfile(path) else None
+        if self.allow_outside and os.path.isabs(name):
+            return name if os.path.isfile(name) else None
         return None
 
+    def is_outside(self, name: str) -> bool:
+        """Whether ``name`` leads out of ``root`` although it may not."""
+        if not os.path.isabs(name) and ".." not in name.split("/"):
+            return False
+        is_allowed = self.allow_outside and os.path.isabs(name)
+        return not is_allowed and self._to_relative(name).partition("/")[0] == ".."
 
-def index_folder(root: str) -> FileIndex:
+    def _to_relative(self, name: str) -> str:
+        # By the names alone: what is behind a link does not decide.
+        root = os.path.abspath(self.root)
+        return os.path.relpath(os.path.join(root, name), root)
+
+
+def index_folder(root: str, *, allow_outside: bool = False) -> FileIndex:
     """List all files below ``root``, links followed, without opening them.
+
+    Args:
+        allow_outside: see :class:`FileIndex`.
 
     Raises:
         UserError: a folder cannot be read.
     """
     names: list[str] = []
     _walk(root, "", (), names)
-    return FileIndex(root, names)
+    return FileIndex(root, names, allow_outside=allow_outside)
 
 
 def _walk(folder: str, prefix: str, ancestors: tuple, names: list[str]) -> None:

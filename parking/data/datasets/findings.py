@@ -61,6 +61,7 @@ KINDS = {
     "file_name_twice": Kind("images listed again under another id", "error", STOP, LEAVE_OUT),
     "name_ambiguous": Kind("file names that differ only in case or Unicode form", "error", STOP, STOP),
     "image_missing": Kind("images listed but not there", "error", STOP, LEAVE_OUT),
+    "image_outside": Kind("images whose name leads out of the image folder", "error", STOP, LEAVE_OUT),
     "image_unlisted": Kind("image files that the json does not list", "warning", KEEP, KEEP),
     "image_without_boxes": Kind("images without boxes", "note", KEEP, KEEP),
     # Their files, found when they are read.

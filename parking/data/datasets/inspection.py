@@ -16,6 +16,10 @@ from parking.data.decoding.orientation import AUTO
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
+_ABOUT_OUTSIDE = (
+    "only absolute names may, with DATASETS.ALLOW_OUTSIDE True (check_data.py: --allow-outside), if you trust the json"
+)
+
 
 class Inspection(NamedTuple):
     """What :func:`inspect_content` gives.
@@ -118,8 +122,11 @@ def _match_files(records: Iterable[dict], files: FileIndex, findings: list[Findi
                 continue
         seen.setdefault(name, record["image_id"])
         if path is None:
-            detail = f"is not in the image folder '{files.root}'"
-            findings.append(Finding("image_missing", printable(name), detail))
+            kind, detail = "image_missing", f"is not in the image folder '{printable(files.root)}'"
+            if files.is_outside(name):
+                kind = "image_outside"
+                detail = f"leads out of the image folder '{printable(files.root)}'; {_ABOUT_OUTSIDE}"
+            findings.append(Finding(kind, printable(name), detail))
             continue
         record["path"] = path
         matched.append(record)

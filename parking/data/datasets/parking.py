@@ -30,6 +30,7 @@ def register_parking_datasets(
     policy: str = "strict",
     cache_dir: str | None = None,
     exif_orientation: str = AUTO,
+    allow_outside: bool = False,
 ) -> None:
     """Register the four ``parking_*`` data sets of the layout below ``root`` (see ``datasets/README.md``).
 
@@ -41,7 +42,7 @@ def register_parking_datasets(
             "all" leaves nothing for the latter, and loading it is an error.
         val_fraction: share of the images that "sequence" keeps for validation.
         split_seed: which images "sequence" chooses.
-        policy, cache_dir, exif_orientation: see :func:`.coco.load_columns`.
+        policy, cache_dir, exif_orientation, allow_outside: see :func:`.coco.load_columns`.
 
     Raises:
         UserError: unknown ``split`` or ``policy``, ``val_fraction`` not between 0 and 1.
@@ -55,10 +56,14 @@ def register_parking_datasets(
     train_images = os.path.join(root, "train", "images")
     test_json = os.path.join(root, "Test_Images_Information.json")
     test_images = os.path.join(root, "test", "images")
+    how = {
+        "policy": policy,
+        "cache_dir": cache_dir,
+        "exif_orientation": exif_orientation,
+        "allow_outside": allow_outside,
+    }
     load_train, load_test = (
-        partial(
-            _load, root, json_file, image_root, policy=policy, cache_dir=cache_dir, exif_orientation=exif_orientation
-        )
+        partial(_load, root, json_file, image_root, **how)
         for json_file, image_root in ((train_json, train_images), (test_json, test_images))
     )
     labelled = _LabelledImages(load_train, split, val_fraction, split_seed)

@@ -53,13 +53,27 @@ def test_exact_names_win(tmp_path):
     assert files.ambiguous == [("A.png", "a.png")]
 
 
-def test_names_that_leave_the_folder_are_asked_for(tmp_path):
+def test_names_do_not_lead_out_of_the_folder(tmp_path):
     touch(tmp_path / "other/a.png")
-    (tmp_path / "images").mkdir()
-    files = index_folder(str(tmp_path / "images"))
-    assert files.find("../other/a.png") == f"{tmp_path}/images/../other/a.png"
-    assert files.find(str(tmp_path / "other/a.png")) == str(tmp_path / "other/a.png")
-    assert files.find("../other/b.png") is None
+    touch(tmp_path / "images/x/b.png")
+    (tmp_path / "images/linked").symlink_to(tmp_path / "other")
+    absolute, climbing = str(tmp_path / "other/a.png"), "../other/a.png"
+    images = str(tmp_path / "images")
+    files = index_folder(images)
+    for name in (absolute, climbing, "x/../../other/a.png", f"{images}/../other/a.png", "/dev/zero", "..", "../gone"):
+        assert (files.find(name), files.is_outside(name)) == (None, True), name
+    inside = f"{images}/x/b.png"
+    for name in ("x/b.png", "x/../x/b.png", "../images/x/b.png", inside, "X/B.PNG"):
+        assert (files.find(name), files.is_outside(name)) == (inside, False), name
+    # A link in the folder is the user's own.
+    assert files.find("linked/a.png") == f"{images}/linked/a.png"
+    assert not files.is_outside("gone.png") and files.find("gone.png") is None
+
+    allowing = index_folder(images, allow_outside=True)
+    assert (allowing.find(absolute), allowing.is_outside(absolute)) == (absolute, False)
+    assert (allowing.find(climbing), allowing.is_outside(climbing)) == (None, True)
+    os.mkfifo(tmp_path / "fifo.png")
+    assert [allowing.find(name) for name in ("/dev/zero", str(tmp_path / "fifo.png"))] == [None, None]
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):
