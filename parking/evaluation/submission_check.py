@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from parking.data.datasets.classes import CLASS_NAMES
-from parking.data.datasets.json_io import read_image_records, read_json_list, read_json_object
+from parking.data.datasets.json_io import (
+    find_non_finite,
+    find_twice,
+    parse_json,
+    read_image_records,
+    read_json_list,
+    read_json_object,
+    shorten,
+)
 from parking.utils.errors import UserError
+from parking.utils.text_files import UnusableFileError
 
 # Of the sum of a corner and a side, in pixels.
 _TOLERANCE = 1e-6
 _LARGEST_NUMBER = 1e12
+# Of an image id. Python takes long for larger ones that are chosen so, and other readers cannot hold them.
+_MAX_ID_BITS = 64
 
 
 class Problem(NamedTuple):
@@ -49,10 +60,10 @@ def check_submission(
         max_bytes: size of the file.
 
     Raises:
-        UserError: a file cannot be read, or the submission is not a JSON list.
+        UserError: a file cannot be read, or the submission is not a JSON list in UTF-8.
     """
     num_bytes = os.path.getsize(path) if os.path.isfile(path) else 0
-    rows = read_json_list(path)
+    rows, problems = _read_rows(path)
     sizes = None
     if image_info is not None:
         records = read_image_records(read_json_object(image_info), image_info)
@@ -64,15 +75,47 @@ def check_submission(
         for title in _find_problems(row, sizes, keys):
             counts[title] += 1
             first_rows.setdefault(title, i)
-        if isinstance(row, dict) and isinstance(row.get("image_id"), int | str):
+        if isinstance(row, dict) and _is_id(row.get("image_id")):
             per_image[row["image_id"]] += 1
-    problems = [Problem(title, count, first_rows[title]) for title, count in counts.items()]
+    problems += [Problem(title, count, first_rows[title]) for title, count in counts.items()]
     crowded = sum(count > max_per_image for count in per_image.values())
     if crowded:
         problems.append(Problem(f"images with more than {max_per_image} boxes", crowded, None))
     if num_bytes > max_bytes:
         problems.append(Problem(f"bytes above the limit of {max_bytes:,}", num_bytes - max_bytes, None))
     return SubmissionCheck(num_bytes, len(rows), len(per_image), problems)
+
+
+def _read_rows(path: str | os.PathLike) -> tuple[list, list[Problem]]:
+    """The submission's list, and what is wrong with it as JSON that lenient readers read over."""
+    twice: list[str] = []
+
+    def make_object(pairs):
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            twice.append(find_twice(key for key, _ in pairs))
+        return content
+
+    rows, has_mark = parse_json(path, object_pairs_hook=make_object)
+    if not isinstance(rows, list):
+        raise UnusableFileError(path, f"must hold a JSON list of boxes, not {shorten(rows)}")
+    problems = []
+    if has_mark:
+        problems.append(Problem("byte order mark at the beginning; save it as UTF-8 without one", 1, None))
+    if twice:
+        problems.append(
+            Problem(f"JSON objects with a key twice, the first of them {shorten(twice[0])}", len(twice), None)
+        )
+    # Those of a score or bbox are found there.
+    others = [
+        {key: value for key, value in row.items() if key not in ("score", "bbox")} if isinstance(row, dict) else row
+        for row in rows
+    ]
+    count, place = find_non_finite(others)
+    if count:
+        row = int(place[1:].partition("]")[0])
+        problems.append(Problem(f"values that are NaN, infinite or too large for a number, first {place}", count, row))
+    return rows, problems
 
 
 def _find_problems(row, sizes: Mapping | None, keys: set[str] | None) -> list[str]:
@@ -82,8 +125,8 @@ def _find_problems(row, sizes: Mapping | None, keys: set[str] | None) -> list[st
     if keys is not None and row.keys() != keys:
         found.append(f"rows whose keys are not the sample's ({', '.join(sorted(keys))})")
     image_id = row.get("image_id")
-    if isinstance(image_id, bool) or not isinstance(image_id, int | str):
-        found.append("rows whose image_id is neither a number nor a text")
+    if not _is_id(image_id):
+        found.append("rows whose image_id is neither a whole number of 64 bits nor a text")
     elif sizes is not None and image_id not in sizes:
         found.append("rows with an image_id that the image list does not have")
     category_id = row.get("category_id")
@@ -102,6 +145,12 @@ def _find_problems(row, sizes: Mapping | None, keys: set[str] | None) -> list[st
     return found
 
 
+def _is_id(value) -> bool:
+    if isinstance(value, str):
+        return True
+    return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= _MAX_ID_BITS
+
+
 def _is_finite_number(value) -> bool:
     # By comparing: a whole number may have too many digits to be converted.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -109,7 +158,7 @@ def _is_finite_number(value) -> bool:
 
 
 def _find_size(image_id, sizes: Mapping | None) -> tuple[int | None, int | None]:
-    is_known = sizes is not None and isinstance(image_id, int | str)
+    is_known = sizes is not None and _is_id(image_id)
     return sizes.get(image_id, (None, None)) if is_known else (None, None)
 
 

@@ -39,8 +39,9 @@ def test_a_good_one(tmp_path, image_info):
     ("change", "title"),
     [
         ({"image_id": 8}, "image list does not have"),
-        ({"image_id": True}, "neither a number nor a text"),
-        ({"image_id": None}, "neither a number nor a text"),
+        ({"image_id": True}, "neither a whole number"),
+        ({"image_id": 2**70}, "neither a whole number"),
+        ({"image_id": None}, "neither a whole number"),
         ({"category_id": 0}, "1 to 14"),
         ({"category_id": 15}, "1 to 14"),
         ({"category_id": 1.0}, "1 to 14"),
@@ -69,6 +70,43 @@ def test_one_mistake_does_not_hide_another(tmp_path, image_info):
     row = {**GOOD, "extra": 1, "bbox": [0, 0, 30, 1]}
     problems = check(tmp_path, [row], image_info=image_info, sample=str(tmp_path / "sample.json")).problems
     assert len(problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "row"),
+    [
+        ("\ufeff[%s]", "byte order mark", None),
+        ('[%s, {"score": 1, "score": 1, "score": 1}]', "key twice, the first of them 'score'", None),
+        ('[%s, {"segmentation": [[1, NaN]]}]', "first [1].segmentation[0][1]", 1),
+        ('[%s, {"area": 1e400}]', "first [1].area", 1),
+        ("[%s, -Infinity]", "first [1]", 1),
+    ],
+)
+def test_what_lenient_readers_read_over(tmp_path, text, title, row):
+    path = tmp_path / "a.json"
+    path.write_text(text % json.dumps(GOOD), encoding="utf-8")
+    problem = check_submission(path).problems[0]
+    assert title in problem.title
+    assert (problem.count, problem.first_row) == (1, row)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_other_encodings_are_refused(tmp_path, encoding):
+    (tmp_path / "a.json").write_text(json.dumps([GOOD]), encoding=encoding)
+    with pytest.raises(UserError, match=r"a\.json' is UTF-(16|32) text"):
+        check_submission(tmp_path / "a.json")
+
+
+def test_twice_as_many_rows_take_twice_the_work(tmp_path, measure_work):
+    def measure(n):
+        # Numbers that are all the same to Python's hash, and a key twice each.
+        rows = ", ".join('{"image_id": %d, "x": 1, "x": 1}' % (i * (2**61 - 1)) for i in range(n))  # noqa: UP031
+        path = tmp_path / f"{n}.json"
+        path.write_text(f"[{rows}]")
+        return measure_work(lambda: check_submission(path))
+
+    small, large = measure(1000), measure(2000)
+    assert all(b <= 2.3 * a for a, b in zip(small, large, strict=True)), (small, large)
 
 
 def test_keys_rows_number_and_size(tmp_path):
