@@ -1,19 +1,19 @@
 """A ``CfgNode`` that runs no code from yaml, fetches nothing, and explains mistakes in one sentence."""
 
 import difflib
-import io
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
 from detectron2.config import CfgNode as _CfgNode
 from detectron2.config import get_cfg as _get_d2_cfg
 from yacs.config import _check_and_coerce_cfg_value_type
 
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 from .defaults import add_parking_config
+from .yaml_files import ConfigFiles
 
 # detectron2's keys that something here reads. The others (anchors of Faster R-CNN, mask heads, ...) are left out, so
 # that setting one is an error instead of a switch without effect.
@@ -63,42 +63,16 @@ class CfgNode(_CfgNode):
     """
 
     @classmethod
-    def _open_cfg(cls, filename):
-        if "://" in filename:
-            raise UserError(f"config file {filename}: addresses are not opened; give the path of a local file.")
-        try:
-            with open(filename, encoding="utf-8") as file:
-                text = file.read()
-        except OSError as e:
-            raise UserError(f"config file {filename} cannot be read ({e.strerror}); check the path.") from e
-        except ValueError as e:  # a NUL in the path
-            raise UserError(f"config file {filename!r} cannot be read ({e}); check the path.") from e
-        for token in yaml.scan(text):
-            # A few of them, inside each other, stand for any number of keys.
-            value = getattr(token, "value", None)
-            if value == "<<" or (isinstance(value, tuple) and str(value[1]).endswith("merge")):
-                raise UserError(f"config file {filename}: merge keys (<<) are not taken; write the keys out.")
-        return io.StringIO(text)
+    def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> Any:
+        """What a yaml file and its ``_BASE_`` hold; ``allow_unsafe`` is detectron2's and must be False here."""
+        if allow_unsafe:
+            raise ValueError("yaml that runs code is never loaded here")
+        return ConfigFiles().load(os.fspath(filename))
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
         """Merge a yaml file and its ``_BASE_``; ``allow_unsafe`` is detectron2's and must be False here."""
-        if allow_unsafe:
-            raise ValueError("yaml that runs code is never loaded here")
-        cfg_filename = os.fspath(cfg_filename)
-        try:
-            loaded = self.load_yaml_with_base(cfg_filename, allow_unsafe=False)
-        except UserError:
-            raise
-        except yaml.YAMLError as e:
-            reason = " ".join(str(e).split())
-            raise UserError(f"config file {cfg_filename} (or its _BASE_) is not plain yaml: {reason}") from e
-        except RecursionError as e:
-            raise UserError(f"config file {cfg_filename}: its _BASE_ leads back to itself; break the circle.") from e
-        except Exception as e:  # yaml makes dates and numbers of what is none, and fvcore paths of what is no text
-            raise UserError(
-                f"config file {cfg_filename} does not hold a mapping of config keys in UTF-8: {e}; see configs/."
-            ) from e
-        self.merge_from_dict(loaded, source=f"config file {cfg_filename}")
+        loaded = self.load_yaml_with_base(cfg_filename, allow_unsafe)
+        self.merge_from_dict(loaded, source=f"config file {printable(cfg_filename)}")
 
     def merge_from_list(self, cfg_list: list[str]) -> None:
         """Merge ``[KEY, VALUE, KEY, VALUE, ...]`` as given on a command line."""

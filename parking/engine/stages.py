@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from parking.checkpoint import FINISHED, find_last_checkpoint, find_weights
 from parking.config import CfgNode, get_cfg
+from parking.config.yaml_files import parse_config, read_config_text
 from parking.utils.errors import UserError
 from parking.utils.files import open_atomic, read_number
 
@@ -153,7 +152,7 @@ def _find_beside(config_file: str | os.PathLike, file: str) -> str:
     path = Path(config_file)
     while path not in folders and path.is_file():
         folders.append(path)
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_config(read_config_text(str(path)), str(path))
         base = content.get("_BASE_") if isinstance(content, dict) else None
         if not isinstance(base, str):
             break

@@ -2,6 +2,9 @@
 
 from .text import printable
 
+# Of a message: a name in it may be of any length.
+_MAX_LENGTH = 4000
+
 
 class UserError(Exception):
     """A mistake in what the user gave: a file, a key, a value.
@@ -17,4 +20,5 @@ class UserError(Exception):
         # "module.Class: " and the sentence.
         if text.startswith("Caught ") and "Original Traceback" in text:
             text = text.strip().splitlines()[-1].partition(": ")[2]
-        return printable(text)
+        text = printable(text)
+        return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH // 2]} [...] {text[-_MAX_LENGTH // 2 :]}"

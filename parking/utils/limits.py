@@ -6,8 +6,11 @@ one was exceeded.
 
 _MB, _GB = 10**6, 10**9
 
-#: A yaml config, its ``_BASE_`` files included.
-MAX_CONFIG_BYTES = 1 * _MB
+#: A yaml config, its ``_BASE_`` files included; 4 s of parsing.
+MAX_CONFIG_BYTES = 256 * 1024
+#: Files of a config, each counted as often as a ``_BASE_`` names it; and how deep its values may be nested.
+MAX_CONFIG_FILES = 32
+MAX_CONFIG_DEPTH = 100
 #: A json with annotations, an image list or results; COCO's train2017 has 0.45 GB.
 MAX_JSON_BYTES = 4 * _GB
 #: An encoded picture.

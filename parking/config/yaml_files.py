@@ -1,0 +1,142 @@
+"""Reading config files: plain yaml of a bounded size, with the files that ``_BASE_`` names."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from parking.utils.errors import UserError
+from parking.utils.limits import MAX_CONFIG_BYTES, MAX_CONFIG_DEPTH, MAX_CONFIG_FILES
+from parking.utils.text import printable
+from parking.utils.text_files import UnusableFileError, read_text_file
+
+_BASE = "_BASE_"
+_OPENING = (
+    yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.BlockMappingStartToken,
+)
+_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+
+
+class _Loader(yaml.SafeLoader):
+    """yaml's safe loader, of which a key that occurs twice is an error."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} occurs twice", key.start_mark)
+            seen.add((key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
+
+
+class ConfigFiles:
+    """Reads a config file and its bases, all of which together are bounded in number and size."""
+
+    def __init__(self):
+        self._num_files = self._num_bytes = 0
+
+    def load(self, filename: str) -> Any:
+        """What the file holds, with ``_BASE_`` merged as fvcore does: a key of the file replaces that of a base.
+
+        Raises:
+            UserError: naming the file, that cannot be read or is not plain yaml in UTF-8, or a limit that is exceeded.
+        """
+        return self._load(filename, ())
+
+    def _load(self, filename: str, above: tuple[str, ...]) -> Any:
+        content = self._read(filename)
+        if not isinstance(content, dict) or _BASE not in content:
+            return content
+        above = (*above, os.path.abspath(filename))
+        bases = content.pop(_BASE)
+        merged: dict = {}
+        for base in bases if isinstance(bases, list) else [bases]:
+            if not isinstance(base, str):
+                raise UserError(f"config file {printable(filename)}: _BASE_ must be a path or a list of paths.")
+            path = _find_base(filename, base)
+            if os.path.abspath(path) in above:
+                raise UserError(
+                    f"config file {printable(filename)}: its _BASE_ leads back to itself; break the circle."
+                )
+            loaded = self._load(path, above)
+            if not isinstance(loaded, dict):
+                raise UserError(f"config file {printable(path)} does not hold a mapping of config keys; see configs/.")
+            _merge(loaded, merged, path)
+        _merge(content, merged, filename)
+        return merged
+
+    def _read(self, filename: str) -> Any:
+        text = read_config_text(filename)
+        self._num_files += 1
+        self._num_bytes += len(text)
+        if self._num_files > MAX_CONFIG_FILES or self._num_bytes > MAX_CONFIG_BYTES:
+            raise UserError(
+                f"config file {printable(filename)}: more than {MAX_CONFIG_FILES} files or {MAX_CONFIG_BYTES:,} bytes "
+                "are read by way of _BASE_; use fewer."
+            )
+        return parse_config(text, filename)
+
+
+def read_config_text(filename: str) -> str:
+    """The text of a config file; UserError where it cannot be read or is something else."""
+    if "://" in filename:
+        raise UserError(f"config file {printable(filename)}: addresses are not opened; give the path of a local file.")
+    try:
+        return read_text_file(filename, max_bytes=MAX_CONFIG_BYTES)[0]
+    except UnusableFileError as e:
+        reason = e.detail.removeprefix("cannot be opened: ")
+        detail = e.detail if reason == e.detail else f"cannot be read ({reason}); check the path"
+        # An empty one is like one that sets no keys, and both are a mistake.
+        detail = "is empty: it does not hold a mapping of config keys" if detail == "is empty" else detail
+        raise UserError(f"config file {printable(filename)} {detail}.") from e
+
+
+def parse_config(text: str, filename: str) -> Any:
+    """The plain values of a yaml text; UserError where it is none."""
+    name = printable(filename)
+    try:
+        _check_tokens(yaml.scan(text), name)
+        # Safe, as the class is a subclass of SafeLoader.
+        return yaml.load(text, Loader=_Loader)
+    except UserError:
+        raise
+    except yaml.YAMLError as e:
+        raise UserError(f"config file {name} is not plain yaml: {' '.join(str(e).split())}") from e
+    except Exception as e:  # yaml may yield dates or numbers where a text was meant
+        raise UserError(
+            f"config file {name} does not hold a mapping of config keys in UTF-8: {e}; see configs/."
+        ) from e
+
+
+def _check_tokens(tokens: Iterator[yaml.Token], name: str) -> None:
+    """Refuse what lets a few lines stand for any number of keys, or needs any depth of calls."""
+    depth = 0
+    for token in tokens:
+        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+        if depth > MAX_CONFIG_DEPTH:
+            raise UserError(f"config file {name}: lists and mappings are nested deeper than {MAX_CONFIG_DEPTH}.")
+        value = getattr(token, "value", None)
+        if value == "<<" or (isinstance(value, tuple) and str(value[1]).endswith("merge")):
+            raise UserError(f"config file {name}: merge keys (<<) are not taken; write the keys out.")
+        if isinstance(token, yaml.AliasToken):
+            raise UserError(f"config file {name}: aliases (*{printable(value[:40])}) are not taken; write it out.")
+
+
+def _find_base(filename: str, base: str) -> str:
+    if "://" in base:
+        return base  # refused, with its name, when it is read
+    return os.path.join(os.path.dirname(filename), os.path.expanduser(base))
+
+
+def _merge(new: dict, into: dict, filename: str) -> None:
+    for key, value in new.items():
+        if isinstance(value, dict) and key in into:
+            if not isinstance(into[key], dict):
+                raise UserError(f"config file {printable(filename)}: {key} is a mapping, but a value in its _BASE_.")
+            _merge(value, into[key], filename)
+        else:
+            into[key] = value
