@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -22,6 +21,7 @@ import numpy as np
 from parking.data.datasets.file_names import IMAGE_EXTENSIONS, is_image_name
 from parking.data.decoding.kinds import NUM_BYTES, identify
 from parking.data.image_io import UnreadableImageError, read_image
+from parking.data.video_opening import open_camera, open_stream, open_video_file
 from parking.utils.errors import UserError
 from parking.utils.files import open_regular
 from parking.utils.text import printable
@@ -33,7 +33,6 @@ VIDEO_EXTENSIONS = frozenset(
 DEFAULT_FOLDER_FPS = 10.0
 
 _LIVE_SCHEMES = frozenset({"http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
-_NETWORK_TIMEOUT_MS = 10_000
 # What is assumed where a source states none, or one that cannot be (OpenCV gives 0, NaN, or a clock's 90000).
 _FALLBACK_FPS, _MIN_FPS, _MAX_FPS = 25.0, 0.01, 1000.0
 # Each takes 6 MB at 1920x1080.
@@ -397,7 +396,7 @@ def _has_video_name(path: str) -> bool:
 
 def _open_camera(input: str) -> CaptureReader:
     name, stem = f"The camera {input}", "camera_" + re.sub(r"\W+", "_", input.removeprefix("/dev/"))
-    capture = _open_capture(int(input) if input.isdecimal() else input, cv2.CAP_ANY)
+    capture = open_camera(input)
     if capture is None:
         raise UserError(f"{name} cannot be opened; check that it is connected and that no other program uses it.")
     return CaptureReader(capture, name=name, stem=stem, is_live=True)
@@ -410,13 +409,7 @@ def _open_url(input: str) -> CaptureReader:
     if scheme not in _LIVE_SCHEMES:
         raise UserError(f"{name} cannot be read; known are {', '.join(sorted(_LIVE_SCHEMES))}.")
     _check_text(input)
-    timeouts = [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-        _NETWORK_TIMEOUT_MS,
-        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-        _NETWORK_TIMEOUT_MS,
-    ]
-    capture = _open_capture(input, cv2.CAP_FFMPEG, timeouts)
+    capture = open_stream(input)
     if capture is None:
         raise UserError(f"{name} cannot be opened; check the address, the login and the network.")
     stem = re.sub(r"[^\w.-]+", "_", address).strip("._")[:_MAX_STEM] or "stream"
@@ -433,11 +426,14 @@ def _open_file(input: str) -> CaptureReader:
     _check_text(input)
     if _holds_image(input):
         raise UserError(f"{name} holds a single image, and not a video; give it an image's extension.")
-    # With an absolute path, because FFmpeg takes what stands before a colon for a protocol.
-    capture = _open_capture(os.path.abspath(input), cv2.CAP_FFMPEG)
+    try:
+        capture = open_video_file(input)
+    except OSError as e:
+        raise UserError(f"The video {name} cannot be opened: {e.strerror or e}.") from e
     if capture is None:
         raise UserError(
-            f"The video {name} cannot be opened: it is damaged, empty, or of a kind that OpenCV cannot read."
+            f"The video {name} cannot be opened: it is damaged, empty, or not a video that is read here (by its "
+            "content MP4, MOV, AVI, MKV, WebM, FLV, MPEG or WMV; playlists are not followed)."
         )
     return CaptureReader(capture, name=f"The video {name}", stem=Path(input).stem, path=input)
 
@@ -457,19 +453,3 @@ def _holds_image(path: str) -> bool:
             return bool(identify(file.read(NUM_BYTES)))
     except OSError:
         return False
-
-
-def _open_capture(source: int | str, api: int, params: list[int] | None = None) -> cv2.VideoCapture | None:
-    with _quiet_opencv():
-        capture = cv2.VideoCapture(source, api, params or [])
-    return capture if capture.isOpened() else None
-
-
-@contextmanager
-def _quiet_opencv() -> Iterator[None]:
-    """Without OpenCV's own lines about what it cannot open; ours say it."""
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)

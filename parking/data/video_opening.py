@@ -1,0 +1,121 @@
+"""Opening videos so that nothing is read but what the user named; needs neither torch nor detectron2.
+
+FFmpeg tells formats by content and knows some that make it open other files: playlists (HLS, DASH), lists (concat),
+session descriptions. A file is opened only as one of the containers below, which hold all that they show; a stream,
+only by the protocols of networks.
+"""
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+
+from parking.utils.files import open_regular
+
+NETWORK_TIMEOUT_MS = 10_000
+
+# What OpenCV gives to FFmpeg: "key;value|key;value". Read by it whenever something is opened.
+_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_LOG_LEVEL, _QUIET = "OPENCV_FFMPEG_LOGLEVEL", "-8"
+_DEFAULT_OPTIONS = "rtsp_flags;prefer_tcp"  # OpenCV's own
+_NETWORK_PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtmp,rtmps,rtmpt,rtmpe,srt,crypto"
+_ENVIRONMENT_LOCK = threading.Lock()
+
+_START_BYTES = 4096
+# FFmpeg's names of these containers; it decides once more which of them a file is.
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,flv,asf,mpeg,mpegvideo,mpegts"
+# Matroska and WebM, FLV, WMV, MPEG-PS, MPEG video without a container.
+_STARTS = (
+    b"\x1a\x45\xdf\xa3",
+    b"FLV\x01",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+    b"\0\0\x01\xba",
+    b"\0\0\x01\xb3",
+)
+_MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
+# Of a transport stream: a packet of 188 bytes, 192 with a time stamp, 204 with a checksum.
+_PACKETS, _SYNC, _NUM_SYNCS = (188, 192, 204), 0x47, 5
+
+
+def is_container(start: bytes) -> bool:
+    """Whether a file that begins like this is one of the containers that are opened."""
+    if start[4:8] in _MP4_BOXES or (start[:4] == b"RIFF" and start[8:12] in (b"AVI ", b"AVIX")):
+        return True
+    return start.startswith(_STARTS) or _is_transport_stream(start)
+
+
+def _is_transport_stream(start: bytes) -> bool:
+    for size in _PACKETS:
+        num = min(_NUM_SYNCS, len(start) // size)
+        # One that was cut out of a longer one begins amid a packet.
+        offsets = range(min(size, len(start) - (num - 1) * size)) if num > 1 else range(num)
+        if any(all(start[offset + k * size] == _SYNC for k in range(num)) for offset in offsets):
+            return True
+    return False
+
+
+def open_video_file(path: str) -> cv2.VideoCapture | None:
+    """A file of a known container; None for another one, and for what cannot be opened.
+
+    Raises:
+        OSError: the file cannot be opened, or is not a regular one.
+    """
+    with open_regular(path) as file:
+        if not is_container(file.read(_START_BYTES)):
+            return None
+    # With an absolute path, because FFmpeg takes what stands before a colon for a protocol.
+    with _ffmpeg_options(f"format_whitelist;{_FORMATS}|protocol_whitelist;file"):
+        return _open(os.path.abspath(path), cv2.CAP_FFMPEG)
+
+
+def open_stream(url: str) -> cv2.VideoCapture | None:
+    """What an address gives, by FFmpeg and over the network alone; None where it cannot be opened."""
+    timeouts = [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+        NETWORK_TIMEOUT_MS,
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+        NETWORK_TIMEOUT_MS,
+    ]
+    with _ffmpeg_options(f"protocol_whitelist;{_NETWORK_PROTOCOLS}"):
+        return _open(url, cv2.CAP_FFMPEG, timeouts)
+
+
+def open_camera(camera: str) -> cv2.VideoCapture | None:
+    """A camera by its number or device; None where there is none."""
+    if camera.isdecimal():
+        return _open(int(camera), cv2.CAP_ANY)
+    try:
+        is_device = stat.S_ISCHR(os.stat(camera).st_mode)
+    except (OSError, ValueError):
+        is_device = False
+    return _open(camera, cv2.CAP_V4L2) if is_device else None
+
+
+@contextmanager
+def _ffmpeg_options(options: str) -> Iterator[None]:
+    """Have OpenCV open with ``options`` after those that the user has set."""
+    with _ENVIRONMENT_LOCK:
+        before = os.environ.get(_OPTIONS)
+        os.environ[_OPTIONS] = f"{_DEFAULT_OPTIONS if before is None else before}|{options}"
+        # Its lines on stderr come beside our sentence, which says it.
+        os.environ.setdefault(_LOG_LEVEL, _QUIET)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[_OPTIONS]
+            else:
+                os.environ[_OPTIONS] = before
+
+
+def _open(source: int | str, api: int, params: list[int] | None = None) -> cv2.VideoCapture | None:
+    # Without OpenCV's own lines about what it cannot open, either.
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        capture = cv2.VideoCapture(source, api, params or [])
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    return capture if capture.isOpened() else None
