@@ -9,6 +9,7 @@ from parking.data.datasets.classes import CLASS_NAMES
 from parking.data.datasets.json_io import (
     find_non_finite,
     find_twice,
+    is_too_large_id,
     parse_json,
     read_image_records,
     read_json_list,
@@ -21,8 +22,6 @@ from parking.utils.text_files import UnusableFileError
 # Of the sum of a corner and a side, in pixels.
 _TOLERANCE = 1e-6
 _LARGEST_NUMBER = 1e12
-# Of an image id. Python takes long for larger ones that are chosen so, and other readers cannot hold them.
-_MAX_ID_BITS = 64
 
 
 class Problem(NamedTuple):
@@ -148,7 +147,7 @@ def _find_problems(row, sizes: Mapping | None, keys: set[str] | None) -> list[st
 def _is_id(value) -> bool:
     if isinstance(value, str):
         return True
-    return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= _MAX_ID_BITS
+    return isinstance(value, int) and not isinstance(value, bool) and not is_too_large_id(value)
 
 
 def _is_finite_number(value) -> bool:

@@ -13,6 +13,9 @@ MAX_CONFIG_FILES = 32
 MAX_CONFIG_DEPTH = 100
 #: A json with annotations, an image list or results; COCO's train2017 has 0.45 GB.
 MAX_JSON_BYTES = 4 * _GB
+#: Bits of an id of an image, annotation or category: hashes have 64. Larger whole numbers can be chosen so that Python
+#: takes long to tell them apart.
+MAX_ID_BITS = 64
 #: An encoded picture.
 MAX_IMAGE_BYTES = 1 * _GB
 #: Pixels of a picture, by its header, before any of it is decoded, for all formats: a satellite picture of 16384 x

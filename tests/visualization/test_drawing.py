@@ -210,3 +210,20 @@ def test_contact_sheet_scales_and_titles():
     assert (sheet[:y1] < 100).any()  # the title
     with pytest.raises(ValueError, match="0 images"):
         contact_sheet([])
+
+
+def test_the_tags_of_very_many_boxes_take_time_in_proportion(monkeypatch):
+    compared = []
+    monkeypatch.setattr(
+        "parking.visualization.tag_placement._intersection",
+        lambda a, b: compared.append(len(a) * len(b)) or np.zeros((len(a), len(b))),
+    )
+
+    def count(n):
+        compared.clear()
+        boxes = np.tile(np.array([[50, 60, 100, 120]]), (n, 1))
+        tags = place_tags(boxes, np.tile(np.array([[20, 10]]), (n, 1)), (400, 400))
+        assert tags.shape == (n, 4) and tags[-1].tolist() == [50, 50, 70, 60]
+        return sum(compared)
+
+    assert count(3000) == count(1500) < 10**7

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from parking.data.datasets.classes import CLASS_NAMES
 from parking.data.datasets.findings import Finding
+from parking.data.datasets.json_io import is_too_large_id, shorten
 from parking.utils.errors import UserError
 
 
@@ -84,7 +85,7 @@ def read_class_names(content: dict, json_name: str) -> tuple[dict[int, str], lis
     categories, findings = {}, []
     for entry in entries:
         if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not isinstance(entry.get("name"), str):
-            detail = f"has the category {entry!r:.80}; it needs a whole number 'id' and a 'name'"
+            detail = f"has the category {shorten(entry)}; it needs a whole number 'id' and a 'name'"
             findings.append(Finding("json_structure", json_name, detail))
         elif entry["id"] in categories:
             findings.append(Finding("json_structure", json_name, f"has the category id {entry['id']} twice"))
@@ -103,4 +104,4 @@ def _collect_ids(content: dict) -> dict[int, str]:
 
 
 def _is_id(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and not is_too_large_id(value)

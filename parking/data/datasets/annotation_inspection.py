@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from parking.data.datasets.findings import KEEP, KINDS, MEND, Finding
+from parking.data.datasets.json_io import is_too_large_id, shorten
 from parking.utils.text import printable
 
 # Pixels by which sums of rounded numbers may pass the border.
@@ -172,7 +173,7 @@ def _collect_sound(entries, numbers, class_ids, rows) -> Annotations | None:
 def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
     """Kind and detail of what keeps an annotation from being read; empty where nothing does."""
     if not isinstance(entry, dict):
-        return "annotation_structure", f"is {entry!r}, not a JSON object"
+        return "annotation_structure", f"is {shorten(entry)}, not a JSON object"
     for key in ("image_id", "category_id", "bbox"):
         if key not in entry:
             return "bbox_missing" if key == "bbox" else "annotation_structure", f"has no '{key}'"
@@ -180,30 +181,30 @@ def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
     if not isinstance(image_id, int | float | str) or image_id not in listed:
         return (
             "annotation_without_image",
-            f"belongs to the image id {image_id!r}, which is not among the 'images'",
+            f"belongs to the image id {shorten(image_id)}, which is not among the 'images'",
         )
     if not isinstance(category_id, int | float | str) or category_id not in class_ids:
         # Not all of them: this is said for every such annotation.
         known = ", ".join(map(str, islice(class_ids, _NUM_EXAMPLES))) + ", ..." * (len(class_ids) > _NUM_EXAMPLES)
-        return "category_unknown", f"has the unknown category id {category_id!r}; known are {known}"
+        return "category_unknown", f"has the unknown category id {shorten(category_id)}; known are {known}"
     if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
         kind = "bbox_missing" if box is None else "annotation_structure"
-        return kind, f"has the bbox {box!r}; it must be [x, y, width, height]"
+        return kind, f"has the bbox {shorten(box)}; it must be [x, y, width, height]"
     if any(1e300 < abs(value) < math.inf for value in box):
         return "bbox_not_finite", "has a bbox with numbers too large to compute with"
     crowd = entry.get("iscrowd", 0)
     if not isinstance(crowd, int | float) or crowd not in (0, 1):
-        return "annotation_structure", f"has the iscrowd {crowd!r}; it must be 0 or 1"
+        return "annotation_structure", f"has the iscrowd {shorten(crowd)}; it must be 0 or 1"
     return "", ""
 
 
 def _inspect_ids(entries, findings: list[Finding]) -> None:
     try:
-        ids = [entry.get("id") for entry in entries]
+        ids = [_to_key(entry.get("id")) for entry in entries]
         if len(set(ids)) == len(ids):
             return
     except (AttributeError, TypeError):
-        ids = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
+        ids = [_to_key(entry.get("id")) if isinstance(entry, dict) else None for entry in entries]
     seen = set()
     for number, annotation_id in enumerate(ids):
         if isinstance(annotation_id, int | str):
@@ -214,6 +215,10 @@ def _inspect_ids(entries, findings: list[Finding]) -> None:
                     )
                 )
             seen.add(annotation_id)
+
+
+def _to_key(annotation_id):
+    return f"{annotation_id:x}" if is_too_large_id(annotation_id) else annotation_id
 
 
 def _find_mistaken_format(boxes: np.ndarray, sizes: np.ndarray) -> Finding | None:
@@ -254,5 +259,5 @@ def _find_repeated(annotations: Annotations) -> np.ndarray:
 def _name_entry(entries, number: int) -> str:
     entry = entries[number]
     if isinstance(entry, dict) and "id" in entry:
-        return f"annotation {entry['id']!r}"
+        return f"annotation {shorten(entry['id'])}"
     return f"annotations[{number}]"

@@ -16,7 +16,7 @@ from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import index_folder
 from parking.data.datasets.findings import KEEP, KINDS, LEAVE_OUT, MEND, STOP, Finding, count_kinds
 from parking.data.datasets.inspection import Inspection, check_policy, inspect_content
-from parking.data.datasets.json_io import get_list, paused_gc, read_json, read_json_object
+from parking.data.datasets.json_io import get_list, is_too_large_id, paused_gc, read_json, read_json_object, shorten
 from parking.data.datasets.sizes import read_headers
 from parking.data.decoding.orientation import AUTO
 from parking.utils.errors import UserError
@@ -131,10 +131,10 @@ def read_categories(json_file: str) -> dict[int, str]:
             category_id, name = category["id"], category["name"]
             known = category_id in categories
         except (KeyError, TypeError) as e:
-            raise UserError(f"'{json_file}': the category {category!r} needs an 'id' and a 'name'.") from e
-        if known or not isinstance(category_id, int):
-            reason = "occurs twice" if known else "is not an integer"
-            raise UserError(f"'{json_file}': the category id {category_id!r} {reason}.")
+            raise UserError(f"'{json_file}': the category {shorten(category)} needs an 'id' and a 'name'.") from e
+        if known or not isinstance(category_id, int) or is_too_large_id(category_id):
+            reason = "occurs twice" if known else "is not an integer of at most 64 bits"
+            raise UserError(f"'{json_file}': the category id {shorten(category_id)} {reason}.")
         categories[category_id] = str(name)
     if not categories:
         raise UserError(f"'{json_file}': 'categories' is empty; list the classes of the data set there.")

@@ -12,7 +12,7 @@ from typing import Any
 
 from parking.data.datasets.findings import Finding
 from parking.utils.errors import UserError
-from parking.utils.limits import MAX_JSON_BYTES
+from parking.utils.limits import MAX_ID_BITS, MAX_IMAGE_PIXELS, MAX_JSON_BYTES
 from parking.utils.text import printable
 from parking.utils.text_files import UnusableFileError, read_text_file
 
@@ -98,6 +98,11 @@ def parse_json(json_file: str | os.PathLike, **hooks: Callable) -> tuple[Any, bo
         raise UnusableFileError(json_file, detail) from e
     except ValueError as e:  # Python reads no whole numbers of more than 4300 digits
         raise UnusableFileError(json_file, f"holds a number that is too long: {e}") from e
+
+
+def is_too_large_id(value: Any) -> bool:
+    """Whether an id is a whole number that no json of a data set needs, and that is refused or kept out of look-ups."""
+    return isinstance(value, int) and value.bit_length() > MAX_ID_BITS
 
 
 def find_twice(values: Iterable) -> Any:
@@ -191,7 +196,11 @@ def inspect_image_records(content: dict) -> tuple[list[dict], list[Finding]]:
             continue
         size = None
         if height is not None and width is not None:
-            size = (height, width) if type(height) is type(width) is int and height > 0 < width else _to_size(image)
+            size = (
+                (height, width)
+                if type(height) is type(width) is int and 0 < height <= MAX_IMAGE_PIXELS >= width > 0
+                else _to_size(image)
+            )
         problem = _find_image_problem(image_id, name, size)
         if problem:
             findings.append(Finding("json_structure", f"image {shorten(image_id)}", problem))
@@ -211,6 +220,8 @@ def inspect_image_records(content: dict) -> tuple[list[dict], list[Finding]]:
 def _find_image_problem(image_id, name, size) -> str:
     if not isinstance(image_id, int | str):
         return "has an id that is neither a whole number nor a text"
+    if is_too_large_id(image_id):
+        return f"has an id of more than {MAX_ID_BITS} bits"
     # A null byte ends a path for the system: the image would be looked for under another name.
     if not isinstance(name, str) or not name or "\0" in name:
         return f"has the file name {shorten(name)}, which is not a name"
@@ -220,7 +231,13 @@ def _find_image_problem(image_id, name, size) -> str:
 def _to_size(image) -> tuple[int, int] | str:
     height, width = image["height"], image["width"]
     try:
-        if height > 0 and width > 0 and height == int(height) and width == int(width):
+        if (
+            height > 0
+            and width > 0
+            and height == int(height)
+            and width == int(width)
+            and max(height, width) <= MAX_IMAGE_PIXELS
+        ):
             return int(height), int(width)
     except (TypeError, ValueError, OverflowError):
         pass

@@ -275,3 +275,27 @@ def test_a_name_that_does_not_print_is_shown_anyway():
 def test_all_listed_ids_are_kept():
     inspection = inspect([make_image(7, "b.png"), make_image(3)], [])
     assert (inspection.columns.image_ids, inspection.columns.listed_ids) == ([3], [7, 3])
+
+
+def test_annotation_ids_above_64_bits_are_told_apart_in_linear_time():
+    # All have the same hash, by which Python would compare each with each.
+    big = [k * (2**61 - 1) for k in range(8, 12)]
+    boxes = [{**BOX, "id": i, "bbox": [x, 2, 30, 40]} for x, i in enumerate([*big, big[0]])]
+    inspection = inspect([make_image()], boxes)
+    assert get_kinds(inspection) == ["annotation_id_twice"]
+
+
+def test_names_that_lead_out_of_the_folder():
+    images = [make_image(1, "../a.png"), make_image(2, "/etc/passwd"), make_image(3, "x/../../a.png"), make_image(4)]
+    inspection = inspect(images, [])
+    assert get_kinds(inspection)[:3] == ["image_outside"] * 3
+    assert "ALLOW_OUTSIDE" in inspection.findings[0].detail
+    assert inspection.columns.image_ids == [4]
+
+
+def test_findings_about_many_categories_stay_short():
+    class_ids = {i: i for i in range(10_000)}
+    files = FileIndex("root", ["a.png"])
+    content = {"images": [make_image()], "annotations": [{**BOX, "category_id": -1}]}
+    (finding, _) = inspect_content(content, class_ids, files, read_headers=read_nothing).findings
+    assert finding.kind == "category_unknown" and len(finding.detail) < 300

@@ -174,6 +174,9 @@ def test_all_wrong_images_are_found():
         {**good, "id": 4, "file_name": "a\0.png"},
         {**good, "id": 5, "height": -3},
         {**good, "id": 6, "width": float("nan")},
+        {**good, "id": 7, "width": 10**400},
+        {**good, "id": 8, "height": 10**9},
+        {**good, "id": 2**64},
     ]
     records, findings = inspect_image_records({"images": [*bad, good, {**good, "file_name": "b.png"}]})
     assert records == [{"file_name": "a.png", "image_id": 1, "height": 3, "width": 4}]
@@ -194,3 +197,9 @@ def test_the_collector_is_left_as_it_was():
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_ids_of_64_bits_stay_exact():
+    ids = [2**64 - 1, -(2**63), 2**63, "2**64"]
+    records, findings = inspect_image_records({"images": [{"id": i, "file_name": f"{i}.png"} for i in ids]})
+    assert ([record["image_id"] for record in records], findings) == (ids, [])
