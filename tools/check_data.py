@@ -22,6 +22,8 @@ from parking.utils.files import check_writable, open_atomic
 
 SPLITS = ("sequence", "entry", "all")
 EXAMPLES_PER_CLASS, EXAMPLE_SIDE = 8, 112
+# In pictures; Objects365 has as many.
+MAX_CLASSES_SHOWN = 365
 
 
 def _positive(text: str) -> int:
@@ -93,9 +95,10 @@ def write(path: Path, content: bytes) -> None:
 
 
 def draw_pictures(overview, num_workers: int) -> dict[str, bytes]:
-    """PNG files by name."""
+    """PNG files by name, of the most frequent classes."""
     from parking.data.checking.conditions import TITLES, count_conditions
     from parking.data.checking.examples import choose_examples, cut_examples
+    from parking.data.checking.sides import keep_frequent
     from parking.visualization.data_charts import (
         draw_class_examples,
         encode_png,
@@ -105,6 +108,7 @@ def draw_pictures(overview, num_workers: int) -> dict[str, bytes]:
         plot_conditions,
     )
 
+    overview = keep_frequent(overview, MAX_CLASSES_SHOWN)
     names, sides = overview.class_names, overview.sides
     conditions = {side.name: count_conditions(side.file_names) for side in sides}
     pictures = {

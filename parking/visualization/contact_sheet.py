@@ -1,6 +1,5 @@
 """Several pictures on one sheet."""
 
-import unicodedata
 from collections.abc import Sequence
 
 import cv2
@@ -8,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from parking.visualization.fonts import find_font_or_default
+from parking.visualization.texts import drawable
 
 _BACKGROUND, _TITLE_COLOR = (255, 255, 255), (40, 40, 40)
 
@@ -32,7 +32,7 @@ def contact_sheet(
     gap = max(4, tile_width // 60)
     font, title_height = None, 0
     if titles is not None:
-        titles = [unicodedata.normalize("NFC", title) for title in titles]
+        titles = [drawable(title) for title in titles]
         font = ImageFont.truetype(str(find_font_or_default("".join(titles) + "…")), max(11, tile_width // 30))
         title_height = sum(font.getmetrics()) + gap // 2
 

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from parking.visualization.colors import class_colors
 from parking.visualization.contact_sheet import contact_sheet
 from parking.visualization.fonts import find_font_or_default
+from parking.visualization.texts import drawable
 
 # Training, validation and what else there may be; told apart in gray print, too.
 _SIDE_COLORS = ("#1f5a92", "#f2a03d", "#7fb069", "#b05f9e")
@@ -27,6 +28,7 @@ def plot_class_counts(class_names: Sequence[str], counts: Mapping[str, Sequence[
     Args:
         counts: side -> (C,) boxes of each class.
     """
+    class_names = [_text(name) for name in class_names]
     num_sides = max(len(counts), 1)
     row_height = 0.14 + 0.17 * num_sides
     figure = _make_figure(9, 1.4 + row_height * max(len(class_names), 3))
@@ -36,7 +38,7 @@ def plot_class_counts(class_names: Sequence[str], counts: Mapping[str, Sequence[
     largest = max((max(values, default=0) for values in counts.values()), default=0)
     for i, (side, values) in enumerate(counts.items()):
         y = rows - 0.4 + thickness * (i + 0.5)
-        label = f"{side}: {_number(sum(values))} boxes"
+        label = f"{_text(side)}: {_number(sum(values))} boxes"
         axes.barh(y, values, thickness * 0.9, color=_SIDE_COLORS[i % len(_SIDE_COLORS)], label=label)
         share = sum(values) or 1
         for position, value in zip(y, values, strict=True):
@@ -91,7 +93,7 @@ def plot_boxes_per_image(counts: Mapping[str, Sequence[int]]) -> Figure:
     for i, (side, values) in enumerate(counts.items()):
         heights = np.histogram(values, edges)[0]
         mean = np.mean(values) if len(values) else 0.0
-        label = f"{side}: {_number(len(values))} images, {mean:.1f} boxes each on average"
+        label = f"{_text(side)}: {_number(len(values))} images, {mean:.1f} boxes each on average"
         centers = (edges[:-1] + edges[1:]) / 2
         axes.bar(centers, heights, 0.85 * step, bottom, color=_SIDE_COLORS[i % len(_SIDE_COLORS)], label=label)
         bottom += heights
@@ -119,11 +121,14 @@ def plot_conditions(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Fi
         left = np.zeros(len(values))
         for i, side in enumerate(counts[condition]):
             numbers = np.array([counts[condition][side].get(value, 0) for value in values], dtype=np.float64)
-            axes.barh(range(len(values)), numbers, 0.7, left, color=_SIDE_COLORS[i % len(_SIDE_COLORS)], label=side)
+            axes.barh(
+                range(len(values)), numbers, 0.7, left, color=_SIDE_COLORS[i % len(_SIDE_COLORS)], label=_text(side)
+            )
             left += numbers
         for row, total in enumerate(left):
             axes.text(total, row, f" {_number(int(total))}", va="center", fontsize=8)
-        axes.set_yticks(range(len(values)), values, fontproperties=_font(values, 9))
+        texts = [_text(value) for value in values]
+        axes.set_yticks(range(len(values)), texts, fontproperties=_font(texts, 9))
         # Bars of one thickness in all panels, however few a panel has.
         axes.set_ylim(max(longest, 4) - 0.4, -0.6)
         axes.set_xlim(0, max(left.max(initial=0), 1) * 1.2)
@@ -284,6 +289,11 @@ def _say_empty(axes: Axes) -> None:
 
 def _font(texts: Sequence[str], size: float) -> FontProperties:
     return FontProperties(fname=str(find_font_or_default("".join(texts))), size=size)
+
+
+def _text(name: str) -> str:
+    # To matplotlib, what stands between two dollars is a formula, and half of one an error.
+    return drawable(name).replace("$", r"\$")
 
 
 def _number(value: float) -> str:

@@ -2,7 +2,6 @@
 
 import math
 import os
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from parking.utils.errors import UserError
 from parking.visualization.colors import Color, class_colors, text_color
 from parking.visualization.fonts import find_font
 from parking.visualization.tag_placement import place_tags
+from parking.visualization.texts import drawable
 
 
 class BoxDrawer:
@@ -40,9 +40,9 @@ class BoxDrawer:
         colors = class_colors(class_names) if colors is None else colors
         if len(colors) != len(class_names):
             raise ValueError(f"{len(class_names)} class names and {len(colors)} colors do not belong together")
-        self._class_names = list(class_names)
+        self._class_names = [drawable(name) for name in class_names]
         self._colors = [tuple(map(int, color)) for color in colors]
-        self._font_path = font_path or find_font("".join(class_names))
+        self._font_path = font_path or find_font("".join(self._class_names))
 
     def draw(self, image: np.ndarray, boxes, classes, scores=None) -> np.ndarray:
         """Return a copy of ``image`` with the boxes, their class names and, if given, their scores.
@@ -93,7 +93,7 @@ def draw_boxes(
     height, width = image.shape[:2]
     visible = _is_visible(boxes, height, width)
     boxes = np.rint(boxes[visible].clip(0, [width, height, width, height])).astype(np.int64)
-    labels = [label for label, keep in zip(labels, visible, strict=True) if keep]
+    labels = [drawable(label) for label, keep in zip(labels, visible, strict=True) if keep]
     colors = [tuple(map(int, color)) for color, keep in zip(colors, visible, strict=True) if keep]
 
     canvas = Image.fromarray(image)
@@ -153,7 +153,6 @@ def _draw_frame(draw, box, color, line_width):
 
 
 def _draw_tags(draw, boxes, labels, colors, font, image_size):
-    labels = [unicodedata.normalize("NFC", label) for label in labels]
     ascent, descent = font.getmetrics()
     padding = max(1, font.size // 6)
     tag_height = ascent + descent

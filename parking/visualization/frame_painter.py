@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from parking.visualization.colors import Color, class_colors
 from parking.visualization.drawing import BoxDrawer
 from parking.visualization.fonts import find_font
+from parking.visualization.texts import drawable
 
 
 class FramePainter:
@@ -28,7 +29,7 @@ class FramePainter:
         Raises:
             UserError: no font can draw the names.
         """
-        names = list(class_names if display_names is None else display_names)
+        names = [drawable(name) for name in (class_names if display_names is None else display_names)]
         colors = class_colors(class_names)
         font_path = find_font("".join(names))
         self._drawer = BoxDrawer(names, colors, font_path=font_path)

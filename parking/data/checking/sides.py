@@ -78,14 +78,34 @@ def summarize(checked: Sequence[CheckedSource], *, split: str, val_fraction: flo
     return Overview(class_names, sides, splits, np.concatenate(classes), np.concatenate(boxes), image_files, turned)
 
 
+def keep_frequent(overview: Overview, limit: int) -> Overview:
+    """The overview of only the ``limit`` classes with the most boxes, in their order; for pictures of them."""
+    if len(overview.class_names) <= limit:
+        return overview
+    totals = np.bincount(overview.classes, minlength=len(overview.class_names))
+    shown = np.sort(np.argsort(-totals, kind="stable")[:limit])
+    new_index = np.full(len(totals), -1)
+    new_index[shown] = np.arange(limit)
+    kept = new_index[overview.classes] >= 0
+    return replace(
+        overview,
+        class_names=[overview.class_names[c] for c in shown],
+        sides=[replace(side, class_counts=side.class_counts[shown]) for side in overview.sides],
+        classes=new_index[overview.classes[kept]],
+        boxes=overview.boxes[kept],
+        image_files=[overview.image_files[i] for i in np.flatnonzero(kept)],
+    )
+
+
 def make_sides(columns: Columns, num_classes: int, names: Sequence[str], belongs: Sequence[np.ndarray]) -> list[Side]:
     """Divide ``columns``: side ``names[k]`` has the images where the mask ``belongs[k]`` (N,) is true."""
-    counts = columns.class_counts(num_classes)
+    # Not by a table of all images and classes: there may be many thousands of both.
+    image_rows = columns.image_rows()
     return [
         Side(
             name,
             [columns.names[row] for row in np.flatnonzero(mask)],
-            counts[mask].sum(axis=0),
+            np.bincount(columns.classes[mask[image_rows]], minlength=num_classes),
             np.diff(columns.starts)[mask],
         )
         for name, mask in zip(names, belongs, strict=True)

@@ -6,6 +6,7 @@ import numpy as np
 
 from parking.data.checking.conditions import count_conditions
 from parking.data.checking.examples import choose_examples, cut_box, cut_examples
+from parking.data.checking.sides import Overview, Side, keep_frequent
 
 
 def test_conditions_are_counted_in_english():
@@ -58,3 +59,21 @@ def test_examples_are_of_different_sequences_and_large_enough(maker):
     (maker.train / names[2]).write_text("no picture")
     pictures = cut_examples(examples, {}, side=32, num_workers=2)
     assert {c: [picture.shape for picture in crops] for c, crops in pictures.items()} == {0: [(32, 32, 3)]}
+
+
+def test_pictures_show_the_most_frequent_of_many_classes():
+    classes = np.array([0, 2, 2, 3, 3, 3])
+    overview = Overview(
+        class_names=["a", "b", "c", "d"],
+        sides=[Side("all", ["x.png"], np.array([1, 0, 2, 3]), np.array([6]))],
+        splits=[],
+        classes=classes,
+        boxes=np.arange(24.0).reshape(6, 4),
+        image_files=list("uvwxyz"),
+        exif_orientations={},
+    )
+    assert keep_frequent(overview, 4) is overview
+    kept = keep_frequent(overview, 2)
+    assert (kept.class_names, kept.image_files, kept.classes.tolist()) == (["c", "d"], list("vwxyz"), [0, 0, 1, 1, 1])
+    assert kept.sides[0].class_counts.tolist() == [2, 3]
+    assert kept.boxes[:, 0].tolist() == [4, 8, 12, 16, 20]
