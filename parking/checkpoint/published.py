@@ -11,7 +11,7 @@ from parking.utils.text import printable
 
 from .restricted_pickle import ModuleStandIn
 
-_P5_LAYERS = {
+P5_LAYERS = {
     0: "backbone.bottom_up.stem",
     1: "backbone.bottom_up.dark2.downsample",
     2: "backbone.bottom_up.dark2.csp",
@@ -32,8 +32,8 @@ _P5_LAYERS = {
     23: "backbone.bottom_up_blocks.p5",
     24: "head",
 }
-_P6_LAYERS = {
-    **{i: name for i, name in _P5_LAYERS.items() if i < 9},
+P6_LAYERS = {
+    **{i: name for i, name in P5_LAYERS.items() if i < 9},
     9: "backbone.bottom_up.dark6.downsample",
     10: "backbone.bottom_up.dark6.csp",
     11: "backbone.bottom_up.dark6.sppf",
@@ -63,6 +63,11 @@ _MAX_DEPTH = 50
 _MAX_NAME = 100
 
 
+# What other programs put around a model: several processes or torch.compile (by attribute), ready-made inference.
+_WRAPPING_PARTS = ("module", "_orig_mod")
+_WRAPPING_CLASSES = {"DataParallel": "module", "AutoShape": "model", "DetectMultiBackend": "model"}
+
+
 class LayoutError(ValueError):
     """The file is not laid out like a published detector; the message says where."""
 
@@ -70,6 +75,24 @@ class LayoutError(ValueError):
 def is_published_layout(state: Mapping[str, Any]) -> bool:
     """Whether the keys are of the form ``model.{position}.…``."""
     return bool(state) and all(_KEY.fullmatch(key) for key in state)
+
+
+def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the names that they have without DataParallel, torch.compile or an inference wrapper.
+
+    Raises:
+        LayoutError: two tensors would have one name.
+    """
+    renamed = {
+        ".".join(part for part in name.split(".") if part not in _WRAPPING_PARTS): tensor
+        for name, tensor in state.items()
+    }
+    if len(renamed) < len(state):
+        raise LayoutError("some of its tensors differ only by a part 'module' or '_orig_mod' of their names")
+    # Inference wrappers of published models call the model "model", as that calls its layers.
+    while renamed and all(name.startswith("model.model.") for name in renamed):
+        renamed = {name.removeprefix("model."): tensor for name, tensor in renamed.items()}
+    return renamed
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -80,10 +103,15 @@ def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         LayoutError: a name belongs to no layer of a detector with three or four levels.
     """
-    layers = _P6_LAYERS if any(key.startswith("model.33.") for key in state) else _P5_LAYERS
+    layers = P6_LAYERS if any(key.startswith("model.33.") for key in state) else P5_LAYERS
     converted = {}
     for key, tensor in state.items():
         match = _KEY.fullmatch(key)
+        if key.endswith(".conv.bias"):
+            raise LayoutError(
+                f"its norms are folded into the convolutions ({printable(key[:100])}), as after fuse() or an export; "
+                f"give the checkpoint as the training wrote it"
+            )
         layer, rest = (layers.get(int(match[1])), match[2].split(".")) if match else (None, [])
         tensor = tensor.float() if tensor.is_floating_point() else tensor
         if layer == "head":
@@ -111,7 +139,7 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         KeyError: a name belongs to no part of our models.
     """
-    layers = _P6_LAYERS if any(name.startswith("backbone.bottom_up.dark6.") for name in state) else _P5_LAYERS
+    layers = P6_LAYERS if any(name.startswith("backbone.bottom_up.dark6.") for name in state) else P5_LAYERS
     positions = {layer: position for position, layer in layers.items()}
     converted = {}
     for name, tensor in state.items():
@@ -126,6 +154,18 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             inner = [_OWN_INNER_NAMES.get(part, part) for part in parts[split:]]
             converted[".".join(["model", str(positions[".".join(parts[:split])]), *inner])] = tensor
     return converted
+
+
+def unwrap_module(module: ModuleStandIn) -> ModuleStandIn:
+    """The model inside the objects that run one in several processes or make inference convenient."""
+    for _ in range(_MAX_DEPTH):
+        attribute = _WRAPPING_CLASSES.get(module.kind.rpartition(".")[2])
+        children = module.state.get("_modules")
+        inner = children.get(attribute) if attribute and isinstance(children, dict) else None
+        if not isinstance(inner, ModuleStandIn):
+            break
+        module = inner
+    return module
 
 
 def read_module(module: ModuleStandIn) -> tuple[dict[str, Tensor], list[str] | None]:

@@ -16,12 +16,17 @@ import torch
 from torch import Tensor
 
 from parking.utils.errors import UserError
+from parking.utils.files import open_regular
 from parking.utils.text import printable
 
+from .foreign_files import explain_class
 from .tensor_archive import ArchiveError, TensorArchive
 
 # Classes of these modules are replaced by inert objects: only what they hold is of interest, never what they do.
-_MODULE_CLASSES = re.compile(r"(models\.(common|experimental|yolo)|torch\.nn\.modules\.[a-z_]+) [A-Z]\w*", re.ASCII)
+_MODULE_CLASSES = re.compile(
+    r"((yolov5\.)?models\.(common|experimental|yolo)|torch\.nn\.(modules\.[a-z_]+|parallel\.data_parallel)) [A-Z]\w*",
+    re.ASCII,
+)
 
 # Harmless values that stand beside the weights, paths and scores for instance. Nothing here needs them, so they are not
 # made: whatever the file makes with one of these names is replaced by one and the same empty object.
@@ -126,7 +131,7 @@ def read_pickled(path: str | os.PathLike) -> Any:
         UserError: the file is not of that format, damaged, or names or does something else than that.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             archive = TensorArchive(file)
             return RestrictedUnpickler(io.BytesIO(archive.read_pickle()), archive).load()
     except PickleRefused as e:
@@ -173,7 +178,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         if _MODULE_CLASSES.fullmatch(full_name):
             return _ModuleClass(f"{module}.{name}")
         # Escaped: a name may hold what a terminal takes for commands.
-        raise PickleRefused(ascii(f"{module}.{name}"[:200])[1:-1])
+        raise PickleRefused(ascii(f"{module}.{name}"[:200])[1:-1] + explain_class(module))
 
     def persistent_load(self, pid: Any) -> Tensor:
         match pid:

@@ -8,6 +8,10 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from parking.utils.limits import MAX_WEIGHTS_BYTES
+
+from .foreign_files import describe_file, describe_zip
+
 # A pickle only describes tensors: that of the largest published model has about half a megabyte.
 _MAX_PICKLE_BYTES = 8 * 2**20
 
@@ -25,11 +29,16 @@ class TensorArchive:
     """
 
     def __init__(self, file: BinaryIO):
-        if not zipfile.is_zipfile(file):
-            raise ArchiveError(_describe_other(file))
         file_size = os.fstat(file.fileno()).st_size
+        if file_size > MAX_WEIGHTS_BYTES:
+            raise ArchiveError(f"it has {file_size:,} bytes; weights may have {MAX_WEIGHTS_BYTES:,}")
+        if not zipfile.is_zipfile(file):
+            raise ArchiveError(describe_file(file))
         self._zip = zipfile.ZipFile(file)
         entries = self._zip.infolist()
+        names = [entry.filename for entry in entries]
+        if (other := describe_zip(names)) is not None:
+            raise ArchiveError(other)
         # PyTorch stores, and never compresses: compressed data may be a thousand times as large when it is read.
         for entry in entries:
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
@@ -67,15 +76,3 @@ class TensorArchive:
 
     def _read(self, name: str) -> bytes:
         return self._zip.read(self._entries[self._root + name])
-
-
-def _describe_other(file: BinaryIO) -> str:
-    file.seek(0)
-    start = file.read(16)
-    if not start:
-        return "it is empty"
-    if start.startswith(b"\x80") or b"ustar" in start:
-        return "it is in the format of PyTorch before 1.6, which is not read; have torch.save write it anew"
-    if start.startswith(b"PK"):
-        return "it is cut off or damaged"
-    return "it is no file of torch.save"

@@ -19,9 +19,18 @@ from parking.utils.errors import UserError
 from parking.utils.files import open_atomic
 from parking.utils.text import printable
 
-from .published import LayoutError, from_published, is_published_layout, read_module
+from .module_settings import check_settings
+from .published import (
+    LayoutError,
+    from_published,
+    is_published_layout,
+    read_module,
+    unwrap_module,
+    without_wrappers,
+)
 from .restricted_pickle import ModuleStandIn, read_pickled
 from .tensor_archive import ArchiveError, TensorArchive
+from .values import check_values
 
 logger = logging.getLogger(__name__)
 
@@ -149,25 +158,37 @@ def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
     average, model = checkpoint.get("ema"), checkpoint.get("model", checkpoint)
     if isinstance(average, ModuleStandIn):
         model = average
+    model = _first_of(checkpoint, "state_dict", "model_state_dict") if model is checkpoint else model
     try:
         if isinstance(model, ModuleStandIn):
+            model = unwrap_module(model)
             state, class_names = read_module(model)
-            return _import_published(path, _check_state(path, state), class_names=class_names)
-        state = _check_state(path, model)
+            weights = _import_published(path, _check_state(path, state), class_names=class_names)
+            check_settings(model)
+            return weights
+        state = without_wrappers(_check_state(path, model))
         if isinstance(average, Mapping) and isinstance(average.get("average"), Mapping):
-            state = {**state, **_check_state(path, average["average"])}
+            state = {**state, **without_wrappers(_check_state(path, average["average"]))}
         metadata = {key: checkpoint.get(key) for key in _METADATA}
         if is_published_layout(state):
             return _import_published(path, state, **metadata)
     except LayoutError as e:
         raise UserError(f"weights {printable(path)} cannot be used: {e}.") from e
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    check_values(path, state)
     return Weights(path, state, **metadata)
+
+
+def _first_of(checkpoint: Mapping, *keys: str) -> Any:
+    """The first mapping under one of ``keys``, else ``checkpoint`` itself."""
+    return next((checkpoint[key] for key in keys if isinstance(checkpoint.get(key), Mapping)), checkpoint)
 
 
 def _import_published(path: str, state: Mapping[str, Tensor], **metadata) -> Weights:
     left_out = tuple(name for name in state if name.endswith(".anchor_grid"))
-    return Weights(path, from_published(state), is_published=True, left_out=left_out, **metadata)
+    state = from_published(state)
+    check_values(path, state)
+    return Weights(path, state, is_published=True, left_out=left_out, **metadata)
 
 
 def write_weights(path: str | os.PathLike, weights: Weights) -> None:

@@ -343,9 +343,10 @@ def test_messages_do_not_steer_a_terminal(tmp_path):
 def parameter(value: bytes, key="model.0.conv.weight") -> bytes:
     """A checkpoint of one module, nested as the parts of ``key`` say, with that tensor."""
     *parents, last = key.split(".")
-    made = module((text("_parameters"), dict_of((text(last), value))))
-    for parent in reversed(parents):
-        made = module((text("_modules"), dict_of((text(parent), made))))
+    kinds = [("models.yolo", "Model"), ("torch.nn.modules.container", "Sequential"), ("models.common", "Conv")]
+    made = module((text("_parameters"), dict_of((text(last), value))), kind=("torch.nn.modules.conv", "Conv2d"))
+    for parent, kind in zip(reversed(parents), reversed(kinds), strict=True):
+        made = module((text("_modules"), dict_of((text(parent), made))), kind=kind)
     return checkpoint(made)
 
 

@@ -1,6 +1,8 @@
 """Files that are damaged, cut off, larger than they look or of another kind: always one sentence, never a traceback."""
 
+import gzip
 import io
+import pickle
 import random
 import shutil
 import struct
@@ -110,14 +112,24 @@ def make_torchscript(path: Path) -> None:
 
 OTHER_FILES = {
     "empty": (lambda path: path.write_bytes(b""), "it is empty"),
-    "text": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "no file of torch.save"),
+    "text": (lambda path: path.write_text("weights\n"), "no file of torch.save"),
+    "a Git LFS pointer": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+    "a web page": (lambda path: path.write_text("\n<!DOCTYPE html><title>Not Found</title>"), "web page"),
+    "json": (lambda path: path.write_text('{"a": 1}'), "json or yaml"),
+    "ONNX": (lambda path: path.write_bytes(b"\x08\x08\x12\x07pytorch\x1a\x052.1.0" + bytes(300)), "ONNX"),
+    "TensorFlow Lite": (lambda path: path.write_bytes(b"\x1c\0\0\0TFL3" + bytes(99)), "TensorFlow Lite"),
+    "Keras": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "HDF5"),
+    "gzip": (lambda path: path.write_bytes(gzip.compress(b"abc")), "gzip; unpack"),
+    "a pickle": (lambda path: path.write_bytes(pickle.dumps({"model": {"a": np.zeros(3)}})), "bare pickle"),
+    "safetensors": (lambda path: safetensors.torch.save_file({"a": torch.zeros(3)}, path), "safetensors file; give it"),
+    "a packed file": (lambda path: write_parts(path, {"best.pt": b"1"}), "zip file with weights"),
     "before PyTorch 1.6": (
         lambda path: torch.save({"a": torch.zeros(1)}, path, _use_new_zipfile_serialization=False),
         "the format of PyTorch before 1.6",
     ),
     "tar": (make_tar, "cannot be read: it is "),
-    "TorchScript": (make_torchscript, "TorchScript|is compressed"),
-    "image": (lambda path: Image.new("RGB", (8, 8)).save(path, "PNG"), "no file of torch.save"),
+    "TorchScript": (make_torchscript, "TorchScript"),
+    "image": (lambda path: Image.new("RGB", (8, 8)).save(path, "PNG"), "picture"),
     "numpy": (lambda path: np.savez(path.open("wb"), a=np.zeros(3)), "it has no data.pkl"),
     "a zip without data.pkl": (lambda path: write_parts(path, {"a/version": b"3"}), "it has no data.pkl in one folder"),
     "data.pkl deep inside": (lambda path: write_parts(path, {"a/b/data.pkl": b"N."}), "no data.pkl in one folder"),

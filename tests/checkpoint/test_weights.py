@@ -213,7 +213,8 @@ def foreign_classes(monkeypatch):
 def foreign_model(classes, names, fill: float = 0.5) -> nn.Module:
     """The first and the last layer of a published detector of two classes with one channel."""
     conv, detect, model = classes.Conv(), classes.Detect(), classes.DetectionModel()
-    conv.conv, conv.bn, conv.act = nn.Conv2d(3, 1, 1, bias=False), nn.BatchNorm2d(1), nn.SiLU()
+    conv.conv, conv.bn = nn.Conv2d(3, 1, 6, 2, 2, bias=False), nn.BatchNorm2d(1, eps=1e-3)
+    conv.act = nn.SiLU()
     nn.init.constant_(conv.conv.weight, fill)
     detect.m = nn.ModuleList([nn.Conv2d(1, 3 * 7, 1)])
     detect.register_buffer("anchors", torch.ones(3, 3, 2))

@@ -1,0 +1,107 @@
+"""What a file is that was given as weights and is something else, in words that say what to do."""
+
+import json
+from collections.abc import Sequence
+from typing import BinaryIO
+
+# (first bytes, what such a file is)
+_STARTS = (
+    (b"version https://git-lfs", "it is a pointer of Git LFS, not the file itself; fetch that with `git lfs pull`"),
+    (b"TFL3", "it is a TensorFlow Lite model, which is not read; give the .pt it was exported from"),
+    (b"\x89HDF\r\n\x1a\n", "it is an HDF5 file, such as Keras weights, which is not read; give PyTorch weights"),
+    (b"\x1f\x8b", "it is packed with gzip; unpack it first"),
+    (b"BZh", "it is packed with bzip2; unpack it first"),
+    (b"\xfd7zXZ", "it is packed with xz; unpack it first"),
+    (b"7z\xbc\xaf", "it is a 7z archive; unpack it first"),
+    (b"Rar!", "it is a RAR archive; unpack it first"),
+    (b"\x89PNG", "it is a picture"),
+    (b"\xff\xd8\xff", "it is a picture"),
+    (b"%PDF", "it is a PDF file"),
+    (b"ftrt", "it is a TensorRT engine, which is not read; give the .pt it was made from"),
+)
+_LEGACY = (
+    "it is in the format of PyTorch before 1.6, which is not read; write it anew with torch.save where it was made"
+)
+_PICKLE = (
+    "it is a bare pickle, such as detectron2's .pkl weights, which is not read; write a state dict with torch.save"
+)
+# What a class that a file names belongs to, by the beginning of its module.
+_PACKAGES = (
+    (
+        "ultralytics.",
+        " (a model of the package ultralytics: YOLOv8 or newer, or a YOLOv5 with u in its name; only YOLOv5 files of "
+        "release 6 and 7, without that u, can be used)",
+    ),
+    ("torch._dynamo.", " (a model wrapped by torch.compile: save the state_dict() of the model inside)"),
+    ("torch.jit.", " (a TorchScript model: give the .pt it was made from)"),
+    ("torch.ao.", " (a quantised model: give the weights before quantisation)"),
+    ("torch.fx.", " (a traced model: give the weights it was traced from)"),
+    ("models.", " (code of a variant of YOLOv5: only detectors of release 6 and 7 can be used)"),
+    ("yolov5.", " (code of a variant of YOLOv5: only detectors of release 6 and 7 can be used)"),
+    ("detectron2.", " (a whole model of detectron2: save its state_dict() with torch.save instead)"),
+    ("yolox.", " (a whole YOLOX model: save its state_dict() with torch.save instead)"),
+)
+
+
+def explain_class(module: str) -> str:
+    """A note on where a class of ``module`` that a file names comes from; "" where that is not known."""
+    return next((note for start, note in _PACKAGES if f"{module}.".startswith(start)), "")
+
+
+def describe_file(file: BinaryIO) -> str:
+    """What a file is that is not a whole zip file, by its first bytes."""
+    file.seek(0)
+    start = file.read(4096)
+    if not start:
+        return "it is empty"
+    for magic, description in _STARTS:
+        if start.startswith(magic) or start[4:8] == magic == b"TFL3":
+            return description
+    if start.startswith(b"PK"):
+        return "it is cut off or damaged"
+    if b"ustar" in start[:512]:
+        return _LEGACY if b"storages" in start[:100] else "it is a tar archive; unpack it first"
+    if start.startswith(b"\x80"):
+        # Such a file begins with a pickle of this number.
+        return _LEGACY if b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19" in start[:32] else _PICKLE
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "it is a web page, as a download that failed leaves it; download the file itself"
+    if _is_safetensors_header(start):
+        return "it is a .safetensors file; give it that ending"
+    # An ONNX model is a protocol buffer that begins with its version and then its producer's name.
+    if (start[:1] == b"\x08" and start[2:3] in (b"\x12", b"\x3a")) or b"onnx" in start[:64].lower():
+        return "it is an ONNX model, which is not read; give the .pt it was exported from"
+    if b"tensorflow" in start.lower() or b"saved_model" in start.lower():
+        return "it is a TensorFlow model, which is not read; give PyTorch weights"
+    if text.startswith((b"{", b"[", b"path:", b"train:", b"nc:", b"model:", b"_base_:")):
+        return "it is a text file (json or yaml), not weights"
+    return "it is no file of torch.save"
+
+
+def describe_zip(names: Sequence[str]) -> str | None:
+    """What a zip file with parts of these names is, if it is something known that torch.save does not write."""
+    inner = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
+        return "it is a TorchScript model, which is not read; give the .pt it was exported from"
+    if "archive_format" in inner or any(name.startswith("models/") for name in inner):
+        return "it is a program of torch.export, which is not read; give the .pt it was exported from"
+    if names and all(name.endswith(".npy") for name in names):
+        return "it is an .npz file of NumPy: it has no data.pkl; save a state dict with torch.save instead"
+    if any(name.endswith("saved_model.pb") for name in names):
+        return "it is a TensorFlow model in a zip file, which is not read; give PyTorch weights"
+    packed = [name for name in names if name.endswith((".pt", ".pth", ".safetensors"))]
+    if packed:
+        return "it is a zip file with weights in it; unpack it and give the file inside"
+    return None
+
+
+def _is_safetensors_header(start: bytes) -> bool:
+    length = int.from_bytes(start[:8], "little")
+    if start[8:9] != b"{" or not 2 <= length <= 100_000_000:
+        return False
+    try:
+        json.loads(start[8 : 8 + length])
+    except ValueError:
+        return length > len(start) - 8
+    return True

@@ -1,0 +1,242 @@
+"""What the modules of a pickled model say about how they compute, beside their tensors.
+
+Two models with equal tensors need not compute the same: another activation, a wider pool, another epsilon or padding
+leaves every name and shape as it is. So each setting of each module is compared with what our blocks do. What a file
+does not say (older releases have fewer attributes, a state dict has none) is taken to be as usual. Settings that only
+matter while training, such as a norm's momentum, are the config's and not looked at.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from parking.utils.text import printable
+
+from .published import P5_LAYERS, P6_LAYERS, LayoutError
+from .restricted_pickle import ModuleStandIn
+
+# Positions of upsamplings, and of concatenations with that of their second input, in the flat list of layers.
+_P5_UPSAMPLINGS, _P5_CONCATENATIONS = (11, 15), {12: 6, 16: 4, 19: 14, 22: 10}
+_P6_UPSAMPLINGS, _P6_CONCATENATIONS = (13, 17, 21), {14: 8, 18: 6, 22: 4, 25: 20, 28: 16, 31: 12}
+_NORMS = ("BatchNorm2d", "SyncBatchNorm")
+# Of the norms in parking.layers.
+_NORM_EPS = 1e-3
+_ABSENT = object()
+_MAX_SHOWN = 60
+
+
+class _Pair(int):
+    """A number that may also stand as a tuple of two."""
+
+
+def check_settings(module: ModuleStandIn) -> None:
+    """Raise a LayoutError that names the first setting of a published detector that our model does not compute.
+
+    Args:
+        module: the model, whose tensors are known to have their places.
+    """
+    problems = list(_find_problems(module))
+    if problems:
+        more = f" (and {len(problems) - 1} more such settings)" if len(problems) > 1 else ""
+        raise LayoutError(f"{problems[0]}{more}, which this project does not compute; use weights of the usual model")
+
+
+def _find_problems(model: ModuleStandIn) -> Iterator[str]:
+    yield from _check_kind(model, "", ("Model", "DetectionModel"))
+    sequence = _child(model, "model")
+    if sequence is None:
+        return
+    layers = {name: layer for name, layer in _children(sequence).items() if isinstance(layer, ModuleStandIn)}
+    is_p6 = "33" in layers
+    roles = P6_LAYERS if is_p6 else P5_LAYERS
+    upsamplings = _P6_UPSAMPLINGS if is_p6 else _P5_UPSAMPLINGS
+    concatenations = _P6_CONCATENATIONS if is_p6 else _P5_CONCATENATIONS
+    for name, layer in layers.items():
+        path = f"model.{name}"
+        position = int(name) if name.isascii() and name.isdecimal() and len(name) < 4 else -1
+        if position in roles:
+            yield from _check_layer(layer, path, roles[position])
+            if roles[position] != "head":
+                yield from _check(layer, path, f=-1)
+        elif position in upsamplings:
+            yield from _check_kind(layer, path, ("Upsample",))
+            yield from _check(layer, path, f=-1, mode="nearest", scale_factor=_Pair(2), size=None, align_corners=None)
+        elif position in concatenations:
+            yield from _check_kind(layer, path, ("Concat",))
+            yield from _check(layer, path, f=(-1, concatenations[position]), d=1)
+        else:
+            yield f"its module {printable(path[:_MAX_SHOWN])} is a {_class_name(layer)} at a place of no use to it"
+
+
+def _check_layer(layer: ModuleStandIn, path: str, role: str) -> Iterator[str]:
+    parts = role.split(".")
+    if role == "head":
+        yield from _check_head(layer, path)
+    elif parts[-1] == "stem":
+        yield from _check_conv(layer, path, stride=2, padding=2)
+    elif "downsample" in parts or "downsamples" in parts:
+        yield from _check_conv(layer, path, stride=2, padding=1)
+    elif "laterals" in parts:
+        yield from _check_conv(layer, path)
+    elif parts[-1] == "sppf":
+        yield from _check_pyramid(layer, path)
+    else:
+        yield from _check_c3(layer, path, shortcut=parts[-1] == "csp")
+
+
+def _check_conv(block: ModuleStandIn, path: str, *, stride: int = 1, padding: int = 0) -> Iterator[str]:
+    yield from _check_kind(block, path, ("Conv",))
+    yield from _check_children(block, path, ("conv", "bn", "act"))
+    yield from _check_convolution(_child(block, "conv"), f"{path}.conv", stride=stride, padding=padding)
+    norm, activation = _child(block, "bn"), _child(block, "act")
+    yield from _check_kind(norm, f"{path}.bn", _NORMS)
+    yield from _check(norm, f"{path}.bn", eps=_NORM_EPS, affine=True, track_running_stats=True)
+    yield from _check_kind(activation, f"{path}.act", ("SiLU",))
+
+
+def _check_convolution(
+    convolution: ModuleStandIn | None, path: str, *, stride: int = 1, padding: int = 0
+) -> Iterator[str]:
+    yield from _check_kind(convolution, path, ("Conv2d",))
+    yield from _check(
+        convolution,
+        path,
+        stride=_Pair(stride),
+        padding=_Pair(padding),
+        dilation=_Pair(1),
+        groups=1,
+        transposed=False,
+        padding_mode="zeros",
+    )
+
+
+def _check_c3(block: ModuleStandIn, path: str, *, shortcut: bool) -> Iterator[str]:
+    yield from _check_kind(block, path, ("C3",))
+    yield from _check_children(block, path, ("cv1", "cv2", "cv3", "m"))
+    for name in ("cv1", "cv2", "cv3"):
+        if (child := _child(block, name)) is not None:
+            yield from _check_conv(child, f"{path}.{name}")
+    bottlenecks = _child(block, "m")
+    yield from _check_kind(bottlenecks, f"{path}.m", ("Sequential",))
+    for name, bottleneck in _children(bottlenecks).items():
+        if not isinstance(bottleneck, ModuleStandIn):
+            continue
+        inner = f"{path}.m.{name}"
+        yield from _check_kind(bottleneck, inner, ("Bottleneck",))
+        yield from _check_children(bottleneck, inner, ("cv1", "cv2"))
+        yield from _check(bottleneck, inner, add=shortcut)
+        for conv, padding in (("cv1", 0), ("cv2", 1)):
+            if (child := _child(bottleneck, conv)) is not None:
+                yield from _check_conv(child, f"{inner}.{conv}", padding=padding)
+
+
+def _check_pyramid(block: ModuleStandIn, path: str) -> Iterator[str]:
+    """SPPF chains three pools of 5; SPP of older files has 5, 9 and 13 side by side, which is the same."""
+    yield from _check_kind(block, path, ("SPPF", "SPP"))
+    yield from _check_children(block, path, ("cv1", "cv2", "m"))
+    for name in ("cv1", "cv2"):
+        if (child := _child(block, name)) is not None:
+            yield from _check_conv(child, f"{path}.{name}")
+    pool = _child(block, "m")
+    pools = [(f"{path}.m", pool, 5)]
+    if _class_name(block) == "SPP" and pool is not None:
+        yield from _check_kind(pool, f"{path}.m", ("ModuleList",))
+        pools = [(f"{path}.m.{k}", _child(pool, str(k)), size) for k, size in enumerate((5, 9, 13))]
+        yield from _check_children(pool, f"{path}.m", ("0", "1", "2"))
+    for name, pool, size in pools:
+        yield from _check_kind(pool, name, ("MaxPool2d",))
+        sizes = {"kernel_size": _Pair(size), "padding": _Pair(size // 2)}
+        yield from _check(pool, name, **sizes, stride=_Pair(1), dilation=_Pair(1), ceil_mode=False)
+
+
+def _check_head(head: ModuleStandIn, path: str) -> Iterator[str]:
+    yield from _check_kind(head, path, ("Detect",))
+    yield from _check_children(head, path, ("m",))
+    levels = (17, 20, 23) if path.endswith(".24") else (23, 26, 29, 32)
+    yield from _check(head, path, f=levels, nl=len(levels), stride=tuple(8 * 2**k for k in range(len(levels))))
+    predictors = _child(head, "m")
+    yield from _check_kind(predictors, f"{path}.m", ("ModuleList",))
+    for name, predictor in _children(predictors).items():
+        if not isinstance(predictor, ModuleStandIn):
+            continue
+        inner = f"{path}.m.{name}"
+        yield from _check_convolution(predictor, inner)
+        bias, anchors = _children(predictor, "_parameters").get("bias"), head.state.get("na")
+        if isinstance(bias, Tensor) and type(anchors) is int and anchors > 0:
+            outputs = len(bias) // anchors if bias.dim() == 1 else -1
+            yield from _check(head, path, no=outputs, nc=outputs - 5)
+
+
+def _check_kind(module: ModuleStandIn | None, path: str, names: tuple[str, ...]) -> Iterator[str]:
+    if module is not None and _class_name(module) not in names:
+        place = f"its module {printable(path[:_MAX_SHOWN])}" if path else "the model"
+        yield f"{place} is a {_class_name(module)}{_describe_settings(module)} instead of a {names[0]}"
+
+
+def _check_children(module: ModuleStandIn, path: str, names: tuple[str, ...]) -> Iterator[str]:
+    for name, child in _children(module).items():
+        if isinstance(child, ModuleStandIn) and name not in names:
+            yield f"its module {printable(path)} has a part {printable(name[:_MAX_SHOWN])}, a {_class_name(child)}"
+
+
+def _check(module: ModuleStandIn | None, path: str, **expected: Any) -> Iterator[str]:
+    for name, value in expected.items():
+        found = _ABSENT if module is None else module.state.get(name, _ABSENT)
+        if found is not _ABSENT and not _agrees(found, value):
+            wanted = int(value) if isinstance(value, _Pair) else value
+            yield f"its module {printable(path)} has {name} {_show(found)} instead of {_show(wanted)}"
+
+
+def _agrees(found: Any, expected: Any) -> bool:
+    """Whether a value from a file, of any type whatever, says ``expected``."""
+    if isinstance(found, Tensor):
+        # A parameter of a size that a file chooses is not compared.
+        return isinstance(expected, tuple) and found.shape == (len(expected),) and found.tolist() == list(expected)
+    if isinstance(expected, _Pair) and type(found) in (tuple, list):
+        return len(found) == 2 and all(_agrees(number, int(expected)) for number in found)
+    if isinstance(expected, tuple):
+        return (
+            type(found) in (tuple, list)
+            and len(found) == len(expected)
+            and all(_agrees(*pair) for pair in zip(found, expected, strict=True))
+        )
+    if isinstance(expected, bool | None):
+        return found is expected
+    if isinstance(expected, str):
+        return type(found) is str and found == expected
+    return type(found) in (int, float) and found == expected
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}" if value.numel() > 8 else str(value.tolist())
+    if type(value) in (tuple, list):
+        return f"({', '.join(_show(number) for number in value[:4])}{', …' if len(value) > 4 else ''})"[:_MAX_SHOWN]
+    if type(value) in (int, float, bool, str, type(None)):
+        return printable(repr(value)[:_MAX_SHOWN])
+    return f"a {type(value).__name__.lstrip('_')}"
+
+
+def _describe_settings(module: ModuleStandIn) -> str:
+    """The plain numbers among a module's attributes, as a note in brackets."""
+    numbers = [
+        f"{name} {_show(value)}"
+        for name, value in module.state.items()
+        if type(name) is str and name.isidentifier() and not name.startswith("_") and type(value) in (int, float)
+    ]
+    return f" ({', '.join(numbers[:3])})"[: 2 * _MAX_SHOWN] if numbers else ""
+
+
+def _class_name(module: ModuleStandIn) -> str:
+    return module.kind.rpartition(".")[2][:_MAX_SHOWN]
+
+
+def _child(module: ModuleStandIn | None, name: str) -> ModuleStandIn | None:
+    child = _children(module).get(name)
+    return child if isinstance(child, ModuleStandIn) else None
+
+
+def _children(module: ModuleStandIn | None, group: str = "_modules") -> dict[str, Any]:
+    children = module.state.get(group) if module is not None else None
+    return children if isinstance(children, dict) else {}
