@@ -45,11 +45,13 @@ def main() -> None:
             raise UserError(f"--output {args.output} exists already; give another file.")
         check_writable(Path(args.output).parent, name="the folder of --output,")
     say("Loading PyTorch and detectron2 ...")
+    import numpy as np
     from detectron2.data import MetadataCatalog
 
+    from parking.config import Task
+    from parking.config.checks import check_values
     from parking.data.anchors import (
         MIN_BOX_SIDE,
-        check_anchors,
         collect_box_sizes,
         format_config,
         format_fit,
@@ -64,12 +66,9 @@ def main() -> None:
     setup_logging()
     stage = read_stages(args.config_file, args.opts)[0]
     cfg = stage.cfg
-    anchors, max_ratio = check_anchors(cfg.MODEL.YOLO.ANCHORS), cfg.MODEL.YOLO.ASSIGNER.ANCHOR_RATIO
-    if not max_ratio > 1:
-        raise UserError(f"MODEL.YOLO.ASSIGNER.ANCHOR_RATIO is {max_ratio}: it must be above 1.")
+    check_values(cfg, Task.TRAIN)
+    anchors, max_ratio = np.array(cfg.MODEL.YOLO.ANCHORS, dtype=np.float64), cfg.MODEL.YOLO.ASSIGNER.ANCHOR_RATIO
     size = cfg.INPUT.SIZE_TRAIN
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise UserError(f"INPUT.SIZE_TRAIN {size} must be [height, width] in pixels.")
     register_datasets_from_config(cfg, cfg.DATASETS.TRAIN)
     boxes = collect_box_sizes(load_train_dicts(cfg), tuple(size))
     left_out = f"{boxes.num_small:,} narrower or lower than {MIN_BOX_SIDE:g} pixels and {boxes.num_crowds:,} crowds"

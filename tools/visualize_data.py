@@ -53,6 +53,7 @@ def main() -> int:
     say("Loading PyTorch and detectron2 ...")
     from detectron2.data import MetadataCatalog
 
+    from parking.config import Task
     from parking.data.build import load_train_dicts
     from parking.data.datasets.builtin import register_datasets_from_config
     from parking.engine.setup import check_config, setup_logging
@@ -61,7 +62,7 @@ def main() -> int:
 
     setup_logging()
     cfg = select_stages(read_stages(args.config_file, args.opts), args.stage)[0].cfg
-    check_config(cfg)
+    check_config(cfg, Task.TRAIN)
     register_datasets_from_config(cfg, cfg.DATASETS.TRAIN)
     metadata = [MetadataCatalog.get(name) for name in cfg.DATASETS.TRAIN]
     check_choices(args, metadata)

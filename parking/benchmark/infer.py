@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from parking.benchmark.data import make_pngs
 from parking.checkpoint import Weights
+from parking.config import Task
 from parking.data.build import build_inference_loader
 from parking.data.dataset_mapper import TestDatasetMapper
 from parking.engine.inference import describe, detect, inference_settings, plan_inference, predict_images
 from parking.engine.precision import inference_dtype
 from parking.engine.predictor import build_inference_model, build_model
-from parking.engine.setup import resolve_device
+from parking.engine.setup import check_config, resolve_device
 from parking.evaluation.journal import ResultsJournal
 
 #: Images of the challenge's test set.
@@ -42,6 +43,7 @@ def run_infer_benchmark(
     Yields:
         Lines to print.
     """
+    check_config(cfg, Task.INFER)
     resolve_device(cfg)
     if cfg.MODEL.YOLO.NUM_CLASSES == 0:
         cfg.MODEL.YOLO.NUM_CLASSES = len(weights.class_names) if weights and weights.class_names else 14

@@ -9,9 +9,10 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from parking import solver
+from parking.config import Task
 from parking.engine.precision import autocast_dtype
 from parking.engine.predictor import build_model
-from parking.engine.setup import make_deterministic, resolve_device
+from parking.engine.setup import check_config, make_deterministic, resolve_device
 from parking.engine.train_loop import AccumulatingTrainer
 
 
@@ -24,6 +25,7 @@ def run_train_benchmark(cfg: CfgNode, num_iters: int) -> Iterator[str]:
     Yields:
         Lines to print.
     """
+    check_config(cfg, Task.TRAIN)
     resolve_device(cfg)
     cfg.MODEL.YOLO.NUM_CLASSES = cfg.MODEL.YOLO.NUM_CLASSES or 14
     on_gpu = cfg.MODEL.DEVICE.startswith("cuda")

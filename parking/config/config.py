@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode as _CfgNode
@@ -12,6 +12,7 @@ from yacs.config import _check_and_coerce_cfg_value_type
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
+from .checks import find_value, show
 from .defaults import add_parking_config
 from .yaml_files import ConfigFiles
 
@@ -105,7 +106,7 @@ class CfgNode(_CfgNode):
                 continue
             value = self._decode(value, full_key, source)
             if isinstance(old, float) and type(value) is int:
-                value = float(value)
+                value = _to_float(value, full_key, source)
             if value is None and old is not None:
                 raise UserError(
                     f"{source}: {full_key} must be of type {type(old).__name__}, such as {old!r}, not None."
@@ -114,7 +115,7 @@ class CfgNode(_CfgNode):
                 self[key] = _check_and_coerce_cfg_value_type(value, old, key, full_key)
             except (ValueError, AssertionError) as e:
                 raise UserError(
-                    f"{source}: {full_key} must be of type {type(old).__name__}, such as {old!r}, not {value!r}."
+                    f"{source}: {full_key} must be of type {type(old).__name__}, such as {old!r}, not {show(value)}."
                 ) from e
 
     def _decode(self, value: Any, full_key: str, source: str) -> Any:
@@ -151,6 +152,13 @@ def _check_parts(value: Any, full_key: str, source: str) -> None:
             raise UserError(f"{source}: {full_key} holds an address ({part[:100]!r}); only local files are read.")
 
 
+def _to_float(value: int, full_key: str, source: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as e:
+        raise UserError(f"{source}: {full_key} is a number that is too large.") from e
+
+
 def _suggestion(full_key: str, root: CfgNode) -> str:
     candidates = list(root.keys_in_full())
     near = difflib.get_close_matches(full_key, candidates, n=1, cutoff=0.6)
@@ -158,6 +166,21 @@ def _suggestion(full_key: str, root: CfgNode) -> str:
         by_name = {c.rsplit(".", 1)[-1]: c for c in candidates}
         near = [by_name[n] for n in difflib.get_close_matches(full_key.rsplit(".", 1)[-1], by_name, n=1)]
     return f"did you mean {near[0]}?" if near else "parking/config/defaults.py lists them."
+
+
+def get_typed(opts: Sequence[str], key: str) -> Any:
+    """What the user typed for ``key``, as the config has it; None where the key was not typed.
+
+    Args:
+        opts: KEY VALUE pairs of a command line. The last of several values for one key counts, as in
+            :meth:`CfgNode.merge_from_list`.
+
+    Raises:
+        UserError: something in ``opts`` is wrong.
+    """
+    cfg = get_cfg()
+    cfg.merge_from_list(list(opts))
+    return find_value(cfg, key) if key in opts[0::2] else None
 
 
 def get_cfg() -> CfgNode:

@@ -8,7 +8,6 @@ import yaml
 from tabulate import tabulate
 
 from parking.data.image_io import compute_resized_sides
-from parking.utils.errors import UserError
 from parking.utils.text import printable
 
 # Boxes that get narrower or lower than so many pixels are not what anchors should be made for.
@@ -69,19 +68,6 @@ def collect_box_sizes(dataset_dicts: Sequence[dict], size: tuple[int, int]) -> B
     is_large = (sizes >= MIN_BOX_SIDE).all(axis=1)
     kept = np.array(classes, dtype=np.int64)[is_large]
     return BoxSizes(sizes[is_large], kept, num_small=int((~is_large).sum()), num_crowds=num_crowds)
-
-
-def check_anchors(anchors: Sequence[Sequence[Sequence[float]]]) -> np.ndarray:
-    """MODEL.YOLO.ANCHORS as an (L, A, 2) array. Raises UserError unless all levels have equally many sound pairs."""
-    try:
-        array = np.array(anchors, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.empty(0)
-    if array.ndim != 3 or array.shape[-1] != 2 or not array.size or not ((array > 0) & np.isfinite(array)).all():
-        raise UserError(
-            f"MODEL.YOLO.ANCHORS is {anchors}: every level needs equally many [width, height] of positive numbers."
-        )
-    return array
 
 
 def find_fits(sizes: np.ndarray, anchors: np.ndarray, max_ratio: float) -> np.ndarray:

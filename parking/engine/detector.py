@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from parking.checkpoint import Weights, read_weights
-from parking.config import CfgNode
+from parking.config import CfgNode, Task
 from parking.data.dataset_mapper import check_exif_orientation
 from parking.data.decoding.kinds import FORMATS
 from parking.data.decoding.orientation import IGNORE, turn
@@ -148,7 +148,7 @@ def _merge_overrides(cfg: CfgNode, overrides: Mapping[str, Any], device: str | t
         cfg.merge_from_dict(value, source="overrides")
     if device is not None:
         cfg.MODEL.DEVICE = str(device)
-    check_config(cfg)
+    check_config(cfg, Task.INFER)
     resolve_device(cfg)
     if device is not None and str(device) != cfg.MODEL.DEVICE:
         raise UserError(f"device {str(device)!r}: PyTorch finds no GPU here; give 'cpu', or no device.")

@@ -14,6 +14,8 @@ from detectron2.utils import comm
 
 from parking.utils.files import open_atomic, read_number
 
+from .scores import find_last_score
+
 logger = logging.getLogger(__name__)
 
 # Part of a time budget that is kept for what is not measured: reading the data, the last checkpoint.
@@ -23,7 +25,9 @@ _MARGIN = 0.02
 class EarlyStoppingHook(HookBase):
     """End the training after ``patience`` evaluations in a row without a better ``metric``.
 
-    To stand after the ``EvalHook``. One more iteration follows: the end of a training saves what must be saved.
+    An evaluation in which ``metric`` cannot be computed (nan: no boxes to find) is neither better nor worse, and does
+    not count. To stand after the ``EvalHook``. One more iteration follows the last evaluation: the end of a training
+    saves what must be saved.
     """
 
     def __init__(self, metric: str, patience: int):
@@ -44,9 +48,11 @@ class EarlyStoppingHook(HookBase):
             return
         self._seen_iteration = self.trainer.evaluated_before
         # The main process alone has the scores.
-        value = comm.all_gather(self.trainer.storage.latest().get(self._metric, (math.nan, -1))[0])[0]
+        value = comm.all_gather(find_last_score(self.trainer.storage, self._metric))[0]
+        if not math.isfinite(value):
+            return
         if value > self._best:
-            self._best, self._num_worse = float(value), 0
+            self._best, self._num_worse = value, 0
             return
         self._num_worse += 1
         if self._num_worse >= self._patience and next_iteration + 1 < self.trainer.max_iter:

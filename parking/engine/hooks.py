@@ -17,6 +17,8 @@ from parking.checkpoint import Checkpointer
 from parking.solver import ModelEMA, Warmup
 from parking.utils.files import open_atomic
 
+from .scores import find_last_score
+
 logger = logging.getLogger(__name__)
 
 
@@ -123,6 +125,8 @@ class EvalHook(HookBase):
 class BestCheckpointHook(HookBase):
     """Save ``model_best.pth`` whenever the evaluation gives a better ``metric`` than ever before.
 
+    One that cannot be computed (nan: there are no boxes to find) is never the best, which is logged once.
+
     To stand after the ``EvalHook``. The best value so far is the one that ``model_best.pth`` carries: a checkpoint,
     saved before the evaluation of its iteration, does not know it yet.
     """
@@ -134,6 +138,7 @@ class BestCheckpointHook(HookBase):
         self._metric = metric
         self._best: float | None = None
         self._seen_before = -1
+        self._has_warned = False
 
     def before_train(self) -> None:
         if self.trainer.start_iter == 0:
@@ -154,9 +159,11 @@ class BestCheckpointHook(HookBase):
         if self.trainer.evaluated_before <= self._seen_before:
             return
         self._seen_before = self.trainer.evaluated_before
-        value, _ = self.trainer.storage.latest().get(self._metric, (math.nan, -1))
-        if math.isfinite(value) and (self._best is None or value > self._best):
-            self._best = float(value)
+        value = find_last_score(self.trainer.storage, self._metric)
+        if not math.isfinite(value):
+            self._warn_once()
+        elif self._best is None or value > self._best:
+            self._best = value
             self._checkpointer.save_release(
                 self.FILE,
                 self.trainer.release_state_dict(),
@@ -165,6 +172,15 @@ class BestCheckpointHook(HookBase):
                 value=self._best,
             )
             logger.info(f"Best {self._metric} so far: {self._best:.3f}")
+
+    def _warn_once(self) -> None:
+        # The other processes have no scores at all.
+        if not self._has_warned and comm.is_main_process():
+            logger.warning(
+                f"TEST.BEST_METRIC {self._metric} cannot be computed: DATASETS.TEST has no boxes for it. Evaluations "
+                f"without it choose no {self.FILE}.pth and do not count for early stopping."
+            )
+        self._has_warned = True
 
 
 class UnreadableImagesHook(HookBase):

@@ -2,60 +2,71 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from parking.config.checks import Recipe, changes_weights, reads_scores, scores_steer, show
 from parking.utils.errors import UserError
 
-# What may differ between the two: where things are and how fast they go (which a time budget is about, and which, on a
-# GPU without SEED, may change the last bits). A key stands for all below it. Whether the data are the same is told by
-# themselves, not by their path.
-_MAY_DIFFER = (
-    "OUTPUT_DIR",
-    "CUDNN_BENCHMARK",
-    "DATALOADER.NUM_WORKERS",
-    "DATASETS.ROOT",
-    "DATASETS.COCO",
-    "DATASETS.ALLOW_OUTSIDE",
-    "INPUT.CACHE",
-    "INPUT.CACHE_DIR",
-    "INPUT.CACHE_GB",
-    "MODEL.DEVICE",
-    "MODEL.WEIGHTS",
-    "MODEL.YOLO.CLASS_MAP",
-    "MODEL.YOLO.ANCHORS_FROM_WEIGHTS",
-    "SOLVER.CHECKPOINT_PERIOD",
-    "SOLVER.CHECKPOINTS_TO_KEEP",
-    "SOLVER.MAX_HOURS",
-    "TEST.DTYPE",
-    "TEST.FALLBACKS",
-    "TEST.FUSION",
-    "TEST.IMS_PER_BATCH",
-    "TEST.SUBMISSION_MB",
-    "TEST.SUBMISSION_MAX_PER_IMAGE",
-    "TEST.SUBMISSION_CLASS_FLOORS",
-    "TEST.SUBMISSION_SPACING",
-)
+logger = logging.getLogger(__name__)
 
 
-def check_same_recipe(config: Mapping[str, Any], earlier: Mapping[str, Any], *, output_dir: str) -> None:
-    """Raise a UserError that names the first key in which a training's config differs from the earlier one.
+def check_same_recipe(
+    config: Mapping[str, Any], earlier: Mapping[str, Any], *, output_dir: str, is_followed: bool = False
+) -> None:
+    """Raise a UserError that names the first key whose change since the training began could change its weights.
+
+    Which keys can: :attr:`parking.config.checks.Check.changes_weights`. A changed key that only evaluations read is
+    logged.
 
     Args:
         config, earlier: nested plain values. A key that only one of them has is not compared: it is of another version.
         output_dir: of the training, for the message.
+        is_followed: see :class:`parking.config.checks.Recipe`.
     """
-    values = dict(flatten(earlier))
-    # A cache of raw pixels changes nothing; one of JPEG does, where it is used.
-    lossy = config.get("INPUT", {}).get("CACHE_FORMAT") == "jpeg"
-    allowed_keys = [key for key in _MAY_DIFFER if not (lossy and key == "INPUT.CACHE")]
-    for key, value in flatten(config):
-        may_differ = any(key == allowed or key.startswith(f"{allowed}.") for allowed in allowed_keys)
-        if not may_differ and key in values and values[key] != value:
+    values, earlier_values = dict(flatten(config)), dict(flatten(earlier))
+    recipes = Recipe(values, is_followed), Recipe(earlier_values, is_followed)
+    for key, value in values.items():
+        if key not in earlier_values or earlier_values[key] == value:
+            continue
+        if changes_weights(key, *recipes):
             raise UserError(
-                f"--resume: {key} is {value!r}, but the training in {output_dir} began with {values[key]!r}, and would "
-                f"not be what an uninterrupted one is; set it back, or start anew with --overwrite."
+                f"--resume: {key} is {show(value)}, but the training in {output_dir} began with "
+                f"{show(earlier_values[key])}, and would not be what an uninterrupted one is; set it back, or start "
+                f"anew with --overwrite."
+            )
+        if reads_scores(key):
+            logger.warning(
+                f"--resume: {key} is {show(value)} and was {show(earlier_values[key])}: scores before and after the "
+                f"interruption do not compare, and model_best.pth is chosen by both."
+            )
+
+
+def check_same_data(
+    config: Mapping[str, Any],
+    digests: Mapping[str, str],
+    earlier: Mapping[str, str],
+    *,
+    output_dir: str,
+    is_followed: bool = False,
+) -> None:
+    """Raise a UserError that names the first data set which is not what it was when the training began.
+
+    DATASETS.TEST is compared only where its scores can change the weights.
+
+    Args:
+        digests, earlier: of :func:`digest_dataset`, by the data set's name.
+    """
+    names = {*config["DATASETS"]["TRAIN"]}
+    if scores_steer(Recipe(dict(flatten(config)), is_followed)):
+        names |= {*config["DATASETS"]["TEST"]}
+    for name in sorted(names):
+        if digests[name] != earlier.get(name):
+            raise UserError(
+                f"--resume: the images or boxes of {name} (DATASETS.TRAIN, DATASETS.TEST) are not those that the "
+                f"training in {output_dir} began with; start anew with --overwrite."
             )
 
 

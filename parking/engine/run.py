@@ -11,6 +11,7 @@ import yaml
 from detectron2.utils import comm
 
 from parking.checkpoint import find_training, read_weights, remove_training
+from parking.config import Task, get_typed
 from parking.utils.errors import UserError
 
 from .predictor import build_inference_model
@@ -56,7 +57,11 @@ def run_training(args) -> OrderedDict[str, Any] | None:
             _choose_start(stage, args)
         setup_training(stage.cfg, args)
         logger.info(f"Stage {stage.name} of {', '.join(s.name for s in stages)}" if stage.name else "One stage")
-        trainer = Trainer(stage.cfg, max_seconds=share_of_budget(stage, all_stages, done))
+        trainer = Trainer(
+            stage.cfg,
+            max_seconds=share_of_budget(stage, all_stages, done),
+            is_followed=stage is not all_stages[-1],
+        )
         trainer.resume_or_load(resume=stage in resumed)
         comm.synchronize()  # all have read what is removed now, when this one is ready to start
         if stage not in resumed:
@@ -85,17 +90,17 @@ def run_evaluation(args) -> OrderedDict[str, Any]:
 
 
 def _choose_start(stage: Stage, args) -> None:
-    if args.stage is None or "MODEL.WEIGHTS" not in args.opts[0::2]:
+    if args.stage is None or get_typed(args.opts, "MODEL.WEIGHTS") is None:
         stage.choose_start()
 
 
 def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resumed: list[Stage], args) -> None:
     for stage in stages:
-        check_config(stage.cfg)
+        check_config(stage.cfg, Task.TRAIN)
         # A stage of --resume without a checkpoint was stopped before its first, and may hold its logs.
         check_output_dir(stage.cfg.OUTPUT_DIR, may_hold_training=args.resume or args.overwrite)
     if args.resume:
-        _check_resumable(stages, done, resumed)
+        _check_resumable(stages, all_stages, done, resumed)
     stale = [s.name for s in all_stages[all_stages.index(stages[-1]) + 1 :] if find_training(s.cfg.OUTPUT_DIR)]
     if args.overwrite and stale:
         raise UserError(
@@ -113,7 +118,7 @@ def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resu
             )
 
 
-def _check_resumable(stages: list[Stage], done: list[Stage], resumed: list[Stage]) -> None:
+def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resumed: list[Stage]) -> None:
     if not any(Path(stage.cfg.OUTPUT_DIR, "config.yaml").exists() for stage in stages):
         folders = ", ".join(stage.cfg.OUTPUT_DIR for stage in stages)
         raise UserError(f"OUTPUT_DIR {folders} holds no training to resume; start one without --resume.")
@@ -132,7 +137,12 @@ def _check_resumable(stages: list[Stage], done: list[Stage], resumed: list[Stage
             config = describe_config(stage.cfg)
             if config["MODEL"]["YOLO"]["NUM_CLASSES"] == 0:
                 del config["MODEL"]["YOLO"]["NUM_CLASSES"]  # as many as the data have, which are compared later
-            check_same_recipe(config, yaml.safe_load(saved.read_text(encoding="utf-8")), output_dir=folder)
+            check_same_recipe(
+                config,
+                yaml.safe_load(saved.read_text(encoding="utf-8")),
+                output_dir=folder,
+                is_followed=stage is not all_stages[-1],
+            )
 
 
 def list_results(args) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from detectron2.data import MetadataCatalog
+from detectron2.utils.events import EventStorage
 
 from parking.evaluation.coco_evaluation import CLASS_METRICS, METRICS
 from parking.utils.errors import UserError
@@ -60,6 +61,16 @@ def best_metric(cfg) -> str:
             f"such as AP75-{MetadataCatalog.get(names[0]).thing_classes[0]}."
         )
     return metric
+
+
+def find_last_score(storage: EventStorage, metric: str) -> float:
+    """``metric`` of the evaluation after the present iteration; nan where that has no such score.
+
+    A score that cannot be computed, of a class without boxes for example, is not stored, and the storage's latest one
+    is then an earlier evaluation's.
+    """
+    value, iteration = storage.latest().get(metric, (math.nan, -1))
+    return float(value) if iteration == storage.iter else math.nan
 
 
 def class_ap_of(results: Mapping[str, Any], class_names: list[str]) -> list[float]:

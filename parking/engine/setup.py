@@ -14,12 +14,15 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from parking.checkpoint import Weights, check_all_fit, find_misfits, find_training, find_weights, read_weights, shorten
-from parking.config import CfgNode, get_cfg
+from parking.config import CfgNode, Task, get_cfg, get_typed
+from parking.config.checks import check_values
 from parking.data.datasets.builtin import find_category_ids, original_category_ids, register_datasets_from_config
+from parking.modeling.registered import list_registered
 from parking.utils.errors import UserError
 from parking.utils.logs import make_logs_printable
 
-from .predictor import build_model
+from .predictor import build_model, find_size_divisibility
+from .resume import flatten
 from .stages import last_stage_with_weights, read_stages
 
 logger = logging.getLogger(__name__)
@@ -71,7 +74,7 @@ def make_deterministic(enabled: bool) -> None:
 
 def setup_evaluation(cfg: CfgNode) -> None:
     """Register the data sets to evaluate on and set logging up; for NUM_CLASSES see :func:`choose_eval_classes`."""
-    check_config(cfg)
+    check_config(cfg, Task.EVAL)
     setup_logging()
     resolve_device(cfg)
     # Where the config names no data set for it, what DATASETS.COCO lists is what there is to evaluate on.
@@ -81,30 +84,21 @@ def setup_evaluation(cfg: CfgNode) -> None:
     register_datasets_from_config(cfg, cfg.DATASETS.TEST)
 
 
-def check_config(cfg: CfgNode) -> None:
-    """Raise a UserError for values that cannot work, before anything is read or written."""
-    world_size = comm.get_world_size()
-    batch_size = cfg.SOLVER.IMS_PER_BATCH
-    if batch_size < 1 or batch_size % world_size:
+def check_config(cfg: CfgNode, task: Task, *, sources: Mapping[str, str] | None = None) -> None:
+    """Raise a UserError for values that cannot work in ``task``, before anything is read or written.
+
+    Args:
+        cfg: not changed; NUM_CLASSES may be 0.
+        sources: see :func:`parking.config.checks.check_values`.
+    """
+    check_values(cfg, task, num_processes=comm.get_world_size(), registered=list_registered(), sources=sources)
+    # Whether its parts fit together, their constructors tell.
+    stride = find_size_divisibility(cfg)
+    if task is Task.TRAIN and any(side % stride for side in cfg.INPUT.SIZE_TRAIN):
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {batch_size}; it counts the images of all processes together and must be a "
-            f"multiple of their number, {world_size}."
+            f"INPUT.SIZE_TRAIN is {list(cfg.INPUT.SIZE_TRAIN)}; both must be multiples of the model's largest stride, "
+            f"{stride} pixels."
         )
-    for key, value, is_sound, sound in [
-        ("INPUT.SIZE_TEST", cfg.INPUT.SIZE_TEST, cfg.INPUT.SIZE_TEST <= 16384, "at most 16384 pixels"),
-        ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, cfg.SOLVER.MAX_ITER >= 1, "at least 1: it counts batches"),
-        ("SOLVER.EMA.DECAY", cfg.SOLVER.EMA.DECAY, 0 <= cfg.SOLVER.EMA.DECAY < 1, "at least 0 and below 1"),
-        ("SOLVER.EMA.WARMUP", cfg.SOLVER.EMA.WARMUP, cfg.SOLVER.EMA.WARMUP > 0, "above 0"),
-        ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, cfg.DATALOADER.NUM_WORKERS >= 0, "at least 0"),
-        ("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH, cfg.TEST.IMS_PER_BATCH >= 0, "at least 0"),
-        ("TEST.SUBMISSION_MB", cfg.TEST.SUBMISSION_MB, cfg.TEST.SUBMISSION_MB > 0, "above 0"),
-    ]:
-        if not is_sound:
-            raise UserError(f"{key} is {value}; it must be {sound}.")
-    try:
-        torch.device(cfg.MODEL.DEVICE)
-    except RuntimeError as e:
-        raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; give cuda, cuda:1 or cpu.") from e
 
 
 def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
@@ -126,11 +120,22 @@ def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
 
 
 def resolve_device(cfg: CfgNode) -> None:
-    """Fall back to the CPU, with one message, where the config asks for a GPU and there is none."""
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+    """Fall back to the CPU, with one message, where the config asks for a GPU and there is none.
+
+    Raises:
+        UserError: there are GPUs, but not the one that the config asks for.
+    """
+    if not cfg.MODEL.DEVICE.startswith("cuda"):
+        return
+    if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
         if comm.is_main_process():
             logger.info("No GPU found: running on the CPU.")
+    elif (torch.device(cfg.MODEL.DEVICE).index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but this machine has {torch.cuda.device_count()} GPUs, which are "
+            f"counted from 0."
+        )
 
 
 def resolve_num_classes(cfg: CfgNode, dataset_names) -> None:
@@ -206,8 +211,7 @@ def choose_weights(cfg: CfgNode, opts: list[str], weights_file: str | None = Non
         opts: KEY VALUE pairs of the command line.
         weights_file: from a flag.
     """
-    typed = cfg.MODEL.WEIGHTS if "MODEL.WEIGHTS" in opts[0::2] else None
-    path = weights_file or typed or find_weights(cfg.OUTPUT_DIR)
+    path = weights_file or get_typed(opts, "MODEL.WEIGHTS") or find_weights(cfg.OUTPUT_DIR)
     if path:
         return path
     if not os.path.isfile(cfg.MODEL.WEIGHTS):
@@ -231,24 +235,26 @@ def find_config_and_weights(
     Returns:
         The config (not frozen, device resolved) and the weights.
     """
+    sources: dict[str, str] = {}
     cfg = get_cfg()
-    if not weights_file and not config_file and "MODEL.WEIGHTS" in opts[0::2]:
-        weights_file = opts[opts.index("MODEL.WEIGHTS") + 1]
+    if not config_file:
+        weights_file = weights_file or get_typed(opts, "MODEL.WEIGHTS")
     if weights_file and not config_file:
         weights = read_weights(weights_file)
         if weights.config is None:
             fitting = "one of configs/coco/, by the size of the model" if weights.is_published else "see configs/"
             raise UserError(f"weights {weights_file} carry no config; give it with --config-file ({fitting}).")
-        _merge_carried(cfg, weights)
+        sources = _merge_carried(cfg, weights)
         cfg.OUTPUT_DIR = os.path.dirname(weights_file)
         cfg.merge_from_list(opts)
+        sources = {key: source for key, source in sources.items() if key not in opts[0::2]}
     else:
         stages = read_stages(config_file or default_config, opts)
         stage = last_stage_with_weights(stages)
         cfg = stage.cfg
         weights = read_weights(choose_weights(cfg, opts, weights_file))
         cfg.OUTPUT_DIR = stage.root
-    check_config(cfg)
+    check_config(cfg, Task.INFER, sources=sources)
     resolve_device(cfg)
     return cfg, weights
 
@@ -266,13 +272,15 @@ def find_fitting_config(
         UserError: none fits.
     """
     if config_file is None and weights.config is not None:
-        _merge_carried(cfg := get_cfg(), weights)
+        sources = _merge_carried(cfg := get_cfg(), weights)
+        check_config(cfg, Task.INFER, sources=sources)
         check_all_fit(weights.state_dict, _shapes_of_model(cfg, weights), weights)
         return cfg, f"the config in {weights.path}"
     fewest, nearest = None, ""
     for candidate in [config_file] if config_file else candidates:
         cfg = get_cfg()
         cfg.merge_from_file(os.fspath(candidate))
+        check_config(cfg, Task.INFER)
         misfits = find_misfits(weights.state_dict, _shapes_of_model(cfg, weights))
         if not misfits:
             return cfg, str(candidate)
@@ -294,15 +302,20 @@ def _shapes_of_model(cfg: CfgNode, weights: Weights) -> dict[str, torch.Tensor]:
         return build_model(shapes_only).state_dict()
 
 
-def _merge_carried(cfg: CfgNode, weights: Weights) -> None:
+def _merge_carried(cfg: CfgNode, weights: Weights) -> dict[str, str]:
     """Merge, of the config that ``weights`` carry, what describes the model and how it is tested.
 
     The rest (where files are, how many workers) is for the one who uses the weights to say, not for who made them; but
     what is wrong anywhere in it is an error.
+
+    Returns:
+        By key that was merged, where it is from.
     """
     source = f"the config in {weights.path}"
     get_cfg().merge_from_dict(weights.config, source=source)
-    cfg.merge_from_dict(_select_inference_keys(weights.config), source=source)
+    selected = _select_inference_keys(weights.config)
+    cfg.merge_from_dict(selected, source=source)
+    return {key: source for key, _ in flatten(selected)}
 
 
 def _select_inference_keys(config: Mapping[str, Any]) -> dict[str, Any]:

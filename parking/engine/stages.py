@@ -9,6 +9,7 @@ from pathlib import Path
 
 from parking.checkpoint import FINISHED, find_last_checkpoint, find_weights
 from parking.config import CfgNode, get_cfg
+from parking.config.checks import check_key
 from parking.config.yaml_files import parse_config, read_config_text
 from parking.utils.errors import UserError
 from parking.utils.files import open_atomic, read_number
@@ -87,7 +88,8 @@ def read_stages(config_file: str | os.PathLike, opts: Sequence[str]) -> list[Sta
     file_cfg = get_cfg()
     file_cfg.merge_from_file(config_file)
     stages: list[Stage] = []
-    for name, file in _check_pairs(base.SOLVER.STAGES):
+    _check_stages(base)
+    for name, file in base.SOLVER.STAGES:
         cfg = get_cfg()
         cfg.merge_from_file(config_file)
         stage_file = _find_beside(config_file, file)
@@ -135,15 +137,13 @@ def last_stage_with_weights(stages: list[Stage]) -> Stage:
     return next((stage for stage in reversed(stages) if find_weights(stage.cfg.OUTPUT_DIR)), stages[0])
 
 
-def _check_pairs(entries) -> list[tuple[str, str]]:
+def _check_stages(cfg: CfgNode) -> None:
+    check_key(cfg, "SOLVER.STAGES")
     names = set()
-    for entry in entries:
-        if not isinstance(entry, list | tuple) or len(entry) != 2 or not all(isinstance(x, str) and x for x in entry):
-            raise UserError(f"SOLVER.STAGES: {entry!r} is not of the form [name, config file].")
-        if not _NAME.fullmatch(entry[0]) or entry[0] in names:
-            raise UserError(f"SOLVER.STAGES: {entry[0]!r} occurs twice, or is no name for a folder.")
-        names.add(entry[0])
-    return entries
+    for name, _ in cfg.SOLVER.STAGES:
+        if not _NAME.fullmatch(name) or name in names:
+            raise UserError(f"SOLVER.STAGES: {name!r} occurs twice, or is no name for a folder.")
+        names.add(name)
 
 
 def _find_beside(config_file: str | os.PathLike, file: str) -> str:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from detectron2.utils import comm
 
+from parking.config import Task
+from parking.config.checks import check_key
 from parking.utils.errors import UserError
 from parking.utils.files import open_atomic
 
@@ -44,18 +46,17 @@ def list_candidates(cfgs: Sequence) -> Iterator[Candidate]:
     """The configs as they are, then what each of TEST.FALLBACKS of the first one makes of them, if it changes any.
 
     Raises:
-        UserError: a fallback is malformed.
+        UserError: a fallback has a key or value that cannot work.
     """
+    check_key(cfgs[0], "TEST.FALLBACKS")
     yield Candidate("the config as it is", list(cfgs))
     for opts in cfgs[0].TEST.FALLBACKS:
-        if not isinstance(opts, list | tuple) or not opts or len(opts) % 2:
-            raise UserError(f"TEST.FALLBACKS: {opts!r} is not a list of KEY, VALUE, KEY, VALUE, ...")
         changed = []
         for cfg in cfgs:
             cfg = cfg.clone()
             cfg.defrost()
             cfg.merge_from_list(list(opts))
-            check_config(cfg)
+            check_config(cfg, Task.INFER)
             changed.append(cfg)
         if changed != list(cfgs):
             yield Candidate(" ".join(map(str, opts)), changed)

@@ -22,6 +22,7 @@ from torch import nn
 
 from parking import solver
 from parking.checkpoint import SECONDS_USED, UNREADABLE_IMAGES, Checkpointer, load_weights, read_weights
+from parking.config import Task
 from parking.data.build import build_test_loader, build_train_loader, load_train_dicts
 from parking.data.datasets.builtin import original_category_ids
 from parking.evaluation.coco_evaluation import COCOBoxEvaluator
@@ -42,9 +43,9 @@ from .memory import explaining_out_of_memory
 from .picture_hook import PictureHook, put_pictures
 from .precision import autocast_dtype
 from .predictor import build_model
-from .resume import check_same_recipe, digest_dataset
+from .resume import check_same_data, check_same_recipe, digest_dataset
 from .scores import EvaluationLoader, StopEvaluation, best_metric, class_ap_of, finite_only
-from .setup import describe_config
+from .setup import check_config, describe_config
 from .train_loop import AccumulatingTrainer
 
 logger = logging.getLogger(__name__)
@@ -62,15 +63,18 @@ class Trainer(DefaultTrainer):
     of the config must be registered before (``register_datasets_from_config``).
     """
 
-    def __init__(self, cfg, *, max_seconds: float | None = None):
+    def __init__(self, cfg, *, max_seconds: float | None = None, is_followed: bool = False):
         """
         Args:
             max_seconds: that this training may take, interrupted runs included; None: as long as it takes.
+            is_followed: whether another stage starts from the weights that the evaluations of this one choose.
         """
         # Not DefaultTrainer's, which pins the wrapper for several processes to GPUs and builds the loader too early:
         # where the stream of samples starts is known only after loading a checkpoint.
         TrainerBase.__init__(self)
+        check_config(cfg, Task.TRAIN)
         self.cfg = cfg
+        self._is_followed = is_followed
         self.max_iter = cfg.SOLVER.MAX_ITER
         self._last_eval_results: OrderedDict[str, Any] | None = None
         #: The iteration before which the last evaluation took place.
@@ -165,14 +169,10 @@ class Trainer(DefaultTrainer):
         self._reset_data_loader(self.start_iter)
 
     def _check_resumable(self, values: Mapping[str, Any]) -> None:
-        check_same_recipe(describe_config(self.cfg), values.get("config", {}), output_dir=self.cfg.OUTPUT_DIR)
-        digests = values.get("data_digest", {})
-        for name, digest in self._digest_data().items():
-            if digests.get(name) != digest:
-                raise UserError(
-                    f"--resume: the images or boxes of {name} (DATASETS.TRAIN, DATASETS.TEST) are not those that the "
-                    f"training in {self.cfg.OUTPUT_DIR} began with; start anew with --overwrite."
-                )
+        how = {"is_followed": self._is_followed, "output_dir": self.cfg.OUTPUT_DIR}
+        config = describe_config(self.cfg)
+        check_same_recipe(config, values.get("config", {}), **how)
+        check_same_data(config, self._digest_data(), values.get("data_digest", {}), **how)
 
     def _digest_data(self) -> dict[str, str]:
         names = {*self.cfg.DATASETS.TRAIN, *self.cfg.DATASETS.TEST}

@@ -5,7 +5,6 @@ import torch
 from parking.config import get_cfg
 from parking.data.anchors import (
     BoxSizes,
-    check_anchors,
     collect_box_sizes,
     find_fits,
     format_config,
@@ -14,7 +13,6 @@ from parking.data.anchors import (
     propose_anchors,
 )
 from parking.modeling.assigner import RatioAssigner
-from parking.utils.errors import UserError
 
 COCO_ANCHORS = np.array(get_cfg().MODEL.YOLO.ANCHORS, dtype=float)
 
@@ -174,11 +172,3 @@ class TestConfig:
 
     def test_without_a_base(self):
         assert format_config(np.array([[[2, 3.5]]])).startswith("MODEL:\n")
-
-    @pytest.mark.parametrize("anchors", [[], [[10, 13]], [[[1, 2]], [[1, 2], [3, 4]]], [[[1, 0]]], [[["a", 2]]]])
-    def test_malformed_anchors(self, anchors):
-        with pytest.raises(UserError, match=r"MODEL\.YOLO\.ANCHORS is .* equally many"):
-            check_anchors(anchors)
-
-    def test_sound_anchors(self):
-        assert check_anchors(get_cfg().MODEL.YOLO.ANCHORS).shape == (3, 3, 2)

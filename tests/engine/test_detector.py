@@ -221,7 +221,7 @@ def test_files_that_are_no_images(detect, tmp_path):
             UserError,
             "overrides: .* INPUT.SIZE_TSET; did you mean INPUT.SIZE_TE",
         ),
-        ({"overrides": {"INPUT.SIZE_TEST": 0}}, UserError, "INPUT.SIZE_TEST 0"),
+        ({"overrides": {"INPUT.SIZE_TEST": 0}}, UserError, "INPUT.SIZE_TEST is 0"),
         ({"device": "gpu"}, UserError, "MODEL.DEVICE is 'gpu'"),
         ({"device": "cuda"}, UserError, "device 'cuda': PyTorch finds no GPU here"),
         ({"config_file": "no/such.yaml"}, UserError, "config file no/such.yaml cannot be read"),

@@ -77,9 +77,9 @@ def test_selecting(two_stages, tmp_path):
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ("[[one]]", r"\['one'\] is not of the form"),
-        ("[one]", "'one' is not of the form"),
-        ("[[one, 3]]", "is not of the form"),
+        ("[[one]]", r"SOLVER\.STAGES is \[\['one'\]\]"),
+        ("[one]", r"SOLVER\.STAGES is \['one'\]"),
+        ("[[one, 3]]", r"SOLVER\.STAGES is \[\['one', 3\]\]"),
         ("[[one, stages/one.yaml], [one, stages/two.yaml]]", "'one' occurs twice"),
         ("[[../one, stages/one.yaml]]", "is no name for a folder"),
         ("[[one, none.yaml]]", "none.yaml does not exist"),

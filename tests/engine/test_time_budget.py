@@ -136,9 +136,9 @@ def test_candidates_are_the_config_and_what_the_fallbacks_change():
 @pytest.mark.parametrize(
     ("fallback", "sentence"),
     [
-        ("TEST.AUG.ENABLED", "not a list of KEY, VALUE"),
-        (["TEST.AUG.ENABLED"], "not a list of KEY, VALUE"),
-        ([], "not a list of KEY, VALUE"),
+        ("TEST.AUG.ENABLED", r"TEST\.FALLBACKS is"),
+        (["TEST.AUG.ENABLED"], r"TEST\.FALLBACKS is"),
+        ([], r"TEST\.FALLBACKS is"),
         (["TEST.AUG.ENABLE", False], "no config key TEST.AUG.ENABLE"),
         (["INPUT.SIZE_TEST", 10**6], "INPUT.SIZE_TEST is 1000000"),
     ],

@@ -77,7 +77,7 @@ def test_the_first_stage_counts(compute, tmp_path):
     ("opts", "message"),
     [
         (("MODEL.YOLO.ANCHORS", "[[[1,2]],[[1,2],[3,4]]]"), "MODEL.YOLO.ANCHORS is "),
-        (("MODEL.YOLO.ASSIGNER.ANCHOR_RATIO", "1.0"), "must be above 1"),
+        (("MODEL.YOLO.ASSIGNER.ANCHOR_RATIO", "1.0"), "ANCHOR_RATIO is 1.0"),
         (("INPUT.SIZE_TRAIN", "[640]"), "must be [height, width]"),
         (("INPUT.SIZE_TRAIN", "[1,1]"), "no box to fit anchors to"),
         (("DATASETS.TRAIN", "()"), "DATASETS.TRAIN is empty"),

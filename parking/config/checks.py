@@ -1,0 +1,365 @@
+"""What the value of each key must be, which tasks use the key, and whether it can change what a training learns.
+
+One table, :data:`CHECKS`: a new key of ``defaults.py`` needs a row here. What depends on files (names of classes, the
+shapes of a backbone) is checked where these are known.
+"""
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from parking.utils.errors import UserError
+from parking.utils.text import printable
+
+from .kinds import Flag, Kind, ListOf, OneOf, Real, Registered, Such, Text, Whole
+
+
+class Task(enum.Enum):
+    """What a config is used for; a key is checked only by the tasks that use it."""
+
+    TRAIN = "train"
+    EVAL = "eval"
+    INFER = "infer"
+
+
+class Recipe(NamedTuple):
+    """A training, as :attr:`Check.changes_weights` looks at it.
+
+    Attributes:
+        values: by their full keys; a key of another version may be missing.
+        is_followed: whether another stage starts from the weights that the evaluations of this one choose.
+    """
+
+    values: Mapping[str, Any]
+    is_followed: bool
+
+
+class Check(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        kind: the values that are allowed.
+        tasks: those that use the key.
+        changes_weights: whether a training that changed this key in the middle could end with other weights; a function
+            where that depends on other keys. On ``--resume``, such a key must have the value that the training began
+            with. Where files are, and how fast they are read, changes none: that the data are the same is told by
+            their content.
+    """
+
+    kind: Kind
+    tasks: frozenset[Task]
+    changes_weights: bool | Callable[[Recipe], bool]
+
+
+ALL = frozenset(Task)
+TRAIN = frozenset({Task.TRAIN})
+EVAL, INFER, TEST = frozenset({Task.TRAIN, Task.EVAL}), frozenset({Task.INFER}), frozenset({Task.EVAL, Task.INFER})
+
+
+def _scores_end_or_choose(recipe: Recipe) -> bool:
+    """Whether the best score decides about early stopping, or about the weights that the next stage starts from."""
+    return recipe.is_followed or recipe.values.get("SOLVER.EARLY_STOPPING_PATIENCE", 0) > 0
+
+
+def scores_steer(recipe: Recipe) -> bool:
+    """Whether evaluations can change what is learned: by early stopping, the next stage's start, or the sampler."""
+    sampler = recipe.values.get("DATALOADER.SAMPLER_TRAIN")
+    return sampler == "ClassBalancedTrainingSampler" or _scores_end_or_choose(recipe)
+
+
+def _repeats(recipe: Recipe) -> bool:
+    return recipe.values.get("DATALOADER.SAMPLER_TRAIN") == "RepeatFactorTrainingSampler"
+
+
+def _cache_is_lossy(recipe: Recipe) -> bool:
+    return recipe.values.get("INPUT.CACHE_FORMAT") == "jpeg"
+
+
+def _is_cached(recipe: Recipe) -> bool:
+    return recipe.values.get("INPUT.CACHE", "none") != "none"
+
+
+# Far above what is of use and below what overflows, fills memory, or takes for ever.
+_MAX_ITERATIONS = 10**9
+_MAX_SIDE = 16384
+_MAX_IMAGES = 65536  # in a batch
+_MAX_FACTOR = 1e6
+_COUNT = Whole(0, _MAX_ITERATIONS)
+_SOME = Whole(1, _MAX_ITERATIONS)
+_PART = Real(0, 1)
+_FACTOR = Real(0, _MAX_FACTOR)
+# The largest published model has a depth of 1.33 and a width of 1.25.
+_MULTIPLE = Real(0, 4, above=True)
+_NAME = Text(".+", "a text that is not empty")
+
+
+def _all_differ(names: Sequence[str]) -> bool:
+    return len(set(names)) == len(names)
+
+
+_NAMES = ListOf(_NAME, also=_all_differ, allowed="a list of different names")
+_FEATURES = ListOf(_NAME, min_length=1, also=_all_differ, allowed="a list of one or more different names")
+
+
+def _is_fallback(entry: Any) -> bool:
+    is_list = isinstance(entry, list | tuple) and len(entry) > 0 and len(entry) % 2 == 0
+    return is_list and all(isinstance(key, str) for key in entry[0::2])
+
+
+def _is_floor(entry: Any) -> bool:
+    return _NAME.allows(entry) or _COUNT.allows(entry)
+
+
+CHECKS: Mapping[str, Check] = {
+    "OUTPUT_DIR": Check(Text(), ALL, False),
+    # NumPy takes 32 bits, and the number of the process is added.
+    "SEED": Check(Whole(-1, 2**31 - 1), TRAIN, True),
+    "CUDNN_BENCHMARK": Check(Flag(), TRAIN, False),
+    "DATASETS.ROOT": Check(_NAME, ALL, False),
+    "DATASETS.SPLIT": Check(OneOf("sequence", "entry", "all"), ALL, True),
+    "DATASETS.VAL_FRACTION": Check(Real(0, 1, above=True, below=True), ALL, True),
+    "DATASETS.SPLIT_SEED": Check(Whole(-(2**63), 2**63 - 1), ALL, True),
+    "DATASETS.POLICY": Check(OneOf("strict", "repair"), ALL, True),
+    "DATASETS.ALLOW_OUTSIDE": Check(Flag(), ALL, False),
+    "DATASETS.COCO": Check(
+        ListOf(ListOf(_NAME, length=3), allowed="a list of [name, json file, image folder]"), ALL, False
+    ),
+    "DATASETS.TRAIN": Check(_NAMES, ALL, True),
+    "DATASETS.TEST": Check(_NAMES, EVAL, scores_steer),
+    "DATALOADER.NUM_WORKERS": Check(Whole(0, 1024), ALL, False),
+    "DATALOADER.SAMPLER_TRAIN": Check(
+        OneOf("TrainingSampler", "ClassBalancedTrainingSampler", "RepeatFactorTrainingSampler"), TRAIN, True
+    ),
+    "DATALOADER.REPEAT_THRESHOLD": Check(_PART, TRAIN, _repeats),
+    "DATALOADER.REPEAT_SQRT": Check(Flag(), TRAIN, _repeats),
+    "INPUT.SIZE_TRAIN": Check(
+        ListOf(Whole(1, _MAX_SIDE), length=2, allowed=f"[height, width] in pixels, each from 1 to {_MAX_SIDE}"),
+        TRAIN,
+        True,
+    ),
+    "INPUT.SIZE_TEST": Check(Whole(1, _MAX_SIDE), ALL, scores_steer),
+    "INPUT.EXIF_ORIENTATION": Check(OneOf("auto", "apply", "ignore"), ALL, True),
+    "INPUT.CACHE": Check(OneOf("none", "ram", "disk"), TRAIN, _cache_is_lossy),
+    "INPUT.CACHE_FORMAT": Check(OneOf("raw", "jpeg"), TRAIN, _is_cached),
+    "INPUT.CACHE_DIR": Check(Text(), ALL, False),
+    "INPUT.CACHE_GB": Check(Real(0, 1e9, above=True), TRAIN, False),
+    "INPUT.AUG.MOSAIC_PROB": Check(_PART, TRAIN, True),
+    "INPUT.AUG.MIXUP_PROB": Check(_PART, TRAIN, True),
+    "INPUT.AUG.STRONG_OFF_ITERS": Check(_COUNT, TRAIN, True),
+    "INPUT.AUG.DEGREES": Check(Real(0, 360, below=True), TRAIN, True),
+    "INPUT.AUG.TRANSLATE": Check(Real(0, 1, below=True), TRAIN, True),
+    "INPUT.AUG.SCALE": Check(Real(0, 1, below=True), TRAIN, True),
+    "INPUT.AUG.SHEAR": Check(Real(0, 90, below=True), TRAIN, True),
+    "INPUT.AUG.PERSPECTIVE": Check(Real(0, 1, below=True), TRAIN, True),
+    "INPUT.AUG.HSV_H": Check(_PART, TRAIN, True),
+    "INPUT.AUG.HSV_S": Check(_PART, TRAIN, True),
+    "INPUT.AUG.HSV_V": Check(_PART, TRAIN, True),
+    "INPUT.AUG.FLIP_LR_PROB": Check(_PART, TRAIN, True),
+    "INPUT.AUG.FLIP_UD_PROB": Check(_PART, TRAIN, True),
+    # Every task builds the model. What only a loss reads is not looked at by the others.
+    "MODEL.DEVICE": Check(Text(r"cpu|cuda(:[0-9]{1,2})?", "cuda, cuda:1 (the second GPU) or cpu"), ALL, False),
+    "MODEL.META_ARCHITECTURE": Check(Registered(), ALL, True),
+    "MODEL.WEIGHTS": Check(Text(), ALL, False),
+    "MODEL.PIXEL_MEAN": Check(ListOf(Real(-_MAX_FACTOR, _MAX_FACTOR), length=3), ALL, True),
+    "MODEL.PIXEL_STD": Check(ListOf(Real(1e-3, _MAX_FACTOR), length=3), ALL, True),
+    "MODEL.BACKBONE.NAME": Check(Registered(), ALL, True),
+    "MODEL.ANCHOR_GENERATOR.NAME": Check(Registered(), ALL, True),
+    "MODEL.CSP_DARKNET.OUT_FEATURES": Check(_FEATURES, ALL, True),
+    "MODEL.PAFPN.IN_FEATURES": Check(_FEATURES, ALL, True),
+    "MODEL.YOLO.NUM_CLASSES": Check(Whole(0, 65536), ALL, True),
+    "MODEL.YOLO.CLASS_MAP": Check(
+        ListOf(ListOf(Text(), length=2), allowed="a list of pairs [class of the data, class of the weights]"),
+        ALL,
+        False,
+    ),
+    "MODEL.YOLO.ANCHORS_FROM_WEIGHTS": Check(Flag(), ALL, False),
+    "MODEL.YOLO.DEPTH_MULTIPLE": Check(_MULTIPLE, ALL, True),
+    "MODEL.YOLO.WIDTH_MULTIPLE": Check(_MULTIPLE, ALL, True),
+    "MODEL.YOLO.NORM": Check(OneOf("BN", "SyncBN"), ALL, True),
+    "MODEL.YOLO.IN_FEATURES": Check(_FEATURES, ALL, True),
+    "MODEL.YOLO.ANCHORS": Check(
+        ListOf(
+            ListOf(ListOf(Real(0, 1e5, above=True), length=2), min_length=1),
+            min_length=1,
+            also=lambda levels: len({len(level) for level in levels}) == 1,
+            allowed="for each level a list of equally many [width, height] of numbers above 0",
+        ),
+        ALL,
+        True,
+    ),
+    "MODEL.YOLO.HEAD.NAME": Check(Registered(), ALL, True),
+    "MODEL.YOLO.ASSIGNER.NAME": Check(Registered(), ALL, True),
+    "MODEL.YOLO.ASSIGNER.ANCHOR_RATIO": Check(Real(1, 1e3, above=True), TRAIN, True),
+    "MODEL.YOLO.LOSS.BOX_GAIN": Check(_FACTOR, TRAIN, True),
+    "MODEL.YOLO.LOSS.OBJ_GAIN": Check(_FACTOR, TRAIN, True),
+    "MODEL.YOLO.LOSS.CLS_GAIN": Check(_FACTOR, TRAIN, True),
+    "MODEL.YOLO.LOSS.OBJ_POS_WEIGHT": Check(_FACTOR, TRAIN, True),
+    "MODEL.YOLO.LOSS.CLS_POS_WEIGHT": Check(_FACTOR, TRAIN, True),
+    "MODEL.YOLO.LOSS.FOCAL_GAMMA": Check(Real(0, 100), TRAIN, True),
+    "MODEL.YOLO.LOSS.LABEL_SMOOTHING": Check(Real(0, 1, below=True), TRAIN, True),
+    "MODEL.YOLO.LOSS.OBJ_LEVEL_WEIGHTS": Check(ListOf(_FACTOR, min_length=1), ALL, True),
+    # With 1, nothing is ever found.
+    "MODEL.YOLO.SCORE_THRESH_TEST": Check(Real(0, 1, below=True), ALL, scores_steer),
+    "MODEL.YOLO.MULTI_LABEL_TEST": Check(Flag(), ALL, scores_steer),
+    "MODEL.YOLO.NMS_THRESH_TEST": Check(_PART, ALL, scores_steer),
+    "MODEL.YOLO.PRE_NMS_TOPK_TEST": Check(_SOME, ALL, scores_steer),
+    # Each of a stage has an empty one: the stages are read before.
+    "SOLVER.STAGES": Check(ListOf(ListOf(_NAME, length=2), allowed="a list of [name, config file]"), ALL, True),
+    "SOLVER.OPTIMIZER": Check(OneOf("SGD", "AdamW"), TRAIN, True),
+    "SOLVER.BASE_LR": Check(Real(0, 1e3), TRAIN, True),
+    "SOLVER.MOMENTUM": Check(Real(0, 1, below=True), TRAIN, True),
+    "SOLVER.NESTEROV": Check(Flag(), TRAIN, True),
+    "SOLVER.WEIGHT_DECAY": Check(Real(0, 1e3), TRAIN, True),
+    "SOLVER.LR_SCHEDULER_NAME": Check(OneOf("linear", "cosine"), TRAIN, True),
+    "SOLVER.LR_FINAL_FACTOR": Check(Real(0, 1e3), TRAIN, True),
+    "SOLVER.LR_DECAY_PER": Check(OneOf("epoch", "iteration"), TRAIN, True),
+    "SOLVER.MAX_ITER": Check(_SOME, TRAIN, True),
+    "SOLVER.ITERS_PER_EPOCH": Check(_COUNT, TRAIN, True),
+    "SOLVER.WARMUP_ITERS": Check(_COUNT, TRAIN, True),
+    "SOLVER.WARMUP_MOMENTUM": Check(Real(0, 1, below=True), TRAIN, True),
+    "SOLVER.WARMUP_BIAS_LR": Check(Real(0, 1e3), TRAIN, True),
+    "SOLVER.IMS_PER_BATCH": Check(Whole(1, _MAX_IMAGES), TRAIN, True),
+    "SOLVER.NOMINAL_BATCH_SIZE": Check(_COUNT, TRAIN, True),
+    "SOLVER.CHECKPOINT_PERIOD": Check(_COUNT, TRAIN, False),
+    "SOLVER.CHECKPOINTS_TO_KEEP": Check(_SOME, TRAIN, False),
+    "SOLVER.AMP.ENABLED": Check(Flag(), TRAIN, True),
+    "SOLVER.AMP.DTYPE": Check(OneOf("auto", "float16", "bfloat16"), TRAIN, True),
+    "SOLVER.EMA.ENABLED": Check(Flag(), TRAIN, True),
+    "SOLVER.EMA.DECAY": Check(Real(0, 1, below=True), TRAIN, True),
+    "SOLVER.EMA.WARMUP": Check(_SOME, TRAIN, True),
+    # The scores of the raw weights are only logged.
+    "SOLVER.EMA.EVAL_RAW": Check(Flag(), TRAIN, False),
+    "SOLVER.EARLY_STOPPING_PATIENCE": Check(_COUNT, TRAIN, True),
+    "SOLVER.MAX_HOURS": Check(Real(0, _MAX_FACTOR), TRAIN, False),
+    "TEST.EVAL_PERIOD": Check(_COUNT, TRAIN, scores_steer),
+    "TEST.BEST_METRIC": Check(
+        Text(r"(.+/)?bbox/.+", "bbox/ and a score, such as bbox/AP75 or bbox/AP75-CLASS"), TRAIN, _scores_end_or_choose
+    ),
+    "TEST.DETECTIONS_PER_IMAGE": Check(_SOME, ALL, scores_steer),
+    # An evaluation while training sees each image once, in full precision.
+    "TEST.IMS_PER_BATCH": Check(Whole(0, _MAX_IMAGES), INFER, False),
+    "TEST.DTYPE": Check(OneOf("auto", "float32", "float16", "bfloat16"), TEST, False),
+    "TEST.AUG.ENABLED": Check(Flag(), TEST, False),
+    "TEST.FUSION.NAME": Check(OneOf("nms", "soft_nms", "wbf"), TEST, False),
+    "TEST.FUSION.IOU_THRESH": Check(_PART, TEST, False),
+    "TEST.FUSION.SOFT_NMS_SIGMA": Check(Real(0, _MAX_FACTOR, above=True), TEST, False),
+    "TEST.FALLBACKS": Check(
+        ListOf(Such(_is_fallback, ""), allowed="a list of lists [KEY, VALUE, KEY, VALUE, ...]"), INFER, False
+    ),
+    # An empty list takes two bytes.
+    "TEST.SUBMISSION_MB": Check(Real(2e-6, _MAX_FACTOR), INFER, False),
+    "TEST.SUBMISSION_MAX_PER_IMAGE": Check(_SOME, INFER, False),
+    "TEST.SUBMISSION_CLASS_FLOORS": Check(
+        ListOf(Such(_is_floor, ""), allowed="a list of CLASS=N, or N for all classes"), INFER, False
+    ),
+    "TEST.SUBMISSION_SPACING": Check(OneOf("compact", "original"), INFER, False),
+}
+
+
+class Relation(NamedTuple):
+    """What a value must be because of another one.
+
+    Attributes:
+        find_fault: called with the config and the number of processes, when all values on their own are as the table
+            says; a sentence, or None where nothing is wrong.
+    """
+
+    find_fault: Callable[[Mapping, int], str | None]
+    tasks: frozenset[Task]
+
+
+def _find_uneven_batch(cfg, num_processes: int) -> str | None:
+    if cfg.SOLVER.IMS_PER_BATCH % num_processes == 0:
+        return None
+    return (
+        f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; it counts the images of all processes together and must "
+        f"be a multiple of their number, {num_processes}."
+    )
+
+
+def _find_endless_rest(cfg, num_processes: int) -> str | None:
+    num_iters = cfg.INPUT.AUG.STRONG_OFF_ITERS
+    if num_iters <= cfg.SOLVER.MAX_ITER:
+        return None
+    return f"INPUT.AUG.STRONG_OFF_ITERS is {num_iters}; it must be at most SOLVER.MAX_ITER, {cfg.SOLVER.MAX_ITER}."
+
+
+def _find_nesterov_without_momentum(cfg, num_processes: int) -> str | None:
+    if cfg.SOLVER.OPTIMIZER != "SGD" or not cfg.SOLVER.NESTEROV or cfg.SOLVER.MOMENTUM > 0:
+        return None
+    return "SOLVER.MOMENTUM is 0; it must be above 0 where SOLVER.NESTEROV is True."
+
+
+RELATIONS: Sequence[Relation] = (
+    Relation(_find_uneven_batch, TRAIN),
+    Relation(_find_endless_rest, TRAIN),
+    Relation(_find_nesterov_without_momentum, TRAIN),
+)
+
+
+def check_values(
+    cfg: Mapping[str, Any],
+    task: Task,
+    *,
+    num_processes: int = 1,
+    registered: Mapping[str, Sequence[str]] | None = None,
+    sources: Mapping[str, str] | None = None,
+) -> None:
+    """Raise a UserError for the first value that cannot work in ``task``.
+
+    Args:
+        cfg: a config with the keys of ``defaults.py``, and perhaps others, which are not looked at.
+        num_processes: that share the work.
+        registered: by key, the names of parts of the model that there are; a key that is not in it may have any.
+        sources: by key, where its value is from, for the message; a key that is not in it is the user's own.
+    """
+    for key, check in CHECKS.items():
+        if task not in check.tasks:
+            continue
+        kind = check.kind
+        if isinstance(kind, Registered) and registered and key in registered:
+            kind = OneOf(*registered[key])
+        _check_value(key, find_value(cfg, key), kind, (sources or {}).get(key))
+    for relation in RELATIONS:
+        if task in relation.tasks and (fault := relation.find_fault(cfg, num_processes)):
+            raise UserError(fault)
+
+
+def check_key(cfg: Mapping[str, Any], key: str) -> None:
+    """Raise a UserError unless the value of the one ``key`` is allowed; for what is read before a task is known."""
+    _check_value(key, find_value(cfg, key), CHECKS[key].kind, None)
+
+
+def find_value(cfg: Mapping[str, Any], key: str) -> Any:
+    """The value of a full key such as "SOLVER.EMA.DECAY"."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def changes_weights(key: str, *recipes: Recipe) -> bool:
+    """Whether a training could end with other weights where ``key`` changed between ``recipes``."""
+    if key not in CHECKS:
+        return True
+    answer = CHECKS[key].changes_weights
+    return any(map(answer, recipes)) if callable(answer) else answer
+
+
+def reads_scores(key: str) -> bool:
+    """Whether ``key`` says how the evaluations of a training are made, or which of their scores chooses the best."""
+    return key in CHECKS and CHECKS[key].changes_weights in (scores_steer, _scores_end_or_choose)
+
+
+def _check_value(key: str, value: Any, kind: Kind, source: str | None) -> None:
+    if not kind.allows(value):
+        where = f" in {source}" if source else ""
+        raise UserError(f"{key} is {show(value)}{where}; it must be {kind.allowed}.")
+
+
+def show(value: Any, limit: int = 100) -> str:
+    """``value`` in a message: its beginning, escaped."""
+    try:
+        text = printable(repr(value))
+    except ValueError:  # an integer of more digits than Python writes out
+        return "a number of thousands of digits"
+    return text if len(text) <= limit else f"{text[:limit]}..."

@@ -1,0 +1,135 @@
+"""Kinds of config values: what is allowed, and how a sentence says so."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Kind(Protocol):
+    """Tells values that are allowed from others."""
+
+    @property
+    def allowed(self) -> str:
+        """What ends the sentence "KEY must be ..."."""
+
+    def allows(self, value: Any) -> bool:
+        """Whether ``value`` is of this kind; never raises, whatever the value is."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number from ``low`` to ``high``."""
+
+    low: int
+    high: int
+
+    @property
+    def allowed(self) -> str:
+        return f"a whole number from {self.low} to {self.high}"
+
+    def allows(self, value: Any) -> bool:
+        # A bool is an int to Python.
+        return type(value) is int and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Real:
+    """A finite number from ``low`` to ``high``, which are excluded where ``above`` and ``below`` say so."""
+
+    low: float
+    high: float
+    above: bool = False
+    below: bool = False
+
+    @property
+    def allowed(self) -> str:
+        return (
+            f"a number {'above' if self.above else 'of at least'} {self.low:g} and "
+            f"{'below' if self.below else 'at most'} {self.high:g}"
+        )
+
+    def allows(self, value: Any) -> bool:
+        if type(value) not in (int, float) or not self.low <= value <= self.high:  # a nan is in no range
+            return False
+        return not (self.above and value == self.low) and not (self.below and value == self.high)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or False."""
+
+    allowed: str = "True or False"
+
+    def allows(self, value: Any) -> bool:
+        return type(value) is bool
+
+
+class OneOf:
+    """One of some names, spelled exactly so."""
+
+    def __init__(self, *names: str):
+        self.names = names
+        self.allowed = f"one of {', '.join(names)}"
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, str) and value in self.names
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that is all of ``pattern``, which also must be able to be a file name: no NUL."""
+
+    pattern: str = r".*"
+    allowed: str = "a text"
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, str) and "\0" not in value and re.fullmatch(self.pattern, value, re.DOTALL) is not None
+
+
+class ListOf:
+    """A list of ``item``, of ``length`` entries or of at least ``min_length``, for which ``also`` is true."""
+
+    def __init__(
+        self,
+        item: Kind,
+        *,
+        length: int | None = None,
+        min_length: int = 0,
+        also: Callable[[Any], bool] = lambda value: True,
+        allowed: str | None = None,
+    ):
+        """
+        Args:
+            also: called with a list whose entries are allowed.
+            allowed: by default made from ``item`` and the length.
+        """
+        self._item, self._length, self._min_length, self._also = item, length, min_length, also
+        number = f" of {length}" if length is not None else f" of at least {min_length}" if min_length else ""
+        self.allowed = allowed or f"a list{number}, each {item.allowed}"
+
+    def allows(self, value: Any) -> bool:
+        if not isinstance(value, list | tuple) or len(value) < self._min_length:
+            return False
+        return self._length in (None, len(value)) and all(map(self._item.allows, value)) and self._also(value)
+
+
+@dataclass(frozen=True)
+class Such:
+    """What ``holds`` says, which must not raise for any value."""
+
+    holds: Callable[[Any], bool]
+    allowed: str
+
+    def allows(self, value: Any) -> bool:
+        return self.holds(value)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """The name of a part of the model. Which names there are, the caller of :func:`.checks.check_values` says."""
+
+    allowed: str = "the name of a part of the model"
+
+    def allows(self, value: Any) -> bool:
+        return isinstance(value, str) and "\0" not in value

@@ -1,0 +1,22 @@
+"""Which names of parts of the model a config may have."""
+
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
+from detectron2.modeling.anchor_generator import ANCHOR_GENERATOR_REGISTRY
+
+from .assigner.build import ASSIGNER_REGISTRY
+from .head import YOLO_HEAD_REGISTRY
+
+
+def list_registered() -> dict[str, list[str]]:
+    """By config key, the registered names, without detectron2's own parts, which belong to other models."""
+    registries = {
+        "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
+        "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+        "MODEL.ANCHOR_GENERATOR.NAME": ANCHOR_GENERATOR_REGISTRY,
+        "MODEL.YOLO.HEAD.NAME": YOLO_HEAD_REGISTRY,
+        "MODEL.YOLO.ASSIGNER.NAME": ASSIGNER_REGISTRY,
+    }
+    return {
+        key: [name for name, part in registry if not part.__module__.startswith("detectron2.")]
+        for key, registry in registries.items()
+    }
