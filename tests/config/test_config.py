@@ -282,14 +282,19 @@ def test_a_yaml_beside_weights_is_not_opened(tmp_path, marker, suffix, monkeypat
     for name in ("m.yaml", f"m{suffix}.yaml", "config.yaml", "model.yaml", "hyp.yaml", "opt.yaml", "data.yaml"):
         write(tmp_path / name, f"SEED: !!python/object/apply:os.mkdir ['{marker}']\n")
     opened = []
-    real_open = open
+    real_open, real_os_open = open, os.open
 
     def recording_open(file, *args, **kwargs):
         opened.append(str(file))
         return real_open(file, *args, **kwargs)
 
+    def recording_os_open(path, *args, **kwargs):
+        opened.append(os.fspath(path))
+        return real_os_open(path, *args, **kwargs)
+
     monkeypatch.setattr("builtins.open", recording_open)
     monkeypatch.setattr(io, "open", recording_open)
+    monkeypatch.setattr(os, "open", recording_os_open)
     monkeypatch.chdir(tmp_path)
     assert configure_from(weights_file).TEST.DETECTIONS_PER_IMAGE == 3
     assert not [path for path in opened if path.endswith(".yaml")]
