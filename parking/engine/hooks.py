@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from parking.checkpoint import Checkpointer
 from parking.solver import ModelEMA, Warmup
 from parking.utils.files import open_atomic
+from parking.utils.text import printable
 
 from .scores import find_last_score
 
@@ -198,7 +199,7 @@ class UnreadableImagesHook(HookBase):
         for name in [name for sample in self.trainer.last_batch for name in sample.get("unreadable", ())]:
             if name not in self._names:
                 self._names.add(name)
-                logger.warning(f"The image '{name}' cannot be read; others take its place")
+                logger.warning(f"The image '{printable(name)}' cannot be read; others take its place")
 
     def after_train(self) -> None:
         if self.trainer.iter < self.trainer.max_iter:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from parking.solver import takes_optimizer_step
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class _Batch:
 
 
 def _name_image(inputs: Any) -> str:
-    return str(inputs["file_name"]) if isinstance(inputs, dict) and "file_name" in inputs else "a nameless image"
+    return printable(inputs["file_name"]) if isinstance(inputs, dict) and "file_name" in inputs else "a nameless image"
 
 
 class AccumulatingTrainer(SimpleTrainer):

@@ -12,6 +12,7 @@ from parking.data.datasets.json_io import get_list, read_image_records, read_jso
 from parking.evaluation.coco_scores import rank_image_ids, score_boxes
 from parking.evaluation.detections import Detections
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,9 @@ def _match_categories(content: dict, path: str, classes: Mapping[str, int]) -> d
             raise UserError(f"'{path}': the category {category!r} needs an 'id' and a 'name'.")
     unknown = sorted(str(name) for name in names.values() if name not in classes)
     if unknown:
-        logger.warning("%s: the model has no class %s; their boxes are left out.", path, ", ".join(unknown))
+        logger.warning(
+            "%s: the model has no class %s; their boxes are left out.", printable(path), printable(", ".join(unknown))
+        )
     return {category_id: classes.get(name) for category_id, name in names.items()}
 
 

@@ -20,6 +20,7 @@ from parking.data.datasets.json_io import get_list, is_too_large_id, paused_gc, 
 from parking.data.datasets.sizes import read_headers
 from parking.data.decoding.orientation import AUTO
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -239,5 +240,5 @@ def _log_findings(json_file: str, findings: Sequence[Finding], inspection: Inspe
     if inspection.num_lost_boxes:
         lines.append(f"{inspection.num_lost_boxes:8}  annotations of the images that are left out: left out")
     only_notes = all(KINDS[kind].severity == "note" for kind in counts)
-    text = f"Found in {json_file} (DATASETS.POLICY {policy}; see tools/check_data.py):\n" + "\n".join(lines)
+    text = f"Found in {printable(json_file)} (DATASETS.POLICY {policy}; see tools/check_data.py):\n" + "\n".join(lines)
     logger.log(logging.INFO if only_notes else logging.WARNING, text)
