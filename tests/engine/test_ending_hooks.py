@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -33,7 +34,9 @@ class Run:
                 self.now += per_iter(self.iter) if callable(per_iter) else per_iter
                 if (self.iter + 1) % 10 == 0 and len(self.evaluations) >= (self.iter + 1) // 10:
                     self.evaluated_before = self.iter + 1
-                    self.storage.put_scalar("bbox/AP75", self.evaluations[self.iter // 10])
+                    score = self.evaluations[self.iter // 10]
+                    if math.isfinite(score):  # as the trainer's evaluations do
+                        self.storage.put_scalar("bbox/AP75", score)
                 self.hook.after_step()
                 self.iter += 1
                 self.storage.step()
@@ -45,6 +48,18 @@ def test_early_stopping_after_patience_evaluations_without_a_better_score():
     assert Run(EarlyStoppingHook("bbox/AP75", 2), 100, [5, 7, 6, 7, 9, 9, 9, 9, 9, 9]).run() == 41
     assert Run(EarlyStoppingHook("bbox/AP75", 3), 100, [5, 7, 6, 7, 9, 9, 9, 8, 10, 9]).run() == 81
     assert Run(EarlyStoppingHook("bbox/AP75", 9), 100, [5] * 10).run() == 100
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "end"),
+    [
+        ([math.nan] * 10, 100),
+        ([5, math.nan, math.nan, math.nan, math.nan, 6, 5, math.nan, 5, 5], 91),
+        ([5, 4, math.nan, 4, 9, 9, 9, 9, 9, 9], 41),
+    ],
+)
+def test_a_score_that_cannot_be_computed_is_not_worse(evaluations, end):
+    assert Run(EarlyStoppingHook("bbox/AP75", 2), 100, evaluations).run() == end
 
 
 def test_early_stopping_counts_on_after_a_resume():

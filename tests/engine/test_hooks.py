@@ -277,3 +277,19 @@ def test_the_best_is_found_in_every_evaluation_also_after_one_that_was_made_up_f
         hook.trainer.storage.put_scalar("bbox/AP75", 9.0)
         hook.after_step()
     assert [(values["iteration"], values["value"]) for _, values in recorder.saved] == [(2, 6.0), (3, 9.0)]
+
+
+def test_a_score_that_cannot_be_computed_is_not_an_earlier_one_and_told_once(caplog):
+    recorder = Recorder()
+    hook = BestCheckpointHook(recorder, "bbox/AP75-cart")
+    hook.trainer = make_trainer()
+    with EventStorage(0) as hook.trainer.storage:
+        # A nan is not stored, so that the storage still has the score of the evaluation before.
+        for iteration, score in enumerate([None, 7.0, None, None, 8.0]):
+            hook.trainer.evaluated_before = iteration + 1
+            if score is not None:
+                hook.trainer.storage.put_scalar("bbox/AP75-cart", score)
+            hook.after_step()
+            hook.trainer.storage.step()
+    assert [values["value"] for _, values in recorder.saved] == [7.0, 8.0]
+    assert caplog.text.count("bbox/AP75-cart cannot be computed") == 1

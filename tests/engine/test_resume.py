@@ -3,7 +3,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from parking.engine.resume import check_same_recipe, digest_dataset
+from parking.engine.resume import check_same_data, check_same_recipe, digest_dataset
 from parking.utils.errors import UserError
 
 CONFIG = {
@@ -35,6 +35,45 @@ def test_what_changes_the_weights_must_be_the_same(path):
 )
 def test_the_rest_may_differ(path):
     check_same_recipe(changed(*path, value=7), CONFIG, output_dir="out")
+
+
+def recipe(sampler="TrainingSampler", patience=0, **test):
+    config = {"DATALOADER": {"SAMPLER_TRAIN": sampler}, "SOLVER": {"EARLY_STOPPING_PATIENCE": patience, "EMA": {}}}
+    return {**config, "TEST": {"EVAL_PERIOD": 5, "BEST_METRIC": "bbox/AP75", **test}}
+
+
+@pytest.mark.parametrize("key", ["EVAL_PERIOD", "DETECTIONS_PER_IMAGE"])
+def test_keys_of_evaluations_count_where_scores_steer_the_training(key, caplog):
+    def check(is_followed=False, **kwargs):
+        earlier, now = recipe(**kwargs, **{key: 5}), recipe(**kwargs, **{key: 6})
+        check_same_recipe(now, earlier, output_dir="out", is_followed=is_followed)
+
+    check()
+    assert f"TEST.{key} is 6 and was 5" in caplog.text
+    for steering in ({"sampler": "ClassBalancedTrainingSampler"}, {"patience": 3}, {"is_followed": True}):
+        with pytest.raises(UserError, match=rf"TEST\.{key} is 6"):
+            check(**steering)
+
+
+def test_views_of_an_image_and_raw_scores_change_no_weight(caplog):
+    earlier, now = (
+        recipe(sampler="ClassBalancedTrainingSampler", patience=3),
+        recipe(sampler="ClassBalancedTrainingSampler", patience=3),
+    )
+    for config, flag in ((earlier, True), (now, False)):
+        config["TEST"]["AUG"] = {"ENABLED": flag}
+        config["SOLVER"]["EMA"]["EVAL_RAW"] = flag
+    check_same_recipe(now, earlier, output_dir="out", is_followed=True)
+    assert not caplog.text
+
+
+def test_data_to_evaluate_on_count_where_scores_steer_the_training():
+    config = {**recipe(), "DATASETS": {"TRAIN": ["a"], "TEST": ["b"]}}
+    check_same_data(config, {"a": "1", "b": "2"}, {"a": "1", "c": "3"}, output_dir="out")
+    with pytest.raises(UserError, match=r"of b .*out"):
+        check_same_data(config, {"a": "1", "b": "2"}, {"a": "1", "c": "3"}, output_dir="out", is_followed=True)
+    with pytest.raises(UserError, match="of a "):
+        check_same_data(config, {"a": "1", "b": "2"}, {"a": "3", "b": "2"}, output_dir="out")
 
 
 def test_a_key_of_another_version_is_not_compared():
