@@ -5,10 +5,10 @@ from .checkpointer import (
     SECONDS_USED,
     UNREADABLE_IMAGES,
     Checkpointer,
-    find_last_checkpoint,
     find_training,
     remove_training,
 )
+from .last_checkpoint import find_last_checkpoint
 from .loading import check_all_fit, find_misfits, load_weights, shorten
 from .weights import Weights, describe_origin, find_weights, read_weights, write_weights
 

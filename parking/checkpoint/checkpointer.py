@@ -13,14 +13,16 @@ from torch import nn
 
 from parking.utils.errors import UserError
 from parking.utils.files import open_atomic
+from parking.utils.text import printable
 
+from .last_checkpoint import LAST, find_last_checkpoint, list_checkpoints
 from .loading import check_all_fit
+from .values import find_excess
 from .weights import torch_load, weights_from_checkpoint
 
 logger = logging.getLogger(__name__)
 
-_RESUMABLE = "model_" + "[0-9]" * 7 + ".pth"
-_LAST = "last_checkpoint"
+_REMEDY = "resume from an earlier checkpoint, or start anew with --overwrite"
 #: An empty file that says that a training came to its end, its last evaluation included.
 FINISHED = "finished"
 #: A file with the seconds that a training has used so far.
@@ -31,6 +33,9 @@ UNREADABLE_IMAGES = "unreadable_images.txt"
 
 class Checkpointer:
     """Saves and restores a model and named *checkpointables* (anything with ``state_dict`` and ``load_state_dict``).
+
+    One that has ``check_state_dict`` as well is asked, before anything is loaded, whether it can take a state; it
+    raises a ValueError that says what is wrong.
 
     Not a ``DetectionCheckpointer``, though files and names are the same: that one downloads, unpickles freely, skips
     what does not fit with a warning, overwrites in place, and makes the best model what is resumed. Here
@@ -75,7 +80,7 @@ class Checkpointer:
         data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
         if comm.is_main_process():
             self._write(name, data)
-            with self._open(self.save_dir / _LAST) as f:
+            with self._open(self.save_dir / LAST) as f:
                 f.write(f"{name}.pth".encode())
             self._remove_oldest(keep=f"{name}.pth")
 
@@ -106,15 +111,25 @@ class Checkpointer:
         checkpoint = torch_load(path)
         missing = [key for key in ("model", *self.checkpointables) if key not in checkpoint]
         if missing:
-            raise UserError(f"{path} cannot be resumed: it has no {missing[0]!r}; start anew with --overwrite.")
-        check({key: checkpoint[key] for key in self._extra if key in checkpoint})
+            raise UserError(f"{_name(path)} has no {missing[0]!r}; {_REMEDY}.")
+        extra = {key: checkpoint[key] for key in self._extra if key in checkpoint}
+        wrong = [key for key, value in extra.items() if type(value) is not type(self._extra[key])]
+        wrong = wrong or [key for key, value in extra.items() if find_excess(value)]
+        if wrong:
+            raise UserError(f"{_name(path)} has {wrong[0]!r} of another kind; {_REMEDY}.")
+        check(extra)
         # The raw weights: the average is a checkpointable of its own.
         weights = weights_from_checkpoint(str(path), {"model": checkpoint["model"]})
         check_all_fit(weights.state_dict, self.model.state_dict(), weights)
+        with _explaining(path):
+            for key, obj in self.checkpointables.items():
+                if hasattr(obj, "check_state_dict"):
+                    obj.check_state_dict(checkpoint[key])
         self.model.load_state_dict(weights.state_dict)
-        for key, obj in self.checkpointables.items():
-            obj.load_state_dict(checkpoint[key])
-        logger.info(f"Resumed from {path}")
+        with _explaining(path):
+            for key, obj in self.checkpointables.items():
+                obj.load_state_dict(checkpoint[key])
+        logger.info(f"Resumed from {printable(path)}")
 
     def _write(self, name: str, data: dict[str, Any]) -> None:
         path = self.save_dir / f"{name}.pth"
@@ -134,10 +149,28 @@ class Checkpointer:
             ) from e
 
     def _remove_oldest(self, keep: str) -> None:
-        # Zero-padded iterations sort by age; the one just written stays even where an older run left higher numbers.
-        for path in sorted(self.save_dir.glob(_RESUMABLE))[: -self._num_to_keep]:
+        # The one just written stays even where an older run left higher numbers.
+        for path in list_checkpoints(self.save_dir)[: -self._num_to_keep]:
             if path.name != keep:
                 path.unlink()
+
+
+def _name(path: Path) -> str:
+    return f"the checkpoint {printable(path)} cannot be resumed: it"
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    """Turn what a foreign or damaged state makes of ``load_state_dict`` (almost any exception) into one sentence."""
+    try:
+        yield
+    except ValueError as e:
+        raise UserError(f"{_name(path)} {printable(str(e)[:200])}; {_REMEDY}.") from e
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, OverflowError) as e:
+        raise UserError(
+            f"{_name(path)} holds the state of another kind of training ({type(e).__name__}: "
+            f"{printable(str(e)[:100])}); {_REMEDY}."
+        ) from e
 
 
 def _save(data: dict[str, Any], file: BinaryIO) -> None:
@@ -168,21 +201,8 @@ def remove_training(output_dir: str, *, keep_time: bool = False) -> None:
         os.truncate(folder / "metrics.json", 0)
 
 
-def find_last_checkpoint(output_dir: str | os.PathLike) -> Path | None:
-    """The file to resume from: what ``last_checkpoint`` names, or the newest where there is no such tag.
-
-    The first checkpoint of a training has none if that was killed right after writing it, and is as whole as any.
-    """
-    folder = Path(output_dir)
-    tag = folder / _LAST
-    if not tag.is_file():
-        return max(folder.glob(_RESUMABLE), default=None)
-    path = folder / tag.read_text().strip()
-    return path if path.is_file() else None
-
-
 def find_training(output_dir: str) -> list[Path]:
     """The checkpoints and weights that a training left in ``output_dir``."""
     folder = Path(output_dir)
-    names = (_LAST, FINISHED, _RESUMABLE, "model_best.pth", "model_final.pth")
-    return sorted(path for name in names for path in folder.glob(name))
+    others = [folder / name for name in (LAST, FINISHED, "model_best.pth", "model_final.pth")]
+    return sorted([*list_checkpoints(folder), *(path for path in others if os.path.lexists(path))])

@@ -124,8 +124,12 @@ _FUNCTIONS = {
 }
 
 
-def read_pickled(path: str | os.PathLike) -> Any:
+def read_pickled(path: str | os.PathLike, *, only_plain: bool = False) -> Any:
     """What ``torch.save`` wrote to ``path``, tensors on the CPU, every module object a :class:`ModuleStandIn`.
+
+    Args:
+        only_plain: refuse module objects, values that would be left out, and tensors that repeat their storage: what a
+            training of ours saves has none of them.
 
     Raises:
         UserError: the file is not of that format, damaged, or names or does something else than that.
@@ -133,7 +137,7 @@ def read_pickled(path: str | os.PathLike) -> Any:
     try:
         with open_regular(path) as file:
             archive = TensorArchive(file)
-            return RestrictedUnpickler(io.BytesIO(archive.read_pickle()), archive).load()
+            return RestrictedUnpickler(io.BytesIO(archive.read_pickle()), archive, only_plain=only_plain).load()
     except PickleRefused as e:
         raise UserError(
             f"weights {printable(path)} are refused: the file asks for {e}, which weights do not need."
@@ -153,9 +157,10 @@ class RestrictedUnpickler(pickle._Unpickler):
     memo number alone takes as much memory as it says.
     """
 
-    def __init__(self, file, archive: TensorArchive):
+    def __init__(self, file, archive: TensorArchive, *, only_plain: bool = False):
         super().__init__(file)
         self._archive = archive
+        self._only_plain = only_plain
 
     def load(self) -> Any:
         """The object in the file. Raises PickleRefused, or what a damaged file makes of it (almost any exception)."""
@@ -173,9 +178,9 @@ class RestrictedUnpickler(pickle._Unpickler):
             return _Function(_FUNCTIONS[full_name])
         if full_name in _STORAGES:
             return _StorageType(_STORAGES[full_name])
-        if full_name in _DISCARDED:
+        if full_name in _DISCARDED and not self._only_plain:
             return _DISCARD
-        if _MODULE_CLASSES.fullmatch(full_name):
+        if _MODULE_CLASSES.fullmatch(full_name) and not self._only_plain:
             return _ModuleClass(f"{module}.{name}")
         # Escaped: a name may hold what a terminal takes for commands.
         raise PickleRefused(ascii(f"{module}.{name}"[:200])[1:-1] + explain_class(module))
@@ -192,7 +197,9 @@ class RestrictedUnpickler(pickle._Unpickler):
         if type(args) is not tuple:
             raise PickleRefused("a call without a tuple of arguments")
         if isinstance(function, _Function):
-            self.stack[-1] = function.call(*args)
+            self.stack[-1] = made = function.call(*args)
+            if self._only_plain and isinstance(made, Tensor) and made.nbytes > made.untyped_storage().nbytes():
+                raise PickleRefused("a tensor that repeats its storage")
         elif function is not _DISCARD:
             kind = f"of {function.kind}" if isinstance(function, _ModuleClass) else f"of a {type(function).__name__}"
             raise PickleRefused(f"a call {kind}")

@@ -1,11 +1,14 @@
 """Whether the numbers in weights can be the result of a training."""
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from parking.utils.errors import UserError
+from parking.utils.limits import MAX_CONFIG_DEPTH, MAX_CONFIG_VALUES
 from parking.utils.text import printable
 
 # Statistics that count batches, the only tensors of a model that are whole numbers; nothing is computed with them.
@@ -39,6 +42,32 @@ def find_not_finite(state: Mapping[str, Tensor]) -> list[str]:
     extremes = torch.stack([torch.stack(torch.aminmax(t.detach())).float() for t in floating.values()])
     are_finite = extremes.isfinite().all(dim=1).tolist()
     return [name for name, is_finite in zip(floating, are_finite, strict=True) if not is_finite]
+
+
+def find_excess(value: Any) -> str | None:
+    """What makes nested plain values more than a config can be, or None; takes no longer than the limits allow.
+
+    A file can put one mapping into another in many places, so that a few hundred bytes are endless to whoever walks
+    through them.
+    """
+    num_left = MAX_CONFIG_VALUES
+    level = [value]
+    for _ in range(MAX_CONFIG_DEPTH):
+        num_left -= len(level)
+        if num_left < 0:
+            return f"has more than {MAX_CONFIG_VALUES:,} values"
+        below = []
+        for item in level:
+            if type(item) in (dict, OrderedDict, list, tuple):
+                below.extend(item if type(item) in (list, tuple) else item.values())
+            elif not isinstance(item, str | int | float | bool | None):
+                return f"holds a {type(item).__name__.lstrip('_')}"
+            if len(below) > num_left:
+                return f"has more than {MAX_CONFIG_VALUES:,} values"
+        if not below:
+            return None
+        level = below
+    return f"is nested more than {MAX_CONFIG_DEPTH} deep"
 
 
 def _find_problems(state: Mapping[str, Tensor]) -> Iterator[str]:

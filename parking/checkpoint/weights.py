@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from parking.utils.errors import UserError
-from parking.utils.files import open_atomic
+from parking.utils.files import open_atomic, open_regular
+from parking.utils.limits import MAX_ID_BITS, MAX_WEIGHTS_BYTES
 from parking.utils.text import printable
 
+from .last_checkpoint import find_last_checkpoint
 from .module_settings import check_settings
 from .published import (
     LayoutError,
@@ -29,8 +31,7 @@ from .published import (
     without_wrappers,
 )
 from .restricted_pickle import ModuleStandIn, read_pickled
-from .tensor_archive import ArchiveError, TensorArchive
-from .values import check_values
+from .values import check_values, find_excess
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +69,17 @@ class Weights:
             values = getattr(self, key)
             if values is not None and not (isinstance(values, list) and all(type(v) is kind for v in values)):
                 raise UserError(f"weights {printable(self.path)}: their {key} are not a list of {kind.__name__}.")
+        if any(abs(id_).bit_length() > MAX_ID_BITS for id_ in self.category_ids or ()):
+            raise UserError(f"weights {printable(self.path)}: their category_ids hold one above {MAX_ID_BITS} bits.")
         if len(set(self.category_ids or ())) < len(self.category_ids or ()):
             raise UserError(f"weights {printable(self.path)}: their category_ids hold an id twice.")
         if not isinstance(self.config, Mapping | None):
             raise UserError(f"weights {printable(self.path)}: their config is not a mapping.")
+        problem = find_excess(self.config)
+        if problem:
+            raise UserError(
+                f"weights {printable(self.path)}: their config {problem}, so it is none; use other weights."
+            )
         origin = {} if self.origin is None else self.origin
         if not isinstance(origin, Mapping) or not all(type(v) is str for pair in origin.items() for v in pair):
             raise UserError(f"weights {printable(self.path)}: their origin is not a mapping of texts.")
@@ -91,26 +99,36 @@ class Weights:
 
 
 def find_weights(output_dir: str | os.PathLike) -> str | None:
-    """The weights of a training that are best to use: its best, else its final, else its last; None without any."""
-    folder = Path(output_dir)
-    names = ["model_best.pth", "model_final.pth"]
-    last = folder / "last_checkpoint"
-    if last.is_file():
-        names.append(last.read_text().strip())
-    for name in names:
-        if (folder / name).is_file():
-            return str(folder / name)
-    return None
+    """The weights of a training that are best to use: its best, else its final, else its last; None without any.
+
+    Raises:
+        UserError: see :func:`find_last_checkpoint`.
+    """
+    for name in ("model_best.pth", "model_final.pth"):
+        if Path(output_dir, name).is_file():
+            return os.path.join(output_dir, name)
+    last = find_last_checkpoint(output_dir)
+    return None if last is None else str(last)
 
 
 def check_weights_path(path: str | os.PathLike) -> str:
-    """``path`` as text. Raises UserError unless it is a file here."""
+    """``path`` as text. Raises UserError unless it is a regular file here, and not larger than weights ever are."""
     path = os.fspath(path)
     if "://" in path:
         raise UserError(f"weights {printable(path)}: nothing is downloaded; give the path of a local file.")
-    if "\0" in path or not os.path.isfile(path):
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+    except (FileNotFoundError, NotADirectoryError, ValueError) as e:
         raise UserError(
             f"weights {printable(path)} do not exist; check the path (docs/weights.md says where to get some)."
+        ) from e
+    except OSError as e:
+        raise UserError(f"weights {printable(path)} cannot be read: {e.strerror}; give the path of a file.") from e
+    if size > MAX_WEIGHTS_BYTES:
+        raise UserError(
+            f"weights {printable(path)} cannot be read: the file has {size:,} bytes, and weights may have "
+            f"{MAX_WEIGHTS_BYTES:,}."
         )
     return path
 
@@ -131,21 +149,13 @@ def read_weights(path: str | os.PathLike) -> Weights:
 def torch_load(path: str | os.PathLike) -> dict[str, Any]:
     """Load a checkpoint of a training of ours, which holds tensors and plain values only, on the CPU.
 
+    Not by ``torch.load``, which makes tensors of any size and kind that a file of a few hundred bytes asks for.
+
     Raises:
         UserError: it is an address, missing, unreadable, or holds anything else (whatever it would run is not run).
     """
     path = check_weights_path(path)
-    try:
-        with open(path, "rb") as file:
-            TensorArchive(file)  # which says better than PyTorch what is wrong
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except ArchiveError as e:
-        raise UserError(f"weights {printable(path)} cannot be read: {e}.") from e
-    except Exception as e:  # a damaged file makes the parser raise almost anything
-        raise UserError(
-            f"weights {printable(path)} cannot be read: not a checkpoint of this project, or damaged "
-            f"({type(e).__name__})."
-        ) from e
+    loaded = read_pickled(path, only_plain=True)
     if not isinstance(loaded, dict):
         raise UserError(f"weights {printable(path)} hold a {type(loaded).__name__}, not a checkpoint.")
     return loaded
@@ -219,7 +229,7 @@ def write_weights(path: str | os.PathLike, weights: Weights) -> None:
 def describe_origin(weights: Weights) -> Weights:
     """The same weights with an ``origin``: the name and the SHA-256 of their file."""
     digest = hashlib.sha256()
-    with open(weights.path, "rb") as file:
+    with open_regular(weights.path) as file:
         while chunk := file.read(2**20):
             digest.update(chunk)
     kind = "published YOLOv5 checkpoint" if weights.is_published else "weights of this project"

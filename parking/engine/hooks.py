@@ -146,7 +146,7 @@ class BestCheckpointHook(HookBase):
             return
         if comm.is_main_process():
             values = self._checkpointer.read_values(self.FILE)
-            if values.get("metric") == self._metric:
+            if values.get("metric") == self._metric and type(values.get("value")) in (int, float):
                 self._best = values["value"]
         self._check()  # an evaluation that was made up for
 

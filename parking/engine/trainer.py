@@ -47,6 +47,7 @@ from .resume import check_same_data, check_same_recipe, digest_dataset
 from .scores import EvaluationLoader, StopEvaluation, best_metric, class_ap_of, finite_only
 from .setup import check_config, describe_config
 from .train_loop import AccumulatingTrainer
+from .training_state import check_training_state
 
 logger = logging.getLogger(__name__)
 
@@ -343,6 +344,10 @@ class Trainer(DefaultTrainer):
             # Nothing in a training draws from it, but a part that someone adds may.
             "rng": comm.all_gather(torch.get_rng_state()),
         }
+
+    def check_state_dict(self, state_dict: Any) -> None:
+        """Raises ValueError, saying what is wrong, unless the state can be one of this training."""
+        check_training_state(state_dict, self.optimizer, self._hooks)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)

@@ -11,6 +11,8 @@ MAX_CONFIG_BYTES = 256 * 1024
 #: Files of a config, each counted as often as a ``_BASE_`` names it; and how deep its values may be nested.
 MAX_CONFIG_FILES = 32
 MAX_CONFIG_DEPTH = 100
+#: Values of a config that weights carry, each counted as often as it occurs.
+MAX_CONFIG_VALUES = 100_000
 #: A json with annotations, an image list or results; COCO's train2017 has 0.45 GB.
 MAX_JSON_BYTES = 4 * _GB
 #: Bits of an id of an image, annotation or category: hashes have 64. Larger whole numbers can be chosen so that Python

@@ -13,10 +13,13 @@ import types
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from parking.checkpoint import read_weights
+from parking.checkpoint.weights import torch_load
 from parking.utils.errors import UserError
 
 EXT_CODE = 0xF0
@@ -272,6 +275,9 @@ def test_hostile_files_run_nothing(case, marker, tmp_path):
         with pytest.raises(UserError, match=rf"hostile\.pth? are refused: the file asks for .*{message}"):
             read_weights(other)
         assert not marker.exists()
+        with pytest.raises(UserError, match=r"hostile\.pth? are refused: the file asks for"):
+            torch_load(other)
+        assert not marker.exists()
         assert "on_import" not in sys.modules
 
 
@@ -433,14 +439,82 @@ def test_greedy_files_get_nothing(case, tmp_path):
     path = write_archive(tmp_path / "greedy.pt", pickled, {"0": bytes(num_bytes)})
     with bounded_memory(16 * MIB + 4 * path.stat().st_size), pytest.raises(UserError, match=f"greedy.pt .*({message})"):
         read_weights(path)
+    with bounded_memory(16 * MIB + 4 * path.stat().st_size):
+        try:
+            loaded = torch_load(path)  # as --resume does
+        except UserError as error:
+            assert "greedy.pt" in str(error)
+        else:
+            assert sum(t.nbytes for t in loaded["model"].values()) <= num_bytes
 
 
 def test_greedy_files_get_nothing_under_our_ending_either(tmp_path):
     # PyTorch's own restricted unpickler does make such an array, and this size of it can be had.
     array = call(name("builtins", "bytearray"), number(512 * MIB))
     path = write_archive(tmp_path / "greedy.pth", checkpoint(array))
-    with bounded_memory(16 * MIB), pytest.raises(UserError, match=r"greedy\.pth .*"):
-        read_weights(path)
+    for read in (read_weights, torch_load):
+        with bounded_memory(16 * MIB), pytest.raises(UserError, match=r"greedy\.pth .*"):
+            read(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("make", "shown"),
+    [
+        (lambda: torch.zeros(10**9, 10**3, device="meta"), "meta"),
+        (lambda: torch.sparse_coo_tensor(torch.zeros(1, 1).long(), [1.0], (10**9,)), "sparse"),
+        (lambda: torch.zeros(2, 2).to_sparse_csr(), "sparse"),
+        (lambda: torch.quantize_per_tensor(torch.zeros(4), 0.1, 0, torch.qint8), "."),
+        (lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), "nested"),
+        (lambda: torch.zeros(4, dtype=torch.complex64), "."),
+        (lambda: np.zeros(3), "numpy"),
+        (lambda: nn.Linear(2, 2), "Linear"),
+        (lambda: torch.zeros(1).expand(10**12), "repeats its storage"),
+        (lambda: {1, 2}, "set"),
+        (lambda: torch.Size([1]), "Size"),
+        (lambda: torch.device("cpu"), "device"),
+        (lambda: torch.float32, "."),
+    ],
+)
+def test_a_resumed_checkpoint_holds_nothing_but_plain_tensors_and_values(tmp_path, make, shown):
+    torch.save({"model": {"a": torch.zeros(1)}, "trainer": make()}, tmp_path / "m.pth")
+    with bounded_memory(16 * MIB), pytest.raises(UserError, match=rf"m\.pth are refused: the file asks for .*{shown}"):
+        torch_load(tmp_path / "m.pth")
+
+
+def count_instructions(path: Path) -> int:
+    """How many lines of ours and Python's unpickler run to read a file: work that no busy machine changes."""
+    num_lines = 0
+
+    def trace(frame, event, arg):
+        nonlocal num_lines
+        num_lines += event == "line"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        with contextlib.suppress(UserError):
+            read_weights(path)
+    finally:
+        sys.settrace(None)
+    return num_lines
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: state(list_of(*[b"N"] * n)),
+        lambda n: checkpoint(dict_of(*((text(f"a{i}"), tensor(size=(0,), numel=1)) for i in range(n)))),
+        lambda n: checkpoint(dict_of(*((number(i), b"N") for i in range(n)))),
+        lambda n: checkpoint(module((text("names"), list_of(*[text("a")] * n)))),
+        lambda n: checkpoint(text("a" * n)),
+    ],
+)
+def test_twice_the_file_is_twice_the_work(tmp_path, make):
+    counts = [
+        count_instructions(write_archive(tmp_path / f"{n}.pt", make(n), {"0": bytes(4)})) for n in (500, 1000, 2000)
+    ]
+    assert counts[2] - counts[1] <= 2.2 * (counts[1] - counts[0]) + 200
 
 
 def test_a_large_memo_number_takes_no_memory(tmp_path):

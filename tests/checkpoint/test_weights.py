@@ -1,3 +1,5 @@
+import math
+import os
 import pickle
 import sys
 import types
@@ -293,14 +295,14 @@ def test_foreign_weights_with_odd_names_load(tmp_path, foreign_classes):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_category_ids_of_any_size_stay_exact(tmp_path, suffix):
-    ids = [0, -1, 2**31, 2**63, 2**70, 10**300]
+def test_category_ids_stay_exact(tmp_path, suffix):
+    ids = [0, -1, 2**31, 2**53 + 1, 2**63, 2**64 - 1]
     path = tmp_path / f"ids{suffix}"
     write_weights(path, Weights(str(path), dict(Model(6).state_dict()), category_ids=ids))
     assert read_weights(path).category_ids == ids
 
 
-@pytest.mark.parametrize("ids", [[1, 1], [1.0], ["1"], [True], [None], 7, {"a": 1}])
+@pytest.mark.parametrize("ids", [[1, 1], [2**64], [-(2**70)], [10**300], [1.0], ["1"], [True], [None], 7, {"a": 1}])
 def test_category_ids_that_are_none(tmp_path, ids):
     path = save(tmp_path / "ids.pth", {"model": Model().state_dict(), "category_ids": ids})
     with pytest.raises(UserError, match=r"ids\.pth.*category_ids"):
@@ -354,5 +356,117 @@ def test_the_first_checkpoint_counts_before_it_is_named_the_last(tmp_path):
     assert find_last_checkpoint(tmp_path) == tmp_path / "model_0000009.pth", "killed before the tag was written"
     (tmp_path / "last_checkpoint").write_text("model_0000004.pth")
     assert find_last_checkpoint(tmp_path) == tmp_path / "model_0000004.pth"
-    (tmp_path / "model_0000004.pth").unlink()
-    assert find_last_checkpoint(tmp_path) is None, "what it names is gone: someone has been at it"
+    for name in ("model_10000004.pth", "model_0000004.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "last_checkpoint").unlink()
+    assert find_last_checkpoint(tmp_path) == tmp_path / "model_10000004.pth", "by number, not by text"
+
+
+def make_sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(5 * 10**9)
+
+
+DAMAGED_TAGS = {
+    "empty": (lambda path: path.write_bytes(b""), "nothing"),
+    "binary": (lambda path: path.write_bytes(b"\x80\x02\xff"), "no text"),
+    "zeros": (lambda path: path.write_bytes(bytes(100)), r"\\x00"),
+    "a folder": (lambda path: path.mkdir(), "folder"),
+    "a FIFO": (lambda path: os.mkfifo(path), "FIFO"),
+    "5 GB": (make_sparse, "larger"),
+    "elsewhere": (lambda path: path.write_text("../../etc/x"), "etc/x"),
+    "an absolute path": (lambda path: path.write_text("/etc/passwd"), "/etc/passwd"),
+    "below another": (lambda path: path.write_text("model_0000004.pth/../x.pth"), "model_1234|model_0001234"),
+    "two lines": (lambda path: path.write_text("model_0000004.pth\nmodel_0000009.pth"), "instead of a name"),
+    "a file of another kind": (lambda path: path.write_text("config.yaml"), "config.yaml"),
+    "what is gone": (lambda path: path.write_text("model_0000007.pth"), "model_0000007.pth, which is not there"),
+    "control characters": (lambda path: path.write_text("\x1b[2J"), "instead of a name"),
+    "a dead link": (lambda path: path.symlink_to("nowhere"), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED_TAGS)
+def test_a_damaged_tag_is_one_sentence(tmp_path, case):
+    make, message = DAMAGED_TAGS[case]
+    (tmp_path / "config.yaml").touch()
+    make(tmp_path / "last_checkpoint")
+    checkpointer = Checkpointer(Model(), str(tmp_path))
+    for find in (find_last_checkpoint, find_weights, lambda _: checkpointer.resume()):
+        with pytest.raises(UserError, match=rf"last_checkpoint .*({message}).*--overwrite") as error:
+            find(tmp_path)
+        assert str(error.value).isprintable()
+    (tmp_path / "model_0000004.pth").touch()
+    with pytest.raises(UserError, match=r"last_checkpoint .*model_0000004\.pth"):
+        find_last_checkpoint(tmp_path)
+    (tmp_path / "model_best.pth").touch()
+    assert find_weights(tmp_path) == str(tmp_path / "model_best.pth")
+
+
+def resumable(folder: Path, **changes) -> Checkpointer:
+    """A checkpointer whose folder holds a checkpoint with ``changes``."""
+    content = {"model": Model().state_dict(), "counter": {"value": 3}, "config": {"a": 1}, **changes}
+    save(folder / "model_0000001.pth", content)
+    return Checkpointer(Model(), str(folder), extra={"config": {"a": 1}}, counter=Counter())
+
+
+def endless() -> dict:
+    value = {"a": 1}
+    for _ in range(60):
+        value = {"a": value, "b": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"counter": {}}, "another kind of training"),
+        ({"counter": None}, "another kind of training"),
+        ({"counter": torch.zeros(2)}, "another kind of training"),
+        ({"config": "a"}, "'config' of another kind"),
+        ({"config": endless()}, "'config' of another kind"),
+        ({"model": {"a": 1}}, "hold no model"),
+        ({"model": {"stem.weight": torch.zeros(1)}}, "do not fit"),
+        ({"model": None}, "hold no model"),
+        ({"model": {**Model().state_dict(), "stem.bias": torch.tensor([1.0, math.nan])}}, "stem.bias holds NaN"),
+    ],
+)
+def test_a_foreign_checkpoint_is_one_sentence_and_changes_nothing(tmp_path, changes, message):
+    resumable(tmp_path).resume()
+    checkpointer = resumable(tmp_path, **changes)
+    before = {name: tensor.clone() for name, tensor in checkpointer.model.state_dict().items()}
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=rf"model_0000001\.pth.*{message}"):
+        checkpointer.resume()
+    if "counter" not in changes:
+        assert all(tensor.equal(before[name]) for name, tensor in checkpointer.model.state_dict().items())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+def test_a_config_that_is_endless_is_refused(tmp_path):
+    path = save(tmp_path / "m.pth", {"model": Model().state_dict(), "config": endless()})
+    assert Path(path).stat().st_size < 20_000
+    with pytest.raises(UserError, match=r"m\.pth.*config has more than"):
+        read_weights(path)
+    for config in ({"a": torch.zeros(1)}, {"a": b"1"}):
+        save(tmp_path / "m.pth", {"model": Model().state_dict(), "config": config})
+        with pytest.raises(UserError, match=r"m\.pth.*config holds a"):
+            read_weights(path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "FIFO", "device"])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
+def test_only_regular_files_are_weights(tmp_path, kind, suffix):
+    path = tmp_path / f"odd{suffix}"
+    {"folder": path.mkdir, "FIFO": lambda: os.mkfifo(path), "device": lambda: path.symlink_to("/dev/zero")}[kind]()
+    with pytest.raises(UserError, match=rf"odd\{suffix}.*{kind}"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
+def test_files_larger_than_any_weights(tmp_path, suffix):
+    path = tmp_path / f"large{suffix}"
+    for whole in (b"", Path(save(tmp_path / "m.pth", {"model": Model().state_dict()})).read_bytes()):
+        path.write_bytes(whole)
+        os.truncate(path, 30 * 10**9)
+        with pytest.raises(UserError, match=rf"large\{suffix}.*30,000,000,000"):
+            read_weights(path)
