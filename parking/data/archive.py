@@ -155,7 +155,7 @@ def _open_zip(file: Path) -> Iterator[zipfile.ZipFile]:
         raise UserError(f"'{printable(file)}' cannot be opened: {e.strerror or e}.") from e
     with opened:
         with _explain_damage(file):
-            check_list(opened)
+            check_list(opened, file)
             archive = zipfile.ZipFile(opened)
         with archive:
             yield archive

@@ -28,14 +28,17 @@ _LOCAL_HEADER_BYTES = 30
 _MAX_COMMENT = 0xFFFF
 
 
-def check_list(file: BinaryIO) -> None:
+def check_list(file: BinaryIO, path: str | os.PathLike) -> None:
     """Check the length of a zip's list of contents, the number of its entries, and the lengths of their names.
+
+    Args:
+        path: of the zip, for the error.
 
     Raises:
         UserError: one of them is above its limit.
         BadZipFile: there is no such list.
     """
-    name = printable(file.name)
+    name = printable(path)
     size = _find_list_size(file)
     if size > MAX_ARCHIVE_LIST_BYTES:
         raise UserError(f"'{name}' lists its content in {size:,} bytes; {MAX_ARCHIVE_LIST_BYTES:,} are allowed.")

@@ -15,7 +15,8 @@ def read_predictions(path: str | os.PathLike) -> Detections:
     """The boxes of a ``predictions.json``, or of a submission: further keys than COCO results have are read over.
 
     Raises:
-        UserError: the file cannot be read, is not a JSON list of COCO results, or mixes numbers and texts as image ids.
+        UserError: the file cannot be read, is not a JSON list of COCO results, has a number that is not
+            finite, or mixes numbers and texts as image ids.
     """
     image_ids: list[int | str] = []
     category_ids, boxes, scores = array("q"), array("d"), array("d")
@@ -43,7 +44,12 @@ def read_predictions(path: str | os.PathLike) -> Detections:
         raise UserError(f"'{path}': row {number}, counted from 0, is not an object with a 'bbox'.")
     if set(map(type, image_ids)) not in ({int}, {str}, set()):
         raise UserError(f"'{path}': the image ids must be all whole numbers or all texts.")
-    return Detections.from_columns(image_ids, category_ids, boxes, scores)
+    detections = Detections.from_columns(image_ids, category_ids, boxes, scores)
+    finite = detections.is_finite()
+    if not finite.all():
+        number = int(np.flatnonzero(~finite)[0])
+        raise UserError(f"'{path}': row {number}, counted from 0, has a bbox or score that is NaN or infinite.")
+    return detections
 
 
 def check_category_ids(detections: Detections, category_ids: Iterable[int], path: str | os.PathLike) -> None:

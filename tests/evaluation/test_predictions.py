@@ -49,6 +49,8 @@ def test_more_than_coco_results_and_nothing(tmp_path):
         ([{**ROW, "bbox": None}], "cannot be used"),
         ([{**ROW, "score": "high"}], "cannot be used"),
         ([{**ROW, "category_id": 1.5}], "cannot be used"),
+        ([ROW, {**ROW, "score": float("nan")}], "row 1, counted from 0, has a bbox or score that is NaN"),
+        ([{**ROW, "bbox": [0, 0, float("inf"), 1]}], "row 0, counted from 0, has a bbox or score that is NaN"),
         ([{**ROW, "image_id": 1.5}], "the image ids must be"),
         ([{**ROW, "image_id": None}], "the image ids must be"),
         ([ROW, {**ROW, "image_id": "7"}], "the image ids must be all whole numbers or all texts"),
