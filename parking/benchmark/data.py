@@ -22,7 +22,8 @@ from parking.config import get_cfg
 from parking.data.build import build_train_loader
 from parking.data.cache import JPEG_QUALITY, ImageCache
 from parking.data.dataset_mapper import TrainDatasetMapper
-from parking.data.image_io import pyspng, read_image
+from parking.data.decoding.decoders import pyspng
+from parking.data.image_io import read_image
 from parking.data.transforms import get_sample_rng
 from parking.utils.errors import UserError
 

@@ -61,7 +61,7 @@ class Checkpointer:
             extra: plain values that every file carries, such as the config.
         """
         if num_to_keep < 1:
-            raise UserError(f"SOLVER.CHECKPOINTS_TO_KEEP is {num_to_keep}; at least 1 checkpoint must be kept.")
+            raise ValueError(f"num_to_keep is {num_to_keep}; at least 1 checkpoint must be kept")
         self.model = model
         self.save_dir = Path(save_dir)
         self.checkpointables = checkpointables

@@ -189,7 +189,7 @@ CHECKS: Mapping[str, Check] = {
     ),
     "MODEL.YOLO.HEAD.NAME": Check(Registered(), ALL, True),
     "MODEL.YOLO.ASSIGNER.NAME": Check(Registered(), ALL, True),
-    "MODEL.YOLO.ASSIGNER.ANCHOR_RATIO": Check(Real(1, 1e3, above=True), TRAIN, True),
+    "MODEL.YOLO.ASSIGNER.ANCHOR_RATIO": Check(Real(1, 1e3, above=True), ALL, True),
     "MODEL.YOLO.LOSS.BOX_GAIN": Check(_FACTOR, TRAIN, True),
     "MODEL.YOLO.LOSS.OBJ_GAIN": Check(_FACTOR, TRAIN, True),
     "MODEL.YOLO.LOSS.CLS_GAIN": Check(_FACTOR, TRAIN, True),
@@ -290,7 +290,12 @@ def _find_nesterov_without_momentum(cfg, num_processes: int) -> str | None:
     return "SOLVER.MOMENTUM is 0; it must be above 0 where SOLVER.NESTEROV is True."
 
 
+def _find_nothing_to_train_on(cfg, num_processes: int) -> str | None:
+    return None if cfg.DATASETS.TRAIN else "DATASETS.TRAIN is empty; name a data set to train on."
+
+
 RELATIONS: Sequence[Relation] = (
+    Relation(_find_nothing_to_train_on, TRAIN),
     Relation(_find_uneven_batch, TRAIN),
     Relation(_find_endless_rest, TRAIN),
     Relation(_find_nesterov_without_momentum, TRAIN),

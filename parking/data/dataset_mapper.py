@@ -108,7 +108,6 @@ class TrainDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg, dataset: Sequence[dict], *, seed: int) -> dict[str, Any]:
-        _check_augmentation_config(cfg)
         aug = cfg.INPUT.AUG
         size = tuple(cfg.INPUT.SIZE_TRAIN)
         exif_orientation = check_exif_orientation(cfg)
@@ -283,8 +282,6 @@ class TestDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg, *, report_errors: bool = False) -> dict[str, Any]:
-        if cfg.INPUT.SIZE_TEST < 1:
-            raise UserError(f"INPUT.SIZE_TEST {cfg.INPUT.SIZE_TEST} must be a number of pixels above 0.")
         return {
             "size": cfg.INPUT.SIZE_TEST,
             "report_errors": report_errors,
@@ -352,21 +349,3 @@ def _to_instances(boxes: np.ndarray, classes: np.ndarray, size: tuple[int, int])
     instances.gt_boxes = Boxes(torch.from_numpy(boxes.astype(np.float32)))
     instances.gt_classes = torch.from_numpy(classes)
     return instances
-
-
-def _check_augmentation_config(cfg) -> None:
-    aug = cfg.INPUT.AUG
-    for key in ("MOSAIC_PROB", "MIXUP_PROB", "FLIP_LR_PROB", "FLIP_UD_PROB", "HSV_H", "HSV_S", "HSV_V"):
-        if not 0 <= aug[key] <= 1:
-            raise UserError(f"INPUT.AUG.{key} {aug[key]} must lie between 0 and 1.")
-    for key, limit in (("SCALE", 1), ("TRANSLATE", 1), ("SHEAR", 90), ("DEGREES", 360), ("PERSPECTIVE", 1)):
-        if not 0 <= aug[key] < limit:
-            raise UserError(f"INPUT.AUG.{key} {aug[key]} must be at least 0 and below {limit}.")
-    if not 0 <= aug.STRONG_OFF_ITERS <= cfg.SOLVER.MAX_ITER:
-        raise UserError(
-            f"INPUT.AUG.STRONG_OFF_ITERS {aug.STRONG_OFF_ITERS} must be at least 0 and at most SOLVER.MAX_ITER "
-            f"{cfg.SOLVER.MAX_ITER}."
-        )
-    size = cfg.INPUT.SIZE_TRAIN
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise UserError(f"INPUT.SIZE_TRAIN {size} must be [height, width] in pixels.")

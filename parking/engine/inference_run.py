@@ -30,7 +30,6 @@ from parking.utils.files import locked, remove_stale_lock
 from .fused_results import fuse_results
 from .inference import measure_speed, plan_inference, predict_images
 from .patience import PatientBarrier
-from .precision import inference_dtype
 from .predictor import build_inference_model
 from .recipe import check_same_everywhere, describe_recipe, digest_images, digest_weights
 from .setup import choose_inference_classes, find_config_and_weights
@@ -90,7 +89,6 @@ def load_models(
     for path in weights_files or [None]:
         cfg, weights = find_config_and_weights(config_file, path, opts, default_config=default_config)
         classes = dict(zip(*choose_inference_classes(cfg, weights), strict=True))
-        inference_dtype(cfg)
         models.append(LoadedModel(cfg, weights, classes, digest_weights(weights)))
         first = models[0]
         if classes != first.classes:
@@ -98,7 +96,6 @@ def load_models(
                 f"Only models of the same classes and category ids can be used together, but --weights "
                 f"{first.weights.path} has {_shorten(first.classes)}, and {path} has {_shorten(classes)}."
             )
-    DetectionFusion(models[0].cfg)
     return models
 
 

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 
 import torch
 
-from parking.utils.errors import UserError
-
 logger = logging.getLogger(__name__)
 
 
@@ -15,8 +13,6 @@ def autocast_dtype(cfg, on_gpu: bool) -> torch.dtype | None:
     """What SOLVER.AMP says of mixed precision; None: none."""
     dtypes = {"float16": torch.float16, "bfloat16": torch.bfloat16}
     dtypes["auto"] = torch.float16 if on_gpu else torch.bfloat16
-    if cfg.SOLVER.AMP.DTYPE not in dtypes:
-        raise UserError(f"SOLVER.AMP.DTYPE is {cfg.SOLVER.AMP.DTYPE!r}; the choices are {', '.join(dtypes)}.")
     if not cfg.SOLVER.AMP.ENABLED:
         return None
     if cfg.SOLVER.AMP.DTYPE == "auto" and not on_gpu and not _has_bfloat16_cpu():
@@ -29,8 +25,6 @@ def inference_dtype(cfg) -> torch.dtype:
     """What TEST.DTYPE says, on MODEL.DEVICE."""
     dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     dtypes["auto"] = torch.float16 if cfg.MODEL.DEVICE.startswith("cuda") else torch.float32
-    if cfg.TEST.DTYPE not in dtypes:
-        raise UserError(f"TEST.DTYPE is {cfg.TEST.DTYPE!r}; the choices are {', '.join(dtypes)}.")
     return dtypes[cfg.TEST.DTYPE]
 
 

@@ -6,8 +6,6 @@ import torch
 from detectron2.config import configurable
 from detectron2.structures import Boxes, Instances
 
-from parking.utils.errors import UserError
-
 from .fusion import soft_nms, weighted_boxes_fusion
 from .postprocessing import nms_per_class
 
@@ -39,7 +37,6 @@ class DetectionFusion:
 
     @classmethod
     def from_config(cls, cfg):
-        _check_config(cfg)
         return {
             "name": cfg.TEST.FUSION.NAME,
             "iou_thresh": cfg.TEST.FUSION.IOU_THRESH,
@@ -115,13 +112,3 @@ def _pool(opinions: Sequence[Instances]) -> Instances:
         scores=torch.cat([instances.scores for instances in opinions]),
         pred_classes=torch.cat([instances.pred_classes for instances in opinions]),
     )
-
-
-def _check_config(cfg) -> None:
-    fusion = cfg.TEST.FUSION
-    if fusion.NAME not in ("nms", "soft_nms", "wbf"):
-        raise UserError(f"TEST.FUSION.NAME is {fusion.NAME!r}: use nms, soft_nms or wbf.")
-    if not 0 <= fusion.IOU_THRESH <= 1:
-        raise UserError(f"TEST.FUSION.IOU_THRESH is {fusion.IOU_THRESH}: it must be from 0 to 1.")
-    if not fusion.SOFT_NMS_SIGMA > 0:
-        raise UserError(f"TEST.FUSION.SOFT_NMS_SIGMA is {fusion.SOFT_NMS_SIGMA}: it must be above 0.")

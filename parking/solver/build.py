@@ -9,8 +9,6 @@ from detectron2.solver import LRMultiplier
 from fvcore.common.param_scheduler import CosineParamScheduler, LinearParamScheduler, ParamScheduler
 from torch import nn
 
-from parking.utils.errors import UserError
-
 from .schedule import PerEpochParamScheduler, accumulation_target
 
 
@@ -52,7 +50,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
     if solver.OPTIMIZER == "AdamW":
         return torch.optim.AdamW(groups, lr=solver.BASE_LR, betas=(solver.MOMENTUM, 0.999))
-    raise UserError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; the choices are SGD and AdamW.")
+    raise ValueError(f"there is no optimizer {solver.OPTIMIZER!r}")
 
 
 class ShortenableLRMultiplier(LRMultiplier):
@@ -77,12 +75,6 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per
     """The decay of all groups from BASE_LR to BASE_LR * LR_FINAL_FACTOR over MAX_ITER; warm-up is a hook's."""
     solver = cfg.SOLVER
     shapes = {"linear": LinearParamScheduler, "cosine": CosineParamScheduler}
-    if solver.LR_SCHEDULER_NAME not in shapes:
-        raise UserError(
-            f"SOLVER.LR_SCHEDULER_NAME is {solver.LR_SCHEDULER_NAME!r}; the choices are {', '.join(shapes)}."
-        )
-    if solver.LR_DECAY_PER not in ("epoch", "iteration"):
-        raise UserError(f"SOLVER.LR_DECAY_PER is {solver.LR_DECAY_PER!r}; the choices are epoch and iteration.")
 
     def make_schedule(max_iter: int) -> ParamScheduler:
         schedule = shapes[solver.LR_SCHEDULER_NAME](1.0, solver.LR_FINAL_FACTOR)

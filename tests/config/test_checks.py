@@ -133,8 +133,12 @@ def test_values_that_contradict_each_other():
     cfg.SOLVER.MOMENTUM = 0.0
     with pytest.raises(UserError, match=r"SOLVER\.MOMENTUM is 0"):
         check_values(cfg, Task.TRAIN)
+    check_values(cfg, Task.INFER)
     cfg.SOLVER.NESTEROV = False
     check_values(cfg, Task.TRAIN)
+    cfg.DATASETS.TRAIN = ()
+    with pytest.raises(UserError, match=r"DATASETS\.TRAIN is empty"):
+        check_values(cfg, Task.TRAIN)
 
 
 def test_names_of_parts_and_where_a_value_is_from():
@@ -190,6 +194,29 @@ def test_choices_are_what_the_code_knows():
         ("TEST.SUBMISSION_SPACING", SPACINGS),
     ]:
         assert set(CHECKS[key].kind.names) == set(known), key
+
+
+def test_every_choice_builds_something():
+    import torch
+
+    from parking.engine.precision import autocast_dtype, inference_dtype
+    from parking.modeling import DetectionFusion
+    from parking.solver import build_lr_scheduler, build_optimizer
+
+    builders = {
+        "SOLVER.OPTIMIZER": lambda cfg: build_optimizer(cfg, torch.nn.Linear(1, 1)),
+        "SOLVER.LR_SCHEDULER_NAME": lambda cfg: build_lr_scheduler(cfg, build_optimizer(cfg, torch.nn.Linear(1, 1)), 2),
+        "SOLVER.LR_DECAY_PER": lambda cfg: build_lr_scheduler(cfg, build_optimizer(cfg, torch.nn.Linear(1, 1)), 2),
+        "SOLVER.AMP.DTYPE": lambda cfg: autocast_dtype(cfg, on_gpu=False),
+        "TEST.DTYPE": inference_dtype,
+        "TEST.FUSION.NAME": DetectionFusion,
+    }
+    for key, build in builders.items():
+        for name in CHECKS[key].kind.names:
+            cfg = get_cfg()
+            cfg.SOLVER.AMP.ENABLED = True
+            cfg.merge_from_list([key, name])
+            build(cfg)
 
 
 def test_the_defaults_are_allowed():

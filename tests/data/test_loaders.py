@@ -108,16 +108,6 @@ def test_repeat_factors_of_the_config(dicts, make_cfg):
     cfg.DATALOADER.REPEAT_SQRT = False
     plain = count_images(cfg, dicts, 1000)
     np.testing.assert_allclose([plain[i] / plain[0] for i in range(5)], [1, 1.125, 1.5, 2.25, 2.25], atol=0.1)
-    cfg.DATALOADER.REPEAT_THRESHOLD = -0.1
-    with pytest.raises(UserError, match=r"DATALOADER\.REPEAT_THRESHOLD -0\.1"):
-        build_train_loader(cfg, dicts, seed=3)
-
-
-def test_an_unknown_sampler_is_refused(dicts, make_cfg):
-    with pytest.raises(UserError) as info:
-        build_train_loader(make_cfg(sampler="Shuffle"), dicts, seed=3)
-    assert "DATALOADER.SAMPLER_TRAIN 'Shuffle'" in str(info.value)
-    assert all(name in str(info.value) for name in SAMPLERS)
 
 
 def test_strong_augmentation_ends_at_the_stated_iteration(dicts, monkeypatch, make_cfg, assert_same_samples):
@@ -146,12 +136,6 @@ def test_building_a_loader_leaves_the_global_generator_alone(dicts, make_cfg):
     state = torch.get_rng_state()
     take(build_train_loader(make_cfg(), dicts, seed=3), 1)
     torch.testing.assert_close(torch.get_rng_state(), state)
-
-
-def test_batch_size_must_be_divisible(dicts, monkeypatch, make_cfg):
-    monkeypatch.setattr(comm, "get_world_size", lambda: 3)
-    with pytest.raises(UserError, match=r"SOLVER\.IMS_PER_BATCH 4 .*3 training processes"):
-        build_train_loader(make_cfg(), dicts, seed=3)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -194,7 +178,5 @@ def test_registered_data_sets(dicts, make_cfg):
         assert [batch[0]["image_id"] for batch in build_test_loader(cfg, name)] == [10, 11, 12, 13, 14]
     finally:
         DatasetCatalog.remove(name)
-    for names in ((), (name,)):
-        cfg.DATASETS.TRAIN = names
-        with pytest.raises(UserError, match=r"DATASETS\.TRAIN"):
-            load_train_dicts(cfg)
+    with pytest.raises(UserError, match=r"DATASETS\.TRAIN"):
+        load_train_dicts(cfg)

@@ -4,7 +4,6 @@ from detectron2.structures import Boxes, Instances
 from torch.testing import assert_close
 
 from parking.modeling import DetectionFusion
-from parking.utils.errors import UserError
 
 
 def make(name, **overrides):
@@ -119,18 +118,3 @@ def test_from_the_config(pico_cfg):
     fusion = DetectionFusion(pico_cfg)
     assert (fusion.name, fusion.iou_thresh, fusion.sigma) == ("wbf", 0.7, 0.3)
     assert (fusion.score_thresh, fusion.max_detections) == (0.02, 7)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("NAME", "vote", r"TEST\.FUSION\.NAME is 'vote': use nms, soft_nms or wbf"),
-        ("IOU_THRESH", 1.5, r"TEST\.FUSION\.IOU_THRESH is 1\.5: it must be from 0 to 1"),
-        ("IOU_THRESH", float("nan"), r"TEST\.FUSION\.IOU_THRESH is nan"),
-        ("SOFT_NMS_SIGMA", 0.0, r"TEST\.FUSION\.SOFT_NMS_SIGMA is 0\.0: it must be above 0"),
-    ],
-)
-def test_mistakes_in_the_config(pico_cfg, key, value, message):
-    pico_cfg.TEST.FUSION[key] = value
-    with pytest.raises(UserError, match=message):
-        DetectionFusion(pico_cfg)

@@ -9,8 +9,6 @@ import torch
 from detectron2.config import configurable
 from torch import Tensor
 
-from parking.utils.errors import UserError
-
 from .build import ASSIGNER_REGISTRY, LevelAssignment
 
 # (column, row) steps: own cell, left, upper, right, lower neighbour. The order decides collisions.
@@ -32,7 +30,7 @@ class RatioAssigner:
             anchor_ratio: the factor, above 1.
         """
         if not anchor_ratio > 1:
-            raise UserError(f"MODEL.YOLO.ASSIGNER.ANCHOR_RATIO is {anchor_ratio}: it must be above 1.")
+            raise ValueError(f"anchor_ratio is {anchor_ratio}; it must be above 1")
         self.anchor_ratio = anchor_ratio
 
     @classmethod

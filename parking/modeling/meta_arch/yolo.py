@@ -22,9 +22,6 @@ from ..head import build_yolo_head
 from ..losses import YOLOLoss
 from ..postprocessing import YOLOPostprocessor
 
-# Of depth and width; the largest published model has 1.33 and 1.25.
-_MAX_MULTIPLE = 8
-
 
 @META_ARCH_REGISTRY.register()
 class YOLO(DenseDetector):
@@ -148,11 +145,6 @@ def _check_config(cfg) -> None:
             f"MODEL.YOLO.NUM_CLASSES is {yolo.NUM_CLASSES}: the model needs the number of classes; 0 can only be "
             f"replaced where the training set is known."
         )
-    for key in ("DEPTH_MULTIPLE", "WIDTH_MULTIPLE"):
-        if not 0 < yolo[key] <= _MAX_MULTIPLE:
-            raise UserError(f"MODEL.YOLO.{key} is {yolo[key]}: it must be above 0 and at most {_MAX_MULTIPLE}.")
-    if yolo.NORM not in ("BN", "SyncBN"):
-        raise UserError(f"MODEL.YOLO.NORM is {yolo.NORM!r}: use BN or SyncBN.")
     if len(yolo.LOSS.OBJ_LEVEL_WEIGHTS) != len(yolo.IN_FEATURES):
         raise UserError(
             f"MODEL.YOLO.LOSS.OBJ_LEVEL_WEIGHTS is {list(yolo.LOSS.OBJ_LEVEL_WEIGHTS)}, but MODEL.YOLO.IN_FEATURES "

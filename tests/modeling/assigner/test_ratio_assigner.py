@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from parking.modeling import RatioAssigner
-from parking.utils.errors import UserError
 
 
 def assign(boxes, anchors, grid_size=(4, 4), stride=8, images=None, anchor_ratio=4.0):
@@ -101,6 +100,6 @@ def test_matches_lie_in_the_grid_and_near_the_centre(boxes):
     assert not len(claims) or claims.unique(dim=0, return_counts=True)[1].max() <= 3
 
 
-def test_a_factor_of_one_is_the_users_mistake():
-    with pytest.raises(UserError, match="ANCHOR_RATIO"):
+def test_a_factor_of_one_is_impossible():
+    with pytest.raises(ValueError, match="anchor_ratio"):
         RatioAssigner(anchor_ratio=1.0)

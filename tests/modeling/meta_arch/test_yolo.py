@@ -196,7 +196,6 @@ def set_key(cfg, key, value):
     ("key", "value"),
     [
         ("NUM_CLASSES", 0),
-        ("NORM", "GN"),
         ("IN_FEATURES", ["p3", "p4", "p7"]),
         ("ANCHORS", [[[10, 13]], [[30, 61]]]),
         ("LOSS.OBJ_LEVEL_WEIGHTS", [4.0, 1.0]),
