@@ -7,11 +7,11 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import yaml
 from detectron2.utils import comm
 
 from parking.checkpoint import find_training, read_weights, remove_training
 from parking.config import Task, get_typed
+from parking.config.yaml_files import parse_config, read_config_text
 from parking.utils.errors import UserError
 
 from .predictor import build_inference_model
@@ -139,7 +139,7 @@ def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[St
                 del config["MODEL"]["YOLO"]["NUM_CLASSES"]  # as many as the data have, which are compared later
             check_same_recipe(
                 config,
-                yaml.safe_load(saved.read_text(encoding="utf-8")),
+                parse_config(read_config_text(str(saved)), str(saved)),
                 output_dir=folder,
                 is_followed=stage is not all_stages[-1],
             )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import UserError
+from .limits import MAX_NOTE_BYTES
 from .text import printable
 
 _VIRTUAL_FILE_SYSTEMS = ("/proc", "/sys", "/dev")
@@ -180,6 +181,6 @@ def check_writable(folder: str | os.PathLike, *, name: str) -> None:
 def read_number(path: str | os.PathLike) -> float:
     """The number that is all of a text file's content; 0 where there is no such file, or something else in it."""
     try:
-        return float(Path(path).read_text())
-    except (OSError, ValueError):
+        return float(read_regular(path, max_bytes=MAX_NOTE_BYTES))
+    except (OSError, ValueError, UserError):
         return 0.0

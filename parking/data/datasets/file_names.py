@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from parking.utils.errors import UserError
+from parking.utils.limits import MAX_PATH_FOLDERS
 from parking.utils.text import printable
 
 #: Of files that are taken for images; what they hold decides how they are read.
@@ -136,6 +137,10 @@ def _walk(folder: str, prefix: str, ancestors: tuple, names: list[str]) -> None:
         identity = (status.st_dev, status.st_ino)
         if identity in ancestors:
             return
+        if len(ancestors) > MAX_PATH_FOLDERS:
+            raise UserError(
+                f"The folder '{printable(prefix[:100])}...' is nested deeper than {MAX_PATH_FOLDERS} folders."
+            )
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir():

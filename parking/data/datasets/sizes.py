@@ -12,7 +12,9 @@ from typing import NamedTuple
 from parking.data.datasets.findings import Finding
 from parking.data.decoding.orientation import APPLY, IGNORE, choose_for_ambiguous, is_applied, turn_size
 from parking.data.image_io import UnreadableImageError, read_image_header
-from parking.utils.files import open_atomic
+from parking.utils.errors import UserError
+from parking.utils.files import open_atomic, read_regular
+from parking.utils.limits import MAX_JSON_BYTES
 from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
@@ -150,9 +152,8 @@ def _get_cache_file(cache_dir: str, root: str) -> str | None:
 def _read_cache(cache_file: str) -> dict[str, list[int]]:
     """Path -> [bytes, modification time in ns, height, width, orientation, whether there are more pictures]."""
     try:
-        with open(cache_file, "rb") as f:
-            known = json.loads(f.read())
-    except (OSError, ValueError, RecursionError):
+        known = json.loads(read_regular(cache_file, max_bytes=MAX_JSON_BYTES))
+    except (OSError, ValueError, RecursionError, UserError):
         return {}
     if not isinstance(known, dict):
         return {}

@@ -85,6 +85,15 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     assert index_folder(str(tmp_path / "root")).names == ["linked/a.png"]
 
 
+def test_folders_nested_too_deep_are_a_sentence(tmp_path):
+    # Some thousand of them would end Python's own recursion.
+    touch(tmp_path / ("d/" * 64) / "a.png")
+    assert len(index_folder(str(tmp_path)).names) == 1
+    touch(tmp_path / ("d/" * 65) / "a.png")
+    with pytest.raises(UserError, match="nested deeper"):
+        index_folder(str(tmp_path))
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         index_folder(str(tmp_path / "nowhere"))
