@@ -10,6 +10,7 @@ from .checkpointer import (
 )
 from .last_checkpoint import find_last_checkpoint
 from .loading import check_all_fit, find_misfits, load_weights, shorten
+from .values import find_not_finite
 from .weights import Weights, describe_origin, find_weights, read_weights, write_weights
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "describe_origin",
     "find_last_checkpoint",
     "find_misfits",
+    "find_not_finite",
     "find_training",
     "find_weights",
     "load_weights",

@@ -7,12 +7,13 @@ from detectron2.modeling import build_model as _build_registered_model
 from torch import nn
 
 import parking.modeling  # noqa: F401  (fills the registries)
-from parking.checkpoint import Weights, check_all_fit, load_weights
+from parking.checkpoint import Weights, check_all_fit, find_not_finite, load_weights
 from parking.layers import fuse_conv_norm
 from parking.modeling.ensemble import DetectionFusion
 from parking.modeling.meta_arch import YOLO
 from parking.modeling.test_time_augmentation import YOLOWithTTA
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 from .precision import inference_dtype
 
@@ -58,6 +59,7 @@ def build_inference_model(cfg, weights: Weights, class_names: Sequence[str] | No
         anchors_from_weights=cfg.MODEL.YOLO.ANCHORS_FROM_WEIGHTS,
     )
     _compute_in(inference_dtype(cfg), fuse_conv_norm(model.eval()))
+    _refuse_overflow(model, weights, inference_dtype(cfg))
     return wrap_for_inference(cfg, model)
 
 
@@ -67,6 +69,30 @@ def _compute_in(dtype: torch.dtype, model: YOLO) -> None:
     model.head.to(dtype)
     if dtype != torch.float32:
         model.backbone.register_forward_pre_hook(lambda _, images: (images[0].to(dtype),))
+
+
+def _refuse_overflow(model: YOLO, weights: Weights, dtype: torch.dtype) -> None:
+    """Raise a UserError where the folded weights do not fit into ``dtype``, and later where an output does not.
+
+    Sums above 65504 are infinite in float16, and boxes without a score are silently left out.
+    """
+    name = str(dtype).removeprefix("torch.")
+    advice = "set TEST.DTYPE to float32" if dtype != torch.float32 else "use other weights"
+    lost = find_not_finite(model.state_dict())
+    if lost:
+        raise UserError(
+            f"weights {printable(weights.path)}: {lost[0]}, its norm folded in, has values that {name} cannot hold; "
+            f"{advice}."
+        )
+
+    def check(head, args, outputs) -> None:
+        if not torch.stack([torch.stack(torch.aminmax(level)) for level in outputs]).isfinite().all():
+            raise UserError(
+                f"weights {printable(weights.path)}: the network's outputs for a picture are not finite in {name}; "
+                f"{advice}."
+            )
+
+    model.head.register_forward_hook(check)
 
 
 def find_size_divisibility(cfg) -> int:

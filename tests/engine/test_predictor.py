@@ -75,3 +75,24 @@ def test_keys_of_the_config_that_concern_weights(cfg, weights):
 def test_nothing_is_predicted_with_class_outputs_that_mean_nothing(cfg, weights):
     with pytest.raises(UserError, match="none of them is found in the weights by its name"):
         build_inference_model(cfg, weights, ["cow", "horse"])
+
+
+def test_weights_that_half_precision_cannot_hold_are_refused(cfg, weights):
+    weights.state_dict["backbone.bottom_up.stem.norm.weight"].fill_(1e9)
+    build_inference_model(cfg, weights)
+    cfg.TEST.DTYPE = "float16"
+    with pytest.raises(UserError, match=r"w\.pth.*stem.*float16.*TEST\.DTYPE"):
+        build_inference_model(cfg, weights)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "bias"), [("float16", 6e4), ("bfloat16", 3e38), ("float32", 3e38)])
+def test_outputs_that_overflow_are_an_error_and_not_an_empty_picture(cfg, weights, dtype, bias):
+    """Every weight is finite, but not the sum."""
+    for predictor in ("head.predictors.0.weight", "head.predictors.0.bias"):
+        weights.state_dict[predictor].fill_(bias)
+    cfg.TEST.DTYPE = dtype
+    model = build_inference_model(cfg, weights)
+    image = {"image": torch.full((3, 64, 64), 200, dtype=torch.uint8), "height": 64, "width": 64}
+    with pytest.raises(UserError, match=rf"w\.pth.*not finite in {dtype}"):
+        model([image])
