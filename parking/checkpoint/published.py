@@ -95,6 +95,21 @@ def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
+def check_not_foreign(state: Mapping[str, Tensor]) -> None:
+    """Raise a LayoutError for tensors under names that are not published ones, but known to be of another use."""
+    if (key := "backbone.bottom_up.stem.conv.bias") in state:
+        raise LayoutError(_explain_folded(key))
+    if any(name.startswith(("backbone.backbone.dark", "head.cls_preds.")) for name in state):
+        raise LayoutError("it is a YOLOX model, whose head this project does not have; use YOLOv5 weights")
+
+
+def _explain_folded(key: str) -> str:
+    return (
+        f"its norms are folded into the convolutions ({printable(key[:100])}), as after fuse() or an export; give the "
+        f"checkpoint as the training wrote it"
+    )
+
+
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under our names, floating ones in float32, anchors in pixels.
 
@@ -108,10 +123,7 @@ def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in state.items():
         match = _KEY.fullmatch(key)
         if key.endswith(".conv.bias"):
-            raise LayoutError(
-                f"its norms are folded into the convolutions ({printable(key[:100])}), as after fuse() or an export; "
-                f"give the checkpoint as the training wrote it"
-            )
+            raise LayoutError(_explain_folded(key))
         layer, rest = (layers.get(int(match[1])), match[2].split(".")) if match else (None, [])
         tensor = tensor.float() if tensor.is_floating_point() else tensor
         if layer == "head":

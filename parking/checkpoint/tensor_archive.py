@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from parking.utils.limits import MAX_WEIGHTS_BYTES
+from parking.utils.memory import available_memory
 
 from .foreign_files import describe_file, describe_zip
 
@@ -45,6 +46,10 @@ class TensorArchive:
                 raise ArchiveError(f"its part {entry.filename[:100]!r} is compressed, which those of weights never are")
         if sum(entry.file_size for entry in entries) > file_size:
             raise ArchiveError("its parts claim to be larger than the file")
+        free = available_memory()
+        if free is not None and sum(entry.file_size for entry in entries) > free:
+            # Also a sparse file, which takes no room on the disk.
+            raise ArchiveError(f"its tensors take {file_size / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
         pickles = [entry for entry in entries if entry.filename.endswith("data.pkl") and entry.filename.count("/") == 1]
         if len(pickles) != 1:
             raise ArchiveError("it is a zip file, but not one that torch.save writes: it has no data.pkl in one folder")

@@ -18,12 +18,14 @@ from torch import Tensor
 from parking.utils.errors import UserError
 from parking.utils.files import open_atomic, open_regular
 from parking.utils.limits import MAX_ID_BITS, MAX_WEIGHTS_BYTES
+from parking.utils.memory import available_memory
 from parking.utils.text import printable
 
 from .last_checkpoint import find_last_checkpoint
 from .module_settings import check_settings
 from .published import (
     LayoutError,
+    check_not_foreign,
     from_published,
     is_published_layout,
     read_module,
@@ -182,6 +184,7 @@ def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
         metadata = {key: checkpoint.get(key) for key in _METADATA}
         if is_published_layout(state):
             return _import_published(path, state, **metadata)
+        check_not_foreign(state)
     except LayoutError as e:
         raise UserError(f"weights {printable(path)} cannot be used: {e}.") from e
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
@@ -238,6 +241,12 @@ def describe_origin(weights: Weights) -> Weights:
 
 
 def _read_safetensors(path: str) -> Weights:
+    free, size = available_memory(), os.path.getsize(path)
+    if free is not None and size > free:
+        raise UserError(
+            f"weights {printable(path)} cannot be read: their tensors take {size / 1e9:.1f} GB of memory, and "
+            f"{free / 1e9:.1f} GB are free."
+        )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             texts = file.metadata() or {}

@@ -227,6 +227,41 @@ def test_a_state_dict_under_published_names_is_read_like_a_module(tmp_path):
         read_weights(path)
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+        lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
+        lambda state: {f"module._orig_mod.{name}": tensor for name, tensor in state.items()},
+        lambda state: {"model": {f"module.{name}": tensor for name, tensor in state.items()}},
+        lambda state: {"model": {name.replace(".", "._orig_mod.", 1): t for name, t in state.items()}},
+        lambda state: {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}},
+        lambda state: {"model_state_dict": state, "epoch": 3},
+    ],
+)
+@pytest.mark.parametrize("published", [False, True])
+def test_names_with_wrappers_are_the_names_without(tmp_path, wrapped, published):
+    state = {name: torch.full((3, 3, 2), 2.0) for name in make_state("n", "meta")}
+    torch.save(wrapped(to_published(state) if published else state), tmp_path / "m.pt")
+    weights = read_weights(tmp_path / "m.pt")
+    assert weights.is_published == published
+    assert weights.state_dict.keys() == state.keys()
+    assert all(torch.equal(weights.state_dict[name], tensor) for name, tensor in state.items())
+
+
+def test_models_ready_for_inference_have_more_of_the_same_prefix(tmp_path):
+    published = to_published({name: torch.full((3, 3, 2), 2.0) for name in make_state("n", "meta")})
+    for prefix in ("model.", "model.model."):
+        torch.save({prefix + name: tensor for name, tensor in published.items()}, tmp_path / "m.pt")
+        assert len(read_weights(tmp_path / "m.pt").state_dict) == len(published)
+
+
+def test_names_that_differ_only_by_a_wrapper_are_refused(tmp_path):
+    torch.save({"stem.weight": torch.ones(1), "module.stem.weight": torch.zeros(1)}, tmp_path / "m.pt")
+    with pytest.raises(UserError, match=r"m\.pt cannot be used: .*'module'"):
+        read_weights(tmp_path / "m.pt")
+
+
 # Files as they are published
 
 

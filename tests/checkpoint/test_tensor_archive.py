@@ -21,6 +21,7 @@ from PIL import Image
 from torch import nn
 
 from parking.checkpoint import Weights, read_weights, tensor_archive
+from parking.checkpoint import weights as weights_module
 from parking.utils.errors import UserError
 
 MIB = 2**20
@@ -157,6 +158,18 @@ OTHER_FILES = {
         lambda path: torch.save({"model.99.conv.weight": torch.zeros(1)}, path),
         r"its tensor model\.99\.conv\.weight belongs to no YOLOv5",
     ),
+    "YOLOX": (
+        lambda path: torch.save({"model": {"head.cls_preds.0.weight": torch.zeros(1)}}, path),
+        "cannot be used: it is a YOLOX model",
+    ),
+    "ours with its norms folded": (
+        lambda path: torch.save({"backbone.bottom_up.stem.conv.bias": torch.zeros(1)}, path),
+        r"norms are folded .*bottom_up\.stem",
+    ),
+    "published with its norms folded": (
+        lambda path: torch.save({"model.0.conv.weight": torch.zeros(1), "model.0.conv.bias": torch.zeros(1)}, path),
+        r"norms are folded .*model\.0\.conv\.bias",
+    ),
     "a single number for anchors": (
         lambda path: torch.save({"model.24.anchors": torch.tensor(1.0)}, path),
         r"model\.24\.anchors",
@@ -204,6 +217,21 @@ def test_parts_larger_than_the_file(sound_file, tmp_path, suffix):
     path = tmp_path / f"m{suffix}"
     path.write_bytes(data)
     with pytest.raises(UserError, match="its parts claim to be larger than the file"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".safetensors"])
+def test_more_than_the_memory_holds(sound_file, tmp_path, suffix, monkeypatch):
+    """A sparse file of many GB takes no room on the disk."""
+    path = tmp_path / f"m{suffix}"
+    if suffix == ".safetensors":
+        safetensors.torch.save_file({"a": torch.zeros(10**6)}, path)
+    else:
+        shutil.copy(sound_file, path)
+    read_weights(path)
+    for module in (tensor_archive, weights_module):
+        monkeypatch.setattr(module, "available_memory", lambda: 20)
+    with pytest.raises(UserError, match=r"GB of memory, and 0\.0 GB are free"):
         read_weights(path)
 
 
