@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parking.data.archive import Archive, Member, is_macos_litter, open_members, read_archive
-from parking.data.datasets.file_names import name_key
+from parking.data.datasets.file_names import index_folder, name_key
 from parking.data.datasets.images import IMAGE_INFO_NAME
 from parking.utils.errors import UserError
+from parking.utils.limits import MAX_PATH_FOLDERS
 from parking.utils.text import printable
 
 FOLDERS = ("train", "test")
@@ -180,9 +181,13 @@ def _opened_folder(root: int, names: Sequence[str]) -> Iterator[int]:
 
 
 def compare(part: Part) -> Comparison:
-    """Compare an unpacked folder with its zip, by names and sizes. Spellings of a name that look alike are the same."""
-    files = [(path, part.folder / path) for path in _walk(part.folder, follow_links=True)]
-    sizes = {name_key(path): file.stat().st_size for path, file in files if file.is_file()}
+    """Compare an unpacked folder with its zip, by names and sizes. Spellings of a name that look alike are the same.
+
+    Raises:
+        UserError: a folder cannot be read, or folders are nested too deep.
+    """
+    names = [name for name in index_folder(str(part.folder)).names if not is_macos_litter(name)]
+    sizes = {name_key(name): os.stat(part.folder / name).st_size for name in names}
     expected = {name_key(member.path): member for member in part.archive.members}
     return Comparison(
         missing=sorted(member.path for key, member in expected.items() if key not in sizes),
@@ -249,15 +254,18 @@ def _list_absent(part: Part) -> list[Member]:
     return [member for member in part.archive.members if sizes.get(member.path) != member.size]
 
 
-def _walk(folder: Path, *, follow_links: bool = False) -> Iterator[str]:
-    """Relative paths of all files, with slashes, but macOS's; a link to a folder is a file unless it is followed."""
-    for root, folders, names in os.walk(folder, followlinks=follow_links):
-        if not follow_links:
-            names += [name for name in folders if os.path.islink(os.path.join(root, name))]
-        for name in names:
-            path = Path(root, name).relative_to(folder).as_posix()
-            if not is_macos_litter(path):
-                yield path
+def _walk(folder: Path) -> Iterator[str]:
+    """Relative paths of all files, with slashes, but macOS's; a link is a file, and so is what is nested too deep."""
+    waiting = [""]
+    while waiting:
+        prefix = waiting.pop()
+        with os.scandir(folder / prefix) as entries:
+            for entry in entries:
+                path = prefix + entry.name
+                if entry.is_dir(follow_symlinks=False) and path.count("/") < MAX_PATH_FOLDERS:
+                    waiting.append(f"{path}/")
+                elif not is_macos_litter(path):
+                    yield path
 
 
 def _is_intact(folder: int, name: str, member: Member) -> bool:

@@ -374,6 +374,24 @@ class TestUnpacking:
         with pytest.raises(UserError, match=r"'stranger', which .*train\.zip' does not"):
             check_disk([part])
 
+    def test_folders_nested_too_deep(self, tmp_path):
+        write_zip(tmp_path / "train.zip", FILES)
+        part = get_part(tmp_path)
+        deep = "d/" * 70
+        (part.staging / deep).mkdir(parents=True)
+        with pytest.raises(UserError, match="d/d/d"):
+            check_disk([part])
+        shutil.rmtree(part.staging)
+        (part.folder / deep).mkdir(parents=True)
+        with pytest.raises(UserError, match="nested deeper"):
+            compare(get_part(tmp_path))
+
+    def test_a_link_in_a_circle_is_not_followed(self, tmp_path):
+        write_zip(tmp_path / "train.zip", FILES)
+        unpack_train(tmp_path)
+        (tmp_path / "train/images/up").symlink_to(tmp_path / "train")
+        assert compare(get_part(tmp_path)) == ([], [], 0)
+
     def test_disk_full_before(self, tmp_path, monkeypatch):
         write_zip(tmp_path / "train.zip", {"images/a.png": bytes(10**7), "label/Train.json": b"{}"})
         parts = find_parts(tmp_path)

@@ -72,7 +72,11 @@ def _find_images(input: str) -> tuple[Path, list[str]]:
         if ".." in Path(input).parts[len(root.parts) :]:
             # Results are laid out like the paths below the folder, and must not climb out of theirs.
             raise UserError(f"The glob pattern '{input}' goes up with '..' after a wildcard; write it without.")
-        files = [path for path in map(Path, glob.glob(input, recursive=True)) if path.is_file()]
+        try:
+            found = glob.glob(input, recursive=True)
+        except RecursionError as e:
+            raise UserError(f"The glob pattern '{printable(input)}' leads into folders nested too deep.") from e
+        files = [path for path in map(Path, found) if path.is_file()]
         names = [path.relative_to(root).as_posix() for path in files]
     else:
         raise UserError(f"The input '{input}' does not exist; give a folder, an image file or a glob pattern.")
