@@ -139,3 +139,36 @@ def test_a_shortened_training_ends_with_its_rate_decayed(tiny_scenes, tmp_path):
 def test_unknown_precision(tiny_scenes, tmp_path):
     with pytest.raises(UserError, match=r"SOLVER.AMP.DTYPE is 'half'"):
         make_trainer(tiny_scenes, tmp_path / "out", "SOLVER.AMP.DTYPE", "half")
+
+
+def test_a_resumed_training_may_evaluate_otherwise_and_ends_with_the_same_weights(tiny_scenes, tmp_path, caplog):
+    def train(folder, *opts, resume=False, stop_after=None):
+        torch.manual_seed(0)
+        test = ("DATASETS.TEST", "('parking_val',)", "TEST.EVAL_PERIOD", "3")
+        trainer = Trainer(make_cfg(tiny_scenes, folder, *test, "SOLVER.CHECKPOINT_PERIOD", "2", *opts))
+        trainer.resume_or_load(resume=resume)
+        if stop_after is not None:
+            original = trainer.run_step
+
+            def run_step():
+                if trainer.iter == stop_after:
+                    raise KeyboardInterrupt
+                original()
+
+            trainer.run_step = run_step
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train()
+        else:
+            trainer.train()
+
+    train(tmp_path / "whole")
+    train(tmp_path / "parts", stop_after=2)
+    changed = ("SOLVER.EMA.EVAL_RAW", "False", "TEST.AUG.ENABLED", "True", "INPUT.SIZE_TEST", "64")
+    train(tmp_path / "parts", *changed, resume=True)
+    assert caplog.text.count("scores before and after") == 1 and "INPUT.SIZE_TEST is 64 and was 96" in caplog.text
+    whole, parts = (torch.load(tmp_path / name / "model_0000003.pth", weights_only=True) for name in ("whole", "parts"))
+    for name, tensor in whole["model"].items():
+        assert torch.equal(tensor, parts["model"][name]), name
+    train(tmp_path / "steered", "SOLVER.EARLY_STOPPING_PATIENCE", "5", stop_after=2)
+    with pytest.raises(UserError, match=r"--resume: INPUT\.SIZE_TEST is 64"):
+        train(tmp_path / "steered", "SOLVER.EARLY_STOPPING_PATIENCE", "5", *changed, resume=True)

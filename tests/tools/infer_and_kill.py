@@ -15,6 +15,7 @@ from pathlib import Path
 from kill_and_resume import finish, make_counter, wait
 
 import parking.engine  # noqa: F401  (before the forks)
+from parking.engine import inference_run
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "infer.py"
 
@@ -29,6 +30,13 @@ def start(args, output, *, log, on_event):
     os.dup2(1, 2)
     weights, images, *opts = args
     sys.argv = ["infer.py", "--input", images, "--weights", weights, "--output", str(output), "--visualize", "3", *opts]
+    predict_images = inference_run.predict_images
+
+    def predict_and_tell(*args, **kwargs):
+        print(f"events before: {on_event()}", flush=True)
+        return predict_images(*args, **kwargs)
+
+    inference_run.predict_images = predict_and_tell
     code = 1
     try:
         run = runpy.run_path(str(TOOL))["run"]
@@ -44,12 +52,13 @@ def main():
     folder, num_kills, *args = sys.argv[1:]
     folder, num_kills = Path(folder), int(num_kills)
     finish(start(args, folder / "whole", log=folder / "whole.log", on_event=make_counter()))
-    num_events = int((folder / "whole.log").read_text().rpartition("events: ")[2])
+    log = (folder / "whole.log").read_text()
+    num_before, num_events = (int(log.rpartition(name)[2].split()[0]) for name in ("events before: ", "events: "))
 
     rng = random.Random(0)
     for _ in range(num_kills):
-        # A run that goes on has less to do than the first one.
-        counter = make_counter(limit=rng.randrange(num_events // 8, num_events))
+        # Setting up takes longer than predicting these few images, and a run that goes on has fewer of them.
+        counter = make_counter(limit=rng.randrange(num_before, (num_before + num_events) // 2))
         code = wait(start(args, folder / "killed", log=folder / "killed.log", on_event=counter))
         print("killed" if code == -signal.SIGKILL else f"ended with {code}")
     finish(start(args, folder / "killed", log=folder / "killed.log", on_event=make_counter()))
