@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,16 @@ from parking.data.datasets.builtin import find_category_ids, original_category_i
 from parking.modeling.registered import list_registered
 from parking.utils.errors import UserError
 from parking.utils.logs import make_logs_printable
+from parking.utils.text import printable
 
 from .predictor import build_model, find_size_divisibility
 from .resume import flatten
 from .stages import last_stage_with_weights, read_stages
 
 logger = logging.getLogger(__name__)
+
+# Files of a training that detectron2 opens itself, to write or append.
+_WRITTEN_IN_PLACE = ("config.yaml", "log.txt*", "metrics.json")
 
 
 def setup_logging(output_dir: str | None = None) -> None:
@@ -102,7 +107,10 @@ def check_config(cfg: CfgNode, task: Task, *, sources: Mapping[str, str] | None 
 
 
 def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
-    """Make the folder. Raises a UserError when it cannot be made, or already holds a training and must not."""
+    """Make the folder. Raises a UserError when it cannot be made, or already holds a training and must not.
+
+    It is an error, too, when a file that is written in place is a link, which would be followed, or a FIFO or device.
+    """
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"OUTPUT_DIR {output_dir} is a file; give a folder.")
@@ -112,6 +120,9 @@ def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
         raise UserError(
             f"OUTPUT_DIR {output_dir} cannot be made ({e.strerror}); give a folder you can write to."
         ) from e
+    for path in [path for pattern in _WRITTEN_IN_PLACE for path in folder.glob(pattern)]:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise UserError(f"{printable(path)} is not a regular file, but would be written to; move it away.")
     if find_training(output_dir) and not may_hold_training:
         raise UserError(
             f"OUTPUT_DIR {output_dir} already holds a training; continue it with --resume, replace it with "

@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from detectron2.utils import comm
 
 from parking.config import Task, get_cfg
 from parking.engine import find_config_and_weights, find_fitting_config
-from parking.engine.setup import check_config, choose_weights, resolve_device
+from parking.engine.setup import check_config, check_output_dir, choose_weights, resolve_device
 from parking.engine.time_budget import list_candidates
 from parking.utils.errors import UserError
 
@@ -132,3 +133,15 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     cfg.MODEL.DEVICE = "cuda:1"
     resolve_device(cfg)
     assert cfg.MODEL.DEVICE == "cuda:1"
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "log.txt", "log.txt.rank1", "metrics.json"])
+def test_nothing_is_written_through_a_link_or_into_a_fifo(tmp_path, name):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "log.txt.rank2").write_text("of an earlier run")
+    for make in (lambda path: path.symlink_to("mine"), os.mkfifo):
+        make(tmp_path / name)
+        with pytest.raises(UserError, match=name):
+            check_output_dir(str(tmp_path), may_hold_training=True)
+        (tmp_path / name).unlink()
+    check_output_dir(str(tmp_path), may_hold_training=True)
