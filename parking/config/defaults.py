@@ -1,5 +1,7 @@
 """Every configuration key this project adds to detectron2's, with its meaning, unit and options.
 
+What values are allowed, and which tasks use a key, stands in ``checks.py``, which needs a row for each.
+
 The values are those of a nano model; ``configs/`` states what differs.
 """
 
@@ -197,7 +199,8 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.EMA.WARMUP = 2000
     # Evaluate the weights themselves, too, in every evaluation while training; their scores are named raw/... .
     cfg.SOLVER.EMA.EVAL_RAW = True
-    # End the training after so many evaluations without a better TEST.BEST_METRIC; 0: never.
+    # End the training after this many evaluations without a better TEST.BEST_METRIC; 0: never. An evaluation that
+    # cannot compute it does not count.
     cfg.SOLVER.EARLY_STOPPING_PATIENCE = 0
     # Hours that the training may take, all stages and interrupted runs together; 0: as long as it takes. Iterations are
     # left out, and the decay of the learning rate ends earlier, when the time measured so far says that it must.

@@ -96,7 +96,7 @@ def check_config(cfg: CfgNode, task: Task, *, sources: Mapping[str, str] | None 
         cfg: not changed; NUM_CLASSES may be 0.
         sources: see :func:`parking.config.checks.check_values`.
     """
-    check_values(cfg, task, num_processes=comm.get_world_size(), registered=list_registered(), sources=sources)
+    _check_table(cfg, task, sources)
     # Whether its parts fit together, their constructors tell.
     stride = find_size_divisibility(cfg)
     if task is Task.TRAIN and any(side % stride for side in cfg.INPUT.SIZE_TRAIN):
@@ -104,6 +104,10 @@ def check_config(cfg: CfgNode, task: Task, *, sources: Mapping[str, str] | None 
             f"INPUT.SIZE_TRAIN is {list(cfg.INPUT.SIZE_TRAIN)}; both must be multiples of the model's largest stride, "
             f"{stride} pixels."
         )
+
+
+def _check_table(cfg: CfgNode, task: Task, sources: Mapping[str, str] | None = None) -> None:
+    check_values(cfg, task, num_processes=comm.get_world_size(), registered=list_registered(), sources=sources)
 
 
 def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
@@ -284,14 +288,14 @@ def find_fitting_config(
     """
     if config_file is None and weights.config is not None:
         sources = _merge_carried(cfg := get_cfg(), weights)
-        check_config(cfg, Task.INFER, sources=sources)
+        _check_table(cfg, Task.INFER, sources)
         check_all_fit(weights.state_dict, _shapes_of_model(cfg, weights), weights)
         return cfg, f"the config in {weights.path}"
     fewest, nearest = None, ""
     for candidate in [config_file] if config_file else candidates:
         cfg = get_cfg()
         cfg.merge_from_file(os.fspath(candidate))
-        check_config(cfg, Task.INFER)
+        _check_table(cfg, Task.INFER)
         misfits = find_misfits(weights.state_dict, _shapes_of_model(cfg, weights))
         if not misfits:
             return cfg, str(candidate)
