@@ -23,6 +23,7 @@ from torch import nn
 from parking import solver
 from parking.checkpoint import SECONDS_USED, UNREADABLE_IMAGES, Checkpointer, load_weights, read_weights
 from parking.config import Task
+from parking.data.annotations import check_learnable
 from parking.data.build import build_test_loader, build_train_loader, load_train_dicts
 from parking.data.datasets.builtin import original_category_ids
 from parking.evaluation.coco_evaluation import COCOBoxEvaluator
@@ -85,6 +86,7 @@ class Trainer(DefaultTrainer):
         self._class_ap: list[float] | None = None
         self._max_seconds = max_seconds
         self._dataset_dicts = load_train_dicts(cfg)
+        check_learnable(self._dataset_dicts, self._class_names, cfg.DATASETS.TRAIN)
         self._seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
 
         self._bare_model = self.build_model(cfg)

@@ -15,7 +15,7 @@ from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from parking.data.datasets.builtin import original_category_ids
-from parking.evaluation.coco_scores import rank_image_ids, score_boxes
+from parking.evaluation.coco_scores import make_annotations, rank_image_ids, score_boxes
 from parking.evaluation.detections import write_coco_results
 from parking.evaluation.prediction_collector import PredictionCollector, to_detections
 from parking.utils.text import printable
@@ -150,21 +150,15 @@ class COCOBoxEvaluator(PredictionCollector):
 
 def _build_ground_truth(dataset_dicts, image_ids, class_names):
     """A COCO json of ``dataset_dicts`` with ranks for image ids and contiguous category ids."""
-    annotations = []
-    for record in dataset_dicts:
-        for annotation in record.get("annotations", ()):
-            x, y, w, h = BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYWH_ABS)
-            annotations.append(
-                {
-                    # Not 0: COCOeval takes a match with annotation 0 for no match.
-                    "id": len(annotations) + 1,
-                    "image_id": image_ids[record["image_id"]],
-                    "category_id": annotation["category_id"],
-                    "bbox": [x, y, w, h],
-                    "area": annotation.get("area", w * h),
-                    "iscrowd": int(annotation.get("iscrowd", 0)),
-                }
-            )
+    pairs = [(image_ids[record["image_id"]], a) for record in dataset_dicts for a in record.get("annotations", ())]
+    boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYWH_ABS) for _, a in pairs]
+    annotations = make_annotations(
+        image_ids=[rank for rank, _ in pairs],
+        category_ids=[a["category_id"] for _, a in pairs],
+        boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        areas=[a.get("area") for _, a in pairs],
+        crowd=[bool(a.get("iscrowd", 0)) for _, a in pairs],
+    )
     return {
         "images": [{"id": image_ids[d["image_id"]], "height": d["height"], "width": d["width"]} for d in dataset_dicts],
         "annotations": annotations,

@@ -1,12 +1,14 @@
 """COCO's box metrics of plain columns, through faster-coco-eval; needs neither torch nor detectron2."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from faster_coco_eval import COCO
 from faster_coco_eval.core import COCOeval_faster
 
+from parking.data.datasets.areas import find_impossible_areas, stand_in_areas
 from parking.evaluation.detections import Detections
 
 
@@ -16,14 +18,37 @@ def rank_image_ids(image_ids: Iterable[int | str]) -> dict[int | str, int]:
     return {image_id: rank for rank, image_id in enumerate(ordered, start=1)}
 
 
+def make_annotations(
+    *,
+    image_ids: Sequence[int],
+    category_ids: Sequence[int],
+    boxes: np.ndarray,
+    areas: Sequence[Any],
+    crowd: Sequence[bool],
+) -> list[dict]:
+    """The ``annotations`` of the COCO json that :func:`score_boxes` takes.
+
+    Args:
+        image_ids: ranks.
+        boxes: (A, 4) XYWH_ABS.
+        areas: as in a json, or NaN or None where there are none; width x height stands in for impossible ones.
+    """
+    usable, _ = find_impossible_areas(areas, boxes)
+    columns = (image_ids, category_ids, boxes.tolist(), stand_in_areas(usable, boxes).tolist(), crowd)
+    return [
+        # Not from 0: COCOeval takes a match with annotation 0 for no match.
+        {"id": i, "image_id": image_id, "category_id": c, "bbox": box, "area": area, "iscrowd": int(is_crowd)}
+        for i, (image_id, c, box, area, is_crowd) in enumerate(zip(*columns, strict=True), start=1)
+    ]
+
+
 def score_boxes(
     ground_truth: dict, detections: Detections, ranks: Mapping[int | str, int]
 ) -> tuple[list[float], np.ndarray]:
     """Score the boxes as COCO does (cocodataset.org/#detection-eval), at most 100 of an image and class.
 
     Args:
-        ground_truth: a COCO json with ranks for image ids; annotation ids from 1, since COCOeval takes a match with
-            annotation 0 for none.
+        ground_truth: a COCO json with ranks for image ids and :func:`make_annotations`.
         ranks: :func:`rank_image_ids` of all images of ``ground_truth``, among which those of ``detections`` are.
 
     Returns:

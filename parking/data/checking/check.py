@@ -135,7 +135,7 @@ def _check(opened: _Opened, facts: Mapping[str, ImageFacts], exif_orientation: s
         result.class_names = list(categories.values())
         inspection = inspect_content(
             opened.content,
-            {category_id: i for i, category_id in enumerate(categories)},
+            categories,
             opened.files,
             read_headers=lambda paths: [_get_size(facts[path]) for path in paths],
             with_annotations=source.has_annotations,

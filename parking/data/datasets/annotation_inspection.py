@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from parking.data.datasets.areas import find_impossible_areas
 from parking.data.datasets.findings import KEEP, KINDS, MEND, Finding
 from parking.data.datasets.json_io import is_too_large_id, shorten
 from parking.utils.text import printable
@@ -35,7 +36,7 @@ class Annotations:
         classes: (A,) ints, contiguous.
         boxes: (A, 4) float64: x, y, width, height.
         crowd: (A,) bool.
-        areas: (A,) float64, NaN where there is none.
+        areas: (A,) float64, of masks; NaN where there is none, or an impossible one.
     """
 
     numbers: np.ndarray
@@ -94,7 +95,7 @@ def collect_annotations(
 def inspect_boxes(
     annotations: Annotations, entries: Sequence[Any], records: Sequence[dict], findings: list[Finding], policy: str
 ) -> Annotations:
-    """Add to ``findings`` what is wrong with boxes, and leave out or clip what ``policy`` says.
+    """Add to ``findings`` what is wrong with boxes and areas, and leave out or mend what ``policy`` says.
 
     Boxes that, as a whole, are no x, y, width, height are not looked at one by one.
 
@@ -119,6 +120,8 @@ def inspect_boxes(
     if mistake:
         findings.append(mistake)
         return annotations.take(np.zeros(len(used), dtype=bool))  # they are no x, y, width, height
+    areas = _inspect_areas(annotations, entries, findings)
+    _inspect_flags(annotations, entries, findings)
     boxes[~finite] = 0.0
     starts, ends = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     empty = finite & (boxes[:, 2:] <= 0).any(axis=1)
@@ -133,10 +136,62 @@ def inspect_boxes(
     note("bbox_tiny", sound & (boxes[:, 2:] < _TINY).any(axis=1), f"it is narrower or lower than {_TINY:g} pixels")
     whole = sound & (boxes[:, 2:].prod(axis=1) >= _WHOLE * sizes.prod(axis=1))
     note("bbox_whole_image", whole, f"it is {_WHOLE:.0%} of the image or more")
-    annotations = replace(annotations, boxes=boxes)
+    annotations = replace(annotations, boxes=boxes, areas=areas)
     note("annotation_twice", sound & _find_repeated(annotations), "another annotation says the same")
     note("crowd", annotations.crowd, "it is a crowd, which is not trained on")
     return annotations.take(used)
+
+
+def inspect_classes(annotations: Annotations, categories: Mapping[int, str], findings: list[Finding]) -> None:
+    """Add to ``findings`` what nothing can be learned from in ``annotations``, those that are used.
+
+    Args:
+        categories: names by category id, in the order of the contiguous classes.
+    """
+    counts = np.bincount(annotations.classes[~annotations.crowd], minlength=len(categories))
+    num_crowds = int(annotations.crowd.sum())
+    hint = "CVAT, for one, sets iscrowd 1 for all masks: set it to 0 where a box is of a single object"
+    if not counts.any():
+        detail = f"has no box to learn from: its annotations are {num_crowds} crowds; {hint}"
+        findings.append(Finding("nothing_to_learn", "the json", detail if num_crowds else "has no box to learn from"))
+        return
+    if num_crowds >= counts.sum():
+        detail = f"has {num_crowds} crowds, which are not trained on, beside {counts.sum()} other boxes; {hint}"
+        findings.append(Finding("mostly_crowds", "the json", detail))
+    for (category_id, name), count in zip(categories.items(), counts.tolist(), strict=True):
+        if not count:
+            findings.append(
+                Finding("class_without_boxes", f"category {category_id}", f"({printable(name)}) has no box")
+            )
+
+
+def _inspect_areas(annotations: Annotations, entries, findings: list[Finding]) -> np.ndarray:
+    """(A,) areas, NaN where width x height shall stand in."""
+    values = [entries[number].get("area") for number in annotations.numbers.tolist()]
+    areas, problems = find_impossible_areas(values, annotations.boxes)
+    for i, why in sorted(problems.items()):
+        where = _name_entry(entries, int(annotations.numbers[i]))
+        box = entries[annotations.numbers[i]]["bbox"]
+        findings.append(
+            Finding("area_impossible", where, f"has the area {shorten(values[i])}, which {why}; its bbox is {box}")
+        )
+    return areas
+
+
+def _inspect_flags(annotations: Annotations, entries, findings: list[Finding]) -> None:
+    for number, is_crowd in zip(annotations.numbers.tolist(), annotations.crowd.tolist(), strict=True):
+        entry = entries[number]
+        attributes = entry.get("attributes")
+        if attributes.__class__ is not dict:
+            attributes = {}
+        rotation = entry.get("rotation") or attributes.get("rotation")
+        if rotation and not (type(rotation) in (int, float) and rotation % 360 == 0):
+            detail = f"has the rotation {shorten(rotation)}; its bbox is used as if it were upright"
+            findings.append(Finding("bbox_rotated", _name_entry(entries, number), detail))
+        ignore = entry.get("ignore") or attributes.get("ignore")
+        if ignore and not is_crowd:
+            detail = f"has ignore {shorten(ignore)}; it is used like any other, set iscrowd to 1 where it shall not be"
+            findings.append(Finding("annotation_ignored", _name_entry(entries, number), detail))
 
 
 def _collect_sound(entries, numbers, class_ids, rows) -> Annotations | None:
@@ -144,19 +199,18 @@ def _collect_sound(entries, numbers, class_ids, rows) -> Annotations | None:
     if not entries:
         return Annotations.empty()
     try:
-        image_rows = [rows[entry["image_id"]] for entry in entries]
-        classes = [class_ids[entry["category_id"]] for entry in entries]
+        image_ids, category_ids = ([entry[key] for entry in entries] for key in ("image_id", "category_id"))
+        for ids in (image_ids, category_ids):
+            if not {int, str}.issuperset(map(type, ids)) and not all(map(_is_exact_id, ids)):
+                return None
+        image_rows, classes = [rows[i] for i in image_ids], [class_ids[i] for i in category_ids]
         boxes = [entry["bbox"] for entry in entries]
         crowd = [entry.get("iscrowd", 0) for entry in entries]
-        areas = [entry.get("area") for entry in entries]
         if set(map(type, boxes)) != {list} or set(map(len, boxes)) != {4} or not {0, 1}.issuperset(crowd):
             return None
         # Not left to numpy, which would read numbers from texts.
         if not {int, float}.issuperset(map(type, chain.from_iterable(boxes))):
             return None
-        # Of masks, which nothing is trained on: what is no number is as if it were not there.
-        is_number = [type(area) in (int, float) and abs(area) < 1e300 for area in areas]
-        masks = np.array([a if ok else math.nan for a, ok in zip(areas, is_number, strict=True)], dtype=np.float64)
         coordinates = np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes))
         return Annotations(
             numbers=numbers,
@@ -164,7 +218,7 @@ def _collect_sound(entries, numbers, class_ids, rows) -> Annotations | None:
             classes=np.array(classes, dtype=np.int64),
             boxes=coordinates.reshape(-1, 4),
             crowd=np.array(crowd, dtype=bool),
-            areas=masks,
+            areas=np.full(len(boxes), math.nan),  # looked at later
         )
     except (KeyError, TypeError, AttributeError, OverflowError):
         return None
@@ -178,12 +232,12 @@ def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
         if key not in entry:
             return "bbox_missing" if key == "bbox" else "annotation_structure", f"has no '{key}'"
     image_id, category_id, box = entry["image_id"], entry["category_id"], entry["bbox"]
-    if not isinstance(image_id, int | float | str) or image_id not in listed:
+    if not _is_exact_id(image_id) or image_id not in listed:
         return (
             "annotation_without_image",
             f"belongs to the image id {shorten(image_id)}, which is not among the 'images'",
         )
-    if not isinstance(category_id, int | float | str) or category_id not in class_ids:
+    if not _is_exact_id(category_id) or category_id not in class_ids:
         # Not all of them: this is said for every such annotation.
         known = ", ".join(map(str, islice(class_ids, _NUM_EXAMPLES))) + ", ..." * (len(class_ids) > _NUM_EXAMPLES)
         return "category_unknown", f"has the unknown category id {shorten(category_id)}; known are {known}"
@@ -196,6 +250,11 @@ def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
     if not isinstance(crowd, int | float) or crowd not in (0, 1):
         return "annotation_structure", f"has the iscrowd {shorten(crowd)}; it must be 0 or 1"
     return "", ""
+
+
+def _is_exact_id(value: Any) -> bool:
+    """Whether it can name one of the ids of a json; true is no 1, and a float above 2^53 stands for several numbers."""
+    return type(value) in (int, str) or (type(value) is float and value.is_integer() and abs(value) <= 2.0**53)
 
 
 def _inspect_ids(entries, findings: list[Finding]) -> None:

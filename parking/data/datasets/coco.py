@@ -30,7 +30,7 @@ _DONE = {LEAVE_OUT: "left out", MEND: "mended", KEEP: "kept"}
 def load_columns(
     json_file: str,
     image_root: str,
-    class_ids: Mapping[int, int],
+    categories: Mapping[int, str],
     *,
     with_annotations: bool = True,
     policy: str = "strict",
@@ -44,7 +44,7 @@ def load_columns(
     size the json lacks.
 
     Args:
-        class_ids: contiguous class index 0.. for every category id that may occur.
+        categories: names of the classes, in their order, by category id; no other may occur.
         with_annotations: False for a mere image list.
         policy: one of ``findings.POLICIES``; what each does is the table in ``datasets/README.md``.
         cache_dir: folder outside the data in which the headers' sizes are remembered; None: nowhere.
@@ -59,7 +59,7 @@ def load_columns(
     _stop_if_needed(json_file, findings, policy)
     inspection = inspect_content(
         content,
-        class_ids,
+        categories,
         index_folder(image_root, allow_outside=allow_outside),
         read_headers=partial(read_headers, root=image_root, cache_dir=cache_dir),
         policy=policy,
@@ -186,7 +186,7 @@ def register_coco_datasets(
         class_ids = {category_id: i for i, category_id in enumerate(categories)}
         register_dataset(
             name,
-            load_once(partial(load_columns, json_file, image_root, class_ids, **how)),
+            load_once(partial(load_columns, json_file, image_root, categories, **how)),
             json_file=json_file,
             image_root=image_root,
             evaluator_type="coco",

@@ -64,6 +64,9 @@ KINDS = {
     "image_outside": Kind("images whose name leads out of the image folder", "error", STOP, LEAVE_OUT),
     "image_unlisted": Kind("image files that the json does not list", "warning", KEEP, KEEP),
     "image_without_boxes": Kind("images without boxes", "note", KEEP, KEEP),
+    "image_not_exhaustive": Kind(
+        "images of which not all objects are annotated, by LVIS's flag, used like any other", "warning", KEEP, KEEP
+    ),
     # Their files, found when they are read.
     "image_empty": Kind("image files of zero bytes", "error", STOP, LEAVE_OUT),
     "image_not_image": Kind("files that are no image", "error", STOP, LEAVE_OUT),
@@ -101,9 +104,22 @@ KINDS = {
     "bbox_partly_outside": Kind("boxes partly outside the image, clipped to it", "warning", MEND, MEND),
     "bbox_tiny": Kind("boxes narrower or lower than 2 pixels", "warning", KEEP, KEEP),
     "bbox_whole_image": Kind("boxes of 95 % of the image or more", "warning", KEEP, KEEP),
+    "bbox_rotated": Kind("annotations with a rotation, whose box is used as if it were upright", "warning", KEEP, KEEP),
+    "annotation_ignored": Kind("annotations with an ignore flag, used like any other", "warning", KEEP, KEEP),
+    "area_impossible": Kind(
+        "annotations with an impossible area, for which width x height stands in", "warning", MEND, MEND
+    ),
     "annotation_twice": Kind("annotations that repeat another", "warning", KEEP, LEAVE_OUT),
     "crowd": Kind("crowd annotations, which are not trained on", "note", KEEP, KEEP),
     # The data set as a whole.
+    "nothing_to_learn": Kind(
+        "data sets without a box to learn from (a training stops where all of DATASETS.TRAIN have none)",
+        "error",
+        KEEP,
+        KEEP,
+    ),
+    "mostly_crowds": Kind("data sets half or more of whose boxes are crowds", "warning", KEEP, KEEP),
+    "class_without_boxes": Kind("classes without a box", "warning", KEEP, KEEP),
     "boxes_look_xyxy": Kind("data sets whose boxes look like x0, y0, x1, y1", "error", STOP, STOP),
     "boxes_look_normalised": Kind("data sets whose boxes look divided by the image's size", "error", STOP, STOP),
     "neighbours_across_split": Kind(

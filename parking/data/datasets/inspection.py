@@ -6,11 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parking.data.datasets.annotation_inspection import Annotations, collect_annotations, inspect_boxes
+from parking.data.datasets.annotation_inspection import (
+    Annotations,
+    collect_annotations,
+    inspect_boxes,
+    inspect_classes,
+)
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import FileIndex, NameIndex, is_image_name
-from parking.data.datasets.findings import KEEP, KINDS, MEND, POLICIES, Finding
-from parking.data.datasets.json_io import find_list, inspect_image_records, paused_gc
+from parking.data.datasets.findings import KEEP, KINDS, MEND, POLICIES, STOP, Finding
+from parking.data.datasets.json_io import find_list, inspect_image_records, paused_gc, shorten
 from parking.data.datasets.sizes import HeaderReader, StoredSize, settle_sizes
 from parking.data.decoding.orientation import AUTO
 from parking.utils.errors import UserError
@@ -43,7 +48,7 @@ def check_policy(policy: str) -> None:
 
 def inspect_content(
     content: dict,
-    class_ids: Mapping[int, int],
+    categories: Mapping[int, str],
     files: FileIndex,
     *,
     read_headers: HeaderReader,
@@ -55,7 +60,7 @@ def inspect_content(
 
     Args:
         content: of a COCO-like json.
-        class_ids: contiguous class index 0.. for every category id that may occur.
+        categories: names of the classes, in their order, by category id; no other may occur.
         files: below the image folder.
         read_headers: called at most once: with the paths of all images where they decide about orientations, else of
             those whose size the json lacks.
@@ -70,6 +75,7 @@ def inspect_content(
         all_ids = [record["image_id"] for record in records]
         listed = set(all_ids)
         findings += _inspect_names([record["file_name"] for record in records], files)
+        findings += _find_not_exhaustive(content)
         records = _match_files(records, files, findings, policy)
         records = _add_sizes(records, read_headers, findings, exif_orientation)
         annotations, num_lost = Annotations.empty(), 0
@@ -78,8 +84,11 @@ def inspect_content(
             if problem:
                 findings.append(Finding("json_structure", "the json", problem))
             rows = {record["image_id"]: row for row, record in enumerate(records)}
+            class_ids = {category_id: i for i, category_id in enumerate(categories)}
             annotations, num_lost = collect_annotations(entries, class_ids, rows, listed, findings)
             annotations = inspect_boxes(annotations, entries, records, findings, policy)
+            if records and not any(KINDS[finding.kind].repair == STOP for finding in findings):
+                inspect_classes(annotations, categories, findings)
         columns = replace(_make_columns(records, annotations), listed_ids=all_ids)
         if with_annotations:
             for row in np.flatnonzero(np.diff(columns.starts) == 0):
@@ -104,6 +113,17 @@ def _inspect_names(names: Sequence[str], files: FileIndex) -> list[Finding]:
             "one of them",
         )
         for first, second in pairs
+    ]
+
+
+def _find_not_exhaustive(content: dict) -> list[Finding]:
+    """Images that LVIS's json says not to count false positives of some classes on."""
+    key = "not_exhaustive_category_ids"
+    entries, _ = find_list(content, "images")
+    return [
+        Finding("image_not_exhaustive", printable(entry.get("file_name")), f"has {key} {shorten(entry[key])}")
+        for entry in entries
+        if isinstance(entry, dict) and entry.get(key)
     ]
 
 

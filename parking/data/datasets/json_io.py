@@ -218,7 +218,7 @@ def inspect_image_records(content: dict) -> tuple[list[dict], list[Finding]]:
 
 
 def _find_image_problem(image_id, name, size) -> str:
-    if not isinstance(image_id, int | str):
+    if not isinstance(image_id, int | str) or isinstance(image_id, bool):
         return "has an id that is neither a whole number nor a text"
     if is_too_large_id(image_id):
         return f"has an id of more than {MAX_ID_BITS} bits"

@@ -149,7 +149,7 @@ def _log_split(split: str, counts: np.ndarray, in_val: np.ndarray) -> None:
 
 def _load(root, json_file, image_root, **arguments) -> Columns:
     _check_layout(root, json_file, image_root)
-    return load_columns(json_file, image_root, PARKING_CLASS_IDS, **arguments)
+    return load_columns(json_file, image_root, dict(enumerate(CLASS_NAMES, start=1)), **arguments)
 
 
 def _check_layout(root, json_file, image_root):

@@ -60,5 +60,7 @@ def clean_root(maker):
     for sequence in (1, 2, 3):
         for frame in (10, 11):
             maker.add(f"20201102_경기도_-_-_맑음_주간_실외_right_{sequence:06d}_{frame:07d}.png")
+    for category_id in range(2, 15):
+        maker.annotate(1, (5, 6, 20, 15), category_id)
     maker.picture().save(maker.test / "0a3f.png")
     return maker.write()

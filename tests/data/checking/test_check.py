@@ -167,7 +167,7 @@ def test_names_in_another_unicode_form_or_case_are_no_finding(maker):
     maker.picture().save(maker.train / unicodedata.normalize("NFD", name).replace(".png", ".PNG"), format="PNG")
     checked, overview = check(maker.write())
     # All images are of one sequence, so that they cannot be divided.
-    assert checked[0].findings == []
+    assert {finding.kind for finding in checked[0].findings} == {"class_without_boxes"}
     assert [side.name for side in overview.sides] == ["all images"]
     assert "all of one sequence" in overview.splits[0].note
 
@@ -268,7 +268,8 @@ def test_categories_of_coco(maker, tmp_path):
     other = make_coco(tmp_path / "two.json", ["b.png"], categories=("bus", "car"))
     checked = check_sources(make_coco_sources([(first, images), (other, images)]))
     overview = summarize(checked, split="sequence")
-    assert count(checked) == {"json_structure": 1}
+    # The second has a bus only.
+    assert count(checked) == {"json_structure": 1, "class_without_boxes": 1}
     assert overview.class_names == ["car", "bus"]
     assert [side.class_counts.tolist() for side in overview.sides] == [[1, 0], [0, 1]]
     assert overview.classes.tolist() == [0, 1]

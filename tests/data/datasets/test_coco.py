@@ -313,6 +313,7 @@ def test_repair_leaves_out_clips_counts_and_logs_once(tmp_path, caplog, register
         ["1", "images listed but not there: left out"],
         ["1", "annotations of an unknown category: left out"],
         ["1", "boxes partly outside the image, clipped to it: mended"],
+        ["1", "classes without a box: kept"],
         ["1", "annotations of the images that are left out: left out"],
     ]
 

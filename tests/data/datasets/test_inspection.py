@@ -11,7 +11,9 @@ from parking.data.datasets.inspection import inspect_content
 from parking.data.datasets.sizes import StoredSize
 from parking.data.image_io import UnreadableImageError
 
-CLASS_IDS = {1: 0, 2: 1}
+CATEGORIES = {1: "car", 2: "van"}
+# Of these kinds most of the small sets here have some; they have tests of their own.
+ABOUT_CLASSES = ("class_without_boxes", "nothing_to_learn", "mostly_crowds")
 BOX = {"id": 5, "image_id": 1, "category_id": 1, "bbox": [10, 20, 30, 40]}
 INF = float("inf")
 
@@ -26,7 +28,8 @@ def read_nothing(paths):
 
 def inspect(images, annotations, *, files=("a.png",), policy="repair", read_headers=read_nothing):
     content = {"images": images, "annotations": annotations}
-    return inspect_content(content, CLASS_IDS, FileIndex("root", files), read_headers=read_headers, policy=policy)
+    found = inspect_content(content, CATEGORIES, FileIndex("root", files), read_headers=read_headers, policy=policy)
+    return found._replace(findings=[finding for finding in found.findings if finding.kind not in ABOUT_CLASSES])
 
 
 def get_kinds(inspection):
@@ -187,7 +190,7 @@ def test_a_json_without_lists():
         {"images": [make_image()]},
         {"images": 3, "annotations": {}},
     ):
-        inspection = inspect_content(content, CLASS_IDS, FileIndex("root", ["a.png"]), read_headers=read_nothing)
+        inspection = inspect_content(content, CATEGORIES, FileIndex("root", ["a.png"]), read_headers=read_nothing)
         assert "json_structure" in get_kinds(inspection)
         assert KINDS["json_structure"].action("repair") == STOP
 
@@ -252,11 +255,116 @@ def test_boxes_of_another_format_are_not_used_at_all():
     assert len(inspection.columns.boxes) == 0, "they are no x, y, width, height, and some have no size"
 
 
-@pytest.mark.parametrize("area", [float("nan"), INF, "12", True, 10**400])
-def test_an_area_that_is_no_number_costs_nothing(area):
+# The box is 30 x 40.
+@pytest.mark.parametrize(
+    "area", [float("nan"), INF, -INF, "1200", True, [], 10**400, -(10**400), 1e308, 0, 0.0, -1200, 1e11, 1280, 1, 0.7]
+)
+@pytest.mark.parametrize("policy", ["strict", "repair"])
+def test_an_impossible_area_is_a_finding_and_costs_nothing(area, policy):
+    inspection = inspect([make_image()], [{**BOX, "area": area}], policy=policy)
+    assert get_kinds(inspection) == ["area_impossible"]
+    assert inspection.findings[0].where == "annotation 5" and "[10, 20, 30, 40]" in inspection.findings[0].detail
+    np.testing.assert_array_equal(inspection.columns.areas, [np.nan])
+
+
+# 31 x 41 is 1271: the box may have been rounded.
+@pytest.mark.parametrize("area", [None, 1200, 1271, 600.5, 2])
+def test_the_area_of_a_mask_stays(area):
     inspection = inspect([make_image()], [{**BOX, "area": area}], policy="strict")
     assert inspection.findings == []
-    np.testing.assert_array_equal(inspection.columns.areas, [np.nan])
+    np.testing.assert_array_equal(inspection.columns.areas, [np.nan if area is None else area])
+
+
+@pytest.mark.parametrize(("number", "is_finding"), [(1, False), (2, False), (3, True), (5, True), (8, True)])
+def test_areas_that_are_all_the_same(number, is_finding):
+    rows = [{**BOX, "id": i, "bbox": [10, 20, 30 + i, 40], "area": 100} for i in range(number)]
+    assert get_kinds(inspect([make_image()], rows)) == ["area_impossible"] * number * is_finding
+    # Boxes that are all the same may have masks that are, too.
+    rows = [{**row, "bbox": [i, i, 30, 40]} for i, row in enumerate(rows)]
+    assert get_kinds(inspect([make_image()], rows)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"rotation": 30}, "bbox_rotated"),
+        ({"rotation": "30"}, "bbox_rotated"),
+        ({"attributes": {"occluded": False, "rotation": 359.5}}, "bbox_rotated"),
+        ({"attributes": {"rotation": 0.0}}, None),
+        ({"attributes": {"rotation": 360.0}}, None),
+        ({"attributes": ["rotation"]}, None),
+        ({"rotation": None}, None),
+        ({"ignore": 1}, "annotation_ignored"),
+        ({"ignore": True}, "annotation_ignored"),
+        ({"attributes": {"ignore": True}}, "annotation_ignored"),
+        ({"ignore": 0}, None),
+        ({"ignore": 1, "iscrowd": 1}, "crowd"),
+    ],
+)
+def test_rotation_and_ignore_are_findings(changes, kind):
+    inspection = inspect([make_image()], [{**BOX, **changes}], policy="strict")
+    assert get_kinds(inspection) == ([kind] if kind else [])
+    assert inspection.columns.boxes.tolist() == [[10, 20, 30, 40]]
+
+
+def test_an_image_that_is_not_annotated_exhaustively():
+    images = [{**make_image(), "not_exhaustive_category_ids": [3]}, make_image(2, "b.png", width=9, height=9)]
+    images[1]["not_exhaustive_category_ids"] = []
+    inspection = inspect(images, [BOX, {**BOX, "image_id": 2, "bbox": [1, 1, 5, 5]}], files=["a.png", "b.png"])
+    assert [(f.kind, f.where) for f in inspection.findings if f.kind != "annotation_id_twice"] == [
+        ("image_not_exhaustive", "a.png")
+    ]
+
+
+def find_about_classes(*annotations):
+    content = {"images": [make_image()], "annotations": list(annotations)}
+    found = inspect_content(content, CATEGORIES, FileIndex("root", ["a.png"]), read_headers=read_nothing).findings
+    return [(finding.kind, finding.where) for finding in found if finding.kind in ABOUT_CLASSES]
+
+
+def test_what_teaches_nothing_is_a_finding():
+    crowd, other = {**BOX, "iscrowd": 1}, {**BOX, "category_id": 2}
+    assert find_about_classes(BOX, other) == []
+    assert find_about_classes(BOX) == [("class_without_boxes", "category 2")]
+    assert find_about_classes() == [("nothing_to_learn", "the json")]
+    for number in (1, 2, 3, 5, 8):
+        crowds = [{**crowd, "bbox": [i, 20, 30, 40]} for i in range(number)]
+        assert find_about_classes(*crowds) == [("nothing_to_learn", "the json")]
+        is_half = number >= 2
+        expected = [("mostly_crowds", "the json")] * is_half
+        assert find_about_classes(BOX, other, *crowds) == expected
+    assert find_about_classes(BOX, {**other, "iscrowd": 1}) == [
+        ("mostly_crowds", "the json"),
+        ("class_without_boxes", "category 2"),
+    ]
+
+
+@pytest.mark.parametrize("image_id", [2**63, 2**64 - 1, -(2**63), "7", "", 0])
+def test_ids_of_any_kind_are_exact(image_id):
+    neighbour = image_id + 1 if isinstance(image_id, int) and image_id < 2**64 - 1 else 7
+    images = [make_image(image_id), make_image(neighbour, "b.png")]
+    rows = [{**BOX, "id": 2**70, "image_id": image_id}, {**BOX, "id": "x", "image_id": neighbour, "bbox": [0, 0, 9, 9]}]
+    inspection = inspect(images, rows, files=["a.png", "b.png"])
+    assert inspection.findings == [] and inspection.columns.image_ids == [image_id, neighbour]
+    assert inspection.columns.boxes.tolist() == [[10, 20, 30, 40], [0, 0, 9, 9]]
+
+
+@pytest.mark.parametrize("image_id", [2**70, 1.5, 1.0, True, None, [1]])
+def test_other_ids_of_images_are_refused(image_id):
+    assert get_kinds(inspect([make_image(image_id)], []))[0] == "json_structure"
+
+
+def test_ids_of_annotations_that_are_not_exact():
+    images = [make_image(2**53), make_image(1, "b.png")]
+
+    def kinds(**changes):
+        found = inspect(images, [{**BOX, **changes}], files=["a.png", "b.png"]).findings
+        return [finding.kind for finding in found if finding.kind != "image_without_boxes"]
+
+    assert kinds(image_id=1.0) == kinds(category_id=1.0) == []
+    assert kinds(image_id=True) == ["annotation_without_image"]
+    assert kinds(image_id=2.0**53 + 2) == ["annotation_without_image"]
+    assert kinds(category_id=True) == kinds(category_id=1.5) == kinds(category_id=2**70) == ["category_unknown"]
 
 
 def test_different_names_are_not_taken_for_one():
@@ -294,8 +402,8 @@ def test_names_that_lead_out_of_the_folder():
 
 
 def test_findings_about_many_categories_stay_short():
-    class_ids = {i: i for i in range(10_000)}
+    categories = {i: str(i) for i in range(10_000)}
     files = FileIndex("root", ["a.png"])
     content = {"images": [make_image()], "annotations": [{**BOX, "category_id": -1}]}
-    (finding, _) = inspect_content(content, class_ids, files, read_headers=read_nothing).findings
+    finding, *_ = inspect_content(content, categories, files, read_headers=read_nothing).findings
     assert finding.kind == "category_unknown" and len(finding.detail) < 300
