@@ -40,7 +40,7 @@ def main() -> None:
     if os.path.exists(args.output) and not args.overwrite:
         raise UserError(f"{printable(args.output)} exists already; give another OUT, or --overwrite.")
     say("Loading PyTorch and detectron2 ...")
-    from parking.checkpoint import describe_origin, read_weights, write_weights
+    from parking.checkpoint import describe_origin, distinct_names, read_weights, write_weights
     from parking.data.datasets.builtin import find_category_ids
     from parking.engine import describe_config, find_fitting_config
 
@@ -52,7 +52,7 @@ def main() -> None:
     weights = dataclasses.replace(
         describe_origin(weights),
         config=describe_config(cfg),
-        category_ids=weights.category_ids or find_category_ids(names),
+        category_ids=weights.category_ids or find_category_ids(distinct_names(names)),
     )
     write_weights(args.output, weights)
     written = read_weights(args.output)

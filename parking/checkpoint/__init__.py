@@ -11,7 +11,7 @@ from .checkpointer import (
 from .last_checkpoint import find_last_checkpoint
 from .loading import check_all_fit, find_misfits, load_weights, shorten
 from .values import find_not_finite
-from .weights import Weights, describe_origin, find_weights, read_weights, write_weights
+from .weights import Weights, describe_origin, distinct_names, find_weights, read_weights, write_weights
 
 __all__ = [
     "FINISHED",
@@ -21,6 +21,7 @@ __all__ = [
     "Weights",
     "check_all_fit",
     "describe_origin",
+    "distinct_names",
     "find_last_checkpoint",
     "find_misfits",
     "find_not_finite",

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,8 @@ class Weights:
             values = getattr(self, key)
             if values is not None and not (isinstance(values, list) and all(type(v) is kind for v in values)):
                 raise UserError(f"weights {printable(self.path)}: their {key} are not a list of {kind.__name__}.")
-        if any(abs(id_).bit_length() > MAX_ID_BITS for id_ in self.category_ids or ()):
-            raise UserError(f"weights {printable(self.path)}: their category_ids hold one above {MAX_ID_BITS} bits.")
+        if any(id_.bit_length() > MAX_ID_BITS for id_ in self.category_ids or ()):
+            raise UserError(f"weights {printable(self.path)}: their category_ids hold one of over {MAX_ID_BITS} bits.")
         if len(set(self.category_ids or ())) < len(self.category_ids or ()):
             raise UserError(f"weights {printable(self.path)}: their category_ids hold an id twice.")
         if not isinstance(self.config, Mapping | None):
@@ -98,6 +98,19 @@ class Weights:
         return (
             f"{num} of {num + len(self.left_out)} tensors ({printable(', '.join(self.left_out))} repeats the anchors)"
         )
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """``names``, the second class of a name with " (2)" behind it and so on, for where a name must mean one class."""
+    taken, distinct, numbers = set(names), [], {}
+    for name in names:
+        number, new = numbers.get(name, 0) + 1, name
+        while number > 1 and (new := f"{name} ({number})") in taken:
+            number += 1
+        numbers[name] = number
+        taken.add(new)
+        distinct.append(new)
+    return distinct
 
 
 def find_weights(output_dir: str | os.PathLike) -> str | None:

@@ -1,5 +1,6 @@
 """What ``infer.py`` does with images: one or several models over all of them, and the files that come of it."""
 
+import dataclasses
 import gc
 import logging
 import math
@@ -15,7 +16,7 @@ import torch
 from detectron2.utils import comm
 from torch import nn
 
-from parking.checkpoint import Weights
+from parking.checkpoint import Weights, distinct_names
 from parking.config import CfgNode
 from parking.data.datasets.classes import CLASS_NAMES
 from parking.data.datasets.images import ImageList
@@ -26,6 +27,7 @@ from parking.evaluation.writer import write_results
 from parking.modeling import DetectionFusion
 from parking.utils.errors import UserError
 from parking.utils.files import locked, remove_stale_lock
+from parking.utils.text import printable
 
 from .fused_results import fuse_results
 from .inference import measure_speed, plan_inference, predict_images
@@ -88,7 +90,13 @@ def load_models(
     models: list[LoadedModel] = []
     for path in weights_files or [None]:
         cfg, weights = find_config_and_weights(config_file, path, opts, default_config=default_config)
-        classes = dict(zip(*choose_inference_classes(cfg, weights), strict=True))
+        names, category_ids = choose_inference_classes(cfg, weights)
+        if names == weights.class_names and len(set(names)) < len(names):
+            # Names are keys from here on, and each class keeps its own outputs.
+            names = distinct_names(names)
+            weights = dataclasses.replace(weights, class_names=names)
+            logger.warning(f"{printable(weights.path)} have a class name several times: the second is called NAME (2)")
+        classes = dict(zip(names, category_ids, strict=True))
         models.append(LoadedModel(cfg, weights, classes, digest_weights(weights)))
         first = models[0]
         if classes != first.classes:

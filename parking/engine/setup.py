@@ -14,7 +14,16 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from parking.checkpoint import Weights, check_all_fit, find_misfits, find_training, find_weights, read_weights, shorten
+from parking.checkpoint import (
+    Weights,
+    check_all_fit,
+    distinct_names,
+    find_misfits,
+    find_training,
+    find_weights,
+    read_weights,
+    shorten,
+)
 from parking.config import CfgNode, Task, get_cfg, get_typed
 from parking.config.checks import check_values
 from parking.data.datasets.builtin import find_category_ids, original_category_ids, register_datasets_from_config
@@ -204,7 +213,7 @@ def choose_inference_classes(cfg: CfgNode, weights: Weights) -> tuple[list[str],
     mapped = [pair[0] for pair in cfg.MODEL.YOLO.CLASS_MAP if isinstance(pair, list | tuple) and pair]
     if cfg.MODEL.YOLO.NUM_CLASSES in (0, len(names)) and all(name in names for name in mapped):
         cfg.MODEL.YOLO.NUM_CLASSES = len(names)
-        return names, weights.category_ids or find_category_ids(names)
+        return names, weights.category_ids or find_category_ids(distinct_names(names))
     if not cfg.DATASETS.TRAIN:
         raise UserError(
             f"MODEL.YOLO.NUM_CLASSES is {cfg.MODEL.YOLO.NUM_CLASSES} and the weights {weights.path} have {len(names)} "

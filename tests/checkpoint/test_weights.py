@@ -14,6 +14,7 @@ from torch import nn
 from parking.checkpoint import (
     Checkpointer,
     Weights,
+    distinct_names,
     find_last_checkpoint,
     find_weights,
     load_weights,
@@ -283,6 +284,12 @@ def test_class_names_stay_exact_and_are_shown_escaped(tmp_path, suffix):
     assert str(error.value).isprintable()
 
 
+def test_distinct_names():
+    assert distinct_names(["a", "b"]) == ["a", "b"]
+    assert distinct_names(["a", "a", "b", "a"]) == ["a", "a (2)", "b", "a (3)"]
+    assert distinct_names(["a", "a (2)", "a", "a (2)"]) == ["a", "a (2)", "a (3)", "a (2) (2)"]
+
+
 def test_foreign_weights_with_odd_names_load(tmp_path, foreign_classes):
     for names, expected in [
         (["per\u00a0son", "\x1b[2J"], None),
@@ -296,7 +303,7 @@ def test_foreign_weights_with_odd_names_load(tmp_path, foreign_classes):
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_category_ids_stay_exact(tmp_path, suffix):
-    ids = [0, -1, 2**31, 2**53 + 1, 2**63, 2**64 - 1]
+    ids = [0, -1, 2**31, 2**53 + 1, -(2**63), 2**64 - 1]
     path = tmp_path / f"ids{suffix}"
     write_weights(path, Weights(str(path), dict(Model(6).state_dict()), category_ids=ids))
     assert read_weights(path).category_ids == ids

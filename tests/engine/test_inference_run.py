@@ -10,6 +10,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from parking.config import get_cfg
 from parking.data.datasets.images import list_images
@@ -234,6 +235,18 @@ def test_weights_that_are_replaced_meanwhile_are_other_weights(
         run(weights=[weights])
     run(weights=[weights])
     assert "Starting over: the weights changed" in caplog.text
+
+
+def test_weights_that_have_a_class_name_twice_infer_as_with_two_names(run, mild_weights_file, tmp_path, caplog):
+    checkpoint = torch.load(mild_weights_file, weights_only=True)
+    checkpoint["class_names"] = ["cat"] * len(checkpoint["class_names"])
+    torch.save(checkpoint, tmp_path / "twice.pth")
+    (model,) = load_models(None, [str(tmp_path / "twice.pth")], list(CPU), default_config="")
+    assert list(model.classes)[:2] == ["cat", "cat (2)"]
+    assert "twice.pth have a class name several times" in caplog.text
+    twice, once = run(weights=[tmp_path / "twice.pth"], output="twice"), run(output="once")
+    assert len(once.detections) and twice.detections.boxes.tolist() == once.detections.boxes.tolist()
+    assert twice.detections.category_ids.tolist() == once.detections.category_ids.tolist()
 
 
 def test_a_recipe_tells_all_that_matters(weights_file, folder):
