@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from parking.data.datasets.areas import find_impossible_areas, stand_in_areas
 from parking.data.datasets.file_names import name_key
 from parking.data.datasets.json_io import get_list, read_image_records, read_json_object
 from parking.evaluation.coco_scores import rank_image_ids, score_boxes
@@ -134,7 +135,8 @@ def convert_annotations(
         category_ids: likewise, None for a category that is left out.
 
     Returns:
-        Dicts with ``id``, ``image_id``, ``category_id``, ``bbox`` (floats, XYWH_ABS), ``area`` and ``iscrowd``.
+        Dicts with ``id``, ``image_id``, ``category_id``, ``bbox`` (floats, XYWH_ABS), ``area`` (see
+        :mod:`parking.data.datasets.areas`) and ``iscrowd``.
 
     Raises:
         UserError: an entry is malformed, or of a category that is not in ``category_ids``.
@@ -144,9 +146,8 @@ def convert_annotations(
         try:
             image_id = image_ids.get(entry["image_id"])
             category, box = entry["category_id"], [float(value) for value in entry["bbox"]]
-            _, _, w, h = box
-            area, is_crowd = float(entry.get("area") or w * h), int(entry.get("iscrowd") or 0)
-            is_sound = category in category_ids and all(map(math.isfinite, [*box, area]))
+            is_crowd = int(entry.get("iscrowd") or 0)
+            is_sound = category in category_ids and len(box) == 4 and all(map(math.isfinite, box))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             is_sound = False
         if not is_sound:
@@ -162,8 +163,12 @@ def convert_annotations(
                     "image_id": image_id,
                     "category_id": category_ids[category],
                     "bbox": box,
-                    "area": area,
+                    "area": entry.get("area"),
                     "iscrowd": is_crowd,
                 }
             )
+    boxes = np.array([annotation["bbox"] for annotation in converted], dtype=np.float64).reshape(-1, 4)
+    areas, _ = find_impossible_areas([annotation["area"] for annotation in converted], boxes)
+    for annotation, area in zip(converted, stand_in_areas(areas, boxes).tolist(), strict=True):
+        annotation["area"] = area
     return converted

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parking.evaluation.detections import Detections
-from parking.evaluation.ground_truth import GroundTruth
+from parking.evaluation.ground_truth import GroundTruth, convert_annotations
 from parking.utils.errors import UserError
 
 IMAGES = [
@@ -112,3 +112,16 @@ def test_the_same_path_comes_before_the_end_of_one(tmp_path):
 def test_what_cannot_be_used_is_told(read, changes, sentence):
     with pytest.raises(UserError, match=sentence):
         read(**changes)
+
+
+@pytest.mark.parametrize("area", [-1000.0, 0, 1.0, 1e11, "1000", float("nan"), None, [1]])
+def test_an_impossible_area_is_that_of_the_box(area):
+    entries = [{"image_id": 1, "category_id": 1, "bbox": [10, 10, 50, 20], "area": area}]
+    (converted,) = convert_annotations(entries, "a.json", image_ids={1: 1}, category_ids={1: 1})
+    assert converted["area"] == 1000
+
+
+def test_the_area_of_a_mask_stays():
+    entries = [{"image_id": 1, "category_id": 1, "bbox": [10, 10, 50, 20], "area": 600.5}]
+    (converted,) = convert_annotations(entries, "a.json", image_ids={1: 1}, category_ids={1: 1})
+    assert converted["area"] == 600.5
