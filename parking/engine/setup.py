@@ -202,14 +202,20 @@ def choose_inference_classes(cfg: CfgNode, weights: Weights) -> tuple[list[str],
 
     They are the weights' own, if their number is NUM_CLASSES and they are what CLASS_MAP makes. Else they are those
     of the first of DATASETS.TRAIN, and each gets the outputs of the weights' class that
-    :func:`parking.checkpoint.load_weights` finds for it.
+    :func:`parking.checkpoint.load_weights` finds for it. Weights without class names need DATASETS.COCO to say them.
 
     Raises:
-        UserError: the weights carry no class names, or NUM_CLASSES is neither the one number nor the other.
+        UserError: nothing says what the classes are, or NUM_CLASSES is neither the one number nor the other.
     """
     names = weights.class_names
     if not names:
-        raise UserError(f"weights {weights.path} carry no class names: their boxes have no meaning.")
+        if not (cfg.DATASETS.COCO and cfg.DATASETS.TRAIN):
+            raise UserError(
+                f"weights {weights.path} carry no class names, so nothing says what their boxes are; name a data set "
+                f"of the same classes in the same order (DATASETS.COCO \"[['own', 'own.json', 'images']]\" "
+                f"DATASETS.TRAIN \"('own',)\"), or give the file that they were taken from."
+            )
+        return _classes_of_training_data(cfg)
     mapped = [pair[0] for pair in cfg.MODEL.YOLO.CLASS_MAP if isinstance(pair, list | tuple) and pair]
     if cfg.MODEL.YOLO.NUM_CLASSES in (0, len(names)) and all(name in names for name in mapped):
         cfg.MODEL.YOLO.NUM_CLASSES = len(names)
@@ -220,6 +226,10 @@ def choose_inference_classes(cfg: CfgNode, weights: Weights) -> tuple[list[str],
             f"classes; set it to {len(names)} and MODEL.YOLO.CLASS_MAP to [], or name the data set whose classes are "
             f"wanted in DATASETS.TRAIN."
         )
+    return _classes_of_training_data(cfg)
+
+
+def _classes_of_training_data(cfg: CfgNode) -> tuple[list[str], list[int]]:
     register_datasets_from_config(cfg, cfg.DATASETS.TRAIN[:1])
     resolve_num_classes(cfg, cfg.DATASETS.TRAIN[:1])
     metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])

@@ -6,9 +6,16 @@ import pytest
 import torch
 from detectron2.utils import comm
 
+from parking.checkpoint import Weights
 from parking.config import Task, get_cfg
 from parking.engine import find_config_and_weights, find_fitting_config
-from parking.engine.setup import check_config, check_output_dir, choose_weights, resolve_device
+from parking.engine.setup import (
+    check_config,
+    check_output_dir,
+    choose_inference_classes,
+    choose_weights,
+    resolve_device,
+)
 from parking.engine.time_budget import list_candidates
 from parking.utils.errors import UserError
 
@@ -145,3 +152,21 @@ def test_nothing_is_written_through_a_link_or_into_a_fifo(tmp_path, name):
             check_output_dir(str(tmp_path), may_hold_training=True)
         (tmp_path / name).unlink()
     check_output_dir(str(tmp_path), may_hold_training=True)
+
+
+def test_weights_without_class_names_take_those_of_a_data_set(tmp_path):
+    cfg = get_cfg()
+    cfg.MODEL.YOLO.NUM_CLASSES = 2
+    nameless = Weights("nameless.pth", {"a": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"nameless\.pth carry no class names.*DATASETS\.COCO"):
+        choose_inference_classes(cfg, nameless)
+    (tmp_path / "own.json").write_text(
+        '{"images": [], "annotations": [], "categories": [{"id": 9, "name": "b"}, {"id": 4, "name": "a"}]}'
+    )
+    name = tmp_path.name
+    cfg.DATASETS.COCO = [[name, str(tmp_path / "own.json"), str(tmp_path)]]
+    cfg.DATASETS.TRAIN = (name,)
+    assert choose_inference_classes(cfg, nameless) == (["a", "b"], [4, 9])
+    cfg.MODEL.YOLO.NUM_CLASSES = 3
+    with pytest.raises(UserError, match="NUM_CLASSES"):
+        choose_inference_classes(cfg, nameless)
