@@ -277,13 +277,6 @@ def _find_uneven_batch(cfg, num_processes: int) -> str | None:
     )
 
 
-def _find_endless_rest(cfg, num_processes: int) -> str | None:
-    num_iters = cfg.INPUT.AUG.STRONG_OFF_ITERS
-    if num_iters <= cfg.SOLVER.MAX_ITER:
-        return None
-    return f"INPUT.AUG.STRONG_OFF_ITERS is {num_iters}; it must be at most SOLVER.MAX_ITER, {cfg.SOLVER.MAX_ITER}."
-
-
 def _find_nesterov_without_momentum(cfg, num_processes: int) -> str | None:
     if cfg.SOLVER.OPTIMIZER != "SGD" or not cfg.SOLVER.NESTEROV or cfg.SOLVER.MOMENTUM > 0:
         return None
@@ -297,7 +290,6 @@ def _find_nothing_to_train_on(cfg, num_processes: int) -> str | None:
 RELATIONS: Sequence[Relation] = (
     Relation(_find_nothing_to_train_on, TRAIN),
     Relation(_find_uneven_batch, TRAIN),
-    Relation(_find_endless_rest, TRAIN),
     Relation(_find_nesterov_without_momentum, TRAIN),
 )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from parking.data.datasets.classes import CLASS_NAMES
 from parking.synthetic.planning import SequencePlan, plan_sequences
 from parking.synthetic.scene import render_sequence
 from parking.utils.errors import UserError
+from parking.utils.signals import interrupts_held_back
 
 _TRAIN, _TEST = 0, 1
 _RESULTS = ("train", "test", "Test_Images_Information.json", "sample_submission.json")
@@ -136,9 +138,13 @@ def _draw(jobs: list[_Job], workers: int, progress: Callable[[int], None]) -> li
     # Not fork: a forked copy of a process that runs threads may hang.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
+    # Started along with the first worker, the tracker would unblock SIGINT before the worker inherits the mask.
+    resource_tracker.ensure_running()
     with ProcessPoolExecutor(min(workers, max(len(jobs), 1)), context, _start_worker) as pool:
         try:
-            for job, boxes in zip(jobs, pool.map(_draw_job, jobs), strict=True):
+            with interrupts_held_back():  # a worker that still imports could only answer Ctrl-C with a traceback
+                drawn = pool.map(_draw_job, jobs)
+            for job, boxes in zip(jobs, drawn, strict=True):
                 results.append(boxes)
                 progress(len(job.file_names))
         except BaseException:
@@ -152,6 +158,7 @@ def _draw(jobs: list[_Job], workers: int, progress: Callable[[int], None]) -> li
 def _start_worker() -> None:
     # Ctrl-C reaches every process of the terminal; the parent alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     cv2.setNumThreads(1)
 
 
