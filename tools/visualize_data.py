@@ -59,6 +59,7 @@ def main() -> int:
     from parking.engine.setup import check_config, setup_logging
     from parking.engine.stages import read_stages, select_stages
     from parking.visualization.drawing import BoxDrawer, save_image
+    from parking.visualization.fonts import find_font
 
     setup_logging()
     cfg = select_stages(read_stages(args.config_file, args.opts), args.stage)[0].cfg
@@ -68,6 +69,8 @@ def main() -> int:
     check_choices(args, metadata)
     dataset_dicts = load_train_dicts(cfg)
     class_names = metadata[0].thing_classes_ko if args.korean else metadata[0].thing_classes
+    if args.korean:
+        find_font("".join(class_names))  # raises, because codes would not be Korean
     drawer = BoxDrawer(class_names, metadata[0].get("thing_colors", None))
     read = read_annotations if args.source == "annotation" else read_samples
     num_pictures, unreadable = 0, []

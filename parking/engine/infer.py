@@ -11,6 +11,7 @@ from parking.data.datasets.classes import translate_names
 from parking.data.video import FrameSource
 from parking.evaluation.ground_truth import GroundTruth
 from parking.utils.files import check_writable
+from parking.visualization.fonts import find_font
 
 from .array_detector import ArrayDetector
 from .inference import find_batch_size
@@ -126,4 +127,8 @@ def _make_output_dir(args, cfg: CfgNode) -> str:
 
 
 def _find_display_names(args, classes: Mapping[str, int]) -> list[str] | None:
-    return translate_names(classes, option="--korean") if args.korean else None
+    if not args.korean:
+        return None
+    names = translate_names(classes, option="--korean")
+    find_font("".join(names))  # raises, because codes would not be Korean
+    return names

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from parking.visualization.fonts import find_font_or_default
+from parking.visualization.fonts import fit_font
 from parking.visualization.texts import drawable
 
 _BACKGROUND, _TITLE_COLOR = (255, 255, 255), (40, 40, 40)
@@ -32,8 +32,8 @@ def contact_sheet(
     gap = max(4, tile_width // 60)
     font, title_height = None, 0
     if titles is not None:
-        titles = [drawable(title) for title in titles]
-        font = ImageFont.truetype(str(find_font_or_default("".join(titles) + "…")), max(11, tile_width // 30))
+        (*titles, _), font_path = fit_font([*map(drawable, titles), "…"])
+        font = ImageFont.truetype(str(font_path), max(11, tile_width // 30))
         title_height = sum(font.getmetrics()) + gap // 2
 
     tiles = [_fit(image, tile_width) for image in images]

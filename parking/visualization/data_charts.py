@@ -1,6 +1,7 @@
 """Charts of a data set: classes, boxes, conditions, and examples of each class."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from parking.visualization.colors import class_colors
 from parking.visualization.contact_sheet import contact_sheet
-from parking.visualization.fonts import find_font_or_default
+from parking.visualization.fonts import fit_font
 from parking.visualization.texts import drawable
 
 # Training, validation and what else there may be; told apart in gray print, too.
@@ -28,7 +29,6 @@ def plot_class_counts(class_names: Sequence[str], counts: Mapping[str, Sequence[
     Args:
         counts: side -> (C,) boxes of each class.
     """
-    class_names = [_text(name) for name in class_names]
     num_sides = max(len(counts), 1)
     row_height = 0.14 + 0.17 * num_sides
     figure = _make_figure(9, 1.4 + row_height * max(len(class_names), 3))
@@ -49,7 +49,7 @@ def plot_class_counts(class_names: Sequence[str], counts: Mapping[str, Sequence[
     axes.set_xlim(0.7, max(largest, 10) * 4)
     axes.set_xscale("log")
     _label_log_axis(axes.xaxis, (1,))
-    axes.set_yticks(rows, class_names, fontproperties=_font(class_names, 10))
+    axes.set_yticks(rows, **_as_labels(class_names, 10))
     axes.set_ylim(len(class_names) - 0.4, -0.6)
     _finish(axes, "Boxes per class", "boxes (logarithmic)", grid="x")
     _add_legend(figure, axes)
@@ -127,8 +127,7 @@ def plot_conditions(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Fi
             left += numbers
         for row, total in enumerate(left):
             axes.text(total, row, f" {_number(int(total))}", va="center", fontsize=8)
-        texts = [_text(value) for value in values]
-        axes.set_yticks(range(len(values)), texts, fontproperties=_font(texts, 9))
+        axes.set_yticks(range(len(values)), **_as_labels(values, 9))
         # Bars of one thickness in all panels, however few a panel has.
         axes.set_ylim(max(longest, 4) - 0.4, -0.6)
         axes.set_xlim(0, max(left.max(initial=0), 1) * 1.2)
@@ -287,8 +286,9 @@ def _say_empty(axes: Axes) -> None:
     axes.set_yticks([])
 
 
-def _font(texts: Sequence[str], size: float) -> FontProperties:
-    return FontProperties(fname=str(find_font_or_default("".join(texts))), size=size)
+def _as_labels(names: Sequence[str], size: float) -> dict[str, Any]:
+    texts, path = fit_font([_text(name) for name in names])
+    return {"labels": texts, "fontproperties": FontProperties(fname=str(path), size=size)}
 
 
 def _text(name: str) -> str:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from parking.utils.errors import UserError
 from parking.visualization.colors import Color, class_colors, text_color
-from parking.visualization.fonts import find_font
+from parking.visualization.fonts import fit_font
 from parking.visualization.tag_placement import place_tags
 from parking.visualization.texts import drawable
 
@@ -31,18 +31,20 @@ class BoxDrawer:
             class_names: what the tags say, in any script.
             colors: RGB 0..255 for each class; by default those of
                 :func:`~parking.visualization.colors.class_colors`.
-            font_path: font file with all the characters; by default one is looked for.
+            font_path: font file with all the characters; by default one is looked for, and characters that no font
+                has are drawn as codes.
 
         Raises:
             ValueError: there are not as many ``colors`` as names.
-            UserError: no installed font can draw the names.
         """
         colors = class_colors(class_names) if colors is None else colors
         if len(colors) != len(class_names):
             raise ValueError(f"{len(class_names)} class names and {len(colors)} colors do not belong together")
-        self._class_names = [drawable(name) for name in class_names]
+        self._font_path = font_path
+        self._class_names = [drawable(name) if name.strip() else f"class {i}" for i, name in enumerate(class_names)]
         self._colors = [tuple(map(int, color)) for color in colors]
-        self._font_path = font_path or find_font("".join(self._class_names))
+        if font_path is None:
+            self._class_names, self._font_path = fit_font(self._class_names)
 
     def draw(self, image: np.ndarray, boxes, classes, scores=None) -> np.ndarray:
         """Return a copy of ``image`` with the boxes, their class names and, if given, their scores.
@@ -103,8 +105,9 @@ def draw_boxes(
         _draw_frame(draw, box, color, line_width)
     tagged = [i for i, label in enumerate(labels) if label]
     if tagged:
-        path = font_path or find_font("".join(labels))
-        font = ImageFont.truetype(str(path), _font_size(height, width))
+        if font_path is None:
+            labels, font_path = fit_font(labels)
+        font = ImageFont.truetype(str(font_path), _font_size(height, width))
         _draw_tags(draw, boxes[tagged], [labels[i] for i in tagged], [colors[i] for i in tagged], font, (height, width))
     return np.array(canvas)
 

@@ -2,7 +2,7 @@
 
 import importlib.util
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -40,7 +40,7 @@ def find_font(text: str) -> Path:
     """
     characters = {ord(c) for c in text if not c.isspace()}
     for path in _candidates():
-        if _covers(path, characters):
+        if not _find_lacking(path, characters):
             return path
     sample = next((c for c in text if ord(c) > 0x7F), text[:1])
     raise UserError(
@@ -49,13 +49,21 @@ def find_font(text: str) -> Path:
     )
 
 
-def find_font_or_default(text: str) -> Path:
-    """Like :func:`find_font`, but DejaVu Sans with a warning where no font has all characters."""
+def fit_font(texts: Sequence[str]) -> tuple[list[str], Path]:
+    """``texts`` as some font can draw them, and that font.
+
+    Where no font has all characters, it is the one that has the most; the characters that it lacks (of emoji, say)
+    become codes such as ``\\U0001f697``, with a warning.
+    """
+    text = "".join(texts)
     try:
-        return find_font(text)
+        return list(texts), find_font(text)
     except UserError as e:
-        logger.warning("%s Until then such characters are drawn as empty boxes.", e)
-        return default_font()
+        logger.warning("%s Until then such characters are drawn as codes.", e)
+    characters = {ord(c) for c in text if not c.isspace()}
+    path = min(_candidates(), key=lambda candidate: len(_find_lacking(candidate, characters)))
+    codes = {c: ascii(chr(c))[1:-1] for c in _find_lacking(path, characters) if c > 0x7F}
+    return [text.translate(codes) for text in texts], path
 
 
 def _candidates() -> Iterator[Path]:
@@ -88,10 +96,11 @@ def _by_preference(paths: Iterable[Path]) -> list[Path]:
     return sorted(paths, key=key)
 
 
-def _covers(path: Path, characters: set[int]) -> bool:
+def _find_lacking(path: Path, characters: set[int]) -> set[int]:
+    """Those of ``characters`` that a font lacks."""
     try:
         font = FT2Font(str(path))
-        return all(font.get_char_index(c) for c in characters)
+        return {c for c in characters if not font.get_char_index(c)}
     except (OSError, RuntimeError):
         # Broken files and bitmap formats that FreeType cannot open lie about in system folders.
-        return False
+        return {*characters, -1}

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from parking.visualization.colors import Color, class_colors
 from parking.visualization.drawing import BoxDrawer
-from parking.visualization.fonts import find_font
+from parking.visualization.fonts import fit_font
 from parking.visualization.texts import drawable
 
 
@@ -25,13 +25,9 @@ class FramePainter:
             class_names: the model's classes, which determine the colours.
             display_names: what is written instead, for each of them.
             max_side: larger pictures are reduced to it, in pixels.
-
-        Raises:
-            UserError: no font can draw the names.
         """
-        names = [drawable(name) for name in (class_names if display_names is None else display_names)]
+        names, font_path = fit_font([drawable(name) for name in display_names or class_names])
         colors = class_colors(class_names)
-        font_path = find_font("".join(names))
         self._drawer = BoxDrawer(names, colors, font_path=font_path)
         self._panel = _CountPanel(names, colors, font_path)
         self._max_side = max_side

@@ -6,13 +6,12 @@ import cv2
 import numpy as np
 
 from parking.visualization.drawing import BoxDrawer
-from parking.visualization.fonts import find_font_or_default
 
 
 class ThumbnailDrawer:
     """Draws boxes into a picture that is resized before, so that lines and letters are as wide as in a large one.
 
-    Names that no installed font can draw cost a warning, not a training of which these pictures are a by-product.
+    Names that no installed font can draw cost a warning.
     """
 
     def __init__(self, class_names: Sequence[str], *, side: int):
@@ -21,7 +20,7 @@ class ThumbnailDrawer:
             side: longer side in pixels of a thumbnail.
         """
         self.side = side
-        self._drawer = BoxDrawer(class_names, font_path=find_font_or_default("".join(class_names)))
+        self._drawer = BoxDrawer(class_names)
 
     def resize(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 to a new array whose longer side is :attr:`side`."""

@@ -10,6 +10,7 @@ from parking.utils.errors import UserError
 from parking.visualization import drawing, fonts
 from parking.visualization.colors import class_colors, text_color
 from parking.visualization.contact_sheet import contact_sheet
+from parking.visualization.data_charts import plot_class_counts
 from parking.visualization.drawing import BoxDrawer, draw_boxes, save_image
 from parking.visualization.tag_placement import place_tags
 
@@ -146,14 +147,34 @@ def test_colors():
     assert text_color((255, 255, 0)) == (0, 0, 0) and text_color((0, 0, 160)) == (255, 255, 255)
 
 
-def test_missing_korean_font_is_explained(monkeypatch):
+def test_missing_korean_font_is_explained(monkeypatch, caplog):
     monkeypatch.setattr(fonts, "FONT_PACKAGES", ())
     monkeypatch.setattr(fonts, "_system_fonts", lambda: [])
     with pytest.raises(UserError, match=r"'세'.*pip install koreanize-matplotlib"):
-        BoxDrawer(CLASS_NAMES_KO, CLASS_COLORS)
-    assert fonts.find_font("sedan 0.5") == fonts.find_font_or_default("세단") == fonts.default_font()
-    # A title that cannot be drawn does not stop an overview.
+        fonts.find_font("세단")
+    assert fonts.find_font("sedan 0.5") == fonts.default_font()
+    # Names and titles that cannot be drawn stop nothing.
+    BoxDrawer(CLASS_NAMES_KO, CLASS_COLORS).draw(gray(), [[100, 100, 200, 200]], [3])
+    assert "'세'" in caplog.text and "codes" in caplog.text
     assert contact_sheet([gray()], ["경기도.png"]).shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "drawn"),
+    [
+        (["car", "\U0001f697"], ["car", r"\U0001f697"]),
+        (["\U0001f468\u200d\U0001f469 a", "é"], [r"\U0001f468\u200d\U0001f469 a", "é"]),
+        (["", " "], ["class 0", "class 1"]),
+    ],
+)
+def test_names_that_no_font_has_are_drawn_as_codes(names, drawn, monkeypatch):
+    monkeypatch.setattr(fonts, "FONT_PACKAGES", ())
+    monkeypatch.setattr(fonts, "_system_fonts", lambda: [])
+    calls = []
+    monkeypatch.setattr(drawing, "draw_boxes", lambda image, boxes, labels, colors, font_path: calls.append(labels))
+    BoxDrawer(names).draw(gray(), [[0, 0, 9, 9]] * 2, [0, 1])
+    assert calls == [drawn]
+    plot_class_counts(names, {"all": [1, 2]})
 
 
 def test_font_is_found_in_a_package_by_its_glyphs(monkeypatch, tmp_path):

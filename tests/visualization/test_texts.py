@@ -18,8 +18,7 @@ def test_names_become_texts_of_one_short_line():
 
 
 @pytest.mark.filterwarnings("ignore:Glyph", "ignore:constrained_layout")
-def test_names_of_any_kind_can_be_drawn(monkeypatch):
-    monkeypatch.setattr("parking.visualization.fonts._covers", lambda path, characters: True)
+def test_names_of_any_kind_can_be_drawn():
     image, boxes = np.zeros((90, 120, 3), np.uint8), np.tile([[10.0, 10, 60, 60]], (len(HOSTILE), 1))
     indices = np.arange(len(HOSTILE))
     assert BoxDrawer(HOSTILE).draw(image, boxes, indices).any()
