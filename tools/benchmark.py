@@ -22,7 +22,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from parking.utils.cli import ArgumentParser, add_opts_argument, check_opts, run_tool, say
+from parking.utils.cli import ArgumentParser, add_opts_argument, check_opts, check_started_alone, run_tool, say
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[1] / "../shared/data/vehicles/images"
 
@@ -57,6 +57,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    check_started_alone()
     say("Loading PyTorch and detectron2 ...")
     for line in {"train": run_train, "infer": run_infer, "data": run_data, "load": run_load}[args.task](args):
         say(line)

@@ -81,7 +81,8 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
 
 def run() -> int:
     args = parse_args()
-    args.started = time.time()
+    args.started = time.monotonic()
+    cli.check_started_alone(args.num_machines)
     # Before the seconds that the imports take: most mistakes are in the paths.
     if args.is_video:
         with open_source(args.input, fps=args.fps) as source:

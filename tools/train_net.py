@@ -7,7 +7,15 @@ python tools/train_net.py --config-file configs/yolo.yaml [--num-gpus N] [--stag
 
 import argparse
 
-from parking.utils.cli import ArgumentParser, add_launch_arguments, add_opts_argument, check_opts, run_tool, say
+from parking.utils.cli import (
+    ArgumentParser,
+    add_launch_arguments,
+    add_opts_argument,
+    check_opts,
+    check_started_alone,
+    run_tool,
+    say,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,6 +54,7 @@ def main(args: argparse.Namespace) -> None:
 
 def run() -> None:
     args = parse_args()
+    check_started_alone(args.num_machines)
     say("Loading PyTorch and detectron2 ...")
     from parking.engine import launch
 

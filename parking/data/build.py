@@ -1,17 +1,13 @@
 """Data loaders."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 
-import cv2
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetFromList,
-    build_detection_test_loader,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
-from torch.utils.data import DataLoader
+from detectron2.data import DatasetFromList, get_detection_dataset_dicts
+from detectron2.data.samplers import InferenceSampler
+from detectron2.utils import comm
+from torch.utils.data import Dataset
 
 from parking.data.common import PositionedDataset
 from parking.data.dataset_mapper import TestDatasetMapper, TrainDatasetMapper
@@ -24,7 +20,8 @@ from parking.data.samplers import (
     compute_repeat_factors,
 )
 from parking.utils.cpus import num_available_cpus
-from parking.utils.signals import interrupts_held_back
+
+from .workers import WorkerLoader
 
 
 def load_train_dicts(cfg: CfgNode) -> list[dict]:
@@ -41,7 +38,7 @@ def build_train_loader(
     seed: int,
     start_iter: int = 0,
     class_ap: Sequence[float | None] | None = None,
-) -> DataLoader:
+) -> WorkerLoader:
     """The endless stream of training batches of this process.
 
     The global batch of an iteration is a function of the config, the data, the seed and ``class_ap``: not of the
@@ -62,17 +59,13 @@ def build_train_loader(
     batch_size = cfg.SOLVER.IMS_PER_BATCH
     # Serialised once, for the workers share the bytes where they would copy the objects.
     dataset = DatasetFromList(dataset_dicts, copy=False)
-    loader = build_detection_train_loader(
-        dataset=PositionedDataset(dataset, TrainDatasetMapper(cfg, dataset, seed=seed)),
-        mapper=None,
-        sampler=_build_train_sampler(cfg, dataset_dicts, class_ap, seed=seed, start=start_iter * batch_size),
-        total_batch_size=batch_size,
-        aspect_ratio_grouping=False,
+    return WorkerLoader(
+        PositionedDataset(dataset, TrainDatasetMapper(cfg, dataset, seed=seed)),
+        _build_train_sampler(cfg, dataset_dicts, class_ap, seed=seed, start=start_iter * batch_size),
+        batch_size=batch_size // comm.get_world_size(),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        # The loader draws its workers' seeds from a generator of its own, not from the global one.
         seed=seed,
     )
-    return _limit_worker_threads(loader)
 
 
 def _build_train_sampler(cfg, dataset_dicts, class_ap, *, seed: int, start: int):
@@ -91,7 +84,7 @@ def _build_train_sampler(cfg, dataset_dicts, class_ap, *, seed: int, start: int)
     raise ValueError(f"there is no sampler {name!r}")
 
 
-def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> WorkerLoader:
     """Batches of one image, this process's share of a registered data set in order; see :class:`TestDatasetMapper`.
 
     An image that cannot be used is an error or, under DATASETS.POLICY repair, a dict with the key ``error`` and without
@@ -100,11 +93,13 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     check_datasets([dataset_name])
     dataset_dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False, check_consistency=False)
     mapper = TestDatasetMapper(cfg, report_errors=cfg.DATASETS.POLICY == "repair")
-    loader = build_detection_test_loader(dataset=dataset_dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
-    return _limit_worker_threads(loader)
+    dataset = DatasetFromList(dataset_dicts, copy=False)
+    return WorkerLoader(
+        _MappedDataset(dataset, mapper), InferenceSampler(len(dataset)), num_workers=cfg.DATALOADER.NUM_WORKERS
+    )
 
 
-def build_inference_loader(cfg: CfgNode, batches: Sequence[list[dict]], order: Sequence[int]) -> DataLoader:
+def build_inference_loader(cfg: CfgNode, batches: Sequence[list[dict]], order: Sequence[int]) -> WorkerLoader:
     """The images of some ``batches``, decoded by worker processes ahead of the model.
 
     Args:
@@ -115,42 +110,27 @@ def build_inference_loader(cfg: CfgNode, batches: Sequence[list[dict]], order: S
         An iterable of lists of dicts, see :class:`TestDatasetMapper`. An image that cannot be used does not end it: its
         dict has the key ``error``, and no ``image``. For a GPU, the pixels are in pinned memory.
     """
-    loader = build_detection_test_loader(
-        dataset=DatasetFromList(batches, copy=False, serialize=False),
-        mapper=_BatchMapper(TestDatasetMapper(cfg, report_errors=True)),
-        sampler=order,
+    mapper = TestDatasetMapper(cfg, report_errors=True)
+    return WorkerLoader(
+        _MappedDataset(batches, lambda batch: [mapper(dataset_dict) for dataset_dict in batch]),
+        order,
         # More than there are CPUs, or batches, would only take time to start.
         num_workers=min(cfg.DATALOADER.NUM_WORKERS, num_available_cpus(), len(order)),
         # An item is a batch already.
-        collate_fn=itemgetter(0),
+        collate=itemgetter(0),
+        pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
     )
-    loader.pin_memory = cfg.MODEL.DEVICE.startswith("cuda")
-    return _limit_worker_threads(loader)
 
 
-def start_workers(loader: DataLoader) -> Iterator:
-    """``iter(loader)``, in which no Ctrl-C gets lost: amid a fork, it would in what Python does after that."""
-    with interrupts_held_back():
-        return iter(loader)
+class _MappedDataset(Dataset):
+    """Without what detectron2's ``MapDataset`` does where a mapper returns None: take a random other item."""
 
-
-class _BatchMapper:
-    def __init__(self, mapper: Callable[[dict], dict]):
+    def __init__(self, dataset: Sequence, mapper: Callable):
+        self._dataset = dataset
         self._mapper = mapper
 
-    def __call__(self, batch: list[dict]) -> list[dict]:
-        return [self._mapper(dataset_dict) for dataset_dict in batch]
+    def __len__(self) -> int:
+        return len(self._dataset)
 
-
-def _limit_worker_threads(loader: DataLoader) -> DataLoader:
-    # detectron2's builders leave no argument for it. Its own function, replaced here, seeds what nothing draws from.
-    loader.worker_init_fn = _init_worker
-    if loader.num_workers:
-        # Where training runs in several processes, they would be spawned as these are: each would import everything
-        # anew and copy the data set, which forked ones share.
-        loader.multiprocessing_context = "fork"
-    return loader
-
-
-def _init_worker(worker_id: int) -> None:
-    cv2.setNumThreads(0)
+    def __getitem__(self, index: int):
+        return self._mapper(self._dataset[index])

@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from parking.data.batching import plan_batches
-from parking.data.build import build_inference_loader, start_workers
+from parking.data.build import build_inference_loader
 from parking.evaluation.journal import ResultsJournal
 from parking.evaluation.prediction_collector import to_detections, to_predictions
 
@@ -90,7 +90,7 @@ def predict_images(
             disable=not comm.is_main_process(),
         ) as bar,
     ):
-        for batch, found in detect_ahead(model, start_workers(loader)):
+        for batch, found in detect_ahead(model, loader):
             pairs = zip(batch, found, strict=True)
             journal.append([describe(inputs, instances, category_ids) for inputs, instances in pairs])
             bar.update(len(batch))
@@ -106,9 +106,7 @@ def measure_speed(cfg, model: nn.Module, batches: Sequence[list[dict]]) -> float
     num_warmup = min(num_warmup, len(own) // 2)
     num_images, start = 0, perf_counter()
     with inference_settings(cfg, len(batches[0])):
-        for i, (batch, _) in enumerate(
-            detect_ahead(model, start_workers(build_inference_loader(cfg, batches, own))), start=1
-        ):
+        for i, (batch, _) in enumerate(detect_ahead(model, build_inference_loader(cfg, batches, own)), start=1):
             num_images += len(batch)
             if i == num_warmup:
                 num_images, start = 0, perf_counter()

@@ -21,9 +21,9 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, start_processes
 from torch.multiprocessing.spawn import ProcessException
 
-from parking.utils.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, explain_full_disk
+from parking.utils.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from parking.utils.cpus import num_available_cpus
-from parking.utils.errors import UserError
+from parking.utils.errors import UserError, explain
 from parking.utils.signals import interrupts_held_back
 
 # When one process has ended with an error, the others have so long to end by themselves, then again until SIGKILL.
@@ -117,14 +117,11 @@ def _run(local_rank: int, main: Callable, args: argparse.Namespace, dist_url: st
         _distributed_worker(
             local_rank, _run_and_record, world_size, args.num_gpus, args.machine_rank, dist_url, arguments
         )
-    except UserError as e:
-        _record(record_folder, local_rank, _USER_ERROR, str(e))
-        sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         _record(record_folder, local_rank, _INTERRUPTED, "")
         sys.exit(EXIT_INTERRUPTED)
     except Exception as e:
-        sentence = explain_full_disk(e) if isinstance(e, OSError) else None
+        sentence = explain(e)
         if sentence is not None:
             _record(record_folder, local_rank, _USER_ERROR, sentence)
             sys.exit(EXIT_USER_ERROR)

@@ -25,14 +25,14 @@ logger = logging.getLogger(__name__)
 
 
 class TimeBudget(NamedTuple):
-    """``hours`` from the moment ``started``, in seconds as ``time.time()`` gives them."""
+    """``hours`` from the moment ``started``, in seconds as ``time.monotonic()`` gives them."""
 
     hours: float
     started: float
 
     @property
     def seconds_left(self) -> float:
-        return self.hours * 3600 - (time.time() - self.started)
+        return self.hours * 3600 - (time.monotonic() - self.started)
 
 
 class Candidate(NamedTuple):

@@ -1,19 +1,26 @@
 """What all command-line tools do alike: exit codes and KEY VALUE pairs."""
 
 import argparse
-import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from .errors import UserError
+from .errors import UserError, explain
 from .logs import make_logs_printable
 from .text import printable, printable_lines
 
 EXIT_USER_ERROR = 1
 EXIT_UNREADABLE_IMAGES = 3
 EXIT_INTERRUPTED = 130
+
+# Variables in which launchers of several processes say how many there are.
+_NUM_PROCESSES = {
+    "WORLD_SIZE": "torchrun",
+    "OMPI_COMM_WORLD_SIZE": "mpirun",
+    "PMI_SIZE": "mpirun",
+    "MV2_COMM_WORLD_SIZE": "mpirun",
+}
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -42,35 +49,60 @@ def _show_bug(*exc_info) -> None:
 
 
 def run_tool(main: Callable[[], int | None]) -> None:
-    """Run ``main`` and exit: 0 or what it returns, 1 and one sentence for a user's mistake, 130 for Ctrl-C."""
+    """Run ``main`` and exit: 0 or what it returns, 1 and one sentence for a user's mistake, 130 for Ctrl-C.
+
+    What is told in a sentence, :func:`parking.utils.errors.explain` decides.
+    """
     make_logs_printable()
     sys.excepthook = _show_bug
     try:
         code = main() or 0
-    except UserError as e:
-        complain(f"error: {e}")
-        code = EXIT_USER_ERROR
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough; Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_USER_ERROR
-    except OSError as e:
-        sentence = explain_full_disk(e)
-        if sentence is None:
-            raise
-        complain(f"error: {printable(sentence)}")
-        code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         complain("interrupted")
         code = EXIT_INTERRUPTED
+    except Exception as e:
+        sentence = explain(e)
+        if sentence is None:
+            raise
+        complain(f"error: {sentence}")
+        code = EXIT_USER_ERROR
     sys.exit(code)
 
 
-def explain_full_disk(error: OSError) -> str | None:
-    """A sentence for the user where that is what the error is about."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return None
-    return f"no room is left to write {error.filename or 'the results'}; make some and try again."
+def check_started_alone(num_machines: int = 1, *, environ: Mapping[str, str] = os.environ) -> None:
+    """Refuse to be one of several processes that torchrun, srun or mpirun has started.
+
+    Each of them would believe that it is alone, and all would write to one folder. One process on each of
+    ``num_machines`` is how several machines are meant to be used.
+
+    Raises:
+        UserError: this is one of several processes.
+    """
+    num_processes, launcher = _find_launcher(environ)
+    if num_processes > max(num_machines, 1):
+        raise UserError(
+            f"This is one of {num_processes} processes that {launcher} has started, and each would do all of the work; "
+            f"start one process, and give --num-gpus {num_processes} to those tools that can share their work."
+        )
+
+
+def _find_launcher(environ: Mapping[str, str]) -> tuple[int, str]:
+    """How many processes a launcher has started along with this one, and what it is called."""
+    found = [(_read_count(environ, name), launcher) for name, launcher in _NUM_PROCESSES.items()]
+    # An interactive shell, which is a step of one task, also knows how many tasks its allocation has room for.
+    if "SLURM_PROCID" in environ:
+        in_step = _read_count(environ, "SLURM_STEP_NUM_TASKS")
+        found.append((in_step or _read_count(environ, "SLURM_NTASKS"), "srun"))
+    return max(found, key=lambda pair: pair[0])
+
+
+def _read_count(environ: Mapping[str, str], name: str) -> int:
+    text = environ.get(name, "")
+    return int(text) if text.isdecimal() else 0
 
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:

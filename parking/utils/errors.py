@@ -1,17 +1,28 @@
-"""The one exception that means "the user can fix this"."""
+"""The one exception that means "the user can fix this", and the one rule of which errors are told in a sentence."""
+
+import errno
+from concurrent.futures.process import BrokenProcessPool
 
 from .text import printable
 
+# What the machine, not our code, is to blame for, also where an error names no file.
+_ENVIRONMENT = frozenset(
+    {errno.EAGAIN, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
+    | {errno.EROFS, errno.ESTALE}
+)
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 # Of a message: a name in it may be of any length.
 _MAX_LENGTH = 4000
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: a file, a key, a value.
+    """A mistake in what the user gave: a file, a key, a value; or something about the machine that only the user can
+    change, such as a full disk or a process that was killed.
 
     The message is one clear sentence that names the file, key or value and says what to do. The tools print it without
-    a traceback and exit with code 1; everything else that is raised is a bug of ours and keeps its traceback. As text
-    it is one line without control characters, whatever names are in it.
+    a traceback and exit with code 1; everything else that is raised is a bug of ours and keeps its traceback, unless
+    :func:`explain` knows a sentence for it. As text it is one line without control characters, whatever names are in
+    it.
     """
 
     def __str__(self) -> str:
@@ -22,3 +33,50 @@ class UserError(Exception):
             text = text.strip().splitlines()[-1].partition(": ")[2]
         text = printable(text)
         return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH // 2]} [...] {text[-_MAX_LENGTH // 2 :]}"
+
+
+class LostProcessError(UserError):
+    """Another process of the run has ended, or cannot be reached; why, that process or its parent knows."""
+
+
+def explain(error: BaseException) -> str | None:
+    """A sentence for the user where ``error`` is nothing that a traceback would help with; None for bugs and Ctrl-C.
+
+    Every tool and every process of one decides by this what it prints.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "memory has run out; close other programs, or use smaller batches and fewer data workers."
+    if isinstance(error, BrokenProcessPool):
+        return "a worker process was killed, as the system does when memory runs out; use fewer of them."
+    if is_lost_connection(error):
+        return (
+            "the connection to another process of this run was lost: that process has ended, or its machine or the "
+            "network has failed; what it printed says why."
+        )
+    return _explain_os_error(error) if isinstance(error, OSError) else None
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether ``error`` is what torch.distributed raises when another process is gone or does not answer."""
+    # By name, because torch, which defines them, takes seconds to import. gloo raises RuntimeError with its source file.
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & {"DistBackendError", "DistNetworkError", "DistStoreError", "LostProcessError"}) or (
+        isinstance(error, RuntimeError) and "/gloo/" in str(error)
+    )
+
+
+def _explain_os_error(error: OSError) -> str | None:
+    if error.errno in _NO_ROOM:
+        return f"no room is left to write {_name(error) or 'the results'}; make some and try again."
+    if not error.errno or not (error.filename or error.errno in _ENVIRONMENT):
+        return None
+    reason = error.strerror or errno.errorcode.get(error.errno, "")
+    if error.errno == errno.EFBIG:
+        reason += ", by a limit such as that of ulimit -f"
+    return f"{_name(error) or 'a file'} cannot be used ({reason})."
+
+
+def _name(error: OSError) -> str:
+    return "" if error.filename is None else printable(error.filename2 or error.filename)

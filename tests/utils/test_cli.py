@@ -3,7 +3,15 @@ import errno
 
 import pytest
 
-from parking.utils.cli import ArgumentParser, add_launch_arguments, add_opts_argument, check_opts, run_tool, say
+from parking.utils.cli import (
+    ArgumentParser,
+    add_launch_arguments,
+    add_opts_argument,
+    check_opts,
+    check_started_alone,
+    run_tool,
+    say,
+)
 from parking.utils.errors import UserError
 
 
@@ -34,8 +42,45 @@ def test_a_users_mistake_is_one_line_and_code_1(capsys):
 def test_a_full_disk_is_told_in_a_line(capsys):
     assert exit_code_of(raising(OSError(errno.ENOSPC, "No space left on device", "out/a.json"))) == 1
     assert capsys.readouterr().err == "error: no room is left to write out/a.json; make some and try again.\n"
-    with pytest.raises(PermissionError):
-        run_tool(raising(PermissionError(errno.EACCES, "no", "a")))
+
+
+def test_what_the_machine_refuses_is_told_in_a_line(capsys):
+    assert exit_code_of(raising(PermissionError(errno.EACCES, "no permission", "out/a\n.json"))) == 1
+    assert capsys.readouterr().err == "error: out/a\\n.json cannot be used (no permission).\n"
+    assert exit_code_of(raising(MemoryError())) == 1
+    assert "memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environ", "count", "launcher"),
+    [
+        ({"WORLD_SIZE": "2", "RANK": "0"}, 2, "torchrun"),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}, 4, "srun"),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "3", "SLURM_NTASKS": "8"}, 3, "srun"),
+        ({"OMPI_COMM_WORLD_SIZE": "8"}, 8, "mpirun"),
+        ({"PMI_SIZE": "2"}, 2, "mpirun"),
+    ],
+)
+def test_one_of_several_processes_is_refused(environ, count, launcher):
+    with pytest.raises(UserError, match=f"{count} processes that {launcher} has started"):
+        check_started_alone(environ=environ)
+    with pytest.raises(UserError, match=launcher):
+        check_started_alone(count - 1, environ=environ)
+    # One on each machine.
+    check_started_alone(count, environ=environ)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"WORLD_SIZE": "1", "OMPI_COMM_WORLD_SIZE": "x"},
+        {"SLURM_NTASKS": "8"},  # in a batch script or beside salloc: nothing is started 8 times
+        {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8"},
+    ],
+)
+def test_a_process_that_is_alone_is_not_refused(environ):
+    check_started_alone(environ=environ)
 
 
 def test_names_do_not_reach_the_terminal_raw(capsys):
