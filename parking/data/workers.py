@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from parking.utils.errors import UserError
-from parking.utils.signals import interrupts_held_back
+from parking.utils.signals import interrupts_held_back, name_signal
 
 #: Seconds after which a worker that has handed over nothing counts as stuck. A batch takes seconds; a disk that spins
 #: up or a network drive that reconnects takes minutes.
@@ -71,13 +71,13 @@ class WorkerLoader:
             sampler: positions in ``dataset``, iterated once for each iterator; may be endless.
             num_workers: 0: batches are made in this process when they are asked for.
             collate: makes a batch of a list of items.
-            pin_memory: put the ``image`` of each dict of a batch into pinned memory, for a GPU.
+            pin_memory: put the ``image`` of each dict of a batch into pinned memory, for a GPU (if there is one).
             seed: of each worker's global generators, together with its number; nothing should draw from them.
         """
         self.dataset, self.sampler, self.num_workers = dataset, sampler, num_workers
         self._batch_size = batch_size
         self._collate = collate
-        self._pin_memory = pin_memory
+        self._pin_memory = pin_memory and torch.cuda.is_available()
         self._seed = seed
 
     def __len__(self) -> int:
@@ -219,7 +219,7 @@ class _Worker:
         remedy = f"if memory was short, lower DATALOADER.NUM_WORKERS (now {self._num_workers})"
         if -code == signal.SIGKILL:
             remedy = f"the system does that when memory runs out: {remedy}"
-        return UserError(f"{which} was killed by {_name_signal(-code)}; {remedy}.")
+        return UserError(f"{which} was killed by {name_signal(-code)}; {remedy}.")
 
     def _describe_silence(self) -> UserError:
         return UserError(
@@ -235,13 +235,6 @@ class _Worker:
         if self._process.is_alive():
             self._process.kill()  # SIGTERM would not reach one that is stopped
             self._process.join(_END_SECONDS)
-
-
-def _name_signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _end_workers(workers: Sequence[_Worker]) -> None:

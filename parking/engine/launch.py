@@ -10,26 +10,28 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
 from detectron2.engine.launch import _distributed_worker
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException, start_processes
+from torch.multiprocessing import start_processes
 from torch.multiprocessing.spawn import ProcessException
 
 from parking.utils.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from parking.utils.cpus import num_available_cpus
-from parking.utils.errors import UserError, explain
-from parking.utils.signals import interrupts_held_back
+from parking.utils.errors import UserError, explain, is_lost_connection
+from parking.utils.signals import interrupts_held_back, name_signal
 
 # When one process has ended with an error, the others have so long to end by themselves, then again until SIGKILL.
 _GRACE_SECONDS = 10.0
 
-_USER_ERROR, _TRACEBACK, _INTERRUPTED = ".user_error", ".traceback", ".interrupted"
+# What a process records before it ends. _LOST: it could not reach another process.
+_KINDS = _USER_ERROR, _LOST, _TRACEBACK, _INTERRUPTED = ".user_error", ".lost", ".traceback", ".interrupted"
 _RESULT = "result.json"
 
 
@@ -67,10 +69,11 @@ def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Name
         try:
             # detectron2's launch() does the same, but leaves no time between the first error and SIGTERM for all.
             context = _start((main, args, dist_url, record_folder), args.num_gpus)
+            codes = _wait_for_first_failure(context)
             while not context.join(grace_period=_GRACE_SECONDS):
                 pass
-        except ProcessException as e:
-            _end_like(e, record_folder)
+        except ProcessException:
+            _end_like(codes, record_folder)
         return json.loads(Path(record_folder, _RESULT).read_text())
 
 
@@ -123,7 +126,7 @@ def _run(local_rank: int, main: Callable, args: argparse.Namespace, dist_url: st
     except Exception as e:
         sentence = explain(e)
         if sentence is not None:
-            _record(record_folder, local_rank, _USER_ERROR, sentence)
+            _record(record_folder, local_rank, _LOST if is_lost_connection(e) else _USER_ERROR, sentence)
             sys.exit(EXIT_USER_ERROR)
         _record(record_folder, local_rank, _TRACEBACK, f"Process {local_rank} failed:\n{traceback.format_exc()}")
         sys.exit(1)
@@ -146,18 +149,46 @@ def _record(folder: str, local_rank: int, kind: str, text: str) -> None:
     Path(folder, f"{time.monotonic_ns():020d}-{local_rank}{kind}").write_text(text, encoding="utf-8")
 
 
-def _end_like(ended: ProcessException, record_folder: str) -> None:
-    records = sorted(path for path in Path(record_folder).iterdir() if path.name != _RESULT)
-    # A process that was killed left no record; those of the others are about the lost connection to it. One that has a
-    # record was aborted afterwards: a thread of gloo does that now and then where Python ends before it.
-    was_killed = isinstance(ended, ProcessExitedException) and ended.exit_code < 0
-    has_record = any(path.stem.endswith(f"-{ended.error_index}") for path in records)
-    if not records or (was_killed and not has_record):
-        sys.exit(ended.msg.strip())
-    # The first is the cause: later ones may be about the lost connection, too.
-    first = records[0]
-    if first.suffix == _USER_ERROR:
-        raise UserError(first.read_text(encoding="utf-8")) from None
+def _wait_for_first_failure(context) -> dict[int, int]:
+    """Exit code by local rank of the processes that have ended when the first one fails; {} when all succeed."""
+    running = dict(enumerate(context.processes))
+    while running:
+        wait([process.sentinel for process in running.values()])
+        codes = {rank: process.exitcode for rank, process in running.items() if process.exitcode is not None}
+        if any(codes.values()):
+            return codes
+        running = {rank: process for rank, process in running.items() if rank not in codes}
+    return {}
+
+
+def _end_like(codes: Mapping[int, int], record_folder: str | os.PathLike) -> None:
+    """End this process as the one whose failure was the first.
+
+    Args:
+        codes: from :func:`_wait_for_first_failure`.
+        record_folder: with what the processes have recorded before they ended.
+    """
+    records = sorted(path for path in Path(record_folder).iterdir() if path.suffix in _KINDS)
+    # A process that has a record and was aborted afterwards ended by what the record says: a thread of gloo aborts now
+    # and then when Python ends before it.
+    unexplained = {
+        rank: code for rank, code in codes.items() if code and not any(r.stem.endswith(f"-{rank}") for r in records)
+    }
+    for rank, code in unexplained.items():
+        if code < 0:
+            raise UserError(
+                f"process {rank} was killed by {name_signal(-code)}; the system sends SIGKILL when memory runs out: "
+                "free some, or use smaller batches and fewer data workers."
+            ) from None
+    # The first is the cause. That the connection to another process was lost is never the cause, only a consequence.
+    causes = [path for path in records if path.suffix != _LOST]
+    if not causes and unexplained:
+        rank, code = next(iter(unexplained.items()))
+        sys.exit(f"process {rank} ended with exit code {code}")
+    first = (causes or records)[0]
+    text = first.read_text(encoding="utf-8").strip()
+    if first.suffix in (_USER_ERROR, _LOST):
+        raise UserError(text) from None
     if first.suffix == _INTERRUPTED:
         raise KeyboardInterrupt from None
-    sys.exit(first.read_text(encoding="utf-8").strip())
+    sys.exit(text)

@@ -28,7 +28,7 @@ from parking.data.build import build_test_loader, build_train_loader, load_train
 from parking.data.datasets.builtin import original_category_ids
 from parking.evaluation.coco_evaluation import COCOBoxEvaluator
 from parking.evaluation.prediction_pictures import PredictionPictures, pop_pictures
-from parking.utils.errors import UserError
+from parking.utils.errors import UserError, explain, is_lost_connection
 
 from .ending_hooks import EarlyStoppingHook, TimeBudgetHook
 from .hooks import (
@@ -286,7 +286,7 @@ class Trainer(DefaultTrainer):
     def train(self) -> OrderedDict[str, Any] | None:
         """Train from ``start_iter`` to ``max_iter``; returns the last evaluation's results, None without any.
 
-        Differs from ``TrainerBase.train`` in that a user's mistake and Ctrl-C are not logged with a traceback.
+        Differs from ``TrainerBase.train`` in that only bugs are logged with a traceback, see :func:`explain`.
         """
         epochs = self.max_iter / self.iters_per_epoch
         logger.info(
@@ -306,7 +306,7 @@ class Trainer(DefaultTrainer):
                     self.after_step()
                     self.iter += 1
             except BaseException as e:
-                if not isinstance(e, UserError | KeyboardInterrupt):
+                if explain(e) is None and not isinstance(e, KeyboardInterrupt):
                     logger.exception("Exception during training:")
                 self._end_after(e)
                 raise
@@ -318,7 +318,8 @@ class Trainer(DefaultTrainer):
             self.after_train()
         except Exception as e:
             # On a full disk, say, the writers fail as well, and must not hide why the training ended.
-            logger.warning(f"Ending the training after {type(error).__name__} failed, too: {e}")
+            if not is_lost_connection(e):
+                logger.warning(f"Ending the training after {type(error).__name__} failed, too: {e}")
 
     def _reset_data_loader(self, next_iteration: int) -> None:
         """Have the samples of ``next_iteration`` come next."""

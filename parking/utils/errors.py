@@ -60,7 +60,7 @@ def explain(error: BaseException) -> str | None:
 
 def is_lost_connection(error: BaseException) -> bool:
     """Whether ``error`` is what torch.distributed raises when another process is gone or does not answer."""
-    # By name, because torch, which defines them, takes seconds to import. gloo raises RuntimeError with its source file.
+    # By name, because importing torch takes seconds. gloo raises a plain RuntimeError that names its source file.
     names = {cls.__name__ for cls in type(error).__mro__}
     return bool(names & {"DistBackendError", "DistNetworkError", "DistStoreError", "LostProcessError"}) or (
         isinstance(error, RuntimeError) and "/gloo/" in str(error)

@@ -1,4 +1,4 @@
-"""Ctrl-C where it must not come in between."""
+"""Ctrl-C where it must not come in between, and the names of signals."""
 
 import signal
 import threading
@@ -25,3 +25,11 @@ def interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if came:
             signal.raise_signal(signal.SIGINT)
+
+
+def name_signal(number: int) -> str:
+    """Such as SIGKILL."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

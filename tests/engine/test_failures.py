@@ -112,6 +112,11 @@ def kill_a_data_worker(pid, num_processes):
     os.kill(workers[-1], signal.SIGKILL)
 
 
+def kill_a_trainer(pid, rank):
+    # Started in the order of their ranks.
+    os.kill(sorted(children(pid))[rank], signal.SIGKILL)
+
+
 def last_lines(text, count=3):
     return "\n".join(text.strip().splitlines()[-count:])
 
@@ -135,6 +140,16 @@ def test_a_killed_data_worker_ends_the_run(tiny_scenes, tmp_path, num_processes)
     assert code == 1, out + err
     assert re.match(r"error: A data worker \(process \d+\) was killed by SIGKILL", last_lines(err, 1))
     assert "Traceback" not in out + err
+    check_left_intact(tmp_path)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_the_run(tiny_scenes, tmp_path, rank):
+    args = train_args(tiny_scenes, tmp_path, "SOLVER.MAX_ITER", "100000", "DATALOADER.NUM_WORKERS", "1")
+    code, out, err = run_and_harm(tmp_path, lambda pid: kill_a_trainer(pid, rank), TRAIN_NET, "--num-gpus", "2", *args)
+    assert code == 1, out + err
+    assert re.match(rf"error: process {rank} was killed by SIGKILL", last_lines(err, 1))
+    assert "Traceback" not in out + err + (tmp_path / "log.txt").read_text()
     check_left_intact(tmp_path)
 
 
@@ -261,10 +276,9 @@ def make_own_data(tmp_path):
 
 
 @pytest.mark.parametrize("sampler", ["TrainingSampler", "ClassBalancedTrainingSampler", "RepeatFactorTrainingSampler"])
-@pytest.mark.parametrize("num_with_box", [0, 1])
-def test_batches_without_boxes_train(make_own_data, tmp_path, monkeypatch, capsys, sampler, num_with_box):
+def test_batches_without_boxes_train(make_own_data, tmp_path, monkeypatch, capsys, sampler):
     """One image with a box in eight leaves one of two batches without; evaluated on the same images."""
-    opts = [*make_own_data(num_with_box), "DATALOADER.SAMPLER_TRAIN", sampler]
+    opts = [*make_own_data(1), "DATALOADER.SAMPLER_TRAIN", sampler]
     output_dir = tmp_path / "out"
     code, _, err = run_here(monkeypatch, capsys, *train_args("/nowhere", output_dir, *opts))
     assert code == 0, err
