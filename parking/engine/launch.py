@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -17,8 +16,6 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
-from detectron2.engine.launch import _distributed_worker
-from detectron2.utils import comm
 from torch.multiprocessing import start_processes
 from torch.multiprocessing.spawn import ProcessException
 
@@ -26,6 +23,8 @@ from parking.utils.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from parking.utils.cpus import num_available_cpus
 from parking.utils.errors import UserError, explain, is_lost_connection
 from parking.utils.signals import interrupts_held_back, name_signal
+
+from .process_group import join_process_group, parse_dist_url
 
 # When one process has ended with an error, the others have so long to end by themselves, then again until SIGKILL.
 _GRACE_SECONDS = 10.0
@@ -45,7 +44,7 @@ def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Name
     be called from the main thread.
 
     Raises:
-        UserError: there are fewer GPUs than asked for, or a process raised one.
+        UserError: there are fewer GPUs than asked for, or a process raised one or was killed.
         KeyboardInterrupt: a process ended with one.
         SystemExit: a process ended otherwise; its message has the traceback, and python prints it and exits with 1.
     """
@@ -64,24 +63,18 @@ def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Name
         raise UserError("--dist-url auto is for one machine; with several, give tcp://HOST:PORT of machine 0.")
     if args.num_gpus * args.num_machines == 1:
         return main(args)
-    dist_url = _free_local_url() if args.dist_url == "auto" else args.dist_url
+    if args.dist_url != "auto":
+        parse_dist_url(args.dist_url)
     with tempfile.TemporaryDirectory() as record_folder, _interrupts_passed_on():
         try:
             # detectron2's launch() does the same, but leaves no time between the first error and SIGTERM for all.
-            context = _start((main, args, dist_url, record_folder), args.num_gpus)
+            context = _start((main, args, record_folder), args.num_gpus)
             codes = _wait_for_first_failure(context)
             while not context.join(grace_period=_GRACE_SECONDS):
                 pass
         except ProcessException:
             _end_like(codes, record_folder)
         return json.loads(Path(record_folder, _RESULT).read_text())
-
-
-def _free_local_url() -> str:
-    # detectron2's "auto" draws a port at random without looking whether it is taken.
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{s.getsockname()[1]}"
 
 
 @contextmanager
@@ -106,7 +99,7 @@ def _start(args: tuple, num_processes: int):
         return start_processes(_run, args=args, nprocs=num_processes, join=False)
 
 
-def _run(local_rank: int, main: Callable, args: argparse.Namespace, dist_url: str, record_folder: str) -> None:
+def _run(local_rank: int, main: Callable, args: argparse.Namespace, record_folder: str) -> None:
     # Out of the terminal's process group: Ctrl-C there would come twice, once from the terminal and once passed on.
     os.setpgrp()
     try:
@@ -115,11 +108,10 @@ def _run(local_rank: int, main: Callable, args: argparse.Namespace, dist_url: st
         if not multiprocessing.parent_process().is_alive():
             raise KeyboardInterrupt
         _share_cpus(args.num_gpus)
-        world_size = args.num_gpus * args.num_machines
-        arguments = (main, args, record_folder)
-        _distributed_worker(
-            local_rank, _run_and_record, world_size, args.num_gpus, args.machine_rank, dist_url, arguments
-        )
+        join_process_group(local_rank, args, record_folder)
+        result = main(args)
+        if local_rank == 0:
+            Path(record_folder, _RESULT).write_text(json.dumps(result))
     except KeyboardInterrupt:
         _record(record_folder, local_rank, _INTERRUPTED, "")
         sys.exit(EXIT_INTERRUPTED)
@@ -130,12 +122,6 @@ def _run(local_rank: int, main: Callable, args: argparse.Namespace, dist_url: st
             sys.exit(EXIT_USER_ERROR)
         _record(record_folder, local_rank, _TRACEBACK, f"Process {local_rank} failed:\n{traceback.format_exc()}")
         sys.exit(1)
-
-
-def _run_and_record(main: Callable, args: argparse.Namespace, record_folder: str) -> None:
-    result = main(args)
-    if comm.get_local_rank() == 0:
-        Path(record_folder, _RESULT).write_text(json.dumps(result))
 
 
 def _share_cpus(num_processes: int) -> None:

@@ -1,7 +1,11 @@
 """What the tests of this folder run in several processes, which import it by name."""
 
 import argparse
+import contextlib
 import errno
+import ipaddress
+import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -191,4 +195,28 @@ def let_the_first_wait(args):
 def run_out_of_room(args):
     if comm.get_rank() == 1:
         raise OSError(errno.ENOSPC, "No space left on device", "results.jsonl")
+    comm.synchronize()
+
+
+def list_listening():
+    """Addresses on which this process listens, by Linux's /proc."""
+    inodes = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            inodes |= set(re.findall(r"socket:\[(\d+)\]", os.readlink(link)))
+    found = []
+    for name in ("tcp", "tcp6"):
+        for line in Path("/proc/net", name).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                raw = bytes.fromhex(fields[1].partition(":")[0])
+                words = [raw[i : i + 4][::-1] for i in range(0, len(raw), 4)]
+                found.append(ipaddress.ip_address(b"".join(words)))
+    return found
+
+
+def note_listening(args):
+    comm.all_gather(0)
+    PatientBarrier().wait()
+    Path(args.folder, str(comm.get_rank())).write_text(" ".join(map(str, list_listening())))
     comm.synchronize()

@@ -1,8 +1,11 @@
 import argparse
 import datetime
 import importlib
+import ipaddress
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,12 +16,19 @@ import torch
 
 from parking.engine import launch
 from parking.engine.launch import _end_like, _share_cpus
+from parking.engine.process_group import open_store
 from parking.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 # Hidden behind the function of the same name.
 launch_module = sys.modules[launch.__module__]
+
+
+MALFORMED = [
+    *("", "auto2", "tcp://", "tcp://host", "tcp://host:0", "tcp://host:65536", "tcp://host:x", "tcp://:29500"),
+    *("udp://host:29500", "file:///tmp/x", "tcp://host:29500/x", "host:29500", "tcp://[::1:29500"),
+]
 
 
 def make_args(**kwargs):
@@ -51,6 +61,8 @@ def test_one_process_is_this_one():
         ({"num_machines": 2, "machine_rank": 2}, "--machine-rank is 2; the 2 of --num-machines are numbered from 0"),
         ({"machine_rank": -1}, "--machine-rank is -1"),
         ({"num_machines": 0}, "--num-machines is 0; it is at least 1"),
+        *[({"dist_url": url}, f"--dist-url {re.escape(url)} is not tcp://HOST:PORT") for url in MALFORMED],
+        ({"dist_url": "tcp://no-such-host.invalid:29500"}, "no-such-host"),
     ],
 )
 def test_wrong_flags_are_told(monkeypatch, kwargs, sentence):
@@ -189,3 +201,35 @@ def wait_for(process, folder, *names):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, f"{names} have not all come: {sorted(folder.iterdir())}"
         time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("has_url", [False, True])
+def test_on_one_machine_nothing_listens_beyond_loopback(launched, tmp_path, has_url):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    launch(launched.note_listening, make_args(folder=str(tmp_path), **({"dist_url": url} if has_url else {})))
+    for rank in (0, 1):
+        addresses = [ipaddress.ip_address(text) for text in (tmp_path / str(rank)).read_text().split()]
+        assert addresses and all(
+            (a.ipv4_mapped if a.version == 6 and a.ipv4_mapped else a).is_loopback for a in addresses
+        )
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_processes_that_never_come_are_told_in_time(is_main):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    timeout = datetime.timedelta(seconds=1)
+    with pytest.raises(UserError, match=url):
+        open_store(url, is_main=is_main, world_size=2, only_here=True, timeout=timeout)
+
+
+@pytest.mark.parametrize("only_here", [True, False])
+def test_a_port_in_use_is_told(only_here):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"{url} cannot be listened on .*in use"):
+            open_store(url, is_main=True, world_size=2, only_here=only_here)
+    with pytest.raises(UserError, match=r"tcp://192\.0\.2\.1:1 cannot be listened on"):
+        open_store("tcp://192.0.2.1:1", is_main=True, world_size=2, only_here=True)

@@ -1,0 +1,128 @@
+"""How the processes of a run find each other. On one machine, nothing listens beyond loopback."""
+
+import argparse
+import datetime
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+import torch.distributed as dist
+from detectron2.engine.launch import DEFAULT_TIMEOUT
+from detectron2.utils import comm
+
+from parking.utils.errors import UserError
+from parking.utils.text import printable
+
+#: How long processes wait for each other at the start; machines may be started by hand, one after the other.
+MEETING_TIMEOUT = datetime.timedelta(minutes=30)
+
+
+def join_process_group(local_rank: int, args: argparse.Namespace, folder: str | os.PathLike) -> None:
+    """Become one of the processes of the run, as detectron2's launcher has it; returns when all are there.
+
+    Args:
+        local_rank: this process's number on this machine.
+        args: ``num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url``, as checked by ``launch``.
+        folder: of this run and machine alone.
+
+    Raises:
+        UserError: the others cannot be met at ``dist_url``.
+    """
+    if args.num_machines == 1:
+        _use_loopback()
+    has_gpu = torch.cuda.is_available()
+    rank = args.machine_rank * args.num_gpus + local_rank
+    world_size = args.num_gpus * args.num_machines
+    if args.dist_url == "auto":
+        store = dist.FileStore(str(Path(folder, "store")), world_size)
+        store.set_timeout(DEFAULT_TIMEOUT)
+    else:
+        store = open_store(args.dist_url, is_main=rank == 0, world_size=world_size, only_here=args.num_machines == 1)
+    dist.init_process_group(
+        "NCCL" if has_gpu else "GLOO", store=store, world_size=world_size, rank=rank, timeout=DEFAULT_TIMEOUT
+    )
+    comm.create_local_process_group(args.num_gpus)
+    if has_gpu:
+        torch.cuda.set_device(local_rank)
+    # Without it, a process that starts much later than the others can run into the timeout of the first collective.
+    comm.synchronize()
+
+
+def parse_dist_url(url: str) -> tuple[str, int]:
+    """Host and port of ``tcp://HOST:PORT``.
+
+    Raises:
+        UserError: it is something else, or the host has no address.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = parts = None
+    if not host or not port or url.rstrip("/") != f"tcp://{parts.netloc}" or "@" in parts.netloc:
+        raise UserError(
+            f"--dist-url {url} is not tcp://HOST:PORT, with a port from 1 to 65535; give such an address of machine 0."
+        )
+    try:
+        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as e:
+        raise UserError(
+            f"--dist-url {url}: the host '{host}' is not known ({printable(e)}); give a name or number of machine 0."
+        ) from e
+    return host, port
+
+
+def open_store(
+    url: str, *, is_main: bool, world_size: int, only_here: bool, timeout: datetime.timedelta = MEETING_TIMEOUT
+) -> dist.Store:
+    """The store through which processes find each other; returns when all ``world_size`` have opened it.
+
+    Args:
+        is_main: whether this process holds it.
+        only_here: listen on the address of ``url`` alone, not on all addresses of this machine.
+
+    Raises:
+        UserError: the port is in use, the address is not one of this machine's, or others do not come in time.
+    """
+    host, port = parse_dist_url(url)
+    how: dict = {"is_master": is_main, "timeout": timeout}
+    if is_main:
+        listener = _listen(url, host, port, only_here)
+        how["master_listen_fd"] = listener.detach()
+    try:
+        store = dist.TCPStore(host, port, world_size, **how)
+    except dist.DistError as e:
+        minutes = f"{timeout.total_seconds() / 60:g} minutes"
+        raise UserError(
+            f"--dist-url {url}: "
+            + (f"not all of the {world_size} processes came within {minutes}; " if is_main else "")
+            + ("" if is_main else f"no process answered there within {minutes}; ")
+            + "start all machines with the same command but for --machine-rank, and let them reach this port."
+        ) from e
+    store.set_timeout(DEFAULT_TIMEOUT)
+    return store
+
+
+def _listen(url: str, host: str, port: int, only_here: bool) -> socket.socket:
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    try:
+        if only_here:
+            return socket.create_server(address[:2], family=family, backlog=1024)
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, backlog=1024, dualstack_ipv6=True)
+        return socket.create_server(("", port), backlog=1024)
+    except OSError as e:
+        raise UserError(
+            f"--dist-url {url} cannot be listened on ({e.strerror or e}); give an address of machine 0 and a port that "
+            "is free there."
+        ) from e
+
+
+def _use_loopback() -> None:
+    # gloo and NCCL would listen on the address that the machine's name has.
+    for _, name in socket.if_nameindex():
+        if name.startswith("lo"):
+            os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = name
+            return
