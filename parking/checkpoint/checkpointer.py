@@ -41,6 +41,7 @@ class Checkpointer:
     what does not fit with a warning, overwrites in place, and makes the best model what is resumed. Here
 
     * files are written beside their final name and then renamed: a kill while writing never loses the previous one;
+    * a folder that is removed while the training runs is an error, and is not made anew;
     * only :meth:`save_resumable` moves ``last_checkpoint``;
     * loading reads tensors and plain values only, and a tensor that does not fit is an error.
     """
@@ -67,7 +68,9 @@ class Checkpointer:
         self.checkpointables = checkpointables
         self._num_to_keep = num_to_keep
         self._extra = dict(extra or {})
+        self._has_tagged = False
         if comm.is_main_process():
+            self.save_dir.mkdir(parents=True, exist_ok=True)
             for path in self.save_dir.glob(".model_*.tmp"):  # of a run that was killed while it wrote
                 path.unlink()
 
@@ -82,6 +85,7 @@ class Checkpointer:
             self._write(name, data)
             with self._open(self.save_dir / LAST) as f:
                 f.write(f"{name}.pth".encode())
+            self._has_tagged = True
             self._remove_oldest(keep=f"{name}.pth")
 
     def save_release(self, name: str, state_dict: dict[str, torch.Tensor], **values: Any) -> None:
@@ -139,8 +143,10 @@ class Checkpointer:
 
     @contextmanager
     def _open(self, path: Path) -> Iterator[BinaryIO]:
+        if not self.save_dir.is_dir() or (self._has_tagged and not (self.save_dir / LAST).exists()):
+            raise UserError(f"OUTPUT_DIR {self.save_dir} was removed or emptied while the training ran; start it anew.")
         try:
-            with open_atomic(path) as f:
+            with open_atomic(path, makes_folder=False) as f:
                 yield f
         except OSError as e:
             raise UserError(

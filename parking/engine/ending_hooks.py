@@ -161,7 +161,7 @@ class TimeBudgetHook(HookBase):
         self._recorded_at = self._clock()
         if self._record is not None and comm.is_main_process():
             try:
-                with open_atomic(self._record) as file:
+                with open_atomic(self._record, makes_folder=False) as file:
                     file.write(f"{self.seconds:.0f}\n".encode())
             except OSError as e:
                 # No reason to end a training; on a full disk its next checkpoint says what to do.

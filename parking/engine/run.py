@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 from collections import OrderedDict
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from .setup import (
     choose_eval_classes,
     choose_weights,
     describe_config,
+    lock_output_dir,
+    make_output_dir,
     setup_evaluation,
     setup_logging,
     setup_training,
@@ -45,6 +48,16 @@ def run_training(args) -> OrderedDict[str, Any] | None:
     stages = select_stages(all_stages, args.stage)
     done = [s for s in all_stages if s.is_finished and (args.resume or s not in stages)]
     resumed = [s for s in stages if args.resume and s not in done and s.is_resumable]
+    with ExitStack() as locks:
+        if comm.is_main_process():
+            # Before anything is looked at: what another training writes meanwhile would be a mixture of both.
+            for stage in stages:
+                make_output_dir(stage.cfg.OUTPUT_DIR)
+                locks.enter_context(lock_output_dir(stage.cfg.OUTPUT_DIR))
+        return _train(stages, all_stages, done, resumed, args)
+
+
+def _train(stages, all_stages, done, resumed, args) -> OrderedDict[str, Any] | None:
     _check(stages, all_stages, done, resumed, args)
     comm.synchronize()  # no process may write the first file before all have looked
     if all(stage in done for stage in stages):

@@ -3,7 +3,8 @@
 import logging
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from parking.config.checks import check_values
 from parking.data.datasets.builtin import find_category_ids, original_category_ids, register_datasets_from_config
 from parking.modeling.registered import list_registered
 from parking.utils.errors import UserError
+from parking.utils.files import locked
 from parking.utils.logs import make_logs_printable
 from parking.utils.text import printable
 
@@ -119,11 +121,8 @@ def _check_table(cfg: CfgNode, task: Task, sources: Mapping[str, str] | None = N
     check_values(cfg, task, num_processes=comm.get_world_size(), registered=list_registered(), sources=sources)
 
 
-def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
-    """Make the folder. Raises a UserError when it cannot be made, or already holds a training and must not.
-
-    It is an error, too, when a file that is written in place is a link, which would be followed, or a FIFO or device.
-    """
+def make_output_dir(output_dir: str) -> Path:
+    """Make the folder if needed. Raises a UserError when it cannot be made."""
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"OUTPUT_DIR {output_dir} is a file; give a folder.")
@@ -133,6 +132,28 @@ def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
         raise UserError(
             f"OUTPUT_DIR {output_dir} cannot be made ({e.strerror}); give a folder you can write to."
         ) from e
+    return folder
+
+
+@contextmanager
+def lock_output_dir(output_dir: str) -> Iterator[None]:
+    """Keep other trainings out of the folder, which must exist; a UserError says that one is in it."""
+    busy = f"OUTPUT_DIR {output_dir} is in use by another training; wait for it, or give another OUTPUT_DIR."
+    try:
+        with locked(Path(output_dir, ".training.lock"), busy=busy):
+            yield
+    except PermissionError as e:
+        if e.filename is None or Path(e.filename).name != ".training.lock":
+            raise
+        raise UserError(f"OUTPUT_DIR {output_dir} cannot be written to; give a folder you can write to.") from e
+
+
+def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
+    """Make the folder. Raises a UserError when it cannot be made, or already holds a training and must not.
+
+    It is an error, too, when a file that is written in place is a link, which would be followed, or a FIFO or device.
+    """
+    folder = make_output_dir(output_dir)
     for path in [path for pattern in _WRITTEN_IN_PLACE for path in folder.glob(pattern)]:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise UserError(f"{printable(path)} is not a regular file, but would be written to; move it away.")

@@ -91,13 +91,15 @@ def _virtual_devices() -> frozenset[int]:
 
 
 @contextmanager
-def open_atomic(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def open_atomic(path: str | os.PathLike, *, makes_folder: bool = True) -> Iterator[BinaryIO]:
     """Open a new binary file that takes the place of ``path`` when the block ends, and vanishes when it raises.
 
-    The folder is made if needed. An interrupted run so leaves the previous file, never half of the new one.
+    The folder is made if needed, unless ``makes_folder`` is false. An interrupted run so leaves the previous file,
+    never half of the new one.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if makes_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, because os.replace is atomic within one file system only.
     # Of containers that share it, processes may have the same number.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")

@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 import torch
 
 from parking.checkpoint import Checkpointer
+from parking.engine.setup import lock_output_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN_NET = ROOT / "tools" / "train_net.py"
@@ -126,7 +128,7 @@ def check_left_intact(output_dir):
     last = torch.load(output_dir / (output_dir / "last_checkpoint").read_text(), weights_only=True)
     for name, tensor in [*last["model"].items(), *last["ema"]["average"].items()]:
         assert tensor.isfinite().all(), name
-    assert not list(output_dir.glob(".*"))
+    assert not list(output_dir.glob(".*.tmp"))
     assert not (output_dir / "model_final.pth").exists()
     return sorted(path.name for path in output_dir.glob("model_0*.pth"))
 
@@ -197,6 +199,34 @@ def test_a_loss_that_is_not_finite_costs_one_step(tiny_scenes, tmp_path, monkeyp
     assert final["ema"]["num_updates"] == 4, "the steps of 0, 1, 4 and 6"
 
 
+def test_a_removed_output_dir_ends_the_run(tiny_scenes, tmp_path, monkeypatch, capsys):
+    output_dir = tmp_path / "out"
+    save_resumable = Checkpointer.save_resumable
+
+    def save_to_a_removed_folder(self, name):
+        if name == "model_0000003":
+            shutil.rmtree(output_dir)
+        save_resumable(self, name)
+
+    monkeypatch.setattr(Checkpointer, "save_resumable", save_to_a_removed_folder)
+    args = train_args(tiny_scenes, output_dir, "SOLVER.MAX_ITER", "8", "DATALOADER.NUM_WORKERS", "0")
+    code, _, err = run_here(monkeypatch, capsys, *args)
+    assert code == 1
+    assert re.fullmatch(rf"error: OUTPUT_DIR {re.escape(str(output_dir))} was removed .*", last_lines(err, 1))
+    assert not list(output_dir.glob("*.pth"))
+
+
+def test_a_second_training_of_a_folder_is_refused(tiny_scenes, tmp_path, monkeypatch, capsys):
+    args = train_args(tiny_scenes, tmp_path, "SOLVER.MAX_ITER", "2", "DATALOADER.NUM_WORKERS", "0")
+    with lock_output_dir(str(tmp_path)):
+        code, _, err = run_here(monkeypatch, capsys, *args)
+        assert code == 1 and re.search(rf"error: OUTPUT_DIR {re.escape(str(tmp_path))} is in use", err)
+        assert [path.name for path in tmp_path.iterdir()] == [".training.lock"]
+    code, _, err = run_here(monkeypatch, capsys, *args)
+    assert code == 0, err
+    assert not (tmp_path / ".training.lock").exists()
+
+
 def test_a_full_disk_leaves_the_previous_checkpoint(tiny_scenes, tmp_path, monkeypatch, capsys):
     """From the second checkpoint to the run's end nothing can be written to any file."""
     save_resumable = Checkpointer.save_resumable
@@ -231,7 +261,7 @@ def test_what_interrupts_the_writing_of_a_checkpoint_is_told(tmp_path, monkeypat
                 raise error
             return super().write(data)
 
-    monkeypatch.setattr(sys.modules[Checkpointer.__module__], "open_atomic", lambda path: Interrupted())
+    monkeypatch.setattr(sys.modules[Checkpointer.__module__], "open_atomic", lambda path, **kwargs: Interrupted())
     model = torch.nn.Linear(9, 9)
     with pytest.raises(type(error)) as raised:
         Checkpointer(model, str(tmp_path)).save_release("model_best", model.state_dict())
