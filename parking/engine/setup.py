@@ -3,8 +3,9 @@
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ from .stages import last_stage_with_weights, read_stages
 
 logger = logging.getLogger(__name__)
 
+# Data workers of a training that was killed share its lock, and take up to this many seconds to notice and end.
+_LOCK_SECONDS = 10.0
 # Files of a training that detectron2 opens itself, to write or append.
 _WRITTEN_IN_PLACE = ("config.yaml", "log.txt*", "metrics.json")
 
@@ -139,13 +142,21 @@ def make_output_dir(output_dir: str) -> Path:
 def lock_output_dir(output_dir: str) -> Iterator[None]:
     """Keep other trainings out of the folder, which must exist; a UserError says that one is in it."""
     busy = f"OUTPUT_DIR {output_dir} is in use by another training; wait for it, or give another OUTPUT_DIR."
-    try:
-        with locked(Path(output_dir, ".training.lock"), busy=busy):
-            yield
-    except PermissionError as e:
-        if e.filename is None or Path(e.filename).name != ".training.lock":
-            raise
-        raise UserError(f"OUTPUT_DIR {output_dir} cannot be written to; give a folder you can write to.") from e
+    with ExitStack() as stack:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                stack.enter_context(locked(Path(output_dir, ".training.lock"), busy=busy))
+                break
+            except UserError:
+                if time.monotonic() > deadline:
+                    raise
+            except OSError as e:
+                raise UserError(
+                    f"OUTPUT_DIR {output_dir} cannot be written to ({e.strerror or e}); give a folder you can write to."
+                ) from e
+            time.sleep(0.1)
+        yield
 
 
 def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:

@@ -218,6 +218,7 @@ def test_a_removed_output_dir_ends_the_run(tiny_scenes, tmp_path, monkeypatch, c
 
 def test_a_second_training_of_a_folder_is_refused(tiny_scenes, tmp_path, monkeypatch, capsys):
     args = train_args(tiny_scenes, tmp_path, "SOLVER.MAX_ITER", "2", "DATALOADER.NUM_WORKERS", "0")
+    monkeypatch.setattr("parking.engine.setup._LOCK_SECONDS", 0.0)
     with lock_output_dir(str(tmp_path)):
         code, _, err = run_here(monkeypatch, capsys, *args)
         assert code == 1 and re.search(rf"error: OUTPUT_DIR {re.escape(str(tmp_path))} is in use", err)
