@@ -8,13 +8,10 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from parking.utils.limits import MAX_WEIGHTS_BYTES
+from parking.utils.limits import MAX_PICKLE_BYTES, MAX_WEIGHTS_BYTES
 from parking.utils.memory import available_memory
 
 from .foreign_files import describe_file, describe_zip
-
-# A pickle only describes tensors: that of the largest published model has about half a megabyte.
-_MAX_PICKLE_BYTES = 8 * 2**20
 
 
 class ArchiveError(Exception):
@@ -53,7 +50,7 @@ class TensorArchive:
         pickles = [entry for entry in entries if entry.filename.endswith("data.pkl") and entry.filename.count("/") == 1]
         if len(pickles) != 1:
             raise ArchiveError("it is a zip file, but not one that torch.save writes: it has no data.pkl in one folder")
-        if pickles[0].file_size > _MAX_PICKLE_BYTES:
+        if pickles[0].file_size > MAX_PICKLE_BYTES:
             raise ArchiveError(f"its description of the tensors has {pickles[0].file_size} bytes, which is absurd")
         self._root = pickles[0].filename.removesuffix("data.pkl")
         self._entries = {entry.filename: entry for entry in entries}

@@ -12,7 +12,6 @@ from PIL import Image
 
 from parking.checkpoint import Weights, read_weights
 from parking.config import CfgNode, Task
-from parking.data.dataset_mapper import check_exif_orientation
 from parking.data.decoding.kinds import FORMATS
 from parking.data.decoding.orientation import IGNORE, turn
 from parking.data.decoding.pillow import read_orientation
@@ -83,7 +82,7 @@ class Detector:
         # A model is made with random weights before it gets its own.
         with torch.random.fork_rng(devices=[]):
             model = build_inference_model(cfg, loaded, self.thing_classes)
-        self._orientation = check_exif_orientation(cfg)
+        self._orientation = cfg.INPUT.EXIF_ORIENTATION
         self._detect_arrays = ArrayDetector([cfg], [model])
 
     def __call__(self, images: ImageLike | Iterable[ImageLike]) -> ImageDetections | list[ImageDetections]:

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from parking.visualization.fonts import find_font
 from .array_detector import ArrayDetector
 from .inference import find_batch_size
 from .inference_run import InferenceReport, choose_submission, kept_results, load_models, run_inference
+from .orientations import settle_orientations
 from .patience import PatientBarrier
 from .pictures import PictureWriter
 from .setup import setup_logging
@@ -57,6 +58,7 @@ def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) ->
     submission, note = choose_submission(cfg, classes, args.images)
     output_dir = _make_output_dir(args, cfg)
     truth = GroundTruth(args.annotations, images, classes) if args.annotations else None
+    images = settle_orientations(images, cfg, {} if truth is None else truth.sizes)
     pictures = None
     if args.visualize > 0:
         names = _find_display_names(args, classes)
@@ -75,17 +77,19 @@ def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) ->
             submission=submission,
             budget=budget,
         )
-        return None if report is None else _finish(report, args, output_dir, note, truth, pictures)
+        return None if report is None else _finish(report, args, images, output_dir, note, truth, pictures)
 
 
-def _finish(report: InferenceReport, args, output_dir: str, note: str, truth, pictures) -> Outcome:
+def _finish(
+    report: InferenceReport, args, images: Sequence[dict], output_dir: str, note: str, truth, pictures
+) -> Outcome:
     summary, files = [f"{len(report.detections)} boxes in {report.num_images} images"], report.files
     if truth is not None:
         scores = ", ".join(f"{name} {score:.2f}" for name, score in truth.score(report.detections).items())
         summary.append(f"on the {len(truth)} annotated images: {scores}")
     if note:
         summary.append(f"no submission.json: {note}")
-    drawn = pictures.draw(args.images.images[: args.visualize], report.detections) if pictures else None
+    drawn = pictures.draw(images[: args.visualize], report.detections) if pictures else None
     if drawn:
         files = {**files, "visualizations": drawn}
     elif Path(output_dir, "visualizations").exists():

@@ -67,7 +67,8 @@ def digest_images(images: Sequence[dict]) -> str:
             status = os.stat(image["file_name"])
         except OSError:
             continue  # it counts as unreadable
-        digest.update(f"{status.st_size} {status.st_mtime_ns} {image.get('height')} {image.get('width')} ".encode())
+        shape = f"{image.get('height')} {image.get('width')} {image.get('exif_orientation', '')}"
+        digest.update(f"{status.st_size} {status.st_mtime_ns} {shape} ".encode())
     # Another machine's copies of the files may have other times.
     return comm.all_gather(digest.hexdigest())[0]
 

@@ -36,11 +36,18 @@ class GroundTruth:
             UserError: the file cannot be read or is malformed, or lists none of the images.
         """
         content = read_json_object(path)
-        image_ids = _match_images(read_image_records(content, path), images, path)
+        records = read_image_records(content, path)
+        image_ids = _match_images(records, images, path)
         if not image_ids:
             raise UserError(f"'{path}' lists none of the images, by their names; are they another data set's?")
         if len(set(image_ids.values())) < len(image_ids):
             raise UserError(f"'{path}' lists one of the images twice, with other folders in front.")
+        #: Height and width in pixels by our image id, where the json states them.
+        self.sizes = {
+            image_ids[record["image_id"]]: (record["height"], record["width"])
+            for record in records
+            if record["image_id"] in image_ids and "height" in record
+        }
         category_ids = _match_categories(content, path, classes)
         entries = get_list(content, "annotations", path)
         self._annotations = convert_annotations(entries, path, image_ids=image_ids, category_ids=category_ids)

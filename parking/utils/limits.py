@@ -25,6 +25,8 @@ MAX_IMAGE_BYTES = 1 * _GB
 MAX_IMAGE_PIXELS = 16384 * 16384
 #: A weights file or checkpoint.
 MAX_WEIGHTS_BYTES = 20 * _GB
+#: The pickle in it, which only describes tensors: that of the largest published model has about half a megabyte.
+MAX_PICKLE_BYTES = 8 * 2**20
 #: Files written by this product that say one thing, such as ``last_checkpoint``.
 MAX_NOTE_BYTES = 64 * 1024
 #: Files that a zip may list, and the bytes of the list.

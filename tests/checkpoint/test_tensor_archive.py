@@ -254,14 +254,14 @@ def test_parts_that_overlap(sound_file, tmp_path, suffix):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_description_of_absurd_size(sound_file, tmp_path, suffix, monkeypatch):
     path = shutil.copy(sound_file, tmp_path / f"m{suffix}")
-    monkeypatch.setattr(tensor_archive, "_MAX_PICKLE_BYTES", 100)
+    monkeypatch.setattr(tensor_archive, "MAX_PICKLE_BYTES", 100)
     with pytest.raises(UserError, match=r"its description of the tensors has \d+ bytes, which is absurd"):
         read_weights(path)
 
 
 def test_the_limit_for_a_description_bounds_the_memory():
     # An empty dict, of 64 bytes and 8 for the reference, is made by one byte, and a tensor, of 560, by five.
-    assert tensor_archive._MAX_PICKLE_BYTES <= 16 * MIB
+    assert tensor_archive.MAX_PICKLE_BYTES <= 16 * MIB
 
 
 def two_faced_zip(seen: dict[str, bytes], hidden: dict[str, bytes]) -> bytes:

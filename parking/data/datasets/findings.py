@@ -80,7 +80,7 @@ KINDS = {
         "images that EXIF would turn, used as they are stored, whose size the json states", "note", KEEP, KEEP
     ),
     "exif_ambiguous": Kind(
-        "images that EXIF would turn, whose size in the json does not say whether boxes refer to the upright picture",
+        "images that EXIF would turn, whose size fits either way: set INPUT.EXIF_ORIENTATION to what boxes refer to",
         "warning",
         KEEP,
         KEEP,

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -103,7 +103,42 @@ def settle_sizes(
         if isinstance(size, StoredSize) and _get_stated(record) is None:
             is_upright = record.get("exif_orientation") == APPLY
             record["height"], record["width"] = turn_size(size[:2], size.orientation) if is_upright else size[:2]
-    return list(_describe_turned(turned, decisions))
+    return [*_describe_turned(turned, decisions), *_describe_several(records, sizes)]
+
+
+def settle_images(
+    images: Sequence[Mapping], policy: str, stated: Mapping[int | str, tuple[int, int]]
+) -> tuple[list[dict], list[Finding]]:
+    """:func:`settle_sizes` for the images of an inference, by their headers.
+
+    Args:
+        images: ``file_name``, ``relative_path``, ``image_id``; ``height`` and ``width`` where a list states them.
+        policy: INPUT.EXIF_ORIENTATION.
+        stated: height and width by image id, from annotations; they decide about orientations only.
+
+    Returns:
+        What is to be added to each image's dict: ``height``, ``width`` and ``exif_orientation`` as there, where its
+        header can be read. And findings, which name the relative paths.
+    """
+    sizes = read_headers([image["file_name"] for image in images], root=".")
+    additions = []
+    for image, size in zip(images, sizes, strict=True):
+        known = (image.get("height"), image.get("width"))
+        if None in known and isinstance(size, StoredSize) and size.orientation != 1:
+            known = stated.get(image["image_id"], known)
+        found = {} if None in known else {"height": known[0], "width": known[1]}
+        additions.append({"file_name": image["relative_path"], **found})
+    findings = settle_sizes(additions, sizes, policy)
+    for addition in additions:
+        del addition["file_name"]
+    return additions, findings
+
+
+def _describe_several(records, sizes) -> Iterator[Finding]:
+    for record, size in zip(records, sizes, strict=True):
+        if isinstance(size, StoredSize) and size.has_more:
+            detail = "holds further frames or pages, which are not read"
+            yield Finding("several_pictures", printable(record["file_name"]), detail)
 
 
 def _describe_turned(turned, decisions) -> Iterator[Finding]:

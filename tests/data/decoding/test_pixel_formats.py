@@ -1,0 +1,129 @@
+"""Pictures of unusual pixel formats have the right values, or are refused with what they are."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from parking.data.image_io import UnreadableImageError, inspect_image, read_image
+
+from .tiffs import make_tiff, pack_bits
+
+GRAY = np.linspace(0, 255, 48, dtype=np.uint8).reshape(6, 8)
+RGB = np.stack([GRAY, GRAY[::-1], 255 - GRAY], axis=2)
+
+
+def check(tmp_path, content, expected, atol=0, name="a.tif"):
+    (tmp_path / name).write_bytes(content)
+    image = read_image(tmp_path / name)
+    assert (image.dtype, image.flags.c_contiguous) == (np.uint8, True)
+    expected = np.broadcast_to(np.atleast_3d(expected), image.shape)
+    np.testing.assert_allclose(image.astype(int), expected.astype(int), atol=atol)
+    assert inspect_image(tmp_path / name).problem is None
+
+
+def check_refused(tmp_path, content, match, name="a.tif", kind="image_unsupported"):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=match) as info:
+        read_image(tmp_path / name)
+    assert info.value.kind == kind == inspect_image(tmp_path / name).problem
+
+
+def encode(values, name=".png"):
+    return cv2.imencode(name, values[..., ::-1] if values.ndim == 3 and values.shape[2] == 3 else values)[1].tobytes()
+
+
+@pytest.mark.parametrize("is_big", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiffs_of_8_and_16_bits(tmp_path, is_big, order):
+    options = {"is_big": is_big, "order": order}
+    alpha = np.dstack([RGB, np.tile(np.arange(8, dtype=np.uint8) * 36, (6, 1))])
+    for values, expected in ((GRAY, GRAY), (RGB, RGB), (alpha, RGB)):
+        check(tmp_path, make_tiff(values, **options), expected)
+        check(tmp_path, make_tiff(values.astype(np.uint16) * 257, **options), expected)
+    check(tmp_path, make_tiff(GRAY, photometric=0, **options), 255 - GRAY)
+    check(tmp_path, make_tiff(GRAY.astype(np.uint16) * 257, photometric=0, **options), 255 - GRAY)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_tiffs_of_few_bits(tmp_path, bits):
+    largest = (1 << bits) - 1
+    values = (np.arange(48).reshape(6, 8) % (largest + 1)).astype(np.uint8)
+    expected = values * (255 // largest)
+    options = {"bits": bits, "packed": pack_bits(values, bits)}
+    check(tmp_path, make_tiff(values, **options), expected)
+    check(tmp_path, make_tiff(values, photometric=0, **options), 255 - expected)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_bits_between_8_and_16(tmp_path, bits):
+    largest = (1 << bits) - 1
+    values = np.linspace(0, largest, 48).astype(np.uint16).reshape(6, 8)
+    expected = np.round(values * (255 / largest))
+    # What the file states decides.
+    for tag, kind in ((281, 3), (341, 3), (341, 12)):
+        content = make_tiff(values, tags={tag: (kind, [largest])})
+        check(tmp_path, content, expected, atol=1)
+    three = np.stack([values, values[::-1], values], axis=2)
+    rgb = np.stack([expected, expected[::-1], expected], axis=2)
+    check(tmp_path, make_tiff(three, tags={281: (3, [largest] * 3)}), rgb, atol=1)
+    if bits <= 12:
+        for content, name in ((make_tiff(values), "a.tif"), (encode(values), "a.png"), (encode(three), "b.png")):
+            check_refused(tmp_path, content, "16 bits", name)
+    else:
+        check(tmp_path, encode(values), values >> 8, name="a.png")
+    check(tmp_path, encode(np.zeros((6, 8), np.uint16)), 0, name="black.png")
+
+
+def test_a_largest_value_that_only_occurs_is_no_scale(tmp_path):
+    values = GRAY.astype(np.uint16) * 100
+    check(tmp_path, make_tiff(values, tags={281: (3, [int(values.max())])}), values >> 8)
+
+
+def test_12_bits_packed(tmp_path):
+    values = np.linspace(0, 4095, 48).astype(np.uint16).reshape(6, 8)
+    content = make_tiff(values, bits=12, packed=pack_bits(values, 12))
+    check(tmp_path, content, np.round(values * (255 / 4095)), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        (GRAY.astype(np.float32), "floating-point"),
+        (RGB.astype(np.float32), "floating-point"),
+        (GRAY.astype(np.float64), "floating-point"),
+        (GRAY.astype(np.int16), "signed"),
+        (GRAY.astype(np.uint32), "32 bits"),
+    ],
+)
+def test_values_without_a_meaning_as_colours_are_refused(tmp_path, values, match):
+    check_refused(tmp_path, make_tiff(values), match)
+
+
+def test_raw_files_of_cameras_are_refused(tmp_path):
+    check_refused(tmp_path, make_tiff(RGB, tags={50706: (1, [1, 4, 0, 0])}), "raw file")
+    check_refused(tmp_path, make_tiff(RGB, tags={254: (4, [1])}), "preview")
+    check_refused(tmp_path, b"II*\0\x10\0\0\0CR\2\0" + bytes(100), "raw file")
+
+
+def test_pillow_formats(tmp_path):
+    picture = Image.fromarray(RGB)
+    for name, expected in (("a.ppm", RGB), ("a.bmp", RGB), ("a.pgm", GRAY), ("gray.bmp", GRAY), ("a.gif", GRAY)):
+        image = picture if expected is RGB else Image.fromarray(GRAY)
+        image.save(tmp_path / name)
+        check(tmp_path, (tmp_path / name).read_bytes(), expected, name=name)
+    picture.save(tmp_path / "a.jp2")
+    check(tmp_path, (tmp_path / "a.jp2").read_bytes(), RGB, name="a.jp2")
+    # As the file states its largest value.
+    check(tmp_path, b"P5\n3 1\n1023\n" + np.array([0, 512, 1023], ">u2").tobytes(), [[0, 127, 255]], 1, "deep.pgm")
+    check(tmp_path, b"P2\n3 1\n15\n0 8 15\n", [[0, 136, 255]], name="plain.pgm")
+    check(tmp_path, b"P4\n8 1\n\x0f", [[255] * 4 + [0] * 4], name="bits.pbm")
+
+
+def test_png_of_16_bits_with_alpha_and_of_gray_with_a_transparent_colour(tmp_path):
+    alpha = np.dstack([RGB[..., ::-1], 255 - GRAY]).astype(np.uint16) * 257
+    check(tmp_path, encode(alpha), RGB, name="alpha.png")
+    Image.fromarray(GRAY).save(tmp_path / "t.png", transparency=100)
+    check(tmp_path, (tmp_path / "t.png").read_bytes(), GRAY, name="t.png")
+    Image.fromarray(RGB).save(tmp_path / "t.png", transparency=tuple(RGB[0, 0].tolist()))
+    check(tmp_path, (tmp_path / "t.png").read_bytes(), RGB, name="t.png")
