@@ -23,6 +23,8 @@ except ImportError:
 
 _CV2_COLOR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _CV2_DEEP = _CV2_COLOR | cv2.IMREAD_ANYDEPTH
+# OpenCV 5.0 gives memory that was never written for a TIFF of three channels of 16 bits when it is asked for RGB.
+_CV2_DEEP_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 _TIFF_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 
@@ -171,7 +173,8 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
         if directory.first(tiff_tags.PHOTOMETRIC) == 0:
             values = largest - np.minimum(values, largest)
     else:
-        values, largest = _decode_by_cv2(data, _CV2_DEEP), (1 << header.bits) - 1
+        values, largest = _decode_by_cv2(data, _CV2_DEEP_BGR), (1 << header.bits) - 1
+        values = np.ascontiguousarray(values[..., ::-1])
     if values.dtype != np.uint16:
         raise unsupported(f"a TIFF of the kind {header.mode}")
     return narrow(values, largest if largest < 65535 else _find_stated_maximum(directory))

@@ -210,6 +210,9 @@ def _read_tiff(read: Reader) -> Header:
     directory = read_directory(read)
     if directory is None:
         raise cut_off()
+    if read(0, 4) == b"MM\0+":
+        # Pillow takes it for an ordinary TIFF and reads its tags at the wrong places.
+        raise unsupported("a BigTIFF with the high byte first")
     height, width = directory.first(tiff_tags.HEIGHT, 0), directory.first(tiff_tags.WIDTH, 0)
     bits = max(directory.tags.get(tiff_tags.BITS, (1,)))
     mode = _name_tiff_mode(directory, bits)

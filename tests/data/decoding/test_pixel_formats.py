@@ -33,8 +33,7 @@ def encode(values, name=".png"):
     return cv2.imencode(name, values[..., ::-1] if values.ndim == 3 and values.shape[2] == 3 else values)[1].tobytes()
 
 
-@pytest.mark.parametrize("is_big", [False, True])
-@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("order", "is_big"), [("<", False), (">", False), ("<", True)])
 def test_tiffs_of_8_and_16_bits(tmp_path, is_big, order):
     options = {"is_big": is_big, "order": order}
     alpha = np.dstack([RGB, np.tile(np.arange(8, dtype=np.uint8) * 36, (6, 1))])
@@ -42,7 +41,16 @@ def test_tiffs_of_8_and_16_bits(tmp_path, is_big, order):
         check(tmp_path, make_tiff(values, **options), expected)
         check(tmp_path, make_tiff(values.astype(np.uint16) * 257, **options), expected)
     check(tmp_path, make_tiff(GRAY, photometric=0, **options), 255 - GRAY)
-    check(tmp_path, make_tiff(GRAY.astype(np.uint16) * 257, photometric=0, **options), 255 - GRAY)
+    content = make_tiff(GRAY.astype(np.uint16) * 257, photometric=0, **options)
+    if order == "<":
+        check(tmp_path, content, 255 - GRAY)
+    else:
+        check_refused(tmp_path, content, "cannot be read")
+
+
+def test_a_big_tiff_with_the_high_byte_first_is_refused(tmp_path):
+    for values in (GRAY, RGB, RGB.astype(np.uint16) * 257):
+        check_refused(tmp_path, make_tiff(values, is_big=True, order=">"), "BigTIFF")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
