@@ -207,7 +207,11 @@ def run_inference(
     if not comm.is_main_process():
         return None
     detections = _join(models[0], contents, images)
-    rows = [{"image_id": image["image_id"], "file_name": image["relative_path"]} for image in images]
+    sizes = [{key: image[key] for key in ("width", "height") if key in image} for image in images]
+    rows = [
+        {"image_id": image["image_id"], "file_name": image["relative_path"], **size}
+        for image, size in zip(images, sizes, strict=True)
+    ]
     files = write_results(detections, output_dir=output_dir, images=rows, submission=submission)
     errors = {image_id: text for content in contents for image_id, text in content.errors.items()}
     unreadable = [errors[image["image_id"]] for image in images if image["image_id"] in errors]

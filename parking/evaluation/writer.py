@@ -24,7 +24,8 @@ def write_results(
     """Write the files that an inference leaves behind.
 
     - ``predictions.json``: COCO results with the data set's own category ids;
-    - ``images.json``: a list of {"id", "file_name"} of all images, also of those without boxes;
+    - ``images.json``: a list of {"id", "file_name", "width", "height"} of all images, also of those without boxes;
+      sizes are those of the pictures that boxes refer to, and are left out where they are unknown;
     - ``submission.json``, if asked for: see :func:`parking.evaluation.submission.write_submission`. It is what the same
       options make of ``predictions.json``. Otherwise one that an earlier run left is removed: it would be handed in for
       this run's.
@@ -32,8 +33,9 @@ def write_results(
     Args:
         detections: boxes in pixels of the original images.
         output_dir: where the files go; made if needed.
-        images: one dict with "image_id" and "file_name" (as it shall stand in ``images.json``) per image; their
-            order becomes that of the boxes in ``predictions.json``, those of one image stay as they are.
+        images: one dict with "image_id", "file_name" and, where known, "width" and "height" (as they shall stand in
+            ``images.json``) per image; their order becomes that of the boxes in ``predictions.json``, those of one
+            image stay as they are.
         submission: how to write ``submission.json``; None: not at all.
 
     Returns:
@@ -48,7 +50,10 @@ def write_results(
     _remove(paths["submission"], warn=submission is None)
     write_coco_results(detections, paths["predictions"])
     with open_atomic(paths["images"]) as file:
-        rows = [{"id": image["image_id"], "file_name": image["file_name"]} for image in images]
+        rows = [
+            {"id": image["image_id"], **{key: image[key] for key in ("file_name", "width", "height") if key in image}}
+            for image in images
+        ]
         # A name that is not UTF-8 holds lone surrogates; a backslash escape of one is what JSON wants, too.
         file.write(json.dumps(rows, ensure_ascii=False, indent=0).encode(errors="backslashreplace"))
     if submission is None:

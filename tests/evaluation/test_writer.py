@@ -17,6 +17,7 @@ IMAGES = [
 ]
 
 
+KEYS = ("file_name", "width", "height")
 # image id, category id, x, y, w, h, score
 ROWS = [(10, 1, 1, 2, 10, 20, 0.5), (10, 7, 0, 0, 5, 5, 0.25), (30, 7, 0, 0, 9, 9, 0.75)]
 
@@ -50,7 +51,7 @@ def test_files_follow_the_order_of_the_images(tmp_path):
         {"image_id": 10, "category_id": 1, "bbox": [1.0, 2.0, 10.0, 20.0], "score": 0.5},
         {"image_id": 10, "category_id": 7, "bbox": [0.0, 0.0, 5.0, 5.0], "score": 0.25},
     ]
-    assert load(results["images"]) == [{"id": x["image_id"], "file_name": x["file_name"]} for x in IMAGES]
+    assert load(results["images"]) == [{"id": x["image_id"], **{k: x[k] for k in KEYS if k in x}} for x in IMAGES]
     assert "경기도" in (tmp_path / "out" / "images.json").read_text(encoding="utf-8")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["images.json", "predictions.json"]
 

@@ -5,6 +5,9 @@ import json
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
+
+from parking.data.decoding.orientation import turn_back
 
 CPU = ("MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0", "TEST.DETECTIONS_PER_IMAGE", "9")
 
@@ -57,6 +60,40 @@ def test_scores_and_pictures_beside_annotations(infer, folder, tmp_path):
     widths = [cv2.imread(str(tmp_path / "out" / "visualizations" / f"{i}.png.png")).shape[1] for i in (0, 1)]
     assert widths[0] == 96 and widths[1] > 2 * 96, "both, side by side"
     assert f"visualizations: {tmp_path}/out/visualizations" in out
+
+
+def test_one_orientation_in_all_results(infer, tmp_path):
+    """Boxes, sizes, pictures and scores refer to the upright picture, or to the stored one where a json states that."""
+    picture, folder = make_picture(0), tmp_path / "photos"
+    folder.mkdir()
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(turn_back(picture, orientation)).save(folder / f"{orientation}.png", exif=exif)
+    code, _, err = infer(folder, "--visualize", "8", "--min-score", "0")
+    assert code == 0, err
+    out = tmp_path / "out"
+    boxes = {}
+    for row in json.loads((out / "predictions.json").read_text()):
+        boxes.setdefault(row.pop("image_id"), []).append(row)
+    assert len(boxes) == 8 and all(found == boxes[1] for found in boxes.values())
+    images = json.loads((out / "images.json").read_text())
+    assert {(image["width"], image["height"]) for image in images} == {(96, 60)}
+    drawn = [cv2.imread(str(out / "visualizations" / f"{i}.png.png")) for i in range(1, 9)]
+    assert all(np.array_equal(one, drawn[0]) for one in drawn)
+    # A json of upright sizes, and one of stored sizes, with its boxes turned as the pictures are.
+    for is_upright in (True, False):
+        content = {"categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}], "annotations": [], "images": []}
+        for i in (1, 5, 6, 7, 8):
+            size = (96, 60) if is_upright or i == 1 else (60, 96)
+            content["images"].append({"id": i, "file_name": f"{i}.png", "width": size[0], "height": size[1]})
+        (tmp_path / "truth.json").write_text(json.dumps(content))
+        code, _, err = infer(folder, "--annotations", tmp_path / "truth.json")
+        assert code == 0, err
+        images = {image["file_name"]: image for image in json.loads((out / "images.json").read_text())}
+        expected = {image["file_name"]: image for image in content["images"]}
+        for name, image in expected.items():
+            assert (images[name]["width"], images[name]["height"]) == (image["width"], image["height"])
 
 
 def test_interrupted_while_drawing(infer, folder, tmp_path, monkeypatch):

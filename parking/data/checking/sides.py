@@ -42,7 +42,7 @@ class Overview:
         classes: (A,) indices into ``class_names``.
         boxes: (A, 4) XYWH_ABS.
         image_files: (A,) paths of the boxes' images.
-        exif_orientations: "apply" or "ignore" by the paths of those images that are not stored upright.
+        exif_orientations: "apply" or "ignore" by the paths of images, as in their columns.
     """
 
     class_names: list[str]

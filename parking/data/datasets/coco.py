@@ -82,10 +82,11 @@ def to_dicts(columns: Columns, *, with_annotations: bool = True) -> list[dict]:
     """New dataset dicts of detectron2's standard format, which the caller may change.
 
     Returns:
-        One dict per image: ``file_name`` (path), ``image_id`` (as in the json), ``height``, ``width``, for an image
-        that is not stored upright ``exif_orientation``, whether it is turned ("apply" or "ignore"), and, if
-        ``with_annotations``, ``annotations``: ``bbox`` (floats, XYWH_ABS), ``bbox_mode``, ``category_id``
-        (contiguous), ``iscrowd`` (0 or 1), and ``area`` (of a mask) where the json has it.
+        One dict per image: ``file_name`` (path), ``image_id`` (as in the json), ``height``, ``width``,
+        ``exif_orientation`` ("apply" or "ignore": whether EXIF turns the picture) except where "auto" found a picture
+        that is stored upright, and, if ``with_annotations``, ``annotations``: ``bbox`` (floats, XYWH_ABS),
+        ``bbox_mode``, ``category_id`` (contiguous), ``iscrowd`` (0 or 1), and ``area`` (of a mask) where the json has
+        it.
     """
     with paused_gc():
         values = (columns.file_names, columns.image_ids, columns.heights, columns.widths)

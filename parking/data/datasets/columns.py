@@ -20,7 +20,7 @@ class Columns:
         classes: (A,) ints, contiguous classes.
         crowd: (A,) bool, groups that are not told apart.
         areas: (A,) float64, of the masks; NaN where the json has none.
-        exif_orientations: N texts, "apply" or "ignore" for an image that is not stored upright, else "".
+        exif_orientations: N texts, "apply" or "ignore"; "" where "auto" found an image that is stored upright.
         listed_ids: the ids of all images of the json, also of those that are left out.
     """
 

@@ -160,7 +160,11 @@ def _add_sizes(
     records: list[dict], read_headers: HeaderReader, findings: list[Finding], exif_orientation: str
 ) -> list[dict]:
     """Those of ``records`` that have a size, or get one here; with ``exif_orientation``, see :func:`settle_sizes`."""
-    wanted = records if exif_orientation == AUTO else [record for record in records if "height" not in record]
+    wanted = records
+    if exif_orientation != AUTO:
+        wanted = [record for record in records if "height" not in record]
+        for record in records:
+            record["exif_orientation"] = exif_orientation
     if not wanted:
         return records
     sizes = read_headers([record["path"] for record in wanted])

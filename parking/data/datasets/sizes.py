@@ -114,21 +114,26 @@ def settle_images(
     Args:
         images: ``file_name``, ``relative_path``, ``image_id``; ``height`` and ``width`` where a list states them.
         policy: INPUT.EXIF_ORIENTATION.
-        stated: height and width by image id, from annotations; they decide about orientations only.
+        stated: height and width by image id, from annotations. They decide about orientations only: a picture of
+            another size is used, and a finding names it.
 
     Returns:
         What is to be added to each image's dict: ``height``, ``width`` and ``exif_orientation`` as there, where its
         header can be read. And findings, which name the relative paths.
     """
     sizes = read_headers([image["file_name"] for image in images], root=".")
-    additions = []
+    additions, findings = [], []
     for image, size in zip(images, sizes, strict=True):
-        known = (image.get("height"), image.get("width"))
-        if None in known and isinstance(size, StoredSize) and size.orientation != 1:
-            known = stated.get(image["image_id"], known)
+        known, annotated = (image.get("height"), image.get("width")), stated.get(image["image_id"])
+        if None in known and annotated is not None and isinstance(size, StoredSize):
+            if annotated not in (size[:2], turn_size(size[:2], size.orientation)):
+                detail = f"is {size.width} x {size.height} pixels, the json says {annotated[1]} x {annotated[0]}"
+                findings.append(Finding("size_differs", printable(image["relative_path"]), detail))
+            elif size.orientation != 1:
+                known = annotated
         found = {} if None in known else {"height": known[0], "width": known[1]}
         additions.append({"file_name": image["relative_path"], **found})
-    findings = settle_sizes(additions, sizes, policy)
+    findings += settle_sizes(additions, sizes, policy)
     for addition in additions:
         del addition["file_name"]
     return additions, findings
@@ -147,9 +152,8 @@ def _describe_turned(turned, decisions) -> Iterator[Finding]:
         is_upright = record["exif_orientation"] == APPLY
         what = f"has the EXIF orientation {size.orientation}"
         if decision is None and stated in (size[:2], size[1::-1]):
-            detail = f"{what}, and its size in the json fits the stored picture as well as the upright one: it is "
-            detail += "turned upright like the others of the json" if is_upright else "used as stored"
-            detail += "; set INPUT.EXIF_ORIENTATION to what its boxes refer to"
+            done = "turned upright like the rest of the json" if is_upright else "used as stored"
+            detail = f"{what} and is {done}; its size in the json fits either way"
             yield Finding("exif_ambiguous", name, detail)
         elif decision is not None:
             yield Finding("exif_applied" if decision else "exif_ignored", name, what)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from parking.data.datasets import sizes
 from parking.data.datasets.sizes import StoredSize as Size
-from parking.data.datasets.sizes import read_headers
+from parking.data.datasets.sizes import read_headers, settle_images, settle_sizes
 from parking.data.image_io import UnreadableImageError
 
 
@@ -120,3 +120,85 @@ def test_several_processes(data, tmp_path):
         Size(7, 7),
     ]
     assert len(list((tmp_path / "cache/sizes").iterdir())) == 1
+
+
+STORED, UPRIGHT = (30, 40), (40, 30)
+
+
+def settle(*stated, policy="auto", orientation=6, stored=STORED):
+    """Orientations and sizes of pictures that EXIF turns, for the sizes that a json states; and kinds of findings."""
+    records = [{"file_name": f"{i}.jpg"} for i in range(len(stated))]
+    for record, size in zip(records, stated, strict=True):
+        if size:
+            record["height"], record["width"] = size
+    findings = settle_sizes(records, [Size(*stored, orientation)] * len(records), policy)
+    return (
+        [record["exif_orientation"] for record in records],
+        [(record["height"], record["width"]) for record in records],
+        [finding.kind for finding in findings],
+    )
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_the_stated_size_decides(orientation):
+    orientations, sizes_found, kinds = settle(STORED, UPRIGHT, None, orientation=orientation)
+    assert orientations == ["ignore", "apply", "apply"]
+    assert sizes_found == [STORED, UPRIGHT, UPRIGHT]
+    assert kinds == ["exif_ignored", "exif_applied", "exif_applied"]
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+def test_sizes_that_fit_either_way_are_named(orientation):
+    orientations, _, kinds = settle(STORED, None, orientation=orientation)
+    assert orientations == ["ignore", "apply"] and kinds == ["exif_ambiguous", "exif_applied"]
+
+
+def test_what_the_rest_of_the_json_says():
+    sound = [{"file_name": f"{i}.jpg", "height": 40, "width": width} for i, width in enumerate((30, 40))]
+    headers = [Size(30, 40, 6), Size(40, 40, 8)]
+    (finding,) = (f for f in settle_sizes(sound, headers, "auto") if f.kind == "exif_ambiguous")
+    assert [record["exif_orientation"] for record in sound] == ["apply", "apply"]
+    assert finding.where == "1.jpg" and "upright" in finding.detail
+    mixed = [
+        {"file_name": f"{i}.jpg", "height": h, "width": w} for i, (h, w) in enumerate([(40, 30), (30, 40), (9, 9)])
+    ]
+    settle_sizes(mixed, [Size(30, 40, 6), Size(30, 40, 6), Size(9, 9, 3)], "auto")
+    assert [record["exif_orientation"] for record in mixed] == ["apply", "ignore", "ignore"]
+
+
+@pytest.mark.parametrize(("policy", "size"), [("apply", UPRIGHT), ("ignore", STORED)])
+def test_a_policy_decides_alone(policy, size):
+    orientations, sizes_found, _ = settle(None, STORED, policy=policy)
+    assert orientations == [policy, policy] and sizes_found == [size, STORED]
+
+
+def test_images_of_an_inference(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    images = []
+    for i, name in enumerate(("plain", "turned", "listed", "annotated", "other")):
+        path = tmp_path / f"{name}.jpg"
+        Image.new("RGB", (40, 30)).save(path, exif=Image.Exif() if name == "plain" else exif)
+        images.append({"file_name": str(path), "relative_path": path.name, "image_id": i})
+    images[2] |= {"height": 30, "width": 40}
+    images.append({"file_name": str(tmp_path / "gone.jpg"), "relative_path": "gone.jpg", "image_id": 9})
+    # Annotations of a picture of another size are compared with nothing that is there.
+    additions, findings = settle_images(images, "auto", {0: (15, 20), 3: (30, 40), 4: (15, 20)})
+    stored, upright = {"height": 30, "width": 40}, {"height": 40, "width": 30}
+    assert additions == [
+        stored,
+        upright | {"exif_orientation": "apply"},
+        stored | {"exif_orientation": "ignore"},
+        stored | {"exif_orientation": "ignore"},
+        upright | {"exif_orientation": "apply"},
+        {},
+    ]
+    named = {(finding.kind, finding.where) for finding in findings}
+    assert named == {
+        ("size_differs", "plain.jpg"),
+        ("size_differs", "other.jpg"),
+        ("exif_applied", "turned.jpg"),
+        ("exif_applied", "other.jpg"),
+        ("exif_ignored", "listed.jpg"),
+        ("exif_ignored", "annotated.jpg"),
+    }
