@@ -19,7 +19,7 @@ import torch
 from torch.multiprocessing import start_processes
 from torch.multiprocessing.spawn import ProcessException
 
-from parking.utils.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from parking.utils.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, complain
 from parking.utils.cpus import num_available_cpus
 from parking.utils.errors import UserError, explain, is_lost_connection
 from parking.utils.signals import interrupts_held_back, name_signal
@@ -162,6 +162,8 @@ def _end_like(codes: Mapping[int, int], record_folder: str | os.PathLike) -> Non
     }
     for rank, code in unexplained.items():
         if code < 0:
+            if rank == 0:
+                complain("")  # its progress bar may have been left in the middle of a line
             raise UserError(
                 f"process {rank} was killed by {name_signal(-code)}; the system sends SIGKILL when memory runs out: "
                 "free some, or use smaller batches and fewer data workers."
