@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from parking.utils.class_names import find_classes
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
@@ -74,7 +75,8 @@ def find_class_sources(
 ) -> list[int | None]:
     """For each class of a model, the index of the weights' class that its outputs start from; None: from the prior.
 
-    That is the class that ``class_map`` names ("" for none), else the one of the same name. Weights of the very same
+    That is the class that ``class_map`` names ("" for none), else the one of the same name, as
+    :func:`~parking.data.datasets.categories.find_classes` compares. Weights of the very same
     classes, in whatever order, need no map, so it is not looked at: they come from a training that used it.
 
     Where weights have a name several times, the first class of that name in the model starts from the first of them,
@@ -88,14 +90,17 @@ def find_class_sources(
     indices = defaultdict(list)
     for i, name in enumerate(weights_class_names):
         indices[name].append(i)
-    if set(class_names) == set(weights_class_names):
-        return _assign_in_order(class_names, class_names, indices)
+    found = find_classes(class_names, weights_class_names)
+    sources = [name if own is None else own for name, own in zip(class_names, found, strict=True)]
+    if set(sources) == set(weights_class_names):
+        return _assign_in_order(class_names, sources, indices)
     try:
         mapped = dict(class_map)
     except (TypeError, ValueError) as e:
         raise UserError(
             f"MODEL.YOLO.CLASS_MAP is {class_map}; give pairs [class of the data, class of the weights]."
         ) from e
+    mapped = _as_stored(mapped, class_names, weights_class_names)
     if len(mapped) < len(class_map):
         raise UserError("MODEL.YOLO.CLASS_MAP has a class of the data twice; each can start from one class only.")
     for role, names, known in [
@@ -108,7 +113,21 @@ def find_class_sources(
                 f"MODEL.YOLO.CLASS_MAP names {unknown[0]!r}, which is no class of the {role}; these are "
                 f"{printable(', '.join(known))}."
             )
-    return _assign_in_order(class_names, [mapped.get(name, name) for name in class_names], indices)
+    return _assign_in_order(
+        class_names, [mapped.get(name, source) for name, source in zip(class_names, sources, strict=True)], indices
+    )
+
+
+def _as_stored(
+    class_map: Mapping[str, str], class_names: Sequence[str], weights_class_names: Sequence[str]
+) -> dict[str, str]:
+    """``class_map`` with the names as the data and the weights have them; unknown ones, and "" for none, stay."""
+    own = find_classes(class_map, class_names)
+    theirs = find_classes(class_map.values(), weights_class_names)
+    return {
+        name if stored is None else stored: source if source_stored is None or source == "" else source_stored
+        for (name, source), stored, source_stored in zip(class_map.items(), own, theirs, strict=True)
+    }
 
 
 def _assign_in_order(

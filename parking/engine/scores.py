@@ -10,7 +10,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils.events import EventStorage
 
 from parking.evaluation.coco_evaluation import CLASS_METRICS, METRICS
+from parking.utils.class_names import find_classes
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +55,16 @@ def best_metric(cfg) -> str:
     metric, names = cfg.TEST.BEST_METRIC, list(cfg.DATASETS.TEST)
     if len(names) > 1 and not metric.startswith(tuple(f"{name}/" for name in names)):
         metric = f"{names[0]}/{metric}"
-    score = metric.rpartition("bbox/")[2]
-    known = [*METRICS, *(f"{m}-{c}" for m in CLASS_METRICS for c in MetadataCatalog.get(names[0]).thing_classes)]
-    if "bbox/" not in metric or score not in known:
+    # The name of a class may hold anything, also "bbox/" or a hyphen.
+    head, _, score = metric.partition("bbox/")
+    kind, hyphen, typed = score.partition("-")
+    (found,) = find_classes([typed], MetadataCatalog.get(names[0]).thing_classes)
+    if kind in CLASS_METRICS and hyphen and found is not None:
+        return f"{head}bbox/{kind}-{found}"
+    if "bbox/" not in metric or score not in METRICS:
         raise UserError(
             f"TEST.BEST_METRIC is {cfg.TEST.BEST_METRIC!r}; the choices are bbox/ and one of {', '.join(METRICS)}, or "
-            f"such as AP75-{MetadataCatalog.get(names[0]).thing_classes[0]}."
+            f"such as AP75-{printable(MetadataCatalog.get(names[0]).thing_classes[0])}."
         )
     return metric
 

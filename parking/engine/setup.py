@@ -30,6 +30,7 @@ from parking.config import CfgNode, Task, get_cfg, get_typed
 from parking.config.checks import check_values
 from parking.data.datasets.builtin import find_category_ids, original_category_ids, register_datasets_from_config
 from parking.modeling.registered import list_registered
+from parking.utils.class_names import find_classes
 from parking.utils.errors import UserError
 from parking.utils.files import locked
 from parking.utils.logs import make_logs_printable
@@ -216,14 +217,14 @@ def choose_eval_classes(cfg: CfgNode, weights: Weights) -> list[str]:
     """
     in_data = list(MetadataCatalog.get(cfg.DATASETS.TEST[0]).thing_classes)
     own = weights.class_names
-    if own and len(own) == cfg.MODEL.YOLO.NUM_CLASSES != len(in_data):
-        unknown = [name for name in in_data if name not in own]
-        if unknown:
-            raise UserError(
-                f"weights {weights.path} have no class {', '.join(unknown)}, which the data set {cfg.DATASETS.TEST[0]} "
-                f"has; say in MODEL.YOLO.CLASS_MAP which of theirs stand for them, and set MODEL.YOLO.NUM_CLASSES to 0."
-            )
-    if own and len(own) == cfg.MODEL.YOLO.NUM_CLASSES and set(in_data) <= set(own):
+    unknown = [name for name, found in zip(in_data, find_classes(in_data, own or ()), strict=True) if found is None]
+    if own and len(own) == cfg.MODEL.YOLO.NUM_CLASSES != len(in_data) and unknown:
+        raise UserError(
+            f"weights {weights.path} have no class {printable(', '.join(unknown))}, which the data set "
+            f"{cfg.DATASETS.TEST[0]} has; say in MODEL.YOLO.CLASS_MAP which of theirs stand for them, "
+            f"and set MODEL.YOLO.NUM_CLASSES to 0."
+        )
+    if own and len(own) == cfg.MODEL.YOLO.NUM_CLASSES and not unknown:
         return own
     resolve_num_classes(cfg, cfg.DATASETS.TEST)
     return in_data

@@ -18,6 +18,7 @@ from parking.data.datasets.builtin import original_category_ids
 from parking.evaluation.coco_scores import make_annotations, rank_image_ids, score_boxes
 from parking.evaluation.detections import write_coco_results
 from parking.evaluation.prediction_collector import PredictionCollector, to_detections
+from parking.utils.class_names import find_classes
 from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
@@ -58,8 +59,13 @@ class COCOBoxEvaluator(PredictionCollector):
         self._output_dir = output_dir
         self._class_indices = None
         if class_names is not None and list(class_names) != self._class_names:
-            indices = {name: i for i, name in enumerate(self._class_names)}
-            self._class_indices = torch.tensor([indices.get(name, -1) for name in class_names])
+            found = find_classes(self._class_names, class_names)
+            # Of a name that the model has twice, the first class counts, as in infer.py --annotations.
+            rows = {name: list(class_names).index(name) for name in found if name is not None}
+            self._class_indices = torch.full((len(class_names),), -1)
+            for i, name in enumerate(found):
+                if name is not None:
+                    self._class_indices[rows[name]] = i
 
     def process(self, inputs, outputs):
         if self._class_indices is not None:

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from parking.data.datasets.areas import find_impossible_areas, stand_in_areas
+from parking.data.datasets.categories import read_categories
 from parking.data.datasets.file_names import name_key
+from parking.data.datasets.findings import KINDS, STOP, count_kinds
 from parking.data.datasets.json_io import get_list, read_image_records, read_json_object
 from parking.evaluation.coco_scores import rank_image_ids, score_boxes
 from parking.evaluation.detections import Detections
+from parking.utils.class_names import find_classes
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
@@ -114,21 +117,26 @@ def _match_categories(content: dict, path: str, classes: Mapping[str, int]) -> d
     """Our category id for each one of the json; None: the model has no such class."""
     if not content.get("categories"):
         return {category_id: category_id for category_id in classes.values()}
-    names = {}
-    for category in get_list(content, "categories", path):
-        try:
-            names[category["id"]] = category["name"]
-            is_sound = isinstance(category["name"], str)
-        except (KeyError, TypeError):
-            is_sound = False
-        if not is_sound:
-            raise UserError(f"'{path}': the category {category!r} needs an 'id' and a 'name'.")
-    unknown = sorted(str(name) for name in names.values() if name not in classes)
+    names, findings = read_categories(content)
+    for finding in findings:
+        if KINDS[finding.kind].strict == STOP:
+            raise UserError(f"'{path}' {finding.detail}.")
+    if findings:
+        counts = [f"{count} {KINDS[kind].title}" for kind, count in count_kinds(findings).items()]
+        logger.warning("%s: %s (see tools/check_data.py).", printable(path), "; ".join(counts))
+    own = dict(zip(names, find_classes(names.values(), classes), strict=True))
+    unknown = sorted(names[category_id] for category_id, name in own.items() if name is None)
     if unknown:
         logger.warning(
             "%s: the model has no class %s; their boxes are left out.", printable(path), printable(", ".join(unknown))
         )
-    return {category_id: classes.get(name) for category_id, name in names.items()}
+    category_ids = {category_id: None if name is None else classes[name] for category_id, name in own.items()}
+    if any(own_id not in (None, category_id) for category_id, own_id in category_ids.items()):
+        logger.warning(
+            "%s: its classes have other ids than the model's, which the results carry; they are matched by name.",
+            printable(path),
+        )
+    return category_ids
 
 
 def convert_annotations(

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from parking.evaluation.submission import SPACINGS
+from parking.utils.class_names import find_classes
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 
 class SubmissionOptions(NamedTuple):
@@ -79,8 +81,12 @@ def parse_class_floors(texts: Iterable[str | int], classes: Mapping[str, int], *
                 f"{option} {text!r}: {number!r} is not a whole number of 0 or more; write CLASS=N, as in "
                 f"{_get_example(classes)}=500, or N for all classes."
             )
-        if equals and name not in classes:
-            raise UserError(f"{option} {text!r}: there is no class {name!r}; choose one of {', '.join(classes)}.")
+        if equals:
+            (found,) = find_classes([name], classes)
+            if found is None:
+                known = printable(", ".join(classes))
+                raise UserError(f"{option} {text!r}: there is no class {name!r}; choose one of {known}.")
+            name = found
         if name in floors:
             what = f"the class {name!r} has" if name else "all classes have"
             raise UserError(f"{option} {text!r}: {what} a floor already; give one only.")

@@ -359,8 +359,10 @@ def test_weights_must_name_as_many_classes_as_they_predict():
         (["a", "a", "b"], ["b", "a", "a"], [], [1, 2, 0]),
         (["a", "a", "a", "x"], ["a", "b", "a"], [], [0, 2, 0, None]),
         (["a", "c"], ["b", "a", "a"], [["c", "a"]], [1, 1]),
-        # Letters count: such near misses are for the user's map to bridge.
-        (["Car", "car "], ["car"], [], [None, None]),
+        # Letters count: such near misses are for the user's map to bridge. What does not show counts for nothing.
+        (["Car", "car "], ["car"], [], [None, 0]),
+        (["cafe\u0301", "\ufeffbus"], ["bus", "caf\xe9", "x"], [], [1, 0]),
+        (["car\xa0", "b"], ["x", "y\u200b"], [["car", "y"]], [1, None]),
     ],
 )
 def test_class_sources(class_names, weights_class_names, class_map, sources):

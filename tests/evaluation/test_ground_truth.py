@@ -103,7 +103,7 @@ def test_the_same_path_comes_before_the_end_of_one(tmp_path):
         ({"images": [{"id": 1, "file_name": "z.png"}]}, "lists none of the images"),
         ({"images": [{"id": 1, "file_name": "day/a.png"}, {"id": 2, "file_name": "x/day/a.png"}]}, "images twice"),
         ({"categories": [{"id": 1}]}, "needs an 'id' and a 'name'"),
-        ({"categories": [{"id": 1, "name": ["dog"]}]}, "needs an 'id' and a 'name'"),
+        ({"categories": [{"id": 1, "name": ["dog"]}]}, r"category 1 with the name \['dog'\]"),
         ({"categories": 5}, "categories"),
         ({"annotations": [{"image_id": 7, "category_id": 4, "bbox": [0, 0, 1, 1]}]}, "category_id of 1 to 3"),
         ({"annotations": [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 1]}]}, r"annotations\[0\] cannot be used"),

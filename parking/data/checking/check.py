@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from parking.data.checking.files import inspect_images
-from parking.data.checking.sources import Source, read_class_names
+from parking.data.checking.sources import Source
+from parking.data.datasets.categories import Categories, collect_categories, settle_categories
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import FileIndex, index_folder, is_image_name
 from parking.data.datasets.findings import Finding
 from parking.data.datasets.inspection import inspect_content
-from parking.data.datasets.json_io import find_non_finite, read_json
+from parking.data.datasets.json_io import find_non_finite, is_too_large_id, read_json
 from parking.data.datasets.sizes import StoredSize
 from parking.data.decoding.orientation import APPLY, AUTO, turn_size
 from parking.data.image_io import ImageFacts, UnreadableImageError
@@ -81,8 +82,8 @@ def check_sources(
     found = inspect_images(paths, num_workers=num_workers, progress=progress)
     facts = dict(zip(paths, found, strict=True))
     checked = [
-        _check(one, {path: facts[path] for path in own}, exif_orientation)
-        for one, own in zip(opened, owned, strict=True)
+        _check(one, categories, {path: facts[path] for path in own}, exif_orientation)
+        for one, categories, own in zip(opened, _read_categories(opened), owned, strict=True)
     ]
     _find_same_pictures(opened, checked)
     return checked
@@ -123,19 +124,38 @@ def _get_entries(content: Mapping) -> list:
     return entries if isinstance(entries, list) else []
 
 
-def _check(opened: _Opened, facts: Mapping[str, ImageFacts], exif_orientation: str) -> CheckedSource:
+def _read_categories(opened: Sequence[_Opened]) -> list[Categories]:
+    """The classes of each source, of which those that are not the challenge's own are used together.
+
+    Where a json has no categories, the ids of its annotations stand in, so that everything else can be checked.
+    """
+    settled = iter(settle_categories([collect_categories(one.content or {}) for one in opened]))
+    categories = []
+    for one, (names, findings) in zip(opened, settled, strict=True):
+        if one.source.categories is not None:
+            names, findings = one.source.categories, []
+        elif not names:
+            ids = collect_categories(one.content or {}).used
+            names = {int(i): str(int(i)) for i in sorted(ids) if not is_too_large_id(int(i))}
+        categories.append(Categories(names, findings))
+    return categories
+
+
+def _check(
+    opened: _Opened, categories: Categories, facts: Mapping[str, ImageFacts], exif_orientation: str
+) -> CheckedSource:
     """``facts``: of the images that are this source's."""
     source = opened.source
     result = CheckedSource(source, findings=list(opened.findings), facts=dict(facts))
     if opened.content is not None:
-        categories = source.categories
-        if categories is None:
-            categories, findings = read_class_names(opened.content, os.path.basename(source.json_file))
-            result.findings += findings
-        result.class_names = list(categories.values())
+        result.findings += [
+            finding._replace(where=os.path.basename(source.json_file)) if finding.where == "the json" else finding
+            for finding in categories.findings
+        ]
+        result.class_names = list(categories.names.values())
         inspection = inspect_content(
             opened.content,
-            categories,
+            categories.names,
             opened.files,
             read_headers=lambda paths: [_get_size(facts[path]) for path in paths],
             with_annotations=source.has_annotations,

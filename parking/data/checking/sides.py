@@ -10,6 +10,7 @@ from parking.data.datasets.columns import Columns
 from parking.data.datasets.findings import Finding
 from parking.data.datasets.leaks import NEIGHBOUR_FRAMES, SplitSummary, compare_splits, find_leaks
 from parking.data.datasets.splits import split_images
+from parking.utils.class_names import class_key, same_classes
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
@@ -66,10 +67,10 @@ def summarize(checked: Sequence[CheckedSource], *, split: str, val_fraction: flo
         sides, splits = divide_parking(usable[0], split, val_fraction)
     else:
         (sides, class_names), splits = divide_by_source(usable), []
-    indices = {name: c for c, name in enumerate(class_names)}
+    indices = {class_key(name): c for c, name in enumerate(class_names)}
     classes, boxes, image_files, turned = [np.zeros(0, dtype=int)], [np.zeros((0, 4))], [], {}
     for one in usable:
-        to_all = np.array([indices[name] for name in one.class_names], dtype=int)
+        to_all = np.array([indices[class_key(name)] for name in one.class_names], dtype=int)
         classes.append(to_all[one.columns.classes])
         boxes.append(one.columns.boxes)
         orientations = zip(one.columns.file_names, one.columns.exif_orientations, strict=True)
@@ -147,7 +148,9 @@ def divide_by_source(usable: Sequence[CheckedSource]) -> tuple[list[Side], list[
 
     Frames with a neighbour in another source become findings, and so do classes that are not the first source's.
     """
-    class_names = list(dict.fromkeys(name for one in usable for name in one.class_names))
+    by_key = {}
+    for name in (name for one in usable for name in one.class_names):
+        by_key.setdefault(class_key(name), name)
     names = {(k, row): name for k, one in enumerate(usable) for row, name in enumerate(one.columns.names)}
     sides = []
     for k, one in enumerate(usable):
@@ -155,11 +158,11 @@ def divide_by_source(usable: Sequence[CheckedSource]) -> tuple[list[Side], list[
         for row in [row for owner, row in leaking if owner == k]:
             detail = f"has a frame at most {NEIGHBOUR_FRAMES} away in another data set"
             one.findings.append(Finding("neighbours_across_split", printable(one.columns.names[row]), detail))
-        if one.class_names != usable[0].class_names:
+        if not same_classes(one.class_names, usable[0].class_names):
             detail = f"has other 'categories' than {usable[0].source.json_file}; they cannot be used together"
             one.findings.append(Finding("json_structure", one.source.json_file, detail))
         everything = np.ones(len(one.columns), dtype=bool)
         (side,) = make_sides(one.columns, len(one.class_names), [one.source.name], [everything])
-        counts = dict(zip(one.class_names, side.class_counts.tolist(), strict=True))
-        sides.append(replace(side, class_counts=np.array([counts.get(name, 0) for name in class_names], dtype=int)))
-    return sides, class_names
+        counts = dict(zip(map(class_key, one.class_names), side.class_counts.tolist(), strict=True))
+        sides.append(replace(side, class_counts=np.array([counts.get(key, 0) for key in by_key], dtype=int)))
+    return sides, list(by_key.values())

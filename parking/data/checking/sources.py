@@ -4,8 +4,6 @@ import os
 from dataclasses import dataclass
 
 from parking.data.datasets.classes import CLASS_NAMES
-from parking.data.datasets.findings import Finding
-from parking.data.datasets.json_io import is_too_large_id, shorten
 from parking.utils.errors import UserError
 
 
@@ -71,37 +69,3 @@ def make_coco_sources(pairs: list[tuple[str, str]]) -> list[Source]:
         name = stem if stem not in taken else f"{stem} {len(sources) + 1}"
         sources.append(Source(name, json_file, image_root))
     return sources
-
-
-def read_class_names(content: dict, json_name: str) -> tuple[dict[int, str], list[Finding]]:
-    """The names in a COCO json's ``categories`` by their id, sorted by it, and what is wrong with them.
-
-    Where they are missing, the annotations' ids stand in for them, so that everything else can be checked.
-    """
-    entries = content.get("categories")
-    if not isinstance(entries, list) or not entries:
-        detail = "has no 'categories'; list the id and name of each class there"
-        return _collect_ids(content), [Finding("json_structure", json_name, detail)]
-    categories, findings = {}, []
-    for entry in entries:
-        if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not isinstance(entry.get("name"), str):
-            detail = f"has the category {shorten(entry)}; it needs a whole number 'id' and a 'name'"
-            findings.append(Finding("json_structure", json_name, detail))
-        elif entry["id"] in categories:
-            findings.append(Finding("json_structure", json_name, f"has the category id {entry['id']} twice"))
-        else:
-            categories[entry["id"]] = entry["name"]
-    return dict(sorted(categories.items())), findings
-
-
-def _collect_ids(content: dict) -> dict[int, str]:
-    annotations = content.get("annotations")
-    entries = annotations if isinstance(annotations, list) else []
-    ids = {
-        entry.get("category_id") for entry in entries if isinstance(entry, dict) and _is_id(entry.get("category_id"))
-    }
-    return {category_id: str(category_id) for category_id in sorted(ids)}
-
-
-def _is_id(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and not is_too_large_id(value)

@@ -11,14 +11,16 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
+from parking.data.datasets.categories import collect_categories, settle_categories
 from parking.data.datasets.classes import distinct_colors
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import index_folder
 from parking.data.datasets.findings import KEEP, KINDS, LEAVE_OUT, MEND, STOP, Finding, count_kinds
 from parking.data.datasets.inspection import Inspection, check_policy, inspect_content
-from parking.data.datasets.json_io import get_list, is_too_large_id, paused_gc, read_json, read_json_object, shorten
+from parking.data.datasets.json_io import paused_gc, read_json, read_json_object
 from parking.data.datasets.sizes import read_headers
 from parking.data.decoding.orientation import AUTO
+from parking.utils.class_names import same_classes
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
@@ -37,6 +39,7 @@ def load_columns(
     cache_dir: str | None = None,
     exif_orientation: str = AUTO,
     allow_outside: bool = False,
+    known: Sequence[Finding] = (),
 ) -> Columns:
     """Load a COCO-like json, apply ``policy`` to what is wrong with it, and log the counts on the main process.
 
@@ -50,6 +53,7 @@ def load_columns(
         cache_dir: folder outside the data in which the headers' sizes are remembered; None: nowhere.
         exif_orientation: INPUT.EXIF_ORIENTATION.
         allow_outside: DATASETS.ALLOW_OUTSIDE.
+        known: what was found in the categories, to be logged with the rest.
 
     Raises:
         UserError: naming the json and the first thing in it that stops.
@@ -66,7 +70,7 @@ def load_columns(
         with_annotations=with_annotations,
         exif_orientation=exif_orientation,
     )
-    findings += inspection.findings
+    findings += [*known, *inspection.findings]
     _stop_if_needed(json_file, findings, policy)
     if not len(inspection.columns):
         raise UserError(
@@ -125,24 +129,6 @@ def load_once(load: Callable[[], Columns], *, with_annotations: bool = True) -> 
     return lambda: to_dicts(get_columns(), with_annotations=with_annotations)
 
 
-def read_categories(json_file: str) -> dict[int, str]:
-    """The names in a COCO json's ``categories`` by their id, in the order of the ids."""
-    categories = {}
-    for category in get_list(read_json_object(json_file), "categories", json_file):
-        try:
-            category_id, name = category["id"], category["name"]
-            known = category_id in categories
-        except (KeyError, TypeError) as e:
-            raise UserError(f"'{json_file}': the category {shorten(category)} needs an 'id' and a 'name'.") from e
-        if known or not isinstance(category_id, int) or is_too_large_id(category_id):
-            reason = "occurs twice" if known else "is not an integer of at most 64 bits"
-            raise UserError(f"'{json_file}': the category id {shorten(category_id)} {reason}.")
-        categories[category_id] = str(name)
-    if not categories:
-        raise UserError(f"'{json_file}': 'categories' is empty; list the classes of the data set there.")
-    return dict(sorted(categories.items()))
-
-
 def register_coco_datasets(
     entries: Iterable,
     *,
@@ -168,26 +154,27 @@ def register_coco_datasets(
         "exif_orientation": exif_orientation,
         "allow_outside": allow_outside,
     }
+    entries = [_check_entry(entry) for entry in entries]
+    settled = settle_categories([collect_categories(read_json_object(json_file)) for _, json_file, _ in entries])
     first_name, first_classes = None, None
-    for entry in entries:
-        name, json_file, image_root = _check_entry(entry)
+    for (name, json_file, image_root), (categories, findings) in zip(entries, settled, strict=True):
         if name in reserved_names or (name in DatasetCatalog and _get_source(name) != (json_file, image_root)):
             raise UserError(f"DATASETS.COCO: the name '{name}' belongs to another data set; choose a different one.")
-        categories = read_categories(json_file)
+        _stop_if_needed(json_file, findings, policy)
         if not os.path.isdir(image_root):
             raise UserError(f"DATASETS.COCO: the image folder '{image_root}' of '{name}' does not exist.")
         classes = list(categories.values())
         if first_classes is None:
             first_name, first_classes = name, classes
-        elif classes != first_classes:
+        elif not same_classes(classes, first_classes):
             raise UserError(
-                f"DATASETS.COCO: '{first_name}' and '{name}' have different classes ({', '.join(first_classes)} "
-                f"against {', '.join(classes)}); their json files must list the same 'categories'."
+                f"DATASETS.COCO: '{first_name}' and '{name}' have different classes ({_join(first_classes)} "
+                f"against {_join(classes)}); their json files must list the same 'categories'."
             )
         class_ids = {category_id: i for i, category_id in enumerate(categories)}
         register_dataset(
             name,
-            load_once(partial(load_columns, json_file, image_root, categories, **how)),
+            load_once(partial(load_columns, json_file, image_root, categories, known=findings, **how)),
             json_file=json_file,
             image_root=image_root,
             evaluator_type="coco",
@@ -204,6 +191,10 @@ def register_dataset(name: str, load: Callable[[], list[dict]], **metadata) -> N
     MetadataCatalog.pop(name, None)
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(**metadata)
+
+
+def _join(names: Sequence[str]) -> str:
+    return printable(", ".join(names))
 
 
 def _check_entry(entry):

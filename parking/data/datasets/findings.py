@@ -92,6 +92,21 @@ KINDS = {
         "images that are gray, 16-bit, palette, CMYK or with alpha, read as 8-bit RGB", "note", KEEP, KEEP
     ),
     "same_picture": Kind("pictures that occur more than once", "warning", KEEP, KEEP),
+    # Its categories.
+    "class_name_twice": Kind("class names that two categories with annotations have", "error", STOP, STOP),
+    "category_left_out": Kind(
+        "categories without annotations that group others or repeat a name", "warning", LEAVE_OUT, LEAVE_OUT
+    ),
+    "class_name_number": Kind("class names that are numbers, used as texts", "warning", MEND, MEND),
+    "class_name_unclear": Kind(
+        "class names that are empty, not in NFC, or hold spaces or characters that do not show, compared without them",
+        "warning",
+        KEEP,
+        KEEP,
+    ),
+    "class_name_differs": Kind(
+        "jsons that write class names otherwise than the first, whose names are used", "warning", MEND, MEND
+    ),
     # Annotations.
     "annotation_structure": Kind("annotations of a wrong type or without a needed key", "error", STOP, LEAVE_OUT),
     "annotation_id_twice": Kind("annotation ids that occur twice", "warning", KEEP, KEEP),

@@ -214,8 +214,8 @@ def test_register_refuses_a_taken_name(tmp_path, registered):
         (None, "has no 'categories'"),
         ([], "'categories' is empty"),
         ([{"id": 1}], "needs an 'id' and a 'name'"),
-        ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "id 1 occurs twice"),
-        ([{"id": "1", "name": "a"}], "id '1' is not an integer"),
+        ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "id 1 twice"),
+        ([{"id": "1", "name": "a"}], "id '1', which is not an integer"),
     ],
 )
 def test_register_refuses_bad_categories(tmp_path, registered, categories, message):

@@ -1,0 +1,159 @@
+"""The classes in the ``categories`` of COCO-like jsons, as every tool reads them; needs neither torch nor detectron2.
+
+Names stay as they are stored. They are compared by :func:`~parking.utils.class_names.class_key`, so that two files that
+differ only in what nobody sees have the same classes, and so that no two classes of a data set look the same.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from parking.data.datasets.findings import Finding
+from parking.data.datasets.json_io import find_list, is_too_large_id, shorten
+from parking.utils.class_names import class_key
+from parking.utils.text import printable
+
+
+class Categories(NamedTuple):
+    """The classes of a json.
+
+    Attributes:
+        names: by category id, in the order of the contiguous classes.
+        findings: what is wrong with the json's ``categories``.
+    """
+
+    names: dict[int, str]
+    findings: list[Finding]
+
+
+class CategoryFacts(NamedTuple):
+    """What a json says about its categories.
+
+    Attributes:
+        names: by category id, in the order of the ids.
+        parents: keys of their ``supercategory``, by id.
+        used: the ids in its annotations.
+        findings: what is wrong with single entries.
+    """
+
+    names: dict[int, str]
+    parents: dict[int, str]
+    used: set
+    findings: list[Finding]
+
+
+def read_categories(content: Mapping[str, Any]) -> Categories:
+    """The classes of one json; see :func:`settle_categories`."""
+    return settle_categories([collect_categories(content)])[0]
+
+
+def collect_categories(content: Mapping[str, Any]) -> CategoryFacts:
+    """What a parsed json says about its categories."""
+    entries, problem = find_list(content, "categories")
+    used = _collect_used_ids(content)
+    if problem or not entries:
+        detail = problem or "'categories' is empty; list the classes of the data set there"
+        return CategoryFacts({}, {}, used, [Finding("json_structure", "the json", detail)])
+    names, parents, findings = {}, {}, []
+
+    def note(kind: str, detail: str) -> None:
+        findings.append(Finding(kind, "the json", detail))
+
+    for entry in entries:
+        if not isinstance(entry, dict) or "id" not in entry or "name" not in entry:
+            note("json_structure", f"has the category {shorten(entry)}, which needs an 'id' and a 'name'")
+            continue
+        category_id, name = entry["id"], entry["name"]
+        if type(category_id) is not int or is_too_large_id(category_id):
+            note("json_structure", f"has the category id {shorten(category_id)}, which is not an integer of 64 bits")
+        elif category_id in names:
+            note("json_structure", f"has the category id {category_id} twice; each category needs an id of its own")
+        elif type(name) in (int, float) and math.isfinite(name):
+            names[category_id] = json.dumps(name)
+            findings.append(Finding("class_name_number", f"category {category_id}", f"has the name {shorten(name)}"))
+        elif not isinstance(name, str):
+            note("json_structure", f"has the category {category_id} with the name {shorten(name)}, which is not a text")
+        elif any("\ud800" <= c <= "\udfff" for c in name):
+            detail = f"has the category {category_id} with half a character in its name '{printable(name)}'"
+            note("json_structure", detail)
+        else:
+            names[category_id] = name
+        parent = entry.get("supercategory")
+        parents[category_id if type(category_id) is int else None] = class_key(parent) if type(parent) is str else ""
+    return CategoryFacts(dict(sorted(names.items())), parents, used, findings)
+
+
+def settle_categories(facts: Sequence[CategoryFacts]) -> list[Categories]:
+    """The classes of jsons that are used together, in the order of the first one's ids and under its names.
+
+    A category without annotations in any of the jsons is left out if it only groups others (it is the ``supercategory``
+    of another one) or repeats the name of another. Two of one name that both have annotations are an error.
+
+    Where a json has other classes than the first, its own are given, in the order of its ids.
+    """
+    used = {(i, class_key(one.names[i])) for one in facts for i in one.used if i in one.names}
+    settled = [_settle(one, used) for one in facts]
+    first = {class_key(name): name for name in settled[0].names.values()} if settled else {}
+    aligned = []
+    for names, findings in settled:
+        ids = {class_key(name): category_id for category_id, name in names.items()}
+        if len(first) == len(settled[0].names) == len(names) and ids.keys() == first.keys():
+            differing = sum(name != first[class_key(name)] for name in names.values())
+            if differing:
+                detail = f"writes {differing} class names otherwise than the first json, by whose names they go"
+                findings.append(Finding("class_name_differs", "the json", detail))
+            names = {ids[key]: name for key, name in first.items()}
+        aligned.append(Categories(names, findings))
+    return aligned
+
+
+def _settle(facts: CategoryFacts, used: set[tuple[int, str]]) -> Categories:
+    findings = list(facts.findings)
+    keys = {category_id: class_key(name) for category_id, name in facts.names.items()}
+    unused = [category_id for category_id, key in keys.items() if (category_id, key) not in used]
+    children = defaultdict(set)
+    for category_id, parent in facts.parents.items():
+        children[parent].add(category_id)
+    groups = {i for i in unused if keys[i] and facts.parents[i] != keys[i] and children[keys[i]] - {i}}
+    by_key = defaultdict(list)
+    for category_id, key in keys.items():
+        by_key[key].append(category_id)
+    left_out = {}
+    for category_id in unused:
+        # A group goes first, whatever its id; of several without annotations the last ones go.
+        same = [i for i in by_key[keys[category_id]] if i not in left_out and i != category_id]
+        if same and (category_id in groups or any(i not in unused for i in same) or same[0] < category_id):
+            left_out[category_id] = f"repeats the name of category {same[0]} and has no annotation"
+        elif category_id in groups and not same:
+            left_out[category_id] = "only groups others and has no annotation"
+    if len(left_out) == len(keys):
+        left_out = {}
+    for ids in by_key.values():
+        twice = [i for i in ids if i not in left_out]
+        if len(twice) > 1:
+            name = printable(facts.names[twice[0]])
+            detail = f"has the categories {twice[0]} and {twice[1]} that are both called '{name}'; rename one of them"
+            if facts.names[twice[0]] != facts.names[twice[1]]:
+                detail = (
+                    f"has the categories {twice[0]} and {twice[1]} whose names '{name}' and "
+                    f"'{printable(facts.names[twice[1]])}' look the same; rename one of them"
+                )
+            findings.append(Finding("class_name_twice", "the json", detail))
+    for category_id, why in left_out.items():
+        name = printable(facts.names[category_id])
+        findings.append(Finding("category_left_out", f"category {category_id}", f"({name}) {why}"))
+    names = {i: name for i, name in facts.names.items() if i not in left_out}
+    for category_id, name in names.items():
+        if name != keys[category_id] or not name:
+            detail = f"has the name '{printable(name)}', compared as '{keys[category_id]}'"
+            findings.append(Finding("class_name_unclear", f"category {category_id}", detail))
+    return Categories(names, findings)
+
+
+def _collect_used_ids(content: Mapping[str, Any]) -> set:
+    annotations, _ = find_list(content, "annotations")
+    # Values of other kinds are the annotations' own findings.
+    ids = (entry.get("category_id") for entry in annotations if isinstance(entry, dict))
+    return {i for i in ids if type(i) is int or (type(i) is float and i.is_integer())}

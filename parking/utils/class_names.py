@@ -1,0 +1,41 @@
+"""Comparing class names, which stay as they are stored wherever they are kept or written."""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+# Characters that look like a space, which Unicode counts as letters or symbols.
+_BLANK = "\u3164\uffa0\u2800"
+
+
+def class_key(name: str) -> str:
+    """``name`` as class names are compared: composed (NFC), without invisible characters and needless spaces."""
+    name = unicodedata.normalize("NFC", name)
+    if not (name.isascii() and name.isprintable()):
+        name = "".join(" " if c.isspace() or c in _BLANK else c for c in name if c.isspace() or not _is_invisible(c))
+    return " ".join(name.split())
+
+
+def _is_invisible(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Cf") or "\ufe00" <= char <= "\ufe0f"
+
+
+def find_classes(names: Iterable[str], class_names: Iterable[str]) -> list[str | None]:
+    """The one of ``class_names`` that each name means: the very same, else the only one of its key, else None."""
+    own, by_key = set(class_names), defaultdict(list)
+    for name in own:
+        by_key[class_key(name)].append(name)
+
+    def find(name: Any) -> str | None:
+        if not isinstance(name, str):
+            return None
+        same = [name] if name in own else by_key.get(class_key(name), ())
+        return same[0] if len(same) == 1 else None
+
+    return [find(name) for name in names]
+
+
+def same_classes(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether two lists name the same classes, in whatever order."""
+    return sorted(map(class_key, first)) == sorted(map(class_key, second))
