@@ -12,7 +12,7 @@ ALLOWED = {
     "utils": set(),
     "config": {"utils"},
     "layers": {"utils"},
-    "checkpoint": {"utils"},
+    "checkpoint": {"config.compat", "utils"},
     "solver": {"utils"},
     "modeling": {"layers", "utils"},
     "data": {"utils"},

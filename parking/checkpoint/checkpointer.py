@@ -11,6 +11,7 @@ import torch
 from detectron2.utils import comm
 from torch import nn
 
+from parking.config.compat import upgrade_checkpoint
 from parking.utils.errors import UserError
 from parking.utils.files import open_atomic
 from parking.utils.text import printable
@@ -104,7 +105,8 @@ class Checkpointer:
         """Load model and all checkpointables from :func:`find_last_checkpoint`.
 
         Args:
-            check: called with the ``extra`` values of the file before anything is loaded; may raise.
+            check: called with the ``extra`` values of the file, as of the present version, before anything is loaded;
+                may raise.
 
         Raises:
             UserError: there is none, it is unreadable, or it belongs to another model.
@@ -116,6 +118,7 @@ class Checkpointer:
         missing = [key for key in ("model", *self.checkpointables) if key not in checkpoint]
         if missing:
             raise UserError(f"{_name(path)} has no {missing[0]!r}; {_REMEDY}.")
+        checkpoint = upgrade_checkpoint(checkpoint, f"the checkpoint {printable(path)}")
         extra = {key: checkpoint[key] for key in self._extra if key in checkpoint}
         wrong = [key for key, value in extra.items() if type(value) is not type(self._extra[key])]
         wrong = wrong or [key for key, value in extra.items() if find_excess(value)]
@@ -123,7 +126,7 @@ class Checkpointer:
             raise UserError(f"{_name(path)} has {wrong[0]!r} of another kind; {_REMEDY}.")
         check(extra)
         # The raw weights: the average is a checkpointable of its own.
-        weights = weights_from_checkpoint(str(path), {"model": checkpoint["model"]})
+        weights = weights_from_checkpoint(str(path), {key: checkpoint.get(key) for key in ("model", "config")})
         check_all_fit(weights.state_dict, self.model.state_dict(), weights)
         with _explaining(path):
             for key, obj in self.checkpointables.items():

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from parking.config.compat import read_version, upgrade_config, upgrade_tensor_names
 from parking.utils.errors import UserError
 from parking.utils.files import open_atomic, open_regular
 from parking.utils.limits import MAX_ID_BITS, MAX_WEIGHTS_BYTES
@@ -48,7 +49,8 @@ class Weights:
     Attributes:
         path: the file, for messages.
         state_dict: our names and the tensors, on the CPU; the averaged weights where the file has both.
-        config: nested plain values, or None where the file carries none.
+        config: nested plain values, or None where the file carries none. Read from a file of an older version, it has
+            today's keys, and so do the tensors have today's names.
         class_names: of the classes, in the order of the head's outputs, or None; exactly as in the file, so with any
             characters (show them with :func:`parking.utils.text.printable`), and perhaps a name twice.
         category_ids: the classes' ids in the json they were trained from, or None.
@@ -201,8 +203,20 @@ def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
     except LayoutError as e:
         raise UserError(f"weights {printable(path)} cannot be used: {e}.") from e
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    check_values(path, state)
-    return Weights(path, state, **metadata)
+    weights = _upgrade(Weights(path, state, **metadata))
+    check_values(path, weights.state_dict)
+    return weights
+
+
+def _upgrade(weights: Weights) -> Weights:
+    """``weights`` with today's names of tensors and of keys in their config."""
+    source = f"weights {printable(weights.path)}"
+    state, config = weights.state_dict, weights.config
+    if not weights.is_published:
+        state = upgrade_tensor_names(state, read_version(config, source), source)
+    if config is not None:
+        config = upgrade_config(config, source, is_complete=True)
+    return dataclasses.replace(weights, state_dict=state, config=config)
 
 
 def _first_of(checkpoint: Mapping, *keys: str) -> Any:
@@ -214,7 +228,7 @@ def _import_published(path: str, state: Mapping[str, Tensor], **metadata) -> Wei
     left_out = tuple(name for name in state if name.endswith(".anchor_grid"))
     state = from_published(state)
     check_values(path, state)
-    return Weights(path, state, is_published=True, left_out=left_out, **metadata)
+    return _upgrade(Weights(path, state, is_published=True, left_out=left_out, **metadata))
 
 
 def write_weights(path: str | os.PathLike, weights: Weights) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
+from .compat import FIRST_VERSION
 from .kinds import Flag, Kind, ListOf, OneOf, Real, Registered, Such, Text, Whole
 
 
@@ -111,6 +112,8 @@ def _is_floor(entry: Any) -> bool:
 
 
 CHECKS: Mapping[str, Check] = {
+    # Once a config is read, it is of the present version; compat.py checks what it says itself.
+    "VERSION": Check(Whole(FIRST_VERSION, 10**6), ALL, False),
     "OUTPUT_DIR": Check(Text(), ALL, False),
     # NumPy takes 32 bits, and the number of the process is added.
     "SEED": Check(Whole(-1, 2**31 - 1), TRAIN, True),

@@ -13,6 +13,7 @@ from parking.utils.errors import UserError
 from parking.utils.text import printable
 
 from .checks import find_value, show
+from .compat import upgrade_config, upgrade_key
 from .defaults import add_parking_config
 from .yaml_files import ConfigFiles
 
@@ -59,7 +60,8 @@ class CfgNode(_CfgNode):
     1. yaml tags never run code (detectron2 defaults to ``allow_unsafe=True``), and no value with ``://`` is taken:
        something else would perhaps open it.
     2. An int is taken where the default is a float.
-    3. An unknown key, a value of the wrong type or an unreadable file raises :class:`UserError`, which names the file
+    3. What older versions called otherwise is translated (``compat.py``).
+    4. An unknown key, a value of the wrong type or an unreadable file raises :class:`UserError`, which names the file
        or the key and, for an unknown key, the nearest that exists.
     """
 
@@ -89,7 +91,12 @@ class CfgNode(_CfgNode):
             self.merge_from_dict(nested, source="command line")
 
     def merge_from_dict(self, loaded: Mapping[str, Any], *, source: str) -> None:
-        """Merge nested plain values; ``source`` says in errors where they come from."""
+        """Merge nested plain values; ``source`` says in errors where they come from.
+
+        Keys of older versions are translated.
+        """
+        if isinstance(loaded, Mapping):
+            loaded = upgrade_config(loaded, source)
         self._merge(loaded, self, (), source)
 
     def _merge(self, loaded: Mapping[str, Any], root: "CfgNode", path: tuple[str, ...], source: str) -> None:
@@ -180,7 +187,12 @@ def get_typed(opts: Sequence[str], key: str) -> Any:
     """
     cfg = get_cfg()
     cfg.merge_from_list(list(opts))
-    return find_value(cfg, key) if key in opts[0::2] else None
+    return find_value(cfg, key) if key in typed_keys(opts) else None
+
+
+def typed_keys(opts: Sequence[str]) -> set[str]:
+    """The keys of KEY VALUE pairs, under today's names."""
+    return {upgrade_key(key) for key in opts[0::2]}
 
 
 def get_cfg() -> CfgNode:

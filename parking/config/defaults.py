@@ -7,9 +7,13 @@ The values are those of a nano model; ``configs/`` states what differs.
 
 from detectron2.config import CfgNode as CN
 
+from . import compat
+
 
 def add_parking_config(cfg: CN) -> None:
     """Add our keys to ``cfg`` (detectron2's defaults), in place, and set the defaults that must differ for a YOLO."""
+    # Of the keys' names and of what else is kept in files. A yaml without it is of version 1; see compat.py.
+    cfg.VERSION = compat.CURRENT_VERSION
     # 0 or more: a training gives the same weights each time, bit for bit, for any number of data workers, interrupted
     # or not; on a GPU by deterministic kernels, which are slower. -1: another seed each time.
     cfg.SEED = -1

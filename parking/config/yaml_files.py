@@ -11,6 +11,8 @@ from parking.utils.limits import MAX_CONFIG_BYTES, MAX_CONFIG_DEPTH, MAX_CONFIG_
 from parking.utils.text import printable
 from parking.utils.text_files import UnusableFileError, read_text_file
 
+from .compat import upgrade_config
+
 _BASE = "_BASE_"
 _OPENING = (
     yaml.FlowSequenceStartToken,
@@ -42,6 +44,8 @@ class ConfigFiles:
     def load(self, filename: str) -> Any:
         """What the file holds, with ``_BASE_`` merged as fvcore does: a key of the file replaces that of a base.
 
+        Each file may be of another version; keys have today's names.
+
         Raises:
             UserError: naming the file, that cannot be read or is not plain yaml in UTF-8, or a limit that is exceeded.
         """
@@ -49,7 +53,10 @@ class ConfigFiles:
 
     def _load(self, filename: str, above: tuple[str, ...]) -> Any:
         content = self._read(filename)
-        if not isinstance(content, dict) or _BASE not in content:
+        if not isinstance(content, dict):
+            return content
+        content = upgrade_config(content, f"config file {printable(filename)}")
+        if _BASE not in content:
             return content
         above = (*above, os.path.abspath(filename))
         bases = content.pop(_BASE)

@@ -4,10 +4,12 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from parking.config.checks import Recipe, changes_weights, reads_scores, scores_steer, show
+from parking.config import CfgNode, get_cfg, typed_keys
+from parking.config.checks import Recipe, changes_weights, find_value, reads_scores, scores_steer, show
+from parking.config.compat import earlier_behaviour
 from parking.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,23 @@ def check_same_recipe(
                 f"--resume: {key} is {show(value)} and was {show(earlier_values[key])}: scores before and after the "
                 f"interruption do not compare, and model_best.pth is chosen by both."
             )
+
+
+def keep_earlier_behaviour(cfg: CfgNode, earlier: Mapping[str, Any], opts: Sequence[str]) -> None:
+    """Give keys that are new since a training began the values with which the code goes on as it did then.
+
+    Args:
+        cfg: of the resumed training, changed in place. A value that is not the default, or was typed, stays.
+        earlier: what it began with, nested, as of the present version.
+        opts: KEY VALUE pairs of the command line.
+    """
+    values, default, typed = dict(flatten(earlier)), get_cfg(), typed_keys(opts)
+    for key, value in earlier_behaviour().items():
+        if values.get(key) != value or key in typed or find_value(cfg, key) != find_value(default, key):
+            continue
+        logger.info(f"{key} is {show(value)}, with which the training in {cfg.OUTPUT_DIR} began")
+        *groups, last = key.split(".")
+        find_value(cfg, ".".join(groups))[last] = value
 
 
 def check_same_data(

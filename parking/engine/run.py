@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from detectron2.utils import comm
 
 from parking.checkpoint import find_training, read_weights, remove_training
 from parking.config import Task, get_typed
+from parking.config.compat import upgrade_config
 from parking.config.yaml_files import parse_config, read_config_text
 from parking.utils.errors import UserError
+from parking.utils.text import printable
 
 from .predictor import build_inference_model
-from .resume import check_same_recipe
+from .resume import check_same_recipe, keep_earlier_behaviour
 from .setup import (
     check_config,
     check_output_dir,
@@ -44,6 +47,7 @@ def run_training(args) -> OrderedDict[str, Any] | None:
     Raises:
         UserError: anything that can be known to be wrong, of any stage, before the first one begins; or later.
     """
+    setup_logging()  # for what reading the config tells
     all_stages = read_stages(args.config_file, args.opts)
     stages = select_stages(all_stages, args.stage)
     done = [s for s in all_stages if s.is_finished and (args.resume or s not in stages)]
@@ -113,6 +117,7 @@ def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resu
         # A stage of --resume without a checkpoint was stopped before its first, and may hold its logs.
         check_output_dir(stage.cfg.OUTPUT_DIR, may_hold_training=args.resume or args.overwrite)
     if args.resume:
+        _keep_earlier_behaviour(all_stages, args)
         _check_resumable(stages, all_stages, done, resumed)
     stale = [s.name for s in all_stages[all_stages.index(stages[-1]) + 1 :] if find_training(s.cfg.OUTPUT_DIR)]
     if args.overwrite and stale:
@@ -131,8 +136,29 @@ def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resu
             )
 
 
+def _keep_earlier_behaviour(stages: list[Stage], args) -> None:
+    """As the first stage of a training began, so do its later ones, perhaps years after it."""
+    saved = [stage for stage in stages if find_training(stage.cfg.OUTPUT_DIR) and _saved_config(stage).is_file()]
+    earlier = _read_saved_config(saved[0]) if saved else {}
+    for stage in stages if saved else ():
+        keep_earlier_behaviour(stage.cfg, earlier, args.opts)
+
+
+def _saved_config(stage: Stage) -> Path:
+    return Path(stage.cfg.OUTPUT_DIR, "config.yaml")
+
+
+def _read_saved_config(stage: Stage) -> Mapping[str, Any]:
+    """What a training began with, as of the present version; before this run writes its own config there."""
+    path = str(_saved_config(stage))
+    config = parse_config(read_config_text(path), path)
+    if not isinstance(config, Mapping):
+        raise UserError(f"config file {printable(path)} does not hold a mapping of config keys; put it back.")
+    return upgrade_config(config, f"config file {printable(path)}", is_complete=True)
+
+
 def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resumed: list[Stage]) -> None:
-    if not any(Path(stage.cfg.OUTPUT_DIR, "config.yaml").exists() for stage in stages):
+    if not any(_saved_config(stage).exists() for stage in stages):
         folders = ", ".join(stage.cfg.OUTPUT_DIR for stage in stages)
         raise UserError(f"OUTPUT_DIR {folders} holds no training to resume; start one without --resume.")
     is_later = False
@@ -144,15 +170,13 @@ def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[St
                 f"finished; move them away, or start anew with --overwrite."
             )
         is_later = is_later or stage not in done
-        saved = Path(folder, "config.yaml")
-        if find_training(folder) and saved.is_file():
-            # Before this run writes its own config there.
+        if find_training(folder) and _saved_config(stage).is_file():
             config = describe_config(stage.cfg)
             if config["MODEL"]["YOLO"]["NUM_CLASSES"] == 0:
                 del config["MODEL"]["YOLO"]["NUM_CLASSES"]  # as many as the data have, which are compared later
             check_same_recipe(
                 config,
-                parse_config(read_config_text(str(saved)), str(saved)),
+                _read_saved_config(stage),
                 output_dir=folder,
                 is_followed=stage is not all_stages[-1],
             )

@@ -26,7 +26,7 @@ from parking.checkpoint import (
     read_weights,
     shorten,
 )
-from parking.config import CfgNode, Task, get_cfg, get_typed
+from parking.config import CfgNode, Task, get_cfg, get_typed, typed_keys
 from parking.config.checks import check_values
 from parking.data.datasets.builtin import find_category_ids, original_category_ids, register_datasets_from_config
 from parking.modeling.registered import list_registered
@@ -314,7 +314,7 @@ def find_config_and_weights(
         sources = _merge_carried(cfg, weights)
         cfg.OUTPUT_DIR = os.path.dirname(weights_file)
         cfg.merge_from_list(opts)
-        sources = {key: source for key, source in sources.items() if key not in opts[0::2]}
+        sources = {key: source for key, source in sources.items() if key not in typed_keys(opts)}
     else:
         stages = read_stages(config_file or default_config, opts)
         stage = last_stage_with_weights(stages)

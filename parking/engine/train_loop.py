@@ -14,10 +14,13 @@ from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from parking.solver import takes_optimizer_step
 from parking.utils.errors import UserError
 from parking.utils.text import printable
+
+from .training_state import arrange_by_names
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +227,23 @@ class AccumulatingTrainer(SimpleTrainer):
         state["gradients"] = self._gather_gradients()
         state["since_step"] = self._describe_since_step()
         state["sound_buffers"] = self._sound_buffers or []
+        state["names"] = self.list_names()
         return state
+
+    def list_names(self) -> dict[str, list]:
+        """What the numbers and lists of the state count, in their order, so that another version can arrange them.
+
+        Returns:
+            "parameters": of the model; "buffers": those with floating-point values; "optimizer": the parameters in each
+            of its groups.
+        """
+        model = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        return {
+            "parameters": list(names.values()),
+            "buffers": [name for name, buffer in model.named_buffers() if buffer.is_floating_point()],
+            "optimizer": [[names[p] for p in group["params"]] for group in self.optimizer.param_groups],
+        }
 
     def _describe_since_step(self) -> list[tuple[int, list[str], dict[str, float]]]:
         """The batches of all processes, which must all call it, since the last step."""
@@ -247,6 +266,7 @@ class AccumulatingTrainer(SimpleTrainer):
         return comm.gather([None if p.grad is None else (p.grad / scale).cpu() for p in self.model.parameters()])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state_dict = arrange_by_names(state_dict, self.list_names())
         super().load_state_dict(state_dict)
         # Empty where the run so far was on the CPU or in full precision: the scaler then starts from its defaults.
         if self._scaler.is_enabled() and state_dict["grad_scaler"]:

@@ -350,7 +350,7 @@ class Trainer(DefaultTrainer):
 
     def check_state_dict(self, state_dict: Any) -> None:
         """Raises ValueError, saying what is wrong, unless the state can be one of this training."""
-        check_training_state(state_dict, self.optimizer, self._hooks)
+        check_training_state(state_dict, self.optimizer, self._hooks, self._trainer.list_names())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)

@@ -4,7 +4,7 @@ PyTorch's optimizers and detectron2's trainer take almost anything and fail, or 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -68,21 +68,29 @@ _LOOP: dict[str, Callable[[Any], bool]] = {
     "gradients": lambda value: type(value) is list,
     "since_step": lambda value: type(value) is list,
     "sound_buffers": lambda value: type(value) is list and all(isinstance(tensor, Tensor) for tensor in value),
+    "names": lambda value: (
+        type(value) is dict
+        and all(_are_texts(value.get(key)) for key in ("parameters", "buffers"))
+        and type(value.get("optimizer")) is list
+        and all(map(_are_texts, value["optimizer"]))
+    ),
 }
 
 
-def check_training_state(state: Any, optimizer: torch.optim.Optimizer, hooks: Sequence[HookBase | None]) -> None:
+def check_training_state(
+    state: Any, optimizer: torch.optim.Optimizer, hooks: Sequence[HookBase | None], names: Mapping[str, list]
+) -> None:
     """Raise a ValueError that says what is wrong with ``state``, and change nothing.
 
     Args:
         state: of a ``Trainer``.
-        optimizer, hooks: the training's own, fresh.
+        optimizer, hooks, names: the training's own, fresh; ``names`` from ``AccumulatingTrainer.list_names``.
     """
     _check_values(state, _TRAINER, "trainer")
     if state["iteration"] >= state["max_iter"]:
         raise ValueError(f"stands at iteration {state['iteration']} of {state['max_iter']}")
     _check_values(state["_trainer"], _LOOP, "trainer")
-    _check_optimizer(state["_trainer"]["optimizer"], optimizer)
+    _check_optimizer(arrange_by_names(state["_trainer"], names)["optimizer"], optimizer)
     states = state.get("hooks", {})
     if type(states) is not dict:
         raise ValueError("holds states of hooks that are not a dict")
@@ -90,6 +98,48 @@ def check_training_state(state: Any, optimizer: torch.optim.Optimizer, hooks: Se
         if name not in states:
             raise ValueError(f"has no state of {name}")
         _check_values(states[name], _HOOKS[name], name)
+
+
+def arrange_by_names(state: dict[str, Any], names: Mapping[str, list]) -> dict[str, Any]:
+    """The state of an ``AccumulatingTrainer``, with everything that goes by numbers in the order of ``names``.
+
+    The parameters of a model may have another order in another version. A state of the same order is returned as it is.
+
+    Args:
+        state: whose "names" say its own order; its other values may be wrong in any way.
+
+    Raises:
+        ValueError: the state is of other parameters, or groups them otherwise.
+    """
+    theirs = state["names"]
+    if theirs == names:
+        return state
+    own_groups, groups = names["optimizer"], theirs["optimizer"]
+    arranged = dict(state)
+    same = [sorted(theirs[key]) == sorted(names[key]) for key in ("parameters", "buffers")]
+    if not all(same) or list(map(sorted, groups)) != list(map(sorted, own_groups)):
+        raise ValueError("holds the state of an optimizer of another model, or with other groups of parameters")
+    arranged["optimizer"] = _arrange_optimizer(state["optimizer"], groups, own_groups)
+    arranged["gradients"] = [_arrange(g, theirs["parameters"], names["parameters"]) for g in state["gradients"]]
+    arranged["sound_buffers"] = _arrange(state["sound_buffers"], theirs["buffers"], names["buffers"])
+    return arranged
+
+
+def _arrange(values: Any, order: list[str], wanted: list[str]) -> Any:
+    if type(values) is not list or len(values) != len(order):
+        return values  # empty, or found wrong where it is used
+    by_name = dict(zip(order, values, strict=True))
+    return [by_name[name] for name in wanted]
+
+
+def _arrange_optimizer(state: dict, groups: list[list[str]], wanted: list[list[str]]) -> dict:
+    numbers = {name: i for i, name in enumerate(name for group in groups for name in group)}
+    new_numbers = [numbers[name] for group in wanted for name in group]
+    entries = state.get("state")
+    if type(entries) is not dict:
+        return state  # found wrong where it is used
+    # The groups hold the same numbers as before: those of any optimizer count its parameters, group by group.
+    return {**state, "state": {new: entries[old] for new, old in enumerate(new_numbers) if old in entries}}
 
 
 def _check_values(state: Any, checks: dict[str, Callable[[Any], bool]], name: str) -> None:

@@ -62,11 +62,11 @@ def save(path: Path, content) -> str:
 def test_release_file_carries_everything(tmp_path):
     model = Model()
     checkpointer = Checkpointer(
-        model, str(tmp_path), extra={"config": {"SEED": 1}, "class_names": ["a"], "category_ids": [7]}
+        model, str(tmp_path), extra={"config": {"SEED": 1, "VERSION": 2}, "class_names": ["a"], "category_ids": [7]}
     )
     checkpointer.save_release("model_best", model.state_dict(), iteration=5)
     weights = read_weights(tmp_path / "model_best.pth")
-    assert (weights.config, weights.class_names, weights.category_ids) == ({"SEED": 1}, ["a"], [7])
+    assert (weights.config, weights.class_names, weights.category_ids) == ({"SEED": 1, "VERSION": 2}, ["a"], [7])
     other = Model()
     load_weights(other, weights)
     for name, tensor in other.state_dict().items():

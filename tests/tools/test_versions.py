@@ -111,6 +111,14 @@ def test_evaluation_scores_what_it_scored(results):
     assert_same_boxes(new, old)
 
 
+def test_a_resumed_training_uses_pictures_as_it_did_when_it_began(results):
+    assert "INPUT.EXIF_ORIENTATION is 'ignore', with which the training" in results.log("resume")
+    saved = (results.folder / "training/config.yaml").read_text()
+    assert "EXIF_ORIENTATION: ignore" in saved and "\nVERSION: 2\n" in saved
+    # What begins anew begins as today.
+    assert "EXIF_ORIENTATION: auto" in (results.folder / "anew/config.yaml").read_text()
+
+
 @pytest.mark.parametrize("name", ["model_best.pth", "model_final.pth"])
 def test_a_resumed_training_ends_as_the_old_code_ended_it(results, name):
     path = results.folder / "training" / name

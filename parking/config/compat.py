@@ -1,0 +1,273 @@
+"""What older versions of this project wrote, brought up to the present one.
+
+``VERSION`` counts the forms of what users keep: the keys of configs, the names of tensors, and the state of a training.
+Version 1 is everything without ``VERSION``; one table, :data:`UPGRADES`, says what changed since. All that is read goes
+through :func:`upgrade_config` or :func:`upgrade_tensor_name`: yaml files and their ``_BASE_``, KEY VALUE pairs, configs
+that weights and checkpoints carry, and their tensors. Only what is read changes, never a user's file.
+"""
+
+import ast
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from detectron2.utils import comm
+from detectron2.utils.logger import log_first_n
+
+from parking.utils.errors import UserError
+from parking.utils.text import printable
+
+#: Of what this code writes.
+CURRENT_VERSION = 2
+#: Of what has no VERSION.
+FIRST_VERSION = 1
+_VERSION = "VERSION"
+
+
+class Upgrade(NamedTuple):
+    """What changed from one version to the next.
+
+    A name of a key or tensor is never used again with another meaning; so an old name can be translated wherever it
+    occurs. A key whose values get another meaning gets another name, too.
+
+    Attributes:
+        keys: full names of keys, or of groups of keys, and what they are called now.
+        values: by the old name of such a key, what makes the new value of the old one; may raise a ValueError or
+            TypeError.
+        earlier_behaviour: by the full name of a new key, the value with which the code does what it always did before,
+            where that is not the default. It belongs in configs that say all that a training began with.
+        tensors: a regular expression that an old name must match as a whole, and the new name, with \\1 for its groups.
+    """
+
+    keys: Mapping[str, str] = {}
+    values: Mapping[str, Callable[[Any], Any]] = {}
+    earlier_behaviour: Mapping[str, Any] = {}
+    tensors: Sequence[tuple[str, str]] = ()
+
+
+#: By version, what changed from it to the next.
+UPGRADES: Mapping[int, Upgrade] = {
+    # Pictures were used as they are stored.
+    1: Upgrade(earlier_behaviour={"INPUT.EXIF_ORIENTATION": "ignore"}),
+}
+
+
+def read_version(config: Any, source: str) -> int:
+    """The VERSION that nested plain values state, else the first.
+
+    Args:
+        source: names what holds them, for messages.
+
+    Raises:
+        UserError: it is none, or of the future.
+    """
+    if not isinstance(config, Mapping) or _VERSION not in config:
+        return FIRST_VERSION
+    version = _decode(config[_VERSION])
+    if type(version) is not int or version < FIRST_VERSION:
+        raise UserError(
+            f"{source}: VERSION is {_show(version)}; it must be a whole number from {FIRST_VERSION} to "
+            f"{CURRENT_VERSION}."
+        )
+    if version > CURRENT_VERSION:
+        raise UserError(
+            f"{source}: VERSION is {_show(version)}, and this code knows versions up to {CURRENT_VERSION}; use a newer "
+            f"release of parking."
+        )
+    return version
+
+
+def upgrade_config(config: Mapping[Any, Any], source: str, *, is_complete: bool = False) -> dict[Any, Any]:
+    """``config`` with today's names and VERSION; what was translated is logged once.
+
+    Args:
+        config: nested plain values with any keys and values, which stays as it is.
+        source: names what holds them, for messages.
+        is_complete: whether they are all that something was made with, so that a key that its version did not have
+            gets the value with which the code does the same.
+
+    Raises:
+        UserError: its VERSION is none or of the future, it has a key by both names, or a value cannot be translated.
+    """
+    upgraded = dict(config)
+    for version in range(read_version(config, source), CURRENT_VERSION):
+        upgrade = UPGRADES.get(version, Upgrade())
+        for old, new in upgrade.keys.items():
+            upgraded = _rename(upgraded, old, new, upgrade.values.get(old), source)
+        for key, value in upgrade.earlier_behaviour.items() if is_complete else ():
+            if _find(upgraded, key) is _ABSENT:
+                upgraded = _put(upgraded, key, value)
+    return {**upgraded, _VERSION: CURRENT_VERSION}
+
+
+def upgrade_key(key: str) -> str:
+    """Today's name of a key, as in "MODEL.YOLO.NUM_CLASSES", that someone typed."""
+    for version in range(FIRST_VERSION, CURRENT_VERSION):
+        for old, new in UPGRADES.get(version, Upgrade()).keys.items():
+            if key == old or key.startswith(f"{old}."):
+                key = new + key.removeprefix(old)
+    return key
+
+
+def earlier_behaviour() -> dict[str, Any]:
+    """By today's full key, what any older version always did, where that is not the default."""
+    found: dict[str, Any] = {}
+    for version in range(FIRST_VERSION, CURRENT_VERSION):
+        upgrade = UPGRADES.get(version, Upgrade())
+        found = {upgrade.keys.get(key, key): value for key, value in found.items()} | dict(upgrade.earlier_behaviour)
+    return found
+
+
+def upgrade_tensor_name(name: str, version: int) -> str:
+    """Today's name of a tensor that ``version`` called ``name``."""
+    for upgrade in (UPGRADES.get(v, Upgrade()) for v in range(version, CURRENT_VERSION)):
+        for pattern, new in upgrade.tensors:
+            match = re.fullmatch(pattern, name)
+            if match:
+                name = match.expand(new)
+                break
+    return name
+
+
+def upgrade_tensor_names(state: Mapping[str, Any], version: int, source: str) -> dict[str, Any]:
+    """``state``, in its order, under today's names.
+
+    Raises:
+        UserError: two of its tensors have the same name today.
+    """
+    upgraded: dict[str, Any] = {}
+    for name, tensor in state.items():
+        new = upgrade_tensor_name(name, version)
+        if new in upgraded:
+            raise UserError(f"{source}: the tensor {printable(new[:100])} is there twice, once by its older name.")
+        upgraded[new] = tensor
+    return upgraded
+
+
+def upgrade_checkpoint(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """What a training saved to resume from, under today's names; values of other kinds stay as they are.
+
+    Raises:
+        UserError: its config's VERSION is none or of the future, or a name is there twice.
+    """
+    config, model, average = (checkpoint.get(key) for key in ("config", "model", "ema"))
+    version, upgraded = read_version(config, source), dict(checkpoint)
+    if isinstance(config, Mapping):
+        upgraded["config"] = upgrade_config(config, source, is_complete=True)
+    if not _has_names(model):
+        return upgraded
+    upgraded["model"] = upgrade_tensor_names(model, version, source)
+    if isinstance(average, Mapping) and _has_names(average.get("average")):
+        upgraded["ema"] = {**average, "average": upgrade_tensor_names(average["average"], version, source)}
+    state = _find(upgraded, "trainer._trainer")
+    if isinstance(state, Mapping):
+        names = _name_first_training_state(model) if version == FIRST_VERSION else state.get("names")
+        upgraded = _put(upgraded, "trainer._trainer.names", _upgrade_names(names, version))
+    return upgraded
+
+
+def _has_names(state: Any) -> bool:
+    return isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
+
+
+def _upgrade_names(names: Any, version: int) -> Any:
+    if isinstance(names, list):
+        return [_upgrade_names(name, version) for name in names]
+    if isinstance(names, dict):
+        return {key: _upgrade_names(value, version) for key, value in names.items()}
+    return upgrade_tensor_name(names, version) if isinstance(names, str) else names
+
+
+def _name_first_training_state(names: Iterable[str]) -> dict[str, Any]:
+    """What version 1 left out of the state of a training: see ``AccumulatingTrainer.list_names``.
+
+    Args:
+        names: of the model's tensors, in its order. All parameters were trained.
+    """
+    names = list(names)
+    norms = {name.rpartition(".")[0] for name in names if name.endswith(".running_mean")}
+    # Not saved with the model.
+    buffers, parameters = ["pixel_mean", "pixel_std"], []
+    groups: dict[str, list[str]] = {"bias": [], "norm": [], "weight": []}
+    for name in names:
+        module, _, last = name.rpartition(".")
+        if last in ("running_mean", "running_var", "anchors"):
+            buffers.append(name)
+        elif last != "num_batches_tracked":
+            parameters.append(name)
+            groups["bias" if last == "bias" else "norm" if module in norms else "weight"].append(name)
+    return {"parameters": parameters, "buffers": buffers, "optimizer": [group for group in groups.values() if group]}
+
+
+_ABSENT = object()
+
+
+def _rename(config: dict, old: str, new: str, convert: Callable | None, source: str) -> dict:
+    value = _find(config, old)
+    if value is _ABSENT:
+        return config
+    if convert is not None:
+        try:
+            value = convert(_decode(value))
+        except (ValueError, TypeError, ArithmeticError, LookupError) as e:
+            raise UserError(
+                f"{source}: {old} is {_show(value)}, which cannot be translated to {new}, its name today."
+            ) from e
+    _tell(f"{printable(source)}: {old} is called {new} today")
+    config, present = _drop(config, old), _find(config, new)
+    if isinstance(value, Mapping) and isinstance(present, Mapping):
+        for key in value:
+            if key in present:
+                raise UserError(f"{source}: {old}.{key} and {new}.{key} are the same key; leave {old}.{key} out.")
+        value = {**present, **value}
+    elif present is not _ABSENT:
+        raise UserError(f"{source}: {old} and {new} are the same key; leave {old} out.")
+    return _put(config, new, value)
+
+
+def _find(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(config, Mapping) or part not in config:
+            return _ABSENT
+        config = config[part]
+    return config
+
+
+def _drop(config: Mapping, key: str) -> dict:
+    """``config`` without ``key``, which it has, and without groups that this empties."""
+    first, _, rest = key.partition(".")
+    inner = _drop(config[first], rest) if rest else None
+    others = {name: value for name, value in config.items() if name != first}
+    return {**others, first: inner} if inner else others
+
+
+def _put(config: Mapping, key: str, value: Any) -> dict:
+    first, _, rest = key.partition(".")
+    if not rest:
+        return {**config, first: value}
+    group = config.get(first, {})
+    # What is no group is refused, with its name, where the config is merged.
+    return {**config, first: _put(group, rest, value)} if isinstance(group, Mapping) else dict(config)
+
+
+def _decode(value: Any) -> Any:
+    """What a config takes a text for."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return value
+
+
+def _show(value: Any) -> str:
+    try:
+        return printable(repr(value))[:100]
+    except ValueError:  # an integer of more digits than Python writes out
+        return "a number of thousands of digits"
+
+
+def _tell(message: str) -> None:
+    if comm.is_main_process():
+        log_first_n(logging.WARNING, message, n=1, name=__name__, key="message")

@@ -1,0 +1,159 @@
+"""Configs of older versions, by the table as it is and by that of a made-up later version."""
+
+import copy
+import json
+import logging
+
+import pytest
+import safetensors.torch
+import torch
+
+from parking.checkpoint import read_weights
+from parking.config import compat, get_cfg, get_typed
+from parking.config.compat import Upgrade, upgrade_config, upgrade_key, upgrade_tensor_name
+from parking.utils.errors import UserError
+
+LATER = {
+    **compat.UPGRADES,
+    2: Upgrade(
+        keys={"MODEL.YOLO.DEPTH_PERCENT": "MODEL.YOLO.DEPTH_FACTOR", "AUGMENT": "INPUT.AUG"},
+        values={"MODEL.YOLO.DEPTH_PERCENT": lambda value: value / 100},
+        earlier_behaviour={"TEST.FUSION.NAME": "wbf"},
+        tensors=[(r"trunk\.(\d+)\.(.+)", r"backbone.stage\1.\2")],
+    ),
+    3: Upgrade(
+        keys={"MODEL.YOLO.DEPTH_FACTOR": "MODEL.YOLO.DEPTH_MULTIPLE"},
+        tensors=[(r"backbone\.stage1\.(.+)", r"backbone.first.\1")],
+    ),
+}
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """Two versions later, some keys of today were called otherwise before."""
+    monkeypatch.setattr(compat, "UPGRADES", LATER)
+    monkeypatch.setattr(compat, "CURRENT_VERSION", 4)
+
+
+def test_the_present_table_has_a_row_for_each_version_and_its_keys_exist():
+    assert sorted(compat.UPGRADES) == list(range(compat.FIRST_VERSION, compat.CURRENT_VERSION))
+    keys = set(get_cfg().keys_in_full())
+    assert set(compat.earlier_behaviour()) <= keys
+    for upgrade in compat.UPGRADES.values():
+        assert not set(upgrade.keys) & keys
+    assert get_cfg().VERSION == compat.CURRENT_VERSION == 2
+
+
+def test_only_what_is_complete_gets_the_earlier_behaviour():
+    assert upgrade_config({"SEED": 1}, "x") == {"SEED": 1, "VERSION": 2}
+    upgraded = {"SEED": 1, "INPUT": {"EXIF_ORIENTATION": "ignore"}, "VERSION": 2}
+    assert upgrade_config({"SEED": 1}, "x", is_complete=True) == upgraded
+    assert upgrade_config(upgraded, "x", is_complete=True) == upgraded
+    assert upgrade_config({"VERSION": 2}, "x", is_complete=True) == {"VERSION": 2}
+    stated = {"VERSION": 1, "INPUT": {"EXIF_ORIENTATION": "apply"}}
+    assert upgrade_config(stated, "x", is_complete=True) == {**stated, "VERSION": 2}
+    # Wrong in another way, which is told where the config is merged.
+    assert upgrade_config({"INPUT": 3}, "x", is_complete=True) == {"INPUT": 3, "VERSION": 2}
+
+
+@pytest.mark.parametrize(
+    "version", [3, "3", 10**5000, 0, -1, True, 2.0, None, "new", [2], {"a": 2}], ids=lambda value: type(value).__name__
+)
+def test_a_version_that_is_none_or_of_the_future(tmp_path, version):
+    path = tmp_path / "c.yaml"
+    with pytest.raises(UserError, match=r"^command line: VERSION is ") as raised:
+        get_cfg().merge_from_dict({"VERSION": version}, source="command line")
+    assert len(str(raised.value)) < 300 and str(raised.value).count(". ") == 0
+    if version == 10**5000:
+        return
+    path.write_text(json.dumps({"VERSION": version}))
+    (tmp_path / "top.yaml").write_text("_BASE_: c.yaml\nVERSION: 2\n")
+    for name in ("c.yaml", "top.yaml"):
+        with pytest.raises(UserError, match=r"^config file \S*c\.yaml: VERSION is "):
+            get_cfg().merge_from_file(str(tmp_path / name))
+    with pytest.raises(UserError, match=r"^weights \S*m\.pth: VERSION is "):
+        torch.save({"model": {"a": torch.zeros(1)}, "config": {"VERSION": version}}, tmp_path / "m.pth")
+        read_weights(tmp_path / "m.pth")
+
+
+def test_files_may_be_of_different_versions(later, tmp_path, caplog):
+    old = "MODEL: {YOLO: {DEPTH_PERCENT: 50, NUM_CLASSES: 3}}\nAUGMENT: {SCALE: 0.25, SHEAR: 1}\n"
+    (tmp_path / "first.yaml").write_text(old)
+    (tmp_path / "second.yaml").write_text(
+        "VERSION: 3\n_BASE_: first.yaml\nMODEL: {YOLO: {DEPTH_FACTOR: 0.75}}\nINPUT: {AUG: {SHEAR: 2.0}}\n"
+    )
+    (tmp_path / "third.yaml").write_text("VERSION: 4\n_BASE_: second.yaml\nINPUT: {AUG: {SCALE: 0.125}}\n")
+    expected = {"first": (0.5, 0.25, 1.0), "second": (0.75, 0.25, 2.0), "third": (0.75, 0.125, 2.0)}
+    for name, values in expected.items():
+        cfg = get_cfg()
+        cfg.merge_from_file(str(tmp_path / f"{name}.yaml"))
+        yolo, aug = cfg.MODEL.YOLO, cfg.INPUT.AUG
+        assert values == (yolo.DEPTH_MULTIPLE, aug.SCALE, aug.SHEAR)
+        assert (yolo.NUM_CLASSES, cfg.VERSION, cfg.TEST.FUSION.NAME) == (3, 4, "nms")
+    (tmp_path / "wrong.yaml").write_text("VERSION: 4\n" + old)
+    with pytest.raises(UserError, match=r"wrong\.yaml: there is no config key MODEL\.YOLO\.DEPTH_PERCENT"):
+        get_cfg().merge_from_file(str(tmp_path / "wrong.yaml"))
+    assert (tmp_path / "first.yaml").read_text() == old
+
+
+def test_what_users_type_is_translated_and_told_once(later, caplog):
+    opts = ["MODEL.YOLO.DEPTH_PERCENT", "50", "AUGMENT.SCALE", "0.25", "MODEL.YOLO.DEPTH_FACTOR", "0.75"]
+    for _ in range(3):
+        cfg = get_cfg()
+        cfg.merge_from_list(opts)
+        assert (cfg.MODEL.YOLO.DEPTH_MULTIPLE, cfg.INPUT.AUG.SCALE) == (0.75, 0.25)
+    assert get_typed(opts[:4], "MODEL.YOLO.DEPTH_MULTIPLE") == 0.5
+    assert get_typed(opts, "INPUT.AUG.SCALE") == 0.25
+    assert get_typed(opts, "INPUT.AUG.SHEAR") is None
+    told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING and "typed" not in r.getMessage()]
+    assert told.count("command line: AUGMENT is called INPUT.AUG today") <= 1 and len(told) == len(set(told))
+    with pytest.raises(UserError, match=r"^command line: MODEL\.YOLO\.DEPTH_PERCENT is 'much', which cannot be"):
+        get_cfg().merge_from_list(["MODEL.YOLO.DEPTH_PERCENT", "much"])
+    assert upgrade_key("AUGMENT.SCALE") == "INPUT.AUG.SCALE" and upgrade_key("AUGMENTED.SCALE") == "AUGMENTED.SCALE"
+    assert upgrade_key("MODEL.YOLO.DEPTH_PERCENT") == "MODEL.YOLO.DEPTH_MULTIPLE"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"MODEL": {"YOLO": {"DEPTH_PERCENT": 50, "DEPTH_FACTOR": 1.0}}}, r"DEPTH_PERCENT and \S+DEPTH_FACTOR are the"),
+        ({"AUGMENT": {"SCALE": 0.1}, "INPUT": {"AUG": {"SCALE": 0.2}}}, r"AUGMENT\.SCALE and INPUT\.AUG\.SCALE are"),
+        ({"AUGMENT": 3}, r"INPUT\.AUG must be a mapping"),
+        ({"AUGMENT": {"SCALE": 0.1}, "INPUT": 5}, "INPUT must be a mapping"),
+    ],
+)
+def test_a_key_by_both_names_and_groups_that_are_none(later, config, message):
+    before = copy.deepcopy(config)
+    with pytest.raises(UserError, match=message):
+        get_cfg().merge_from_dict(config, source="overrides")
+    assert config == before
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_have_todays_keys_and_tensors(later, tmp_path, suffix):
+    config = {"MODEL": {"YOLO": {"DEPTH_PERCENT": 50}}, "AUGMENT": {"SCALE": 0.25}, "VERSION": 2}
+    state = {f"trunk.{i}.conv.weight": torch.full((2,), float(i)) for i in (1, 2)}
+    path = tmp_path / f"m{suffix}"
+    if suffix == ".pth":
+        torch.save({"model": state, "config": config}, path)
+    else:
+        safetensors.torch.save_file(state, path, {"config": json.dumps(config)})
+    weights = read_weights(path)
+    assert weights.config == {
+        "MODEL": {"YOLO": {"DEPTH_MULTIPLE": 0.5}},
+        "INPUT": {"AUG": {"SCALE": 0.25}},
+        "TEST": {"FUSION": {"NAME": "wbf"}},
+        "VERSION": 4,
+    }
+    assert list(weights.state_dict) == ["backbone.first.conv.weight", "backbone.stage2.conv.weight"]
+    assert weights.state_dict["backbone.stage2.conv.weight"].tolist() == [2.0, 2.0]
+    torch.save({"model": {**state, "backbone.first.conv.weight": torch.zeros(2)}}, tmp_path / "two.pth")
+    with pytest.raises(UserError, match=r"two\.pth: the tensor backbone\.first\.conv\.weight is there twice"):
+        read_weights(tmp_path / "two.pth")
+
+
+def test_tensors_are_translated_from_their_version_on(later):
+    assert upgrade_tensor_name("trunk.1.a", 1) == upgrade_tensor_name("trunk.1.a", 2) == "backbone.first.a"
+    assert upgrade_tensor_name("trunk.1.a", 3) == "trunk.1.a"
+    assert upgrade_tensor_name("backbone.stage1.a", 3) == "backbone.first.a"
+    assert compat.earlier_behaviour() == {"INPUT.EXIF_ORIENTATION": "ignore", "TEST.FUSION.NAME": "wbf"}
