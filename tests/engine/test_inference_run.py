@@ -144,7 +144,7 @@ def test_out_of_memory_while_measuring_is_one_candidate_less(run, monkeypatch, c
         return 1e-6
 
     monkeypatch.setattr(inference_run, "measure_speed", measure)
-    assert run("TEST.AUG.ENABLED", "True", budget=TimeBudget(1.0, time.time())).num_images == 5
+    assert run("TEST.AUG.ENABLED", "True", budget=TimeBudget(1.0, time.monotonic())).num_images == 5
     assert "--max-hours: the config as it is: Out of memory while predicting." in caplog.text
 
 
@@ -397,7 +397,7 @@ def test_a_time_budget_is_chosen_once(run, tmp_path, interrupt, monkeypatch, cap
     # The config as it is takes longer than there is, without views and at half the size it does not.
     monkeypatch.setattr(inference_run, "measure_speed", lambda cfg, *args: 1e6 if cfg.TEST.AUG.ENABLED else 1e-6)
     opts = ("TEST.AUG.ENABLED", "True", "TEST.FALLBACKS", "[['TEST.AUG.ENABLED', False, 'INPUT.SIZE_TEST', 64]]")
-    budget = TimeBudget(1.0, time.time())
+    budget = TimeBudget(1.0, time.monotonic())
     run("INPUT.SIZE_TEST", "64", output="whole")
     interrupt(3)
     with pytest.raises(KeyboardInterrupt):
@@ -413,7 +413,7 @@ def test_a_time_budget_is_chosen_once(run, tmp_path, interrupt, monkeypatch, cap
 def test_a_budget_is_measured_for_real(run, caplog, monkeypatch):
     monkeypatch.setattr("parking.engine.time_budget._SHARE", 1e-9)
     with caplog.at_level(logging.INFO):
-        report = run("TEST.AUG.ENABLED", "True", budget=TimeBudget(1.0, time.time()))
+        report = run("TEST.AUG.ENABLED", "True", budget=TimeBudget(1.0, time.monotonic()))
     assert report.num_images == 5
     assert "the config as it is takes" in caplog.text and "TEST.AUG.ENABLED False takes" in caplog.text
     assert "no image is left out" in caplog.text
