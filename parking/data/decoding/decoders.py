@@ -172,6 +172,9 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
         largest = (1 << header.bits) - 1
         if directory.first(tiff_tags.PHOTOMETRIC) == 0:
             values = largest - np.minimum(values, largest)
+    elif directory.first(tiff_tags.PLANAR_CONFIG, 1) != 1:
+        # OpenCV mixes them up.
+        raise unsupported("a TIFF of 16 bits a channel that stores each channel for itself")
     else:
         values, largest = _decode_by_cv2(data, _CV2_DEEP_BGR), (1 << header.bits) - 1
         values = np.ascontiguousarray(values[..., ::-1])

@@ -228,7 +228,9 @@ def _read_tiff(read: Reader) -> Header:
 
 def _name_tiff_mode(directory: tiff_tags.Directory, bits: int) -> str:
     photometric, samples = directory.first(tiff_tags.PHOTOMETRIC, 1), directory.first(tiff_tags.SAMPLES, 1)
-    mode = {0: "L", 1: "L", 2: "RGB", 3: "P", 5: "CMYK", 6: "RGB", 8: "LAB"}.get(photometric, "")
+    mode = {0: "L", 1: "L", 2: "RGB", 3: "P", 5: "CMYK", 6: "RGB" if bits <= 8 else "YCbCr", 8: "LAB"}.get(
+        photometric, ""
+    )
     mode += "A" if (mode == "RGB" and samples > 3) or (mode == "L" and samples > 1) else ""
     if directory.first(tiff_tags.SAMPLE_FORMAT, 1) == 3:
         return "F" if mode == "L" else f"{mode};{bits}F"

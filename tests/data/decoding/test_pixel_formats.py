@@ -48,6 +48,25 @@ def test_tiffs_of_8_and_16_bits(tmp_path, is_big, order):
         check_refused(tmp_path, content, "cannot be read")
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_tiffs_that_store_each_channel_for_itself(tmp_path, channels):
+    for kind in (np.uint8, np.uint16):
+        values = np.dstack([RGB, GRAY])[..., :channels].astype(kind) * (257 if kind == np.uint16 else 1)
+        size = GRAY.size * values.itemsize
+        tags = {284: (3, [2]), 273: (4, [16 + i * size for i in range(channels)]), 279: (4, [size] * channels)}
+        content = make_tiff(values, tags=tags, packed=np.ascontiguousarray(np.moveaxis(values, 2, 0)).tobytes())
+        if kind == np.uint8:
+            check(tmp_path, content, RGB)
+        else:
+            check_refused(tmp_path, content, "each channel")
+
+
+def test_16_bits_of_other_colours_are_refused(tmp_path):
+    for photometric, match in ((5, "CMYK"), (6, "YCbCr"), (8, "LAB")):
+        values = np.dstack([RGB, GRAY])[..., : 4 if photometric == 5 else 3].astype(np.uint16) * 257
+        check_refused(tmp_path, make_tiff(values, photometric=photometric, tags={338: (3, [])}), match)
+
+
 def test_a_big_tiff_with_the_high_byte_first_is_refused(tmp_path):
     for values in (GRAY, RGB, RGB.astype(np.uint16) * 257):
         check_refused(tmp_path, make_tiff(values, is_big=True, order=">"), "BigTIFF")
