@@ -225,11 +225,10 @@ def check_stated_size(path: str | os.PathLike, size: Size, stated: Size | None) 
     """Raise an :class:`UnreadableImageError` unless ``stated`` is the height and width of the image, or None."""
     if stated is None or tuple(stated) == tuple(size):
         return
-    turned = ""
+    advice = "the json's boxes belong to a picture of that size, and with other numbers alone they would be wrong"
     if tuple(stated) == tuple(size)[::-1]:
-        turned = " (INPUT.EXIF_ORIENTATION says whether pictures are turned upright)"
+        advice += "; with INPUT.EXIF_ORIENTATION auto, EXIF turns a picture where that makes its size the json's"
     raise UnreadableImageError(
-        f"{_name(path)} has {size[1]} x {size[0]} pixels, but its json says {stated[1]} x {stated[0]}{turned}; correct "
-        "the json, whose boxes belong to a picture of the size that it states.",
+        f"{_name(path)} has {size[1]} x {size[0]} pixels, but its json says {stated[1]} x {stated[0]}: {advice}.",
         "size_differs",
     )

@@ -12,7 +12,6 @@ from parking.data.decoding import pillow, tiff_tags
 from parking.data.decoding.deep import narrow
 from parking.data.decoding.headers import Header
 from parking.data.decoding.kinds import PNG_START
-from parking.data.decoding.orientation import turn_back
 from parking.data.decoding.problem import cut_off, damaged, unsupported
 
 try:
@@ -160,14 +159,17 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
         raise unsupported(f"a TIFF of {_TIFF_FORMATS[sample_format]} values")
     if header.bits > 16:
         raise unsupported(f"a TIFF of {header.bits} bits a channel")
+    if header.orientation != 1:
+        # Pillow turns the pictures, and so does OpenCV, also where it is told not to.
+        data = tiff_tags.drop_orientation(data)
     if header.bits <= 8:
-        # Pillow, because OpenCV multiplies colours by alpha and turns some of the pictures.
-        return turn_back(pillow.to_rgb(pillow.decode(io.BytesIO(data), "TIFF")), header.orientation)
+        # Pillow, because OpenCV multiplies colours by alpha.
+        return pillow.to_rgb(pillow.decode(io.BytesIO(data), "TIFF"))
     if not header.mode.startswith(("I;16", "L", "RGB")):
         raise unsupported(f"a TIFF of the kind {header.mode}")
     if header.mode == "I;16":
         values = np.asarray(pillow.decode(io.BytesIO(data), "TIFF"))
-        values = turn_back(values, header.orientation).astype(np.uint16)[..., np.newaxis].repeat(3, axis=2)
+        values = values.astype(np.uint16)[..., np.newaxis].repeat(3, axis=2)
         # Pillow leaves the bits of packed values where they are; of zero is white it knows with 8 bits only.
         largest = (1 << header.bits) - 1
         if directory.first(tiff_tags.PHOTOMETRIC) == 0:

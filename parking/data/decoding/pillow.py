@@ -58,7 +58,7 @@ def opened(file: BinaryIO, image_format: str) -> Iterator[Image.Image]:
 
 
 def decode(file: BinaryIO, image_format: str) -> Image.Image:
-    """The first picture of a file, with its pixels; of a TIFF upright by its orientation. Raises ImageProblem."""
+    """The first picture of a file, with its pixels; a TIFF is turned by its orientation. Raises ImageProblem."""
     with opened(file, image_format) as image, _own_limit(image):
         image.load()
         return image.copy()

@@ -32,29 +32,63 @@ class Directory(NamedTuple):
         return self.tags.get(tag, (default,))[0]
 
 
+class _Entries(NamedTuple):
+    """The entries of a directory: their bytes, where they begin in the file, and how they are to be read."""
+
+    content: bytes
+    offset: int
+    order: str
+    is_big: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of an entry."""
+        return 20 if self.is_big else 12
+
+
 def read_directory(read: Reader, offset: int | None = None) -> Directory | None:
     """The directory at ``offset``, by default the first one; None for what is not a TIFF or is cut off before it."""
+    try:
+        entries = _read_entries(read, offset)
+        if entries is None:
+            return None
+        content, start, order, is_big = entries
+        rest = read(start + len(content), 8 if is_big else 4)
+        next_offset = int.from_bytes(rest, "little" if order == "<" else "big")
+        pairs = (_read_entry(read, content, i, order, is_big) for i in range(0, len(content), entries.size))
+        return Directory({tag: values for tag, values in pairs if values}, next_offset)
+    except (struct.error, OverflowError):
+        return None
+
+
+def drop_orientation(data: bytes) -> bytes:
+    """A TIFF whose first picture states no other orientation than upright, so that no decoder turns it."""
+    entries = _read_entries(lambda offset, length: data[offset : offset + length], None)
+    if entries is None:
+        return data
+    content, start, order, is_big = entries
+    changed = bytearray(data)
+    for i in range(0, len(content), entries.size):
+        if struct.unpack_from(order + "H", content, i)[0] == ORIENTATION:
+            upright = struct.pack(order + ("HHQH" if is_big else "HHIH"), ORIENTATION, 3, 1, 1)
+            changed[start + i : start + i + entries.size] = upright.ljust(entries.size, b"\0")
+    return bytes(changed)
+
+
+def _read_entries(read: Reader, offset: int | None) -> _Entries | None:
     start = read(0, 16)
     order = {b"II": "<", b"MM": ">"}.get(start[:2])
     if order is None or len(start) < 8:
         return None
     is_big = struct.unpack_from(order + "H", start, 2)[0] == 43
-    try:
-        if offset is None:
-            offset = struct.unpack_from(order + ("Q" if is_big else "I"), start, 8 if is_big else 4)[0]
-        count_size, entry_size = (8, 20) if is_big else (2, 12)
-        (count,) = struct.unpack(order + ("Q" if is_big else "H"), read(offset, count_size))
-        if count > _MAX_TAGS:
-            return None
-        entries = read(offset + count_size, count * entry_size)
-        if len(entries) < count * entry_size:
-            return None
-        rest = read(offset + count_size + len(entries), 8 if is_big else 4)
-        next_offset = int.from_bytes(rest, "little" if order == "<" else "big")
-        pairs = (_read_entry(read, entries, i * entry_size, order, is_big) for i in range(count))
-        return Directory({tag: values for tag, values in pairs if values}, next_offset)
-    except (struct.error, OverflowError):
+    if offset is None:
+        offset = struct.unpack_from(order + ("Q" if is_big else "I"), start, 8 if is_big else 4)[0]
+    count_size, entry_size = (8, 20) if is_big else (2, 12)
+    (count,) = struct.unpack(order + ("Q" if is_big else "H"), read(offset, count_size))
+    if count > _MAX_TAGS:
         return None
+    content = read(offset + count_size, count * entry_size)
+    return None if len(content) < count * entry_size else _Entries(content, offset + count_size, order, is_big)
 
 
 def read_orientation(exif: bytes) -> int:

@@ -9,6 +9,8 @@ from PIL import Image, ImageOps, features
 from parking.data.decoding.orientation import choose_for_ambiguous, is_applied, turn, turn_back, turn_size
 from parking.data.image_io import UnreadableImageError, decode_image, read_image, read_image_size
 
+from .tiffs import make_tiff
+
 FORMATS = {
     "a.jpg": {"quality": 100, "subsampling": 0},
     "a.png": {},
@@ -72,6 +74,21 @@ def test_every_format_is_turned_alike(tmp_path, name, orientation):
         rows, num_rows = decode_image(path.read_bytes(), path, 5, **options)
         np.testing.assert_array_equal(rows, image[:5])
         assert num_rows == len(image)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(("order", "is_big"), [("<", False), (">", False), ("<", True)])
+def test_tiffs_of_every_depth_are_turned_alike(channels, order, is_big):
+    picture = np.asarray(make_picture())[..., [0, 1, 2, 0]][..., :channels]
+    expected = np.broadcast_to(picture[..., :3], (*picture.shape[:2], 3))
+    for dtype, factor in ((np.uint8, 1), (np.uint16, 257)):
+        for orientation in range(1, 9):
+            stored = np.ascontiguousarray(turn_back(picture, orientation)).astype(dtype) * factor
+            tags = {274: (3, [orientation])}
+            content = make_tiff(stored, order=order, is_big=is_big, tags=tags)
+            for policy, pixels in (("apply", expected), ("ignore", turn_back(expected, orientation))):
+                image, _ = decode_image(content, "a.tif", orientation=policy)
+                np.testing.assert_array_equal(image, pixels, err_msg=f"{dtype} {orientation} {policy}")
 
 
 @pytest.mark.parametrize("read", [read_image, read_image_size])
