@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from parking.data.decoding import pillow, tiff_tags
+from parking.data.decoding import jpeg_damage, pillow, tiff_tags
 from parking.data.decoding.deep import narrow
 from parking.data.decoding.headers import Header
 from parking.data.decoding.kinds import PNG_START
@@ -24,7 +24,6 @@ _CV2_COLOR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _CV2_DEEP = _CV2_COLOR | cv2.IMREAD_ANYDEPTH
 # OpenCV 5.0 gives memory that was never written for a TIFF of three channels of 16 bits when it is asked for RGB.
 _CV2_DEEP_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH
-_JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 _TIFF_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 
 
@@ -72,7 +71,7 @@ def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
     if header.mode not in ("L", "RGB", "CMYK"):
         raise unsupported("a JPEG with another number of channels than 1, 3 or 4")
     # Asked first, because the decoder calls it damaged.
-    if _is_jpeg_cut_off(memoryview(data)):
+    if jpeg_damage.is_cut_off(data):
         raise cut_off()
     if header.bits != 8:
         raise unsupported(f"a JPEG of {header.bits} bits a channel")
@@ -86,21 +85,10 @@ def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
         if "SOF" in str(e):
             raise unsupported(f"a JPEG of a kind that is not read ({e})") from e
         raise damaged(str(e)) from e
+    if jpeg_damage.has_hole(data):
+        raise damaged("a part of it was overwritten with zeros")
     # Simplejpeg gives the four inks only; OpenCV mixes them.
     return _decode_by_cv2(data, _CV2_COLOR) if header.mode == "CMYK" else image
-
-
-def _is_jpeg_cut_off(content: memoryview) -> bool:
-    start = 2
-    # Segments before the pixels may hold a whole thumbnail, with an end of its own.
-    while start + 4 <= len(content) and content[start : start + 2] != _JPEG_SCAN:
-        if content[start] != 0xFF:
-            return False
-        is_padding = content[start + 1] == 0xFF
-        start += 1 if is_padding else 2 + int.from_bytes(content[start + 2 : start + 4], "big")
-    # Other data may follow the end, but seldom much.
-    last = bytes(content[max(start, len(content) - 4096) :])
-    return _JPEG_END not in last and _JPEG_END not in bytes(content[start:])
 
 
 def _decode_png(data: bytes, header: Header, num_rows: int | None) -> np.ndarray:

@@ -1,0 +1,76 @@
+"""Damage of a JPEG that no decoder tells: a lost end, and zeros where pixels were."""
+
+from collections.abc import Iterator
+
+_SCAN, _END, _HUFFMAN_TABLES = 0xDA, b"\xff\xd9", 0xC4
+# Of frames whose one scan may hold all pixels, coded by Huffman: baseline and extended.
+_SEQUENTIAL_FRAMES = (0xC0, 0xC1)
+# More zeros than two whole blocks take, each of 63 coefficients of a code and a sign in zeros, and what lies between.
+_HOLE = bytes(128)
+
+
+def is_cut_off(data: bytes) -> bool:
+    """Whether the end is missing: everything behind the first pixels may be."""
+    content, start = memoryview(data), 2
+    # Segments before the pixels may hold a whole thumbnail, with an end of its own.
+    for marker, begin, end in _walk(content):
+        if marker == _SCAN:
+            start = begin
+            break
+        start = end
+    else:
+        if start + 4 <= len(content) and content[start] != 0xFF:
+            return False
+    # Other data may follow the end, but seldom much.
+    last = bytes(content[max(start, len(content) - 4096) :])
+    return _END not in last and _END not in bytes(content[start:])
+
+
+def has_hole(data: bytes) -> bool:
+    """Whether a part of the pixels was overwritten with zeros, as failed disks and downloads leave it.
+
+    In the tables of cameras and of most programs, zeros stand for coefficients of -1, one after the other, so that long
+    runs of them occur in no picture. Where they may stand for flat areas instead, nothing is said.
+    """
+    if _HOLE not in data:
+        return False
+    content, first_symbols, num_components = memoryview(data), {}, 0
+    for marker, begin, end in _walk(content):
+        if marker in _SEQUENTIAL_FRAMES and end - begin > 9:
+            num_components = content[begin + 9]
+        elif marker == _HUFFMAN_TABLES:
+            first_symbols |= _read_first_symbols(bytes(content[begin + 4 : end]))
+        elif marker == _SCAN:
+            # Fewer components: other scans, perhaps with other tables, follow.
+            if end > len(content) or content[begin + 4] != num_components:
+                return False
+            tables = [content[begin + 6 + 2 * i] & 0x0F for i in range(num_components)]
+            if not any(first_symbols.get(table, 0) & 0x0F for table in tables):
+                return False
+            return _HOLE in bytes(content[end : data.find(_END, end)])
+    return False
+
+
+def _walk(content: memoryview) -> Iterator[tuple[int, int, int]]:
+    """Marker, beginning and end of each segment before the pixels, up to the header of the first scan."""
+    start = 2
+    while start + 4 <= len(content) and content[start] == 0xFF:
+        marker = content[start + 1]
+        if marker == 0xFF:  # padding
+            start += 1
+            continue
+        end = start + 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+        yield marker, start, end
+        if marker == _SCAN:
+            return
+        start = end
+
+
+def _read_first_symbols(tables: bytes) -> dict[int, int]:
+    """By the number of each table of AC coefficients: the symbol whose code is zeros."""
+    symbols, start = {}, 0
+    while start + 17 < len(tables):
+        if tables[start] >> 4:
+            symbols[tables[start] & 0x0F] = tables[start + 17]
+        start += 17 + sum(tables[start + 1 : start + 17])
+    return symbols

@@ -1,0 +1,46 @@
+"""Zeros in the pixels of a JPEG are damage, unless its tables give zeros a meaning of their own."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from parking.data.decoding.jpeg_damage import has_hole
+from parking.data.image_io import UnreadableImageError, decode_image
+
+NOISE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+
+
+def encode(pixels, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"optimize": True}, {"restart_marker_blocks": 8}])
+def test_zeros_in_the_pixels(options):
+    content = encode(NOISE, quality=90, **options)
+    assert not has_hole(content)
+    decode_image(content, "a.jpg")
+    first = content.index(b"\xff\xda") + 100
+    # Everywhere: where the zeros happen to stand for as many blocks as were there, the decoder sees nothing.
+    for start in range(first, len(content) - 700, 97):
+        for size in (300, 512):
+            hole = content[:start] + bytes(size) + content[start + size :]
+            assert has_hole(hole), (start, size)
+    with pytest.raises(UnreadableImageError, match=r"a\.jpg.*damaged"):
+        decode_image(hole, "a.jpg")
+
+
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"progressive": True}, {"quality": 100, "subsampling": 0}])
+def test_flat_pictures_are_sound(options):
+    for values in (0, 128, 255):
+        decode_image(encode(np.full((1024, 2048, 3), values, np.uint8), **options), "a.jpg")
+        # A corner with other contents decides about the tables.
+        pixels = np.full((1024, 2048, 3), values, np.uint8)
+        pixels[:96, :128] = NOISE
+        decode_image(encode(pixels, **options), "a.jpg")
+        decode_image(encode(pixels[..., 0], **options), "a.jpg")
+    decode_image(encode(np.full((64, 64, 3), 9, np.uint8), comment=bytes(5000)), "a.jpg")
+    decode_image(encode(np.full((64, 64, 3), 9, np.uint8)) + bytes(5000), "a.jpg")
