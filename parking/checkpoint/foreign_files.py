@@ -23,7 +23,8 @@ _LEGACY = (
     "it is in the format of PyTorch before 1.6, which is not read; write it anew with torch.save where it was made"
 )
 _PICKLE = (
-    "it is a bare pickle, such as detectron2's .pkl weights, which is not read; write a state dict with torch.save"
+    "it is a bare pickle, such as detectron2's .pkl weights, which are not read: start from random weights "
+    "(MODEL.WEIGHTS ''), or save a state dict of this project's model with torch.save"
 )
 # What a class that a file names belongs to, by the beginning of its module.
 _PACKAGES = (

@@ -1,16 +1,18 @@
 """What the value of each key must be, which tasks use the key, and whether it can change what a training learns.
 
-One table, :data:`CHECKS`: a new key of ``defaults.py`` needs a row here. What depends on files (names of classes, the
-shapes of a backbone) is checked where these are known.
+One table, :data:`CHECKS`: a new key of ``defaults.py`` or ``backbones.py`` needs a row here. What depends on files
+(names of classes, the shapes of a backbone) is checked where these are known.
 """
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from parking.utils.constants import DETECTRON2_BACKBONES, RESNET, RETINANET_FPN
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
+from .backbones import BACKBONE_KEYS
 from .compat import FIRST_VERSION
 from .kinds import Flag, Kind, ListOf, OneOf, Real, Registered, Such, Text, Whole
 
@@ -111,6 +113,18 @@ def _is_floor(entry: Any) -> bool:
     return _NAME.allows(entry) or _COUNT.allows(entry)
 
 
+_RESNET_DEPTHS = (18, 34, 50, 101, 152)
+_RESNET_STAGES = ("stem", "res2", "res3", "res4", "res5")
+_STAGES = ListOf(
+    OneOf(*_RESNET_STAGES),
+    min_length=1,
+    also=_all_differ,
+    allowed=f"a list of one or more of {', '.join(_RESNET_STAGES)}, each once",
+)
+# The widest published ResNeXt has 32 groups of 48.
+_CHANNELS = Whole(1, 2048)
+
+
 CHECKS: Mapping[str, Check] = {
     # Once a config is read, it is of the present version; compat.py checks what it says itself.
     "VERSION": Check(Whole(FIRST_VERSION, 10**6), ALL, False),
@@ -167,6 +181,23 @@ CHECKS: Mapping[str, Check] = {
     "MODEL.PIXEL_STD": Check(ListOf(Real(1e-3, _MAX_FACTOR), length=3), ALL, True),
     "MODEL.BACKBONE.NAME": Check(Registered(), ALL, True),
     "MODEL.ANCHOR_GENERATOR.NAME": Check(Registered(), ALL, True),
+    # A config has these only while it names one of detectron2's backbones.
+    "MODEL.BACKBONE.FREEZE_AT": Check(Whole(0, 5), ALL, True),
+    "MODEL.RESNETS.DEPTH": Check(
+        Such(lambda value: type(value) is int and value in _RESNET_DEPTHS, "one of 18, 34, 50, 101, 152"), ALL, True
+    ),
+    "MODEL.RESNETS.OUT_FEATURES": Check(_STAGES, ALL, True),
+    "MODEL.RESNETS.NUM_GROUPS": Check(Whole(1, 256), ALL, True),
+    "MODEL.RESNETS.NORM": Check(OneOf("BN", "SyncBN", "GN"), ALL, True),
+    "MODEL.RESNETS.WIDTH_PER_GROUP": Check(_CHANNELS, ALL, True),
+    "MODEL.RESNETS.STRIDE_IN_1X1": Check(Flag(), ALL, True),
+    "MODEL.RESNETS.RES5_DILATION": Check(Whole(1, 2), ALL, True),
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": Check(_CHANNELS, ALL, True),
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": Check(_CHANNELS, ALL, True),
+    "MODEL.FPN.IN_FEATURES": Check(_STAGES, ALL, True),
+    "MODEL.FPN.OUT_CHANNELS": Check(_CHANNELS, ALL, True),
+    "MODEL.FPN.NORM": Check(OneOf("BN", "SyncBN", "GN", ""), ALL, True),
+    "MODEL.FPN.FUSE_TYPE": Check(OneOf("sum", "avg"), ALL, True),
     "MODEL.CSP_DARKNET.OUT_FEATURES": Check(_FEATURES, ALL, True),
     "MODEL.PAFPN.IN_FEATURES": Check(_FEATURES, ALL, True),
     "MODEL.YOLO.NUM_CLASSES": Check(Whole(0, 65536), ALL, True),
@@ -290,7 +321,46 @@ def _find_nothing_to_train_on(cfg, num_processes: int) -> str | None:
     return None if cfg.DATASETS.TRAIN else "DATASETS.TRAIN is empty; name a data set to train on."
 
 
+def _find_incomplete_pyramid(cfg, num_processes: int) -> str | None:
+    """Of what detectron2 builds without a word, and then names a level after a stride that it does not have."""
+    if cfg.MODEL.BACKBONE.NAME not in DETECTRON2_BACKBONES or cfg.MODEL.BACKBONE.NAME == RESNET:
+        return None
+    joined, given = list(cfg.MODEL.FPN.IN_FEATURES), list(cfg.MODEL.RESNETS.OUT_FEATURES)
+    if missing := [name for name in joined if name not in given]:
+        return (
+            f"MODEL.FPN.IN_FEATURES names {missing[0]}, which MODEL.RESNETS.OUT_FEATURES, {given}, lacks; add it there."
+        )
+    if joined != list(_RESNET_STAGES[-len(joined) :]) or "stem" in joined:
+        return (
+            f"MODEL.FPN.IN_FEATURES is {joined}; it must be stages in their order up to res5, such as res3, res4, res5."
+        )
+    if cfg.MODEL.RESNETS.RES5_DILATION != 1:
+        return "MODEL.RESNETS.RES5_DILATION is 2; it must be 1 for a feature pyramid, whose strides double."
+    return None
+
+
+def _find_untrained_level(cfg, num_processes: int) -> str | None:
+    """A feature with weights of its own that would have no gradient; several processes would wait for it."""
+    backbone, used = cfg.MODEL.BACKBONE.NAME, list(cfg.MODEL.YOLO.IN_FEATURES)
+    if backbone not in DETECTRON2_BACKBONES:
+        return None
+    if backbone == RESNET:
+        features = [max(cfg.MODEL.RESNETS.OUT_FEATURES, key=_RESNET_STAGES.index)]
+    else:
+        features = [f"p{stage[-1]}" for stage in cfg.MODEL.FPN.IN_FEATURES]
+        features += ["p6", "p7"] if backbone == RETINANET_FPN else []
+    unused = [feature for feature in features if feature not in used]
+    if not unused:
+        return None
+    return (
+        f"MODEL.YOLO.IN_FEATURES is {used} and lacks {unused[0]}, whose weights would never be trained: add it, with "
+        f"anchors, or choose other features or another one for MODEL.BACKBONE.NAME, {backbone}."
+    )
+
+
 RELATIONS: Sequence[Relation] = (
+    Relation(_find_incomplete_pyramid, ALL),
+    Relation(_find_untrained_level, TRAIN),
     Relation(_find_nothing_to_train_on, TRAIN),
     Relation(_find_uneven_batch, TRAIN),
     Relation(_find_nesterov_without_momentum, TRAIN),
@@ -314,7 +384,7 @@ def check_values(
         sources: by key, where its value is from, for the message; a key that is not in it is the user's own.
     """
     for key, check in CHECKS.items():
-        if task not in check.tasks:
+        if task not in check.tasks or (key in BACKBONE_KEYS and not _has(cfg, key)):
             continue
         kind = check.kind
         if isinstance(kind, Registered) and registered and key in registered:
@@ -335,6 +405,14 @@ def find_value(cfg: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         cfg = cfg[part]
     return cfg
+
+
+def _has(cfg: Mapping[str, Any], key: str) -> bool:
+    try:
+        find_value(cfg, key)
+    except KeyError:
+        return False
+    return True
 
 
 def changes_weights(key: str, *recipes: Recipe) -> bool:

@@ -12,6 +12,7 @@ from yacs.config import _check_and_coerce_cfg_value_type
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
+from .backbones import fit_keys_to_backbone, suggest_backbone
 from .checks import find_value, show
 from .compat import upgrade_config, upgrade_key
 from .defaults import add_parking_config
@@ -50,6 +51,7 @@ _DETECTRON2_KEYS = (
     "TEST.EVAL_PERIOD",
     "TEST.AUG.ENABLED",
 )
+_BACKBONE_NAME = "MODEL.BACKBONE.NAME"
 # In one config value; DATASETS.COCO has three for a data set.
 _MAX_PARTS = 10_000
 
@@ -61,7 +63,8 @@ class CfgNode(_CfgNode):
        something else would perhaps open it.
     2. An int is taken where the default is a float.
     3. What older versions called otherwise is translated (``compat.py``).
-    4. An unknown key, a value of the wrong type or an unreadable file raises :class:`UserError`, which names the file
+    4. Keys of detectron2's own backbones are there only while MODEL.BACKBONE.NAME names one (``backbones.py``).
+    5. An unknown key, a value of the wrong type or an unreadable file raises :class:`UserError`, which names the file
        or the key and, for an unknown key, the nearest that exists.
     """
 
@@ -81,7 +84,9 @@ class CfgNode(_CfgNode):
         """Merge ``[KEY, VALUE, KEY, VALUE, ...]`` as given on a command line."""
         if len(cfg_list) % 2:
             raise UserError(f"command line: KEY VALUE pairs are expected, and {cfg_list[-1]!r} has no value.")
-        for key, value in zip(cfg_list[0::2], cfg_list[1::2], strict=True):
+        pairs = zip(cfg_list[0::2], cfg_list[1::2], strict=True)
+        # The backbone first: it says which other keys there are.
+        for key, value in sorted(pairs, key=lambda pair: upgrade_key(pair[0]) != _BACKBONE_NAME):
             nested: dict[str, Any] = {}
             node = nested
             *parents, last = key.split(".")
@@ -97,7 +102,16 @@ class CfgNode(_CfgNode):
         """
         if isinstance(loaded, Mapping):
             loaded = upgrade_config(loaded, source)
+            self._merge_backbone_name(loaded, source)
         self._merge(loaded, self, (), source)
+
+    def _merge_backbone_name(self, loaded: Mapping[str, Any], source: str) -> None:
+        try:
+            name = find_value(loaded, _BACKBONE_NAME)
+        except (KeyError, TypeError):
+            return  # not there, or in something that is no mapping, which is told where it is merged
+        self._merge({"MODEL": {"BACKBONE": {"NAME": name}}}, self, (), source)
+        fit_keys_to_backbone(self)
 
     def _merge(self, loaded: Mapping[str, Any], root: "CfgNode", path: tuple[str, ...], source: str) -> None:
         if not isinstance(loaded, Mapping):
@@ -106,7 +120,8 @@ class CfgNode(_CfgNode):
         for key, value in loaded.items():
             full_key = ".".join((*path, str(key)))
             if key not in self:
-                raise UserError(f"{source}: there is no config key {full_key}; {_suggestion(full_key, root)}")
+                advice = suggest_backbone(full_key) or _suggestion(full_key, root)
+                raise UserError(f"{source}: there is no config key {full_key}; {advice}")
             old = self[key]
             if isinstance(old, CfgNode):
                 old._merge(value, root, (*path, key), source)
@@ -180,14 +195,18 @@ def get_typed(opts: Sequence[str], key: str) -> Any:
 
     Args:
         opts: KEY VALUE pairs of a command line. The last of several values for one key counts, as in
-            :meth:`CfgNode.merge_from_list`.
+            :meth:`CfgNode.merge_from_list`. Other keys are not looked at: a config file may say which there are.
+        key: of the default configuration.
 
     Raises:
-        UserError: something in ``opts`` is wrong.
+        UserError: a value of that key is wrong.
     """
+    typed = [text for pair in zip(opts[0::2], opts[1::2], strict=False) if upgrade_key(pair[0]) == key for text in pair]
+    if not typed:
+        return None
     cfg = get_cfg()
-    cfg.merge_from_list(list(opts))
-    return find_value(cfg, key) if key in typed_keys(opts) else None
+    cfg.merge_from_list(typed)
+    return find_value(cfg, key)
 
 
 def typed_keys(opts: Sequence[str]) -> set[str]:

@@ -70,7 +70,7 @@ class OneOf:
 
     def __init__(self, *names: str):
         self.names = names
-        self.allowed = f"one of {', '.join(names)}"
+        self.allowed = f"one of {', '.join(name or repr(name) for name in names)}"
 
     def allows(self, value: Any) -> bool:
         return isinstance(value, str) and value in self.names

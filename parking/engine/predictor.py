@@ -97,7 +97,7 @@ def _refuse_overflow(model: YOLO, weights: Weights, dtype: torch.dtype) -> None:
 
 def find_size_divisibility(cfg) -> int:
     """In pixels: the model of ``cfg`` pads the sides of images to multiples of it."""
-    return _build_without_memory(cfg).backbone.size_divisibility
+    return _build_without_memory(cfg).size_divisibility
 
 
 def _build_without_memory(cfg) -> nn.Module:

@@ -128,6 +128,12 @@ def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resu
     if stages[0] not in done and stages[0] not in resumed:
         _choose_start(stages[0], args)
         weights = stages[0].cfg.MODEL.WEIGHTS
+        frozen = stages[0].cfg.MODEL.BACKBONE.get("FREEZE_AT", 0)  # only backbones of detectron2 have that key
+        if frozen > 0 and not weights:
+            raise UserError(
+                f"MODEL.BACKBONE.FREEZE_AT is {frozen}, but without MODEL.WEIGHTS these stages would stay random; set "
+                f"it to 0, or name weights of this project's model."
+            )
         if weights and "://" not in weights and not os.path.exists(weights):
             # Long before they are read, which is after the data.
             raise UserError(

@@ -99,8 +99,12 @@ class Trainer(DefaultTrainer):
             momentum=cfg.SOLVER.MOMENTUM,
         )
         on_gpu = next(self._bare_model.parameters()).is_cuda
-        if cfg.MODEL.YOLO.NORM == "SyncBN" and comm.get_world_size() > 1 and not on_gpu:
-            raise UserError("MODEL.YOLO.NORM SyncBN trains on GPUs only; set it to BN to train on the CPU.")
+        has_sync_norms = any(isinstance(module, nn.SyncBatchNorm) for module in self._bare_model.modules())
+        if has_sync_norms and comm.get_world_size() > 1 and not on_gpu:
+            raise UserError(
+                "SyncBN (MODEL.YOLO.NORM, MODEL.RESNETS.NORM, MODEL.FPN.NORM) trains on GPUs only; set it to BN to "
+                "train on the CPU."
+            )
         ddp_model = create_ddp_model(
             self._bare_model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None
         )

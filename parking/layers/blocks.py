@@ -5,13 +5,14 @@ for a ConvNormAct with a stride.
 """
 
 import torch
-from detectron2.layers import get_norm
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, get_norm
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 # The published weights were trained with these, and not with PyTorch's 1e-5 and 0.1.
 NORM_EPS = 1e-3
 NORM_MOMENTUM = 0.03
+_BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class ConvNormAct(nn.Module):
@@ -45,7 +46,9 @@ class ConvNormAct(nn.Module):
 
 
 def fuse_conv_norm(model: nn.Module) -> nn.Module:
-    """Fold the batch norms of all :class:`ConvNormAct` into their convolutions, in place; returns ``model``.
+    """Fold the batch norms of all :class:`ConvNormAct` and all ``Conv2d`` of detectron2 into their convolutions.
+
+    In place; returns ``model``.
 
     For inference only: the outputs are the same but for rounding, and the model can neither be trained nor saved as a
     checkpoint any more.
@@ -57,6 +60,9 @@ def fuse_conv_norm(model: nn.Module) -> nn.Module:
         if isinstance(block, ConvNormAct) and not isinstance(block.norm, nn.Identity):
             block.conv = fuse_conv_bn_eval(block.conv, block.norm)
             block.norm = nn.Identity()
+        elif isinstance(block, Conv2d) and isinstance(block.norm, (*_BATCH_NORMS, FrozenBatchNorm2d)):
+            fused = fuse_conv_bn_eval(block, block.norm)
+            block.weight, block.bias, block.norm = fused.weight, fused.bias, None
     return model
 
 

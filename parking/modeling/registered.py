@@ -3,12 +3,14 @@
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from detectron2.modeling.anchor_generator import ANCHOR_GENERATOR_REGISTRY
 
+from parking.utils.constants import DETECTRON2_BACKBONES
+
 from .assigner.build import ASSIGNER_REGISTRY
 from .head import YOLO_HEAD_REGISTRY
 
 
 def list_registered() -> dict[str, list[str]]:
-    """By config key, the registered names, without detectron2's own parts, which belong to other models."""
+    """By config key, the registered names; of detectron2's own parts the backbones that this project's heads fit."""
     registries = {
         "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
         "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
@@ -17,6 +19,10 @@ def list_registered() -> dict[str, list[str]]:
         "MODEL.YOLO.ASSIGNER.NAME": ASSIGNER_REGISTRY,
     }
     return {
-        key: [name for name, part in registry if not part.__module__.startswith("detectron2.")]
+        key: [
+            name
+            for name, part in registry
+            if name in DETECTRON2_BACKBONES or not part.__module__.startswith("detectron2.")
+        ]
         for key, registry in registries.items()
     }

@@ -64,7 +64,7 @@ class YOLOWithTTA(nn.Module):
         return results
 
     def _group_by_padded_shape(self, batched_inputs: list[dict]) -> list[list[int]]:
-        divisor = self.model.backbone.size_divisibility
+        divisor = self.model.size_divisibility
         groups: dict[tuple[int, ...], list[int]] = {}
         for i, inputs in enumerate(batched_inputs):
             shape = tuple(math.ceil(side / divisor) for side in inputs["image"].shape[-2:])
@@ -107,7 +107,7 @@ class YOLOWithTTA(nn.Module):
         """Resize to the floor of the scaled size, then pad to what the scaled size needs in whole strides."""
         if scale == 1:
             return images
-        divisor = self.model.backbone.size_divisibility
+        divisor = self.model.size_divisibility
         height, width = images.shape[-2:]
         size = int(height * scale), int(width * scale)
         padded = [math.ceil(side * scale / divisor) * divisor for side in (height, width)]

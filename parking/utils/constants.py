@@ -1,4 +1,10 @@
-"""Numbers that more than one part must agree on."""
+"""Numbers and names that more than one part must agree on."""
 
 #: Gray level (0..255) around a letterboxed image, in training, inference and the padding of a batch alike.
 PAD_VALUE = 114
+
+#: detectron2's backbones, by their names in its registry, for which there are config keys.
+RESNET = "build_resnet_backbone"
+RESNET_FPN = "build_resnet_fpn_backbone"
+RETINANET_FPN = "build_retinanet_resnet_fpn_backbone"
+DETECTRON2_BACKBONES = (RESNET, RESNET_FPN, RETINANET_FPN)

@@ -5,12 +5,21 @@ import re
 
 import pytest
 
-from parking.config import Task, get_cfg
+from parking.config import Task
+from parking.config import get_cfg as get_default_cfg
 from parking.config.checks import CHECKS, Recipe, changes_weights, check_key, check_values, find_value
-from parking.config.kinds import Flag, ListOf, OneOf, Real, Registered, Text, Whole
+from parking.config.kinds import Flag, ListOf, OneOf, Real, Registered, Such, Text, Whole
+from parking.utils.constants import RESNET_FPN
 from parking.utils.errors import UserError
 
-KEYS = sorted(get_cfg().keys_in_full())
+
+def get_cfg(backbone=None):
+    cfg = get_default_cfg()
+    cfg.merge_from_list(["MODEL.BACKBONE.NAME", backbone] if backbone else [])
+    return cfg
+
+
+KEYS = sorted(get_cfg(RESNET_FPN).keys_in_full())
 HUGE = 10**5000
 # No key may have one of them, whatever its kind is.
 NEVER = [None, {}, {"a": 1}, object(), b"x", [None], [[None]], math.nan, math.inf, -math.inf, HUGE, -HUGE, "a\0b"]
@@ -33,11 +42,14 @@ def bad_values(kind):
         return [0, 1, "True", [True]]
     if isinstance(kind, OneOf):
         other = [name.swapcase() for name in kind.names if name.swapcase() != name]
-        return ["", 1, f" {kind.names[0]}", f"{kind.names[0]} ", kind.names[0] + "\n", list(kind.names), *other]
+        other += [] if "" in kind.names else [""]
+        return [1, f" {kind.names[0]}", f"{kind.names[0]} ", kind.names[0] + "\n", list(kind.names), *other]
     if isinstance(kind, Registered):
         return [1, ["YOLO"], True]
     if isinstance(kind, Text):
         return [1, True, ["a"]] + ([""] if kind.pattern != ".*" else [])
+    if isinstance(kind, Such):
+        return [0, 20, 50.0, "50", [50], True]
     assert isinstance(kind, ListOf)
     return ["ab", 1, True, [math.nan], [HUGE], [[math.inf, 1]], [{}]]
 
@@ -48,7 +60,7 @@ def test_every_key_has_a_row_and_every_row_is_a_key():
 
 @pytest.mark.parametrize("key", KEYS)
 def test_bad_values_are_one_sentence_with_key_value_and_what_is_allowed(key):
-    check, cfg = CHECKS[key], get_cfg()
+    check, cfg = CHECKS[key], get_cfg(RESNET_FPN)
     assert check.tasks, "some task must use it"
     for value in [*NEVER, *bad_values(check.kind)]:
         set_value(cfg, key, value)
@@ -62,7 +74,7 @@ def test_bad_values_are_one_sentence_with_key_value_and_what_is_allowed(key):
 
 @pytest.mark.parametrize("task", list(Task))
 def test_a_key_is_looked_at_by_the_tasks_that_use_it_only(task):
-    cfg = get_cfg()
+    cfg = get_cfg(RESNET_FPN)
     for key, check in CHECKS.items():
         if task not in check.tasks:
             set_value(cfg, key, object())
@@ -224,4 +236,5 @@ def test_every_choice_builds_something():
 def test_the_defaults_are_allowed():
     for task in Task:
         check_values(get_cfg(), task)
+        check_values(get_cfg(RESNET_FPN), task)
     assert find_value(get_cfg(), "SOLVER.EMA.DECAY") == 0.9999

@@ -3,11 +3,12 @@
 Shape legend: N images, A anchors of a level, C classes, P predictions of an image (all levels, anchors and cells).
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_anchor_generator, build_backbone
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_anchor_generator
 from detectron2.modeling.meta_arch import DenseDetector
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from parking.utils.errors import UserError
 
 from ..anchor_generator import YOLOAnchorGenerator
 from ..assigner import RatioAssigner, build_assigner
+from ..backbone import build_backbone
 from ..box_coder import YOLOBoxCoder
 from ..head import build_yolo_head
 from ..losses import YOLOLoss
@@ -79,6 +81,11 @@ class YOLO(DenseDetector):
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
+    @property
+    def size_divisibility(self) -> int:
+        """In pixels: the sides of images are padded to multiples of it, so that every level has whole cells."""
+        return math.lcm(max(self.backbone.size_divisibility, 1), *self.anchor_generator.strides)
+
     def normalize(self, images: Tensor) -> Tensor:
         """(..., 3, H, W) of 0..255 as the network reads them."""
         return (images - self.pixel_mean) / self.pixel_std
@@ -88,7 +95,7 @@ class YOLO(DenseDetector):
         images = ImageList.from_tensors(
             # Of images in pinned memory, the GPU need not be waited for.
             [inputs["image"].to(self.device, non_blocking=True) for inputs in batched_inputs],
-            self.backbone.size_divisibility,
+            self.size_divisibility,
             pad_value=PAD_VALUE,
         )
         return ImageList(self.normalize(images.tensor), images.image_sizes)

@@ -1,0 +1,90 @@
+"""Keys of detectron2's own backbones, which a config has only while MODEL.BACKBONE.NAME names one that reads them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from detectron2.config import CfgNode as CN
+
+from parking.utils.constants import RESNET, RESNET_FPN, RETINANET_FPN
+
+
+class _Group(NamedTuple):
+    """A mapping of keys in MODEL; the defaults are for a training that starts from random weights."""
+
+    name: str
+    defaults: Mapping[str, Any]
+
+
+_BACKBONE = _Group(
+    "BACKBONE",
+    {
+        # Stages that are not trained: 1 for the stem, 2 for stem and res2, ... detectron2's 2 is for its own weights.
+        "FREEZE_AT": 0,
+    },
+)
+# Those for deformable convolutions, which detectron2 computes on GPUs only, stay at detectron2's defaults.
+_RESNETS = _Group(
+    "RESNETS",
+    {
+        "DEPTH": 50,
+        # Stages handed on, of "stem" (stride 4), "res2" (4), "res3" (8), "res4" (16), "res5" (32); finest first.
+        "OUT_FEATURES": ["res3", "res4", "res5"],
+        # More than 1 makes a ResNeXt.
+        "NUM_GROUPS": 1,
+        # "BN", "SyncBN" or "GN". detectron2's FrozenBN would leave out the norms of a model that starts anew.
+        "NORM": "BN",
+        "WIDTH_PER_GROUP": 64,
+        # Whether the stride of a bottleneck is in its first (1x1) convolution, or in the 3x3 one.
+        "STRIDE_IN_1X1": True,
+        # 2 keeps the stride of res5 at 16.
+        "RES5_DILATION": 1,
+        "RES2_OUT_CHANNELS": 256,
+        "STEM_OUT_CHANNELS": 64,
+    },
+)
+_FPN = _Group(
+    "FPN",
+    {
+        # Stages that the pyramid joins, finest first, up to res5; its outputs are p3 of res3, p4 of res4, ...
+        "IN_FEATURES": ["res3", "res4", "res5"],
+        "OUT_CHANNELS": 256,
+        # "" for none, "BN", "SyncBN" or "GN".
+        "NORM": "",
+        # "sum" or "avg" of a finer and a coarser level.
+        "FUSE_TYPE": "sum",
+    },
+)
+_GROUPS: Mapping[str, Sequence[_Group]] = {
+    RESNET: (_BACKBONE, _RESNETS),
+    RESNET_FPN: (_BACKBONE, _RESNETS, _FPN),
+    RETINANET_FPN: (_BACKBONE, _RESNETS, _FPN),
+}
+#: All keys of this module, in full.
+BACKBONE_KEYS = frozenset(
+    f"MODEL.{group.name}.{key}" for groups in _GROUPS.values() for group in groups for key in group.defaults
+)
+
+
+def fit_keys_to_backbone(cfg: CN) -> None:
+    """Add the keys that ``cfg.MODEL.BACKBONE.NAME`` reads, where they are missing, and remove those of other ones."""
+    model, name = cfg.MODEL, cfg.MODEL.BACKBONE.NAME
+    groups = _GROUPS.get(name, ()) if isinstance(name, str) else ()
+    for group in (_BACKBONE, _RESNETS, _FPN):
+        if group in groups:
+            node = model.setdefault(group.name, type(cfg)())
+            for key, value in group.defaults.items():
+                node.setdefault(key, list(value) if isinstance(value, list) else value)
+        elif group.name in model:
+            for key in group.defaults:
+                model[group.name].pop(key, None)
+            if not model[group.name]:
+                del model[group.name]
+
+
+def suggest_backbone(full_key: str) -> str | None:
+    """What to do about a key that the config does not have, if it is one of this module."""
+    if full_key not in BACKBONE_KEYS and full_key not in ("MODEL.RESNETS", "MODEL.FPN"):
+        return None
+    group = full_key.split(".")[1]
+    names = [name for name, groups in _GROUPS.items() if group in [g.name for g in groups]]
+    return f"only detectron2's backbones read it: set MODEL.BACKBONE.NAME to {' or '.join(names)}"
