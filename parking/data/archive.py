@@ -3,6 +3,8 @@
 Needs neither torch nor detectron2.
 """
 
+import bz2
+import copy
 import lzma
 import os
 import re
@@ -20,10 +22,12 @@ from parking.data.datasets.file_names import name_key
 from parking.data.zip_limits import check_list, check_sizes
 from parking.utils.errors import UserError
 from parking.utils.files import open_regular
+from parking.utils.limits import MAX_LZMA_BYTES
 from parking.utils.text import printable
 
-# PKWARE's APPNOTE 6.3.10: general purpose bits (4.4.4), compression methods (4.4.5), Unicode path (4.6.9).
+# PKWARE's APPNOTE 6.3.10: general purpose bits (4.4.4), compression methods (4.4.5), Unicode path (4.6.9), LZMA (5.8).
 _ENCRYPTED = 0x1 | 0x40
+_LZMA_HAS_END = 0x2
 _UTF8_NAME = 0x800
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 _METHOD_NAMES = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES encryption"}
@@ -134,17 +138,48 @@ def open_members(archive: Archive) -> Iterator[Callable[[Member], Iterator[bytes
         def read(member: Member) -> Iterator[bytes]:
             size = crc = 0
             with _explain_damage(archive.file, member.path):
-                with opened.open(member.info) as source:
-                    # zipfile itself stops at the declared size.
-                    while chunk := source.read(_CHUNK):
-                        size += len(chunk)
-                        crc = zlib.crc32(chunk, crc)
-                        yield chunk
-                # zipfile compares checksums, but neither those of empty files nor lengths.
+                for chunk in _decompress(opened, member.info):
+                    size += len(chunk)
+                    if size > member.size:
+                        break
+                    crc = zlib.crc32(chunk, crc)
+                    yield chunk
                 if (size, crc) != (member.size, member.crc):
                     raise zipfile.BadZipFile("its size or checksum is not the declared one")
 
         yield read
+
+
+def _decompress(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+    """The content in pieces of at most ``_CHUNK`` bytes, whatever a few bytes of the zip stand for."""
+    if info.compress_type not in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with opened.open(info) as source:
+            while chunk := source.read(_CHUNK):
+                yield chunk
+        return
+    # zipfile decompresses these two without a bound: a few kB of bzip2 hold gigabytes.
+    packed = copy.copy(info)
+    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
+    del packed.CRC  # that of the content
+    with opened.open(packed) as source:
+        is_bzip2 = info.compress_type == zipfile.ZIP_BZIP2
+        decompressor = bz2.BZ2Decompressor() if is_bzip2 else _open_lzma(source, info)
+        while not decompressor.eof:
+            data = source.read(_CHUNK) if decompressor.needs_input else b""
+            if decompressor.needs_input and not data:
+                raise EOFError("its compressed data are cut off")
+            yield decompressor.decompress(data, _CHUNK)
+
+
+def _open_lzma(source, info: zipfile.ZipInfo) -> lzma.LZMADecompressor:
+    """A decompressor of what follows the LZMA header at the beginning of ``source``."""
+    _, _, num_bytes = struct.unpack("<BBH", source.read(4))
+    properties = source.read(num_bytes)
+    decompressor = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MAX_LZMA_BYTES)
+    # The header of a .lzma file has the size behind the same properties; all ones where an end mark tells.
+    size = 2**64 - 1 if info.flag_bits & _LZMA_HAS_END else info.file_size
+    decompressor.decompress(properties + struct.pack("<Q", size), 0)
+    return decompressor
 
 
 @contextmanager

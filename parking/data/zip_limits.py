@@ -11,6 +11,7 @@ from zipfile import BadZipFile, ZipInfo
 
 from parking.utils.errors import UserError
 from parking.utils.limits import (
+    MAX_ARCHIVE_EXTRA_BYTES,
     MAX_ARCHIVE_LIST_BYTES,
     MAX_ARCHIVE_MEMBERS,
     MAX_ARCHIVE_RATIO,
@@ -53,10 +54,20 @@ def check_list(file: BinaryIO, path: str | os.PathLike) -> None:
         num_folders = raw.count(b"/") + raw.count(b"\\")
         if lengths[0] > MAX_PATH_BYTES or num_folders > MAX_PATH_FOLDERS:
             raise UserError(
-                f"'{name}' lists a name of {lengths[0]} bytes and {num_folders} folders, '{printable(raw[:40])}...'; "
+                f"'{name}' lists a name of {lengths[0]} bytes and {num_folders} folders, '{_show(raw)}...'; "
                 f"{MAX_PATH_BYTES} bytes and {MAX_PATH_FOLDERS} folders are allowed."
             )
+        # Whoever looks for one of its parts copies the rest, part by part.
+        if lengths[1] > MAX_ARCHIVE_EXTRA_BYTES:
+            raise UserError(
+                f"'{name}' lists {lengths[1]:,} bytes beside the name '{_show(raw)}'; {MAX_ARCHIVE_EXTRA_BYTES:,} are "
+                "allowed."
+            )
         start += _ENTRY.size + sum(lengths)
+
+
+def _show(raw: bytes) -> str:
+    return printable(raw[:40].decode("utf-8", "replace"))
 
 
 def check_sizes(infos: Sequence[ZipInfo], file: str | os.PathLike) -> None:

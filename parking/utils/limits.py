@@ -32,6 +32,10 @@ MAX_NOTE_BYTES = 64 * 1024
 #: Files that a zip may list, and the bytes of the list.
 MAX_ARCHIVE_MEMBERS = 2 * 10**6
 MAX_ARCHIVE_LIST_BYTES = 512 * _MB
+#: Bytes of what stands beside a name in a zip's list, such as times and the name in Unicode.
+MAX_ARCHIVE_EXTRA_BYTES = 4096
+#: Memory for unpacking LZMA, most of it a dictionary whose size the zip states; 7-Zip's "ultra" has 64 MB.
+MAX_LZMA_BYTES = 512 * _MB
 #: A path in a zip or json: bytes of UTF-8 (Linux allows 4096), and folders above the file.
 MAX_PATH_BYTES = 2048
 MAX_PATH_FOLDERS = 64

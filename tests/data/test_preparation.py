@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parking.data import preparation
-from parking.data.archive import read_archive
+from parking.data.archive import open_members, read_archive
 from parking.data.preparation import check_disk, compare, find_layout_problems, find_parts, unpack
 from parking.utils.errors import UserError
 
@@ -288,6 +288,41 @@ class TestHostile:
         file.write_bytes(data)
         with pytest.raises(UserError, match="share bytes"):
             read_archive(file, leading_folder="train")
+
+    @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    @pytest.mark.parametrize("declared", [None, 10])
+    def test_memory_while_unpacking_does_not_follow_the_content(self, tmp_path, measure_work, method, declared):
+        file = tmp_path / "train.zip"
+        content = b"0" * 30_000_000
+        write_zip(file, {"images/0001": content}, method=method, **({"size": declared} if declared else {}))
+        archive = read_archive(file, leading_folder="train")
+
+        def read_all():
+            with open_members(archive) as read:
+                (member,) = archive.members
+                if declared:
+                    with pytest.raises(UserError, match="0001' cannot be unpacked"):
+                        list(read(member))
+                else:
+                    assert sum(map(len, read(member))) == len(content)
+
+        assert measure_work(read_all)[1] < 16 * 2**20  # 8 of them are the dictionary of LZMA
+
+    def test_lzma_that_asks_for_much_memory(self, tmp_path):
+        file = tmp_path / "train.zip"
+        write_zip(file, FILES, method=zipfile.ZIP_LZMA)
+        data = bytearray(file.read_bytes())
+        # Version and length of the properties; these: one byte and the size of the dictionary.
+        start = data.find(b"\x09\x04\x05\0")
+        data[start + 5 : start + 9] = b"\xff" * 4
+        file.write_bytes(data)
+        with pytest.raises(UserError, match="cannot be unpacked"):
+            unpack_train(tmp_path)
+
+    def test_much_beside_a_name(self, tmp_path):
+        write_zip(tmp_path / "train.zip", FILES, extra=lambda raw: struct.pack("<HH", 0x9999, 0) * 1500)
+        with pytest.raises(UserError, match="6,000 bytes beside the name"):
+            find_parts(tmp_path)
 
     def test_a_fifo_is_not_waited_for(self, tmp_path):
         os.mkfifo(tmp_path / "train.zip")
