@@ -211,20 +211,31 @@ def resolve_num_classes(cfg: CfgNode, dataset_names) -> None:
 def choose_eval_classes(cfg: CfgNode, weights: Weights) -> list[str]:
     """The classes that the model shall have to evaluate ``weights`` on DATASETS.TEST; sets NUM_CLASSES to their number.
 
-    They are the weights' own, if the data have no others and NUM_CLASSES is theirs: some of them may not occur in the
-    data. Else they are the data's, and each gets the outputs of the weights' class that
-    :func:`parking.checkpoint.load_weights` finds for it.
+    They are the weights' own, as for inference, if NUM_CLASSES is 0 or theirs: some of them may not occur in the data,
+    and classes of the data that they lack count as not found. Else they are the data's, and each gets the outputs of
+    the weights' class that :func:`parking.checkpoint.load_weights` finds for it.
     """
     in_data = list(MetadataCatalog.get(cfg.DATASETS.TEST[0]).thing_classes)
-    own = weights.class_names
+    own, num_classes = weights.class_names, cfg.MODEL.YOLO.NUM_CLASSES
     unknown = [name for name, found in zip(in_data, find_classes(in_data, own or ()), strict=True) if found is None]
-    if own and len(own) == cfg.MODEL.YOLO.NUM_CLASSES != len(in_data) and unknown:
+    if own and len(own) == num_classes != len(in_data) and unknown:
         raise UserError(
             f"weights {weights.path} have no class {printable(', '.join(unknown))}, which the data set "
             f"{cfg.DATASETS.TEST[0]} has; say in MODEL.YOLO.CLASS_MAP which of theirs stand for them, "
             f"and set MODEL.YOLO.NUM_CLASSES to 0."
         )
-    if own and len(own) == cfg.MODEL.YOLO.NUM_CLASSES and not unknown:
+    if (
+        own
+        and num_classes in (0, len(own))
+        and (not unknown or (len(unknown) < len(in_data) and not cfg.MODEL.YOLO.CLASS_MAP))
+    ):
+        if unknown:
+            logger.warning(
+                "weights %s have no class %s: their boxes count as not found.",
+                printable(weights.path),
+                printable(", ".join(unknown)),
+            )
+        cfg.MODEL.YOLO.NUM_CLASSES = len(own)
         return own
     resolve_num_classes(cfg, cfg.DATASETS.TEST)
     return in_data

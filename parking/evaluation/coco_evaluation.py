@@ -115,7 +115,8 @@ class COCOBoxEvaluator(PredictionCollector):
         classes = [a["category_id"] for a in ground_truth["annotations"] if not a["iscrowd"]]
         num_boxes = np.bincount(np.array(classes, dtype=np.int64), minlength=len(self._class_names))
         if classes:
-            detections = to_detections(predictions, list(range(len(self._class_names))))
+            # As they are written: the scores are those of the file, and of infer.py.
+            detections = to_detections(predictions, list(range(len(self._class_names)))).round()
             stats, per_class = score_boxes(ground_truth, detections, image_ids)
         else:
             logger.warning("%s has no annotated boxes: there is nothing to score.", self._dataset_name)

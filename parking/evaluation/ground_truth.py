@@ -3,15 +3,17 @@
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from parking.data.datasets.areas import find_impossible_areas, stand_in_areas
 from parking.data.datasets.categories import read_categories
 from parking.data.datasets.file_names import name_key
 from parking.data.datasets.findings import KINDS, STOP, count_kinds
-from parking.data.datasets.json_io import get_list, read_image_records, read_json_object
+from parking.data.datasets.json_io import read_image_records, read_json_object
+from parking.data.datasets.sizes import settle_images
+from parking.evaluation.annotated_boxes import make_ground_truth, read_boxes
 from parking.evaluation.coco_scores import rank_image_ids, score_boxes
 from parking.evaluation.detections import Detections
 from parking.utils.class_names import find_classes
@@ -25,15 +27,28 @@ METRICS = ("AP", "AP50", "AP75")
 
 
 class GroundTruth:
-    """The annotated boxes of those images of an inference that a COCO-like json lists, found by their names."""
+    """The annotated boxes of those images of an inference that a COCO-like json lists, found by their names.
 
-    def __init__(self, path: str, images: Sequence[dict], classes: Mapping[str, int]):
+    Boxes, areas and classes are read and scored as by ``train_net.py --eval-only``, and so are the scores the same.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        images: Sequence[dict],
+        classes: Mapping[str, int],
+        *,
+        policy: str = "strict",
+        exif_orientation: str = "auto",
+    ):
         """
         Args:
             path: the json. Its ids need not be those of the inference: images and categories are found by name, and
                 categories by id where it does not name them.
-            images: dicts with ``image_id`` and ``relative_path``.
-            classes: category id by name of the model's classes. Boxes of others are left out, with a warning.
+            images: dicts with ``image_id``, ``relative_path`` and ``file_name``.
+            classes: category id by name of the model's classes. Boxes of others count as not found, with a warning.
+            policy: DATASETS.POLICY, for what is wrong with annotations.
+            exif_orientation: INPUT.EXIF_ORIENTATION, for images whose size the json does not state.
 
         Raises:
             UserError: the file cannot be read or is malformed, or lists none of the images.
@@ -45,21 +60,30 @@ class GroundTruth:
             raise UserError(f"'{path}' lists none of the images, by their names; are they another data set's?")
         if len(set(image_ids.values())) < len(image_ids):
             raise UserError(f"'{path}' lists one of the images twice, with other folders in front.")
+        listed = {record["image_id"] for record in records}
+        records = [record for record in records if record["image_id"] in image_ids]
         #: Height and width in pixels by our image id, where the json states them.
         self.sizes = {
             image_ids[record["image_id"]]: (record["height"], record["width"])
             for record in records
-            if record["image_id"] in image_ids and "height" in record
+            if "height" in record
         }
-        category_ids = _match_categories(content, path, classes)
-        entries = get_list(content, "annotations", path)
-        self._annotations = convert_annotations(entries, path, image_ids=image_ids, category_ids=category_ids)
-        self._category_ids = list(classes.values())
-        self._ranks = rank_image_ids(image_ids.values())
+        if len(self.sizes) < len(records):
+            additions, _ = settle_images(images, exif_orientation, self.sizes)
+            found = {image["image_id"]: addition for image, addition in zip(images, additions, strict=True)}
+            records = [{**found[image_ids[record["image_id"]]], **record} for record in records]
+        own_ids = _match_categories(content, path, classes)
+        class_ids = {category_id: i for i, category_id in enumerate(own_ids)}
+        self._annotations = read_boxes(content, path, records, listed=listed, class_ids=class_ids, policy=policy)
+        self._image_ids = [image_ids[record["image_id"]] for record in records]
+        # COCOeval goes through images and classes in the order of the json's ids, whatever ours are.
+        self._ranks = {image_ids[image_id]: rank for image_id, rank in rank_image_ids(image_ids).items()}
+        self._own_ids = list(own_ids.values())
         self._boxes = defaultdict(list)
-        for annotation in self._annotations:
-            if not annotation["iscrowd"]:
-                self._boxes[annotation["image_id"]].append((*annotation["bbox"], annotation["category_id"]))
+        found = self._annotations.take(~self._annotations.crowd)
+        for row, label, box in zip(found.rows.tolist(), found.classes.tolist(), found.boxes.tolist(), strict=True):
+            if self._own_ids[label] is not None:
+                self._boxes[self._image_ids[row]].append((*box, self._own_ids[label]))
 
     def __contains__(self, image_id: int | str) -> bool:
         return image_id in self._ranks
@@ -69,21 +93,28 @@ class GroundTruth:
         return len(self._ranks)
 
     def boxes_of(self, image_id: int | str) -> Detections:
-        """What is annotated on an image, with scores of 1; regions marked as crowds are left out."""
-        table = np.array(self._boxes.get(image_id, ()), dtype=np.float64).reshape(-1, 5)
-        return Detections.from_columns([image_id] * len(table), table[:, 4], table[:, :4], np.ones(len(table)))
+        """The annotated boxes of an image, with scores of 1; without crowds and classes that the model lacks."""
+        boxes = self._boxes.get(image_id, ())
+        return Detections.from_columns(
+            [image_id] * len(boxes), [box[4] for box in boxes], [box[:4] for box in boxes], np.ones(len(boxes))
+        )
 
-    def score(self, detections: Detections) -> dict[str, float]:
-        """:data:`METRICS` in percent of the boxes on annotated images; nan where nothing is annotated."""
-        known = np.array([image_id in self._ranks for image_id in detections.image_ids.tolist()], dtype=bool)
-        if not self._annotations or not known.any():
-            return dict.fromkeys(METRICS, 0.0 if self._annotations else math.nan)
-        ground_truth = {
-            "images": [{"id": rank} for rank in self._ranks.values()],
-            "annotations": [{**a, "image_id": self._ranks[a["image_id"]]} for a in self._annotations],
-            "categories": [{"id": i, "name": str(i)} for i in self._category_ids],
-        }
-        stats, _ = score_boxes(ground_truth, detections[known], self._ranks)
+    def score(self, detections: Detections, *, left_out: Collection[int | str] = ()) -> dict[str, float]:
+        """:data:`METRICS` in percent of the boxes on annotated images; nan where nothing is annotated.
+
+        Args:
+            left_out: ids of images that could not be read; the scores are as if the json did not list them.
+        """
+        ranks = {row: self._ranks[image_id] for row, image_id in enumerate(self._image_ids) if image_id not in left_out}
+        annotations = self._annotations.take(np.isin(self._annotations.rows, list(ranks)))
+        if annotations.crowd.all():
+            return dict.fromkeys(METRICS, math.nan)
+        used = {image_id: rank for image_id, rank in self._ranks.items() if image_id not in left_out}
+        classes = {own_id: i for i, own_id in enumerate(self._own_ids) if own_id is not None}
+        pairs = zip(detections.image_ids.tolist(), detections.category_ids.tolist(), strict=True)
+        known = detections[np.array([i in used and c in classes for i, c in pairs], dtype=bool)]
+        known = replace(known, category_ids=np.array([classes[c] for c in known.category_ids.tolist()], dtype=np.int64))
+        stats, _ = score_boxes(make_ground_truth(annotations, ranks, len(self._own_ids)), known, used)
         return dict(zip(METRICS, stats, strict=False))
 
 
@@ -128,7 +159,9 @@ def _match_categories(content: dict, path: str, classes: Mapping[str, int]) -> d
     unknown = sorted(names[category_id] for category_id, name in own.items() if name is None)
     if unknown:
         logger.warning(
-            "%s: the model has no class %s; their boxes are left out.", printable(path), printable(", ".join(unknown))
+            "%s: the model has no class %s; their boxes count as not found.",
+            printable(path),
+            printable(", ".join(unknown)),
         )
     category_ids = {category_id: None if name is None else classes[name] for category_id, name in own.items()}
     if any(own_id not in (None, category_id) for category_id, own_id in category_ids.items()):
@@ -137,53 +170,3 @@ def _match_categories(content: dict, path: str, classes: Mapping[str, int]) -> d
             printable(path),
         )
     return category_ids
-
-
-def convert_annotations(
-    entries: list, path: str, *, image_ids: Mapping[int | str, int | str], category_ids: Mapping[int, int | None]
-) -> list[dict]:
-    """The ``annotations`` of a COCO-like json under other ids, numbered from 1.
-
-    Args:
-        path: for the errors.
-        image_ids: the new id of each image; annotations of others are left out.
-        category_ids: likewise, None for a category that is left out.
-
-    Returns:
-        Dicts with ``id``, ``image_id``, ``category_id``, ``bbox`` (floats, XYWH_ABS), ``area`` (see
-        :mod:`parking.data.datasets.areas`) and ``iscrowd``.
-
-    Raises:
-        UserError: an entry is malformed, or of a category that is not in ``category_ids``.
-    """
-    converted = []
-    for i, entry in enumerate(entries):
-        try:
-            image_id = image_ids.get(entry["image_id"])
-            category, box = entry["category_id"], [float(value) for value in entry["bbox"]]
-            is_crowd = int(entry.get("iscrowd") or 0)
-            is_sound = category in category_ids and len(box) == 4 and all(map(math.isfinite, box))
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-            is_sound = False
-        if not is_sound:
-            known = sorted(category_ids, key=str)
-            raise UserError(
-                f"'{path}': annotations[{i}] cannot be used: it needs an image_id, a bbox of four numbers and a "
-                f"category_id of {known[0]} to {known[-1]}."
-            )
-        if image_id is not None and category_ids[category] is not None:
-            converted.append(
-                {
-                    "id": len(converted) + 1,
-                    "image_id": image_id,
-                    "category_id": category_ids[category],
-                    "bbox": box,
-                    "area": entry.get("area"),
-                    "iscrowd": is_crowd,
-                }
-            )
-    boxes = np.array([annotation["bbox"] for annotation in converted], dtype=np.float64).reshape(-1, 4)
-    areas, _ = find_impossible_areas([annotation["area"] for annotation in converted], boxes)
-    for annotation, area in zip(converted, stand_in_areas(areas, boxes).tolist(), strict=True):
-        annotation["area"] = area
-    return converted

@@ -3,15 +3,16 @@
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from parking.data.datasets.file_names import name_key
-from parking.data.datasets.json_io import get_list, parse_json, read_image_records, read_json_object
+from parking.data.datasets.json_io import parse_json, read_image_records, read_json_object
+from parking.evaluation.annotated_boxes import make_ground_truth, read_boxes
 from parking.evaluation.coco_scores import rank_image_ids, score_boxes
 from parking.evaluation.detections import Detections
-from parking.evaluation.ground_truth import convert_annotations
 from parking.utils.errors import UserError
 
 
@@ -38,7 +39,8 @@ class Annotations:
                 another image by an id.
         """
         content = read_json_object(annotations)
-        names = {record["image_id"]: record["file_name"] for record in read_image_records(content, annotations)}
+        records = read_image_records(content, annotations)
+        names = {record["image_id"]: record["file_name"] for record in records}
         seen = names if images is None else _read_image_names(images)
         self._ranks = rank_image_ids(names.keys() & seen.keys())
         if not self._ranks:
@@ -50,16 +52,18 @@ class Annotations:
                     f"'{images}'; give infer.py the annotations as --image-info to have their ids."
                 )
         self._category_ids = list(category_ids)
-        self._ground_truth = {
-            "images": [{"id": rank} for rank in self._ranks.values()],
-            "annotations": convert_annotations(
-                get_list(content, "annotations", annotations),
-                annotations,
-                image_ids=self._ranks,
-                category_ids={i: i for i in category_ids},
-            ),
-            "categories": [{"id": i, "name": str(i)} for i in self._category_ids],
-        }
+        used = [record for record in records if record["image_id"] in self._ranks]
+        boxes = read_boxes(
+            content,
+            annotations,
+            used,
+            listed=names,
+            class_ids={category_id: i for i, category_id in enumerate(self._category_ids)},
+            may_repair=False,
+        )
+        ranks = {row: self._ranks[record["image_id"]] for row, record in enumerate(used)}
+        self._ground_truth = make_ground_truth(boxes, ranks, len(self._category_ids))
+        self._annotated = set(boxes.classes[~boxes.crowd].tolist())
 
     @property
     def num_images(self) -> int:
@@ -67,13 +71,12 @@ class Annotations:
 
     def score(self, detections: Detections) -> Ap75:
         """AP75 of ``detections``, those on other images left out."""
-        image_ids, index = np.unique(detections.image_ids, return_inverse=True)
-        known = np.array([image_id in self._ranks for image_id in image_ids.tolist()], dtype=bool)[index]
-        if not known.any() or not self._ground_truth["annotations"]:
-            annotated = {annotation["category_id"] for annotation in self._ground_truth["annotations"]}
-            per_class = {i: 0.0 if i in annotated else math.nan for i in self._category_ids}
-            return Ap75(0.0 if annotated else math.nan, per_class)
-        stats, per_class = score_boxes(self._ground_truth, detections[known], self._ranks)
+        if not self._annotated:
+            return Ap75(math.nan, dict.fromkeys(self._category_ids, math.nan))
+        known = detections[np.array([i in self._ranks for i in detections.image_ids.tolist()], dtype=bool)]
+        places = {category_id: i for i, category_id in enumerate(self._category_ids)}
+        known = replace(known, category_ids=np.array([places[i] for i in known.category_ids.tolist()], dtype=np.int64))
+        stats, per_class = score_boxes(self._ground_truth, known, self._ranks)
         return Ap75(stats[2], dict(zip(self._category_ids, per_class[:, 2].tolist(), strict=True)))
 
 

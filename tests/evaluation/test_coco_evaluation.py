@@ -72,7 +72,7 @@ def evaluate(name, predictions, **kwargs):
 
 
 def reference(dataset_dicts, predictions):
-    """The twelve numbers and the AP75 of each class by pycocotools, in percent."""
+    """The twelve numbers and the AP75 of each class by pycocotools of what is written, in percent."""
     ground_truth = COCO()
     annotations = [{**a, "image_id": d["image_id"]} for d in dataset_dicts for a in d["annotations"]]
     ground_truth.dataset = {
@@ -85,7 +85,8 @@ def reference(dataset_dicts, predictions):
         instances = output["instances"]
         boxes = instances.pred_boxes.tensor.double()
         boxes[:, 2:] -= boxes[:, :2]
-        columns = zip(boxes.tolist(), instances.scores.tolist(), instances.pred_classes.tolist(), strict=True)
+        boxes, scores = boxes.numpy().round(3), instances.scores.double().numpy().round(6)
+        columns = zip(boxes.tolist(), scores.tolist(), instances.pred_classes.tolist(), strict=True)
         rows += [{"image_id": image_id, "bbox": box, "score": s, "category_id": c} for box, s, c in columns]
     with contextlib.redirect_stdout(io.StringIO()):
         ground_truth.createIndex()

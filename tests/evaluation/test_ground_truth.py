@@ -2,17 +2,17 @@ import json
 import logging
 import math
 
+import cv2
 import numpy as np
 import pytest
 
 from parking.evaluation.detections import Detections
-from parking.evaluation.ground_truth import GroundTruth, convert_annotations
+from parking.evaluation.ground_truth import GroundTruth
 from parking.utils.errors import UserError
 
 IMAGES = [
-    {"image_id": 1, "relative_path": "day/a.png"},
-    {"image_id": 2, "relative_path": "day/b.png"},
-    {"image_id": 3, "relative_path": "c.png"},
+    {"image_id": i, "relative_path": name, "file_name": f"/nowhere/{name}"}
+    for i, name in enumerate(("day/a.png", "day/b.png", "c.png"), start=1)
 ]
 CLASSES = {"car": 30, "dog": 40}
 # Under other ids than ours: image 7 is our 1, 8 our 3, 9 none; categories 1 and 2 are our 40 and 30, 3 none.
@@ -31,10 +31,10 @@ CONTENT = {
 
 @pytest.fixture
 def read(tmp_path):
-    def read(**changes):
+    def read(*, images_given=IMAGES, policy="strict", **changes):
         path = tmp_path / "truth.json"
         path.write_text(json.dumps({**CONTENT, **changes}))
-        return GroundTruth(str(path), IMAGES, CLASSES)
+        return GroundTruth(str(path), images_given, CLASSES, policy=policy)
 
     return read
 
@@ -48,7 +48,7 @@ def found(*rows):
 def test_images_and_categories_are_found_by_name(read, caplog):
     with caplog.at_level(logging.WARNING):
         truth = read()
-    assert "the model has no class cow; their boxes are left out" in caplog.text
+    assert "the model has no class cow; their boxes count as not found" in caplog.text
     assert len(truth) == 2 and [i in truth for i in (1, 2, 3)] == [True, False, True]
     found = truth.boxes_of(1)
     assert found.boxes.tolist() == [[0, 0, 10, 10], [20, 20, 10, 10]] and found.category_ids.tolist() == [40, 30]
@@ -62,7 +62,7 @@ def test_a_picture_of_the_same_name_in_another_folder_is_another_one(read):
 
 
 def test_scores_count_annotated_images_only(read):
-    truth = read()
+    truth = read(annotations=[entry for entry in CONTENT["annotations"] if entry["category_id"] != 3])
     right = [(1, 40, 0, 0, 10, 10, 0.9), (1, 30, 20, 20, 10, 10, 0.8)]
     assert truth.score(found(*right)) == pytest.approx({"AP": 100, "AP50": 100, "AP75": 100})
     # On image 2 nothing is known; on image 3 there is no dog, so one that scores higher halves the precision of dogs.
@@ -81,7 +81,8 @@ def test_without_names_the_ids_of_categories_count(read):
 
 
 def test_the_same_path_comes_before_the_end_of_one(tmp_path):
-    images = [{"image_id": i, "relative_path": name} for i, name in enumerate(("a.png", "day/a.png", "night/a.png"))]
+    names = ("a.png", "day/a.png", "night/a.png")
+    images = [{"image_id": i, "relative_path": name, "file_name": f"/nowhere/{name}"} for i, name in enumerate(names)]
     path = tmp_path / "truth.json"
 
     def matched(*names):
@@ -105,8 +106,14 @@ def test_the_same_path_comes_before_the_end_of_one(tmp_path):
         ({"categories": [{"id": 1}]}, "needs an 'id' and a 'name'"),
         ({"categories": [{"id": 1, "name": ["dog"]}]}, r"category 1 with the name \['dog'\]"),
         ({"categories": 5}, "categories"),
-        ({"annotations": [{"image_id": 7, "category_id": 4, "bbox": [0, 0, 1, 1]}]}, "category_id of 1 to 3"),
-        ({"annotations": [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 1]}]}, r"annotations\[0\] cannot be used"),
+        (
+            {"annotations": [{"image_id": 7, "category_id": 4, "bbox": [0, 0, 1, 1]}]},
+            "category id 4; known are 1, 2, 3",
+        ),
+        (
+            {"annotations": [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 1]}]},
+            r"annotations\[0\] has the bbox \[0, 0, 1\]",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_told(read, changes, sentence):
@@ -114,14 +121,51 @@ def test_what_cannot_be_used_is_told(read, changes, sentence):
         read(**changes)
 
 
-@pytest.mark.parametrize("area", [-1000.0, 0, 1.0, 1e11, "1000", float("nan"), None, [1]])
-def test_an_impossible_area_is_that_of_the_box(area):
-    entries = [{"image_id": 1, "category_id": 1, "bbox": [10, 10, 50, 20], "area": area}]
-    (converted,) = convert_annotations(entries, "a.json", image_ids={1: 1}, category_ids={1: 1})
-    assert converted["area"] == 1000
+# 10 x 20 pixels of which 10 x 10 are in the picture, whose size only its file says.
+PARTLY_OUTSIDE = {"image_id": 7, "category_id": 1, "bbox": [0, 90, 10, 20]}
 
 
-def test_the_area_of_a_mask_stays():
-    entries = [{"image_id": 1, "category_id": 1, "bbox": [10, 10, 50, 20], "area": 600.5}]
-    (converted,) = convert_annotations(entries, "a.json", image_ids={1: 1}, category_ids={1: 1})
-    assert converted["area"] == 600.5
+def test_boxes_end_at_the_border_of_the_picture(read, tmp_path):
+    images = [{**IMAGES[0], "file_name": str(tmp_path / "a.png")}, *IMAGES[1:]]
+    cv2.imwrite(images[0]["file_name"], np.zeros((100, 80, 3), np.uint8))
+    right = found((1, 40, 0, 90, 10, 10, 0.9))
+    assert read(images_given=images, annotations=[PARTLY_OUTSIDE]).score(right)["AP"] == pytest.approx(100)
+    sized = [{"id": 7, "file_name": "a.png", "width": 80, "height": 100}]
+    truth = read(images=sized, annotations=[PARTLY_OUTSIDE])
+    assert truth.score(right)["AP"] == pytest.approx(100) and truth.boxes_of(1).boxes.tolist() == [[0, 90, 10, 10]]
+    assert read(annotations=[PARTLY_OUTSIDE]).score(right)["AP"] == pytest.approx(10), "IoU 0.5: no size is known"
+
+
+def test_the_policy_of_data_sets_decides(read, caplog):
+    annotations = [*CONTENT["annotations"][:2], {"image_id": 7, "category_id": 1, "bbox": [50, 50, -5, 5]}]
+    with pytest.raises(UserError, match=r"annotations\[2\] has the bbox .* DATASETS.POLICY repair"):
+        read(annotations=annotations)
+    with caplog.at_level(logging.WARNING):
+        truth = read(annotations=annotations, policy="repair")
+    assert "1  boxes of zero or negative size: left out" in caplog.text
+    assert truth.score(found((1, 40, 0, 0, 10, 10, 0.9), (1, 30, 20, 20, 10, 10, 0.8)))["AP"] == pytest.approx(100)
+
+
+def test_a_class_that_the_model_lacks_is_not_found(read):
+    right = [(1, 40, 0, 0, 10, 10, 0.9), (1, 30, 20, 20, 10, 10, 0.8)]
+    assert read().score(found(*right))["AP"] == pytest.approx(200 / 3)
+
+
+def test_an_image_that_is_left_out_is_not_missed(read):
+    annotations = [CONTENT["annotations"][0], {"image_id": 8, "category_id": 1, "bbox": [1, 2, 30, 40]}]
+    truth = read(annotations=annotations)
+    right = found((1, 40, 0, 0, 10, 10, 0.9), (3, 40, 50, 50, 10, 10, 0.95))
+    assert truth.score(right)["AP"] < 50 and truth.score(right, left_out=[3])["AP"] == pytest.approx(100)
+    assert math.isnan(truth.score(right, left_out=[1, 3])["AP"])
+
+
+@pytest.mark.parametrize("first", [2**64 - 4, 2**63, -1])
+def test_ids_beyond_63_bits_are_exact(tmp_path, first):
+    images = [{**image, "image_id": first + image["image_id"]} for image in IMAGES]
+    path = tmp_path / "truth.json"
+    entries = [{"id": first + i, "file_name": image["relative_path"]} for i, image in enumerate(IMAGES)]
+    boxes = [{"image_id": first + i, "category_id": 1, "bbox": [10 * i, 0, 10, 10]} for i in range(3)]
+    path.write_text(json.dumps({"images": entries, "annotations": boxes, "categories": CONTENT["categories"]}))
+    truth = GroundTruth(str(path), images, CLASSES)
+    for i, image in enumerate(images):
+        assert truth.boxes_of(image["image_id"]).boxes.tolist() == [[10.0 * i, 0, 10, 10]]

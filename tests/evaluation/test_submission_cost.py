@@ -86,18 +86,20 @@ def test_a_list_of_images_that_is_none(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "entry",
+    ("entry", "message"),
     [
-        3,
-        {},
-        annotation(1, 4, BOX),
-        annotation(1, 1, [1, 2, 3]),
-        annotation(1, 1, [1, 2, 3, math.nan]),
-        annotation(1, 1, None),
-        annotation([], 1, BOX),
-        annotation(1, [], BOX),
+        (3, "is 3"),
+        ({}, "has no 'image_id'"),
+        (annotation(1, 4, BOX), "unknown category id 4; known are 1, 2, 3"),
+        (annotation(1, 1, [1, 2, 3]), "bbox"),
+        (annotation(1, 1, [1, 2, 3, math.nan]), "bbox"),
+        (annotation(1, 1, [1, 2, -3, 4]), "bbox"),
+        (annotation(1, 1, None), "bbox None"),
+        (annotation([], 1, BOX), r"image id \[\]"),
+        (annotation(1, [], BOX), r"category id \[\]"),
     ],
 )
-def test_annotations_that_cannot_be_used(tmp_path, entry):
-    with pytest.raises(UserError, match=r"annotations\[3\] cannot be used: .* category_id of 1 to 3"):
+def test_annotations_that_cannot_be_used(tmp_path, entry, message):
+    with pytest.raises(UserError, match=rf"Train\.json': annotations\[3\] .*{message}") as error:
         make(tmp_path, [*ENTRIES, entry])
+    assert "POLICY" not in str(error.value), "make_submission.py has none"

@@ -15,7 +15,7 @@ from parking.data.datasets.categories import collect_categories, settle_categori
 from parking.data.datasets.classes import distinct_colors
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import index_folder
-from parking.data.datasets.findings import KEEP, KINDS, LEAVE_OUT, MEND, STOP, Finding, count_kinds
+from parking.data.datasets.findings import KINDS, Finding, list_counts, stop_if_needed
 from parking.data.datasets.inspection import Inspection, check_policy, inspect_content
 from parking.data.datasets.json_io import paused_gc, read_json, read_json_object
 from parking.data.datasets.sizes import read_headers
@@ -25,8 +25,6 @@ from parking.utils.errors import UserError
 from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
-
-_DONE = {LEAVE_OUT: "left out", MEND: "mended", KEEP: "kept"}
 
 
 def load_columns(
@@ -60,7 +58,7 @@ def load_columns(
     """
     check_policy(policy)
     content, findings = read_json(json_file)
-    _stop_if_needed(json_file, findings, policy)
+    stop_if_needed(json_file, findings, policy)
     inspection = inspect_content(
         content,
         categories,
@@ -71,7 +69,7 @@ def load_columns(
         exif_orientation=exif_orientation,
     )
     findings += [*known, *inspection.findings]
-    _stop_if_needed(json_file, findings, policy)
+    stop_if_needed(json_file, findings, policy)
     if not len(inspection.columns):
         raise UserError(
             f"'{json_file}': nothing is left of the images in '{image_root}', since {findings[0].where} "
@@ -160,7 +158,7 @@ def register_coco_datasets(
     for (name, json_file, image_root), (categories, findings) in zip(entries, settled, strict=True):
         if name in reserved_names or (name in DatasetCatalog and _get_source(name) != (json_file, image_root)):
             raise UserError(f"DATASETS.COCO: the name '{name}' belongs to another data set; choose a different one.")
-        _stop_if_needed(json_file, findings, policy)
+        stop_if_needed(json_file, findings, policy)
         if not os.path.isdir(image_root):
             raise UserError(f"DATASETS.COCO: the image folder '{image_root}' of '{name}' does not exist.")
         classes = list(categories.values())
@@ -208,29 +206,12 @@ def _get_source(name):
     return metadata.get("json_file", None), metadata.get("image_root", None)
 
 
-def _stop_if_needed(json_file: str, findings: Sequence[Finding], policy: str) -> None:
-    stopping = [finding for finding in findings if KINDS[finding.kind].action(policy) == STOP]
-    if not stopping:
-        return
-    # What concerns the whole set explains the rest.
-    first = min(stopping, key=lambda finding: not finding.kind.startswith("boxes_look"))
-    where = f"'{json_file}'" if first.where in (json_file, "the json") else f"'{json_file}': {first.where}"
-    rest = len(stopping) - 1
-    sentences = [f"{where} {first.detail}" + (f" (and {rest} more)." if rest else ".")]
-    if all(KINDS[finding.kind].repair != STOP for finding in stopping):
-        sentences.append("DATASETS.POLICY repair would leave such out and count them;")
-    if rest or len(sentences) > 1:
-        sentences.append("tools/check_data.py lists all." if len(sentences) > 1 else "tools/check_data.py lists them.")
-    raise UserError(" ".join(sentences))
-
-
 def _log_findings(json_file: str, findings: Sequence[Finding], inspection: Inspection, policy: str) -> None:
-    counts = count_kinds(findings)
-    if not counts:
+    lines = list_counts(findings, policy)
+    if not lines:
         return
-    lines = [f"{count:8}  {KINDS[kind].title}: {_DONE[KINDS[kind].action(policy)]}" for kind, count in counts.items()]
     if inspection.num_lost_boxes:
         lines.append(f"{inspection.num_lost_boxes:8}  annotations of the images that are left out: left out")
-    only_notes = all(KINDS[kind].severity == "note" for kind in counts)
+    only_notes = all(KINDS[finding.kind].severity == "note" for finding in findings)
     text = f"Found in {printable(json_file)} (DATASETS.POLICY {policy}; see tools/check_data.py):\n" + "\n".join(lines)
     logger.log(logging.INFO if only_notes else logging.WARNING, text)

@@ -4,14 +4,17 @@ One table for the loader, ``tools/check_data.py`` and ``datasets/README.md``.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+from parking.utils.errors import UserError
 
 POLICIES = ("strict", "repair")
 
 #: What the loader does: end with an error; leave the image or annotation out and count it; mend it and count it; or
 #: take it as it is.
 STOP, LEAVE_OUT, MEND, KEEP = "stop", "leave out", "mend", "keep"
+_DONE = {LEAVE_OUT: "left out", MEND: "mended", KEEP: "kept"}
 
 
 class Kind(NamedTuple):
@@ -147,3 +150,30 @@ def count_kinds(findings: Iterable[Finding]) -> dict[str, int]:
     """How often each kind occurs, in the order of ``KINDS``."""
     counts = Counter(finding.kind for finding in findings)
     return {kind: counts[kind] for kind in KINDS if counts[kind]}
+
+
+def list_counts(findings: Iterable[Finding], policy: str) -> list[str]:
+    """A line for each kind that occurs: how often, its title, and what was done under ``policy``."""
+    counts = count_kinds(findings)
+    return [f"{count:8}  {KINDS[kind].title}: {_DONE[KINDS[kind].action(policy)]}" for kind, count in counts.items()]
+
+
+def stop_if_needed(json_file: str, findings: Sequence[Finding], policy: str, *, may_repair: bool = True) -> None:
+    """Raise a UserError, naming the json and the first finding, where one of them stops under ``policy``.
+
+    Args:
+        may_repair: whether the user can choose another policy.
+    """
+    stopping = [finding for finding in findings if KINDS[finding.kind].action(policy) == STOP]
+    if not stopping:
+        return
+    # What concerns the whole set explains the rest.
+    first = min(stopping, key=lambda finding: not finding.kind.startswith("boxes_look"))
+    where = f"'{json_file}'" if first.where in (json_file, "the json") else f"'{json_file}': {first.where}"
+    rest = len(stopping) - 1
+    sentences = [f"{where} {first.detail}" + (f" (and {rest} more)." if rest else ".")]
+    if may_repair and all(KINDS[finding.kind].repair != STOP for finding in stopping):
+        sentences.append("DATASETS.POLICY repair would leave such out and count them;")
+    if rest or len(sentences) > 1:
+        sentences.append("tools/check_data.py lists all." if len(sentences) > 1 else "tools/check_data.py lists them.")
+    raise UserError(" ".join(sentences))

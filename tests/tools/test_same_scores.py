@@ -1,0 +1,142 @@
+"""train_net.py --eval-only and infer.py --annotations score the same boxes of the same data alike."""
+
+import dataclasses
+import json
+import unicodedata
+
+import cv2
+import numpy as np
+import pytest
+
+NAMES = ["cat", "\u00e9lan", "dog", "zebra"]
+CPU = ("MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0")
+HEIGHT, WIDTH = 60, 96
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    (folder / "day").mkdir(parents=True)
+    # The order of the names is not that of the ids.
+    for seed, name in enumerate(("z.png", "day/b.png", "y.png", "day/a.png", "x.png")):
+        small = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / name), cv2.resize(small, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+@pytest.fixture
+def weights(make_weights, tmp_path):
+    from parking.checkpoint import read_weights, write_weights
+
+    path = str(make_weights(tmp_path / "weights.pth", "MODEL.YOLO.NUM_CLASSES", str(len(NAMES)), std=0.01))
+    write_weights(path, dataclasses.replace(read_weights(path), class_names=NAMES, category_ids=[1, 2, 3, 4]))
+    return path
+
+
+@pytest.fixture
+def scores(monkeypatch, run_here, images, weights, tmp_path):
+    """``scores(content, *opts)``: AP, AP50 and AP75 of both tools, to the last digit."""
+    from parking.evaluation.coco_evaluation import COCOBoxEvaluator
+    from parking.evaluation.ground_truth import METRICS, GroundTruth
+
+    given = []
+
+    def spy(original, pick):
+        def call(*args, **kwargs):
+            result = original(*args, **kwargs)
+            given.append([pick(result)[name] for name in METRICS])
+            return result
+
+        return call
+
+    monkeypatch.setattr(COCOBoxEvaluator, "evaluate", spy(COCOBoxEvaluator.evaluate, lambda result: result["bbox"]))
+    monkeypatch.setattr(GroundTruth, "score", spy(GroundTruth.score, lambda result: result))
+
+    def scores(content, *opts):
+        number = len(given)
+        path = tmp_path / f"truth-{number}.json"
+        path.write_text(json.dumps(content))
+        config = tmp_path / "config.yaml"
+        config.write_text("MODEL: {YOLO: {WIDTH_MULTIPLE: 0.125}}\nINPUT: {SIZE_TEST: 96}\n")
+        code, _, err = run_here(
+            *("train_net.py", "--eval-only", "--config-file", config, "MODEL.WEIGHTS", weights),
+            *("DATASETS.COCO", f"[['same_{number}', '{path}', '{images}']]", "DATASETS.TEST", f"('same_{number}',)"),
+            *("OUTPUT_DIR", tmp_path / "eval", "MODEL.YOLO.NUM_CLASSES", "0", *CPU, *opts),
+        )
+        assert code == 0, err
+        code, out, err = run_here(
+            *("infer.py", "--input", images, "--weights", weights, "--output", tmp_path / "infer"),
+            *("--annotations", path, *CPU, *opts),
+        )
+        assert code == 0, err
+        evaluated, inferred = given[number:]
+        assert f"AP {inferred[0]:.2f}" in out
+        return evaluated, inferred
+
+    return scores
+
+
+def make_content(images, found):
+    """Annotations that are made of what was ``found``, moved a little, with all that may be wrong with such."""
+    names = ["x.png", "y.png", "z.png", "day/a.png", "day/b.png"]
+    ids = dict(zip(names, (2**62 + 5, 40, -3, 7, 2**53 + 1), strict=True))
+    categories = [
+        {"id": 90, "name": "dog "},
+        {"id": 17, "name": "cow"},
+        {"id": 2**40, "name": unicodedata.normalize("NFD", NAMES[1])},
+        {"id": 5, "name": "c\u200bat"},
+    ]
+    category_ids = {1: 5, 2: 2**40, 3: 90}
+    areas = [0, -100, 1e12, None, "large", 60.0, float("nan")]
+    annotations = []
+    for number, row in enumerate(found):
+        name = row["file_name"]
+        if row["category_id"] not in category_ids or name == "y.png":  # zebras and an image without boxes
+            continue
+        x, y, w, h = row["bbox"]
+        entry = {
+            "id": number,
+            "image_id": ids[name],
+            "category_id": category_ids[row["category_id"]],
+            "bbox": [x + number % 3, y + number % 2, w, h],
+            "area": areas[number % len(areas)],
+            "iscrowd": int(number % 11 == 5),
+        }
+        if number % 5 == 0:
+            entry["bbox"] = [x - 4, y - 4, w + 200, h + 200]  # beyond the picture
+        if number % 4 == 0:
+            entry["ignore"] = 1
+        if number % 7 == 3:
+            del entry["area"]
+        annotations.append(entry)
+    annotations.append({"id": 999, "image_id": 40, "category_id": 17, "bbox": [1, 1, 9, 9], "iscrowd": 1})
+    annotations.append({"id": 998, "image_id": 7, "category_id": 17, "bbox": [1, 1, 9, 9]})
+    sized = [{"id": ids[name], "file_name": name, "width": WIDTH, "height": HEIGHT} for name in names]
+    return {"images": sized, "annotations": annotations, "categories": categories}
+
+
+def test_the_scores_of_both_tools_are_equal(scores, run_here, images, weights, tmp_path):
+    code, _, err = run_here(
+        *("infer.py", "--input", images, "--weights", weights, "--output", tmp_path / "first"),
+        *("TEST.DETECTIONS_PER_IMAGE", "30", *CPU),
+    )
+    assert code == 0, err
+    names = {row["id"]: row["file_name"] for row in json.loads((tmp_path / "first" / "images.json").read_text())}
+    found = json.loads((tmp_path / "first" / "predictions.json").read_text())
+    found = [{**row, "file_name": names[row["image_id"]]} for row in found]
+    content = make_content(images, found)
+    assert len(content["annotations"]) > 40
+
+    evaluated, inferred = scores(content)
+    assert inferred == evaluated
+    assert 1 < evaluated[0] < 75, "one of four classes is not found, and the rest not everywhere"
+
+    # The limit of boxes in an image counts all of the model's classes, also those that the json lacks.
+    evaluated, inferred = scores(content, "TEST.DETECTIONS_PER_IMAGE", "10")
+    assert inferred == evaluated
+
+    # Without sizes, the files' headers say where the pictures end.
+    for image in content["images"]:
+        del image["width"], image["height"]
+    again, inferred = scores(content, "TEST.DETECTIONS_PER_IMAGE", "10")
+    assert again == inferred == evaluated
