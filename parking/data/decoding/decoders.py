@@ -1,6 +1,7 @@
 """Pixels of pictures whose header was read; each decoder sees only files of its own format."""
 
 import io
+import re
 import zlib
 from collections.abc import Iterator
 
@@ -24,6 +25,8 @@ _CV2_COLOR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _CV2_DEEP = _CV2_COLOR | cv2.IMREAD_ANYDEPTH
 # OpenCV 5.0 gives memory that was never written for a TIFF of three channels of 16 bits when it is asked for RGB.
 _CV2_DEEP_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH
+# Comments may be longer; nobody writes such.
+_PPM_HEADER_BYTES = 4096
 _TIFF_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 
 
@@ -184,11 +187,26 @@ def _find_stated_maximum(directory: tiff_tags.Directory) -> int | None:
 
 
 def _decode_by_pillow(data: bytes, image_format: str) -> np.ndarray:
+    if image_format == "PPM" and _find_ppm_maximum(data) == 65535:
+        # Pillow keeps 8 bits of colours, of which nothing tells any more how many were used.
+        return narrow(np.ascontiguousarray(_decode_by_cv2(data, _CV2_DEEP_BGR)[..., ::-1]))
     image = pillow.decode(io.BytesIO(data), image_format)
     if image.mode.startswith("I"):
         # Pillow spreads the values of these formats over 16 bits by what the file states as the largest one.
         values = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
-        return narrow(values[..., np.newaxis].repeat(3, axis=2), 65535)
+        is_stated = image_format != "JPEG2000" or _find_jpeg2000_bits(data) < 16
+        return narrow(values[..., np.newaxis].repeat(3, axis=2), 65535 if is_stated else None)
     if image.mode == "F":
         raise unsupported("a picture of floating-point values")
     return pillow.to_rgb(image)
+
+
+def _find_ppm_maximum(data: bytes) -> int:
+    """The largest value that a PGM or PPM states, 0 where the values are text."""
+    found = re.match(rb"P[56](?:(?:\s|#[^\r\n]*[\r\n])+([0-9]+)){3}\s", data[:_PPM_HEADER_BYTES])
+    return int(found[1]) if found else 0
+
+
+def _find_jpeg2000_bits(data: bytes) -> int:
+    """Bits of a sample, which the first segment of the pixels states behind the sizes."""
+    return (data[data.index(b"\xff\x4f\xff\x51") + 42] & 0x7F) + 1

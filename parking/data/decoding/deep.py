@@ -4,8 +4,8 @@ import numpy as np
 
 from parking.data.decoding.problem import unsupported
 
-# Below this, nothing of the upper 8 bits is seen: a picture of 12 bits or fewer that says nothing of it.
-_DARKEST = 1 << 12
+# Values below this are those of a camera of 14 bits or fewer, in a file that does not say so: black, or nearly.
+_DARKEST = 1 << 14
 
 
 def narrow(values: np.ndarray, largest: int | None = None) -> np.ndarray:
@@ -16,14 +16,15 @@ def narrow(values: np.ndarray, largest: int | None = None) -> np.ndarray:
             the upper 8 of the 16 bits are kept.
 
     Raises:
-        ImageProblem: nothing is stated, and all values but zeros are so small that the picture would be black.
+        ImageProblem: nothing is stated, and all values but zeros are so small that the picture would be nearly black;
+            a picture of 8 bits that was spread over 16, times 256 or 257, may be.
     """
     top = int(values.max(initial=0))
     if largest is not None and largest < 65535 and top <= largest:
         return ((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8)
-    if largest is None and 0 < top < _DARKEST:
+    if largest is None and 0 < top < _DARKEST and (values % 257).any() and (values & 255).any():
         raise unsupported(
-            f"a picture of 16 bits a channel whose values only reach {top}, so that its 8-bit version is black",
+            f"a picture of 16 bits a channel whose values only reach {top}, so that its 8-bit version is nearly black",
             "spread its values over all 16 bits, or convert it to 8-bit PNG or JPEG",
         )
     return np.ascontiguousarray(values >> 8).astype(np.uint8)

@@ -17,6 +17,8 @@ _MAX_PARTS = 10_000
 _MAX_PROFILE_BYTES = 2**20
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Baseline, extended and progressive, the last two in arithmetic coding.
+_JPEG_READ_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _PNG_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 
 
@@ -104,6 +106,8 @@ def _read_jpeg(read: Reader) -> Header:
         if marker == 0xE1 and read(offset + 4, 6) == b"Exif\0\0" and orientation == 1:
             orientation = read_orientation(read(offset + 4, length - 2))
         elif marker in _JPEG_FRAMES and frame is None:
+            if marker not in _JPEG_READ_FRAMES:
+                raise unsupported("a lossless or hierarchical JPEG")
             frame = struct.unpack(">BHHB", read(offset + 4, 6))
         elif marker in (0xDA, 0xD9):
             break

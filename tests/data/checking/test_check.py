@@ -47,6 +47,10 @@ def broken(maker):
         (maker.train / name).write_bytes(data[: len(data) // 2])
     maker.add("lossless.jpg")
     make_undecodable(maker.train / "lossless.jpg")
+    maker.add("damaged.png")
+    data = bytearray((maker.train / "damaged.png").read_bytes())
+    data[data.index(b"IDAT") + 20] ^= 1
+    (maker.train / "damaged.png").write_bytes(data)
     maker.add("size.png", width=48, height=64)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -100,7 +104,7 @@ def broken(maker):
         "image_not_image": 1,
         "image_truncated": 2,
         "image_unreadable": 1,
-        "image_unsupported": 1,  # deep.png, whose values use 8 of its 16 bits
+        "image_unsupported": 2,  # lossless.jpg; deep.png, whose values use 8 of its 16 bits
         "size_differs": 1,
         "exif_ignored": 1,
         "not_8bit_rgb": 4,

@@ -94,12 +94,32 @@ def test_bits_between_8_and_16(tmp_path, bits):
     three = np.stack([values, values[::-1], values], axis=2)
     rgb = np.stack([expected, expected[::-1], expected], axis=2)
     check(tmp_path, make_tiff(three, tags={281: (3, [largest] * 3)}), rgb, atol=1)
-    if bits <= 12:
-        for content, name in ((make_tiff(values), "a.tif"), (encode(values), "a.png"), (encode(three), "b.png")):
-            check_refused(tmp_path, content, "16 bits", name)
-    else:
-        check(tmp_path, encode(values), values >> 8, name="a.png")
-    check(tmp_path, encode(np.zeros((6, 8), np.uint16)), 0, name="black.png")
+    for content, name in (
+        (make_tiff(values), "a.tif"),
+        (encode(values), "a.png"),
+        (encode(three), "b.png"),
+        (b"P5 8 6 65535\n" + values.astype(">u2").tobytes(), "a.pgm"),
+        (b"P6 8 6 65535\n" + three.astype(">u2").tobytes(), "a.ppm"),
+    ):
+        check_refused(tmp_path, content, "16 bits", name)
+
+
+def test_a_dark_picture_of_16_bits_that_was_one_of_8(tmp_path):
+    for factor in (256, 257):
+        for values in (GRAY // 8, RGB // 8, RGB * 0):
+            check(tmp_path, encode(values.astype(np.uint16) * factor), values, name="a.png")
+
+
+def test_16_bits_of_formats_that_state_the_largest_value(tmp_path):
+    deep = RGB.astype(np.uint16) * 257 - (RGB > 9)
+    check(tmp_path, b"P6\n# a comment\n8 6 65535\n" + deep.astype(">u2").tobytes(), RGB, 1, "a.ppm")
+    check(tmp_path, b"P5 8 6 65535\n" + deep[..., 0].astype(">u2").tobytes(), GRAY, 1, "a.pgm")
+    # The file states a brightness of 1/16.
+    check(tmp_path, b"P5 8 6 4095\n" + (GRAY.astype(">u2")).tobytes(), GRAY / 16, 1, "b.pgm")
+    Image.fromarray(deep[..., 0]).save(tmp_path / "a.jp2")
+    check(tmp_path, (tmp_path / "a.jp2").read_bytes(), GRAY, 1, "a.jp2")
+    Image.fromarray(deep[..., 0] >> 5).save(tmp_path / "a.jp2")
+    check_refused(tmp_path, (tmp_path / "a.jp2").read_bytes(), "16 bits", "a.jp2")
 
 
 def test_a_largest_value_that_only_occurs_is_no_scale(tmp_path):
@@ -154,3 +174,12 @@ def test_png_of_16_bits_with_alpha_and_of_gray_with_a_transparent_colour(tmp_pat
     check(tmp_path, (tmp_path / "t.png").read_bytes(), GRAY, name="t.png")
     Image.fromarray(RGB).save(tmp_path / "t.png", transparency=tuple(RGB[0, 0].tolist()))
     check(tmp_path, (tmp_path / "t.png").read_bytes(), RGB, name="t.png")
+
+
+def test_jpegs_of_kinds_that_are_not_read(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    frame = content.index(b"\xff\xc0")
+    for marker in (0xC3, 0xC5, 0xCF):
+        check_refused(tmp_path, content[: frame + 1] + bytes([marker]) + content[frame + 2 :], "lossless", "a.jpg")
+    check_refused(tmp_path, content[: frame + 4] + b"\x0c" + content[frame + 5 :], "12 bits", "a.jpg")
