@@ -163,7 +163,7 @@ def upgrade_checkpoint(checkpoint: Mapping[str, Any], source: str) -> dict[str, 
     state = _find(upgraded, "trainer._trainer")
     if isinstance(state, Mapping):
         names = _name_first_training_state(model) if version == FIRST_VERSION else state.get("names")
-        upgraded = _put(upgraded, "trainer._trainer.names", _upgrade_names(names, version))
+        upgraded = _put(upgraded, "trainer._trainer.names", _upgrade_training_names(names, version))
     return upgraded
 
 
@@ -171,12 +171,35 @@ def _has_names(state: Any) -> bool:
     return isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
 
 
-def _upgrade_names(names: Any, version: int) -> Any:
-    if isinstance(names, list):
-        return [_upgrade_names(name, version) for name in names]
-    if isinstance(names, dict):
-        return {key: _upgrade_names(value, version) for key, value in names.items()}
-    return upgrade_tensor_name(names, version) if isinstance(names, str) else names
+def are_training_names(names: Any) -> bool:
+    """Whether ``names``, of any kind whatever, are of the form that ``AccumulatingTrainer.list_names`` gives them.
+
+    Takes no longer than the file that they are from is large: a few bytes in it can stand for any number of groups.
+    """
+    if type(names) is not dict or not all(_are_texts(names.get(key)) for key in ("parameters", "buffers")):
+        return False
+    groups = names.get("optimizer")
+    if type(groups) is not list or not all(type(group) is list and group for group in groups):
+        return False
+    return sum(map(len, groups)) <= len(names["parameters"]) and all(map(_are_texts, groups))
+
+
+def _are_texts(value: Any) -> bool:
+    return type(value) is list and all(type(text) is str for text in value)
+
+
+def _upgrade_training_names(names: Any, version: int) -> Any:
+    if not are_training_names(names):
+        return names  # found wrong where the state is checked
+
+    def upgrade(old: list[str]) -> list[str]:
+        return [upgrade_tensor_name(name, version) for name in old]
+
+    return {
+        "parameters": upgrade(names["parameters"]),
+        "buffers": upgrade(names["buffers"]),
+        "optimizer": [upgrade(group) for group in names["optimizer"]],
+    }
 
 
 def _name_first_training_state(names: Iterable[str]) -> dict[str, Any]:

@@ -354,7 +354,14 @@ class Trainer(DefaultTrainer):
 
     def check_state_dict(self, state_dict: Any) -> None:
         """Raises ValueError, saying what is wrong, unless the state can be one of this training."""
-        check_training_state(state_dict, self.optimizer, self._hooks, self._trainer.list_names())
+        check_training_state(
+            state_dict,
+            self.optimizer,
+            self._hooks,
+            self._trainer.list_names(),
+            parameters=list(self._bare_model.parameters()),
+            buffers=[buffer for buffer in self._bare_model.buffers() if buffer.is_floating_point()],
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)

@@ -3,6 +3,7 @@
 PyTorch's optimizers and detectron2's trainer take almost anything and fail, or go wrong, much later.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from detectron2.engine import HookBase
 from torch import Tensor
+
+from parking.config.compat import are_training_names
 
 _MAX_ITERATION = 10**12
 _OPTIMIZER_KEYS = ("lr", "momentum", "betas", "weight_decay", "kind")
@@ -68,29 +71,35 @@ _LOOP: dict[str, Callable[[Any], bool]] = {
     "gradients": lambda value: type(value) is list,
     "since_step": lambda value: type(value) is list,
     "sound_buffers": lambda value: type(value) is list and all(isinstance(tensor, Tensor) for tensor in value),
-    "names": lambda value: (
-        type(value) is dict
-        and all(_are_texts(value.get(key)) for key in ("parameters", "buffers"))
-        and type(value.get("optimizer")) is list
-        and all(map(_are_texts, value["optimizer"]))
-    ),
+    "names": are_training_names,
 }
 
 
 def check_training_state(
-    state: Any, optimizer: torch.optim.Optimizer, hooks: Sequence[HookBase | None], names: Mapping[str, list]
+    state: Any,
+    optimizer: torch.optim.Optimizer,
+    hooks: Sequence[HookBase | None],
+    names: Mapping[str, list],
+    *,
+    parameters: Sequence[Tensor],
+    buffers: Sequence[Tensor],
 ) -> None:
     """Raise a ValueError that says what is wrong with ``state``, and change nothing.
 
     Args:
         state: of a ``Trainer``.
         optimizer, hooks, names: the training's own, fresh; ``names`` from ``AccumulatingTrainer.list_names``.
+        parameters, buffers: that ``names`` names, in its order.
     """
     _check_values(state, _TRAINER, "trainer")
     if state["iteration"] >= state["max_iter"]:
         raise ValueError(f"stands at iteration {state['iteration']} of {state['max_iter']}")
     _check_values(state["_trainer"], _LOOP, "trainer")
-    _check_optimizer(arrange_by_names(state["_trainer"], names)["optimizer"], optimizer)
+    _check_lengths(state["_trainer"], len(parameters), len(buffers))
+    loop = arrange_by_names(state["_trainer"], names)
+    _check_optimizer(loop["optimizer"], optimizer)
+    _check_tensors([t for gradients in loop["gradients"] for t in gradients], parameters, "gradient")
+    _check_tensors(loop["sound_buffers"], buffers, "buffer")
     states = state.get("hooks", {})
     if type(states) is not dict:
         raise ValueError("holds states of hooks that are not a dict")
@@ -150,6 +159,32 @@ def _check_values(state: Any, checks: dict[str, Callable[[Any], bool]], name: st
             raise ValueError(f"has no {key} in the state of {name}")
         if not is_sound(state[key]):
             raise ValueError(f"holds an impossible {key} in the state of {name}")
+
+
+def _check_lengths(loop: dict, num_parameters: int, num_buffers: int) -> None:
+    """The lists of gradients, one for each process, and of buffers: a file can name one list any number of times."""
+    gradients, buffers = loop["gradients"], loop["sound_buffers"]
+    if not all(type(own) is list and len(own) == num_parameters for own in gradients):
+        raise ValueError("holds gradients of another model")
+    if len({id(own) for own in gradients}) < len(gradients):
+        raise ValueError("holds the gradients of one process twice")
+    if len(buffers) not in (0, num_buffers):
+        raise ValueError("holds buffers of another model")
+
+
+def _check_tensors(tensors: Sequence[Any], likes: Sequence[Tensor], what: str) -> None:
+    """``tensors`` are as many as ``likes``, or a multiple: None, or of their shapes and in memory of their own."""
+    seen = set()
+    for tensor, like in zip(tensors, itertools.cycle(likes), strict=False):
+        if tensor is None and what == "gradient":
+            continue
+        if not isinstance(tensor, Tensor) or tensor.shape != like.shape or not tensor.is_floating_point():
+            raise ValueError(f"holds a {what} of another shape or type")
+        storage = tensor.untyped_storage().data_ptr()
+        # A few bytes of a file can put one tensor into many places, which then need memory each.
+        if storage in seen:
+            raise ValueError(f"holds a {what} that shares its memory")
+        seen.add(storage)
 
 
 def _check_optimizer(state: dict, optimizer: torch.optim.Optimizer) -> None:

@@ -47,6 +47,22 @@ def with_nan(tensor):
     return tensor
 
 
+def shared(number):
+    """Lists of lists of 2^number texts, which take a few bytes in a file."""
+    texts = ["a"]
+    for _ in range(number):
+        texts = [texts, texts]
+    return texts
+
+
+def endless():
+    texts = []
+    texts.append(texts)
+    return texts
+
+
+NAMES = "trainer/_trainer/names"
+GRADIENTS = "trainer/_trainer/gradients"
 STEM = "backbone.bottom_up.stem.conv.weight"
 MOMENTUM = "trainer/_trainer/optimizer/state/0/momentum_buffer"
 CASES = [
@@ -74,6 +90,19 @@ CASES = [
     ("trainer/_trainer", None, "_trainer"),
     ("trainer/_trainer/gradients", 7, "gradients"),
     ("trainer/_trainer/sound_buffers", [1], "sound_buffers"),
+    ("trainer/_trainer/sound_buffers", [torch.zeros(1)], "buffers of another model"),
+    (NAMES, ..., "impossible names"),
+    (NAMES, shared(60), "impossible names"),
+    (f"{NAMES}/parameters", endless(), "impossible names"),
+    (f"{NAMES}/optimizer", shared(60), "impossible names"),
+    (f"{NAMES}/optimizer", lambda groups: [groups[2]] * 10**6, "impossible names"),
+    (f"{NAMES}/optimizer", [[]] * 10**6, "impossible names"),
+    (f"{NAMES}/buffers", lambda names: [*names[1:], "x"], "another model"),
+    (GRADIENTS, [[None]], "gradients of another model"),
+    (GRADIENTS, lambda own: [own[0]] * 10**6, "one process twice"),
+    (f"{GRADIENTS}/0/0", lambda tensor: tensor[:1], "gradient of another shape"),
+    (f"{GRADIENTS}/0/0", lambda tensor: tensor.long(), "gradient of another shape or type"),
+    (GRADIENTS, lambda gradients: [gradients[0], list(gradients[0])], "gradient that shares"),
     ("trainer/_trainer/num_skipped_in_a_row", -3, "num_skipped_in_a_row"),
     ("trainer/_trainer/optimizer", {}, "no state of an optimizer"),
     ("trainer/_trainer/optimizer/param_groups", lambda groups: groups[:2], "other groups"),
