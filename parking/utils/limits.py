@@ -23,6 +23,8 @@ MAX_IMAGE_BYTES = 1 * _GB
 #: Pixels of a picture, by its header, before any of it is decoded, for all formats: a satellite picture of 16384 x
 #: 16384. That one takes 0.8 GB as 8-bit RGB, and up to 2.5 GB while it is decoded from 16 bits or turned.
 MAX_IMAGE_PIXELS = 16384 * 16384
+#: Scans of a progressive JPEG, each of which may take as long as a whole picture; programs write about ten.
+MAX_JPEG_SCANS = 100
 #: A weights file or checkpoint.
 MAX_WEIGHTS_BYTES = 20 * _GB
 #: The pickle in it, which only describes tensors: that of the largest published model has about half a megabyte.

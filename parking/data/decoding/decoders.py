@@ -14,6 +14,7 @@ from parking.data.decoding.deep import narrow
 from parking.data.decoding.headers import Header
 from parking.data.decoding.kinds import PNG_START
 from parking.data.decoding.problem import cut_off, damaged, unsupported
+from parking.utils.limits import MAX_JPEG_SCANS
 
 try:
     import pyspng
@@ -54,7 +55,7 @@ def decode(data: bytes, header: Header, num_rows: int | None = None) -> np.ndarr
     elif header.format == "TIFF":
         image = _decode_tiff(data, header)
     else:
-        image = _decode_by_pillow(data, header.format)
+        image = _decode_by_pillow(data, header)
     if image.shape[1] != header.width or image.shape[0] < min(header.height, num_rows or header.height):
         raise damaged("its pixels have another size than its header states")
     return image[:num_rows]
@@ -76,6 +77,8 @@ def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
     # Asked first, because the decoder calls it damaged.
     if jpeg_damage.is_cut_off(data):
         raise cut_off()
+    if jpeg_damage.has_more_scans(data, MAX_JPEG_SCANS):
+        raise unsupported(f"a JPEG of more than {MAX_JPEG_SCANS} scans")
     if header.bits != 8:
         raise unsupported(f"a JPEG of {header.bits} bits a channel")
     try:
@@ -155,11 +158,11 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
         data = tiff_tags.drop_orientation(data)
     if header.bits <= 8:
         # Pillow, because OpenCV multiplies colours by alpha.
-        return pillow.to_rgb(pillow.decode(io.BytesIO(data), "TIFF"))
+        return pillow.to_rgb(pillow.decode(io.BytesIO(data), "TIFF", header.stored_size))
     if not header.mode.startswith(("I;16", "L", "RGB")):
         raise unsupported(f"a TIFF of the kind {header.mode}")
     if header.mode == "I;16":
-        values = np.asarray(pillow.decode(io.BytesIO(data), "TIFF"))
+        values = np.asarray(pillow.decode(io.BytesIO(data), "TIFF", header.stored_size))
         values = values.astype(np.uint16)[..., np.newaxis].repeat(3, axis=2)
         # Pillow leaves the bits of packed values where they are; of zero is white it knows with 8 bits only.
         largest = (1 << header.bits) - 1
@@ -186,25 +189,25 @@ def _find_stated_maximum(directory: tiff_tags.Directory) -> int | None:
     return None
 
 
-def _decode_by_pillow(data: bytes, image_format: str) -> np.ndarray:
-    if image_format == "PPM" and _find_ppm_maximum(data) == 65535:
+def _decode_by_pillow(data: bytes, header: Header) -> np.ndarray:
+    if header.format == "PPM" and _is_deep_ppm(data, header.stored_size):
         # Pillow keeps 8 bits of colours, of which nothing tells any more how many were used.
         return narrow(np.ascontiguousarray(_decode_by_cv2(data, _CV2_DEEP_BGR)[..., ::-1]))
-    image = pillow.decode(io.BytesIO(data), image_format)
+    image = pillow.decode(io.BytesIO(data), header.format, header.stored_size)
     if image.mode.startswith("I"):
         # Pillow spreads the values of these formats over 16 bits by what the file states as the largest one.
         values = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
-        is_stated = image_format != "JPEG2000" or _find_jpeg2000_bits(data) < 16
+        is_stated = header.format != "JPEG2000" or _find_jpeg2000_bits(data) < 16
         return narrow(values[..., np.newaxis].repeat(3, axis=2), 65535 if is_stated else None)
     if image.mode == "F":
         raise unsupported("a picture of floating-point values")
     return pillow.to_rgb(image)
 
 
-def _find_ppm_maximum(data: bytes) -> int:
-    """The largest value that a PGM or PPM states, 0 where the values are text."""
-    found = re.match(rb"P[56](?:(?:\s|#[^\r\n]*[\r\n])+([0-9]+)){3}\s", data[:_PPM_HEADER_BYTES])
-    return int(found[1]) if found else 0
+def _is_deep_ppm(data: bytes, size: tuple[int, int]) -> bool:
+    """Whether a PGM or PPM of this height and width holds values of 16 bits, of which it states no largest one."""
+    found = re.match(rb"P[56]" + 3 * rb"(?:\s|#[^\r\n]*[\r\n])+([0-9]+)" + rb"\s", data[:_PPM_HEADER_BYTES])
+    return found is not None and tuple(map(int, found.groups())) == (*size[::-1], 65535)
 
 
 def _find_jpeg2000_bits(data: bytes) -> int:

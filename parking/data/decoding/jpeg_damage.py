@@ -1,5 +1,6 @@
-"""Damage of a JPEG that no decoder tells: a lost end, and zeros where pixels were."""
+"""What no decoder tells of a JPEG: a lost end, zeros where pixels were, and more scans than any picture needs."""
 
+import re
 from collections.abc import Iterator
 
 _SCAN, _END, _HUFFMAN_TABLES = 0xDA, b"\xff\xd9", 0xC4
@@ -7,6 +8,8 @@ _SCAN, _END, _HUFFMAN_TABLES = 0xDA, b"\xff\xd9", 0xC4
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
 # More zeros than two whole blocks take, each of 63 coefficients of a code and a sign in zeros, and what lies between.
 _HOLE = bytes(128)
+# What is no marker amid the pixels: a stuffed byte, restarts, and padding.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def is_cut_off(data: bytes) -> bool:
@@ -49,6 +52,21 @@ def has_hole(data: bytes) -> bool:
                 return False
             return _HOLE in bytes(content[end : data.find(_END, end)])
     return False
+
+
+def has_more_scans(data: bytes, limit: int) -> bool:
+    """Whether the first picture has more than ``limit`` scans: a decoder goes through all pixels for each."""
+    if data.count(b"\xff\xda") <= limit:
+        return False
+    start = next((begin for marker, begin, _ in _walk(memoryview(data)) if marker == _SCAN), len(data))
+    num_scans = 0
+    while num_scans <= limit and (found := _MARKER.search(data, start)):
+        start = found.start()
+        if data[start : start + 2] == _END:
+            break
+        num_scans += data[start + 1] == _SCAN
+        start += 2 + max(int.from_bytes(data[start + 2 : start + 4], "big"), 2)
+    return num_scans > limit
 
 
 def _walk(content: memoryview) -> Iterator[tuple[int, int, int]]:

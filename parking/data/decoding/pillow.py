@@ -3,6 +3,7 @@
 ``Image.open`` would choose among all of Pillow's, of which the one of EPS starts a program.
 """
 
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,10 @@ _CLASSES = {
 _NEEDED_FEATURES = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
 _EXIF_ORIENTATION = 0x0112
 #: What Pillow raises for a file that it cannot open or decode.
-ERRORS = (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, RuntimeError, OverflowError)
+ERRORS = (
+    *(OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, RuntimeError, OverflowError),
+    *(AttributeError, struct.error, Image.DecompressionBombError),
+)
 _SIGNS_OF_CUTTING = ("truncated", "not enough", "incomplete", "end of file", "too short", "eof", "reached end")
 
 _limit_lock = threading.Lock()
@@ -57,9 +61,18 @@ def opened(file: BinaryIO, image_format: str) -> Iterator[Image.Image]:
         raise _explain(e) from e
 
 
-def decode(file: BinaryIO, image_format: str) -> Image.Image:
-    """The first picture of a file, with its pixels; a TIFF is turned by its orientation. Raises ImageProblem."""
+def decode(file: BinaryIO, image_format: str, size: tuple[int, int]) -> Image.Image:
+    """The first picture of a file, with its pixels; a TIFF is turned by its orientation.
+
+    Args:
+        size: height and width by the header that was found acceptable.
+
+    Raises:
+        ImageProblem: for whatever Pillow raises, and where Pillow reads another size, before it takes memory for it.
+    """
     with opened(file, image_format) as image, _own_limit(image):
+        if (image.height, image.width) != size:
+            raise damaged("its headers contradict each other")
         image.load()
         return image.copy()
 

@@ -56,7 +56,12 @@ def read_directory(read: Reader, offset: int | None = None) -> Directory | None:
         rest = read(start + len(content), 8 if is_big else 4)
         next_offset = int.from_bytes(rest, "little" if order == "<" else "big")
         pairs = (_read_entry(read, content, i, order, is_big) for i in range(0, len(content), entries.size))
-        return Directory({tag: values for tag, values in pairs if values}, next_offset)
+        tags: dict[int, tuple] = {}
+        for tag, values in pairs:
+            # The first one counts, as for libtiff.
+            if values:
+                tags.setdefault(tag, values)
+        return Directory(tags, next_offset)
     except (struct.error, OverflowError):
         return None
 

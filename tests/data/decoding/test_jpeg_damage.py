@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parking.data.decoding.jpeg_damage import has_hole
+from parking.data.decoding.jpeg_damage import has_hole, has_more_scans
 from parking.data.image_io import UnreadableImageError, decode_image
 
 NOISE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
@@ -44,3 +44,20 @@ def test_flat_pictures_are_sound(options):
         decode_image(encode(pixels[..., 0], **options), "a.jpg")
     decode_image(encode(np.full((64, 64, 3), 9, np.uint8), comment=bytes(5000)), "a.jpg")
     decode_image(encode(np.full((64, 64, 3), 9, np.uint8)) + bytes(5000), "a.jpg")
+
+
+def test_more_scans_than_any_picture_needs():
+    content = encode(NOISE, progressive=True)
+    decode_image(content, "a.jpg")
+    last = content.rindex(b"\xff\xda")
+    num_scans = content.count(b"\xff\xda")
+    assert 5 < num_scans < 20
+    many = content[:last] + content[last:-2] * 200 + content[-2:]
+    assert has_more_scans(many, num_scans + 198) and not has_more_scans(many, num_scans + 199)
+    with pytest.raises(UnreadableImageError, match=r"a\.jpg.*100 scans"):
+        decode_image(many, "a.jpg")
+    # What only looks like scans: in a comment, and behind the end.
+    for options, rest in (({"comment": b"\xff\xda" * 500}, b""), ({}, b"\xff\xda" * 500)):
+        content = encode(NOISE, progressive=True, **options) + rest
+        assert not has_more_scans(content, 100)
+        decode_image(content, "a.jpg")

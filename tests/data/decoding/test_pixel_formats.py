@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parking.data.image_io import UnreadableImageError, inspect_image, read_image
+from parking.data.decoding import pillow
+from parking.data.decoding.problem import ImageProblem
+from parking.data.image_io import UnreadableImageError, inspect_image, read_image, read_image_header
 
 from .tiffs import make_tiff, pack_bits
 
@@ -183,3 +185,28 @@ def test_jpegs_of_kinds_that_are_not_read(tmp_path):
     for marker in (0xC3, 0xC5, 0xCF):
         check_refused(tmp_path, content[: frame + 1] + bytes([marker]) + content[frame + 2 :], "lossless", "a.jpg")
     check_refused(tmp_path, content[: frame + 4] + b"\x0c" + content[frame + 5 :], "12 bits", "a.jpg")
+
+
+def test_headers_that_contradict_each_other_take_no_memory(tmp_path):
+    for name in ("a.tif", "a.gif", "a.bmp", "a.jp2", "a.ppm"):
+        Image.fromarray(RGB).save(tmp_path / name)
+        header = read_image_header(tmp_path / name)
+        with open(tmp_path / name, "rb") as file:
+            assert pillow.decode(file, header.format, (6, 8)).size == (8, 6)
+            with pytest.raises(ImageProblem, match="contradict"):
+                pillow.decode(file, header.format, (6, 9))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_sizes_of_a_tiff_that_occur_twice(tmp_path, dtype):
+    values = RGB.astype(dtype) * (257 if dtype == np.uint16 else 1)
+    # Before and behind the true ones; the first ones count.
+    for tags, match in (((254, 255), "60000 x 60000"), ((260, 261), None)):
+        content = make_tiff(values, tags={tag: (4, [60000]) for tag in tags})
+        for tag, size_tag in zip(tags, (256, 257), strict=True):
+            entry = (4).to_bytes(2, "little") + (1).to_bytes(4, "little") + (60000).to_bytes(4, "little")
+            content = content.replace(tag.to_bytes(2, "little") + entry, size_tag.to_bytes(2, "little") + entry)
+        if match:
+            check_refused(tmp_path, content, match, kind="image_too_large")
+        else:
+            check(tmp_path, content, RGB)
