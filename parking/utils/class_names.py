@@ -5,13 +5,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .text import compose
+
 # Characters that look like a space, which Unicode counts as letters or symbols.
 _BLANK = "\u3164\uffa0\u2800"
 
 
 def class_key(name: str) -> str:
     """``name`` as class names are compared: composed (NFC), without invisible characters and needless spaces."""
-    name = unicodedata.normalize("NFC", name)
+    name = compose(name)
     if not (name.isascii() and name.isprintable()):
         name = "".join(" " if c.isspace() or c in _BLANK else c for c in name if c.isspace() or not _is_invisible(c))
     return " ".join(name.split())

@@ -6,7 +6,7 @@ differ only in what nobody sees have the same classes, and so that no two classe
 
 import json
 import math
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -116,17 +116,22 @@ def _settle(facts: CategoryFacts, used: set[tuple[int, str]]) -> Categories:
     children = defaultdict(set)
     for category_id, parent in facts.parents.items():
         children[parent].add(category_id)
-    groups = {i for i in unused if keys[i] and facts.parents[i] != keys[i] and children[keys[i]] - {i}}
-    by_key = defaultdict(list)
+    groups = {i for i in unused if keys[i] and facts.parents[i] != keys[i]}
+    groups = {i for i in groups if len(children[keys[i]]) > (i in children[keys[i]])}
+    # Ids that are left. The first one of a dict would take long to find after many before it were deleted.
+    by_key = defaultdict(OrderedDict)
     for category_id, key in keys.items():
-        by_key[key].append(category_id)
+        by_key[key][category_id] = None
+    used_keys = {keys[i] for i in keys.keys() - set(unused)}
     left_out = {}
     for category_id in unused:
+        key = keys[category_id]
         # A group goes first, whatever its id; of several without annotations the last ones go.
-        same = [i for i in by_key[keys[category_id]] if i not in left_out and i != category_id]
-        if same and (category_id in groups or any(i not in unused for i in same) or same[0] < category_id):
-            left_out[category_id] = f"repeats the name of category {same[0]} and has no annotation"
-        elif category_id in groups and not same:
+        same = next((i for i in by_key[key] if i != category_id), None)
+        if same is not None and (category_id in groups or key in used_keys or same < category_id):
+            left_out[category_id] = f"repeats the name of category {same} and has no annotation"
+            del by_key[key][category_id]
+        elif category_id in groups and same is None:
             left_out[category_id] = "only groups others and has no annotation"
     if len(left_out) == len(keys):
         left_out = {}

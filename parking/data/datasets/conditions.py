@@ -5,7 +5,8 @@ weather, time of day, outdoors or indoors, the camera's side of the car, number 
 """
 
 import re
-import unicodedata
+
+from parking.utils.text import compose
 
 CONDITIONS = ("region", "weather", "daytime", "location", "side")
 
@@ -21,12 +22,12 @@ def get_sequence_key(file_name: str) -> str:
     A name of another form is a sequence of its own.
     """
     frame = parse_frame(file_name)
-    return frame[0] if frame else unicodedata.normalize("NFC", file_name)
+    return frame[0] if frame else compose(file_name)
 
 
 def parse_frame(file_name: str) -> tuple[str, int] | None:
     """Sequence key and number of the frame; None for a name of another form."""
-    match = _SEQUENCE_PATTERN.fullmatch(unicodedata.normalize("NFC", file_name))
+    match = _SEQUENCE_PATTERN.fullmatch(compose(file_name))
     return (match[1], int(match[2])) if match else None
 
 
@@ -35,7 +36,7 @@ def parse_conditions(file_name: str) -> dict[str, str]:
 
     Empty for a name of another form.
     """
-    words = unicodedata.normalize("NFC", file_name.rpartition("/")[2]).split("_")
+    words = compose(file_name.rpartition("/")[2]).split("_")
     if len(words) < _NUM_WORDS or parse_frame(file_name) is None:
         return {}
     return {condition: words[position] for condition, position in _POSITIONS.items()}

@@ -5,12 +5,11 @@ extensions come in either case. A name is looked up as it is first, then without
 """
 
 import os
-import unicodedata
 from collections.abc import Iterable
 
 from parking.utils.errors import UserError
 from parking.utils.limits import MAX_PATH_FOLDERS
-from parking.utils.text import printable
+from parking.utils.text import compose, printable
 
 #: Of files that are taken for images; what they hold decides how they are read.
 IMAGE_EXTENSIONS = frozenset(
@@ -35,7 +34,7 @@ def name_key(name: str) -> str:
     # Not casefold(), by which "Straße" and "Strasse" were one.
     key = name.lower()
     if not name.isascii():
-        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
+        key = compose(compose(name).lower())
     key = key.replace("\\", "/")
     return key[2:] if key.startswith("./") else key
 

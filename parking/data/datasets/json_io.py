@@ -12,7 +12,7 @@ from typing import Any
 
 from parking.data.datasets.findings import Finding
 from parking.utils.errors import UserError
-from parking.utils.limits import MAX_ID_BITS, MAX_IMAGE_PIXELS, MAX_JSON_BYTES
+from parking.utils.limits import MAX_ID_BITS, MAX_IMAGE_PIXELS, MAX_JSON_BYTES, MAX_PATH_BYTES
 from parking.utils.text import printable
 from parking.utils.text_files import UnusableFileError, read_text_file
 
@@ -225,6 +225,8 @@ def _find_image_problem(image_id, name, size) -> str:
     # A null byte ends a path for the system: the image would be looked for under another name.
     if not isinstance(name, str) or not name or "\0" in name:
         return f"has the file name {shorten(name)}, which is not a name"
+    if len(name) > MAX_PATH_BYTES:
+        return f"has a file name of {len(name):,} characters; {MAX_PATH_BYTES:,} are allowed"
     return size if isinstance(size, str) else ""
 
 

@@ -117,3 +117,17 @@ def test_an_empty_name_is_used(name):
 def test_there_must_be_categories(entries):
     categories = read_categories({"categories": entries, "annotations": []})
     assert kinds(categories) == ["json_structure"] and "categories" in categories.findings[0].detail
+
+
+@pytest.mark.parametrize("names", ["same", "groups of same", "different"])
+def test_twice_as_many_categories_take_twice_the_work(measure_work, names):
+    def work(n):
+        same = "groups" in names or names == "same"
+        categories = [{"id": i, "name": "car" if same else f"car {i}"} for i in range(n)]
+        if "groups" in names:
+            categories += [{"id": n + i, "name": f"{i}", "supercategory": "car"} for i in range(n)]
+        content = {"categories": categories, "annotations": [{"category_id": n - 1}]}
+        return measure_work(lambda: read_categories(content))
+
+    small, large = work(1000), work(2000)
+    assert all(b <= 2.3 * a for a, b in zip(small, large, strict=True)), (small, large)

@@ -172,6 +172,7 @@ def test_all_wrong_images_are_found():
         {**good, "id": None},
         {**good, "id": 3, "file_name": 5},
         {**good, "id": 4, "file_name": "a\0.png"},
+        {**good, "id": 9, "file_name": "a" * 3000},
         {**good, "id": 5, "height": -3},
         {**good, "id": 6, "width": float("nan")},
         {**good, "id": 7, "width": 10**400},
