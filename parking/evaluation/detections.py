@@ -15,6 +15,7 @@ from parking.utils.files import open_atomic
 
 #: Decimals in COCO results: finer than float32 boxes of large images and scores are meaningful.
 _BOX_DECIMALS, _SCORE_DECIMALS = 3, 6
+_MAX_INT64 = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Detections:
     """N detections, one row each.
 
     Attributes:
-        image_ids: (N,) integers, or strings where a data set has such ids.
-        category_ids: (N,) integers, the data set's own ids.
+        image_ids: (N,) from :func:`make_id_column`: integers, or strings where a data set has such ids.
+        category_ids: (N,) likewise, the data set's own ids.
         boxes: (N, 4) float64, [x, y, w, h] (XYWH_ABS) in pixels of the original image.
         scores: (N,) float64.
     """
@@ -51,8 +52,8 @@ class Detections:
         """The same from any sequences; all may be empty."""
         num = len(scores)
         return cls(
-            np.asarray(image_ids) if num else np.zeros(0, np.int64),
-            np.asarray(category_ids, dtype=np.int64),
+            make_id_column(image_ids),
+            make_id_column(category_ids),
             np.asarray(boxes, dtype=np.float64).reshape(num, 4),
             np.asarray(scores, dtype=np.float64),
         )
@@ -82,10 +83,11 @@ class Detections:
     @classmethod
     def concatenate(cls, parts: Sequence["Detections"]) -> "Detections":
         """The rows of one or more, one after the other."""
-        # Empty ones have integers for image ids where the others may have strings.
-        image_ids = [part.image_ids for part in parts if len(part)] or [parts[0].image_ids]
-        rest = ((getattr(part, name) for part in parts) for name in ("category_ids", "boxes", "scores"))
-        return cls(np.concatenate(image_ids), *(np.concatenate(list(columns)) for columns in rest))
+        # Empty ones have integers for ids where the others may have strings. Of int64 and object numpy makes object.
+        columns = [[getattr(part, name) for part in parts if len(part)] for name in ("image_ids", "category_ids")]
+        ids = (np.concatenate(column or [np.zeros(0, np.int64)]) for column in columns)
+        rest = ([getattr(part, name) for part in parts] for name in ("boxes", "scores"))
+        return cls(*ids, *map(np.concatenate, rest))
 
     def round(self) -> "Detections":
         """Boxes to 0.001 px and scores to 6 places, as they are written."""
@@ -103,6 +105,24 @@ class Detections:
         )
         keys = ("image_id", "category_id", "bbox", "score")
         return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def make_id_column(ids: Sequence) -> np.ndarray:
+    """(N,) ids, exact: int64 where all are whole numbers that fit, else Python's objects.
+
+    numpy would make floats of numbers above 2^63, texts of numbers beside texts, and cut zeros off the end of texts.
+    ``tolist()`` gives back just what was put in.
+    """
+    if isinstance(ids, np.ndarray) and ids.dtype.kind in "iuf":
+        if ids.dtype.kind == "u" and ids.size and ids.max() > _MAX_INT64:
+            return ids.astype(object)
+        return ids.astype(np.int64)
+    ids = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    if all(isinstance(i, int | np.integer) and -_MAX_INT64 <= i <= _MAX_INT64 for i in ids):
+        return np.array(ids, dtype=np.int64)
+    column = np.empty(len(ids), dtype=object)
+    column[:] = ids
+    return column
 
 
 def write_coco_results(detections: Detections, path: str | os.PathLike) -> None:

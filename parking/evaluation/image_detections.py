@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from parking.evaluation.detections import Detections
+from parking.evaluation.detections import Detections, make_id_column
 from parking.utils.errors import UserError
 from parking.visualization.colors import class_colors
 from parking.visualization.drawing import BoxDrawer, save_image
@@ -100,7 +100,7 @@ class ImageDetections:
         corners = self.boxes.astype(np.float64)
         return Detections.from_columns(
             [image_id] * len(self),
-            np.asarray(self.category_ids, dtype=np.int64)[self.class_ids],
+            make_id_column(self.category_ids)[self.class_ids],
             np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
             self.scores,
         ).to_coco_results()

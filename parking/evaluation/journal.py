@@ -1,30 +1,69 @@
 """Results of an inference, written down as they come, so that an interrupted run can go on.
 
-The journal is a folder::
+The journal is a folder of ours, with a mark in it, and has one folder a model::
 
     recipe.json            what the results depend on
-    results-00000.jsonl    of process 0: a line a batch, a JSON list with one object an image,
+    results-00000.jsonl    of process 0: a line a batch, a JSON list of a digest and a list with one object an image,
                            {"image_id", "boxes": [[x, y, w, h, score, category id], ...]} or {"image_id", "error"}
+
+What is read from it again is checked: the digest tells a line that was damaged or edited, and no value gets into the
+results that a run could not have written.
 """
 
+import hashlib
 import json
 import logging
+import math
 import os
+import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from detectron2.utils import comm
 
-from parking.evaluation.detections import Detections
-from parking.utils.files import open_atomic
+from parking.evaluation.detections import Detections, make_id_column
+from parking.utils.errors import UserError
+from parking.utils.files import (
+    UNFINISHED_ENDING,
+    explaining_write_errors,
+    open_atomic,
+    open_regular,
+    read_regular,
+)
+from parking.utils.limits import MAX_JOURNAL_LINE_BYTES, MAX_RECIPE_BYTES
+from parking.utils.marks import is_own_folder, make_own_folder, remove_own_folder
+from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
-_ROW = ("x", "y", "w", "h", "score", "category_id")
+#: Of the journal's folder, in the folder of the results.
+JOURNAL_NAME = ".parking-journal"
+#: What a run writes into it.
+_OWN_NAMES = re.compile(rf"model-\d+|recipe\.json|budget\.json|results-\d+\.jsonl|\..*{re.escape(UNFINISHED_ENDING)}")
+
+_NUM_IN_ROW = 6
+_DIGEST_CHARS = 32
+
+
+def make_journal_folder(output_dir: str | os.PathLike) -> Path:
+    """The folder of the journal, made if needed.
+
+    Raises:
+        UserError: something else has its name.
+    """
+    folder = Path(output_dir, JOURNAL_NAME)
+    make_own_folder(folder)
+    return folder
+
+
+def remove_journal_folder(folder: Path) -> None:
+    """Remove what runs wrote there; anything else stays, and so does the folder then."""
+    if is_own_folder(folder) and not remove_own_folder(folder, _OWN_NAMES):
+        logger.warning("'%s' holds something that is not of this product, so it is left there.", printable(folder))
 
 
 @dataclass(frozen=True)
@@ -45,45 +84,58 @@ class ResultsJournal:
         done: ids of the images whose results were there when this was opened, on whichever machine.
     """
 
-    def __init__(self, folder: str | Path, recipe: Mapping[str, Any]):
+    def __init__(
+        self,
+        folder: str | Path,
+        recipe: Mapping[str, Any],
+        *,
+        image_ids: Iterable[int | str],
+        category_ids: Iterable[int],
+    ):
         """
         Args:
             folder: made if needed. Machines may share one or have one each.
             recipe: everything that the results depend on, by name, in plain JSON values. Results of another recipe are
                 removed, and a warning says which of its entries differs.
+            image_ids, category_ids: those that results may have.
+
+        Raises:
+            UserError: a file of the journal is a link, or something else than a file.
         """
         self._folder = Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        own = self._path(comm.get_rank())
+        self._image_ids, self._category_ids = frozenset(image_ids), frozenset(category_ids)
+        # Lines of another recipe do not even have the right digest.
+        self._key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).digest()
+        make_own_folder(self._folder)
+        own = self._folder / f"results-{comm.get_rank():05d}.jsonl"
         # Each process for itself would see what others have changed already.
         states = comm.all_gather(self._compare(recipe) if comm.get_local_rank() == 0 else None)
         differences = [state for state in states if state]
-        if differences:
-            if comm.is_main_process():
-                logger.warning("Starting over: %s since the interrupted run in %s.", differences[0], self._folder)
-            if comm.get_local_rank() == 0:
-                self._empty()
-        comm.synchronize()
-        self._file = open(own, "ab")  # noqa: SIM115  (until close())
-        if not differences:
-            self._file.truncate(sum(size for size, _ in _parse_lines(own)))
+        if differences and comm.is_main_process():
+            logger.warning("Starting over: %s since the interrupted run in %s.", differences[0], self._folder)
+        known: set[int | str] = set()
         if comm.get_local_rank() == 0:
-            with open_atomic(self._folder / "recipe.json") as file:
+            # Nobody writes as yet. Also those of processes that are on another machine now, or nowhere.
+            for path in self._files():
+                _truncate(path, 0 if differences else self._measure_sound(path))
+            with explaining_write_errors(), open_atomic(self._folder / "recipe.json") as file:
                 file.write(json.dumps(recipe).encode())
-        comm.synchronize()
-        known = self._read_local().done if comm.get_local_rank() == 0 else set()
+            known = self._read_local().done
         self.done: set[int | str] = set().union(*comm.all_gather(known))
-
-    def _path(self, rank: int) -> Path:
-        return self._folder / f"results-{rank:05d}.jsonl"
+        self._file = _open_line_file(own, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def _compare(self, recipe) -> str:
         """What differs from the recipe of the results that are there; "" if nothing, or if there are none."""
+        path = self._folder / "recipe.json"
         try:
-            earlier = json.loads((self._folder / "recipe.json").read_bytes())
+            earlier = json.loads(read_regular(path, max_bytes=MAX_RECIPE_BYTES, follow_links=False))
         except FileNotFoundError:
             return "recipe.json is gone" if any(path.stat().st_size for path in self._files()) else ""
-        except ValueError:
+        except (ValueError, RecursionError):
+            return "recipe.json is damaged"
+        except OSError as e:
+            raise _describe_unusable(path, e) from e
+        if not isinstance(earlier, dict):
             return "recipe.json is damaged"
         # As JSON has it: without tuples.
         return find_difference(json.loads(json.dumps(recipe)), earlier)
@@ -91,15 +143,28 @@ class ResultsJournal:
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("results-*.jsonl"))
 
-    def _empty(self) -> None:
-        # Also those of processes that are on another machine now, or nowhere; nobody writes as yet.
-        for path in self._files():
-            os.truncate(path, 0)
+    def _measure_sound(self, path: Path) -> int:
+        """Bytes of the lines that are whole and sound, up to the first that is not; a warning names that one."""
+        size = num_lines = 0
+        with _open_line_file(path, os.O_RDONLY) as file:
+            for line in _read_lines(file):
+                if self._parse(line) is None:
+                    if line.endswith(b"\n"):
+                        logger.warning(
+                            "'%s': line %d is damaged or was edited; what it and the lines after it hold is done again.",
+                            *(path, num_lines + 1),
+                        )
+                    break
+                num_lines += 1
+                size += len(line)
+        return size
 
     def append(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Write down a batch: dicts as in the module's docstring."""
-        self._file.write(json.dumps(results, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
+        text = json.dumps(results, separators=(",", ":"), allow_nan=False).encode()
+        with explaining_write_errors():
+            self._file.write(b'["%s",%s]\n' % (self._digest(text), text))
+            self._file.flush()
 
     def gather(self) -> JournalContent | None:
         """All results on the main process, None on the others. All must call it, when they have written theirs."""
@@ -114,29 +179,115 @@ class ResultsJournal:
         return merged
 
     def _read_local(self) -> JournalContent:
-        ids: list[int | str] = []
-        columns = {name: array("d") for name in _ROW}
+        columns = _Columns()
         done: set[int | str] = set()
         errors: dict[int | str, str] = {}
+        for result in self._read_results():
+            image_id = result["image_id"]
+            if image_id in done:
+                continue
+            done.add(image_id)
+            if "error" in result:
+                errors[image_id] = result["error"]
+            for row in result.get("boxes", ()):
+                columns.append(image_id, row)
+        return JournalContent(columns.to_detections(), done, errors)
+
+    def _read_results(self) -> Iterator[dict]:
         for path in self._files():
-            for result in (result for _, results in _parse_lines(path) for result in results):
-                image_id = result["image_id"]
-                if image_id in done:
-                    continue
-                done.add(image_id)
-                if "error" in result:
-                    errors[image_id] = result["error"]
-                for row in result.get("boxes", ()):
-                    ids.append(image_id)
-                    for column, value in zip(columns.values(), row, strict=True):
-                        column.append(value)
-        x, y, w, h, scores, category_ids = columns.values()
-        boxes = np.stack([x, y, w, h], axis=1)
-        return JournalContent(Detections.from_columns(ids, np.array(category_ids), boxes, scores), done, errors)
+            with _open_line_file(path, os.O_RDONLY) as file:
+                for line in _read_lines(file):
+                    results = self._parse(line)
+                    if results is None:
+                        break
+                    yield from results
+
+    def _parse(self, line: bytes) -> list[dict] | None:
+        """The results of a line; None if it is not whole, not what was written, or holds what cannot be."""
+        text = line[_DIGEST_CHARS + 4 : -2]
+        if line != b'["%s",%s]\n' % (self._digest(text), text):
+            return None
+        try:
+            results = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        is_sound = isinstance(results, list) and all(map(self._is_possible, results))
+        return results if is_sound else None
+
+    def _digest(self, text: bytes) -> bytes:
+        return hashlib.blake2b(text, key=self._key, digest_size=_DIGEST_CHARS // 2).hexdigest().encode()
+
+    def _is_possible(self, result) -> bool:
+        """Whether one of an image's results can be; anyone may have made the journal."""
+        if not isinstance(result, dict) or type(result.get("image_id")) not in (int, str):
+            return False
+        if result["image_id"] not in self._image_ids:
+            return False
+        if result.keys() == {"image_id", "error"}:
+            return isinstance(result["error"], str)
+        rows = result.get("boxes")
+        return result.keys() == {"image_id", "boxes"} and isinstance(rows, list) and all(map(self._is_row, rows))
+
+    def _is_row(self, row) -> bool:
+        if not isinstance(row, list) or len(row) != _NUM_IN_ROW:
+            return False
+        *values, category_id = row
+        if type(category_id) is not int or category_id not in self._category_ids:
+            return False
+        is_finite = all(type(value) in (int, float) and abs(value) < math.inf for value in values)
+        return is_finite and values[2] >= 0 <= values[3] and 0 <= values[4] <= 1
 
     def close(self) -> None:
         """Stop writing."""
         self._file.close()
+
+
+class _Columns:
+    """Rows of a journal, exact and without an object for each number: category ids may exceed every integer type."""
+
+    def __init__(self):
+        self._image_ids: list[int | str] = []
+        self._values = array("d")
+        self._classes = array("q")
+        self._places: dict[int, int] = {}
+
+    def append(self, image_id: int | str, row: Sequence) -> None:
+        self._image_ids.append(image_id)
+        self._values.extend(row[:-1])
+        self._classes.append(self._places.setdefault(row[-1], len(self._places)))
+
+    def to_detections(self) -> Detections:
+        table = np.array(self._values).reshape(-1, _NUM_IN_ROW - 1)
+        category_ids = make_id_column(list(self._places))[np.array(self._classes, dtype=np.int64)]
+        return Detections.from_columns(self._image_ids, category_ids, table[:, :4], table[:, 4])
+
+
+def _describe_unusable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"'{printable(path)}', of an interrupted run, cannot be used ({error.strerror or error}); remove "
+        f"'{printable(path.parent)}' to start over."
+    )
+
+
+def _open_line_file(path: Path, flags: int) -> BinaryIO:
+    try:
+        if flags == os.O_RDONLY:
+            return open_regular(path, follow_links=False)
+        if path.exists():
+            open_regular(path, follow_links=False).close()  # whoever opens a FIFO to write waits for ever
+        return open(path, "ab", opener=lambda name, _: os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
+    except OSError as e:
+        raise _describe_unusable(path, e) from e
+
+
+def _truncate(path: Path, size: int) -> None:
+    with _open_line_file(path, os.O_WRONLY | os.O_APPEND) as file:
+        file.truncate(size)
+
+
+def _read_lines(file: BinaryIO) -> Iterator[bytes]:
+    while line := file.readline(MAX_JOURNAL_LINE_BYTES):
+        yield line
 
 
 def _merge(first: JournalContent, second: JournalContent) -> JournalContent:
@@ -155,16 +306,3 @@ def find_difference(recipe: Mapping[str, Any], earlier: Mapping[str, Any]) -> st
             is_digest = isinstance(new, str) and len(new) == 64
             return f"the {name} changed" if is_digest else f"{name} changed from {old!r} to {new!r}"
     return ""
-
-
-def _parse_lines(path: Path) -> Iterator[tuple[int, list[dict]]]:
-    """Size in bytes and content of the lines that are whole, up to the first that is not."""
-    with open(path, "rb") as file:
-        for line in file:
-            try:
-                results = json.loads(line)
-            except ValueError:
-                return
-            if not line.endswith(b"\n") or not isinstance(results, list):
-                return
-            yield len(line), results

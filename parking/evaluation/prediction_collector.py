@@ -8,7 +8,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 
-from parking.evaluation.detections import Detections
+from parking.evaluation.detections import Detections, make_id_column
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +86,8 @@ def to_detections(predictions: dict, category_ids: list[int]) -> Detections:
         )
     boxes = np.concatenate([p.boxes for p in predictions.values()]).astype(np.float64).reshape(-1, 4)
     detections = Detections.from_columns(
-        np.repeat(list(predictions), [len(p.scores) for p in predictions.values()]),
-        np.asarray(category_ids)[classes],
+        np.repeat(make_id_column(list(predictions)), [len(p.scores) for p in predictions.values()]),
+        make_id_column(category_ids)[classes],
         BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS),
         np.concatenate([p.scores for p in predictions.values()]),
     )

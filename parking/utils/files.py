@@ -1,12 +1,13 @@
 """Reading only regular files, and output files that exist either whole or not at all."""
 
+import errno
 import fcntl
 import functools
 import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +16,9 @@ from .errors import UserError
 from .limits import MAX_NOTE_BYTES
 from .text import printable
 
+#: How the names of unfinished files end, which a run that was killed leaves behind and a later one may remove.
+UNFINISHED_ENDING = ".parking-tmp"
+
 _VIRTUAL_FILE_SYSTEMS = ("/proc", "/sys", "/dev")
 
 
@@ -22,11 +26,14 @@ class NotRegularFileError(OSError):
     """What a path names is not a regular file of a disk; ``strerror`` says what it is instead."""
 
 
-def open_regular(path: str | os.PathLike) -> BinaryIO:
-    """Open a regular file for reading; links are followed.
+def open_regular(path: str | os.PathLike, *, follow_links: bool = True) -> BinaryIO:
+    """Open a regular file for reading.
 
     Nothing else is ever read: a FIFO would wait for ever, a device or a file of ``/proc`` never ends or does not say
     how long it is.
+
+    Args:
+        follow_links: whether the file itself may be a link; folders on the way to it may be.
 
     Raises:
         NotRegularFileError: it is a folder, FIFO, socket, device, or below ``/proc``, ``/sys`` or ``/dev``.
@@ -34,7 +41,13 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
         ValueError: the path holds a NUL.
     """
     # O_NONBLOCK: opening a FIFO without a writer would wait; regular files do not care.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as e:
+        if e.errno == errno.ELOOP and not follow_links:
+            raise NotRegularFileError(0, "it is a link", os.fspath(path)) from e
+        raise
     try:
         status = os.fstat(descriptor)
         problem = _describe_irregular(status)
@@ -46,17 +59,18 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
         raise
 
 
-def read_regular(path: str | os.PathLike, *, max_bytes: int) -> bytes:
+def read_regular(path: str | os.PathLike, *, max_bytes: int, follow_links: bool = True) -> bytes:
     """All of a regular file.
 
     Args:
         max_bytes: from :mod:`parking.utils.limits`.
+        follow_links: as of :func:`open_regular`.
 
     Raises:
         UserError: the file is larger.
         OSError, ValueError: as :func:`open_regular`.
     """
-    with open_regular(path) as file:
+    with open_regular(path, follow_links=follow_links) as file:
         # By its size first: a sparse file of many GB costs nothing to make.
         size = os.fstat(file.fileno()).st_size
         data = file.read(max_bytes + 1) if size <= max_bytes else b""
@@ -91,23 +105,33 @@ def _virtual_devices() -> frozenset[int]:
 
 
 @contextmanager
-def open_atomic(path: str | os.PathLike, *, makes_folder: bool = True) -> Iterator[BinaryIO]:
+def open_atomic(
+    path: str | os.PathLike,
+    *,
+    makes_folder: bool = True,
+    before_replacing: Callable[[Path], object] = lambda temporary: None,
+) -> Iterator[BinaryIO]:
     """Open a new binary file that takes the place of ``path`` when the block ends, and vanishes when it raises.
 
-    The folder is made if needed, unless ``makes_folder`` is false. An interrupted run so leaves the previous file,
-    never half of the new one.
+    An interrupted run so leaves the previous file, never half of the new one. A link at ``path`` is replaced itself,
+    and what it leads to stays.
+
+    Args:
+        makes_folder: whether the folder is made if needed.
+        before_replacing: called with the path of the finished file, still under another name.
     """
     path = Path(path)
     if makes_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, because os.replace is atomic within one file system only.
     # Of containers that share it, processes may have the same number.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED_ENDING}")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        before_replacing(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -133,7 +157,8 @@ def locked(path: str | os.PathLike, *, busy: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if _is_still_there(file, path):
+        # What holds something is somebody else's file of the same name.
+        if _is_still_there(file, path) and not os.fstat(file.fileno()).st_size:
             os.unlink(path)
         file.close()
 
@@ -145,7 +170,15 @@ def remove_stale_lock(path: str | os.PathLike) -> None:
 
 
 def _open_locked(path, busy: str) -> BinaryIO:
-    file = open(path, "ab")  # noqa: SIM115
+    try:
+        # A link leads to a file that is not ours to make; a FIFO would wait for ever.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        file = open(path, "ab", opener=lambda name, _: os.open(name, flags, 0o666))  # noqa: SIM115
+    except OSError as e:
+        raise UserError(
+            f"'{printable(path)}', which keeps other runs out, cannot be made ({e.strerror or e}); remove it, or give "
+            "another folder for the results."
+        ) from e
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
@@ -158,9 +191,23 @@ def _open_locked(path, busy: str) -> BinaryIO:
 
 def _is_still_there(file: BinaryIO, path) -> bool:
     try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def explaining_write_errors() -> Iterator[None]:
+    """Turn what prevents the writing of results into one sentence; a full disk is left to who explains that."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"'{printable(e.filename)}'" if e.filename else "The results"
+        raise UserError(
+            f"{where} cannot be written ({e.strerror or e}); mend that and run the same command again."
+        ) from e
 
 
 def check_writable(folder: str | os.PathLike, *, name: str) -> None:

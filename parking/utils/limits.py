@@ -44,3 +44,9 @@ MAX_PATH_FOLDERS = 64
 #: How many times its own size a zip may unpack to, where that is above MIN_BOMB_BYTES; deflate allows 1032.
 MAX_ARCHIVE_RATIO = 200
 MIN_BOMB_BYTES = 1 * _GB
+#: The list of the files that this product wrote into a folder, 100 bytes or more each.
+MAX_MARK_BYTES = 500 * _MB
+#: A line of an inference's journal: what was found in one batch.
+MAX_JOURNAL_LINE_BYTES = 250 * _MB
+#: What the results of an interrupted inference depend on, the names of all classes among it.
+MAX_RECIPE_BYTES = 50 * _MB

@@ -1,0 +1,348 @@
+"""Which files this product wrote, so that it replaces and removes nothing else.
+
+Every folder that gets results holds a hidden file, :data:`MARK_NAME`: JSON lines that are only ever appended. The first
+says whose it is; each other one names a file beside it, with the size and a digest of what was written there::
+
+    {"parking": "files that parking wrote here and may replace or remove", "version": 1}
+    {"name": "predictions.json", "size": 1234, "digest": "..."}
+    {"name": "log.txt", "size": null, "digest": null}
+
+A line is written before the file appears under its name. Without a size the file is still being written, or grows with
+every run: it is ours whatever it holds. Whoever changes or replaces a file makes it theirs: the digest differs.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .errors import UserError
+from .files import open_atomic, open_regular
+from .limits import MAX_MARK_BYTES
+from .text import printable
+
+#: The hidden file that names what this product wrote into the folder that holds it.
+MARK_NAME = ".parking-files.jsonl"
+
+_HEADER = {"parking": "files that parking wrote here and may replace or remove", "version": 1}
+# Of a large file only this many blocks, spread evenly, are digested: a checkpoint of a gigabyte takes milliseconds.
+_NUM_BLOCKS, _BLOCK_BYTES = 16, 1 << 20
+
+
+@dataclass
+class _Entry:
+    """What the lines about one file say: ``written`` holds (size, digest) of each content it was given."""
+
+    written: set[tuple[int, str]] = field(default_factory=set)
+    is_open: bool = False
+    source: Mapping[str, Any] | None = None
+
+
+class OutputFolder:
+    """A folder for results, of which files are replaced and removed only if this product wrote them.
+
+    Names are relative to the folder, with slashes. A link is never ours, nor is anything behind one; the folder itself
+    may be a link.
+    """
+
+    def __init__(self, root: str | os.PathLike, *, option: str = "--output"):
+        """
+        Args:
+            root: need not exist yet.
+            option: what the user calls it; the errors advise to give another.
+        """
+        self.root = Path(root)
+        self._option = option
+        self._marks: dict[Path, _Marks] = {}
+
+    def is_ours(self, name: str) -> bool:
+        """Whether there is a regular file of this name, just as this product wrote it."""
+        path = self.root / name
+        if self._find_obstacle(name) or path.is_symlink() or not path.is_file():
+            return False
+        entry = self._marks_beside(path).entries.get(path.name)
+        return entry is not None and (entry.is_open or _measure(path) in entry.written)
+
+    def source_of(self, name: str) -> Mapping[str, Any] | None:
+        """What :meth:`open` or :meth:`start` was told of where the content comes from."""
+        path = self.root / name
+        entry = self._marks_beside(path).entries.get(path.name)
+        return None if entry is None else entry.source
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise a UserError for the first of ``names`` that would replace something that is not ours."""
+        for name in names:
+            path = self.root / name
+            problem = self._find_obstacle(name)
+            if not problem and os.path.lexists(path) and not self.is_ours(name):
+                problem = self._describe_stranger(path)
+            if problem:
+                raise UserError(f"{problem}; move it away, or give another {self._option}.")
+
+    @contextmanager
+    def open(self, name: str, *, source: Mapping[str, Any] | None = None) -> Iterator[BinaryIO]:
+        """:func:`parking.utils.files.open_atomic` for a file that is marked as ours.
+
+        Args:
+            source: plain values that say where the content comes from; they are kept in the mark.
+
+        Raises:
+            UserError: it would replace something that is not ours.
+        """
+        self.check([name])
+        path = self.root / name
+        with open_atomic(path, before_replacing=lambda temporary: self._mark_written(path, temporary, source)) as file:
+            yield file
+            # Once more: hours may have passed in the block.
+            self.check([name])
+
+    def replace(self, temporary: str | os.PathLike, name: str, *, source: Mapping[str, Any] | None = None) -> None:
+        """Give a finished file of ours its name."""
+        self.check([name])
+        path = self.root / name
+        self._mark_written(path, Path(temporary), source)
+        os.replace(temporary, path)
+
+    def start(self, name: str, *, source: Mapping[str, Any] | None = None) -> Path:
+        """Mark a file that is about to be written, or appended to, under its own name; its path."""
+        self.check([name])
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._marks_beside(path).append(path.name, None, source)
+        return path
+
+    def finish(self, name: str) -> None:
+        """Note the content of a file of :meth:`start`, which from now on is ours only while it stays as it is."""
+        path = self.root / name
+        self._marks_beside(path).append(path.name, _measure(path), self.source_of(name))
+
+    def adopt(self, name: str) -> None:
+        """Mark a file that an older version, which left no marks, is known to have written."""
+        path = self.root / name
+        if not self._find_obstacle(name) and not path.is_symlink() and path.is_file():
+            self._marks_beside(path).append(path.name, _measure(path), None)
+
+    def remove(self, name: str) -> bool:
+        """Remove a file if it is ours; whether it was."""
+        if not self.is_ours(name):
+            return False
+        (self.root / name).unlink(missing_ok=True)
+        return True
+
+    def _mark_written(self, path: Path, temporary: Path, source) -> None:
+        self._marks_beside(path).append(path.name, _measure(temporary), source)
+
+    def _marks_beside(self, path: Path) -> "_Marks":
+        marks = self._marks.setdefault(path.parent, _Marks(path.parent))
+        marks.refresh()
+        return marks
+
+    def _find_obstacle(self, name: str) -> str:
+        """What is wrong with the folders between ``root`` and a file; "" if nothing."""
+        folder = self.root
+        for part in Path(name).parts[:-1]:
+            folder = folder / part
+            if folder.is_symlink():
+                return f"'{printable(folder)}' is a link, and nothing is written through one"
+            if folder.exists() and not folder.is_dir():
+                return f"'{printable(folder)}' is in the way: it is not a folder"
+        return ""
+
+    def _describe_stranger(self, path: Path) -> str:
+        shown = printable(path)
+        if path.is_symlink():
+            return f"'{shown}' is a link, which is neither followed nor replaced"
+        if not path.is_file():
+            return f"'{shown}' is in the way: it is not a file"
+        if path.name in self._marks_beside(path).entries:
+            return f"'{shown}' was changed after it was written, so it is not replaced"
+        return (
+            f"'{shown}' is not known to be a result of this product ({MARK_NAME} beside it, which versions before this "
+            "one did not write, does not name it), so it is not replaced"
+        )
+
+
+class MarkedFiles:
+    """Tells which files, wherever they lie, this product wrote: what lists inputs leaves them out.
+
+    By name and size only, since every picture of a folder is asked for.
+    """
+
+    def __init__(self):
+        self._marks: dict[str, _Marks] = {}
+
+    def __contains__(self, path: str | os.PathLike) -> bool:
+        path = os.fspath(path)
+        if os.path.islink(path):
+            path = os.path.realpath(path)
+        folder, name = os.path.split(path)
+        marks = self._marks.get(folder)
+        if marks is None:
+            marks = self._marks[folder] = _Marks(Path(folder))
+            with suppress(UserError):
+                marks.refresh()
+        entry = marks.entries.get(name)
+        if entry is None:
+            return False
+        try:
+            size = os.lstat(path).st_size
+        except OSError:
+            return False
+        return entry.is_open or any(size == written for written, _ in entry.written)
+
+
+def make_own_folder(folder: Path) -> None:
+    """Make a folder that only this product writes to, with a mark in it, unless it is there.
+
+    Raises:
+        UserError: something else has its name.
+    """
+    try:
+        os.makedirs(folder.parent, exist_ok=True)
+        os.mkdir(folder)
+    except FileExistsError:
+        # A kill may have left it without its mark, and empty.
+        if folder.is_symlink() or not folder.is_dir() or (not is_own_folder(folder) and os.listdir(folder)):
+            raise UserError(
+                f"'{printable(folder)}' is not a folder that parking made, and results of an interrupted run would go "
+                "there; move it away, or give another folder for the results."
+            ) from None
+    if not (folder / MARK_NAME).exists():
+        with open_atomic(folder / MARK_NAME) as file:
+            file.write(_encode(_HEADER))
+
+
+def is_own_folder(folder: Path) -> bool:
+    """Whether :func:`make_own_folder` made it."""
+    marks = _Marks(folder)
+    try:
+        marks.refresh()
+    except UserError:
+        return False
+    return marks.exists and not folder.is_symlink()
+
+
+def remove_own_folder(folder: Path, own_names: re.Pattern) -> bool:
+    """Remove of a folder of ours, and of the folders of ours in it, what has one of ``own_names``.
+
+    Links are removed themselves, never what they lead to.
+
+    Returns:
+        Whether nothing else was in it, and it is gone.
+    """
+    rest = [name for name in os.listdir(folder) if name != MARK_NAME]
+    for name in list(rest):
+        path = folder / name
+        if not own_names.fullmatch(name):
+            continue
+        if path.is_symlink() or path.is_file():
+            path.unlink(missing_ok=True)
+            rest.remove(name)
+        elif is_own_folder(path) and remove_own_folder(path, own_names):
+            rest.remove(name)
+    if rest:
+        return False
+    (folder / MARK_NAME).unlink(missing_ok=True)
+    with suppress(OSError):  # another process may be at it, too
+        folder.rmdir()
+    return True
+
+
+class _Marks:
+    """The mark file of one folder; ``entries`` by file name, as of the last :meth:`refresh`."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / MARK_NAME
+        self.entries: dict[str, _Entry] = {}
+        self._position = 0
+
+    @property
+    def exists(self) -> bool:
+        """Whether there was a mark file at the last :meth:`refresh`."""
+        return self._position > 0
+
+    def refresh(self) -> None:
+        """Read the lines that are new. Raises a UserError where the file is not one of ours."""
+        try:
+            size = os.lstat(self.path).st_size
+            if size == self._position:
+                return
+            with open_regular(self.path, follow_links=False) as file:
+                if size > MAX_MARK_BYTES:
+                    raise UserError(f"'{printable(self.path)}' has {size:,} bytes; at most {MAX_MARK_BYTES:,} are read.")
+                if size < self._position:  # another run may have begun it anew
+                    self._position, self.entries = 0, {}
+                file.seek(self._position)
+                data = file.read(size - self._position)
+        except FileNotFoundError:
+            self._position, self.entries = 0, {}
+            return
+        except OSError as e:
+            raise UserError(
+                f"'{printable(self.path)}', which says what may be replaced there, cannot be read "
+                f"({e.strerror or e}); remove it, or give another folder."
+            ) from e
+        if self._position == 0 and not data.startswith(_encode(_HEADER)):
+            raise UserError(f"'{printable(self.path)}' is not a mark of this version of parking; move it away.")
+        end = data.rfind(b"\n") + 1  # what a kill cut off says nothing
+        for line in data[:end].splitlines():
+            self._take(line)
+        self._position += end
+
+    def append(self, name: str, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> None:
+        self.refresh()
+        entry = self.entries.get(name)
+        if entry is not None and entry.source == source:
+            if written is None and entry.is_open or written in entry.written and not entry.is_open:
+                return
+        size, digest = written or (None, None)
+        line = {"name": name, "size": size, "digest": digest, **({"source": source} if source else {})}
+        # O_NOFOLLOW: never into the target of a link.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(self.path, "r+b", buffering=0, opener=lambda path, _: os.open(path, flags, 0o666)) as file:
+            with suppress(OSError):  # some network file systems cannot lock
+                fcntl.flock(file, fcntl.LOCK_EX)
+            end = file.seek(0, os.SEEK_END)
+            if end:
+                file.seek(end - 1)
+                start = b"" if file.read(1) == b"\n" else b"\n"
+            else:
+                start = _encode(_HEADER)
+            file.write(start + _encode(line))
+        self.refresh()
+
+    def _take(self, line: bytes) -> None:
+        try:
+            content = json.loads(line)
+            name, size, digest, source = (content.get(key) for key in ("name", "size", "digest", "source"))
+        except (ValueError, RecursionError, AttributeError):
+            return  # a file is not ours because of a damaged line
+        is_sound = isinstance(name, str) and isinstance(source, dict | None)
+        if not is_sound or (type(size), type(digest)) not in ((int, str), (type(None), type(None))):
+            return
+        entry = self.entries.setdefault(name, _Entry())
+        entry.is_open, entry.source = size is None, source
+        if size is not None:
+            entry.written.add((size, digest))
+
+
+def _encode(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line).encode() + b"\n"
+
+
+def _measure(path: Path) -> tuple[int, str]:
+    """Size in bytes and a digest of the content."""
+    with open_regular(path, follow_links=False) as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.blake2b(digest_size=16)
+        last = max(size - _BLOCK_BYTES, 0)
+        for i in range(_NUM_BLOCKS):
+            file.seek(last * i // (_NUM_BLOCKS - 1) if size > _NUM_BLOCKS * _BLOCK_BYTES else i * _BLOCK_BYTES)
+            digest.update(file.read(_BLOCK_BYTES))
+    return size, digest.hexdigest()
