@@ -1,13 +1,14 @@
 """What several models have found, as one."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 
-from parking.evaluation.detections import Detections
+from parking.evaluation.detections import Detections, make_id_column
 from parking.modeling import DetectionFusion
 
 _FUSE_AT_ONCE = 64  # images
@@ -25,7 +26,7 @@ def fuse_results(
     Returns:
         Boxes to 0.001 px and scores to 6 places, of each image the best first.
     """
-    category_ids = np.array(list(classes.values()), dtype=np.int64)
+    category_ids = make_id_column(list(classes.values()))
     by_image = [_split(opinion, image_ids, category_ids) for opinion in opinions]
     parts = [Detections.from_columns([], [], [], [])]
     for start in range(0, len(image_ids), _FUSE_AT_ONCE):
@@ -51,10 +52,10 @@ def _split(detections: Detections, image_ids: Sequence, category_ids: np.ndarray
     """The detections of each image, as a model gives them."""
     # A score may have been rounded to 0, with which nothing can be weighted.
     detections = detections[detections.scores > 0].in_order(image_ids)
-    counts = dict(zip(*np.unique(detections.image_ids, return_counts=True), strict=True)) if len(detections) else {}
-    ends = np.cumsum([0, *(counts.get(image_id, 0) for image_id in image_ids)])
-    order = np.argsort(category_ids)
-    classes = order[np.searchsorted(category_ids[order], detections.category_ids)]
+    counts = Counter(detections.image_ids.tolist())
+    ends = np.cumsum([0, *(counts[image_id] for image_id in image_ids)])
+    places = {category_id: i for i, category_id in enumerate(category_ids.tolist())}
+    classes = np.array([places[i] for i in detections.category_ids.tolist()], dtype=np.int64)
     corners = detections.corners.astype(np.float32)
     for start, end in itertools.pairwise(ends):
         yield Instances(

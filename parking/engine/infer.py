@@ -10,7 +10,9 @@ from parking.config import CfgNode
 from parking.data.datasets.classes import translate_names
 from parking.data.video import FrameSource
 from parking.evaluation.ground_truth import GroundTruth
+from parking.evaluation.writer import RESULT_NAMES
 from parking.utils.files import check_writable
+from parking.utils.marks import OutputFolder
 from parking.visualization.fonts import find_font
 
 from .array_detector import ArrayDetector
@@ -65,6 +67,9 @@ def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) ->
         pictures = PictureWriter(
             output_dir=output_dir, classes=classes, display_names=names, min_score=args.min_score, ground_truth=truth
         )
+    OutputFolder(output_dir).check(RESULT_NAMES if submission else RESULT_NAMES[:-1])
+    if pictures:
+        pictures.check(images[: args.visualize])
     budget = TimeBudget(args.max_hours, args.started) if args.max_hours else None
     barrier = PatientBarrier()
     with kept_results(output_dir, barrier) as folder:

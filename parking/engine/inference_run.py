@@ -5,7 +5,6 @@ import gc
 import logging
 import math
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -21,12 +20,18 @@ from parking.config import CfgNode
 from parking.data.datasets.classes import CLASS_NAMES
 from parking.data.datasets.images import ImageList
 from parking.evaluation.detections import Detections
-from parking.evaluation.journal import JournalContent, ResultsJournal
+from parking.evaluation.journal import (
+    JOURNAL_NAME,
+    JournalContent,
+    ResultsJournal,
+    make_journal_folder,
+    remove_journal_folder,
+)
 from parking.evaluation.submission_options import OptionNames, SubmissionOptions, make_submission_options
 from parking.evaluation.writer import write_results
 from parking.modeling import DetectionFusion
 from parking.utils.errors import UserError
-from parking.utils.files import locked, remove_stale_lock
+from parking.utils.files import explaining_write_errors, locked, remove_stale_lock
 from parking.utils.text import printable
 
 from .fused_results import fuse_results
@@ -147,11 +152,11 @@ def kept_results(output_dir: str, barrier: PatientBarrier) -> Iterator[Path]:
     """A folder for :func:`run_inference`, which is removed when the block ends without an error on all processes.
 
     Raises:
-        UserError: another run has the same one.
+        UserError: another run has the same one, or something that is not ours has its name.
     """
-    folder = Path(output_dir, "journal")
     busy = f"another infer.py is writing to {output_dir}; wait for it, or give another --output."
-    with locked(Path(output_dir, f".journal-{comm.get_rank():05d}.lock"), busy=busy):
+    with locked(Path(output_dir, f"{JOURNAL_NAME}-{comm.get_rank():05d}.lock"), busy=busy):
+        folder = make_journal_folder(output_dir)
         try:
             yield folder
         except KeyboardInterrupt:
@@ -159,8 +164,9 @@ def kept_results(output_dir: str, barrier: PatientBarrier) -> Iterator[Path]:
             raise
         barrier.wait()  # nothing is thrown away before all is written
         if comm.get_local_rank() == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-            for lock in Path(output_dir).glob(".journal-*.lock"):
+            with explaining_write_errors():
+                remove_journal_folder(folder)
+            for lock in Path(output_dir).glob(f"{JOURNAL_NAME}-*.lock"):
                 remove_stale_lock(lock)
 
 
@@ -173,6 +179,7 @@ def run_inference(
     barrier: PatientBarrier,
     submission: SubmissionOptions | None = None,
     budget: TimeBudget | None = None,
+    about_ids: Mapping[str, str] | None = None,
 ) -> InferenceReport | None:
     """Run all ``models`` over ``images``, fuse what they find, and write it below ``output_dir``.
 
@@ -185,6 +192,7 @@ def run_inference(
         folder: from :func:`kept_results`.
         submission: how to write ``submission.json``, too; None: not, and an earlier run's is removed.
         budget: which of TEST.FALLBACKS is used; None: the configs as they are.
+        about_ids: see :func:`parking.evaluation.writer.write_results`.
 
     Returns:
         The report on the main process, None on the others.
@@ -200,19 +208,21 @@ def run_inference(
     contents = []
     for i, model in enumerate(models):
         title = "predicting" if len(models) == 1 else f"model {i + 1} of {len(models)}"
-        with closing(ResultsJournal(folder / f"model-{i}", model.describe(images_digest))) as journal:
+        known = {"image_ids": [image["image_id"] for image in images], "category_ids": model.classes.values()}
+        with closing(ResultsJournal(folder / f"model-{i}", model.describe(images_digest), **known)) as journal:
             _predict_missing(model, images, journal, title)
             barrier.wait()
             contents.append(journal.gather())
     if not comm.is_main_process():
         return None
-    detections = _join(models[0], contents, images)
+    # As it is written: what is printed about the detections holds for the file.
+    detections = _join(models[0], contents, images).round()
     sizes = [{key: image[key] for key in ("width", "height") if key in image} for image in images]
     rows = [
         {"image_id": image["image_id"], "file_name": image["relative_path"], **size}
         for image, size in zip(images, sizes, strict=True)
     ]
-    files = write_results(detections, output_dir=output_dir, images=rows, submission=submission)
+    files = write_results(detections, output_dir=output_dir, images=rows, submission=submission, about_ids=about_ids)
     errors = {image_id: text for content in contents for image_id, text in content.errors.items()}
     unreadable = [errors[image["image_id"]] for image in images if image["image_id"] in errors]
     return InferenceReport(detections, files, len(images) - len(unreadable), unreadable)
@@ -236,7 +246,11 @@ def _join(model: LoadedModel, contents: Sequence[JournalContent], images) -> Det
     image_ids = [image["image_id"] for image in images]
     for content in contents:
         if not content.done >= set(image_ids):
-            raise RuntimeError(f"{len(image_ids) - len(content.done)} images were given to no process")
+            raise UserError(
+                f"The results of {len(set(image_ids) - content.done)} of {len(image_ids)} images are gone from the "
+                f"journal, {JOURNAL_NAME} in the output folder: was that removed during the run? Run the same command "
+                "again."
+            )
     opinions = [content.detections for content in contents]
     if len(opinions) == 1:
         return opinions[0].in_order(image_ids)

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,9 +10,11 @@ from tqdm import tqdm
 from parking.data.image_io import UnreadableImageError, read_listed_image
 from parking.evaluation.detections import Detections
 from parking.evaluation.ground_truth import GroundTruth
+from parking.utils.files import explaining_write_errors
+from parking.utils.marks import OutputFolder
 from parking.visualization.colors import class_colors
 from parking.visualization.contact_sheet import contact_sheet
-from parking.visualization.drawing import BoxDrawer, save_image
+from parking.visualization.drawing import BoxDrawer, encode_image
 
 # A picture is drawn no larger than this, so that tags stay readable and files small.
 _MAX_PICTURE_SIDE = 1920
@@ -23,6 +24,9 @@ _SHEET_COLUMNS = 3
 _SHEET_TILE_WIDTH = 640
 
 logger = logging.getLogger(__name__)
+
+#: The folder of the pictures, in that of the results.
+FOLDER_NAME = "visualizations"
 
 
 class PictureWriter:
@@ -52,7 +56,7 @@ class PictureWriter:
         Raises:
             UserError: no font can draw the names.
         """
-        self._folder = Path(output_dir, "visualizations")
+        self._folder = OutputFolder(output_dir)
         self._drawer = BoxDrawer(list(classes) if display_names is None else display_names, class_colors(list(classes)))
         self._class_indices = {category_id: i for i, category_id in enumerate(classes.values())}
         self._min_score = min_score
@@ -77,7 +81,7 @@ class PictureWriter:
             found, name = found[found.scores >= self._min_score], image["relative_path"]
             picture = self._draw(image["image_id"], pixels, found, max_side=_MAX_PICTURE_SIDE)
             # The ending is added, not replaced: a.jpg and a.png may lie side by side.
-            save_image(picture, self._folder / f"{name}.png")
+            self._save(picture, f"{name}.png")
             num_drawn += 1
             if len(tiles) < _MAX_SHEET_PICTURES:
                 # Drawn again at its own size: tags of a shrunk picture could not be read.
@@ -90,8 +94,17 @@ class PictureWriter:
         if self._ground_truth is not None:  # two pictures in one tile
             layout = {"columns": max(_SHEET_COLUMNS // 2, 1), "tile_width": 2 * _SHEET_TILE_WIDTH}
         sheet = contact_sheet(list(tiles.values()), list(tiles), **layout)
-        save_image(sheet, self._folder / "overview.png")
-        return str(self._folder)
+        self._save(sheet, "overview.png")
+        return str(self._folder.root / FOLDER_NAME)
+
+    def check(self, images: Sequence[dict]) -> None:
+        """Raise a UserError where the pictures of ``images`` would replace a file that is not ours."""
+        names = [*(image["relative_path"] for image in images), "overview"]
+        self._folder.check(f"{FOLDER_NAME}/{name}.png" for name in names)
+
+    def _save(self, picture, name: str) -> None:
+        with explaining_write_errors(), self._folder.open(f"{FOLDER_NAME}/{name}") as file:
+            file.write(encode_image(picture))
 
     def _draw(self, image_id, pixels, found: Detections, *, max_side: int) -> np.ndarray:
         predicted = self._draw_boxes(pixels, found, found.scores, max_side=max_side)

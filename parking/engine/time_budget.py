@@ -14,7 +14,8 @@ from detectron2.utils import comm
 from parking.config import Task
 from parking.config.checks import check_key
 from parking.utils.errors import UserError
-from parking.utils.files import open_atomic
+from parking.utils.files import explaining_write_errors, open_atomic, read_regular
+from parking.utils.limits import MAX_NOTE_BYTES
 
 from .setup import check_config
 
@@ -89,7 +90,7 @@ def choose_candidate(
             return candidate
     candidate = _choose(candidates, measure, num_images=num_images, budget=budget)
     if comm.get_local_rank() == 0:
-        with open_atomic(record) as file:
+        with explaining_write_errors(), open_atomic(record) as file:
             file.write(json.dumps({"recipe": digest, "choice": candidate.title}).encode())
     comm.synchronize()
     return candidate
@@ -125,10 +126,10 @@ def _choose(candidates, measure, *, num_images: int, budget: TimeBudget) -> Cand
 
 def _read(record: Path, digest: str) -> str | None:
     try:
-        content = json.loads(record.read_bytes())
+        content = json.loads(read_regular(record, max_bytes=MAX_NOTE_BYTES, follow_links=False))
         return content["choice"] if content["recipe"] == digest else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError):
+        return None  # the speed is measured again
 
 
 def _format(seconds: float) -> str:

@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,9 @@ from tqdm import tqdm
 from parking.data.video import Frame, FrameSource
 from parking.evaluation.image_detections import ImageDetections
 from parking.utils.errors import UserError
-from parking.utils.files import locked
+from parking.utils.files import UNFINISHED_ENDING, locked
+from parking.utils.marks import OutputFolder, describe_file
+from parking.utils.text import printable
 from parking.visualization.frame_painter import FramePainter
 
 # A live source's video must be encoded no slower than it plays, repeated frames included.
@@ -31,7 +33,7 @@ _MAX_LIVE_SIDE = 1920
 _MAX_WAITING = 4
 # Room that the end of a video takes: its index, about 2 MB an hour.
 _MIN_FREE_BYTES = 16 << 20
-_UNFINISHED = ".tmp.mp4"
+_UNFINISHED = f"{UNFINISHED_ENDING}.mp4"
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +89,8 @@ def predict_video(
     ``<output_dir>/<name>.mp4`` (MPEG-4) shows the boxes and the counts. It has one picture for each frame, at the
     source's rate; where a frame could not be decoded, the one before stands in. Of a live source it plays in real time:
     at most 25 pictures a second, each until the next one that was predicted, and reduced to 1920 pixels. A picture with
-    an odd width or height has its last column or row twice. Files of an earlier run are replaced.
+    an odd width or height has its last column or row twice. Files of an earlier run are replaced if this product wrote
+    them, about the same source: two videos of one name do not overwrite each other's results.
 
     When something is raised, both files are whole up to there.
 
@@ -102,7 +105,8 @@ def predict_video(
         save_video: whether to make the video; otherwise an earlier run's is removed.
 
     Raises:
-        UserError: a result would overwrite what is read, the video cannot be made, or ``source`` raises it.
+        UserError: a result would overwrite what is read, is not ours or of another source, the video cannot be made,
+            or ``source`` raises it.
         OSError: a result cannot be written, for one because the disk is full.
     """
     folder = Path(output_dir)
@@ -111,7 +115,8 @@ def predict_video(
         return _predict_video(
             detect,
             source,
-            {"detections": folder / f"{name}.jsonl", "video": folder / f"{name}.mp4"},
+            OutputFolder(folder),
+            {"detections": f"{name}.jsonl", "video": f"{name}.mp4"},
             batch_size=1 if source.is_live else batch_size,
             classes=classes,
             display_names=display_names,
@@ -120,19 +125,23 @@ def predict_video(
         )
 
 
-def _predict_video(detect, source, paths, *, batch_size, classes, display_names, min_score, save_video) -> VideoReport:
-    _check_not_read(source, paths.values())
-    _check_ours(**paths)
-    paths["video"].unlink(missing_ok=True)
-    _remove_unfinished(paths["video"])
+def _predict_video(
+    detect, source, folder, names, *, batch_size, classes, display_names, min_score, save_video
+) -> VideoReport:
+    origin = _describe_source(source)
+    _check_outputs(folder, names.values() if save_video else [names["detections"]], source, origin)
+    folder.remove(names["video"])
+    _remove_unfinished(folder.root / names["video"])
     video = None
     if save_video:
         painter = FramePainter(list(classes), display_names, max_side=_MAX_LIVE_SIDE if source.is_live else None)
         fps = min(source.fps, _MAX_LIVE_FPS) if source.is_live else source.fps
-        video = _AnnotatedVideo(paths["video"], painter, fps=_round_for_mpeg4(fps), by_time=source.is_live)
+        video = _AnnotatedVideo(
+            folder, names["video"], painter, origin=origin, fps=_round_for_mpeg4(fps), by_time=source.is_live
+        )
     start = time.perf_counter()
     interrupted = False
-    writer = _ResultWriter(paths["detections"], video, classes, min_score)
+    writer = _ResultWriter(folder, names["detections"], origin, video, classes, min_score)
     try:
         _predict(detect, source, batch_size, writer)
     except KeyboardInterrupt:
@@ -142,7 +151,7 @@ def _predict_video(detect, source, paths, *, batch_size, classes, display_names,
     seconds = time.perf_counter() - start
     _log_end(source, writer.num_frames, seconds)
     return VideoReport(
-        files={what: str(path) for what, path in paths.items() if path.exists()},
+        files={what: str(folder.root / name) for what, name in names.items() if folder.is_ours(name)},
         num_frames=writer.num_frames,
         num_boxes=writer.num_boxes,
         num_dropped=source.num_dropped,
@@ -153,32 +162,36 @@ def _predict_video(detect, source, paths, *, batch_size, classes, display_names,
     )
 
 
-def _check_not_read(source, paths):
-    for path in paths:
+def _describe_source(source) -> dict[str, str]:
+    """By which a later run knows the source again: the same file, or the same content elsewhere."""
+    if source.path is None:
+        return {"name": source.name}
+    path = os.path.realpath(source.path)
+    return {"path": path, **({"content": describe_file(path)} if os.path.isfile(path) else {})}
+
+
+def _check_outputs(folder: OutputFolder, names: Collection[str], source, origin: Mapping[str, str]) -> None:
+    """Raise a UserError where a file of one of ``names`` is not an earlier run's about the same source."""
+    for name in names:
+        path = folder.root / name
         if source.path is not None and path.exists() and os.path.samefile(source.path, path):
-            raise UserError(f"The result '{path}' would overwrite the video itself; give another output folder.")
-
-
-def _check_ours(detections: Path, video: Path) -> None:
-    """Raise a UserError where files of these names are not an earlier run's, which may be replaced."""
-    alien = video if video.exists() and not detections.exists() else None
-    if detections.exists():
-        with open(detections, "rb") as file:
-            line = file.readline()
-        try:
-            is_ours = not line or {"frame", "counts", "detections"} <= json.loads(line).keys()
-        except (ValueError, AttributeError):
-            is_ours = False
-        alien = alien if is_ours else detections
-    if alien is not None:
-        raise UserError(f"The result would replace '{alien}', which is no result; give another output folder.")
+            raise UserError(f"The result '{path}' would overwrite the video itself; give another --output.")
+    folder.check(names)
+    for name in names:
+        earlier = folder.source_of(name) if folder.is_ours(name) else None
+        if earlier is not None and not any(earlier.get(key) == value for key, value in origin.items()):
+            whose = printable(earlier.get("path") or earlier.get("name"))
+            raise UserError(
+                f"'{folder.root / name}' is the result of another source of the same name, '{whose}', and would be "
+                "replaced; give another --output."
+            )
 
 
 def _remove_unfinished(video: Path) -> None:
     """What a run that was killed has left."""
     name = re.compile(re.escape(f".{video.stem}.") + r"\d+" + re.escape(_UNFINISHED))
     for path in video.parent.iterdir():
-        if name.fullmatch(path.name):
+        if name.fullmatch(path.name) and (path.is_symlink() or path.is_file()):
             path.unlink()
 
 
@@ -220,9 +233,9 @@ def _log_end(source, num_frames, seconds):
 class _ResultWriter:
     """Draws and writes in a thread of its own, in the order of the frames, while the model goes on."""
 
-    def __init__(self, path: Path, video: "_AnnotatedVideo | None", classes, min_score: float):
+    def __init__(self, folder: OutputFolder, name: str, origin, video: "_AnnotatedVideo | None", classes, min_score):
         self.num_frames = self.num_boxes = 0
-        self._lines = _LineFile(path)
+        self._lines = _LineFile(folder, name, origin)
         self._video = video
         self._class_names = list(classes)
         self._category_ids = list(classes.values())
@@ -299,8 +312,12 @@ def _to_record(frame: Frame, found: ImageDetections, counts: Mapping[str, int]) 
 class _LineFile:
     """JSON lines, each in the file as soon as it is written; what is left of half a line is cut off."""
 
-    def __init__(self, path: Path):
-        self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+    def __init__(self, folder: OutputFolder, name: str, origin: Mapping[str, str]):
+        self._folder, self._name = folder, name
+        path = folder.start(name, source=origin)
+        path.unlink(missing_ok=True)
+        # "x": never into a file that appeared just now, nor through a link.
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115
         self._size = 0
 
     def write(self, record: Mapping) -> None:
@@ -316,6 +333,7 @@ class _LineFile:
 
     def close(self) -> None:
         self._file.close()
+        self._folder.finish(self._name)
 
 
 class _AnnotatedVideo:
@@ -324,12 +342,16 @@ class _AnnotatedVideo:
     Its pictures are numbered from 0 as they play; one that is given no picture shows the one before.
     """
 
-    def __init__(self, path: Path, painter: FramePainter, *, fps: float, by_time: bool):
+    def __init__(
+        self, folder: OutputFolder, name: str, painter: FramePainter, *, origin: Mapping, fps: float, by_time: bool
+    ):
         """
         Args:
+            origin: what the mark of the file says about its source.
             by_time: whether a frame's time, instead of its index, says which picture of the video it is.
         """
-        self._path = path
+        self._folder, self._name, self._origin = folder, name, origin
+        self._path = path = folder.root / name
         # FFmpeg learns the format from the ending. An mp4 that was not closed cannot be played at all.
         self._unfinished = path.with_name(f".{path.stem}.{os.getpid()}{_UNFINISHED}")
         self._painter = painter
@@ -397,4 +419,4 @@ class _AnnotatedVideo:
         if num_frames != self._num_written:
             self._unfinished.unlink(missing_ok=True)
             raise OSError(errno.EIO, "the video could not be written whole", str(self._path))
-        os.replace(self._unfinished, self._path)
+        self._folder.replace(self._unfinished, self._name, source=self._origin)

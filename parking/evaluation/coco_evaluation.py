@@ -108,7 +108,7 @@ class COCOBoxEvaluator(PredictionCollector):
 
         if self._output_dir:
             path = os.path.join(self._output_dir, "coco_instances_results.json")
-            write_coco_results(to_detections(predictions, self._category_ids), path)
+            write_coco_results(to_detections(predictions, self._category_ids), path, option="OUTPUT_DIR")
             logger.info("Wrote the predictions on %s to %s", self._dataset_name, path)
 
         ground_truth = _build_ground_truth(dataset_dicts, image_ids, self._class_names)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parking.utils.files import open_atomic
+from parking.utils.marks import open_output
 
 #: Decimals in COCO results: finer than float32 boxes of large images and scores are meaningful.
 _BOX_DECIMALS, _SCORE_DECIMALS = 3, 6
@@ -125,16 +125,20 @@ def make_id_column(ids: Sequence) -> np.ndarray:
     return column
 
 
-def write_coco_results(detections: Detections, path: str | os.PathLike) -> None:
-    """Write ``detections``, in their order, as COCO results; the file appears whole or not at all.
+def write_coco_results(detections: Detections, path: str | os.PathLike, *, option: str = "--output") -> None:
+    """Write ``detections``, in their order, as COCO results; the file appears whole or not at all, marked as ours.
+
+    Args:
+        option: what the user calls the place of ``path``.
 
     Raises:
         ValueError: a coordinate or score is not finite, which JSON cannot express.
+        UserError: the file would replace something that is not ours.
     """
     if not detections.is_finite().all():
         raise ValueError(f"{path}: detections with coordinates or scores that are not finite cannot be written")
     chunk = 65536
-    with open_atomic(path) as file:
+    with open_output(path, option=option) as file:
         file.write(b"[")
         for start in range(0, len(detections), chunk):
             text = json.dumps(detections[start : start + chunk].to_coco_results(), separators=(",", ":"))

@@ -151,7 +151,7 @@ class ResultsJournal:
                 if self._parse(line) is None:
                     if line.endswith(b"\n"):
                         logger.warning(
-                            "'%s': line %d is damaged or was edited; what it and the lines after it hold is done again.",
+                            "'%s': line %d is damaged or was edited; it and the lines after it are done again.",
                             *(path, num_lines + 1),
                         )
                     break

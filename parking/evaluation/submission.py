@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from parking.evaluation.detections import Detections
-from parking.utils.files import open_atomic
+from parking.utils.marks import open_output
 
 #: The challenge's limits: 20 MB of 10^6 bytes, and so many boxes of an image.
 DEFAULT_MAX_BYTES = 20_000_000
@@ -121,7 +121,7 @@ def write_submission(
     Corners are rounded to 0.1 px and width and height follow from them: a box inside an image stays inside. Left out as
     invalid, and counted, are boxes with a value that is not finite (or beyond 10^8 px), without width or height after
     rounding, and with a score that is not in (0, 1] after rounding: below 0.00005 a box is dropped, not raised to
-    0.0001. The file replaces an earlier one whole or not at all.
+    0.0001. The file, marked as ours, replaces an earlier one of ours whole or not at all.
 
     Args:
         detections: boxes in pixels of the original images, category ids 1-based.
@@ -134,6 +134,7 @@ def write_submission(
     Raises:
         ValueError: ``max_bytes`` does not even leave room for an empty list, ``max_per_image`` is below 1, or a floor
             below 0.
+        UserError: the file would replace something that is not ours.
     """
     if max_bytes < 2:
         raise ValueError(f"max_bytes is {max_bytes}: an empty list already takes 2 bytes")
@@ -242,7 +243,7 @@ def _score_length(ten_thousandths):
 def _write_rows(path, rows, layout):
     texts = itertools.starmap(layout.row.format, rows)
     num_bytes = 2
-    with open_atomic(path) as file:
+    with open_output(path) as file:
         file.write(b"[")
         separator = ""
         while chunk := list(itertools.islice(texts, 65536)):

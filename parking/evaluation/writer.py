@@ -3,15 +3,18 @@
 import json
 import logging
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from parking.evaluation.detections import Detections, write_coco_results
 from parking.evaluation.submission import write_submission
 from parking.evaluation.submission_options import SubmissionOptions
-from parking.utils.files import open_atomic
+from parking.utils.files import explaining_write_errors
+from parking.utils.marks import OutputFolder
 
 logger = logging.getLogger(__name__)
+
+#: What :func:`write_results` may write.
+RESULT_NAMES = ("predictions.json", "images.json", "ids.json", "submission.json")
 
 
 def write_results(
@@ -20,12 +23,14 @@ def write_results(
     output_dir: str | os.PathLike,
     images: Sequence[dict],
     submission: SubmissionOptions | None = None,
+    about_ids: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Write the files that an inference leaves behind.
+    """Write the files that an inference leaves behind, all of them marked as ours.
 
     - ``predictions.json``: COCO results with the data set's own category ids;
     - ``images.json``: a list of {"id", "file_name", "width", "height"} of all images, also of those without boxes;
       sizes are those of the pictures that boxes refer to, and are left out where they are unknown;
+    - ``ids.json``, if there is something to tell: where the ids of the other files are from;
     - ``submission.json``, if asked for: see :func:`parking.evaluation.submission.write_submission`. It is what the same
       options make of ``predictions.json``. Otherwise one that an earlier run left is removed: it would be handed in for
       this run's.
@@ -37,29 +42,36 @@ def write_results(
             ``images.json``) per image; their order becomes that of the boxes in ``predictions.json``, those of one
             image stay as they are.
         submission: how to write ``submission.json``; None: not at all.
+        about_ids: sentences by "image_ids" and "category_ids".
 
     Returns:
         The paths "predictions", "images" and, if asked for, "submission".
 
     Raises:
         ValueError: a box is on an image that is not among the ``images``.
+        UserError: a file would replace one that is not ours, or cannot be written.
     """
     detections = detections.round().in_order([image["image_id"] for image in images])
-    paths = {name: str(Path(output_dir, f"{name}.json")) for name in ("predictions", "images", "submission")}
-    # Also if a new one comes: between the two, the old one would lie beside predictions that it was not made of.
-    _remove(paths["submission"], warn=submission is None)
-    write_coco_results(detections, paths["predictions"])
-    with open_atomic(paths["images"]) as file:
-        rows = [
-            {"id": image["image_id"], **{key: image[key] for key in ("file_name", "width", "height") if key in image}}
-            for image in images
-        ]
-        # A name that is not UTF-8 holds lone surrogates; a backslash escape of one is what JSON wants, too.
-        file.write(json.dumps(rows, ensure_ascii=False, indent=0).encode(errors="backslashreplace"))
-    if submission is None:
-        del paths["submission"]
-        return paths
-    report = write_submission(detections, paths["submission"], **submission._asdict())
+    folder = OutputFolder(output_dir)
+    paths = {name: str(folder.root / f"{name}.json") for name in ("predictions", "images", "submission")}
+    with explaining_write_errors():
+        # Also if a new one comes: between the two, the old one would lie beside predictions that it was not made of.
+        _remove(folder, "submission.json", warn=submission is None)
+        write_coco_results(detections, paths["predictions"])
+        with folder.open("images.json") as file:
+            keys = ("file_name", "width", "height")
+            rows = [{"id": image["image_id"], **{key: image[key] for key in keys if key in image}} for image in images]
+            # A name that is not UTF-8 holds lone surrogates; a backslash escape of one is what JSON wants, too.
+            file.write(json.dumps(rows, ensure_ascii=False, indent=0).encode(errors="backslashreplace"))
+        if about_ids:
+            with folder.open("ids.json") as file:
+                file.write(json.dumps(about_ids, ensure_ascii=False, indent=1).encode(errors="backslashreplace"))
+        else:
+            folder.remove("ids.json")
+        if submission is None:
+            del paths["submission"]
+            return paths
+        report = write_submission(detections, paths["submission"], **submission._asdict())
     first, *more = report.describe()
     logger.info("%s: %s", paths["submission"], first)
     for line in more:
@@ -67,10 +79,10 @@ def write_results(
     return paths
 
 
-def _remove(path: str, *, warn: bool) -> None:
-    try:
-        os.remove(path)
-    except FileNotFoundError:
-        return
-    if warn:
-        logger.warning("Removed %s: an earlier run wrote it, and this one writes none.", path)
+def _remove(folder: OutputFolder, name: str, *, warn: bool) -> None:
+    path = folder.root / name
+    if folder.remove(name):
+        if warn:
+            logger.warning("Removed %s: an earlier run wrote it, and this one writes none.", path)
+    elif warn and os.path.lexists(path):
+        logger.warning("%s is not of this run, which writes none.", path)

@@ -17,7 +17,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,6 +42,11 @@ class _Entry:
     written: set[tuple[int, str]] = field(default_factory=set)
     is_open: bool = False
     source: Mapping[str, Any] | None = None
+
+    def says(self, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> bool:
+        """Whether another line like this would add nothing."""
+        is_known = self.is_open if written is None else not self.is_open and written in self.written
+        return is_known and self.source == source
 
 
 class OutputFolder:
@@ -168,6 +173,18 @@ class OutputFolder:
         )
 
 
+def describe_file(path: str | os.PathLike) -> str:
+    """A text that differs where the content of two files does: size and digest (of samples, where it is large)."""
+    size, digest = _measure(Path(path))
+    return f"{size} {digest}"
+
+
+def open_output(path: str | os.PathLike, *, option: str = "--output") -> AbstractContextManager[BinaryIO]:
+    """:meth:`OutputFolder.open` for one file; ``option`` is what the user calls its place."""
+    folder, name = os.path.split(os.fspath(path))
+    return OutputFolder(folder, option=option).open(name)
+
+
 class MarkedFiles:
     """Tells which files, wherever they lie, this product wrote: what lists inputs leaves them out.
 
@@ -275,7 +292,9 @@ class _Marks:
                 return
             with open_regular(self.path, follow_links=False) as file:
                 if size > MAX_MARK_BYTES:
-                    raise UserError(f"'{printable(self.path)}' has {size:,} bytes; at most {MAX_MARK_BYTES:,} are read.")
+                    raise UserError(
+                        f"'{printable(self.path)}' has {size:,} bytes; at most {MAX_MARK_BYTES:,} are read."
+                    )
                 if size < self._position:  # another run may have begun it anew
                     self._position, self.entries = 0, {}
                 file.seek(self._position)
@@ -298,9 +317,8 @@ class _Marks:
     def append(self, name: str, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> None:
         self.refresh()
         entry = self.entries.get(name)
-        if entry is not None and entry.source == source:
-            if written is None and entry.is_open or written in entry.written and not entry.is_open:
-                return
+        if entry is not None and entry.says(written, source):
+            return
         size, digest = written or (None, None)
         line = {"name": name, "size": size, "digest": digest, **({"source": source} if source else {})}
         # O_NOFOLLOW: never into the target of a link.

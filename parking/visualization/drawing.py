@@ -118,15 +118,20 @@ def save_image(image: np.ndarray, path: str | os.PathLike) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    _check_image(image)
     path = Path(path)
-    # cv2.imwrite fails without a word on some paths that are not ASCII.
-    encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    content = encode_image(image, path.suffix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded.tobytes())
+        path.write_bytes(content)
     except OSError as e:
         raise UserError(f"The picture '{path}' cannot be written: {e.strerror or e}.") from e
+
+
+def encode_image(image: np.ndarray, ending: str = ".png") -> bytes:
+    """The file of an (H, W, 3) uint8 RGB image, in the format of ``ending``."""
+    _check_image(image)
+    # cv2.imwrite fails without a word on some paths that are not ASCII.
+    return cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def _check_image(image):

@@ -1,10 +1,19 @@
 import json
 import logging
+import os
+import shutil
 
 import numpy as np
 import pytest
 
-from parking.evaluation.journal import JournalContent, ResultsJournal, _merge
+from parking.evaluation.journal import (
+    JournalContent,
+    ResultsJournal,
+    _merge,
+    make_journal_folder,
+    remove_journal_folder,
+)
+from parking.utils.errors import UserError
 
 RECIPE = {"INPUT.SIZE_TEST": 640, "TEST.AUG": (1, 2), "weights": "a" * 64}
 FIRST = [{"image_id": 1, "boxes": [[1.5, 2, 3, 4, 0.5, 7], [0.001, 0, 9, 9, 0.25, 2]]}, {"image_id": 2, "boxes": []}]
@@ -16,15 +25,28 @@ def folder(tmp_path):
     return tmp_path / "out" / "journal" / "model-0"
 
 
-def write(folder, *batches, recipe=RECIPE):
-    journal = ResultsJournal(folder, recipe)
+KNOWN = {"image_ids": [1, 2, 3, 4, 5, 9, "가"], "category_ids": [7, 2]}
+
+
+def write(folder, *batches, recipe=RECIPE, known=KNOWN):
+    journal = ResultsJournal(folder, recipe, **known)
     for batch in batches:
         journal.append(batch)
     return journal
 
 
-def reopen(folder, recipe=RECIPE):
-    journal = ResultsJournal(folder, recipe)
+def lines_of(tmp_path, *batches, known=KNOWN):
+    """The bytes of a file with these batches."""
+    folder = tmp_path / "lines" / "model-0"
+    if folder.exists():
+        shutil.rmtree(folder)
+    write(folder, *batches, known=known).close()
+    (path,) = folder.glob("results-*.jsonl")
+    return path.read_bytes()
+
+
+def reopen(folder, recipe=RECIPE, known=KNOWN):
+    journal = ResultsJournal(folder, recipe, **known)
     content = journal.gather()
     journal.close()
     assert journal.done == content.done
@@ -53,13 +75,13 @@ def test_image_ids_may_be_texts(folder):
 
 def test_wherever_the_file_is_cut_off_whole_batches_are_kept(folder):
     write(folder, FIRST, SECOND).close()
-    (path,) = folder.glob("*.jsonl")
+    (path,) = folder.glob("results-*.jsonl")
     whole = path.read_bytes()
     first_line = whole.index(b"\n") + 1
     for size in range(len(whole) + 1):
         path.write_bytes(whole[:size])
         expected = set() if size < first_line else {1, 2} if size < len(whole) else {1, 2, 3, 4}
-        journal = ResultsJournal(folder, RECIPE)
+        journal = ResultsJournal(folder, RECIPE, **KNOWN)
         assert journal.done == expected, size
         # What is written now stands on a line of its own.
         journal.append([{"image_id": 9, "boxes": []}])
@@ -69,7 +91,7 @@ def test_wherever_the_file_is_cut_off_whole_batches_are_kept(folder):
 
 def test_nonsense_behind_the_whole_lines(folder):
     write(folder, FIRST).close()
-    (path,) = folder.glob("*.jsonl")
+    (path,) = folder.glob("results-*.jsonl")
     for nonsense in (b"\0" * 100, b"\0\n\xff\n", b"{}\n", b"7\n"):
         whole = path.read_bytes()
         path.write_bytes(whole + nonsense)
@@ -85,9 +107,9 @@ def test_nonsense_behind_the_whole_lines(folder):
         ({"NEW": 1}, "NEW changed from None to 1"),
     ],
 )
-def test_another_recipe_starts_over_and_says_why(folder, caplog, change, sentence):
+def test_another_recipe_starts_over_and_says_why(folder, tmp_path, caplog, change, sentence):
     write(folder, FIRST, SECOND).close()
-    (folder / "results-00003.jsonl").write_bytes(b'[{"image_id":5,"boxes":[]}]\n')
+    (folder / "results-00003.jsonl").write_bytes(lines_of(tmp_path, [{"image_id": 5, "boxes": []}]))
     with caplog.at_level(logging.WARNING):
         assert reopen(folder, {**RECIPE, **change}).done == set()
     assert f"Starting over: {sentence} since the interrupted run in {folder}" in caplog.text
@@ -109,9 +131,9 @@ def test_a_damaged_recipe_starts_over(folder, caplog):
     assert "recipe.json is damaged" in caplog.text
 
 
-def test_files_of_more_processes_than_now_count(folder):
+def test_files_of_more_processes_than_now_count(folder, tmp_path):
     write(folder, FIRST).close()
-    (folder / "results-00003.jsonl").write_bytes(json.dumps(SECOND).encode() + b"\n" + b'[{"image_id"')
+    (folder / "results-00003.jsonl").write_bytes(lines_of(tmp_path, SECOND, FIRST)[:-9])
     assert reopen(folder).done == {1, 2, 3, 4}
 
 
@@ -127,21 +149,21 @@ def test_results_without_a_recipe_are_nobodys(folder, caplog):
     assert not caplog.text, "there is nothing that could be another's"
 
 
-def test_results_of_other_processes_are_emptied_too(folder, monkeypatch):
+def test_results_of_other_processes_are_emptied_too(folder, tmp_path, monkeypatch):
     """Also those of a number that is now a process of another machine."""
     write(folder, FIRST).close()
-    (folder / "results-00001.jsonl").write_bytes(json.dumps(SECOND).encode() + b"\n")
+    (folder / "results-00001.jsonl").write_bytes(lines_of(tmp_path, SECOND))
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
     monkeypatch.setattr("detectron2.utils.comm.all_gather", lambda x: [x, x])
     monkeypatch.setattr("detectron2.utils.comm.synchronize", lambda: None)
-    journal = ResultsJournal(folder, {**RECIPE, "weights": "b" * 64})
+    journal = ResultsJournal(folder, {**RECIPE, "weights": "b" * 64}, **KNOWN)
     assert journal.done == set() and (folder / "results-00001.jsonl").read_bytes() == b""
     journal.close()
 
 
-def test_an_image_that_two_processes_have_counts_once(folder):
+def test_an_image_that_two_processes_have_counts_once(folder, tmp_path):
     write(folder, FIRST).close()
-    (folder / "results-00001.jsonl").write_bytes(json.dumps(FIRST[:1]).encode() + b"\n")
+    (folder / "results-00001.jsonl").write_bytes(lines_of(tmp_path, FIRST[:1]))
     assert len(reopen(folder).detections) == 2
 
 
@@ -160,3 +182,103 @@ def assert_same(actual, expected):
     assert (actual.done, actual.errors) == (expected.done, expected.errors)
     for name in ("image_ids", "category_ids", "boxes", "scores"):
         np.testing.assert_array_equal(getattr(actual.detections, name), getattr(expected.detections, name))
+
+
+def test_an_edited_line_and_what_follows_is_done_again(folder, caplog):
+    write(folder, FIRST, SECOND).close()
+    (path,) = folder.glob("results-*.jsonl")
+    path.write_bytes(path.read_bytes().replace(b"1.0,7]", b"0.9,7]"))
+    assert reopen(folder).done == {1, 2}
+    assert "line 2 is damaged or was edited" in caplog.text and path.name in caplog.text
+
+
+BOX = [1, 2, 3, 4, 0.5, 7]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        *({"image_id": 1, "boxes": [[*BOX[:i], value, *BOX[i + 1 :]]]} for i, value in
+          [(5, 99), (5, 7.0), (5, True), (5, "7"), (4, float("nan")), (4, 1.5), (4, -0.1), (0, float("inf")), (2, -1),
+           (3, -0.001), (1, "2"), (1, None), (0, [1])]),
+        {"image_id": 77, "boxes": []},
+        {"image_id": True, "boxes": []},
+        {"image_id": 1.0, "boxes": []},
+        {"image_id": 1, "boxes": [BOX[:5]]},
+        {"image_id": 1, "boxes": {}},
+        {"image_id": 1, "error": 7},
+        {"image_id": 1},
+        {"image_id": 1, "error": "x", "boxes": []},
+        {"boxes": []},
+        [],
+    ],
+)  # fmt: skip
+def test_values_that_no_run_writes_are_not_believed(folder, monkeypatch, result):
+    """Whoever makes a journal can make its digests, too."""
+    write(folder, FIRST).close()
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultsJournal, "_is_possible", lambda self, result: True)
+        journal = ResultsJournal(folder, RECIPE, **KNOWN)
+        text = json.dumps([result]).encode()
+        journal._file.write(b'["%s",%s]\n' % (journal._digest(text), text))
+        journal.close()
+    assert reopen(folder).done == {1, 2}
+
+
+def test_category_ids_are_exact(folder):
+    boxes = [[1, 2, 3, 4, 0.5, i] for i in (2**53 + 1, 2**70, 2, 2**53)]
+    known = {"image_ids": [1], "category_ids": [row[-1] for row in boxes]}
+    write(folder, [{"image_id": 1, "boxes": boxes}], known=known).close()
+    found = reopen(folder, known=known).detections
+    assert found.category_ids.tolist() == [row[-1] for row in boxes]
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "results-00000.jsonl", "results-00004.jsonl"])
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def test_only_regular_files_are_read_and_written(folder, tmp_path, name, kind):
+    write(folder, FIRST).close()
+    path, target = folder / name, tmp_path / "target"
+    target.write_text("mine")
+    path.unlink(missing_ok=True)
+    {"link": lambda: path.symlink_to(target), "fifo": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    with pytest.raises(UserError, match=f"{name}.*remove"):
+        reopen(folder)
+    assert target.read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", [b"[]", b"7", b"[" * 100_000, b"\xff", b'{"weights": NaN}'])
+def test_nonsense_for_a_recipe(folder, content):
+    write(folder, FIRST).close()
+    (folder / "recipe.json").write_bytes(content)
+    assert reopen(folder).done == set()
+
+
+def test_only_our_folder_is_used_and_removed(tmp_path, caplog):
+    journal = make_journal_folder(tmp_path)
+    write(journal / "model-0", FIRST).close()
+    assert make_journal_folder(tmp_path) == journal
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "results-00000.jsonl").write_text("mine")
+    (journal / "model-1").symlink_to(tmp_path / "target")
+    (journal / "model-2").mkdir()
+    (journal / "model-2" / "results-00000.jsonl").write_text("mine")
+    remove_journal_folder(journal)
+    assert [path.name for path in journal.glob("model-*")] == ["model-2"] and "left there" in caplog.text
+    assert (journal / "model-2" / "results-00000.jsonl").read_text() == "mine"
+    assert (tmp_path / "target" / "results-00000.jsonl").read_text() == "mine"
+    shutil.rmtree(journal / "model-2")
+    remove_journal_folder(journal)
+    assert not journal.exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "file"])
+def test_a_folder_that_is_not_ours_is_refused(tmp_path, kind):
+    path = tmp_path / "out" / ".parking-journal"
+    path.parent.mkdir()
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "precious").touch()
+    {"folder": lambda: shutil.copytree(tmp_path / "target", path), "file": path.touch,
+     "link": lambda: path.symlink_to(tmp_path / "target")}[kind]()  # fmt: skip
+    with pytest.raises(UserError, match="parking-journal"):
+        make_journal_folder(tmp_path / "out")
+    assert (tmp_path / "target" / "precious").exists()

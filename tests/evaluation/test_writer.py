@@ -9,6 +9,8 @@ from parking.evaluation.predictions import read_predictions
 from parking.evaluation.submission import write_submission
 from parking.evaluation.submission_options import SubmissionOptions
 from parking.evaluation.writer import write_results
+from parking.utils.errors import UserError
+from parking.utils.marks import MARK_NAME
 
 IMAGES = [
     {"image_id": 30, "file_name": "images/20201102_경기도_맑음.png", "height": 4},
@@ -53,7 +55,7 @@ def test_files_follow_the_order_of_the_images(tmp_path):
     ]
     assert load(results["images"]) == [{"id": x["image_id"], **{k: x[k] for k in KEYS if k in x}} for x in IMAGES]
     assert "경기도" in (tmp_path / "out" / "images.json").read_text(encoding="utf-8")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["images.json", "predictions.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [MARK_NAME, "images.json", "predictions.json"]
 
 
 def test_submission_on_request(tmp_path, caplog):
@@ -90,7 +92,7 @@ def test_a_submission_of_an_earlier_run_is_removed(tmp_path, caplog):
     results = write(tmp_path, submission=options())
     with caplog.at_level(logging.WARNING):
         assert "submission" not in write(tmp_path)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["images.json", "predictions.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [MARK_NAME, "images.json", "predictions.json"]
     assert f"Removed {results['submission']}" in caplog.text
     caplog.clear()
     write(tmp_path)
@@ -124,3 +126,47 @@ def test_the_predictions_give_the_same_submission_again(tmp_path):
     write_submission(read_predictions(results["predictions"]), again, max_bytes=20_000, max_per_image=400)
     with open(results["submission"], "rb") as file:
         assert file.read() == again.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["predictions.json", "images.json", "submission.json"])
+@pytest.mark.parametrize("kind", ["file", "link", "folder", "edited"])
+def test_what_is_not_ours_is_not_replaced(tmp_path, name, kind):
+    path, target = tmp_path / "out" / name, tmp_path / "target"
+    path.parent.mkdir()
+    target.write_text("mine")
+    if kind == "file":
+        path.write_text("mine")
+    elif kind == "link":
+        path.symlink_to(target)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        write(tmp_path, submission=options())
+        path.write_text(path.read_text() + "\n")
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(UserError, match=f"{name}.*--output"):
+        write(tmp_path, submission=options())
+    assert path.is_dir() if kind == "folder" else path.read_bytes() == before
+    assert target.read_text() == "mine" and path.is_symlink() == (kind == "link")
+
+
+def test_a_foreign_submission_stays_where_none_is_written(tmp_path, caplog):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "submission.json").write_text("mine")
+    write(tmp_path)
+    assert (tmp_path / "out" / "submission.json").read_text() == "mine"
+    assert "submission.json is not of this run" in caplog.text
+
+
+# Of all kinds: beyond int64 and uint64, negative, texts, texts beside numbers (which numpy would make texts of).
+@pytest.mark.parametrize(
+    "ids", [[2**63 + 1, 1], [2**64 + 3, -(2**63) - 1], [2**53 + 1, 2**53], ["a\0", "2"], [1, "1"], [0, 2**64 - 1]]
+)
+@pytest.mark.parametrize("category_id", [2**53 + 1, 2**63 + 1, 2**70, -5])
+def test_ids_of_any_kind_are_exact(tmp_path, ids, category_id):
+    found = Detections.from_columns(ids, [category_id, 1], [[0, 0, 5, 5]] * 2, [0.5, 0.25])
+    images = [{"image_id": i, "file_name": "a.png"} for i in ids]
+    results = write_results(found, output_dir=tmp_path, images=images)
+    rows = load(results["predictions"])
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [(ids[0], category_id), (ids[1], 1)]
+    assert [row["id"] for row in load(results["images"])] == ids

@@ -71,7 +71,7 @@ def kill_tree(pid):
 
 
 def count_lines(output):
-    return sum(path.read_bytes().count(b"\n") for path in output.glob("journal/model-0/*.jsonl"))
+    return sum(path.read_bytes().count(b"\n") for path in output.glob(".parking-journal/model-0/results-*.jsonl"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes to kill by /proc")
