@@ -13,7 +13,7 @@ from torch import nn
 
 from parking.config.compat import upgrade_checkpoint
 from parking.utils.errors import UserError
-from parking.utils.files import open_atomic
+from parking.utils.files import UNFINISHED_ENDING, open_atomic
 from parking.utils.text import printable
 
 from .last_checkpoint import LAST, find_last_checkpoint, list_checkpoints
@@ -72,8 +72,10 @@ class Checkpointer:
         self._has_tagged = False
         if comm.is_main_process():
             self.save_dir.mkdir(parents=True, exist_ok=True)
-            for path in self.save_dir.glob(".model_*.tmp"):  # of a run that was killed while it wrote
-                path.unlink()
+            # A run that was killed while it wrote left these; earlier versions named them ".tmp".
+            for ending in (UNFINISHED_ENDING, ".tmp"):
+                for path in self.save_dir.glob(f".model_*{ending}"):
+                    path.unlink()
 
     def save_resumable(self, name: str) -> None:
         """Save model and all checkpointables as ``name.pth``, tag it as the last and remove the oldest ones.

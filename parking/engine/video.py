@@ -129,7 +129,8 @@ def _predict_video(
     detect, source, folder, names, *, batch_size, classes, display_names, min_score, save_video
 ) -> VideoReport:
     origin = _describe_source(source)
-    _check_outputs(folder, names.values() if save_video else [names["detections"]], source, origin)
+    _check_outputs(folder, names.values(), source, origin)
+    folder.check(names.values() if save_video else [names["detections"]])
     folder.remove(names["video"])
     _remove_unfinished(folder.root / names["video"])
     video = None
@@ -171,13 +172,11 @@ def _describe_source(source) -> dict[str, str]:
 
 
 def _check_outputs(folder: OutputFolder, names: Collection[str], source, origin: Mapping[str, str]) -> None:
-    """Raise a UserError where a file of one of ``names`` is not an earlier run's about the same source."""
+    """Raise a UserError where one of ``names`` is the source itself, or the result of another source."""
     for name in names:
         path = folder.root / name
         if source.path is not None and path.exists() and os.path.samefile(source.path, path):
             raise UserError(f"The result '{path}' would overwrite the video itself; give another --output.")
-    folder.check(names)
-    for name in names:
         earlier = folder.source_of(name) if folder.is_ours(name) else None
         if earlier is not None and not any(earlier.get(key) == value for key, value in origin.items()):
             whose = printable(earlier.get("path") or earlier.get("name"))

@@ -358,7 +358,13 @@ def test_published_files(name, num_tensors, num_classes):
 
 def test_the_first_checkpoint_counts_before_it_is_named_the_last(tmp_path):
     assert find_last_checkpoint(tmp_path) is None
-    for name in ("model_0000004.pth", "model_0000009.pth", "model_best.pth", ".model_0000014.pth.7.tmp"):
+    for name in (
+        "model_0000004.pth",
+        "model_0000009.pth",
+        "model_best.pth",
+        ".model_0000014.pth.7.tmp",
+        ".model_0000014.pth.7-ab.parking-tmp",
+    ):
         (tmp_path / name).touch()
     assert find_last_checkpoint(tmp_path) == tmp_path / "model_0000009.pth", "killed before the tag was written"
     (tmp_path / "last_checkpoint").write_text("model_0000004.pth")

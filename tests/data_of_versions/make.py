@@ -80,7 +80,7 @@ def main():
     run("make_synthetic.py", "--output", "data", *size, "--seed", "3", "--balanced", "--workers", "1")
     train = ("train_net.py", "--config-file", "recipe.yaml")
     interrupt(start(*train, *TYPED), out / "training/last_checkpoint")
-    keep = shutil.ignore_patterns("log.txt*", "events.*", ".*.tmp", "visualizations", "inference")
+    keep = shutil.ignore_patterns("log.txt*", "events.*", ".*.tmp", ".*.parking-tmp", "visualizations", "inference")
     shutil.copytree(out / "training", out / "interrupted", ignore=keep)
     run(*train, "--resume", *TYPED)
     os.rename(out / "training", out / "resumed")

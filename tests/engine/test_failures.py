@@ -128,7 +128,7 @@ def check_left_intact(output_dir):
     last = torch.load(output_dir / (output_dir / "last_checkpoint").read_text(), weights_only=True)
     for name, tensor in [*last["model"].items(), *last["ema"]["average"].items()]:
         assert tensor.isfinite().all(), name
-    assert not list(output_dir.glob(".*.tmp"))
+    assert not list(output_dir.glob(".*tmp"))
     assert not (output_dir / "model_final.pth").exists()
     return sorted(path.name for path in output_dir.glob("model_0*.pth"))
 

@@ -28,6 +28,7 @@ from parking.engine.recipe import digest_images
 from parking.engine.time_budget import TimeBudget
 from parking.evaluation.detections import Detections
 from parking.utils.errors import UserError
+from parking.utils.marks import MARK_NAME
 
 SIZES = [(60, 96), (48, 80), (96, 60), (50, 90), (64, 64)]
 CPU = (
@@ -96,7 +97,8 @@ def interrupt(monkeypatch):
 
 
 def read(path):
-    return {p.name: p.read_bytes() for p in path.iterdir()}
+    """The results; the mark beside them is tested for itself."""
+    return {p.name: p.read_bytes() for p in path.iterdir() if p.name != MARK_NAME}
 
 
 def load(path):
@@ -122,17 +124,17 @@ def test_all_processes_are_waited_for_before_results_are_used_or_thrown_away(run
     seen = []
 
     def note(barrier):
-        seen.append(sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.json*")))
+        seen.append(sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("[!.]*.json*")))
 
     monkeypatch.setattr(PatientBarrier, "wait", note)
     run()
-    journal = ["journal/model-0/recipe.json", "journal/model-0/results-00000.jsonl"]
-    assert seen == [journal, ["images.json", *journal, "predictions.json"]]
+    journal = [f".parking-journal/model-0/{name}" for name in ("recipe.json", "results-00000.jsonl")]
+    assert seen == [journal, [*journal, "images.json", "predictions.json"]]
 
 
 def test_a_lock_of_a_killed_process_is_removed(run, tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".journal-00007.lock").touch()
+    (tmp_path / "out" / ".parking-journal-00007.lock").touch()
     run()
     assert read(tmp_path / "out").keys() == {"predictions.json", "images.json"}
 
@@ -163,7 +165,7 @@ def test_an_interrupted_run_goes_on(run, folder, tmp_path, interrupt, caplog, nu
     interrupt(number)
     with pytest.raises(KeyboardInterrupt):
         run()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["journal"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".parking-journal"]
     with caplog.at_level(logging.INFO):
         report = run()
     num_done = [0, 2, 3, 4][number - 1]

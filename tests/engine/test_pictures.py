@@ -37,7 +37,7 @@ def draw(images, *boxes, output_dir, drawn=None, **kwargs):
 
 
 def files(folder):
-    return sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.is_file())
+    return sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("[!.]*") if p.is_file())
 
 
 def test_every_image_has_a_picture_of_its_own(tmp_path):

@@ -22,6 +22,7 @@ from parking.engine import video
 from parking.engine.array_detector import ArrayDetector
 from parking.engine.video import predict_video
 from parking.utils.errors import UserError
+from parking.utils.marks import MARK_NAME
 from parking.visualization.colors import class_colors
 from parking.visualization.drawing import save_image
 
@@ -99,7 +100,7 @@ class GivenFrames:
     Frame = namedtuple("Frame", "index time image file_name")
 
     def __init__(self, times, *, size, fps, interrupted=False):
-        self.is_live, self.path, self.num_frames, self.fps = True, None, None, fps
+        self.is_live, self.path, self.name, self.num_frames, self.fps = True, None, "The fake", None, fps
         self.num_dropped, self.num_unreadable, self.unreadable = 0, 0, []
         self._times, self._size, self._interrupted = times, size, interrupted
 
@@ -138,7 +139,7 @@ def read_lines(path):
 
 
 def files(folder):
-    return sorted(os.listdir(folder))
+    return sorted(set(os.listdir(folder)) - {MARK_NAME})
 
 
 def is_color(pixels, color, tolerance=60):
@@ -247,9 +248,10 @@ def test_a_folder_with_an_unreadable_frame(tmp_path):
 
 
 def test_boxes_alone(tmp_path):
-    (tmp_path / "found.mp4").write_bytes(b"of an earlier run")
-    (tmp_path / "found.jsonl").write_bytes(b'{"frame":0,"time":0.0,"counts":{},"detections":[]}\n')
-    with open_source(make_video(tmp_path / "in.mp4")) as source:
+    path = make_video(tmp_path / "in.mp4")
+    with open_source(path) as source:
+        assert list(predict(SquareFinder(), source, tmp_path).files) == ["detections", "video"]
+    with open_source(path) as source:
         report = predict(SquareFinder(), source, tmp_path, save_video=False)
     assert list(report.files) == ["detections"] and files(tmp_path) == ["found.jsonl", "in.mp4"]
 
@@ -288,9 +290,10 @@ def test_ctrl_c_once_more_leaves_whole_files_in_the_end(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_before_the_first_frame(tmp_path):
-    (tmp_path / "found.mp4").write_bytes(b"of an earlier run")
-    (tmp_path / "found.jsonl").write_bytes(b'{"frame":0,"time":0.0,"counts":{},"detections":[]}\n')
-    with open_source(make_video(tmp_path / "in.mp4", 10)) as source:
+    path = make_video(tmp_path / "in.mp4", 10)
+    with open_source(path) as source:
+        assert list(predict(SquareFinder(), source, tmp_path).files) == ["detections", "video"]
+    with open_source(path) as source:
         report = predict(SquareFinder(fail_at=0), source, tmp_path)
     assert report.interrupted and list(report.files) == ["detections"]
     assert (report.num_frames, read_lines(tmp_path / "found.jsonl")) == (0, [])
@@ -489,13 +492,13 @@ def test_frame_detector():
 
 def test_what_a_killed_run_left_is_removed(tmp_path):
     (tmp_path / "out").mkdir()
-    others = {".other.123.tmp.mp4", ".found.front.123.tmp.mp4"}
-    for name in (".found.123.tmp.mp4", *others):
+    others = {".other.123.parking-tmp.mp4", ".found.front.123.parking-tmp.mp4"}
+    for name in (".found.123.parking-tmp.mp4", *others):
         (tmp_path / "out" / name).write_bytes(b"half")
     with open_source(make_video(tmp_path / "in.mp4", 3)) as source:
         predict(SquareFinder(), source, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert others <= names and ".found.123.tmp.mp4" not in names
+    assert others <= names and ".found.123.parking-tmp.mp4" not in names
     assert not [name for name in names if name.endswith(".lock")]
 
 
@@ -515,7 +518,7 @@ def test_what_is_no_result_is_not_replaced(tmp_path, name):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_bytes(b'{"a": 1}\n')
     with open_source(make_video(tmp_path / "in.mp4", 3)) as source:
-        with pytest.raises(UserError, match=f"would replace '.*{name}', which is no result"):
+        with pytest.raises(UserError, match=f"{name}.*not replaced"):
             predict(SquareFinder(), source, tmp_path / "out")
         assert (tmp_path / "out" / name).read_bytes() == b'{"a": 1}\n'
 
