@@ -16,9 +16,11 @@ from tabulate import tabulate
 
 from parking.data.datasets.builtin import original_category_ids
 from parking.evaluation.coco_scores import make_annotations, rank_image_ids, score_boxes
-from parking.evaluation.detections import write_coco_results
+from parking.evaluation.detections import COCO_RESULTS_START, Detections, write_coco_results
 from parking.evaluation.prediction_collector import PredictionCollector, to_detections
 from parking.utils.class_names import find_classes
+from parking.utils.errors import UserError
+from parking.utils.marks import OutputFolder
 from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 #: What is reported for every class, as ``{metric}-{class name}``.
 CLASS_METRICS = ("AP", "AP50", "AP75")
+#: The predictions of an evaluation, in the folder of its results.
+RESULTS_NAME = "coco_instances_results.json"
 
 
 class COCOBoxEvaluator(PredictionCollector):
@@ -80,6 +84,18 @@ class COCOBoxEvaluator(PredictionCollector):
         super().reset()
         self._left_out: set[int | str] = set()
 
+    def _write(self, detections: Detections) -> None:
+        folder = OutputFolder(self._output_dir, option="OUTPUT_DIR")
+        folder.adopt_unmarked(RESULTS_NAME, start=COCO_RESULTS_START)
+        path = os.path.join(self._output_dir, RESULTS_NAME)
+        try:
+            write_coco_results(detections, path, option="OUTPUT_DIR")
+        except UserError as e:
+            # A training must not end because somebody edited the file of an earlier evaluation.
+            logger.warning("The predictions on %s are not written: %s", printable(self._dataset_name), e)
+        else:
+            logger.info("Wrote the predictions on %s to %s", self._dataset_name, path)
+
     def _translate(self, instances: Instances) -> Instances:
         classes = self._class_indices[instances.pred_classes]
         instances = instances[classes >= 0]
@@ -107,9 +123,7 @@ class COCOBoxEvaluator(PredictionCollector):
         self._check_images(predictions, image_ids)
 
         if self._output_dir:
-            path = os.path.join(self._output_dir, "coco_instances_results.json")
-            write_coco_results(to_detections(predictions, self._category_ids), path, option="OUTPUT_DIR")
-            logger.info("Wrote the predictions on %s to %s", self._dataset_name, path)
+            self._write(to_detections(predictions, self._category_ids))
 
         ground_truth = _build_ground_truth(dataset_dicts, image_ids, self._class_names)
         classes = [a["category_id"] for a in ground_truth["annotations"] if not a["iscrowd"]]

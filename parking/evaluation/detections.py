@@ -16,6 +16,8 @@ from parking.utils.marks import open_output
 #: Decimals in COCO results: finer than float32 boxes of large images and scores are meaningful.
 _BOX_DECIMALS, _SCORE_DECIMALS = 3, 6
 _MAX_INT64 = 2**63 - 1
+#: How files of :func:`write_coco_results` begin, and those that versions before the marks wrote.
+COCO_RESULTS_START = b'[{"image_id":'
 
 
 @dataclass(frozen=True)

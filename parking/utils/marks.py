@@ -127,11 +127,14 @@ class OutputFolder:
         path = self.root / name
         self._marks_beside(path).append(path.name, _measure(path), self.source_of(name))
 
-    def adopt(self, name: str) -> None:
-        """Mark a file that an older version, which left no marks, is known to have written."""
+    def adopt_unmarked(self, name: str, *, start: bytes) -> None:
+        """Mark a file that a version without marks wrote: it begins with ``start``, and no mark is beside it."""
         path = self.root / name
-        if not self._find_obstacle(name) and not path.is_symlink() and path.is_file():
-            self._marks_beside(path).append(path.name, _measure(path), None)
+        if self._find_obstacle(name) or not path.is_file() or self._marks_beside(path).exists:
+            return
+        with suppress(OSError), open_regular(path, follow_links=False) as file:
+            if file.read(len(start)) == start:
+                self._marks_beside(path).append(path.name, _measure(path), None)
 
     def remove(self, name: str) -> bool:
         """Remove a file if it is ours; whether it was."""

@@ -321,3 +321,15 @@ def test_a_class_beyond_those_of_the_model_is_an_error(register):
     name = register([image(1, (0, [0, 0, 50, 50]))])
     with pytest.raises((ValueError, IndexError)):
         evaluate(name, {1: prediction((2, [0, 0, 50, 50], 0.5))}, class_names=["dog", "car"])
+
+
+@pytest.mark.parametrize("content", [b'[{"image_id":1,"category_id":2}]', b"mine"])
+def test_results_of_the_version_before_are_replaced_and_others_stay(register, tmp_path, caplog, content):
+    """A training goes on either way."""
+    path = tmp_path / "coco_instances_results.json"
+    path.write_bytes(content)
+    name = register([image(11, (1, [0, 0, 50, 50]))])
+    for _ in range(2):
+        assert evaluate(name, {11: prediction((1, [0, 0, 50, 50], 0.5))}, output_dir=tmp_path)["AP"] > 0
+    assert (path.read_bytes() == content) == (content == b"mine")
+    assert ("coco_instances_results.json" in caplog.text) == (content == b"mine")

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from parking.data.decoding.orientation import turn_back
+from parking.utils.marks import MARK_NAME
 
 CPU = ("MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0", "TEST.DETECTIONS_PER_IMAGE", "9")
 
@@ -111,7 +112,7 @@ def test_interrupted_while_drawing(infer, folder, tmp_path, monkeypatch):
     assert code == 0, err
     assert "3 of 3 images were done before the interruption" in out
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"predictions.json", "images.json", "visualizations"}
+    assert names == {MARK_NAME, "predictions.json", "images.json", "visualizations"}
 
 
 def test_a_time_budget(infer, folder, tmp_path):

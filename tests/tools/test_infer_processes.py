@@ -45,7 +45,7 @@ def infer(images, weights, output, *args, opts=OPTS):
 
 
 def read(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("[!.]*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
