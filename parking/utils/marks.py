@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -290,8 +291,9 @@ class _Marks:
     def refresh(self) -> None:
         """Read the lines that are new. Raises a UserError where the file is not one of ours."""
         try:
-            size = os.lstat(self.path).st_size
-            if size == self._position:
+            status = os.lstat(self.path)
+            size = status.st_size
+            if size == self._position and stat.S_ISREG(status.st_mode):
                 return
             with open_regular(self.path, follow_links=False) as file:
                 if size > MAX_MARK_BYTES:
