@@ -18,12 +18,14 @@ from tqdm import tqdm
 from parking.utils.cli import EXIT_USER_ERROR, ArgumentParser, run_tool, say
 from parking.utils.cpus import num_available_cpus
 from parking.utils.errors import UserError
-from parking.utils.files import check_writable, open_atomic
+from parking.utils.files import check_writable
+from parking.utils.marks import OutputFolder
 
 SPLITS = ("sequence", "entry", "all")
 EXAMPLES_PER_CLASS, EXAMPLE_SIDE = 8, 112
 # In pictures; Objects365 has as many.
 MAX_CLASSES_SHOWN = 365
+PICTURES = ("class_counts.png", "box_sizes.png", "boxes_per_image.png", "conditions.png", "class_examples.png")
 
 
 def _positive(text: str) -> int:
@@ -73,25 +75,22 @@ def main(argv=None) -> int:
     sources = make_coco_sources(args.coco) if args.coco else find_parking_sources(args.data_dir)
     output = Path(args.output)
     check_output(output, [source.image_root for source in sources] if args.coco else [args.data_dir])
+    folder = OutputFolder(output)
+    folder.check(["report.json", *PICTURES])
     with tqdm(unit="image", desc="reading") as bar:
         how = {"num_workers": args.num_workers, "exif_orientation": args.exif_orientation}
         how["allow_outside"] = args.allow_outside
         checked = check_sources(sources, **how, start=bar.reset, progress=bar.update)
     overview = summarize(checked, split=args.split)
     say(format_report(checked, overview))
-    write(output / "report.json", encode_report(checked, overview))
     pictures = draw_pictures(overview, args.num_workers)
-    for name, content in pictures.items():
-        write(output / name, content)
+    for name, content in {"report.json": encode_report(checked, overview), **pictures}.items():
+        with folder.open(name) as file:
+            file.write(content)
     counts = count_severities(checked)
     say("\n" + ", ".join(f"{severity}s: {count:,}" for severity, count in counts.items()))
     say(f"report.json, {', '.join(pictures)} written to {output}")
     return EXIT_USER_ERROR if counts["error"] else 0
-
-
-def write(path: Path, content: bytes) -> None:
-    with open_atomic(path) as file:
-        file.write(content)
 
 
 def draw_pictures(overview, num_workers: int) -> dict[str, bytes]:
@@ -111,25 +110,27 @@ def draw_pictures(overview, num_workers: int) -> dict[str, bytes]:
     overview = keep_frequent(overview, MAX_CLASSES_SHOWN)
     names, sides = overview.class_names, overview.sides
     conditions = {side.name: count_conditions(side.file_names) for side in sides}
-    pictures = {
-        "class_counts.png": plot_class_counts(names, {side.name: side.class_counts.tolist() for side in sides}),
-        "box_sizes.png": plot_box_sizes(overview.boxes[:, 2:]),
-        "boxes_per_image.png": plot_boxes_per_image({side.name: side.boxes_per_image for side in sides}),
-        "conditions.png": plot_conditions(
+    pictures = [
+        plot_class_counts(names, {side.name: side.class_counts.tolist() for side in sides}),
+        plot_box_sizes(overview.boxes[:, 2:]),
+        plot_boxes_per_image({side.name: side.boxes_per_image for side in sides}),
+        plot_conditions(
             {title: {side: counts[key] for side, counts in conditions.items()} for key, title in TITLES.items()}
         ),
-    }
+    ]
     if names:
         examples = choose_examples(
             overview.classes, overview.boxes, overview.image_files, num_classes=len(names), per_class=EXAMPLES_PER_CLASS
         )
-        pictures["class_examples.png"] = draw_class_examples(
-            names,
-            cut_examples(examples, overview.exif_orientations, side=EXAMPLE_SIDE, num_workers=num_workers),
-            sum(side.class_counts for side in sides).tolist() if sides else [0] * len(names),
-            per_class=EXAMPLES_PER_CLASS,
+        pictures.append(
+            draw_class_examples(
+                names,
+                cut_examples(examples, overview.exif_orientations, side=EXAMPLE_SIDE, num_workers=num_workers),
+                sum(side.class_counts for side in sides).tolist() if sides else [0] * len(names),
+                per_class=EXAMPLES_PER_CLASS,
+            )
         )
-    return {name: encode_png(picture) for name, picture in pictures.items()}
+    return {name: encode_png(picture) for name, picture in zip(PICTURES, pictures, strict=False)}
 
 
 if __name__ == "__main__":

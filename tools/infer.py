@@ -91,6 +91,8 @@ def run() -> int:
 
             return tell(infer_video(args, source, DEFAULT_CONFIG))
     args.images = list_images(args.input, args.image_info)
+    if args.images.passed_over:
+        cli.say(f"not looked at: {args.images.passed_over}")
     cli.say(f"{len(args.images.images)} images in {printable(args.input)}; loading PyTorch and detectron2 ...")
     from parking.engine import launch
 

@@ -28,6 +28,7 @@ from parking.utils.cli import (
 )
 from parking.utils.errors import UserError
 from parking.utils.files import check_writable
+from parking.utils.marks import OutputFolder
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,7 +59,7 @@ def main() -> int:
     from parking.data.datasets.builtin import register_datasets_from_config
     from parking.engine.setup import check_config, setup_logging
     from parking.engine.stages import read_stages, select_stages
-    from parking.visualization.drawing import BoxDrawer, save_image
+    from parking.visualization.drawing import BoxDrawer, encode_image
     from parking.visualization.fonts import find_font
 
     setup_logging()
@@ -73,11 +74,12 @@ def main() -> int:
         find_font("".join(class_names))  # raises, because codes would not be Korean
     drawer = BoxDrawer(class_names, metadata[0].get("thing_colors", None))
     read = read_annotations if args.source == "annotation" else read_samples
-    num_pictures, unreadable = 0, []
+    folder, num_pictures, unreadable = OutputFolder(args.output), 0, []
     samples = tqdm(read(cfg, dataset_dicts, args.num_images, unreadable), unit="image")
     for num_pictures, (file_name, image, boxes, classes) in enumerate(samples, start=1):
         # The number, because files of several folders may have the same name.
-        save_image(drawer.draw(image, boxes, classes), args.output / f"{Path(file_name).stem}_{num_pictures:05d}.png")
+        with folder.open(f"{Path(file_name).stem}_{num_pictures:05d}.png") as file:
+            file.write(encode_image(drawer.draw(image, boxes, classes)))
     say(f"{num_pictures} pictures written to {args.output}")
     for sentence in unreadable:
         complain(f"unreadable: {sentence}")

@@ -18,7 +18,8 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from parking.data.datasets.file_names import IMAGE_EXTENSIONS, is_image_name
+from parking.data.datasets.file_names import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, is_image_name
+from parking.data.datasets.listing import list_files
 from parking.data.decoding.kinds import NUM_BYTES, identify
 from parking.data.image_io import UnreadableImageError, read_image
 from parking.data.video_opening import open_camera, open_stream, open_video_file
@@ -26,9 +27,6 @@ from parking.utils.errors import UserError
 from parking.utils.files import open_regular
 from parking.utils.text import printable
 
-VIDEO_EXTENSIONS = frozenset(
-    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
-)
 #: Frames per second of a folder for which none are given.
 DEFAULT_FOLDER_FPS = 10.0
 
@@ -343,6 +341,7 @@ class FolderReader:
         self.stem = Path(folder).resolve().name or "frames"
         try:
             names = [entry.name for entry in os.scandir(folder) if is_image_name(entry.name) and entry.is_file()]
+            names = list_files(folder, names).names
         except OSError as e:
             raise UserError(f"{self.name} cannot be read: {e.strerror or e}.") from e
         if not names:

@@ -10,6 +10,7 @@ from parking.config import CfgNode
 from parking.data.datasets.classes import translate_names
 from parking.data.video import FrameSource
 from parking.evaluation.ground_truth import GroundTruth
+from parking.evaluation.result_ids import choose_result_ids
 from parking.evaluation.writer import RESULT_NAMES
 from parking.utils.files import check_writable
 from parking.utils.marks import OutputFolder
@@ -57,9 +58,10 @@ def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) ->
     images = args.images.images
     models = load_models(args.config_file, args.weights, args.opts, default_config=default_config)
     cfg, classes = models[0].cfg, models[0].classes
-    submission, note = choose_submission(cfg, classes, args.images)
     output_dir = _make_output_dir(args, cfg)
     truth = GroundTruth(args.annotations, images, classes) if args.annotations else None
+    ids = choose_result_ids(args.images, classes, truth, are_classes_numbered=models[0].are_classes_numbered)
+    submission, note = choose_submission(cfg, classes, args.images, ids)
     images = settle_orientations(images, cfg, {} if truth is None else truth.sizes)
     pictures = None
     if args.visualize > 0:
@@ -81,19 +83,23 @@ def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) ->
             barrier=barrier,
             submission=submission,
             budget=budget,
+            ids=ids,
         )
-        return None if report is None else _finish(report, args, images, output_dir, note, truth, pictures)
+        if report is None:
+            return None
+        about_ids = [f"{what.replace('_', ' ')}: {text}" for what, text in ids.about.items()]
+        notes = [*about_ids, *([f"no submission.json: {note}"] if note else [])]
+        return _finish(report, args, images, output_dir, notes, truth, pictures)
 
 
 def _finish(
-    report: InferenceReport, args, images: Sequence[dict], output_dir: str, note: str, truth, pictures
+    report: InferenceReport, args, images: Sequence[dict], output_dir: str, notes: list[str], truth, pictures
 ) -> Outcome:
     summary, files = [f"{len(report.detections)} boxes in {report.num_images} images"], report.files
     if truth is not None:
         scores = ", ".join(f"{name} {score:.2f}" for name, score in truth.score(report.detections).items())
         summary.append(f"on the {len(truth)} annotated images: {scores}")
-    if note:
-        summary.append(f"no submission.json: {note}")
+    summary += notes
     drawn = pictures.draw(images[: args.visualize], report.detections) if pictures else None
     if drawn:
         files = {**files, "visualizations": drawn}

@@ -17,6 +17,7 @@ from torch import nn
 
 from parking.checkpoint import Weights, distinct_names
 from parking.config import CfgNode
+from parking.data.datasets.builtin import find_category_ids
 from parking.data.datasets.classes import CLASS_NAMES
 from parking.data.datasets.images import ImageList
 from parking.evaluation.detections import Detections
@@ -27,6 +28,7 @@ from parking.evaluation.journal import (
     make_journal_folder,
     remove_journal_folder,
 )
+from parking.evaluation.result_ids import ResultIds
 from parking.evaluation.submission_options import OptionNames, SubmissionOptions, make_submission_options
 from parking.evaluation.writer import write_results
 from parking.modeling import DetectionFusion
@@ -46,12 +48,18 @@ logger = logging.getLogger(__name__)
 
 
 class LoadedModel(NamedTuple):
-    """What one of ``--weights`` stands for; ``classes`` are the category ids by name."""
+    """What one of ``--weights`` stands for.
+
+    Attributes:
+        classes: the category ids by name.
+        are_classes_numbered: whether these ids are only numbers from 1, because nothing says which there are.
+    """
 
     cfg: CfgNode
     weights: Weights
     classes: dict[str, int]
     weights_digest: str
+    are_classes_numbered: bool = False
 
     def build(self) -> nn.Module:
         """The model, ready to infer."""
@@ -96,13 +104,15 @@ def load_models(
     for path in weights_files or [None]:
         cfg, weights = find_config_and_weights(config_file, path, opts, default_config=default_config)
         names, category_ids = choose_inference_classes(cfg, weights)
+        are_named_only = names == weights.class_names and not weights.category_ids
         if names == weights.class_names and len(set(names)) < len(names):
             # Names are keys from here on, and each class keeps its own outputs.
             names = distinct_names(names)
             weights = dataclasses.replace(weights, class_names=names)
             logger.warning(f"{printable(weights.path)} have a class name several times: the second is called NAME (2)")
         classes = dict(zip(names, category_ids, strict=True))
-        models.append(LoadedModel(cfg, weights, classes, digest_weights(weights)))
+        are_numbered = are_named_only and find_category_ids(names) is None
+        models.append(LoadedModel(cfg, weights, classes, digest_weights(weights), are_numbered))
         first = models[0]
         if classes != first.classes:
             raise UserError(
@@ -135,15 +145,22 @@ def get_submission_options(cfg: CfgNode, classes: Mapping[str, int]) -> Submissi
 
 
 def choose_submission(
-    cfg: CfgNode, classes: Mapping[str, int], images: ImageList
+    cfg: CfgNode, classes: Mapping[str, int], images: ImageList, ids: ResultIds
 ) -> tuple[SubmissionOptions | None, str]:
-    """How to write a submission; or None where there is none to write, and a sentence that says why."""
+    """How to write a submission; or None where there is none to write, and a sentence that says why.
+
+    Args:
+        classes: the run's category ids by class name.
+        ids: those of the results.
+    """
     if not images.has_ids:
         # Who has other classes expects none.
         return None, images.note if set(classes) <= set(CLASS_NAMES) else ""
     options = get_submission_options(cfg, classes)
     if not set(classes.values()) <= set(range(1, len(CLASS_NAMES) + 1)):
         return None, "the classes of these weights are not the challenge's."
+    if not ids.are_own:
+        return None, "the ids of --annotations are not those of the image list and of the challenge's classes."
     return options, ""
 
 
@@ -179,7 +196,7 @@ def run_inference(
     barrier: PatientBarrier,
     submission: SubmissionOptions | None = None,
     budget: TimeBudget | None = None,
-    about_ids: Mapping[str, str] | None = None,
+    ids: ResultIds | None = None,
 ) -> InferenceReport | None:
     """Run all ``models`` over ``images``, fuse what they find, and write it below ``output_dir``.
 
@@ -192,7 +209,7 @@ def run_inference(
         folder: from :func:`kept_results`.
         submission: how to write ``submission.json``, too; None: not, and an earlier run's is removed.
         budget: which of TEST.FALLBACKS is used; None: the configs as they are.
-        about_ids: see :func:`parking.evaluation.writer.write_results`.
+        ids: those of the files; None: the run's own.
 
     Returns:
         The report on the main process, None on the others.
@@ -217,12 +234,16 @@ def run_inference(
         return None
     # As it is written: what is printed about the detections holds for the file.
     detections = _join(models[0], contents, images).round()
-    sizes = [{key: image[key] for key in ("width", "height") if key in image} for image in images]
-    rows = [
-        {"image_id": image["image_id"], "file_name": image["relative_path"], **size}
-        for image, size in zip(images, sizes, strict=True)
-    ]
-    files = write_results(detections, output_dir=output_dir, images=rows, submission=submission, about_ids=about_ids)
+    rows = [{**image, "file_name": image["relative_path"]} for image in images]
+    if ids is not None:
+        rows = [{**row, "image_id": ids.image_ids[row["image_id"]]} for row in rows]
+    files = write_results(
+        detections if ids is None else ids.translate(detections),
+        output_dir=output_dir,
+        images=rows,
+        submission=submission,
+        about_ids=None if ids is None else ids.about,
+    )
     errors = {image_id: text for content in contents for image_id, text in content.errors.items()}
     unreadable = [errors[image["image_id"]] for image in images if image["image_id"] in errors]
     return InferenceReport(detections, files, len(images) - len(unreadable), unreadable)

@@ -263,7 +263,8 @@ def choose_inference_classes(cfg: CfgNode, weights: Weights) -> tuple[list[str],
     mapped = [pair[0] for pair in cfg.MODEL.YOLO.CLASS_MAP if isinstance(pair, list | tuple) and pair]
     if cfg.MODEL.YOLO.NUM_CLASSES in (0, len(names)) and all(name in names for name in mapped):
         cfg.MODEL.YOLO.NUM_CLASSES = len(names)
-        return names, weights.category_ids or find_category_ids(distinct_names(names))
+        known = weights.category_ids or find_category_ids(distinct_names(names))
+        return names, known or list(range(1, len(names) + 1))
     if not cfg.DATASETS.TRAIN:
         raise UserError(
             f"MODEL.YOLO.NUM_CLASSES is {cfg.MODEL.YOLO.NUM_CLASSES} and the weights {weights.path} have {len(names)} "

@@ -61,6 +61,9 @@ class GroundTruth:
         if len(set(image_ids.values())) < len(image_ids):
             raise UserError(f"'{path}' lists one of the images twice, with other folders in front.")
         listed = {record["image_id"] for record in records}
+        #: The json's id of each of our images that it lists, and all ids that it has.
+        self.image_ids = {own: image_id for image_id, own in image_ids.items()}
+        self.known_image_ids = frozenset(listed)
         records = [record for record in records if record["image_id"] in image_ids]
         #: Height and width in pixels by our image id, where the json states them.
         self.sizes = {
@@ -73,6 +76,10 @@ class GroundTruth:
             found = {image["image_id"]: addition for image, addition in zip(images, additions, strict=True)}
             records = [{**found[image_ids[record["image_id"]]], **record} for record in records]
         own_ids = _match_categories(content, path, classes)
+        named = own_ids if content.get("categories") else {}
+        #: The json's id of each of our categories that it names, and all ids that it has.
+        self.category_ids = {own: category_id for category_id, own in named.items() if own is not None}
+        self.known_category_ids = frozenset(named)
         class_ids = {category_id: i for i, category_id in enumerate(own_ids)}
         self._annotations = read_boxes(content, path, records, listed=listed, class_ids=class_ids, policy=policy)
         self._image_ids = [image_ids[record["image_id"]] for record in records]
@@ -164,9 +171,12 @@ def _match_categories(content: dict, path: str, classes: Mapping[str, int]) -> d
             printable(", ".join(unknown)),
         )
     category_ids = {category_id: None if name is None else classes[name] for category_id, name in own.items()}
-    if any(own_id not in (None, category_id) for category_id, own_id in category_ids.items()):
-        logger.warning(
-            "%s: its classes have other ids than the model's, which the results carry; they are matched by name.",
-            printable(path),
-        )
+    sources: dict[int, int] = {}
+    for category_id, own_id in category_ids.items():
+        if own_id is not None and sources.setdefault(own_id, category_id) != category_id:
+            raise UserError(
+                f"'{printable(path)}': the categories {sources[own_id]} and {category_id}, "
+                f"'{printable(names[category_id])}', are one class of the model, and its results can have the id of only "
+                "one; give them one id."
+            )
     return category_ids

@@ -30,7 +30,7 @@ def write_results(
     - ``predictions.json``: COCO results with the data set's own category ids;
     - ``images.json``: a list of {"id", "file_name", "width", "height"} of all images, also of those without boxes;
       sizes are those of the pictures that boxes refer to, and are left out where they are unknown;
-    - ``ids.json``, if there is something to tell: where the ids of the other files are from;
+    - ``ids.json``, if there is something to tell: where the ids of the other files are from, or that they are made up;
     - ``submission.json``, if asked for: see :func:`parking.evaluation.submission.write_submission`. It is what the same
       options make of ``predictions.json``. Otherwise one that an earlier run left is removed: it would be handed in for
       this run's.
@@ -45,7 +45,7 @@ def write_results(
         about_ids: sentences by "image_ids" and "category_ids".
 
     Returns:
-        The paths "predictions", "images" and, if asked for, "submission".
+        The paths of what was written: "predictions", "images", "ids", "submission".
 
     Raises:
         ValueError: a box is on an image that is not among the ``images``.
@@ -53,7 +53,7 @@ def write_results(
     """
     detections = detections.round().in_order([image["image_id"] for image in images])
     folder = OutputFolder(output_dir)
-    paths = {name: str(folder.root / f"{name}.json") for name in ("predictions", "images", "submission")}
+    paths = {name.removesuffix(".json"): str(folder.root / name) for name in RESULT_NAMES}
     with explaining_write_errors():
         # Also if a new one comes: between the two, the old one would lie beside predictions that it was not made of.
         _remove(folder, "submission.json", warn=submission is None)
@@ -68,6 +68,7 @@ def write_results(
                 file.write(json.dumps(about_ids, ensure_ascii=False, indent=1).encode(errors="backslashreplace"))
         else:
             folder.remove("ids.json")
+            del paths["ids"]
         if submission is None:
             del paths["submission"]
             return paths

@@ -27,6 +27,7 @@ from parking.engine.patience import PatientBarrier
 from parking.engine.recipe import digest_images
 from parking.engine.time_budget import TimeBudget
 from parking.evaluation.detections import Detections
+from parking.evaluation.result_ids import choose_result_ids
 from parking.utils.errors import UserError
 from parking.utils.marks import MARK_NAME
 
@@ -421,16 +422,21 @@ def test_a_budget_is_measured_for_real(run, caplog, monkeypatch):
     assert "no image is left out" in caplog.text
 
 
+def with_ids(folder, classes):
+    images = list_images(str(folder))
+    return images, choose_result_ids(images, classes, None, are_classes_numbered=False)
+
+
 def test_a_submission_where_the_ids_are_the_challenges(folder, tmp_path):
     cfg, classes = get_cfg(), {"sedan": 1, "cart": 14}
-    options, note = choose_submission(cfg, classes, list_images(str(folder)))
+    options, note = choose_submission(cfg, classes, *with_ids(folder, classes))
     assert options is None and "There is no image list" in note
-    assert choose_submission(cfg, {"cat": 1}, list_images(str(folder))) == (None, "")
+    assert choose_submission(cfg, {"cat": 1}, *with_ids(folder, {"cat": 1})) == (None, "")
     infos = {"images": [{"id": 10 + i, "file_name": f"{i}.png"} for i in range(len(SIZES))]}
     (tmp_path / "Test_Images_Information.json").write_text(json.dumps(infos))
-    options, note = choose_submission(cfg, classes, list_images(str(folder)))
+    options, note = choose_submission(cfg, classes, *with_ids(folder, classes))
     assert options == (20_000_000, 50, {1: 0, 14: 0}, "compact") and note == ""
-    options, note = choose_submission(cfg, {"cat": 15}, list_images(str(folder)))
+    options, note = choose_submission(cfg, {"cat": 15}, *with_ids(folder, {"cat": 15}))
     assert options is None and "not the challenge's" in note
 
 

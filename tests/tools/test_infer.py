@@ -1,11 +1,15 @@
 """infer.py on images, with annotations and in a time budget, and on videos, in this process."""
 
+import contextlib
+import io
 import json
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from parking.data.decoding.orientation import turn_back
 from parking.utils.marks import MARK_NAME
@@ -63,6 +67,55 @@ def test_scores_and_pictures_beside_annotations(infer, folder, tmp_path):
     assert f"visualizations: {tmp_path}/out/visualizations" in out
 
 
+def test_results_have_the_ids_of_the_annotations(infer, folder, tmp_path):
+    """What is printed is the score of the file, by pycocotools."""
+    categories = [{"id": 3, "name": "cat"}, {"id": 1, "name": "dog"}]
+    content = {"images": [{"id": 10 + i, "file_name": f"{2 - i}.png"} for i in range(3)], "categories": categories}
+    boxes = [(10, 3, [3, 4, 50, 40]), (11, 1, [0, 0, 40, 60]), (11, 3, [9, 5, 60, 50]), (12, 1, [20, 2, 70, 58])]
+    keys = ("image_id", "category_id", "bbox", "id", "area", "iscrowd")
+    rows = [(*box, i, box[2][2] * box[2][3], 0) for i, box in enumerate(boxes, start=1)]
+    content["annotations"] = [dict(zip(keys, row, strict=True)) for row in rows]
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(content))
+    code, out, err = infer(folder, "--annotations", path)
+    assert code == 0 and "made up" not in out, err
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(path))
+        scores = COCOeval(truth, truth.loadRes(str(tmp_path / "out" / "predictions.json")), "bbox")
+        scores.evaluate()
+        scores.accumulate()
+        scores.summarize()
+    assert scores.stats[1] > 0
+    shown = ", ".join(
+        f"{name} {100 * score:.2f}" for name, score in zip(("AP", "AP50", "AP75"), scores.stats, strict=False)
+    )
+    assert f"on the 3 annotated images: {shown}" in out
+    images = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert {image["file_name"]: image["id"] for image in images} == {"2.png": 10, "1.png": 11, "0.png": 12}
+
+
+def test_output_among_the_input(infer, folder, tmp_path):
+    """What a run draws is no input of the next one; what is of the user stays."""
+    mine = folder / "out" / "visualizations" / "mine.png"
+    mine.parent.mkdir(parents=True)
+    cv2.imwrite(str(mine), make_picture(9))
+    results = []
+    for _ in range(2):
+        code, out, err = infer(folder, "--output", folder / "out", "--visualize", "4")
+        assert code == 0 and "image ids: made up" in out, err
+        results.append([(folder / "out" / f"{name}.json").read_bytes() for name in ("predictions", "images", "ids")])
+    assert results[0] == results[1] and b"visualizations/mine.png" in results[0][1]
+    assert "not looked at: 5 results that this product wrote" in out
+    # A picture in the place of one that would be drawn, and results of somebody else, are not replaced.
+    for name in ("visualizations/0.png.png", "predictions.json", "images.json"):
+        path = folder / "out" / name
+        before = path.read_bytes()
+        path.write_bytes(b"mine")
+        code, _, err = infer(folder, "--output", folder / "out", "--visualize", "4")
+        assert code == 1 and name in err and path.read_bytes() == b"mine"
+        path.write_bytes(before)
+
+
 def test_one_orientation_in_all_results(infer, tmp_path):
     """Boxes, sizes, pictures and scores refer to the upright picture, or to the stored one where a json states that."""
     picture, folder = make_picture(0), tmp_path / "photos"
@@ -112,7 +165,7 @@ def test_interrupted_while_drawing(infer, folder, tmp_path, monkeypatch):
     assert code == 0, err
     assert "3 of 3 images were done before the interruption" in out
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {MARK_NAME, "predictions.json", "images.json", "visualizations"}
+    assert names == {MARK_NAME, "predictions.json", "images.json", "ids.json", "visualizations"}
 
 
 def test_a_time_budget(infer, folder, tmp_path):

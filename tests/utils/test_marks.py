@@ -53,7 +53,7 @@ def test_nothing_is_written_through_a_linked_folder(tmp_path):
     (tmp_path / "target").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "visualizations").symlink_to(tmp_path / "target")
-    with pytest.raises(UserError, match="visualizations.*link"):
+    with pytest.raises(UserError, match=r"visualizations.*link"):
         write(tmp_path / "out", "visualizations/a.png")
     assert not list((tmp_path / "target").iterdir())
     # The folder itself may be one.

@@ -12,6 +12,7 @@ from parking.data.datasets.file_names import FileIndex, index_folder, is_image_n
 from parking.data.datasets.findings import Finding
 from parking.data.datasets.inspection import inspect_content
 from parking.data.datasets.json_io import find_non_finite, is_too_large_id, read_json
+from parking.data.datasets.listing import list_files
 from parking.data.datasets.sizes import StoredSize
 from parking.data.decoding.orientation import APPLY, AUTO, turn_size
 from parking.data.image_io import ImageFacts, UnreadableImageError
@@ -48,7 +49,8 @@ class _Opened:
     listed: dict[str, str]
 
     def image_paths(self) -> list[str]:
-        return [self.files.path(name) for name in self.files.names if is_image_name(name)]
+        """Of all pictures in the folder, without those that this product drew."""
+        return [self.files.path(name) for name in list_files(self.files.root, self.files.names).names]
 
     def name_of(self, path: str) -> str:
         return printable(self.listed.get(path) or os.path.relpath(path, self.files.root))

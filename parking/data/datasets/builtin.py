@@ -83,14 +83,14 @@ def _drop_parking_val(cfg: CfgNode, names: Sequence[str]) -> None:
         )
 
 
-def find_category_ids(class_names: Sequence[str]) -> list[int]:
-    """The ids of classes that a weights file only names: COCO's or the challenge's own, else 1, 2, 3, ..."""
+def find_category_ids(class_names: Sequence[str]) -> list[int] | None:
+    """The ids of classes that a weights file only names: COCO's or the challenge's own; None if they are neither's."""
     known = [{category["name"]: category["id"] for category in COCO_CATEGORIES if category["isthing"]}]
     known.append({name: i for i, name in enumerate(CLASS_NAMES, start=1)})
     for ids in known:
         if all(name in ids for name in class_names):
             return [ids[name] for name in class_names]
-    return list(range(1, len(class_names) + 1))
+    return None
 
 
 def original_category_ids(metadata: Metadata) -> list[int]:

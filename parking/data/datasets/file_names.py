@@ -5,7 +5,7 @@ extensions come in either case. A name is looked up as it is first, then without
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from parking.utils.errors import UserError
 from parking.utils.limits import MAX_PATH_FOLDERS
@@ -21,12 +21,20 @@ UNREAD_IMAGE_EXTENSIONS = frozenset(
     {".arw", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heif", ".ico", ".jxl", ".nef", ".orf", ".pdf"}
     | {".pfm", ".psd", ".raf", ".rw2", ".svg", ".tga"}
 )
+#: Of videos.
+VIDEO_EXTENSIONS = frozenset(
+    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
+)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file's name starts with a dot, as systems and tools name what is not for the user."""
+    return name.rpartition("/")[2].startswith(".")
 
 
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is taken for an image: it has an image's extension, and no dot in front."""
-    name = name.rpartition("/")[2]
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+    return not is_hidden(name) and os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
 def name_key(name: str) -> str:
@@ -75,14 +83,18 @@ class FileIndex(NameIndex):
 
     Links that lie below ``root`` may lead anywhere: whoever put them there wanted that. A name, which comes from a
     json, leads out of it only where the user has said so.
+
+    Attributes:
+        irregular: names of what is neither a file nor a folder, dead links among them.
     """
 
-    def __init__(self, root: str, names: Iterable[str], *, allow_outside: bool = False):
+    def __init__(self, root: str, names: Iterable[str], *, allow_outside: bool = False, irregular: Sequence[str] = ()):
         """
         Args:
             allow_outside: whether absolute names may mean files that are not below ``root``.
         """
         super().__init__(names)
+        self.irregular = irregular
         self.allow_outside = allow_outside
         self.root = root.rstrip("/") if len(root) > 1 else root
 
@@ -114,21 +126,23 @@ class FileIndex(NameIndex):
         return os.path.relpath(os.path.join(root, name), root)
 
 
-def index_folder(root: str, *, allow_outside: bool = False) -> FileIndex:
+def index_folder(root: str, *, allow_outside: bool = False, without: str | None = None) -> FileIndex:
     """List all files below ``root``, links followed, without opening them.
 
     Args:
         allow_outside: see :class:`FileIndex`.
+        without: a subfolder of ``root`` that is left out.
 
     Raises:
         UserError: a folder cannot be read.
     """
     names: list[str] = []
-    _walk(root, "", (), names)
-    return FileIndex(root, names, allow_outside=allow_outside)
+    irregular: list[str] = []
+    _walk(root, "", (), names, irregular, without)
+    return FileIndex(root, names, allow_outside=allow_outside, irregular=sorted(irregular))
 
 
-def _walk(folder: str, prefix: str, ancestors: tuple, names: list[str]) -> None:
+def _walk(folder: str, prefix: str, ancestors: tuple, names: list, irregular: list, without: str | None = None) -> None:
     folders = []
     try:
         # A link to a folder above would lead in circles.
@@ -143,10 +157,11 @@ def _walk(folder: str, prefix: str, ancestors: tuple, names: list[str]) -> None:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir():
-                    folders.append(entry.name)
-                elif entry.is_file():
-                    names.append(prefix + entry.name)
+                    if entry.name != without:
+                        folders.append(entry.name)
+                else:
+                    (names if entry.is_file() else irregular).append(prefix + entry.name)
     except OSError as e:
         raise UserError(f"The folder '{printable(folder)}' cannot be read: {e.strerror or e}.") from e
     for name in folders:
-        _walk(os.path.join(folder, name), f"{prefix}{name}/", (*ancestors, identity), names)
+        _walk(os.path.join(folder, name), f"{prefix}{name}/", (*ancestors, identity), names, irregular)

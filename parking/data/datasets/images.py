@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from parking.data.datasets.file_names import IMAGE_EXTENSIONS, NameIndex, index_folder, is_image_name
+from parking.data.datasets.file_names import IMAGE_EXTENSIONS, NameIndex, is_image_name
 from parking.data.datasets.json_io import find_twice, read_image_records, read_json_object
+from parking.data.datasets.listing import Listing, count_beside, list_files, list_folder
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
@@ -25,11 +26,13 @@ class ImageList(NamedTuple):
             has them.
         has_ids: whether the ids are those of a list.
         note: a sentence for the user: why they are not; else empty.
+        passed_over: what beside the images is not looked at, by reason; "" if there is nothing to tell.
     """
 
     images: list[dict]
     has_ids: bool
     note: str
+    passed_over: str = ""
 
 
 def list_images(input: str, image_info: str | None = None) -> ImageList:
@@ -47,25 +50,31 @@ def list_images(input: str, image_info: str | None = None) -> ImageList:
             only in case or Unicode form, the list is missing or malformed, an image is not in it, or, where ``input``
             is a folder, an image in the list is not in the folder.
     """
-    root, paths = _find_images(input)
+    root, listing = _find_images(input)
+    paths, passed_over = listing.names, listing.describe_passed_over()
     records = [{"file_name": str(root / path), "relative_path": path} for path in paths]
     if image_info is not None:
         infos, note = _ImageInfos(image_info), ""
     else:
         image_info, infos, note = _find_image_info(root, paths)
     if infos is None:
-        return ImageList([{**record, "image_id": i} for i, record in enumerate(records, start=1)], False, note)
-    return ImageList(_join(records, infos, image_info, is_complete=os.path.isdir(input)), True, note)
+        numbered = [{**record, "image_id": i} for i, record in enumerate(records, start=1)]
+        return ImageList(numbered, False, note, passed_over)
+    joined = _join(records, infos, image_info, is_complete=os.path.isdir(input))
+    return ImageList(joined, True, note, passed_over)
 
 
-def _find_images(input: str) -> tuple[Path, list[str]]:
-    """The folder, and the sorted relative paths of the images below it."""
+def _find_images(input: str) -> tuple[Path, Listing]:
+    """The folder, and the images below it, by their paths relative to it."""
     if os.path.isdir(input):
-        root = Path(input, "images") if Path(input, "images").is_dir() else Path(input)
-        names = index_folder(str(root)).names
+        has_subfolder = Path(input, "images").is_dir()
+        root = Path(input, "images") if has_subfolder else Path(input)
+        listing = list_folder(str(root))
+        if has_subfolder:
+            listing.note_beside(count_beside(input, "images"))
     elif os.path.isfile(input):
-        root, names = Path(input).parent, [Path(input).name]
-        if not is_image_name(names[0]):
+        root, listing = Path(input).parent, Listing([Path(input).name])
+        if not is_image_name(input):
             raise UserError(f"'{input}' is not an image file; known extensions are {_join_extensions()}.")
     elif glob.has_magic(input):
         root = _get_fixed_folder(input)
@@ -77,14 +86,16 @@ def _find_images(input: str) -> tuple[Path, list[str]]:
         except RecursionError as e:
             raise UserError(f"The glob pattern '{printable(input)}' leads into folders nested too deep.") from e
         files = [path for path in map(Path, found) if path.is_file()]
-        names = [path.relative_to(root).as_posix() for path in files]
+        listing = list_files(str(root), [path.relative_to(root).as_posix() for path in files])
     else:
         raise UserError(f"The input '{input}' does not exist; give a folder, an image file or a glob pattern.")
-    images = NameIndex(name for name in names if is_image_name(name))
-    images.check_unambiguous(f"The input '{input}'")
-    if not images.names:
-        raise UserError(f"The input '{input}' holds no images; known extensions are {_join_extensions()}.")
-    return root, images.names
+    NameIndex(listing.names).check_unambiguous(f"The input '{printable(input)}'")
+    if not listing.names:
+        others = f", but {listing.describe_passed_over()}" if any(listing.passed_over.values()) else ""
+        raise UserError(
+            f"The input '{printable(input)}' holds no images{others}; known extensions are {_join_extensions()}."
+        )
+    return root, listing
 
 
 def _join_extensions() -> str:

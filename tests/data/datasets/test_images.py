@@ -25,11 +25,11 @@ def get_names(records):
 def test_folder_is_searched_deep_in_sorted_order(tmp_path):
     touch(tmp_path / "b.PNG", tmp_path / "a/z.jpg", tmp_path / "a/y.tiff", tmp_path / "주차장 1.한.jpeg")
     touch(tmp_path / "a/notes.txt", tmp_path / "a/._y.png", tmp_path / "labels.json")
-    records, has_ids, note = list_images(str(tmp_path))
+    records, has_ids, note, passed_over = list_images(str(tmp_path))
     assert get_names(records) == [("a/y.tiff", 1), ("a/z.jpg", 2), ("b.PNG", 3), ("주차장 1.한.jpeg", 4)]
     assert records[0]["file_name"] == str(tmp_path / "a/y.tiff")
     assert set(records[0]) == {"file_name", "relative_path", "image_id"}
-    assert not has_ids
+    assert not has_ids and not passed_over
     assert note.startswith(f"There is no image list ({IMAGE_INFO_NAME})")
 
 
@@ -63,7 +63,7 @@ def test_names_with_brackets_are_not_patterns(tmp_path):
 def test_ids_come_from_a_list_beside_or_above(tmp_path, folder):
     touch(tmp_path / "test/images/a.b.png", tmp_path / "test/images/a.c.png")
     write_info(tmp_path / folder / IMAGE_INFO_NAME, {9: "a.b.png", 4: "a.c.png"}, height=3, width=4)
-    records, has_ids, note = list_images(str(tmp_path / "test"))
+    records, has_ids, note, _ = list_images(str(tmp_path / "test"))
     assert has_ids
     assert note == ""
     assert get_names(records) == [("a.b.png", 9), ("a.c.png", 4)]
@@ -80,9 +80,9 @@ def test_an_explicit_list_wins(tmp_path):
 def test_a_list_of_other_images_is_ignored_unless_it_is_explicit(tmp_path):
     touch(tmp_path / "train/images/a.png")
     write_info(tmp_path / IMAGE_INFO_NAME, {5: "b.png"})
-    records, has_ids, note = list_images(str(tmp_path / "train"))
+    records, has_ids, note, passed_over = list_images(str(tmp_path / "train"))
     assert get_names(records) == [("a.png", 1)]
-    assert not has_ids
+    assert not has_ids and not passed_over
     assert note.startswith(f"The image list '{tmp_path / IMAGE_INFO_NAME}' names none of the images")
     with pytest.raises(UserError, match=r"Not in the image list .*: a\.png"):
         list_images(str(tmp_path / "train"), str(tmp_path / IMAGE_INFO_NAME))

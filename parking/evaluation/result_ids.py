@@ -1,0 +1,121 @@
+"""Under which ids the results of an inference are written; needs neither torch nor detectron2.
+
+A run has ids of its own, which nothing changes while it is interrupted and resumed. In what it writes, images and
+classes have the ids that annotations give them, if there are any: results can be scored against these only then.
+"""
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from parking.data.datasets.images import ImageList
+from parking.evaluation.detections import Detections, make_id_column
+from parking.evaluation.ground_truth import GroundTruth
+from parking.utils.text import printable
+
+# Classes that a sentence names before it only counts.
+_NUM_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class ResultIds:
+    """The ids of results by those of the run.
+
+    Attributes:
+        image_ids, category_ids: of all images and classes.
+        about: a sentence on "image_ids" and "category_ids", where they are another file's or made up.
+    """
+
+    image_ids: Mapping[int | str, int | str]
+    category_ids: Mapping[int, int]
+    about: Mapping[str, str]
+
+    @property
+    def are_own(self) -> bool:
+        """Whether the results have the run's own ids."""
+        return all(own == id for ids in (self.image_ids, self.category_ids) for own, id in ids.items())
+
+    def translate(self, detections: Detections) -> Detections:
+        """Detections that have the run's ids, with those of results."""
+        return replace(
+            detections,
+            image_ids=make_id_column([self.image_ids[i] for i in detections.image_ids.tolist()]),
+            category_ids=make_id_column([self.category_ids[i] for i in detections.category_ids.tolist()]),
+        )
+
+
+def choose_result_ids(
+    images: ImageList, classes: Mapping[str, int], truth: GroundTruth | None, *, are_classes_numbered: bool
+) -> ResultIds:
+    """The ids of results: the annotations', else the run's own, else new ones.
+
+    Args:
+        classes: the run's category ids by class name.
+        are_classes_numbered: whether these ids were made up, because the weights have none.
+    """
+    own_image_ids = [image["image_id"] for image in images.images]
+    if truth is None:
+        about = {}
+        if not images.has_ids:
+            about["image_ids"] = "made up: 1, 2, 3, ... in the order of images.json"
+        if are_classes_numbered:
+            about["category_ids"] = f"made up, because the weights only name their classes: {_list_ids(classes)}"
+        return ResultIds(dict(zip(own_image_ids, own_image_ids, strict=True)), _same(classes.values()), about)
+    image_ids, about_images = _choose_image_ids(images, truth)
+    category_ids, about_classes = _choose_category_ids(classes, truth)
+    return ResultIds(image_ids, category_ids, {"image_ids": about_images, "category_ids": about_classes})
+
+
+def _choose_image_ids(images: ImageList, truth: GroundTruth) -> tuple[dict, str]:
+    about = f"of {printable(truth.path)}"
+    others = [image for image in images.images if image["image_id"] not in truth.image_ids]
+    if not others:
+        return dict(truth.image_ids), about
+    taken = truth.known_image_ids
+    own = {image["image_id"]: image["image_id"] for image in others}
+    if images.has_ids and not taken & own.keys():
+        return {**truth.image_ids, **own}, f"{about}; of the image list for the {len(others)} images that are not in it"
+    if any(isinstance(image_id, str) for image_id in taken):
+        new = _make_texts([image["relative_path"] for image in others], taken)
+    else:
+        new = _make_numbers(taken)
+    added = dict(zip(own, new, strict=False))
+    return {**truth.image_ids, **added}, f"{about}; made up for the {len(others)} images that are not in it"
+
+
+def _choose_category_ids(classes: Mapping[str, int], truth: GroundTruth) -> tuple[dict[int, int], str]:
+    about = f"of {printable(truth.path)}"
+    if not truth.category_ids:
+        return _same(classes.values()), f"of the weights, because {printable(truth.path)} has no categories"
+    missing = {name: own for name, own in classes.items() if own not in truth.category_ids}
+    if not missing:
+        return dict(truth.category_ids), about
+    taken = set(truth.known_category_ids)
+    kept = _same(own for own in missing.values() if own not in taken)
+    numbers = _make_numbers(taken | kept.keys())
+    added = {own: kept[own] if own in kept else next(numbers) for own in missing.values()}
+    listed = _list_ids({name: added[own] for name, own in missing.items()})
+    return {**truth.category_ids, **added}, f"{about}; for classes that it lacks: {listed}"
+
+
+def _same(ids) -> dict[int, int]:
+    return {id: id for id in ids}
+
+
+def _make_numbers(taken: Collection[int | str]) -> Iterator[int]:
+    return (number for number in itertools.count(1) if number not in taken)
+
+
+def _make_texts(names: Sequence[str], taken: Collection[int | str]) -> Iterator[str]:
+    taken = set(taken)
+    for name in names:
+        while name in taken:
+            name += "'"
+        taken.add(name)
+        yield name
+
+
+def _list_ids(classes: Mapping[str, int]) -> str:
+    shown = ", ".join(f"{printable(name)} {id}" for name, id in itertools.islice(classes.items(), _NUM_EXAMPLES))
+    rest = len(classes) - _NUM_EXAMPLES
+    return shown + (f" and {rest} more" if rest > 0 else "")
