@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import UserError
-from .files import open_atomic, open_regular
+from .files import UNFINISHED_ENDING, open_atomic, open_regular
 from .limits import MAX_MARK_BYTES
 from .text import printable
 
@@ -228,8 +228,7 @@ def make_own_folder(folder: Path) -> None:
         os.makedirs(folder.parent, exist_ok=True)
         os.mkdir(folder)
     except FileExistsError:
-        # A kill may have left it without its mark, and empty.
-        if folder.is_symlink() or not folder.is_dir() or (not is_own_folder(folder) and os.listdir(folder)):
+        if folder.is_symlink() or not folder.is_dir() or _has_strangers(folder):
             raise UserError(
                 f"'{printable(folder)}' is not a folder that parking made, and results of an interrupted run would go "
                 "there; move it away, or give another folder for the results."
@@ -237,6 +236,13 @@ def make_own_folder(folder: Path) -> None:
     if not (folder / MARK_NAME).exists():
         with open_atomic(folder / MARK_NAME) as file:
             file.write(_encode(_HEADER))
+
+
+def _has_strangers(folder: Path) -> bool:
+    # A kill may have left the folder without its mark, and empty. Another process may be making the mark just now: what
+    # it puts there afterwards is listed before the mark is looked for.
+    names = [name for name in os.listdir(folder) if name != MARK_NAME and not name.endswith(UNFINISHED_ENDING)]
+    return bool(names) and not is_own_folder(folder)
 
 
 def is_own_folder(folder: Path) -> bool:

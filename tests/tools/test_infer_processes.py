@@ -82,6 +82,7 @@ def test_killed_in_two_processes_and_finished_by_two_or_one(images, whole, mild_
     with subprocess.Popen(command(*args, *OPTS), env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         while process.poll() is None and count_lines(output) < 3:
             pass
+        assert process.poll() is None, process.stderr.read().decode()
         kill_tree(process.pid)
     assert process.returncode == -signal.SIGKILL, process.stderr.read()
     assert 3 <= count_lines(output) <= 9

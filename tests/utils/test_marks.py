@@ -5,7 +5,7 @@ import os
 import pytest
 
 from parking.utils.errors import UserError
-from parking.utils.marks import MARK_NAME, MarkedFiles, OutputFolder, open_output
+from parking.utils.marks import MARK_NAME, MarkedFiles, OutputFolder, is_own_folder, make_own_folder, open_output
 
 
 def write(folder, name, content=b"ours", **kwargs):
@@ -155,3 +155,23 @@ def test_what_lists_inputs_knows_ours(tmp_path):
     ]
     (tmp_path / "a.png").write_bytes(b"mine now")
     assert tmp_path / "a.png" not in MarkedFiles()
+
+
+def make_many(folder, start):
+    start.wait()
+    for i in range(50):
+        make_own_folder(folder / str(i))
+        (folder / str(i) / "results.jsonl").touch()
+
+
+@pytest.mark.parametrize("num", [2, 5])
+def test_processes_make_a_folder_at_once(tmp_path, num):
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(num)
+    processes = [context.Process(target=make_many, args=(tmp_path, start)) for _ in range(num)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert all(is_own_folder(tmp_path / str(i)) for i in range(50))
