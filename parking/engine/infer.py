@@ -59,7 +59,10 @@ def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) ->
     models = load_models(args.config_file, args.weights, args.opts, default_config=default_config)
     cfg, classes = models[0].cfg, models[0].classes
     output_dir = _make_output_dir(args, cfg)
-    truth = GroundTruth(args.annotations, images, classes) if args.annotations else None
+    truth = None
+    if args.annotations:
+        how = {"policy": cfg.DATASETS.POLICY, "exif_orientation": cfg.INPUT.EXIF_ORIENTATION}
+        truth = GroundTruth(args.annotations, images, classes, **how)
     ids = choose_result_ids(args.images, classes, truth, are_classes_numbered=models[0].are_classes_numbered)
     submission, note = choose_submission(cfg, classes, args.images, ids)
     images = settle_orientations(images, cfg, {} if truth is None else truth.sizes)
@@ -97,8 +100,10 @@ def _finish(
 ) -> Outcome:
     summary, files = [f"{len(report.detections)} boxes in {report.num_images} images"], report.files
     if truth is not None:
-        scores = ", ".join(f"{name} {score:.2f}" for name, score in truth.score(report.detections).items())
-        summary.append(f"on the {len(truth)} annotated images: {scores}")
+        found = truth.score(report.detections, left_out=report.unreadable_ids)
+        scores = ", ".join(f"{name} {score:.2f}" for name, score in found.items())
+        num_images = len(truth) - sum(image_id in truth for image_id in report.unreadable_ids)
+        summary.append(f"on the {num_images} annotated images: {scores}")
     summary += notes
     drawn = pictures.draw(images[: args.visualize], report.detections) if pictures else None
     if drawn:

@@ -5,7 +5,7 @@ import gc
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,13 +80,14 @@ class InferenceReport:
         detections: all of them, in the order of the images.
         files: paths by what they hold: "predictions", "images", and where asked for "submission".
         num_images: images that were predicted.
-        unreadable: a sentence for each image that could not be read.
+        unreadable, unreadable_ids: a sentence for each image that could not be read, and their ids.
     """
 
     detections: Detections
     files: dict[str, str]
     num_images: int
     unreadable: list[str] = field(default_factory=list)
+    unreadable_ids: Collection[int | str] = ()
 
 
 def load_models(
@@ -246,7 +247,7 @@ def run_inference(
     )
     errors = {image_id: text for content in contents for image_id, text in content.errors.items()}
     unreadable = [errors[image["image_id"]] for image in images if image["image_id"] in errors]
-    return InferenceReport(detections, files, len(images) - len(unreadable), unreadable)
+    return InferenceReport(detections, files, len(images) - len(unreadable), unreadable, errors.keys())
 
 
 def _predict_missing(model: LoadedModel, images, journal: ResultsJournal, title: str) -> None:

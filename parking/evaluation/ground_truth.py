@@ -54,6 +54,7 @@ class GroundTruth:
             UserError: the file cannot be read or is malformed, or lists none of the images.
         """
         content = read_json_object(path)
+        self.path = path
         records = read_image_records(content, path)
         image_ids = _match_images(records, images, path)
         if not image_ids:
@@ -174,9 +175,9 @@ def _match_categories(content: dict, path: str, classes: Mapping[str, int]) -> d
     sources: dict[int, int] = {}
     for category_id, own_id in category_ids.items():
         if own_id is not None and sources.setdefault(own_id, category_id) != category_id:
+            shown = f"{sources[own_id]} and {category_id}, '{printable(names[category_id])}',"
             raise UserError(
-                f"'{printable(path)}': the categories {sources[own_id]} and {category_id}, "
-                f"'{printable(names[category_id])}', are one class of the model, and its results can have the id of only "
-                "one; give them one id."
+                f"'{printable(path)}': the categories {shown} are one class of the model, and its results can have the "
+                "id of only one; give them one id."
             )
     return category_ids
