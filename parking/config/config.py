@@ -54,6 +54,8 @@ _DETECTRON2_KEYS = (
 _BACKBONE_NAME = "MODEL.BACKBONE.NAME"
 # In one config value; DATASETS.COCO has three for a data set.
 _MAX_PARTS = 10_000
+# No key needs more. Python cannot even show some of the numbers that can be written as 0xff...
+_MAX_INT_BITS = 1024
 
 
 class CfgNode(_CfgNode):
@@ -172,6 +174,8 @@ def _check_parts(value: Any, full_key: str, source: str) -> None:
             parts += part
         elif isinstance(part, str) and "://" in part:
             raise UserError(f"{source}: {full_key} holds an address ({part[:100]!r}); only local files are read.")
+        elif isinstance(part, int) and part.bit_length() > _MAX_INT_BITS:
+            raise UserError(f"{source}: {full_key} holds a number of {part.bit_length()} bits; write a smaller one.")
 
 
 def _to_float(value: int, full_key: str, source: str) -> float:

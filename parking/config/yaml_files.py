@@ -14,6 +14,8 @@ from parking.utils.text_files import UnusableFileError, read_text_file
 from .compat import upgrade_config
 
 _BASE = "_BASE_"
+# No key needs more. Python cannot even show some numbers that can be written as 0xff... or 59:59:...
+_MAX_INT_CHARACTERS = 400
 _OPENING = (
     yaml.FlowSequenceStartToken,
     yaml.FlowMappingStartToken,
@@ -33,6 +35,15 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} occurs twice", key.start_mark)
             seen.add((key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node):
+        if len(node.value) > _MAX_INT_CHARACTERS:
+            problem = f"a whole number of {len(node.value):,} characters"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 class ConfigFiles:

@@ -26,6 +26,9 @@ from parking.utils.signals import interrupts_held_back, name_signal
 
 from .process_group import join_process_group, parse_dist_url
 
+# Each takes half a GB before it does anything. Without GPUs, there is use for a few to try things out.
+_MAX_PROCESSES = 64
+_MAX_MACHINES = 1024
 # When one process has ended with an error, the others have so long to end by themselves, then again until SIGKILL.
 _GRACE_SECONDS = 10.0
 
@@ -53,8 +56,12 @@ def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Name
     num_found = torch.cuda.device_count()
     if num_found and args.num_gpus > num_found:
         raise UserError(f"--num-gpus is {args.num_gpus}, but this machine has {num_found} GPUs.")
-    if args.num_machines < 1:
-        raise UserError(f"--num-machines is {args.num_machines}; it is at least 1.")
+    if args.num_gpus > max(_MAX_PROCESSES, num_available_cpus(), num_found):
+        raise UserError(
+            f"--num-gpus is {args.num_gpus}; without GPUs it is at most {max(_MAX_PROCESSES, num_available_cpus())}."
+        )
+    if not 1 <= args.num_machines <= _MAX_MACHINES:
+        raise UserError(f"--num-machines is {args.num_machines}; it is from 1 to {_MAX_MACHINES}.")
     if not 0 <= args.machine_rank < args.num_machines:
         raise UserError(
             f"--machine-rank is {args.machine_rank}; the {args.num_machines} of --num-machines are numbered from 0."

@@ -402,7 +402,11 @@ def test_nested_values_in_a_carried_config(tmp_path, suffix):
             configure_from(carry(tmp_path, suffix, {"DATASETS": {"COCO": value}}))
 
 
-@pytest.mark.parametrize("value", ["{[]: 1}", "-" * 100_000 + "1", "1+" * 100_000 + "1"], ids=lambda value: value[:8])
+@pytest.mark.parametrize(
+    "value",
+    ["{[]: 1}", "-" * 100_000 + "1", "1+" * 100_000 + "1", "0x" + "f" * 9000, "[[0x" + "f" * 9000 + "]]", "1" * 9000],
+    ids=lambda value: value[:8],
+)
 def test_strange_values_on_the_command_line(value):
     with pytest.raises(UserError, match=r"command line: SEED"):
         get_cfg().merge_from_list(["SEED", value])

@@ -50,6 +50,10 @@ def test_a_long_chain_of_bases_ends_in_a_sentence(tmp_path):
     ("text", "word"),
     [
         ("A: " + "[" * 100_000, "nested deeper"),
+        ("SEED: 0x" + "f" * 9000, "9,002 characters"),
+        ("SEED: 59" + ":59" * 9000, "27,002 characters"),
+        ("0b" + "1" * 900 + ": 3", "902 characters"),
+        ("SEED: " + "1" * 9000, "9,000 characters"),
         ("A: " + "{a: " * 100_000, "nested deeper"),
         ("- " * 50_000, "nested deeper"),
         ("A: &a [1]\nB: *a\n", r"aliases \(\*a\)"),
