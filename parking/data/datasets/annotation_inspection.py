@@ -11,6 +11,7 @@ import numpy as np
 from parking.data.datasets.areas import find_impossible_areas
 from parking.data.datasets.findings import KEEP, KINDS, MEND, Finding
 from parking.data.datasets.json_io import is_too_large_id, shorten
+from parking.data.decoding.orientation import IGNORE
 from parking.utils.text import printable
 
 # Pixels by which sums of rounded numbers may pass the border.
@@ -24,6 +25,8 @@ _MIN_BOXES, _MIN_SHARE = 20, 0.9
 # Carelessly drawn boxes leave the image by less than such a part of its side; corners taken for sizes by more, unless
 # the object is in the top-left quarter.
 _FAR_OUTSIDE, _MIN_OUTSIDE_SHARE = 0.1, 0.2
+# Few, because a picture that EXIF would turn is a sign already.
+_MIN_TURNED_BOXES = 5
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def inspect_boxes(
     Boxes that, as a whole, are no x, y, width, height are not looked at one by one.
 
     Args:
-        records: the images, with ``height``, ``width`` and ``file_name``.
+        records: the images, with ``height``, ``width`` and ``file_name``, and ``exif_orientation`` where it is settled.
     """
     used = np.ones(len(annotations.rows), dtype=bool)
     sizes = np.array([(r["width"], r["height"]) for r in records], dtype=np.float64).reshape(-1, 2)[annotations.rows]
@@ -117,6 +120,9 @@ def inspect_boxes(
     finite = np.isfinite(boxes).all(axis=1)
     note("bbox_not_finite", ~finite, "the numbers must be finite")
     mistake = _find_mistaken_format(boxes[finite], sizes[finite])
+    if not mistake:
+        as_stored = np.array([r.get("exif_orientation") == IGNORE for r in records], dtype=bool)[annotations.rows]
+        mistake = _find_upright_boxes(boxes[finite & as_stored], sizes[finite & as_stored])
     if mistake:
         findings.append(mistake)
         return annotations.take(np.zeros(len(used), dtype=bool))  # they are no x, y, width, height
@@ -300,6 +306,26 @@ def _find_mistaken_format(boxes: np.ndarray, sizes: np.ndarray) -> Finding | Non
         )
         return Finding("boxes_look_xyxy", "the json", detail)
     return None
+
+
+def _find_upright_boxes(boxes: np.ndarray, sizes: np.ndarray) -> Finding | None:
+    """Whether boxes of pictures that are used as stored look as if they were of the pictures turned upright.
+
+    Args:
+        sizes: (A, 2) width and height of the stored pictures, which the json states.
+    """
+    if len(boxes) < _MIN_TURNED_BOXES:
+        return None
+    ends = boxes[:, :2] + boxes[:, 2:]
+    outside = (ends > (1 + _FAR_OUTSIDE) * sizes).any(axis=1).mean()
+    upright = (ends <= sizes[:, ::-1] + 1).all(axis=1).mean()
+    if outside < _MIN_OUTSIDE_SHARE or upright < _MIN_SHARE:
+        return None
+    detail = (
+        f"states the sizes of pictures as they are stored, where EXIF turns them; {outside:.0%} of their boxes reach "
+        f"far out of these, but {upright:.0%} fit into the pictures turned upright; state the upright sizes"
+    )
+    return Finding("boxes_look_upright", "the json", detail)
 
 
 def _find_repeated(annotations: Annotations) -> np.ndarray:

@@ -139,6 +139,12 @@ KINDS = {
     "mostly_crowds": Kind("data sets half or more of whose boxes are crowds", "warning", KEEP, KEEP),
     "class_without_boxes": Kind("classes without a box", "warning", KEEP, KEEP),
     "boxes_look_xyxy": Kind("data sets whose boxes look like x0, y0, x1, y1", "error", STOP, STOP),
+    "boxes_look_upright": Kind(
+        "data sets whose boxes look as if EXIF had turned the pictures, though they state the stored sizes",
+        "error",
+        STOP,
+        STOP,
+    ),
     "boxes_look_normalised": Kind("data sets whose boxes look divided by the image's size", "error", STOP, STOP),
     "neighbours_across_split": Kind(
         "frames with a near neighbour on the other side of the split", "warning", KEEP, KEEP

@@ -219,6 +219,27 @@ def test_corners_taken_for_sizes_are_found():
     assert find_whole(boxes) == ["boxes_look_xyxy"]
 
 
+def test_boxes_of_upright_pictures_beside_stored_sizes_are_found():
+    def find(orientation, boxes, width=1080, height=1920):
+        images = [make_image(width=width, height=height)]
+        annotations = [{**BOX, "id": i, "bbox": box} for i, box in enumerate(np.asarray(boxes).tolist())]
+        stored = StoredSize(1920, 1080, orientation)
+        return get_kinds(inspect(images, annotations, read_headers=lambda paths: [stored] * len(paths)))
+
+    upright = draw_boxes(np.random.default_rng(0), 5)
+    # Two of the five reach out to the right of 1080 pixels, by more than a tenth.
+    upright[:, 0] = [1200, 1300, 10, 20, 30]
+    upright[:, 1] = upright[:, 1] / 2
+    assert "boxes_look_upright" in find(6, upright)
+    # Not where nothing turns the picture, the json states the upright size, or the boxes fit.
+    assert "boxes_look_upright" not in find(1, upright)
+    assert "boxes_look_upright" not in find(6, upright, 1920, 1080)
+    assert "boxes_look_upright" not in find(6, upright[:4])
+    assert "boxes_look_upright" not in find(6, draw_boxes(np.random.default_rng(0), 5, (1080, 1920)))
+    # Nor where they fit into neither.
+    assert "boxes_look_upright" not in find(6, [[1200, 1500, 9, 9]] * 5)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.02, 1), st.floats(0.02, 1), st.floats(0, 0.09))
 def test_boxes_within_the_image_are_never_taken_for_corners(seed, width, height, beyond):
