@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 
+from parking.utils.class_names import shown_name
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
@@ -32,7 +33,7 @@ def check_learnable(dataset_dicts: Sequence[dict], class_names: Sequence[str], d
             f"DATASETS.TRAIN {', '.join(map(printable, dataset_names))}: there is nothing to learn, since its "
             f"{len(dataset_dicts)} images have {found}; {remedy}."
         )
-    absent = [printable(name) for i, name in enumerate(class_names) if i not in present]
+    absent = [shown_name(name) for i, name in enumerate(class_names) if i not in present]
     if absent:
         rest = len(absent) - _NUM_EXAMPLES
         logger.warning(

@@ -18,7 +18,7 @@ from parking.data.datasets.builtin import original_category_ids
 from parking.evaluation.coco_scores import make_annotations, rank_image_ids, score_boxes
 from parking.evaluation.detections import COCO_RESULTS_START, Detections, write_coco_results
 from parking.evaluation.prediction_collector import PredictionCollector, to_detections
-from parking.utils.class_names import find_classes
+from parking.utils.class_names import find_classes, shown_name
 from parking.utils.errors import UserError
 from parking.utils.marks import OutputFolder
 from parking.utils.text import printable
@@ -158,11 +158,16 @@ class COCOBoxEvaluator(PredictionCollector):
     def _log(self, results, per_class, num_boxes):
         small_table = create_small_table({metric: results[metric] for metric in METRICS})
         rows = [
-            (printable(name), *scores, num)
+            (shown_name(name), *scores, num)
             for name, scores, num in zip(self._class_names, per_class.tolist(), num_boxes.tolist(), strict=True)
         ]
         table = tabulate(
-            rows, headers=("class", *CLASS_METRICS, "boxes"), tablefmt="pipe", floatfmt=".2f", missingval="nan"
+            rows,
+            headers=("class", *CLASS_METRICS, "boxes"),
+            tablefmt="pipe",
+            floatfmt=".2f",
+            missingval="nan",
+            disable_numparse=[0],
         )
         name = printable(self._dataset_name)
         logger.info("Box scores on %s, percent:\n%s", name, small_table)

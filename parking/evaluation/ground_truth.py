@@ -16,7 +16,7 @@ from parking.data.datasets.sizes import settle_images
 from parking.evaluation.annotated_boxes import make_ground_truth, read_boxes
 from parking.evaluation.coco_scores import rank_image_ids, score_boxes
 from parking.evaluation.detections import Detections
-from parking.utils.class_names import find_classes
+from parking.utils.class_names import find_classes, shown_name
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
@@ -164,12 +164,12 @@ def _match_categories(content: dict, path: str, classes: Mapping[str, int]) -> d
         counts = [f"{count} {KINDS[kind].title}" for kind, count in count_kinds(findings).items()]
         logger.warning("%s: %s (see tools/check_data.py).", printable(path), "; ".join(counts))
     own = dict(zip(names, find_classes(names.values(), classes), strict=True))
-    unknown = sorted(names[category_id] for category_id, name in own.items() if name is None)
+    unknown = sorted(shown_name(names[category_id]) for category_id, name in own.items() if name is None)
     if unknown:
         logger.warning(
             "%s: the model has no class %s; their boxes count as not found.",
             printable(path),
-            printable(", ".join(unknown)),
+            ", ".join(unknown),
         )
     category_ids = {category_id: None if name is None else classes[name] for category_id, name in own.items()}
     sources: dict[int, int] = {}

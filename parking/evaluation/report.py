@@ -5,6 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from parking.utils.class_names import shown_name
 from parking.utils.text import printable
 
 
@@ -19,8 +20,9 @@ def format_scores(results: Mapping[str, Any]) -> str:
     scores = results["bbox"]
     overall = {name: value for name, value in scores.items() if "-" not in name}
     per_class = [
-        (printable(name.partition("-")[2]), value) for name, value in scores.items() if name.startswith("AP75-")
+        (shown_name(name.partition("-")[2]), value) for name, value in scores.items() if name.startswith("AP75-")
     ]
     head = tabulate([overall.values()], headers=list(overall), tablefmt="simple", floatfmt=".1f")
-    body = tabulate(per_class, headers=["class", "AP75"], tablefmt="simple", floatfmt=".1f")
+    # A class called 10 or 1e3 is not a number to be formatted.
+    body = tabulate(per_class, headers=["class", "AP75"], tablefmt="simple", floatfmt=".1f", disable_numparse=[0])
     return f"{head}\n\n{body}"

@@ -5,10 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .text import compose
+from .text import compose, printable
 
 # Characters that look like a space, which Unicode counts as letters or symbols.
 _BLANK = "\u3164\uffa0\u2800"
+# Characters of a name in messages and tables.
+_SHOWN_LENGTH = 60
 
 
 def class_key(name: str) -> str:
@@ -17,6 +19,13 @@ def class_key(name: str) -> str:
     if not (name.isascii() and name.isprintable()):
         name = "".join(" " if c.isspace() or c in _BLANK else c for c in name if c.isspace() or not _is_invisible(c))
     return " ".join(name.split())
+
+
+def shown_name(name: str) -> str:
+    """``name`` for tables and messages: :func:`~parking.utils.text.printable`, and cut where it is very long."""
+    # Cut twice: an escape takes up to ten characters.
+    text = printable(str(name)[: _SHOWN_LENGTH + 1])
+    return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 3] + "..."
 
 
 def _is_invisible(char: str) -> bool:

@@ -21,6 +21,8 @@ _SIDE_COLORS = ("#1f5a92", "#f2a03d", "#7fb069", "#b05f9e")
 _BAR_COLOR, _MEDIAN_COLOR = "#1f5a92", "#c23b22"
 _DPI = 120
 _GRAY = 235
+# Characters of a label: longer ones would leave no room for the chart.
+_MAX_LABEL_LENGTH = 40
 
 
 def plot_class_counts(class_names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Figure:
@@ -292,8 +294,11 @@ def _as_labels(names: Sequence[str], size: float) -> dict[str, Any]:
 
 
 def _text(name: str) -> str:
+    text = drawable(name)
+    if len(text) > _MAX_LABEL_LENGTH:
+        text = text[: _MAX_LABEL_LENGTH - 1] + "…"
     # To matplotlib, what stands between two dollars is a formula, and half of one an error.
-    return drawable(name).replace("$", r"\$")
+    return text.replace("$", r"\$")
 
 
 def _number(value: float) -> str:

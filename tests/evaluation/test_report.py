@@ -36,3 +36,9 @@ def test_scores_that_do_not_exist_are_nan():
 def test_class_names_with_dashes_and_spaces():
     text = format_scores({"bbox": {"AP": 10.0, "AP75-pick-up": 30.0, "AP75-school bus": 20.0}})
     assert cells(text) == [["AP"], ["10.0"], ["class", "AP75"], ["pick-up", "30.0"], ["school", "bus", "20.0"]]
+
+
+def test_class_names_stay_texts_and_are_cut():
+    names = ["10", "10.0", "1e3", "nan", "x" * 5000]
+    text = format_scores({"bbox": {"AP": 10.0, **{f"AP75-{name}": 30.0 for name in names}}})
+    assert [row[0] for row in cells(text)[3:]] == ["10", "10.0", "1e3", "nan", "x" * 57 + "..."]

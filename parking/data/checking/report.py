@@ -11,6 +11,7 @@ from parking.data.checking.conditions import count_conditions
 from parking.data.checking.sides import Overview, Side
 from parking.data.datasets.findings import KINDS, count_kinds
 from parking.data.datasets.leaks import SplitSummary
+from parking.utils.class_names import shown_name
 from parking.utils.text import printable
 
 _SEVERITIES = ("error", "warning", "note")
@@ -68,7 +69,7 @@ def format_sources(checked: Sequence[CheckedSource]) -> str:
         name, json_file = printable(one.source.name), printable(one.source.json_file)
         rows.append([name, f"{len(one.facts):,}", num_images, num_boxes, text, json_file])
     headers = ["data", "image files", "images in use", "boxes in use", "most frequent sizes", "json"]
-    return tabulate(rows, headers=headers, intfmt=",", disable_numparse=[4, 5])
+    return tabulate(rows, headers=headers, intfmt=",", disable_numparse=[0, 4, 5])
 
 
 def format_splits(summaries: Sequence[SplitSummary], class_names: Sequence[str]) -> str:
@@ -79,7 +80,7 @@ def format_splits(summaries: Sequence[SplitSummary], class_names: Sequence[str])
         ["images with a near neighbour on the other side", *(f"{len(summary.leaking):,}" for summary in possible)],
     ]
     for c, name in enumerate(class_names):
-        rows.append([printable(name), *(_join(summary.num_boxes.get(c, (0, 0))) for summary in possible)])
+        rows.append([shown_name(name), *(_join(summary.num_boxes.get(c, (0, 0))) for summary in possible)])
     headers = ["training | validation", *(summary.split for summary in possible)]
     table = tabulate(rows, headers=headers, disable_numparse=True, colalign=["left", *["right"] * len(possible)])
     return "\n".join([table, *(f"{summary.split}: {summary.note}" for summary in summaries if summary.note)])

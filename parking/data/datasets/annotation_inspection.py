@@ -12,6 +12,7 @@ from parking.data.datasets.areas import find_impossible_areas
 from parking.data.datasets.findings import KEEP, KINDS, MEND, Finding
 from parking.data.datasets.json_io import is_too_large_id, shorten
 from parking.data.decoding.orientation import IGNORE
+from parking.utils.class_names import shown_name
 from parking.utils.text import printable
 
 # Pixels by which sums of rounded numbers may pass the border.
@@ -167,7 +168,7 @@ def inspect_classes(annotations: Annotations, categories: Mapping[int, str], fin
     for (category_id, name), count in zip(categories.items(), counts.tolist(), strict=True):
         if not count:
             findings.append(
-                Finding("class_without_boxes", f"category {category_id}", f"({printable(name)}) has no box")
+                Finding("class_without_boxes", f"category {category_id}", f"({shown_name(name)}) has no box")
             )
 
 

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 from parking.data.datasets.findings import Finding
 from parking.data.datasets.json_io import find_list, is_too_large_id, shorten
-from parking.utils.class_names import class_key
-from parking.utils.text import printable
+from parking.utils.class_names import class_key, shown_name
 
 
 class Categories(NamedTuple):
@@ -76,7 +75,7 @@ def collect_categories(content: Mapping[str, Any]) -> CategoryFacts:
         elif not isinstance(name, str):
             note("json_structure", f"has the category {category_id} with the name {shorten(name)}, which is not a text")
         elif any("\ud800" <= c <= "\udfff" for c in name):
-            detail = f"has the category {category_id} with half a character in its name '{printable(name)}'"
+            detail = f"has the category {category_id} with half a character in its name '{shown_name(name)}'"
             note("json_structure", detail)
         else:
             names[category_id] = name
@@ -138,21 +137,21 @@ def _settle(facts: CategoryFacts, used: set[tuple[int, str]]) -> Categories:
     for ids in by_key.values():
         twice = [i for i in ids if i not in left_out]
         if len(twice) > 1:
-            name = printable(facts.names[twice[0]])
+            name = shown_name(facts.names[twice[0]])
             detail = f"has the categories {twice[0]} and {twice[1]} that are both called '{name}'; rename one of them"
             if facts.names[twice[0]] != facts.names[twice[1]]:
                 detail = (
                     f"has the categories {twice[0]} and {twice[1]} whose names '{name}' and "
-                    f"'{printable(facts.names[twice[1]])}' look the same; rename one of them"
+                    f"'{shown_name(facts.names[twice[1]])}' look the same; rename one of them"
                 )
             findings.append(Finding("class_name_twice", "the json", detail))
     for category_id, why in left_out.items():
-        name = printable(facts.names[category_id])
+        name = shown_name(facts.names[category_id])
         findings.append(Finding("category_left_out", f"category {category_id}", f"({name}) {why}"))
     names = {i: name for i, name in facts.names.items() if i not in left_out}
     for category_id, name in names.items():
         if name != keys[category_id] or not name:
-            detail = f"has the name '{printable(name)}', compared as '{keys[category_id]}'"
+            detail = f"has the name '{shown_name(name)}', compared as '{shown_name(keys[category_id])}'"
             findings.append(Finding("class_name_unclear", f"category {category_id}", detail))
     return Categories(names, findings)
 

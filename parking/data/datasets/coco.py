@@ -20,11 +20,14 @@ from parking.data.datasets.inspection import Inspection, check_policy, inspect_c
 from parking.data.datasets.json_io import paused_gc, read_json, read_json_object
 from parking.data.datasets.sizes import read_headers
 from parking.data.decoding.orientation import AUTO
-from parking.utils.class_names import same_classes
+from parking.utils.class_names import same_classes, shown_name
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
+
+# Classes that an error names.
+_NUM_NAMED = 20
 
 
 def load_columns(
@@ -192,7 +195,8 @@ def register_dataset(name: str, load: Callable[[], list[dict]], **metadata) -> N
 
 
 def _join(names: Sequence[str]) -> str:
-    return printable(", ".join(names))
+    rest = len(names) - _NUM_NAMED
+    return ", ".join(map(shown_name, names[:_NUM_NAMED])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _check_entry(entry):
