@@ -24,7 +24,7 @@ from parking.data.decoding.kinds import NUM_BYTES, identify
 from parking.data.image_io import UnreadableImageError, read_image
 from parking.data.video_opening import open_camera, open_stream, open_video_file
 from parking.utils.errors import UserError
-from parking.utils.files import open_regular
+from parking.utils.files import describe_missing, open_regular
 from parking.utils.text import printable
 
 #: Frames per second of a folder for which none are given.
@@ -418,7 +418,8 @@ def _open_url(input: str) -> CaptureReader:
 def _open_file(input: str) -> CaptureReader:
     name = f"'{printable(input)}'"
     if not os.path.isfile(input):
-        raise UserError(f"{name} does not exist; give a video file, a folder of frames, a camera's number or a URL.")
+        what = describe_missing(input)
+        raise UserError(f"{name} {what}; give a video file, a folder of frames, a camera's number or a URL.")
     if not _has_video_name(input):
         kind = "an image, and not a video" if is_image_name(input) else "not a video file"
         raise UserError(f"{name} is {kind}; known extensions are {', '.join(sorted(VIDEO_EXTENSIONS))}.")

@@ -179,7 +179,7 @@ def _get_pixels(image: object, role: str, orientation: str) -> np.ndarray:
 def _convert_pil(image: Image.Image, role: str, orientation: str) -> np.ndarray:
     # Pillow reads a file only now, and some formats by starting a program.
     if image.format is not None and image.format not in (*FORMATS, "MPO", "DIB"):
-        raise ValueError(f"{role} is a PIL image of the format {image.format}; give image.copy() of it, or a PNG")
+        raise ValueError(f"{role} is a PIL image of the format {image.format}; save it as PNG first")
     # Pillow cuts these off at 255.
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"{role} is a PIL image of mode {image.mode}; give one with 8 bits a channel, or its file")

@@ -81,6 +81,20 @@ def read_regular(path: str | os.PathLike, *, max_bytes: int, follow_links: bool 
     return data
 
 
+def is_dead_link(path: str | os.PathLike) -> bool:
+    """Whether there is a link that leads nowhere."""
+    return os.path.lexists(path) and not os.path.exists(path)
+
+
+def describe_missing(path: str | os.PathLike) -> str:
+    """Why there is no regular file at ``path``, for behind its name."""
+    if is_dead_link(path):
+        return "is a link that leads nowhere"
+    if os.path.isdir(path):
+        return "is a folder"
+    return "is not a regular file" if os.path.exists(path) else "does not exist"
+
+
 def _describe_irregular(status: os.stat_result) -> str:
     """What a file is, if it is not a regular one of a disk; else ""."""
     kinds = {

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from parking.data.datasets.file_names import IMAGE_EXTENSIONS, NameIndex, is_image_name
+from parking.data.datasets.file_names import IMAGE_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS, NameIndex, is_image_name
 from parking.data.datasets.json_io import find_twice, read_image_records, read_json_object
 from parking.data.datasets.listing import Listing, count_beside, list_files, list_folder
 from parking.utils.errors import UserError
+from parking.utils.files import describe_missing
 from parking.utils.text import printable
 
 IMAGE_INFO_NAME = "Test_Images_Information.json"
@@ -75,7 +76,7 @@ def _find_images(input: str) -> tuple[Path, Listing]:
     elif os.path.isfile(input):
         root, listing = Path(input).parent, Listing([Path(input).name])
         if not is_image_name(input):
-            raise UserError(f"'{input}' is not an image file; known extensions are {_join_extensions()}.")
+            raise UserError(f"'{printable(input)}' is {_describe_other(input)}.")
     elif glob.has_magic(input):
         root = _get_fixed_folder(input)
         if ".." in Path(input).parts[len(root.parts) :]:
@@ -85,10 +86,17 @@ def _find_images(input: str) -> tuple[Path, Listing]:
             found = glob.glob(input, recursive=True)
         except RecursionError as e:
             raise UserError(f"The glob pattern '{printable(input)}' leads into folders nested too deep.") from e
-        files = [path for path in map(Path, found) if path.is_file()]
-        listing = list_files(str(root), [path.relative_to(root).as_posix() for path in files])
+        # Folders that match are not looked into.
+        found = [path for path in found if not os.path.isdir(path)]
+        names, irregular = (
+            [Path(path).relative_to(root).as_posix() for path in found if os.path.isfile(path) is is_regular]
+            for is_regular in (True, False)
+        )
+        listing = list_files(str(root), names, irregular)
     else:
-        raise UserError(f"The input '{input}' does not exist; give a folder, an image file or a glob pattern.")
+        raise UserError(
+            f"The input '{printable(input)}' {describe_missing(input)}; give a folder, an image file or a glob pattern."
+        )
     NameIndex(listing.names).check_unambiguous(f"The input '{printable(input)}'")
     if not listing.names:
         others = f", but {listing.describe_passed_over()}" if any(listing.passed_over.values()) else ""
@@ -96,6 +104,14 @@ def _find_images(input: str) -> tuple[Path, Listing]:
             f"The input '{printable(input)}' holds no images{others}; known extensions are {_join_extensions()}."
         )
     return root, listing
+
+
+def _describe_other(input: str) -> str:
+    """What a file is whose name is no image's."""
+    ending = os.path.splitext(input)[1].lower()
+    if ending in UNREAD_IMAGE_EXTENSIONS:
+        return f"a picture of a kind that is not read ({ending}); convert it to JPEG"
+    return f"not an image file; known extensions are {_join_extensions()}"
 
 
 def _join_extensions() -> str:

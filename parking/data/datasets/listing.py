@@ -13,6 +13,7 @@ from parking.data.datasets.file_names import (
     is_image_name,
 )
 from parking.utils.errors import UserError
+from parking.utils.files import is_dead_link
 from parking.utils.marks import MarkedFiles
 
 _OWN, _VIDEO, _DEAD, _SPECIAL, _BESIDE = "own", "video", "dead link", "special", "beside"
@@ -21,7 +22,7 @@ _WORDS = {
     _OWN: ("1 result that this product wrote", "{} results that this product wrote"),
     _VIDEO: ("1 video (--input VIDEO takes one)", "{} videos (--input VIDEO takes one)"),
     _DEAD: ("1 link that leads nowhere", "{} links that lead nowhere"),
-    _SPECIAL: ("1 picture's name of what is no file", "{} pictures' names of what are no files"),
+    _SPECIAL: ("1 pipe or device with a picture's name", "{} pipes or devices with a picture's name"),
     _BESIDE: ("1 picture beside the folder images", "{} pictures beside the folder images"),
 }
 
@@ -51,12 +52,12 @@ class Listing:
         if endings:
             num = sum(endings.values())
             shown = ", ".join(f"{count} {ending}" for ending, count in endings.items())
-            texts.append(f"{num} picture{'s' * (num > 1)} of kinds that are not read ({shown})")
+            texts.append(f"{num} picture{'s' * (num > 1)} of kinds that are not read ({shown}; convert them to JPEG)")
         return "; ".join(texts)
 
 
-def list_files(root: str, names: Iterable[str]) -> Listing:
-    """Sort out ``names`` of regular files, relative to ``root``.
+def list_files(root: str, names: Iterable[str], irregular: Iterable[str] = ()) -> Listing:
+    """Sort out ``names`` of regular files, relative to ``root``, and ``irregular`` ones of what is no file or folder.
 
     What this product wrote is no input, or the pictures that a run draws were images of the next one. Hidden files, and
     what is neither picture nor video, are not worth a word.
@@ -75,6 +76,11 @@ def list_files(root: str, names: Iterable[str]) -> Listing:
             listing.passed_over[ending] += 1
         elif ending in VIDEO_EXTENSIONS:
             listing.passed_over[_OWN if os.path.join(root, name) in marked else _VIDEO] += 1
+    for name in irregular:
+        if is_dead_link(os.path.join(root, name)):
+            listing.passed_over[_DEAD] += not is_hidden(name)
+        else:
+            listing.passed_over[_SPECIAL] += is_image_name(name)
     return listing
 
 
@@ -85,13 +91,7 @@ def list_folder(root: str) -> Listing:
         UserError: a folder cannot be read.
     """
     files = index_folder(root)
-    listing = list_files(root, files.names)
-    for name in files.irregular:
-        if os.path.lexists(files.path(name)) and not os.path.exists(files.path(name)):
-            listing.passed_over[_DEAD] += not is_hidden(name)
-        else:
-            listing.passed_over[_SPECIAL] += is_image_name(name)
-    return listing
+    return list_files(root, files.names, files.irregular)
 
 
 def count_beside(folder: str, chosen: str) -> int:

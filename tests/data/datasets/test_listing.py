@@ -36,7 +36,7 @@ def test_what_is_not_looked_at_is_counted_by_reason(tmp_path):
         "3 results",
         "2 videos",
         "1 link",
-        "1 picture's",
+        "1 pipe",
         "2 pictures beside",
         "3 pictures of",
         "1 .dng, 2 .heic",
@@ -44,7 +44,9 @@ def test_what_is_not_looked_at_is_counted_by_reason(tmp_path):
         assert part in images.passed_over, part
     assert "\n" not in images.passed_over
     images = list_images(str(tmp_path / "images" / "*.*"))
-    assert len(images.images) == 1 and "1 picture of kinds that are not read (1 .heic)" not in images.passed_over
+    assert len(images.images) == 1
+    for part in ("2 videos", "1 link", "1 pipe", "1 .dng, 1 .heic"):
+        assert part in images.passed_over, part
 
 
 def test_nothing_is_told_where_there_is_nothing(tmp_path):
@@ -54,7 +56,7 @@ def test_nothing_is_told_where_there_is_nothing(tmp_path):
 
 def test_a_folder_without_images_says_what_it_has(tmp_path):
     touch(tmp_path / "a.heic", tmp_path / "b.HEIF")
-    with pytest.raises(UserError, match=r"2 pictures of kinds that are not read \(1 \.heic, 1 \.heif\)"):
+    with pytest.raises(UserError, match=r"2 pictures of kinds that are not read \(1 \.heic, 1 \.heif; convert"):
         list_images(str(tmp_path))
 
 
@@ -81,3 +83,23 @@ def test_every_list_of_pictures_leaves_them_out(tmp_path):
     json.write_text('{"images": [], "annotations": [], "categories": []}')
     checked = check_sources(make_coco_sources([(str(json), str(tmp_path))]), num_workers=1)
     assert not checked[0].facts
+
+
+def test_a_single_input_that_is_not_read_says_what_it_is(tmp_path):
+    touch(tmp_path / "a.heic", tmp_path / "a.txt")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    for name, match in {
+        "a.heic": "not read",
+        "a.txt": "not an image",
+        "gone.png": "leads nowhere",
+        "pipe.jpg": "not a regular file",
+        "zero.jpg": "not a regular file",
+        "none.jpg": "does not exist",
+    }.items():
+        with pytest.raises(UserError, match=rf"{name}.*{match}"):
+            list_images(str(tmp_path / name))
+    with pytest.raises(UserError, match=r"pipe\.mp4.*not a regular file"):
+        open_source(str(tmp_path / "pipe.mp4"))
