@@ -1,6 +1,11 @@
-"""Keys of detectron2's own backbones, which a config has only while MODEL.BACKBONE.NAME names one that reads them."""
+"""Keys that a config has only while MODEL.BACKBONE.NAME names a backbone that reads them.
 
-from collections.abc import Mapping, Sequence
+detectron2's backbones read keys of their own, and not those of this project's backbone. Others, which someone may add,
+can read the latter.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode as CN
@@ -59,32 +64,58 @@ _GROUPS: Mapping[str, Sequence[_Group]] = {
     RESNET_FPN: (_BACKBONE, _RESNETS, _FPN),
     RETINANET_FPN: (_BACKBONE, _RESNETS, _FPN),
 }
-#: All keys of this module, in full.
+#: Full keys, with defaults below, that only detectron2's backbones read.
 BACKBONE_KEYS = frozenset(
     f"MODEL.{group.name}.{key}" for groups in _GROUPS.values() for group in groups for key in group.defaults
 )
+#: Full keys, with defaults in ``defaults.py``, that detectron2's backbones do not read.
+CSP_DARKNET_KEYS = frozenset(
+    {
+        "MODEL.CSP_DARKNET.OUT_FEATURES",
+        "MODEL.PAFPN.IN_FEATURES",
+        "MODEL.YOLO.DEPTH_MULTIPLE",
+        "MODEL.YOLO.WIDTH_MULTIPLE",
+        "MODEL.YOLO.NORM",
+    }
+)
 
 
-def fit_keys_to_backbone(cfg: CN) -> None:
-    """Add the keys that ``cfg.MODEL.BACKBONE.NAME`` reads, where they are missing, and remove those of other ones."""
-    model, name = cfg.MODEL, cfg.MODEL.BACKBONE.NAME
-    groups = _GROUPS.get(name, ()) if isinstance(name, str) else ()
+def fit_keys_to_backbone(cfg: CN, defaults: CN) -> None:
+    """Add the keys that ``cfg.MODEL.BACKBONE.NAME`` reads, where they are missing, and remove those of other ones.
+
+    Args:
+        defaults: where the values of :data:`CSP_DARKNET_KEYS` are from.
+    """
+    name = cfg.MODEL.BACKBONE.NAME
+    groups = _GROUPS.get(name, ())
     for group in (_BACKBONE, _RESNETS, _FPN):
-        if group in groups:
-            node = model.setdefault(group.name, type(cfg)())
-            for key, value in group.defaults.items():
-                node.setdefault(key, list(value) if isinstance(value, list) else value)
-        elif group.name in model:
-            for key in group.defaults:
-                model[group.name].pop(key, None)
-            if not model[group.name]:
-                del model[group.name]
+        for key, value in group.defaults.items():
+            _fit_key(cfg, f"MODEL.{group.name}.{key}", copy.copy(value), is_read=group in groups)
+    for full_key in CSP_DARKNET_KEYS:
+        _, group, key = full_key.split(".")
+        _fit_key(cfg, full_key, copy.deepcopy(defaults.MODEL[group][key]), is_read=name not in _GROUPS)
+
+
+def _fit_key(cfg: CN, full_key: str, default: Any, *, is_read: bool) -> None:
+    _, group, key = full_key.split(".")
+    if is_read:
+        cfg.MODEL.setdefault(group, type(cfg)()).setdefault(key, default)
+    elif group in cfg.MODEL:
+        cfg.MODEL[group].pop(key, None)
+        if not cfg.MODEL[group]:
+            del cfg.MODEL[group]
 
 
 def suggest_backbone(full_key: str) -> str | None:
-    """What to do about a key that the config does not have, if it is one of this module."""
-    if full_key not in BACKBONE_KEYS and full_key not in ("MODEL.RESNETS", "MODEL.FPN"):
+    """What to do about a key, or a group of keys, that a config does not have, if it is one of this module."""
+
+    def is_in(keys: Iterable[str]) -> bool:
+        return any(f"{key}.".startswith(f"{full_key}.") for key in keys)
+
+    if is_in(CSP_DARKNET_KEYS):
+        return "MODEL.BACKBONE.NAME is one of detectron2's backbones, and these do not read it: leave it out."
+    if not is_in(BACKBONE_KEYS):
         return None
     group = full_key.split(".")[1]
     names = [name for name, groups in _GROUPS.items() if group in [g.name for g in groups]]
-    return f"only detectron2's backbones read it: set MODEL.BACKBONE.NAME to {' or '.join(names)}"
+    return f"only detectron2's backbones read it: set MODEL.BACKBONE.NAME to {' or '.join(names)}, or leave it out."

@@ -12,7 +12,7 @@ from parking.utils.constants import DETECTRON2_BACKBONES, RESNET, RETINANET_FPN
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
-from .backbones import BACKBONE_KEYS
+from .backbones import BACKBONE_KEYS, CSP_DARKNET_KEYS
 from .compat import FIRST_VERSION
 from .kinds import Flag, Kind, ListOf, OneOf, Real, Registered, Such, Text, Whole
 
@@ -181,7 +181,7 @@ CHECKS: Mapping[str, Check] = {
     "MODEL.PIXEL_STD": Check(ListOf(Real(1e-3, _MAX_FACTOR), length=3), ALL, True),
     "MODEL.BACKBONE.NAME": Check(Registered(), ALL, True),
     "MODEL.ANCHOR_GENERATOR.NAME": Check(Registered(), ALL, True),
-    # A config has these only while it names one of detectron2's backbones.
+    # A config has these only while it names one of detectron2's backbones, and then not those of CSP_DARKNET_KEYS.
     "MODEL.BACKBONE.FREEZE_AT": Check(Whole(0, 5), ALL, True),
     "MODEL.RESNETS.DEPTH": Check(
         Such(lambda value: type(value) is int and value in _RESNET_DEPTHS, "one of 18, 34, 50, 101, 152"), ALL, True
@@ -384,7 +384,7 @@ def check_values(
         sources: by key, where its value is from, for the message; a key that is not in it is the user's own.
     """
     for key, check in CHECKS.items():
-        if task not in check.tasks or (key in BACKBONE_KEYS and not _has(cfg, key)):
+        if task not in check.tasks or (key in BACKBONE_KEYS | CSP_DARKNET_KEYS and not _has(cfg, key)):
             continue
         kind = check.kind
         if isinstance(kind, Registered) and registered and key in registered:

@@ -65,7 +65,7 @@ class CfgNode(_CfgNode):
        something else would perhaps open it.
     2. An int is taken where the default is a float.
     3. What older versions called otherwise is translated (``compat.py``).
-    4. Keys of detectron2's own backbones are there only while MODEL.BACKBONE.NAME names one (``backbones.py``).
+    4. Keys of a backbone are there only while MODEL.BACKBONE.NAME names one that reads them (``backbones.py``).
     5. An unknown key, a value of the wrong type or an unreadable file raises :class:`UserError`, which names the file
        or the key and, for an unknown key, the nearest that exists.
     """
@@ -113,7 +113,7 @@ class CfgNode(_CfgNode):
         except (KeyError, TypeError):
             return  # not there, or in something that is no mapping, which is told where it is merged
         self._merge({"MODEL": {"BACKBONE": {"NAME": name}}}, self, (), source)
-        fit_keys_to_backbone(self)
+        fit_keys_to_backbone(self, get_cfg())
 
     def _merge(self, loaded: Mapping[str, Any], root: "CfgNode", path: tuple[str, ...], source: str) -> None:
         if not isinstance(loaded, Mapping):

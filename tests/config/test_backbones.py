@@ -5,7 +5,7 @@ import torch
 from detectron2.config import get_cfg as get_detectron2_cfg
 
 from parking.config import Task, get_cfg, get_typed
-from parking.config.backbones import BACKBONE_KEYS
+from parking.config.backbones import BACKBONE_KEYS, CSP_DARKNET_KEYS
 from parking.config.checks import check_values, find_value
 from parking.utils.constants import DETECTRON2_BACKBONES, RESNET, RESNET_FPN, RETINANET_FPN
 from parking.utils.errors import UserError
@@ -21,19 +21,26 @@ def make(*opts):
 
 
 def backbone_keys(cfg):
-    return BACKBONE_KEYS & set(cfg.keys_in_full())
+    return (BACKBONE_KEYS | CSP_DARKNET_KEYS) & set(cfg.keys_in_full())
 
 
 def test_the_keys_are_detectron2s_and_come_and_go_with_the_name():
     detectron2s = get_detectron2_cfg()
     for key in BACKBONE_KEYS:
         find_value(detectron2s, key)
-    expected = {CSP: set(), RESNET: BACKBONE_KEYS - FPN_KEYS, RESNET_FPN: BACKBONE_KEYS, RETINANET_FPN: BACKBONE_KEYS}
+    expected = {
+        CSP: CSP_DARKNET_KEYS,
+        RESNET: BACKBONE_KEYS - FPN_KEYS,
+        RESNET_FPN: BACKBONE_KEYS,
+        RETINANET_FPN: BACKBONE_KEYS,
+    }
     cfg = get_cfg()
     for name in (*expected, *reversed(expected), CSP):
         cfg.merge_from_list(["MODEL.BACKBONE.NAME", name])
         assert backbone_keys(cfg) == expected[name]
     assert cfg == get_cfg()
+    # Someone's own backbone, registered under any name, may be made of the parts of this project's.
+    assert backbone_keys(make("MODEL.BACKBONE.NAME", "build_other_backbone")) == CSP_DARKNET_KEYS
     make("MODEL.BACKBONE.NAME", RESNET).MODEL.RESNETS.OUT_FEATURES.append("x")
     assert make("MODEL.BACKBONE.NAME", RESNET).MODEL.RESNETS.OUT_FEATURES == ["res3", "res4", "res5"]
 
@@ -64,6 +71,8 @@ def test_what_is_typed_may_be_in_any_order_and_beside_a_file(tmp_path):
         ({"MODEL": {"BACKBONE": {"NAME": RESNET}, "FPN": {"NORM": ""}}}, rf"MODEL\.FPN; .*{RETINANET_FPN}"),
         ({"MODEL": {"BACKBONE": {"NAME": "build_mnasnet_backbone"}, "RESNETS": {}}}, r"MODEL\.RESNETS; "),
         ({"MODEL": {"BACKBONE": {"NAME": RESNET}, "RESNETS": {"DEPTHS": 1}}}, r"DEPTHS; did you mean \S+\.DEPTH\?"),
+        ({"MODEL": {"BACKBONE": {"NAME": RESNET}, "YOLO": {"WIDTH_MULTIPLE": 1.0}}}, r"WIDTH_MULTIPLE; .* not read it"),
+        ({"MODEL": {"BACKBONE": {"NAME": RESNET}, "PAFPN": {}}}, r"MODEL\.PAFPN; .* not read it"),
         ({"MODEL": {"BACKBONE": {"NAME": [RESNET]}}}, r"MODEL\.BACKBONE\.NAME must be of type str"),
         ({"MODEL": {"BACKBONE": {"NAME": None}}}, r"MODEL\.BACKBONE\.NAME must be of type str"),
         ({"MODEL": {"BACKBONE": RESNET}}, r"MODEL\.BACKBONE must be a mapping"),

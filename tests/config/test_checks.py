@@ -19,7 +19,9 @@ def get_cfg(backbone=None):
     return cfg
 
 
-KEYS = sorted(get_cfg(RESNET_FPN).keys_in_full())
+# By key, a backbone that reads it.
+BACKBONES = {key: name for name in (RESNET_FPN, None) for key in get_cfg(name).keys_in_full()}
+KEYS = sorted(BACKBONES)
 HUGE = 10**5000
 # No key may have one of them, whatever its kind is.
 NEVER = [None, {}, {"a": 1}, object(), b"x", [None], [[None]], math.nan, math.inf, -math.inf, HUGE, -HUGE, "a\0b"]
@@ -60,7 +62,7 @@ def test_every_key_has_a_row_and_every_row_is_a_key():
 
 @pytest.mark.parametrize("key", KEYS)
 def test_bad_values_are_one_sentence_with_key_value_and_what_is_allowed(key):
-    check, cfg = CHECKS[key], get_cfg(RESNET_FPN)
+    check, cfg = CHECKS[key], get_cfg(BACKBONES[key])
     assert check.tasks, "some task must use it"
     for value in [*NEVER, *bad_values(check.kind)]:
         set_value(cfg, key, value)
@@ -74,11 +76,12 @@ def test_bad_values_are_one_sentence_with_key_value_and_what_is_allowed(key):
 
 @pytest.mark.parametrize("task", list(Task))
 def test_a_key_is_looked_at_by_the_tasks_that_use_it_only(task):
-    cfg = get_cfg(RESNET_FPN)
-    for key, check in CHECKS.items():
-        if task not in check.tasks:
-            set_value(cfg, key, object())
-    check_values(cfg, task)
+    for backbone in (None, RESNET_FPN):
+        cfg = get_cfg(backbone)
+        for key in cfg.keys_in_full():
+            if task not in CHECKS[key].tasks:
+                set_value(cfg, key, object())
+        check_values(cfg, task)
 
 
 @pytest.mark.parametrize(
