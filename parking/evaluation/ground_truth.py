@@ -48,7 +48,7 @@ class GroundTruth:
             images: dicts with ``image_id``, ``relative_path`` and ``file_name``.
             classes: category id by name of the model's classes. Boxes of others count as not found, with a warning.
             policy: DATASETS.POLICY, for what is wrong with annotations.
-            exif_orientation: INPUT.EXIF_ORIENTATION, for images whose size the json does not state.
+            exif_orientation: INPUT.EXIF_ORIENTATION.
 
         Raises:
             UserError: the file cannot be read or is malformed, or lists none of the images.
@@ -72,10 +72,9 @@ class GroundTruth:
             for record in records
             if "height" in record
         }
-        if len(self.sizes) < len(records):
-            additions, _ = settle_images(images, exif_orientation, self.sizes)
-            found = {image["image_id"]: addition for image, addition in zip(images, additions, strict=True)}
-            records = [{**found[image_ids[record["image_id"]]], **record} for record in records]
+        additions, _ = settle_images(images, exif_orientation, self.sizes)
+        found = {image["image_id"]: addition for image, addition in zip(images, additions, strict=True)}
+        records = [{**found[image_ids[record["image_id"]]], **record} for record in records]
         own_ids = _match_categories(content, path, classes)
         named = own_ids if content.get("categories") else {}
         #: The json's id of each of our categories that it names, and all ids that it has.

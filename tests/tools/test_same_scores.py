@@ -79,14 +79,14 @@ def scores(monkeypatch, run_here, images, weights, tmp_path):
 def make_content(images, found):
     """Annotations that are made of what was ``found``, moved a little, with all that may be wrong with such."""
     names = ["x.png", "y.png", "z.png", "day/a.png", "day/b.png"]
-    ids = dict(zip(names, (2**62 + 5, 40, -3, 7, 2**53 + 1), strict=True))
+    ids = dict(zip(names, (2**63 + 5, 40, -3, 7, 2**53 + 1), strict=True))
     categories = [
         {"id": 90, "name": "dog "},
         {"id": 17, "name": "cow"},
-        {"id": 2**40, "name": unicodedata.normalize("NFD", NAMES[1])},
+        {"id": 2**63 + 9, "name": unicodedata.normalize("NFD", NAMES[1])},
         {"id": 5, "name": "c\u200bat"},
     ]
-    category_ids = {1: 5, 2: 2**40, 3: 90}
+    category_ids = {1: 5, 2: 2**63 + 9, 3: 90}
     areas = [0, -100, 1e12, None, "large", 60.0, float("nan")]
     annotations = []
     for number, row in enumerate(found):
