@@ -30,6 +30,7 @@ from parking.utils.errors import UserError
 from parking.utils.files import (
     UNFINISHED_ENDING,
     explaining_write_errors,
+    is_still_there,
     open_atomic,
     open_regular,
     read_regular,
@@ -160,11 +161,20 @@ class ResultsJournal:
         return size
 
     def append(self, results: Sequence[Mapping[str, Any]]) -> None:
-        """Write down a batch: dicts as in the module's docstring."""
+        """Write down a batch: dicts as in the module's docstring.
+
+        Raises:
+            UserError: the file was removed or cannot be written, so that all further work would be lost.
+        """
         text = json.dumps(results, separators=(",", ":"), allow_nan=False).encode()
         with explaining_write_errors():
             self._file.write(b'["%s",%s]\n' % (self._digest(text), text))
             self._file.flush()
+        if not is_still_there(self._file, self._file.name):
+            raise UserError(
+                f"'{printable(self._file.name)}', which holds the results so far, was removed or replaced; run the "
+                "same command again, and leave the folder of the results alone."
+            )
 
     def gather(self) -> JournalContent | None:
         """All results on the main process, None on the others. All must call it, when they have written theirs."""

@@ -164,7 +164,7 @@ def locked(path: str | os.PathLike, *, busy: str) -> Iterator[None]:
         UserError: another process is in it.
     """
     file = _open_locked(path, busy)
-    while not _is_still_there(file, path):
+    while not is_still_there(file, path):
         # Whoever had it has removed it between the opening and the locking.
         file.close()
         file = _open_locked(path, busy)
@@ -172,7 +172,7 @@ def locked(path: str | os.PathLike, *, busy: str) -> Iterator[None]:
         yield
     finally:
         # What holds something is somebody else's file of the same name.
-        if _is_still_there(file, path) and not os.fstat(file.fileno()).st_size:
+        if is_still_there(file, path) and not os.fstat(file.fileno()).st_size:
             os.unlink(path)
         file.close()
 
@@ -203,7 +203,8 @@ def _open_locked(path, busy: str) -> BinaryIO:
     return file
 
 
-def _is_still_there(file: BinaryIO, path) -> bool:
+def is_still_there(file: BinaryIO, path: str | os.PathLike) -> bool:
+    """Whether an open file is still the one at ``path``: neither removed, moved nor replaced."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:

@@ -67,6 +67,19 @@ def test_everything_comes_back(folder):
     assert content.detections.scores.tolist() == [0.5, 0.25, 1.0]
 
 
+@pytest.mark.parametrize("change", ["removed", "moved", "replaced"])
+def test_results_that_would_be_lost_end_the_run(folder, tmp_path, change):
+    journal = write(folder, FIRST)
+    if change == "removed":
+        shutil.rmtree(tmp_path / "out")
+    else:
+        folder.rename(tmp_path / "elsewhere")
+    if change == "replaced":
+        write(folder, FIRST)
+    with pytest.raises(UserError, match=r"results-00000\.jsonl"):
+        journal.append(SECOND)
+
+
 def test_image_ids_may_be_texts(folder):
     write(folder, [{"image_id": "가", "boxes": [[1, 2, 3, 4, 0.5, 7]]}]).close()
     content = reopen(folder)

@@ -101,7 +101,7 @@ def test_a_lock_keeps_other_processes_out_and_leaves_nothing(tmp_path):
 
 def test_a_lock_that_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
     path, checks = tmp_path / "lock", []
-    original = files._is_still_there
+    original = files.is_still_there
 
     def is_still_there(file, path):
         if not checks:
@@ -109,7 +109,7 @@ def test_a_lock_that_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
         checks.append(original(file, path))
         return checks[-1]
 
-    monkeypatch.setattr(files, "_is_still_there", is_still_there)
+    monkeypatch.setattr(files, "is_still_there", is_still_there)
     with locked(path, busy="taken"):
         assert checks == [False, True] and path.exists()
 
