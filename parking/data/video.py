@@ -21,6 +21,7 @@ import numpy as np
 from parking.data.datasets.file_names import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, is_image_name
 from parking.data.datasets.listing import list_files
 from parking.data.decoding.kinds import NUM_BYTES, identify
+from parking.data.decoding.orientation import AUTO
 from parking.data.image_io import UnreadableImageError, read_image
 from parking.data.video_opening import open_camera, open_stream, open_video_file
 from parking.utils.errors import UserError
@@ -97,13 +98,14 @@ def is_video_input(input: str) -> bool:
     return is_live_input(input) or _has_video_name(_cut_query(rest) if scheme else input)
 
 
-def open_source(input: str, *, fps: float | None = None) -> "FrameSource":
+def open_source(input: str, *, fps: float | None = None, orientation: str = AUTO) -> "FrameSource":
     """Open what ``input`` means and start reading.
 
     Args:
         input: a video file or its http address; a folder of frames, which are sorted by their names with numbers by
             their value; a camera's number or device; or a stream's URL.
         fps: frames per second of a folder (by default 10); everything else states its own.
+        orientation: INPUT.EXIF_ORIENTATION, for the frames of a folder.
 
     Returns:
         An iterator over :class:`Frame`, to be closed, as by ``with``.
@@ -120,7 +122,7 @@ def open_source(input: str, *, fps: float | None = None) -> "FrameSource":
     elif _split_url(input)[0]:
         reader = _open_url(input)
     elif os.path.isdir(input):
-        reader = FolderReader(input, DEFAULT_FOLDER_FPS if fps is None else fps)
+        reader = FolderReader(input, DEFAULT_FOLDER_FPS if fps is None else fps, orientation)
     else:
         reader = _open_file(input)
     return FrameSource(reader)
@@ -335,8 +337,9 @@ class FolderReader:
 
     is_live = False
 
-    def __init__(self, folder: str, fps: float):
+    def __init__(self, folder: str, fps: float, orientation: str = AUTO):
         """Raises UserError: the folder cannot be read or holds no images."""
+        self._orientation = orientation
         self.name, self.path, self.fps = f"The folder '{printable(folder)}'", folder, fps
         self.stem = Path(folder).resolve().name or "frames"
         try:
@@ -356,7 +359,8 @@ class FolderReader:
             return None
         index, name = self._next, self._names[self._next]
         self._next += 1
-        return Frame(index, index / self.fps, read_image(os.path.join(self.path, name)), name)
+        image = read_image(os.path.join(self.path, name), orientation=self._orientation)
+        return Frame(index, index / self.fps, image, name)
 
     def close(self) -> None:
         pass

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from parking.config import CfgNode
 from parking.data.datasets.classes import translate_names
-from parking.data.video import FrameSource
+from parking.data.decoding.orientation import IGNORE
+from parking.data.video import FrameSource, open_source
 from parking.evaluation.ground_truth import GroundTruth
 from parking.evaluation.result_ids import choose_result_ids
 from parking.evaluation.writer import RESULT_NAMES
@@ -18,7 +19,7 @@ from parking.visualization.fonts import find_font
 
 from .array_detector import ArrayDetector
 from .inference import find_batch_size
-from .inference_run import InferenceReport, choose_submission, kept_results, load_models, run_inference
+from .inference_run import InferenceReport, LoadedModel, choose_submission, kept_results, load_models, run_inference
 from .orientations import settle_orientations
 from .patience import PatientBarrier
 from .pictures import PictureWriter
@@ -117,6 +118,15 @@ def infer_video(args: argparse.Namespace, source: FrameSource, default_config: s
     """Predict the frames of ``source``; see :func:`infer_images` for the rest."""
     setup_logging()
     models = load_models(args.config_file, args.weights, args.opts, default_config=default_config)
+    cfg = models[0].cfg
+    if cfg.INPUT.EXIF_ORIENTATION == IGNORE and source.path and os.path.isdir(source.path):
+        source.close()
+        with open_source(source.path, fps=source.fps, orientation=IGNORE) as as_stored:
+            return _predict_frames(args, as_stored, models)
+    return _predict_frames(args, source, models)
+
+
+def _predict_frames(args: argparse.Namespace, source: FrameSource, models: Sequence[LoadedModel]) -> Outcome:
     cfg, classes = models[0].cfg, models[0].classes
     report = predict_video(
         ArrayDetector(

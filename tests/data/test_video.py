@@ -5,6 +5,7 @@ import threading
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from parking.data.video import CaptureReader, FrameSource, is_live_input, is_video_input, open_source
 from parking.utils.errors import UserError
@@ -305,6 +306,15 @@ def test_frames_of_several_sizes(folder):
         assert [next(source).index, next(source).index] == [0, 1]
         with pytest.raises(UserError, match=r"'frame_5\.png' has 10x9 pixels and those before 10x8"):
             next(source)
+
+
+def test_frames_are_turned_as_their_exif_orientation_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.png", exif=exif)
+    for orientation, size in (("auto", (40, 20)), ("apply", (40, 20)), ("ignore", (20, 40))):
+        with open_source(str(tmp_path), orientation=orientation) as source:
+            assert source.size == size
 
 
 def test_frame_rates_that_cannot_be(folder, tmp_path):
