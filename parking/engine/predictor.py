@@ -100,6 +100,11 @@ def find_size_divisibility(cfg) -> int:
     return _build_without_memory(cfg).size_divisibility
 
 
+def find_shapes(cfg) -> dict[str, torch.Tensor]:
+    """The names and shapes of the model's tensors, which take no memory; NUM_CLASSES may be 0."""
+    return _build_without_memory(cfg).state_dict()
+
+
 def _build_without_memory(cfg) -> nn.Module:
     shapes_only = cfg.clone()
     shapes_only.defrost()
@@ -111,6 +116,6 @@ def _build_without_memory(cfg) -> nn.Module:
 
 def _check_size(cfg, weights: Weights) -> None:
     """Raise a UserError where the model is far larger than its weights, before it takes the memory."""
-    own = _build_without_memory(cfg).state_dict()
+    own = find_shapes(cfg)
     if sum(t.numel() for t in own.values()) > 2 * sum(t.numel() for t in weights.state_dict.values()):
         check_all_fit(weights.state_dict, own, weights)

@@ -1,24 +1,25 @@
 """What ``train_net.py`` does: the stages of a training one after the other, or the evaluation of one."""
 
 import gc
+import itertools
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from detectron2.utils import comm
 
-from parking.checkpoint import find_training, read_weights, remove_training
+from parking.checkpoint import find_misfits, find_training, read_weights, remove_training, shorten
 from parking.config import Task, get_typed
 from parking.config.compat import upgrade_config
 from parking.config.yaml_files import parse_config, read_config_text
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
-from .predictor import build_inference_model
+from .predictor import build_inference_model, find_shapes
 from .resume import check_same_recipe, keep_earlier_behaviour
 from .setup import (
     check_config,
@@ -116,6 +117,7 @@ def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resu
         check_config(stage.cfg, Task.TRAIN)
         # A stage of --resume without a checkpoint was stopped before its first, and may hold its logs.
         check_output_dir(stage.cfg.OUTPUT_DIR, may_hold_training=args.resume or args.overwrite)
+    check_stages_fit(stages)
     if args.resume:
         _keep_earlier_behaviour(all_stages, args)
         _check_resumable(stages, all_stages, done, resumed)
@@ -139,6 +141,20 @@ def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resu
             raise UserError(
                 f"MODEL.WEIGHTS {weights} is not there: put the file there (docs/weights.md says where to get it), "
                 f"name another with MODEL.WEIGHTS FILE, or train from scratch with MODEL.WEIGHTS ''."
+            )
+
+
+def check_stages_fit(stages: Sequence[Stage]) -> None:
+    """Raise a UserError where the weights of a stage would not fit the model of the next one."""
+    for earlier, later in itertools.pairwise(stages):
+        # Class outputs are arranged where weights are loaded.
+        same_classes = earlier.cfg.clone()
+        same_classes.MODEL.YOLO.NUM_CLASSES = later.cfg.MODEL.YOLO.NUM_CLASSES
+        misfits = find_misfits(find_shapes(same_classes), find_shapes(later.cfg))
+        if misfits:
+            raise UserError(
+                f"stage {later.name} starts from the weights of stage {earlier.name}, but they would not fit its "
+                f"model: {shorten(misfits)}; give both stages the same model."
             )
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from parking.config import get_cfg
+from parking.engine.run import check_stages_fit
 from parking.engine.stages import last_stage_with_weights, read_stages, select_stages, share_of_budget
 from parking.utils.errors import UserError
 
@@ -45,6 +46,25 @@ def test_no_stages_are_one_training_in_the_folder_itself(two_stages, tmp_path):
 def test_stages_of_a_base_are_found_beside_it(two_stages, tmp_path):
     derived = write(tmp_path / "elsewhere" / "mine.yaml", "_BASE_: ../config.yaml\nSEED: 3\n")
     assert [stage.cfg.SOLVER.BASE_LR for stage in read_stages(derived, [])] == [0.1, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("MODEL: {YOLO: {WIDTH_MULTIPLE: 0.5}}", "backbone.bottom_up.stem.conv.weight has shape"),
+        ("MODEL: {BACKBONE: {NAME: build_resnet_fpn_backbone}}", "backbone.fpn_lateral3.weight is missing"),
+        ("MODEL: {YOLO: {NUM_CLASSES: 3, NORM: SyncBN, ANCHORS_FROM_WEIGHTS: False}}", None),
+    ],
+)
+def test_models_of_stages_must_fit_before_the_first_begins(two_stages, tmp_path, text, wrong):
+    write(tmp_path / "stages" / "two.yaml", text)
+    stages = read_stages(two_stages, ["MODEL.DEVICE", "cpu"])
+    if wrong is None:
+        check_stages_fit(stages)
+    else:
+        with pytest.raises(UserError, match=rf"stage two .*stage one.*{wrong}"):
+            check_stages_fit(stages)
+    check_stages_fit(stages[1:])
 
 
 def test_a_stage_starts_from_what_the_one_before_chose(two_stages, tmp_path):
