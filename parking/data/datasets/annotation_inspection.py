@@ -157,13 +157,14 @@ def inspect_classes(annotations: Annotations, categories: Mapping[int, str], fin
     """
     counts = np.bincount(annotations.classes[~annotations.crowd], minlength=len(categories))
     num_crowds = int(annotations.crowd.sum())
-    hint = "CVAT, for one, sets iscrowd 1 for all masks: set it to 0 where a box is of a single object"
+    # Short: a table shows the beginning only. CVAT, for one, sets iscrowd 1 for all masks.
+    hint = "set iscrowd to 0 where a box is one object"
     if not counts.any():
-        detail = f"has no box to learn from: its annotations are {num_crowds} crowds; {hint}"
+        detail = f"has no box to learn from, but {num_crowds} crowds; {hint}"
         findings.append(Finding("nothing_to_learn", "the json", detail if num_crowds else "has no box to learn from"))
         return
     if num_crowds >= counts.sum():
-        detail = f"has {num_crowds} crowds, which are not trained on, beside {counts.sum()} other boxes; {hint}"
+        detail = f"has {num_crowds} crowds, not trained on, and {counts.sum()} other boxes; {hint}"
         findings.append(Finding("mostly_crowds", "the json", detail))
     for (category_id, name), count in zip(categories.items(), counts.tolist(), strict=True):
         if not count:
