@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from parking.utils.errors import UserError
+from parking.utils.marks import MARK_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "check_data.py"
@@ -50,7 +51,7 @@ def test_clean_data_ends_with_0_and_is_left_alone(data, tmp_path, capsys):
     output = tmp_path / "out"
     assert run_main("--data-dir", data, "--output", output, "--num-workers", 1) == 0
     assert list_states(data) == before
-    assert {path.name for path in output.iterdir()} == {*PICTURES, "report.json"}
+    assert {path.name for path in output.iterdir()} == {*PICTURES, "report.json", MARK_NAME}
     assert json.loads((output / "report.json").read_bytes())["severities"]["error"] == 0
     printed = capsys.readouterr()
     assert "errors: 0, warnings: 12, notes: 0" in printed.out  # classes without a box

@@ -148,6 +148,8 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
     directory = tiff_tags.read_directory(lambda offset, length: data[offset : offset + length])
     if directory is None:
         raise cut_off()
+    if directory.lacks_parts():
+        raise damaged("it holds fewer rows than its header states")
     sample_format = directory.first(tiff_tags.SAMPLE_FORMAT, 1)
     if sample_format in _TIFF_FORMATS:
         raise unsupported(f"a TIFF of {_TIFF_FORMATS[sample_format]} values")

@@ -10,10 +10,11 @@ Reader = Callable[[int, int], bytes]
 NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 ORIENTATION, SAMPLES, MAX_SAMPLE, EXTRA_SAMPLES, SAMPLE_FORMAT, S_MAX_SAMPLE = 274, 277, 281, 338, 339, 341
 PLANAR_CONFIG, DNG_VERSION = 284, 50706
+STRIP_OFFSETS, ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS = 273, 278, 322, 323, 324
 
 _WANTED = frozenset(
     {NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES, MAX_SAMPLE}
-    | {EXTRA_SAMPLES, SAMPLE_FORMAT, S_MAX_SAMPLE, PLANAR_CONFIG, DNG_VERSION}
+    | {EXTRA_SAMPLES, SAMPLE_FORMAT, S_MAX_SAMPLE, PLANAR_CONFIG, DNG_VERSION, ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH}
 )
 # By the number of a type: BYTE, SHORT, LONG, SBYTE, SSHORT, SLONG, FLOAT, DOUBLE, LONG8, SLONG8, IFD8.
 _TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 16: "Q", 17: "q", 18: "Q"}
@@ -22,14 +23,29 @@ _MAX_TAGS, _MAX_VALUES = 4096, 64
 
 
 class Directory(NamedTuple):
-    """The tags of the first picture; ``next_offset`` is where the directory of the next one begins, 0 without one."""
+    """The tags of a picture.
+
+    Attributes:
+        tags: values of those that are of use here.
+        next_offset: where the directory of the next picture begins, 0 without one.
+        num_parts: strips or tiles for which a place is stated.
+    """
 
     tags: dict[int, tuple]
     next_offset: int
+    num_parts: int = 0
 
     def first(self, tag: int, default=None):
         """The first value of a tag."""
         return self.tags.get(tag, (default,))[0]
+
+    def lacks_parts(self) -> bool:
+        """Whether there are fewer strips or tiles than the picture's size needs: the rest would be black."""
+        height, width = self.first(HEIGHT, 0), self.first(WIDTH, 0)
+        part_height = self.first(TILE_LENGTH if TILE_LENGTH in self.tags else ROWS_PER_STRIP) or height
+        part_width = self.first(TILE_WIDTH) or width
+        num_needed = -(-height // part_height) * -(-width // part_width)
+        return self.num_parts < num_needed * (self.first(SAMPLES, 1) if self.first(PLANAR_CONFIG, 1) == 2 else 1)
 
 
 class _Entries(NamedTuple):
@@ -61,9 +77,18 @@ def read_directory(read: Reader, offset: int | None = None) -> Directory | None:
             # The first one counts, as for libtiff.
             if values:
                 tags.setdefault(tag, values)
-        return Directory(tags, next_offset)
+        return Directory(tags, next_offset, _count_parts(entries))
     except (struct.error, OverflowError):
         return None
+
+
+def _count_parts(entries: _Entries) -> int:
+    content, _, order, is_big = entries
+    for i in range(0, len(content), entries.size):
+        tag, _, count = struct.unpack_from(order + ("HHQ" if is_big else "HHI"), content, i)
+        if tag in (STRIP_OFFSETS, TILE_OFFSETS):
+            return count
+    return 0
 
 
 def drop_orientation(data: bytes) -> bytes:

@@ -210,3 +210,18 @@ def test_sizes_of_a_tiff_that_occur_twice(tmp_path, dtype):
             check_refused(tmp_path, content, match, kind="image_too_large")
         else:
             check(tmp_path, content, RGB)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_whose_strips_do_not_hold_all_rows(tmp_path, dtype):
+    for values in (GRAY, RGB):
+        deep = values.astype(dtype) * (257 if dtype == np.uint16 else 1)
+        check(tmp_path, make_tiff(deep, tags={278: (4, [6])}), values)
+        check(tmp_path, make_tiff(deep, tags={278: (4, [2**32 - 1])}), values)
+        for tags in (
+            {257: (4, [30])},
+            {278: (4, [3])},
+            {322: (4, [4]), 323: (4, [16]), 324: (4, [16]), 325: (4, [99])},
+        ):
+            content = make_tiff(deep, tags={278: (4, [6]), **tags})
+            check_refused(tmp_path, content, "fewer rows", kind="image_unreadable")
