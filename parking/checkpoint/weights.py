@@ -22,6 +22,7 @@ from parking.utils.limits import MAX_ID_BITS, MAX_WEIGHTS_BYTES
 from parking.utils.memory import available_memory
 from parking.utils.text import printable
 
+from .foreign_files import describe_file
 from .last_checkpoint import find_last_checkpoint
 from .module_settings import check_settings
 from .published import (
@@ -181,7 +182,8 @@ def torch_load(path: str | os.PathLike) -> dict[str, Any]:
 def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
     """The part of a loaded checkpoint that inference needs. Raises UserError where there is no model in it."""
     if not isinstance(checkpoint, Mapping):
-        raise UserError(f"weights {printable(path)} hold a {type(checkpoint).__name__}, not a checkpoint.")
+        kind = checkpoint.kind if isinstance(checkpoint, ModuleStandIn) else type(checkpoint).__name__
+        raise UserError(f"weights {printable(path)} hold a {kind}, not a checkpoint; save its state_dict() instead.")
     average, model = checkpoint.get("ema"), checkpoint.get("model", checkpoint)
     if isinstance(average, ModuleStandIn):
         model = average
@@ -274,6 +276,13 @@ def _read_safetensors(path: str) -> Weights:
             f"weights {printable(path)} cannot be read: their tensors take {size / 1e9:.1f} GB of memory, and "
             f"{free / 1e9:.1f} GB are free."
         )
+    with open_regular(path) as file:
+        start = file.read(4096)
+        # Its own reader takes these for a length and a header.
+        if start[8:9] != b"{":
+            problem = "it is a zip file, as torch.save writes; give it the ending .pt"
+            problem = problem if start[:2] == b"PK" else describe_file(file)
+            raise UserError(f"weights {printable(path)} cannot be read: no .safetensors file, for {problem}.")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             texts = file.metadata() or {}

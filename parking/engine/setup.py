@@ -6,6 +6,7 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +167,10 @@ def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
     It is an error, too, when a file that is written in place is a link, which would be followed, or a FIFO or device.
     """
     folder = make_output_dir(output_dir)
-    for path in [path for pattern in _WRITTEN_IN_PLACE for path in folder.glob(pattern)]:
-        if not stat.S_ISREG(path.lstat().st_mode):
+    # By listing: Path.glob() passes over links that lead nowhere, and a file would be made where they point to.
+    for path in sorted(folder.iterdir()):
+        is_written = any(fnmatch(path.name, pattern) for pattern in _WRITTEN_IN_PLACE)
+        if is_written and not stat.S_ISREG(path.lstat().st_mode):
             raise UserError(f"{printable(path)} is not a regular file, but would be written to; move it away.")
     if find_training(output_dir) and not may_hold_training:
         raise UserError(

@@ -54,7 +54,7 @@ _HOOKS: dict[str, dict[str, Callable[[Any], bool]]] = {
 _TRAINER: dict[str, Callable[[Any], bool]] = {
     "iteration": _is_count,
     "max_iter": lambda value: _is_count(value) and value > 0,
-    "seed": lambda value: type(value) is int,
+    "seed": lambda value: type(value) is int and 0 <= value < 2**63,
     "evaluated_before": _is_iteration,
     "class_ap": lambda value: value is None or (type(value) is list and all(type(v) in (int, float) for v in value)),
     "rng": lambda value: (

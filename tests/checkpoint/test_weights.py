@@ -483,3 +483,21 @@ def test_files_larger_than_any_weights(tmp_path, suffix):
         os.truncate(path, 30 * 10**9)
         with pytest.raises(UserError, match=rf"large\{suffix}.*30,000,000,000"):
             read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"<!DOCTYPE html>" + b" " * 100, "web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
+        (None, "pt"),
+    ],
+)
+def test_other_files_named_safetensors(tmp_path, content, word):
+    path = tmp_path / "w.safetensors"
+    if content is None:
+        torch.save({"a": torch.zeros(1)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=word):
+        read_weights(path)

@@ -146,7 +146,7 @@ def test_a_gpu_that_is_not_there(monkeypatch):
 def test_nothing_is_written_through_a_link_or_into_a_fifo(tmp_path, name):
     (tmp_path / "mine").write_text("mine")
     (tmp_path / "log.txt.rank2").write_text("of an earlier run")
-    for make in (lambda path: path.symlink_to("mine"), os.mkfifo):
+    for make in (lambda path: path.symlink_to("mine"), lambda path: path.symlink_to("nowhere"), os.mkfifo):
         make(tmp_path / name)
         with pytest.raises(UserError, match=name):
             check_output_dir(str(tmp_path), may_hold_training=True)
