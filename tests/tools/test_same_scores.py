@@ -52,7 +52,7 @@ def scores(monkeypatch, run_here, images, weights, tmp_path):
     monkeypatch.setattr(COCOBoxEvaluator, "evaluate", spy(COCOBoxEvaluator.evaluate, lambda result: result["bbox"]))
     monkeypatch.setattr(GroundTruth, "score", spy(GroundTruth.score, lambda result: result))
 
-    def scores(content, *opts):
+    def scores(content, *opts, unreadable=False):
         number = len(given)
         path = tmp_path / f"truth-{number}.json"
         path.write_text(json.dumps(content))
@@ -68,7 +68,7 @@ def scores(monkeypatch, run_here, images, weights, tmp_path):
             *("infer.py", "--input", images, "--weights", weights, "--output", tmp_path / "infer"),
             *("--annotations", path, *CPU, *opts),
         )
-        assert code == 0, err
+        assert code == (3 if unreadable else 0), err
         evaluated, inferred = given[number:]
         assert f"AP {inferred[0]:.2f}" in out
         return evaluated, inferred
@@ -140,3 +140,13 @@ def test_the_scores_of_both_tools_are_equal(scores, run_here, images, weights, t
         del image["width"], image["height"]
     again, inferred = scores(content, "TEST.DETECTIONS_PER_IMAGE", "10")
     assert again == inferred == evaluated
+
+    # What a policy leaves out: boxes and images that cannot be used.
+    bad = [[200, 5, 10, 10], [5, 5, -3, 4], [5, 5, 0, 4], content["annotations"][0]["bbox"], [float("nan"), 1, 2, 3]]
+    entry = content["annotations"][0]
+    content["annotations"] += [{**entry, "id": 2000 + i, "bbox": box} for i, box in enumerate(bad)]
+    content["annotations"].append({**entry, "id": 3000, "category_id": 1234})
+    path = images / "day" / "b.png"
+    path.write_bytes(path.read_bytes()[:-200])
+    evaluated, inferred = scores(content, "DATASETS.POLICY", "repair", unreadable=True)
+    assert inferred == evaluated != again
