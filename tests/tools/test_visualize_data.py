@@ -30,7 +30,7 @@ def config(tiny_scenes, tmp_path):
 
 
 def read_pictures(folder):
-    return {path.name: np.array(Image.open(path)) for path in sorted(Path(folder).iterdir())}
+    return {path.name: np.array(Image.open(path)) for path in sorted(Path(folder).glob("*.png"))}
 
 
 def has_color(pixels, class_id):
