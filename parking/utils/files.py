@@ -173,7 +173,9 @@ def locked(path: str | os.PathLike, *, busy: str) -> Iterator[None]:
     finally:
         # What holds something is somebody else's file of the same name.
         if is_still_there(file, path) and not os.fstat(file.fileno()).st_size:
-            os.unlink(path)
+            # A folder that cannot be written to any more is a matter of what the block says, not of the lock.
+            with suppress(OSError):
+                os.unlink(path)
         file.close()
 
 

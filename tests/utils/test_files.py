@@ -1,3 +1,4 @@
+import errno
 import multiprocessing
 import os
 import socket
@@ -164,3 +165,12 @@ def test_a_link_to_a_regular_file_is_read_and_a_large_one_is_not(tmp_path):
     os.truncate(tmp_path / "a", 5 * 10**12)  # sparse
     with pytest.raises(UserError, match="5,000,000,000,000"):
         read_regular(tmp_path / "link", max_bytes=10**9)
+
+
+def test_a_lock_that_cannot_be_removed_does_not_hide_what_went_wrong(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    with pytest.raises(OSError, match="predictions"), locked(tmp_path / "lock", busy=""):
+        monkeypatch.setattr(os, "unlink", refuse)
+        raise OSError("predictions")
