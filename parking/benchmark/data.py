@@ -168,14 +168,16 @@ def measure_memory_slope(loader: DataLoader, num_batches: int = 2000) -> float:
     The slope of a line through the second half of the batches: before that, buffers and caches are filled. Linux only.
 
     Args:
-        loader: endless, with workers that no other loader is running beside.
+        loader: endless, with workers, which it starts when it is iterated over.
     """
+    others = set(multiprocessing.active_children())
     batches = iter(loader)
     points = []
     for i in range(num_batches):
         next(batches)
         if i >= num_batches // 2 and i % 10 == 0:
-            points.append((i, statistics.mean(_resident_bytes(p.pid) for p in multiprocessing.active_children())))
+            workers = set(multiprocessing.active_children()) - others
+            points.append((i, statistics.mean(_resident_bytes(worker.pid) for worker in workers)))
     x, y = np.array(points, dtype=float).T
     return float(np.polyfit(x, y, 1)[0])
 
