@@ -32,6 +32,7 @@ import numpy as np
 from parking.data.decoding.orientation import AUTO
 from parking.data.image_io import compute_resized_sides, name_variant, read_image_file
 from parking.utils.errors import UserError
+from parking.utils.files import wait_for_lock
 
 logger = logging.getLogger(__name__)
 
@@ -258,7 +259,7 @@ class ImageCache:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         with _write_to_disk(lambda: open(self._folder / "lock", "ab"), self._folder) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            wait_for_lock(file, fcntl.LOCK_EX, path=file.name)
             yield
 
 
@@ -279,7 +280,7 @@ class SharedMemoryFolder:
         self._pid = os.getpid()
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._fd: int | None = _write_to_disk(lambda: os.open(self.path / "users", flags, 0o600), self.path)
-        fcntl.flock(self._fd, fcntl.LOCK_SH)
+        wait_for_lock(self._fd, fcntl.LOCK_SH, path=self.path / "users")
         # Not when the object goes: the next data loader of the training uses the folder again.
         atexit.register(self.close)
 

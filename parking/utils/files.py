@@ -7,6 +7,7 @@ import os
 import secrets
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ from .text import printable
 #: How the names of unfinished files end, which a run that was killed leaves behind and a later one may remove.
 UNFINISHED_ENDING = ".parking-tmp"
 
+# For what is done while a lock of `wait_for_lock` is held: the writing of some bytes.
+_MAX_LOCK_SECONDS, _LOCK_INTERVAL = 600, 0.005
 _VIRTUAL_FILE_SYSTEMS = ("/proc", "/sys", "/dev")
 
 
@@ -211,6 +214,31 @@ def is_still_there(file: BinaryIO, path: str | os.PathLike) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:
         return False
+
+
+def wait_for_lock(file: BinaryIO | int, operation: int, *, path: str | os.PathLike) -> None:
+    """Lock a file that others hold for moments only.
+
+    Args:
+        operation: ``fcntl.LOCK_SH`` or ``LOCK_EX``.
+        path: for the error.
+
+    Raises:
+        UserError: it was not to be had for :data:`_MAX_LOCK_SECONDS`.
+    """
+    end = time.monotonic() + _MAX_LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, operation | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"'{printable(path)}' has been locked for {_MAX_LOCK_SECONDS // 60} minutes, by a process that was "
+                    "stopped or waits for a disk; end that process."
+                ) from None
+            time.sleep(_LOCK_INTERVAL)
+        else:
+            return
 
 
 @contextmanager

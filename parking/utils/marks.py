@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import UserError
-from .files import UNFINISHED_ENDING, open_atomic, open_regular
+from .files import UNFINISHED_ENDING, open_atomic, open_regular, wait_for_lock
 from .limits import MAX_MARK_BYTES
 from .text import printable
 
@@ -336,7 +336,7 @@ class _Marks:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(self.path, "r+b", buffering=0, opener=lambda path, _: os.open(path, flags, 0o666)) as file:
             with suppress(OSError):  # some network file systems cannot lock
-                fcntl.flock(file, fcntl.LOCK_EX)
+                wait_for_lock(file, fcntl.LOCK_EX, path=self.path)
             end = file.seek(0, os.SEEK_END)
             if end:
                 file.seek(end - 1)

@@ -1,8 +1,10 @@
 import errno
+import fcntl
 import multiprocessing
 import os
 import socket
 import stat
+import threading
 
 import pytest
 
@@ -174,3 +176,17 @@ def test_a_lock_that_cannot_be_removed_does_not_hide_what_went_wrong(tmp_path, m
     with pytest.raises(OSError, match="predictions"), locked(tmp_path / "lock", busy=""):
         monkeypatch.setattr(os, "unlink", refuse)
         raise OSError("predictions")
+
+
+def test_a_lock_is_not_waited_for_without_an_end(tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    with open(path, "ab") as first, open(path, "ab") as second:
+        files.wait_for_lock(first, fcntl.LOCK_EX, path=path)
+        monkeypatch.setattr(files, "_MAX_LOCK_SECONDS", 0)
+        with pytest.raises(UserError, match="lock"):
+            files.wait_for_lock(second, fcntl.LOCK_SH, path=path)
+        monkeypatch.setattr(files, "_MAX_LOCK_SECONDS", 600)
+        timer = threading.Timer(0.2, fcntl.flock, (first, fcntl.LOCK_UN))
+        timer.start()
+        files.wait_for_lock(second, fcntl.LOCK_SH, path=path)
+        timer.join()
