@@ -109,6 +109,8 @@ def _finish(
     drawn = pictures.draw(images[: args.visualize], report.detections) if pictures else None
     if drawn:
         files = {**files, "visualizations": drawn}
+        if num_earlier := pictures.count_earlier():
+            summary.append(f"{num_earlier} of the pictures in {drawn} are an earlier run's")
     elif Path(output_dir, "visualizations").exists():
         summary.append(f"the pictures in {output_dir}/visualizations are an earlier run's")
     return Outcome(summary, files, report.unreadable)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -61,6 +62,7 @@ class PictureWriter:
         self._class_indices = {category_id: i for i, category_id in enumerate(classes.values())}
         self._min_score = min_score
         self._ground_truth = ground_truth
+        self._written: set[str] = set()
 
     def draw(self, images: Sequence[dict], detections: Detections) -> str | None:
         """Draw ``images``, with a progress bar; those that cannot be read are left out.
@@ -97,14 +99,22 @@ class PictureWriter:
         self._save(sheet, "overview.png")
         return str(self._folder.root / FOLDER_NAME)
 
+    def count_earlier(self) -> int:
+        """The number of pictures in the folder that an earlier run drew and this one did not replace."""
+        paths = Path(self._folder.root, FOLDER_NAME).rglob("*.png")
+        names = {path.relative_to(self._folder.root).as_posix() for path in paths}
+        return sum(self._folder.is_ours(name) for name in names - self._written)
+
     def check(self, images: Sequence[dict]) -> None:
         """Raise a UserError where the pictures of ``images`` would replace a file that is not ours."""
         names = [*(image["relative_path"] for image in images), "overview"]
         self._folder.check(f"{FOLDER_NAME}/{name}.png" for name in names)
 
     def _save(self, picture, name: str) -> None:
-        with explaining_write_errors(), self._folder.open(f"{FOLDER_NAME}/{name}") as file:
+        name = f"{FOLDER_NAME}/{name}"
+        with explaining_write_errors(), self._folder.open(name) as file:
             file.write(encode_image(picture))
+        self._written.add(name)
 
     def _draw(self, image_id, pixels, found: Detections, *, max_side: int) -> np.ndarray:
         predicted = self._draw_boxes(pixels, found, found.scores, max_side=max_side)

@@ -56,6 +56,16 @@ def test_pictures_of_the_images_asked_for_that_can_be_read(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_pictures_of_an_earlier_run_are_counted(tmp_path):
+    images = make_images(tmp_path / "in", "a.png", "day/a.png", "b.png")
+    draw(images, output_dir=tmp_path)
+    (tmp_path / "visualizations" / "mine.png").write_bytes(b"the user's")
+    writer = PictureWriter(output_dir=str(tmp_path), classes=CLASSES, min_score=0.25)
+    for num_drawn, num_earlier in ((1, 2), (2, 1), (3, 0)):
+        writer.draw(images[:num_drawn], on_all(images))
+        assert writer.count_earlier() == num_earlier
+
+
 def test_overview_is_bounded(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(pictures, "_MAX_SHEET_PICTURES", 3)
     monkeypatch.setattr(pictures, "_SHEET_TILE_WIDTH", 80)
