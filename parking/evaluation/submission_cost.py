@@ -49,7 +49,7 @@ class Annotations:
             if _get_key(names[image_id]) != _get_key(seen[image_id]):
                 raise UserError(
                     f"The image {image_id!r} is '{names[image_id]}' in '{annotations}', but '{seen[image_id]}' in "
-                    f"'{images}'; are they another data set's? infer.py --annotations gives images the ids of that json."
+                    f"'{images}'; are they another data set's? infer.py --annotations takes the ids of the json."
                 )
         self._category_ids = list(category_ids)
         used = [record for record in records if record["image_id"] in self._ranks]
