@@ -84,6 +84,17 @@ def collect_categories(content: Mapping[str, Any]) -> CategoryFacts:
     return CategoryFacts(dict(sorted(names.items())), parents, used, findings)
 
 
+def find_other_names(content: Mapping[str, Any], names: Mapping[int, str]) -> list[Finding]:
+    """The categories of a json that go by ``names`` (by category id), whatever the json calls them."""
+    findings = []
+    for category_id, own in collect_categories(content).names.items():
+        name = names.get(category_id, own)
+        if class_key(own) != class_key(name):
+            detail = f"has the name '{shown_name(own)}', used as '{shown_name(name)}'"
+            findings.append(Finding("class_name_other", f"category {category_id}", detail))
+    return findings
+
+
 def settle_categories(facts: Sequence[CategoryFacts]) -> list[Categories]:
     """The classes of jsons that are used together, in the order of the first one's ids and under its names.
 

@@ -110,6 +110,12 @@ KINDS = {
     "class_name_differs": Kind(
         "jsons that write class names otherwise than the first, whose names are used", "warning", MEND, MEND
     ),
+    "class_name_other": Kind(
+        "categories of the challenge's data that the json calls otherwise, used under the challenge's names",
+        "warning",
+        KEEP,
+        KEEP,
+    ),
     # Annotations.
     "annotation_structure": Kind("annotations of a wrong type or without a needed key", "error", STOP, LEAVE_OUT),
     "annotation_id_twice": Kind("annotation ids that occur twice", "warning", KEEP, KEEP),

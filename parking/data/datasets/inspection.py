@@ -12,6 +12,7 @@ from parking.data.datasets.annotation_inspection import (
     inspect_boxes,
     inspect_classes,
 )
+from parking.data.datasets.categories import find_other_names
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import FileIndex, NameIndex, is_image_name
 from parking.data.datasets.findings import KEEP, KINDS, MEND, POLICIES, STOP, Finding
@@ -84,6 +85,7 @@ def inspect_content(
             if problem:
                 findings.append(Finding("json_structure", "the json", problem))
             rows = {record["image_id"]: row for row, record in enumerate(records)}
+            findings += find_other_names(content, categories)
             class_ids = {category_id: i for i, category_id in enumerate(categories)}
             annotations, num_lost = collect_annotations(entries, class_ids, rows, listed, findings)
             annotations = inspect_boxes(annotations, entries, records, findings, policy)

@@ -12,7 +12,7 @@ from parking.data.datasets.builtin import register_datasets_from_config
 from parking.data.datasets.coco import load_columns, register_coco_datasets, to_dicts
 from parking.utils.errors import UserError
 
-CLASS_IDS = {3: 0, 7: 1, 90: 2}
+NAMES = {3: "car", 7: "truck", 90: "person"}
 CATEGORIES = [{"id": 90, "name": "person"}, {"id": 3, "name": "car"}, {"id": 7, "name": "truck"}]
 
 
@@ -56,7 +56,7 @@ def registered():
 
 def test_load(tmp_path):
     json_file = write(tmp_path, make_content())
-    assert load_dicts(json_file, str(tmp_path), CLASS_IDS) == [
+    assert load_dicts(json_file, str(tmp_path), NAMES) == [
         {"file_name": f"{tmp_path}/b.png", "image_id": 20, "height": 30, "width": 40, "annotations": []},
         {
             "file_name": f"{tmp_path}/a.png",
@@ -78,7 +78,7 @@ def test_load_with_byte_order_mark_and_korean_names(tmp_path, caplog):
     (tmp_path / "사진").mkdir()
     (tmp_path / "사진/주차장.png").touch()
     with caplog.at_level("WARNING"):
-        dicts = load_dicts(json_file, str(tmp_path / "사진"), CLASS_IDS)
+        dicts = load_dicts(json_file, str(tmp_path / "사진"), NAMES)
     assert dicts[0]["file_name"] == f"{tmp_path}/사진/주차장.png"
     assert "1  json files that begin with a byte order mark: mended" in caplog.text
 
@@ -88,7 +88,7 @@ def test_missing_sizes_come_from_the_headers(tmp_path):
     json_file = write(tmp_path, make_content(images=images))
     cv2.imwrite(str(tmp_path / "b.png"), np.zeros((7, 5, 3), np.uint8))
     Image.new("RGB", (11, 9)).save(tmp_path / "a.png")
-    dicts = load_dicts(json_file, str(tmp_path), CLASS_IDS)
+    dicts = load_dicts(json_file, str(tmp_path), NAMES)
     assert [(d["height"], d["width"]) for d in dicts] == [(7, 5), (9, 11)]
 
 
@@ -96,7 +96,7 @@ def test_missing_sizes_come_from_the_headers(tmp_path):
 def test_a_missing_image_is_named(tmp_path, size):
     json_file = write(tmp_path, make_content(images=[{"id": 10, "file_name": "gone.png", **size}], annotations=[]))
     with pytest.raises(UserError, match=r"gone\.png is not in the image folder"):
-        load_dicts(json_file, str(tmp_path), CLASS_IDS)
+        load_dicts(json_file, str(tmp_path), NAMES)
 
 
 BOX = {"id": 77, "image_id": 10, "category_id": 3, "bbox": [1, 2, 3, 4]}
@@ -125,7 +125,7 @@ BOX = {"id": 77, "image_id": 10, "category_id": 3, "bbox": [1, 2, 3, 4]}
 def test_bad_annotation_names_file_and_annotation(tmp_path, annotation, message):
     json_file = write(tmp_path, make_content(annotations=[annotation]))
     with pytest.raises(UserError, match=rf"set\.json.*{message}"):
-        load_dicts(json_file, str(tmp_path), CLASS_IDS)
+        load_dicts(json_file, str(tmp_path), NAMES)
 
 
 IMAGE = {"id": 1, "file_name": "a.png", "height": 3, "width": 4}
@@ -150,20 +150,20 @@ IMAGE = {"id": 1, "file_name": "a.png", "height": 3, "width": 4}
 def test_bad_json_content_names_the_file(tmp_path, changes, message):
     json_file = write(tmp_path, make_content(**changes))
     with pytest.raises(UserError, match=rf"set\.json.*{message}"):
-        load_dicts(json_file, str(tmp_path), CLASS_IDS)
+        load_dicts(json_file, str(tmp_path), NAMES)
 
 
 @pytest.mark.parametrize("text", ['{"images": [', "", "[1, 2]", "[" * 100_000])
 def test_what_is_not_json_names_the_file(tmp_path, text):
     with pytest.raises(UserError, match=r"set\.json"):
-        load_dicts(write(tmp_path, text), str(tmp_path), CLASS_IDS)
+        load_dicts(write(tmp_path, text), str(tmp_path), NAMES)
 
 
 def test_other_encodings_and_missing_files_name_the_file(tmp_path):
     (tmp_path / "cp949.json").write_bytes('{"images": "주차"}'.encode("cp949"))
     for name in ("cp949.json", "missing.json"):
         with pytest.raises(UserError, match=name):
-            load_dicts(str(tmp_path / name), str(tmp_path), CLASS_IDS)
+            load_dicts(str(tmp_path / name), str(tmp_path), NAMES)
 
 
 def test_register_sparse_categories(tmp_path, registered):
@@ -291,7 +291,7 @@ def test_strict_stops_at_the_first_and_tells_of_the_rest(tmp_path):
     content["images"].append(GONE)
     json_file = write(tmp_path, content)
     with pytest.raises(UserError) as e:
-        load_dicts(json_file, str(tmp_path), CLASS_IDS)
+        load_dicts(json_file, str(tmp_path), NAMES)
     assert str(e.value) == (
         f"'{json_file}': gone.png is not in the image folder '{tmp_path}' (and 1 more). DATASETS.POLICY repair would "
         "leave such out and count them; tools/check_data.py lists all."
@@ -321,7 +321,7 @@ def test_repair_leaves_out_clips_counts_and_logs_once(tmp_path, caplog, register
 def test_nothing_to_repair_is_an_error(tmp_path):
     json_file = write(tmp_path, make_content(images=[GONE], annotations=[]))
     with pytest.raises(UserError, match=r"nothing is left.*gone\.png is not in the image folder.*belong to the json"):
-        load_dicts(json_file, str(tmp_path), CLASS_IDS, policy="repair")
+        load_dicts(json_file, str(tmp_path), NAMES, policy="repair")
 
 
 def test_a_whole_set_of_wrong_boxes_stops_even_repair_and_comes_first(tmp_path):
@@ -329,7 +329,7 @@ def test_a_whole_set_of_wrong_boxes_stops_even_repair_and_comes_first(tmp_path):
     json_file = write(tmp_path, make_content(annotations=[*boxes, FLAWED[1]]))
     for policy in ("strict", "repair"):
         with pytest.raises(UserError, match=r"set\.json' has boxes that look divided by the image's size") as e:
-            load_dicts(json_file, str(tmp_path), CLASS_IDS, policy=policy)
+            load_dicts(json_file, str(tmp_path), NAMES, policy=policy)
         assert "POLICY" not in str(e.value)
 
 

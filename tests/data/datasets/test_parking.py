@@ -132,6 +132,19 @@ def test_what_a_consumer_changes_stays_with_it(root):
     assert json.dumps(DatasetCatalog.get("parking_trainval")) == expected
 
 
+def test_categories_that_the_json_calls_otherwise_are_told(root, caplog):
+    json_file = root / "train/label/Train.json"
+    content = json.loads(json_file.read_text(encoding="utf-8"))
+    content["categories"] = [{"id": i, "name": name} for i, name in enumerate(CLASS_NAMES, start=1)]
+    content["categories"][2]["name"] = "lorry"
+    content["categories"][4]["name"] += " "
+    json_file.write_text(json.dumps(content), encoding="utf-8")
+    register_parking_datasets(root)
+    with caplog.at_level("INFO"):
+        DatasetCatalog.get("parking_trainval")
+    assert any("1  categories of the challenge's data" in line for line in caplog.text.splitlines()), caplog.text
+
+
 def test_a_failed_load_is_tried_again(root):
     json_file = root / "train/label/Train.json"
     text = json_file.read_text(encoding="utf-8")
