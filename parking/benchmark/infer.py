@@ -58,16 +58,21 @@ def run_infer_benchmark(
         batches = plan_inference(cfg, records)
         category_ids = list(range(1, cfg.MODEL.YOLO.NUM_CLASSES + 1))
         yield describe_setup(cfg, batches[0])
-        yield from time_parts(cfg, model, batches, mapper, ResultsJournal(Path(folder, "parts"), {}), category_ids)
+        image_ids = [record["image_id"] for record in records]
+        journal = ResultsJournal(Path(folder, "parts"), {}, image_ids=image_ids, category_ids=category_ids)
+        yield from time_parts(cfg, model, batches, mapper, journal, category_ids)
 
         repeated = [
             [{**image, "image_id": f"{image['image_id']} {i}"} for image in batch]
             for i in range(num_passes)
             for batch in batches
         ]
-        journal = _TimedJournal(ResultsJournal(Path(folder, "pipeline"), {}))
-        predict_images(cfg, model, repeated, journal, category_ids=category_ids)
-        yield from journal.describe(cfg.DATALOADER.NUM_WORKERS)
+        image_ids = [image["image_id"] for batch in repeated for image in batch]
+        timed = _TimedJournal(
+            ResultsJournal(Path(folder, "pipeline"), {}, image_ids=image_ids, category_ids=category_ids)
+        )
+        predict_images(cfg, model, repeated, timed, category_ids=category_ids)
+        yield from timed.describe(cfg.DATALOADER.NUM_WORKERS)
         if cfg.MODEL.DEVICE.startswith("cuda"):
             yield f"GPU memory: {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB at most"
 
