@@ -87,6 +87,9 @@ def main(argv=None) -> int:
     for name, content in {"report.json": encode_report(checked, overview), **pictures}.items():
         with folder.open(name) as file:
             file.write(content)
+    for name in PICTURES:
+        if name not in pictures:
+            folder.remove(name)  # an earlier run's, about other data
     counts = count_severities(checked)
     say("\n" + ", ".join(f"{severity}s: {count:,}" for severity, count in counts.items()))
     say(f"report.json, {', '.join(pictures)} written to {output}")

@@ -16,11 +16,13 @@ from tabulate import tabulate
 from parking.data.datasets.classes import CLASS_NAMES
 from parking.data.datasets.json_io import read_image_records, read_json_object
 from parking.evaluation.predictions import check_category_ids, fit_to_images, read_predictions
+from parking.evaluation.result_ids import read_about_ids
 from parking.evaluation.submission import SPACINGS, write_submission
 from parking.evaluation.submission_options import OptionNames, make_submission_options
-from parking.utils.cli import ArgumentParser, run_tool, say
+from parking.utils.cli import ArgumentParser, complain, run_tool, say
 from parking.utils.errors import UserError
 from parking.utils.files import check_writable
+from parking.utils.text import printable
 
 CLASSES = {name: i for i, name in enumerate(CLASS_NAMES, start=1)}
 
@@ -68,6 +70,8 @@ def main() -> None:
         names=OptionNames("--max-size-mb", "--max-per-image", "--class-floor", "--spacing"),
     )
     predictions = read_predictions(args.predictions)
+    for sentence in read_about_ids(args.predictions):
+        complain(f"{printable(args.predictions)}: {sentence}")
     check_category_ids(predictions, CLASSES.values(), args.predictions)
     if args.image_info is not None:
         records = read_image_records(read_json_object(args.image_info), args.image_info)

@@ -186,6 +186,8 @@ def kept_results(output_dir: str, barrier: PatientBarrier) -> Iterator[Path]:
                 remove_journal_folder(folder)
             for lock in Path(output_dir).glob(f"{JOURNAL_NAME}-*.lock"):
                 remove_stale_lock(lock)
+        # Machines may share the folder: the next run in it shall not begin while one of them is still clearing it.
+        barrier.wait()
 
 
 def run_inference(

@@ -108,7 +108,7 @@ class PictureWriter:
     def check(self, images: Sequence[dict]) -> None:
         """Raise a UserError where the pictures of ``images`` would replace a file that is not ours."""
         names = [*(image["relative_path"] for image in images), "overview"]
-        self._folder.check(f"{FOLDER_NAME}/{name}.png" for name in names)
+        self._folder.check((f"{FOLDER_NAME}/{name}.png" for name in names), by_size=True)
 
     def _save(self, picture, name: str) -> None:
         name = f"{FOLDER_NAME}/{name}"

@@ -13,9 +13,9 @@ results that a run could not have written.
 import hashlib
 import json
 import logging
-import math
 import os
 import re
+import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +44,10 @@ logger = logging.getLogger(__name__)
 #: Of the journal's folder, in the folder of the results.
 JOURNAL_NAME = ".parking-journal"
 #: What a run writes into it.
-_OWN_NAMES = re.compile(rf"model-\d+|recipe\.json|budget\.json|results-\d+\.jsonl|\..*{re.escape(UNFINISHED_ENDING)}")
+_RESULTS_NAME = re.compile(r"results-\d+\.jsonl")
+_OWN_NAMES = re.compile(
+    rf"model-\d+|recipe\.json|budget\.json|{_RESULTS_NAME.pattern}|\..*{re.escape(UNFINISHED_ENDING)}"
+)
 
 _NUM_IN_ROW = 6
 _DIGEST_CHARS = 32
@@ -142,7 +145,7 @@ class ResultsJournal:
         return find_difference(json.loads(json.dumps(recipe)), earlier)
 
     def _files(self) -> list[Path]:
-        return sorted(self._folder.glob("results-*.jsonl"))
+        return sorted(path for path in self._folder.glob("results-*.jsonl") if _RESULTS_NAME.fullmatch(path.name))
 
     def _measure_sound(self, path: Path) -> int:
         """Bytes of the lines that are whole and sound, up to the first that is not; a warning names that one."""
@@ -244,7 +247,7 @@ class ResultsJournal:
         *values, category_id = row
         if type(category_id) is not int or category_id not in self._category_ids:
             return False
-        is_finite = all(type(value) in (int, float) and abs(value) < math.inf for value in values)
+        is_finite = all(type(value) in (int, float) and abs(value) <= sys.float_info.max for value in values)
         return is_finite and values[2] >= 0 <= values[3] and 0 <= values[4] <= 1
 
     def close(self) -> None:

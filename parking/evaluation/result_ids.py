@@ -5,12 +5,18 @@ classes have the ids that annotations give them, if there are any: results can b
 """
 
 import itertools
+import json
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from parking.data.datasets.images import ImageList
 from parking.evaluation.detections import Detections, make_id_column
 from parking.evaluation.ground_truth import GroundTruth
+from parking.utils.errors import UserError
+from parking.utils.files import read_regular
+from parking.utils.limits import MAX_NOTE_BYTES
 from parking.utils.text import printable
 
 # Classes that a sentence names before it only counts.
@@ -66,6 +72,15 @@ def choose_result_ids(
     return ResultIds(image_ids, category_ids, {"image_ids": about_images, "category_ids": about_classes})
 
 
+def read_about_ids(predictions: str | os.PathLike) -> list[str]:
+    """Sentences on what :func:`.writer.write_results` noted in the ``ids.json`` beside its predictions."""
+    try:
+        about = json.loads(read_regular(Path(predictions).with_name("ids.json"), max_bytes=MAX_NOTE_BYTES))
+        return [f"the {key.replace('_', ' ')} are {text}; the challenge may have others" for key, text in about.items()]
+    except (OSError, ValueError, RecursionError, AttributeError, UserError):
+        return []  # none, or somebody else's
+
+
 def _choose_image_ids(images: ImageList, truth: GroundTruth) -> tuple[dict, str]:
     about = f"of {printable(truth.path)}"
     others = [image for image in images.images if image["image_id"] not in truth.image_ids]
@@ -73,7 +88,8 @@ def _choose_image_ids(images: ImageList, truth: GroundTruth) -> tuple[dict, str]
         return dict(truth.image_ids), about
     taken = truth.known_image_ids
     own = {image["image_id"]: image["image_id"] for image in others}
-    if images.has_ids and not taken & own.keys():
+    is_one_type = len(set(map(type, taken | own.keys()))) == 1
+    if images.has_ids and is_one_type and not taken & own.keys():
         return {**truth.image_ids, **own}, f"{about}; of the image list for the {len(others)} images that are not in it"
     if any(isinstance(image_id, str) for image_id in taken):
         new = _make_texts([image["relative_path"] for image in others], taken)
@@ -85,7 +101,7 @@ def _choose_image_ids(images: ImageList, truth: GroundTruth) -> tuple[dict, str]
 
 def _choose_category_ids(classes: Mapping[str, int], truth: GroundTruth) -> tuple[dict[int, int], str]:
     about = f"of {printable(truth.path)}"
-    if not truth.category_ids:
+    if not truth.known_category_ids:
         return _same(classes.values()), f"of the weights, because {printable(truth.path)} has no categories"
     missing = {name: own for name, own in classes.items() if own not in truth.category_ids}
     if not missing:

@@ -55,8 +55,9 @@ def write_results(
     folder = OutputFolder(output_dir)
     paths = {name.removesuffix(".json"): str(folder.root / name) for name in RESULT_NAMES}
     with explaining_write_errors():
-        # Also if a new one comes: between the two, the old one would lie beside predictions that it was not made of.
+        # Also if new ones come: between the two, the old ones would lie beside predictions that they are not about.
         _remove(folder, "submission.json", warn=submission is None)
+        folder.remove("ids.json")
         write_coco_results(detections, paths["predictions"])
         with folder.open("images.json") as file:
             keys = ("file_name", "width", "height")
@@ -67,7 +68,6 @@ def write_results(
             with folder.open("ids.json") as file:
                 file.write(json.dumps(about_ids, ensure_ascii=False, indent=1).encode(errors="backslashreplace"))
         else:
-            folder.remove("ids.json")
             del paths["ids"]
         if submission is None:
             del paths["submission"]

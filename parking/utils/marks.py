@@ -1,7 +1,8 @@
 """Which files this product wrote, so that it replaces and removes nothing else.
 
-Every folder that gets results holds a hidden file, :data:`MARK_NAME`: JSON lines that are only ever appended. The first
-says whose it is; each other one names a file beside it, with the size and a digest of what was written there::
+Every folder that gets results holds a hidden file, :data:`MARK_NAME`: JSON lines that are appended, the last of a
+file counting; now and then what is outdated is left out. The first says whose it is; each other one names a file beside
+it, with the size and a digest of what was written there::
 
     {"parking": "files that parking wrote here and may replace or remove", "version": 1}
     {"name": "predictions.json", "size": 1234, "digest": "..."}
@@ -11,12 +12,12 @@ A line is written before the file appears under its name. Without a size the fil
 every run: it is ours whatever it holds. Whoever changes or replaces a file makes it theirs: the digest differs.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import UserError
-from .files import UNFINISHED_ENDING, open_atomic, open_regular, wait_for_lock
+from .files import UNFINISHED_ENDING, is_still_there, open_atomic, open_regular, wait_for_lock
 from .limits import MAX_MARK_BYTES
 from .text import printable
 
@@ -34,20 +35,34 @@ MARK_NAME = ".parking-files.jsonl"
 _HEADER = {"parking": "files that parking wrote here and may replace or remove", "version": 1}
 # Of a large file only this many blocks, spread evenly, are digested: a checkpoint of a gigabyte takes milliseconds.
 _NUM_BLOCKS, _BLOCK_BYTES = 16, 1 << 20
+# Of a file the last contents count: a kill may come between the line about a new one and the file itself.
+_NUM_CONTENTS = 2
+# A mark with more lines than so many a file, and so many, is written anew: it shall not grow with every run.
+_MAX_LINES_PER_FILE, _MAX_MORE_LINES = 4, 1000
 
 
 @dataclass
 class _Entry:
-    """What the lines about one file say: ``written`` holds (size, digest) of each content it was given."""
+    """What the lines about one file say: ``written`` holds (size, digest) of its last contents, oldest first."""
 
-    written: set[tuple[int, str]] = field(default_factory=set)
+    written: list[tuple[int, str]] = field(default_factory=list)
     is_open: bool = False
     source: Mapping[str, Any] | None = None
 
     def says(self, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> bool:
         """Whether another line like this would add nothing."""
-        is_known = self.is_open if written is None else not self.is_open and written in self.written
+        is_known = self.is_open if written is None else not self.is_open and self.written[-1:] == [written]
         return is_known and self.source == source
+
+    def take(self, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> None:
+        """Note what another line says."""
+        self.is_open, self.source = written is None, source
+        if written is not None:
+            self.written = [*(other for other in self.written if other != written), written][-_NUM_CONTENTS:]
+
+    def has_size(self, size: int) -> bool:
+        """Whether a file of so many bytes may be ours."""
+        return self.is_open or any(size == written for written, _ in self.written)
 
 
 class OutputFolder:
@@ -67,13 +82,19 @@ class OutputFolder:
         self._option = option
         self._marks: dict[Path, _Marks] = {}
 
-    def is_ours(self, name: str) -> bool:
-        """Whether there is a regular file of this name, just as this product wrote it."""
+    def is_ours(self, name: str, *, by_size: bool = False) -> bool:
+        """Whether there is a regular file of this name, just as this product wrote it.
+
+        Args:
+            by_size: look at its size only, not at its content.
+        """
         path = self.root / name
         if self._find_obstacle(name) or path.is_symlink() or not path.is_file():
             return False
         entry = self._marks_beside(path).entries.get(path.name)
-        return entry is not None and (entry.is_open or _measure(path) in entry.written)
+        if entry is None or not entry.has_size(path.stat().st_size):
+            return False
+        return by_size or entry.is_open or _measure(path) in entry.written
 
     def source_of(self, name: str) -> Mapping[str, Any] | None:
         """What :meth:`open` or :meth:`start` was told of where the content comes from."""
@@ -81,12 +102,16 @@ class OutputFolder:
         entry = self._marks_beside(path).entries.get(path.name)
         return None if entry is None else entry.source
 
-    def check(self, names: Iterable[str]) -> None:
-        """Raise a UserError for the first of ``names`` that would replace something that is not ours."""
+    def check(self, names: Iterable[str], *, by_size: bool = False) -> None:
+        """Raise a UserError for the first of ``names`` that would replace something that is not ours.
+
+        Args:
+            by_size: look at sizes only: for a hundred thousand pictures, each of which is checked when it is written.
+        """
         for name in names:
             path = self.root / name
             problem = self._find_obstacle(name)
-            if not problem and os.path.lexists(path) and not self.is_ours(name):
+            if not problem and os.path.lexists(path) and not self.is_ours(name, by_size=by_size):
                 problem = self._describe_stranger(path)
             if problem:
                 raise UserError(f"{problem}; move it away, or give another {self._option}.")
@@ -206,16 +231,15 @@ class MarkedFiles:
         marks = self._marks.get(folder)
         if marks is None:
             marks = self._marks[folder] = _Marks(Path(folder))
-            with suppress(UserError):
-                marks.refresh()
+            # Where it cannot be read, nobody knows which pictures are inputs.
+            marks.refresh()
         entry = marks.entries.get(name)
         if entry is None:
             return False
         try:
-            size = os.lstat(path).st_size
+            return entry.has_size(os.lstat(path).st_size)
         except OSError:
             return False
-        return entry.is_open or any(size == written for written, _ in entry.written)
 
 
 def make_own_folder(folder: Path) -> None:
@@ -263,22 +287,28 @@ def remove_own_folder(folder: Path, own_names: re.Pattern) -> bool:
     Returns:
         Whether nothing else was in it, and it is gone.
     """
-    rest = [name for name in os.listdir(folder) if name != MARK_NAME]
-    for name in list(rest):
+    for name in _list_others(folder):
         path = folder / name
         if not own_names.fullmatch(name):
             continue
         if path.is_symlink() or path.is_file():
             path.unlink(missing_ok=True)
-            rest.remove(name)
-        elif is_own_folder(path) and remove_own_folder(path, own_names):
-            rest.remove(name)
-    if rest:
+        elif is_own_folder(path) or (path.is_dir() and not _list_others(path)):  # the mark goes, or comes, first
+            remove_own_folder(path, own_names)
+    if _list_others(folder):
         return False
     (folder / MARK_NAME).unlink(missing_ok=True)
-    with suppress(OSError):  # another process may be at it, too
+    with suppress(OSError):
         folder.rmdir()
     return True
+
+
+def _list_others(folder: Path) -> list[str]:
+    """What is in a folder beside its mark; nothing where another process, on another machine, has removed it."""
+    try:
+        return [name for name in os.listdir(folder) if name != MARK_NAME]
+    except FileNotFoundError:
+        return []
 
 
 class _Marks:
@@ -286,8 +316,13 @@ class _Marks:
 
     def __init__(self, folder: Path):
         self.path = folder / MARK_NAME
+        self._begin()
+
+    def _begin(self) -> None:
         self.entries: dict[str, _Entry] = {}
-        self._position = 0
+        self._position = self._num_lines = 0
+        # Which file was read: another one may take its place.
+        self._identity: tuple[int, int] | None = None
 
     @property
     def exists(self) -> bool:
@@ -298,20 +333,21 @@ class _Marks:
         """Read the lines that are new. Raises a UserError where the file is not one of ours."""
         try:
             status = os.lstat(self.path)
-            size = status.st_size
-            if size == self._position and stat.S_ISREG(status.st_mode):
+            if status.st_size == self._position and self._identity == (status.st_dev, status.st_ino):
                 return
             with open_regular(self.path, follow_links=False) as file:
+                status = os.fstat(file.fileno())
+                size, identity = status.st_size, (status.st_dev, status.st_ino)
                 if size > MAX_MARK_BYTES:
                     raise UserError(
                         f"'{printable(self.path)}' has {size:,} bytes; at most {MAX_MARK_BYTES:,} are read."
                     )
-                if size < self._position:  # another run may have begun it anew
-                    self._position, self.entries = 0, {}
+                if identity != self._identity or size < self._position:
+                    self._begin()
                 file.seek(self._position)
                 data = file.read(size - self._position)
         except FileNotFoundError:
-            self._position, self.entries = 0, {}
+            self._begin()
             return
         except OSError as e:
             raise UserError(
@@ -319,34 +355,61 @@ class _Marks:
                 f"({e.strerror or e}); remove it, or give another folder."
             ) from e
         if self._position == 0 and not data.startswith(_encode(_HEADER)):
+            if _encode(_HEADER).startswith(data):
+                return  # it was begun on a disk that was full
             raise UserError(f"'{printable(self.path)}' is not a mark of this version of parking; move it away.")
         end = data.rfind(b"\n") + 1  # what a kill cut off says nothing
         for line in data[:end].splitlines():
             self._take(line)
         self._position += end
+        self._identity = identity
 
     def append(self, name: str, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> None:
         self.refresh()
         entry = self.entries.get(name)
         if entry is not None and entry.says(written, source):
             return
-        size, digest = written or (None, None)
-        line = {"name": name, "size": size, "digest": digest, **({"source": source} if source else {})}
-        # O_NOFOLLOW: never into the target of a link.
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(self.path, "r+b", buffering=0, opener=lambda path, _: os.open(path, flags, 0o666)) as file:
-            with suppress(OSError):  # some network file systems cannot lock
-                wait_for_lock(file, fcntl.LOCK_EX, path=self.path)
+        with self._open_locked() as file:
             end = file.seek(0, os.SEEK_END)
-            if end:
+            if end < len(_encode(_HEADER)):
+                file.truncate(0)
+                start = _encode(_HEADER)
+            else:
                 file.seek(end - 1)
                 start = b"" if file.read(1) == b"\n" else b"\n"
-            else:
-                start = _encode(_HEADER)
-            file.write(start + _encode(line))
+            data = start + _encode_entry(name, written, source)
+            if file.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self.refresh()
+        if self._num_lines > _MAX_LINES_PER_FILE * len(self.entries) + _MAX_MORE_LINES:
+            self._shorten()
+
+    def _shorten(self) -> None:
+        """Write the mark anew, without what is outdated."""
+        with self._open_locked():
+            self.refresh()
+            with open_atomic(self.path) as file:
+                file.write(_encode(_HEADER))
+                for name, entry in self.entries.items():
+                    for written in [*entry.written, *([None] if entry.is_open else [])]:
+                        file.write(_encode_entry(name, written, entry.source))
         self.refresh()
 
+    @contextmanager
+    def _open_locked(self) -> Iterator[BinaryIO]:
+        """Open the mark for appending, while no other process does."""
+        # O_NOFOLLOW: never into the target of a link.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        while True:
+            with open(self.path, "r+b", buffering=0, opener=lambda path, _: os.open(path, flags, 0o666)) as file:
+                with suppress(OSError):  # some network file systems cannot lock
+                    wait_for_lock(file, fcntl.LOCK_EX, path=self.path)
+                if is_still_there(file, self.path):
+                    yield file
+                    return
+
     def _take(self, line: bytes) -> None:
+        self._num_lines += 1
         try:
             content = json.loads(line)
             name, size, digest, source = (content.get(key) for key in ("name", "size", "digest", "source"))
@@ -355,14 +418,16 @@ class _Marks:
         is_sound = isinstance(name, str) and isinstance(source, dict | None)
         if not is_sound or (type(size), type(digest)) not in ((int, str), (type(None), type(None))):
             return
-        entry = self.entries.setdefault(name, _Entry())
-        entry.is_open, entry.source = size is None, source
-        if size is not None:
-            entry.written.add((size, digest))
+        self.entries.setdefault(name, _Entry()).take(None if size is None else (size, digest), source)
 
 
 def _encode(line: Mapping[str, Any]) -> bytes:
     return json.dumps(line).encode() + b"\n"
+
+
+def _encode_entry(name: str, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> bytes:
+    size, digest = written or (None, None)
+    return _encode({"name": name, "size": size, "digest": digest, **({"source": source} if source else {})})
 
 
 def _measure(path: Path) -> tuple[int, str]:

@@ -295,3 +295,14 @@ def test_a_folder_that_is_not_ours_is_refused(tmp_path, kind):
     with pytest.raises(UserError, match="parking-journal"):
         make_journal_folder(tmp_path / "out")
     assert (tmp_path / "target" / "precious").exists()
+
+
+def test_what_is_not_of_the_journal_stays_as_it_is(folder):
+    write(folder, FIRST).close()
+    (folder / "results-mine.jsonl").write_bytes(b"mine")
+    assert reopen(folder).done == {1, 2} and (folder / "results-mine.jsonl").read_bytes() == b"mine"
+
+
+def test_a_number_that_is_too_large_for_a_box(folder):
+    write(folder, FIRST, [{"image_id": 4, "boxes": [[10**400, 6, 7, 8, 1.0, 7]]}]).close()
+    assert reopen(folder).done == {1, 2}

@@ -90,3 +90,16 @@ def test_without_categories_the_ids_are_those_of_the_weights(choose):
 def test_two_categories_of_one_class_are_refused(choose):
     with pytest.raises(UserError, match=r"4\b.*\b9\b"):
         choose(make_list(["a.png"]), {"dog": 4, "dog ": 9}, listed={"a.png": 9})
+
+
+def test_a_json_of_other_classes_keeps_its_ids(choose):
+    ids = choose(make_list(["a.png"]), {"bird": 3, "cat": 6}, listed={"a.png": 1})
+    assert not {3, 6} & set(ids.category_ids.values()) and ids.category_ids.keys() == set(CLASSES.values())
+    assert "car " in ids.about["category_ids"]
+
+
+@pytest.mark.parametrize(("own", "listed"), [(["x", "y"], 7), ([5, 6], "seven")])
+def test_ids_of_one_file_are_of_one_type(choose, own, listed):
+    ids = choose(make_list(["a.png", "b.png"], ids=own), {"car": 3}, listed={"a.png": listed})
+    assert {type(image_id) for image_id in ids.image_ids.values()} == {type(listed)}
+    assert "made up for the 1 image" in ids.about["image_ids"]

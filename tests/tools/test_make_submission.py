@@ -111,3 +111,10 @@ def test_classes_of_another_data_set(tmp_path, run_here):
     write_coco_results(Detections.from_columns([1], [17], [[0, 0, 5, 5]], [0.5]), tmp_path / "predictions.json")
     code, _, err = run_here("make_submission.py", "--predictions", tmp_path / "predictions.json")
     assert code == 1 and "boxes of the category 17; those of the challenge are 1 to 14" in err
+
+
+@pytest.mark.parametrize("content", ['{"image_ids": "of val.json"}', "[]", "{", '{"a": ' * 9999])
+def test_ids_that_are_not_the_challenges_are_told(predictions, run_here, content):
+    predictions.with_name("ids.json").write_text(content)
+    code, _, err = run_here("make_submission.py", "--predictions", predictions)
+    assert code == 0 and ("image ids" in err and "val.json" in err) == ("val.json" in content)

@@ -1,11 +1,22 @@
+import fcntl
 import json
 import multiprocessing
 import os
+import re
 
 import pytest
 
+from parking.utils import files, marks
 from parking.utils.errors import UserError
-from parking.utils.marks import MARK_NAME, MarkedFiles, OutputFolder, is_own_folder, make_own_folder, open_output
+from parking.utils.marks import (
+    MARK_NAME,
+    MarkedFiles,
+    OutputFolder,
+    is_own_folder,
+    make_own_folder,
+    open_output,
+    remove_own_folder,
+)
 
 
 def write(folder, name, content=b"ours", **kwargs):
@@ -155,6 +166,94 @@ def test_what_lists_inputs_knows_ours(tmp_path):
     ]
     (tmp_path / "a.png").write_bytes(b"mine now")
     assert tmp_path / "a.png" not in MarkedFiles()
+
+
+def test_a_mark_does_not_grow_with_every_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(marks, "_MAX_MORE_LINES", 10)
+    other = OutputFolder(tmp_path)
+    OutputFolder(tmp_path).start("log.txt", source={"path": "/x"}).write_bytes(b"open")
+    for run in range(100):
+        for name in ("a.json", "b.json"):
+            # Two contents in turns, and new ones.
+            write(tmp_path, name, b"%d" % (run if name == "a.json" else run % 2))
+        assert other.is_ours("a.json") and other.is_ours("b.json") and other.is_ours("log.txt"), (
+            "as another one sees it"
+        )
+    assert len((tmp_path / MARK_NAME).read_bytes().splitlines()) < 30
+    assert OutputFolder(tmp_path).source_of("log.txt") == {"path": "/x"}
+    (tmp_path / "a.json").write_bytes(b"mine")
+    assert not OutputFolder(tmp_path).is_ours("a.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [MARK_NAME, "a.json", "b.json", "log.txt"]
+
+
+def test_the_file_of_before_is_ours_until_it_is_replaced(tmp_path):
+    for content in (b"one", b"two", b"one"):
+        write(tmp_path, "a.json", content)
+    with pytest.raises(OSError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError()))
+        write(tmp_path, "a.json", b"three")
+    assert OutputFolder(tmp_path).is_ours("a.json") and (tmp_path / "a.json").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, 40])
+def test_a_mark_that_was_begun_on_a_full_disk(tmp_path, num_bytes):
+    write(tmp_path, "a.json")
+    os.truncate(tmp_path / MARK_NAME, num_bytes)
+    assert not OutputFolder(tmp_path).is_ours("a.json") and not is_own_folder(tmp_path)
+    write(tmp_path, "b.json")
+    assert OutputFolder(tmp_path).is_ours("b.json")
+
+
+def test_a_lock_that_stays_ends_the_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_MAX_LOCK_SECONDS", 0)
+    write(tmp_path, "a.json")
+    with open(tmp_path / MARK_NAME, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=MARK_NAME):
+            write(tmp_path, "b.json")
+    write(tmp_path, "b.json")
+
+
+def test_many_files_are_checked_by_their_sizes(tmp_path, monkeypatch):
+    write(tmp_path, "a.png")
+    folder = OutputFolder(tmp_path)
+    monkeypatch.setattr(marks, "_measure", None)
+    folder.check(["a.png", "b.png"], by_size=True)
+    (tmp_path / "a.png").write_bytes(b"mine now")
+    with pytest.raises(UserError, match=r"a\.png"):
+        folder.check(["a.png"], by_size=True)
+
+
+def test_inputs_beside_a_mark_that_cannot_be_read(tmp_path):
+    (tmp_path / MARK_NAME).write_bytes(b"of a later version")
+    with pytest.raises(UserError, match=MARK_NAME):
+        _ = tmp_path / "a.png" in MarkedFiles()
+
+
+def remove(folder, start):
+    start.wait()
+    for i in range(50):
+        path = folder / str(i)
+        assert not is_own_folder(path) or remove_own_folder(path, re.compile(r"model-\d|results\.jsonl"))
+
+
+@pytest.mark.parametrize("num", [2, 5])
+def test_processes_remove_a_folder_at_once(tmp_path, num):
+    for i in range(50):
+        for j in range(3):
+            make_own_folder(tmp_path / str(i))
+            make_own_folder(tmp_path / str(i) / f"model-{j}")
+            (tmp_path / str(i) / f"model-{j}" / "results.jsonl").touch()
+    (tmp_path / "0" / "model-7").mkdir()  # a kill came before its mark
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(num)
+    processes = [context.Process(target=remove, args=(tmp_path, start)) for _ in range(num)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert not list(tmp_path.iterdir())
 
 
 def make_many(folder, start):

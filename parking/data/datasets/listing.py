@@ -97,7 +97,6 @@ def list_folder(root: str) -> Listing:
 def count_beside(folder: str, chosen: str) -> int:
     """The number of images in ``folder`` that do not lie in its subfolder ``chosen``."""
     try:
-        names = index_folder(folder, without=chosen).names
+        return len(list_files(folder, index_folder(folder, without=chosen).names).names)
     except UserError:
         return 0  # nothing is wanted of it
-    return len(list_files(folder, names).names)
