@@ -130,7 +130,8 @@ def test_all_processes_are_waited_for_before_results_are_used_or_thrown_away(run
     monkeypatch.setattr(PatientBarrier, "wait", note)
     run()
     journal = [f".parking-journal/model-0/{name}" for name in ("recipe.json", "results-00000.jsonl")]
-    assert seen == [journal, [*journal, "images.json", "predictions.json"]]
+    results = ["images.json", "predictions.json"]
+    assert seen == [journal, [*journal, *results], results], "and until the journal is gone on all machines"
 
 
 def test_a_lock_of_a_killed_process_is_removed(run, tmp_path):
