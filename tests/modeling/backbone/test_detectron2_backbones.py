@@ -47,7 +47,9 @@ def make_model(*args, **kwargs):
 def test_they_can_be_named_and_detectron2s_other_parts_cannot():
     registered = list_registered()
     assert set(DETECTRON2_BACKBONES) < set(registered["MODEL.BACKBONE.NAME"])
-    assert registered["MODEL.META_ARCHITECTURE"] == ["YOLO"]
+    # Other tests may have registered some of their own.
+    assert "YOLO" in registered["MODEL.META_ARCHITECTURE"]
+    assert not {"GeneralizedRCNN", "RetinaNet", "FCOS"} & set(registered["MODEL.META_ARCHITECTURE"])
 
 
 @pytest.mark.parametrize("name", DETECTRON2_BACKBONES)
