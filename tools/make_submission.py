@@ -90,7 +90,7 @@ def read_annotations(args: argparse.Namespace):
 
     images = Path(args.predictions).with_name("images.json")
     images = str(images) if images.exists() else None
-    return Annotations(args.annotations, category_ids=list(CLASSES.values()), images=images)
+    return Annotations(args.annotations, classes={i: name for name, i in CLASSES.items()}, images=images)
 
 
 def print_classes(predictions, submission, annotations) -> None:

@@ -1,19 +1,24 @@
 """What cutting predictions down to a submission costs where the truth is known."""
 
+import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from parking.data.datasets.categories import find_other_names
 from parking.data.datasets.file_names import name_key
 from parking.data.datasets.json_io import parse_json, read_image_records, read_json_object
 from parking.evaluation.annotated_boxes import make_ground_truth, read_boxes
 from parking.evaluation.coco_scores import rank_image_ids, score_boxes
 from parking.evaluation.detections import Detections
 from parking.utils.errors import UserError
+from parking.utils.text import printable
+
+logger = logging.getLogger(__name__)
 
 
 class Ap75(NamedTuple):
@@ -26,11 +31,11 @@ class Ap75(NamedTuple):
 class Annotations:
     """The annotated boxes of the images that a model has seen."""
 
-    def __init__(self, annotations: str, *, category_ids: Sequence[int], images: str | None = None):
+    def __init__(self, annotations: str, *, classes: Mapping[int, str], images: str | None = None):
         """
         Args:
             annotations: COCO-like json.
-            category_ids: those that may occur.
+            classes: names by category id, of all that may occur. Where the json calls one otherwise, a warning says so.
             images: ``images.json`` of an inference, [{"id", "file_name"}, ...]: only these images count, also those
                 without boxes. None: all that are annotated.
 
@@ -51,7 +56,9 @@ class Annotations:
                     f"The image {image_id!r} is '{names[image_id]}' in '{annotations}', but '{seen[image_id]}' in "
                     f"'{images}'; are they another data set's? infer.py --annotations takes the ids of the json."
                 )
-        self._category_ids = list(category_ids)
+        self._category_ids = list(classes)
+        for finding in find_other_names(content, classes):
+            logger.warning("%s: %s %s.", printable(annotations), finding.where, finding.detail)
         used = [record for record in records if record["image_id"] in self._ranks]
         boxes = read_boxes(
             content,

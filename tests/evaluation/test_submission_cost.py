@@ -28,11 +28,19 @@ def make(tmp_path, entries=ENTRIES, seen=None, ids=(1, 2), **kwargs):
     path = save(tmp_path / "Train.json", {"images": images, "annotations": entries})
     if seen is not None:
         kwargs["images"] = save(tmp_path / "images.json", [{"id": i, "file_name": name} for i, name in seen.items()])
-    return Annotations(path, category_ids=[1, 2, 3], **kwargs)
+    return Annotations(path, classes={1: "car", 2: "bus", 3: "van"}, **kwargs)
 
 
 def detections(*rows):
     return Detections.from_columns(*zip(*rows, strict=True)) if rows else Detections.from_columns([], [], [], [])
+
+
+def test_a_class_of_another_name_is_told(tmp_path, caplog):
+    path = tmp_path / "Train.json"
+    make(tmp_path)
+    content = {**json.loads(path.read_text()), "categories": [{"id": 1, "name": "car "}, {"id": 3, "name": "bus"}]}
+    Annotations(save(path, content), classes={1: "car", 3: "van"})
+    assert "category 3" in caplog.text and "'bus'" in caplog.text and "category 1" not in caplog.text
 
 
 @pytest.mark.parametrize("ids", [(1, 2), ("x", "y")])
