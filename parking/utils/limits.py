@@ -21,7 +21,8 @@ MAX_ID_BITS = 64
 #: An encoded picture.
 MAX_IMAGE_BYTES = 1 * _GB
 #: Pixels of a picture, by its header, before any of it is decoded, for all formats: a satellite picture of 16384 x
-#: 16384. That one takes 0.8 GB as 8-bit RGB, and up to 2.5 GB while it is decoded from 16 bits or turned.
+#: 16384. That one takes 0.8 GB as 8-bit RGB, up to 2.5 GB while it is decoded from 16 bits or turned, and up to 3.6 GB
+#: as AVIF.
 MAX_IMAGE_PIXELS = 16384 * 16384
 #: Scans of a progressive JPEG, each of which may take as long as a whole picture; programs write about ten.
 MAX_JPEG_SCANS = 100
