@@ -38,18 +38,23 @@ class Upgrade(NamedTuple):
         earlier_behaviour: by the full name of a new key, the value with which the code does what it always did before,
             where that is not the default. It belongs in configs that say all that a training began with.
         tensors: a regular expression that an old name must match as a whole, and the new name, with \\1 for its groups.
+        scores: on which data evaluations gave other scores before, for a sentence; "" if on none.
     """
 
     keys: Mapping[str, str] = {}
     values: Mapping[str, Callable[[Any], Any]] = {}
     earlier_behaviour: Mapping[str, Any] = {}
     tensors: Sequence[tuple[str, str]] = ()
+    scores: str = ""
 
 
 #: By version, what changed from it to the next.
 UPGRADES: Mapping[int, Upgrade] = {
     # Pictures were used as they are stored.
-    1: Upgrade(earlier_behaviour={"INPUT.EXIF_ORIENTATION": "ignore"}),
+    1: Upgrade(
+        earlier_behaviour={"INPUT.EXIF_ORIENTATION": "ignore"},
+        scores="with areas that cannot be, or without boxes of some class",
+    ),
 }
 
 
@@ -117,6 +122,12 @@ def earlier_behaviour() -> dict[str, Any]:
         upgrade = UPGRADES.get(version, Upgrade())
         found = {upgrade.keys.get(key, key): value for key, value in found.items()} | dict(upgrade.earlier_behaviour)
     return found
+
+
+def find_changed_scores(version: int) -> list[str]:
+    """On which data ``version`` gave other scores than today, for sentences."""
+    upgrades = (UPGRADES.get(v, Upgrade()) for v in range(version, CURRENT_VERSION))
+    return [upgrade.scores for upgrade in upgrades if upgrade.scores]
 
 
 def upgrade_tensor_name(name: str, version: int) -> str:

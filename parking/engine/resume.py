@@ -9,7 +9,7 @@ from typing import Any
 
 from parking.config import CfgNode, get_cfg, typed_keys
 from parking.config.checks import Recipe, changes_weights, find_value, reads_scores, scores_steer, show
-from parking.config.compat import earlier_behaviour
+from parking.config.compat import earlier_behaviour, find_changed_scores
 from parking.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,22 @@ def keep_earlier_behaviour(cfg: CfgNode, earlier: Mapping[str, Any], opts: Seque
         logger.info(f"{key} is {show(value)}, with which the training in {cfg.OUTPUT_DIR} began")
         *groups, last = key.split(".")
         find_value(cfg, ".".join(groups))[last] = value
+
+
+def tell_changed_scores(config: Mapping[str, Any], version: int, *, output_dir: str, is_followed: bool) -> None:
+    """Warn where a training goes on with scores that its own version would have computed otherwise.
+
+    Args:
+        config: nested plain values.
+        version: that the training began with.
+    """
+    changes = find_changed_scores(version)
+    if changes and scores_steer(Recipe(dict(flatten(config)), is_followed)):
+        logger.warning(
+            f"--resume: the training in {output_dir} began with version {version} of parking, which scored data "
+            f"{'; data '.join(changes)} otherwise. If DATASETS.TEST is such, early stopping, the choice of the best "
+            f"weights and class-balanced sampling may differ from what an uninterrupted training would have done."
+        )
 
 
 def check_same_data(

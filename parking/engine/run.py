@@ -14,13 +14,13 @@ from detectron2.utils import comm
 
 from parking.checkpoint import find_misfits, find_training, read_weights, remove_training, shorten
 from parking.config import Task, get_typed
-from parking.config.compat import upgrade_config
+from parking.config.compat import read_version, upgrade_config
 from parking.config.yaml_files import parse_config, read_config_text
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
 from .predictor import build_inference_model, find_shapes
-from .resume import check_same_recipe, keep_earlier_behaviour
+from .resume import check_same_recipe, keep_earlier_behaviour, tell_changed_scores
 from .setup import (
     check_config,
     check_output_dir,
@@ -196,11 +196,15 @@ def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[St
             config = describe_config(stage.cfg)
             if config["MODEL"]["YOLO"]["NUM_CLASSES"] == 0:
                 del config["MODEL"]["YOLO"]["NUM_CLASSES"]  # as many as the data have, which are compared later
+            saved_config = str(_saved_config(stage))
+            version = read_version(parse_config(read_config_text(saved_config), saved_config), saved_config)
+            is_followed = stage is not all_stages[-1]
+            tell_changed_scores(config, version, output_dir=folder, is_followed=is_followed)
             check_same_recipe(
                 config,
                 _read_saved_config(stage),
                 output_dir=folder,
-                is_followed=stage is not all_stages[-1],
+                is_followed=is_followed,
             )
 
 

@@ -11,7 +11,8 @@ from parking.config import compat, get_cfg
 from parking.config.compat import Upgrade
 from parking.engine import Trainer
 from parking.engine.predictor import build_model
-from parking.engine.resume import keep_earlier_behaviour
+from parking.engine.resume import keep_earlier_behaviour, tell_changed_scores
+from parking.engine.setup import describe_config
 from parking.engine.training_state import arrange_by_names
 from parking.solver import build_optimizer
 from parking.utils.errors import UserError
@@ -154,3 +155,19 @@ def test_pictures_are_used_as_the_training_began():
     keep_earlier_behaviour(cfg, {"INPUT": {"EXIF_ORIENTATION": "auto"}}, [])
     keep_earlier_behaviour(cfg, {}, [])
     assert cfg == get_cfg()
+
+
+@pytest.mark.parametrize(
+    ("version", "opts", "is_followed", "is_told"),
+    [
+        (1, ["SOLVER.EARLY_STOPPING_PATIENCE", "3"], False, True),
+        (1, [], True, True),
+        (1, [], False, False),
+        (2, ["SOLVER.EARLY_STOPPING_PATIENCE", "3"], True, False),
+    ],
+)
+def test_scores_that_steer_and_were_computed_otherwise_are_told(caplog, version, opts, is_followed, is_told):
+    cfg = get_cfg()
+    cfg.merge_from_list(opts)
+    tell_changed_scores(describe_config(cfg), version, output_dir="out", is_followed=is_followed)
+    assert ("version 1" in caplog.text and "out" in caplog.text) == is_told
