@@ -16,6 +16,8 @@ from parking.utils.limits import MAX_IMAGE_PIXELS
 _MAX_PARTS = 10_000
 _MAX_PROFILE_BYTES = 2**20
 
+#: Markers without a segment; restarts are among them.
+JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Baseline, extended and progressive, the last two in arithmetic coding.
 _JPEG_READ_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
@@ -99,7 +101,7 @@ def _read_jpeg(read: Reader) -> Header:
         if marker == 0xFF:  # padding
             offset += 1
             continue
-        if marker in (0x01, *range(0xD0, 0xD9)):
+        if marker in JPEG_STANDALONE:
             offset += 2
             continue
         length = int.from_bytes(head[2:], "big")

@@ -3,13 +3,15 @@
 import re
 from collections.abc import Iterator
 
+from parking.data.decoding.headers import JPEG_STANDALONE
+
 _SCAN, _END, _HUFFMAN_TABLES = 0xDA, b"\xff\xd9", 0xC4
 # Of frames whose one scan may hold all pixels, coded by Huffman: baseline and extended.
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
 # More zeros than two whole blocks take, each of 63 coefficients of a code and a sign in zeros, and what lies between.
 _HOLE = bytes(128)
-# What is no marker amid the pixels: a stuffed byte, restarts, and padding.
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+# A marker amid the pixels; the rest are stuffed bytes, padding, and markers without a segment.
+_MARKER = re.compile(rb"\xff[^\x00\xff%b]" % bytes(JPEG_STANDALONE))
 
 
 def is_cut_off(data: bytes) -> bool:
@@ -76,6 +78,9 @@ def _walk(content: memoryview) -> Iterator[tuple[int, int, int]]:
         marker = content[start + 1]
         if marker == 0xFF:  # padding
             start += 1
+            continue
+        if marker in JPEG_STANDALONE:
+            start += 2
             continue
         end = start + 2 + int.from_bytes(content[start + 2 : start + 4], "big")
         yield marker, start, end

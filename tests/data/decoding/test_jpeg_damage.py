@@ -61,3 +61,24 @@ def test_more_scans_than_any_picture_needs():
         content = encode(NOISE, progressive=True, **options) + rest
         assert not has_more_scans(content, 100)
         decode_image(content, "a.jpg")
+
+
+@pytest.mark.parametrize("marker", [b"\xff\x01", b"\xff\xd0", b"\xff\xd7"])
+def test_markers_without_a_segment_hide_nothing(marker):
+    sound = encode(NOISE, quality=90)
+    first = sound.index(b"\xff\xda") + 100
+    hole = sound[:first] + bytes(512) + sound[first + 512 :]
+    scans = encode(NOISE, progressive=True)
+    last = scans.rindex(b"\xff\xda")
+    many = scans[:last] + (marker + scans[last:-2]) * 200 + scans[-2:]
+    with_marker = [content[:2] + marker + content[2:] for content in (sound, hole, many)]
+    np.testing.assert_array_equal(decode_image(with_marker[0], "a.jpg")[0], decode_image(sound, "a.jpg")[0])
+    assert has_hole(with_marker[1])
+    for content in (many, with_marker[2]):
+        with pytest.raises(UnreadableImageError, match="100 scans"):
+            decode_image(content, "a.jpg")
+    # Taken for the length of a segment, the next marker leads to a scan without components at the end.
+    comment = b"\xff\xfe" + (5000).to_bytes(2, "big") + bytes(4998)
+    content = (sound[:2] + marker + comment + sound[2:]).ljust(4 + 0xFFFE, b"\0")
+    content += b"\xff\xc0\0\x0b\x08\0\x09\0\x09\x03\0\0\0" + b"\xff\xda\0\2\3\0\xff\xd9"
+    decode_image(content, "a.jpg")
