@@ -62,7 +62,7 @@ def opened(file: BinaryIO, image_format: str) -> Iterator[Image.Image]:
 
 
 def decode(file: BinaryIO, image_format: str, size: tuple[int, int]) -> Image.Image:
-    """The first picture of a file, with its pixels; a TIFF is turned by its orientation.
+    """The first picture of a file, with its pixels; a TIFF is turned by the orientation that its tags state.
 
     Args:
         size: height and width by the header that was found acceptable.
@@ -73,6 +73,8 @@ def decode(file: BinaryIO, image_format: str, size: tuple[int, int]) -> Image.Im
     with opened(file, image_format) as image, _own_limit(image):
         if (image.height, image.width) != size:
             raise damaged("its headers contradict each other")
+        # Pillow would turn a TIFF by its XMP where no tag states an orientation.
+        image.info.pop("xmp", None)
         image.load()
         return image.copy()
 

@@ -91,6 +91,17 @@ def test_tiffs_of_every_depth_are_turned_alike(channels, order, is_big):
                 np.testing.assert_array_equal(image, pixels, err_msg=f"{dtype} {orientation} {policy}")
 
 
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_xmp_of_a_tiff_turns_nothing(orientation, dtype):
+    picture = np.asarray(make_picture())
+    for stored in (picture, picture[..., 0]):
+        xmp = f'<rdf:Description tiff:Orientation="{orientation}"/>'.encode()
+        content = make_tiff(stored.astype(dtype) * (257 if dtype == np.uint16 else 1), tags={700: (1, list(xmp))})
+        image, _ = decode_image(content, "a.tif")
+        np.testing.assert_array_equal(image, np.broadcast_to(np.atleast_3d(stored), image.shape))
+
+
 @pytest.mark.parametrize("read", [read_image, read_image_size])
 def test_a_size_that_the_policy_does_not_give_is_refused(tmp_path, read):
     save(make_picture(), tmp_path / "a.jpg", 6)  # stored 32 wide and 48 high
