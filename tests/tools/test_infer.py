@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from parking.data.decoding.orientation import turn_back
+from parking.data.decoding.orientation import turn
 from parking.utils.marks import MARK_NAME
 
 CPU = ("MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0", "TEST.DETECTIONS_PER_IMAGE", "9")
@@ -123,7 +123,8 @@ def test_one_orientation_in_all_results(infer, tmp_path):
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
-        Image.fromarray(turn_back(picture, orientation)).save(folder / f"{orientation}.png", exif=exif)
+        stored = turn(picture, {6: 8, 8: 6}.get(orientation, orientation))
+        Image.fromarray(stored).save(folder / f"{orientation}.png", exif=exif)
     code, _, err = infer(folder, "--visualize", "8", "--min-score", "0")
     assert code == 0, err
     out = tmp_path / "out"

@@ -8,9 +8,6 @@ import numpy as np
 AUTO, APPLY, IGNORE = "auto", "apply", "ignore"
 POLICIES = (AUTO, APPLY, IGNORE)
 
-# Those that are undone by another than themselves.
-_INVERSES = {6: 8, 8: 6}
-
 Size = tuple[int, int]
 
 
@@ -23,11 +20,6 @@ def turn(image: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
     return np.ascontiguousarray(image)
-
-
-def turn_back(image: np.ndarray, orientation: int) -> np.ndarray:
-    """The stored picture of an upright one."""
-    return turn(image, _INVERSES.get(orientation, orientation))
 
 
 def turn_size(size: Size, orientation: int) -> Size:

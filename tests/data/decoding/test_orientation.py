@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, features
 
-from parking.data.decoding.orientation import choose_for_ambiguous, is_applied, turn, turn_back, turn_size
+from parking.data.decoding.orientation import choose_for_ambiguous, is_applied, turn, turn_size
 from parking.data.image_io import UnreadableImageError, decode_image, read_image, read_image_size
 
 from .tiffs import make_tiff
@@ -25,6 +25,11 @@ if features.check("avif"):
 def make_picture(height=32, width=48):
     small = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def turn_back(pixels, orientation):
+    """The stored picture of an upright one; 6 and 8 undo each other, every other orientation undoes itself."""
+    return turn(pixels, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def save(picture, path, orientation, **options):
