@@ -35,10 +35,6 @@ class UserError(Exception):
         return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH // 2]} [...] {text[-_MAX_LENGTH // 2 :]}"
 
 
-class LostProcessError(UserError):
-    """Another process of the run has ended, or cannot be reached; why, that process or its parent knows."""
-
-
 def explain(error: BaseException) -> str | None:
     """A sentence for the user where ``error`` is nothing that a traceback would help with; None for bugs and Ctrl-C.
 
@@ -62,7 +58,7 @@ def is_lost_connection(error: BaseException) -> bool:
     """Whether ``error`` is what torch.distributed raises when another process is gone or does not answer."""
     # By name, because importing torch takes seconds. gloo raises a plain RuntimeError that names its source file.
     names = {cls.__name__ for cls in type(error).__mro__}
-    return bool(names & {"DistBackendError", "DistNetworkError", "DistStoreError", "LostProcessError"}) or (
+    return bool(names & {"DistBackendError", "DistNetworkError", "DistStoreError"}) or (
         isinstance(error, RuntimeError) and "/gloo/" in str(error)
     )
 
