@@ -131,14 +131,13 @@ def _read_categories(opened: Sequence[_Opened]) -> list[Categories]:
 
     Where a json has no categories, the ids of its annotations stand in, so that everything else can be checked.
     """
-    settled = iter(settle_categories([collect_categories(one.content or {}) for one in opened]))
+    facts = [collect_categories(one.content or {}) for one in opened]
     categories = []
-    for one, (names, findings) in zip(opened, settled, strict=True):
+    for one, found, (names, findings) in zip(opened, facts, settle_categories(facts), strict=True):
         if one.source.categories is not None:
             names, findings = one.source.categories, []
         elif not names:
-            ids = collect_categories(one.content or {}).used
-            names = {int(i): str(int(i)) for i in sorted(ids) if not is_too_large_id(int(i))}
+            names = {int(i): str(int(i)) for i in sorted(found.used) if not is_too_large_id(int(i))}
         categories.append(Categories(names, findings))
     return categories
 

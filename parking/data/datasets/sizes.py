@@ -86,7 +86,8 @@ def settle_sizes(
         policy: INPUT.EXIF_ORIENTATION.
 
     Returns:
-        Findings about pictures that are not stored upright; each names its ``file_name``.
+        Findings about pictures that are not stored upright, and about files that hold several; each names its
+        ``file_name``.
     """
     turned = [
         (record, size, _get_stated(record))
