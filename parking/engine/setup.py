@@ -3,9 +3,8 @@
 import logging
 import os
 import stat
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -140,25 +139,10 @@ def make_output_dir(output_dir: str) -> Path:
     return folder
 
 
-@contextmanager
-def lock_output_dir(output_dir: str) -> Iterator[None]:
+def lock_output_dir(output_dir: str) -> AbstractContextManager[None]:
     """Keep other trainings out of the folder, which must exist; a UserError says that one is in it."""
     busy = f"OUTPUT_DIR {output_dir} is in use by another training; wait for it, or give another OUTPUT_DIR."
-    with ExitStack() as stack:
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                stack.enter_context(locked(Path(output_dir, ".training.lock"), busy=busy))
-                break
-            except UserError:
-                if time.monotonic() > deadline:
-                    raise
-            except OSError as e:
-                raise UserError(
-                    f"OUTPUT_DIR {output_dir} cannot be written to ({e.strerror or e}); give a folder you can write to."
-                ) from e
-            time.sleep(0.1)
-        yield
+    return locked(Path(output_dir, ".training.lock"), busy=busy, max_seconds=_LOCK_SECONDS)
 
 
 def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:

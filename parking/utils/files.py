@@ -155,22 +155,24 @@ def open_atomic(
 
 
 @contextmanager
-def locked(path: str | os.PathLike, *, busy: str) -> Iterator[None]:
+def locked(path: str | os.PathLike, *, busy: str, max_seconds: float = 0.0) -> Iterator[None]:
     """Keep other processes out of the block by a file that exists as long; it is left behind only by a kill.
 
     Where the file system cannot lock, nobody is kept out.
 
     Args:
         busy: what the error says.
+        max_seconds: how long to wait for another process to leave the block.
 
     Raises:
         UserError: another process is in it.
     """
-    file = _open_locked(path, busy)
+    end = time.monotonic() + max_seconds
+    file = _open_locked(path, busy, end)
     while not is_still_there(file, path):
         # Whoever had it has removed it between the opening and the locking.
         file.close()
-        file = _open_locked(path, busy)
+        file = _open_locked(path, busy, end)
     try:
         yield
     finally:
@@ -188,7 +190,7 @@ def remove_stale_lock(path: str | os.PathLike) -> None:
         pass
 
 
-def _open_locked(path, busy: str) -> BinaryIO:
+def _open_locked(path, busy: str, end: float) -> BinaryIO:
     try:
         # A link leads to a file that is not ours to make; a FIFO would wait for ever.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -198,14 +200,18 @@ def _open_locked(path, busy: str) -> BinaryIO:
             f"'{printable(path)}', which keeps other runs out, cannot be made ({e.strerror or e}); remove it, or give "
             "another folder for the results."
         ) from e
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-        file.close()
-        raise UserError(busy) from e
-    except OSError:
-        pass  # some network file systems
-    return file
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            if time.monotonic() >= end:
+                file.close()
+                raise UserError(busy) from e
+            time.sleep(_LOCK_INTERVAL)
+        except OSError:
+            return file  # some network file systems
+        else:
+            return file
 
 
 def is_still_there(file: BinaryIO, path: str | os.PathLike) -> bool:

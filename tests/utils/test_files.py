@@ -5,6 +5,7 @@ import os
 import socket
 import stat
 import threading
+from contextlib import ExitStack
 
 import pytest
 
@@ -115,6 +116,23 @@ def test_a_lock_that_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "is_still_there", is_still_there)
     with locked(path, busy="taken"):
         assert checks == [False, True] and path.exists()
+
+
+def test_a_lock_is_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    with ExitStack() as other:
+        other.enter_context(locked(path, busy="taken"))
+        monkeypatch.setattr(files.time, "sleep", lambda seconds: other.close())
+        with locked(path, busy="taken", max_seconds=600):
+            assert path.exists()
+    assert not path.exists()
+
+
+def test_a_lock_that_cannot_be_made_is_not_waited_for(tmp_path, monkeypatch):
+    (tmp_path / "lock").mkdir()
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: pytest.fail("waits"))
+    with pytest.raises(UserError, match="lock"), locked(tmp_path / "lock", busy="taken", max_seconds=600):
+        pass
 
 
 def test_a_lock_where_the_file_system_has_none(tmp_path, monkeypatch):
