@@ -51,18 +51,21 @@ def run_training(args) -> OrderedDict[str, Any] | None:
     setup_logging()  # for what reading the config tells
     all_stages = read_stages(args.config_file, args.opts)
     stages = select_stages(all_stages, args.stage)
-    done = [s for s in all_stages if s.is_finished and (args.resume or s not in stages)]
-    resumed = [s for s in stages if args.resume and s not in done and s.is_resumable]
+    for stage in stages:
+        check_config(stage.cfg, Task.TRAIN)
     with ExitStack() as locks:
         if comm.is_main_process():
             # Before anything is looked at: what another training writes meanwhile would be a mixture of both.
             for stage in stages:
                 make_output_dir(stage.cfg.OUTPUT_DIR)
                 locks.enter_context(lock_output_dir(stage.cfg.OUTPUT_DIR))
-        return _train(stages, all_stages, done, resumed, args)
+        comm.synchronize()  # no process may look at what another training is still writing
+        return _train(stages, all_stages, args)
 
 
-def _train(stages, all_stages, done, resumed, args) -> OrderedDict[str, Any] | None:
+def _train(stages, all_stages, args) -> OrderedDict[str, Any] | None:
+    done = [s for s in all_stages if s.is_finished and (args.resume or s not in stages)]
+    resumed = [s for s in stages if args.resume and s not in done and s.is_resumable]
     _check(stages, all_stages, done, resumed, args)
     comm.synchronize()  # no process may write the first file before all have looked
     if all(stage in done for stage in stages):
@@ -114,7 +117,6 @@ def _choose_start(stage: Stage, args) -> None:
 
 def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resumed: list[Stage], args) -> None:
     for stage in stages:
-        check_config(stage.cfg, Task.TRAIN)
         # A stage of --resume without a checkpoint was stopped before its first, and may hold its logs.
         check_output_dir(stage.cfg.OUTPUT_DIR, may_hold_training=args.resume or args.overwrite)
     check_stages_fit(stages)

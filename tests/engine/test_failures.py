@@ -1,5 +1,6 @@
 """What ends a training, and what is left of it: the tool itself, on a few tiny scenes."""
 
+import contextlib
 import importlib
 import io
 import json
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 
-from parking.checkpoint import Checkpointer
+from parking.checkpoint import FINISHED, Checkpointer
 from parking.engine.setup import lock_output_dir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -226,6 +227,41 @@ def test_a_second_training_of_a_folder_is_refused(tiny_scenes, tmp_path, monkeyp
     code, _, err = run_here(monkeypatch, capsys, *args)
     assert code == 0, err
     assert not (tmp_path / ".training.lock").exists()
+
+
+def test_what_another_training_did_until_it_left_the_folder_counts(tiny_scenes, tmp_path, monkeypatch, capsys):
+    args = train_args(tiny_scenes, tmp_path / "out", "SOLVER.MAX_ITER", "2", "DATALOADER.NUM_WORKERS", "0")
+    code, _, err = run_here(monkeypatch, capsys, *args)
+    assert code == 0, err
+    (tmp_path / "later").mkdir()
+    for path in [
+        *(tmp_path / "out").glob("*.pth"),
+        *(tmp_path / "out" / name for name in ("last_checkpoint", FINISHED)),
+    ]:
+        path.rename(tmp_path / "later" / path.name)
+
+    @contextlib.contextmanager
+    def lock_once_it_is_finished(output_dir):
+        for path in (tmp_path / "later").iterdir():
+            path.rename(tmp_path / "out" / path.name)
+        yield
+
+    monkeypatch.setattr("parking.engine.run.lock_output_dir", lock_once_it_is_finished)
+    before = {path.name: path.stat() for path in (tmp_path / "later").iterdir()}
+    code, _, err = run_here(monkeypatch, capsys, "--resume", *args)
+    assert code == 0, err
+    assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before} == {
+        name: status.st_mtime_ns for name, status in before.items()
+    }
+
+
+def test_a_wrong_config_leaves_no_folder(tiny_scenes, tmp_path, monkeypatch, capsys):
+    code, _, err = run_here(monkeypatch, capsys, *train_args(tiny_scenes, tmp_path / "out", "SOLVER.MAX_ITER", "0"))
+    assert code == 1 and "SOLVER.MAX_ITER" in last_lines(err, 1)
+    (tmp_path / "c.yaml").write_text(f'OUTPUT_DIR: "{tmp_path}/a\\0b"\n')
+    code, _, err = run_here(monkeypatch, capsys, "--config-file", tmp_path / "c.yaml")
+    assert code == 1 and "OUTPUT_DIR" in last_lines(err, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(tiny_scenes, tmp_path, monkeypatch, capsys):
