@@ -117,11 +117,9 @@ def upgrade_key(key: str) -> str:
 
 def earlier_behaviour() -> dict[str, Any]:
     """By today's full key, what any older version always did, where that is not the default."""
-    found: dict[str, Any] = {}
-    for version in range(FIRST_VERSION, CURRENT_VERSION):
-        upgrade = UPGRADES.get(version, Upgrade())
-        found = {upgrade.keys.get(key, key): value for key, value in found.items()} | dict(upgrade.earlier_behaviour)
-    return found
+    return {
+        upgrade_key(key): value for upgrade in UPGRADES.values() for key, value in upgrade.earlier_behaviour.items()
+    }
 
 
 def find_changed_scores(version: int) -> list[str]:
