@@ -163,8 +163,10 @@ def check_stages_fit(stages: Sequence[Stage]) -> None:
 def _keep_earlier_behaviour(stages: list[Stage], args) -> None:
     """As the first stage of a training began, so do its later ones, perhaps years after it."""
     saved = [stage for stage in stages if find_training(stage.cfg.OUTPUT_DIR) and _saved_config(stage).is_file()]
-    earlier = _read_saved_config(saved[0]) if saved else {}
-    for stage in stages if saved else ():
+    if not saved:
+        return
+    earlier, _ = _read_saved_config(saved[0])
+    for stage in stages:
         keep_earlier_behaviour(stage.cfg, earlier, args.opts)
 
 
@@ -172,13 +174,17 @@ def _saved_config(stage: Stage) -> Path:
     return Path(stage.cfg.OUTPUT_DIR, "config.yaml")
 
 
-def _read_saved_config(stage: Stage) -> Mapping[str, Any]:
-    """What a training began with, as of the present version; before this run writes its own config there."""
+def _read_saved_config(stage: Stage) -> tuple[dict[str, Any], int]:
+    """What a training began with, as of the present version, and the version that it is stored in.
+
+    To be read before this run writes its own config there.
+    """
     path = str(_saved_config(stage))
+    source = f"config file {printable(path)}"
     config = parse_config(read_config_text(path), path)
     if not isinstance(config, Mapping):
-        raise UserError(f"config file {printable(path)} does not hold a mapping of config keys; put it back.")
-    return upgrade_config(config, f"config file {printable(path)}", is_complete=True)
+        raise UserError(f"{source} does not hold a mapping of config keys; put it back.")
+    return upgrade_config(config, source, is_complete=True), read_version(config, source)
 
 
 def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resumed: list[Stage]) -> None:
@@ -198,16 +204,10 @@ def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[St
             config = describe_config(stage.cfg)
             if config["MODEL"]["YOLO"]["NUM_CLASSES"] == 0:
                 del config["MODEL"]["YOLO"]["NUM_CLASSES"]  # as many as the data have, which are compared later
-            saved_config = str(_saved_config(stage))
-            version = read_version(parse_config(read_config_text(saved_config), saved_config), saved_config)
+            saved, version = _read_saved_config(stage)
             is_followed = stage is not all_stages[-1]
             tell_changed_scores(config, version, output_dir=folder, is_followed=is_followed)
-            check_same_recipe(
-                config,
-                _read_saved_config(stage),
-                output_dir=folder,
-                is_followed=is_followed,
-            )
+            check_same_recipe(config, saved, output_dir=folder, is_followed=is_followed)
 
 
 def list_results(args) -> list[tuple[str, str]]:
