@@ -76,8 +76,8 @@ def find_class_sources(
     """For each class of a model, the index of the weights' class that its outputs start from; None: from the prior.
 
     That is the class that ``class_map`` names ("" for none), else the one of the same name, as
-    :func:`~parking.data.datasets.categories.find_classes` compares. Weights of the very same
-    classes, in whatever order, need no map, so it is not looked at: they come from a training that used it.
+    :func:`~parking.utils.class_names.find_classes` compares. Weights of the very same classes, in whatever order, need
+    no map, so it is not looked at: they come from a training that used it.
 
     Where weights have a name several times, the first class of that name in the model starts from the first of them,
     the second from the second, and so on; where the model has more, the rest start from the first.

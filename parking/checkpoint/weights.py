@@ -277,11 +277,11 @@ def _read_safetensors(path: str) -> Weights:
             f"{free / 1e9:.1f} GB are free."
         )
     with open_regular(path) as file:
-        start = file.read(4096)
-        # Its own reader takes these for a length and a header.
-        if start[8:9] != b"{":
-            problem = "it is a zip file, as torch.save writes; give it the ending .pt"
-            problem = problem if start[:2] == b"PK" else describe_file(file)
+        start = file.read(9)
+        # The safetensors library takes the first bytes of any file for the length of a header.
+        if start[8:] != b"{":
+            zip_file = "it is a zip file, as torch.save writes; give it the ending .pt"
+            problem = zip_file if start.startswith(b"PK") else describe_file(file)
             raise UserError(f"weights {printable(path)} cannot be read: no .safetensors file, for {problem}.")
     try:
         with safetensors.safe_open(path, framework="pt") as file:

@@ -95,11 +95,10 @@ def open_store(
         store = dist.TCPStore(host, port, world_size, **how)
     except dist.DistError as e:
         minutes = f"{timeout.total_seconds() / 60:g} minutes"
+        problem = f"not all of the {world_size} processes came" if is_main else "no process answered there"
         raise UserError(
-            f"--dist-url {url}: "
-            + (f"not all of the {world_size} processes came within {minutes}; " if is_main else "")
-            + ("" if is_main else f"no process answered there within {minutes}; ")
-            + "start all machines with the same command but for --machine-rank, and let them reach this port."
+            f"--dist-url {url}: {problem} within {minutes}; start all machines with the same command but for "
+            "--machine-rank, and let them reach this port."
         ) from e
     store.set_timeout(DEFAULT_TIMEOUT)
     return store

@@ -12,7 +12,6 @@ from torch.nn.utils import fuse_conv_bn_eval
 # The published weights were trained with these, and not with PyTorch's 1e-5 and 0.1.
 NORM_EPS = 1e-3
 NORM_MOMENTUM = 0.03
-_BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class ConvNormAct(nn.Module):
@@ -60,7 +59,9 @@ def fuse_conv_norm(model: nn.Module) -> nn.Module:
         if isinstance(block, ConvNormAct) and not isinstance(block.norm, nn.Identity):
             block.conv = fuse_conv_bn_eval(block.conv, block.norm)
             block.norm = nn.Identity()
-        elif isinstance(block, Conv2d) and isinstance(block.norm, (*_BATCH_NORMS, FrozenBatchNorm2d)):
+        elif isinstance(block, Conv2d) and isinstance(
+            block.norm, nn.BatchNorm2d | nn.SyncBatchNorm | FrozenBatchNorm2d
+        ):
             fused = fuse_conv_bn_eval(block, block.norm)
             block.weight, block.bias, block.norm = fused.weight, fused.bias, None
     return model

@@ -136,7 +136,7 @@ def test_one_orientation_in_all_results(infer, tmp_path):
     assert {(image["width"], image["height"]) for image in images} == {(96, 60)}
     drawn = [cv2.imread(str(out / "visualizations" / f"{i}.png.png")) for i in range(1, 9)]
     assert all(np.array_equal(one, drawn[0]) for one in drawn)
-    # A json of upright sizes, and one of stored sizes, with its boxes turned as the pictures are.
+    # A json of upright sizes, and one of stored sizes.
     for is_upright in (True, False):
         content = {"categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}], "annotations": [], "images": []}
         for i in (1, 5, 6, 7, 8):
