@@ -26,6 +26,7 @@ from .setup import (
     check_output_dir,
     choose_eval_classes,
     choose_weights,
+    claim_output_dir,
     describe_config,
     lock_output_dir,
     make_output_dir,
@@ -68,6 +69,9 @@ def _train(stages, all_stages, args) -> OrderedDict[str, Any] | None:
     resumed = [s for s in stages if args.resume and s not in done and s.is_resumable]
     _check(stages, all_stages, done, resumed, args)
     comm.synchronize()  # no process may write the first file before all have looked
+    if comm.is_main_process():
+        for stage in stages:
+            claim_output_dir(stage.cfg.OUTPUT_DIR)
     if all(stage in done for stage in stages):
         setup_logging()
         logger.info("Everything is finished already: there is nothing to resume.")

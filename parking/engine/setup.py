@@ -17,6 +17,8 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from parking.checkpoint import (
+    SECONDS_USED,
+    UNREADABLE_IMAGES,
     Weights,
     check_all_fit,
     distinct_names,
@@ -34,6 +36,7 @@ from parking.utils.class_names import find_classes
 from parking.utils.errors import UserError
 from parking.utils.files import locked
 from parking.utils.logs import make_logs_printable
+from parking.utils.marks import OutputFolder
 from parking.utils.text import printable
 
 from .predictor import build_model, find_size_divisibility
@@ -46,6 +49,8 @@ logger = logging.getLogger(__name__)
 _LOCK_SECONDS = 10.0
 # Files of a training that detectron2 opens itself, to write or append.
 _WRITTEN_IN_PLACE = ("config.yaml", "log.txt*", "metrics.json")
+# What a training replaces, appends to or removes, beside checkpoints and weights.
+_WRITTEN = (*_WRITTEN_IN_PLACE, "events.out.tfevents.*", UNREADABLE_IMAGES, SECONDS_USED)
 
 
 def setup_logging(output_dir: str | None = None) -> None:
@@ -148,7 +153,9 @@ def lock_output_dir(output_dir: str) -> AbstractContextManager[None]:
 def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
     """Make the folder. Raises a UserError when it cannot be made, or already holds a training and must not.
 
-    It is an error, too, when a file that is written in place is a link, which would be followed, or a FIFO or device.
+    It is an error, too, when a file that is written in place is a link, which would be followed, or a FIFO or device,
+    and, unless the user has said that this is the folder of a training, when another file that a training replaces,
+    appends to or removes was there before any training.
     """
     folder = make_output_dir(output_dir)
     # By listing: Path.glob() passes over links that lead nowhere, and a file would be made where they point to.
@@ -161,6 +168,19 @@ def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
             f"OUTPUT_DIR {output_dir} already holds a training; continue it with --resume, replace it with "
             f"--overwrite, or give another OUTPUT_DIR."
         )
+    marked = OutputFolder(folder, option="OUTPUT_DIR")
+    for pattern in _WRITTEN if not may_hold_training else ():
+        found = [path.name for path in sorted(folder.iterdir()) if fnmatch(path.name, pattern)]
+        if found and not marked.has_claimed(pattern):
+            raise UserError(
+                f"OUTPUT_DIR {output_dir} holds '{printable(found[0])}', which is not known to be a training's, and a "
+                f"training would replace it; move it away, or give another OUTPUT_DIR (--overwrite replaces it)."
+            )
+
+
+def claim_output_dir(output_dir: str) -> None:
+    """Note in a folder that :func:`check_output_dir` has passed what trainings write there, and may remove."""
+    OutputFolder(output_dir, option="OUTPUT_DIR").claim(_WRITTEN)
 
 
 def resolve_device(cfg: CfgNode) -> None:

@@ -153,6 +153,19 @@ class OutputFolder:
         path = self.root / name
         self._marks_beside(path).append(path.name, _measure(path), self.source_of(name))
 
+    def claim(self, patterns: Iterable[str]) -> None:
+        """Note file names, with ``*`` in them where they are not known beforehand, that runs go on writing to here.
+
+        Whoever does so has looked at what has such a name.
+        """
+        for pattern in patterns:
+            self._marks_beside(self.root / pattern).append(pattern, None, None)
+
+    def has_claimed(self, pattern: str) -> bool:
+        """Whether :meth:`claim` noted it."""
+        entry = self._marks_beside(self.root / pattern).entries.get(pattern)
+        return entry is not None and entry.is_open
+
     def adopt_unmarked(self, name: str, *, start: bytes) -> None:
         """Mark a file that a version without marks wrote: it begins with ``start``, and no mark is beside it."""
         path = self.root / name

@@ -14,6 +14,7 @@ from parking.engine.setup import (
     check_output_dir,
     choose_inference_classes,
     choose_weights,
+    claim_output_dir,
     resolve_device,
 )
 from parking.engine.time_budget import list_candidates
@@ -152,6 +153,29 @@ def test_nothing_is_written_through_a_link_or_into_a_fifo(tmp_path, name):
             check_output_dir(str(tmp_path), may_hold_training=True)
         (tmp_path / name).unlink()
     check_output_dir(str(tmp_path), may_hold_training=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.yaml", "log.txt", "metrics.json", "events.out.tfevents.17.host", "seconds_used", "unreadable_images.txt"],
+)
+def test_what_no_training_wrote_stays(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=name.split(".")[0]):
+        check_output_dir(str(tmp_path), may_hold_training=False)
+    # The user has said that it is a training's, as one of a version without marks.
+    check_output_dir(str(tmp_path), may_hold_training=True)
+    claim_output_dir(str(tmp_path))
+    check_output_dir(str(tmp_path), may_hold_training=False)
+
+
+def test_a_start_that_failed_is_started_again(tmp_path):
+    check_output_dir(str(tmp_path / "out"), may_hold_training=False)
+    claim_output_dir(str(tmp_path / "out"))
+    for name in ("config.yaml", "log.txt", "log.txt.rank1", "events.out.tfevents.17.host"):
+        (tmp_path / "out" / name).write_text("ours")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    check_output_dir(str(tmp_path / "out"), may_hold_training=False)
 
 
 def test_weights_without_class_names_take_those_of_a_data_set(tmp_path):
