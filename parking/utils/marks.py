@@ -33,8 +33,7 @@ from .text import printable
 MARK_NAME = ".parking-files.jsonl"
 
 _HEADER = {"parking": "files that parking wrote here and may replace or remove", "version": 1}
-# Of a large file only this many blocks, spread evenly, are digested: a checkpoint of a gigabyte takes milliseconds.
-_NUM_BLOCKS, _BLOCK_BYTES = 16, 1 << 20
+_BLOCK_BYTES = 1 << 20
 # Of a file the last contents count: a kill may come between the line about a new one and the file itself.
 _NUM_CONTENTS = 2
 # A mark with more lines than so many a file, and so many, is written anew: it shall not grow with every run.
@@ -216,7 +215,7 @@ class OutputFolder:
 
 
 def describe_file(path: str | os.PathLike) -> str:
-    """A text that differs where the content of two files does: size and digest (of samples, where it is large)."""
+    """A text that differs where the content of two files does: size and digest."""
     size, digest = _measure(Path(path))
     return f"{size} {digest}"
 
@@ -446,10 +445,9 @@ def _encode_entry(name: str, written: tuple[int, str] | None, source: Mapping[st
 def _measure(path: Path) -> tuple[int, str]:
     """Size in bytes and a digest of the content."""
     with open_regular(path, follow_links=False) as file:
-        size = os.fstat(file.fileno()).st_size
-        digest = hashlib.blake2b(digest_size=16)
-        last = max(size - _BLOCK_BYTES, 0)
-        for i in range(_NUM_BLOCKS):
-            file.seek(last * i // (_NUM_BLOCKS - 1) if size > _NUM_BLOCKS * _BLOCK_BYTES else i * _BLOCK_BYTES)
-            digest.update(file.read(_BLOCK_BYTES))
+        size, digest = 0, hashlib.blake2b(digest_size=16)
+        # All of it: who changes one character of a large file must not lose it.
+        while block := file.read(_BLOCK_BYTES):
+            size += len(block)
+            digest.update(block)
     return size, digest.hexdigest()

@@ -230,6 +230,17 @@ def test_inputs_beside_a_mark_that_cannot_be_read(tmp_path):
         _ = tmp_path / "a.png" in MarkedFiles()
 
 
+def run_at_once(target, folder, num):
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(num)
+    processes = [context.Process(target=target, args=(folder, start)) for _ in range(num)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+
+
 def remove(folder, start):
     start.wait()
     for i in range(50):
@@ -245,14 +256,7 @@ def test_processes_remove_a_folder_at_once(tmp_path, num):
             make_own_folder(tmp_path / str(i) / f"model-{j}")
             (tmp_path / str(i) / f"model-{j}" / "results.jsonl").touch()
     (tmp_path / "0" / "model-7").mkdir()  # a kill came before its mark
-    context = multiprocessing.get_context("fork")
-    start = context.Barrier(num)
-    processes = [context.Process(target=remove, args=(tmp_path, start)) for _ in range(num)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    run_at_once(remove, tmp_path, num)
     assert not list(tmp_path.iterdir())
 
 
@@ -265,12 +269,17 @@ def make_many(folder, start):
 
 @pytest.mark.parametrize("num", [2, 5])
 def test_processes_make_a_folder_at_once(tmp_path, num):
-    context = multiprocessing.get_context("fork")
-    start = context.Barrier(num)
-    processes = [context.Process(target=make_many, args=(tmp_path, start)) for _ in range(num)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    run_at_once(make_many, tmp_path, num)
     assert all(is_own_folder(tmp_path / str(i)) for i in range(50))
+
+
+def test_one_character_of_a_large_file(tmp_path):
+    write(tmp_path, "a.json", bytes(40 << 20))
+    folder = OutputFolder(tmp_path)
+    assert folder.is_ours("a.json")
+    with open(tmp_path / "a.json", "r+b") as file:
+        file.seek((20 << 20) + 12345)
+        file.write(b"1")
+    assert not folder.is_ours("a.json")
+    with pytest.raises(UserError, match=r"a\.json.*changed"):
+        write(tmp_path, "a.json")
