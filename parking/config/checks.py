@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from parking.utils.constants import DETECTRON2_BACKBONES, RESNET, RETINANET_FPN
 from parking.utils.errors import UserError
-from parking.utils.text import printable
+from parking.utils.text import show
 
 from .backbones import BACKBONE_KEYS, CSP_DARKNET_KEYS
 from .compat import FIRST_VERSION
@@ -432,12 +432,3 @@ def _check_value(key: str, value: Any, kind: Kind, source: str | None) -> None:
     if not kind.allows(value):
         where = f" in {source}" if source else ""
         raise UserError(f"{key} is {show(value)}{where}; it must be {kind.allowed}.")
-
-
-def show(value: Any, limit: int = 100) -> str:
-    """``value`` in a message: its beginning, escaped."""
-    try:
-        text = printable(repr(value))
-    except ValueError:  # an integer of more digits than Python writes out
-        return "a number of thousands of digits"
-    return text if len(text) <= limit else f"{text[:limit]}..."

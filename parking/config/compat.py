@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 
 from parking.utils.errors import UserError
-from parking.utils.text import printable
+from parking.utils.text import printable, show
 
 #: Of what this code writes.
 CURRENT_VERSION = 2
@@ -72,12 +72,12 @@ def read_version(config: Any, source: str) -> int:
     version = _decode(config[_VERSION])
     if type(version) is not int or version < FIRST_VERSION:
         raise UserError(
-            f"{source}: VERSION is {_show(version)}; it must be a whole number from {FIRST_VERSION} to "
+            f"{source}: VERSION is {show(version)}; it must be a whole number from {FIRST_VERSION} to "
             f"{CURRENT_VERSION}."
         )
     if version > CURRENT_VERSION:
         raise UserError(
-            f"{source}: VERSION is {_show(version)}, and this code knows versions up to {CURRENT_VERSION}; use a newer "
+            f"{source}: VERSION is {show(version)}, and this code knows versions up to {CURRENT_VERSION}; use a newer "
             f"release of parking."
         )
     return version
@@ -244,7 +244,7 @@ def _rename(config: dict, old: str, new: str, convert: Callable | None, source: 
             value = convert(_decode(value))
         except (ValueError, TypeError, ArithmeticError, LookupError) as e:
             raise UserError(
-                f"{source}: {old} is {_show(value)}, which cannot be translated to {new}, its name today."
+                f"{source}: {old} is {show(value)}, which cannot be translated to {new}, its name today."
             ) from e
     _tell(f"{printable(source)}: {old} is called {new} today")
     config, present = _drop(config, old), _find(config, new)
@@ -291,13 +291,6 @@ def _decode(value: Any) -> Any:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return value
-
-
-def _show(value: Any) -> str:
-    try:
-        return printable(repr(value))[:100]
-    except ValueError:  # an integer of more digits than Python writes out
-        return "a number of thousands of digits"
 
 
 def _tell(message: str) -> None:

@@ -10,10 +10,10 @@ from detectron2.config import get_cfg as _get_d2_cfg
 from yacs.config import _check_and_coerce_cfg_value_type
 
 from parking.utils.errors import UserError
-from parking.utils.text import printable
+from parking.utils.text import printable, show
 
 from .backbones import fit_keys_to_backbone, suggest_backbone
-from .checks import find_value, show
+from .checks import find_value
 from .compat import upgrade_config, upgrade_key
 from .defaults import add_parking_config
 from .yaml_files import ConfigFiles

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from parking.config import CfgNode, get_cfg, typed_keys
-from parking.config.checks import Recipe, changes_weights, find_value, reads_scores, scores_steer, show
+from parking.config.checks import Recipe, changes_weights, find_value, reads_scores, scores_steer
 from parking.config.compat import earlier_behaviour, find_changed_scores
 from parking.utils.errors import UserError
+from parking.utils.text import show
 
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,8 @@ import unicodedata
 # Marks in a row that Unicode allows where a text is composed piece by piece (UAX #15, 13).
 _MAX_MARKS = 30
 _SHORT = 256
+# Characters of a value in a message.
+_SHOWN_LENGTH = 100
 
 
 def printable(text: object) -> str:
@@ -18,6 +20,15 @@ def printable(text: object) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def show(value: object) -> str:
+    """A config value or the like in a message: the beginning of its ``repr``, escaped."""
+    try:
+        text = printable(repr(value))
+    except ValueError:  # an integer of more digits than Python writes out
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}..."
 
 
 def printable_lines(text: object) -> str:
