@@ -22,7 +22,7 @@ from .inference import find_batch_size
 from .inference_run import InferenceReport, LoadedModel, choose_submission, kept_results, load_models, run_inference
 from .orientations import settle_orientations
 from .patience import PatientBarrier
-from .pictures import PictureWriter
+from .pictures import FOLDER_NAME, PictureWriter
 from .setup import setup_logging
 from .time_budget import TimeBudget
 from .video import predict_video
@@ -73,7 +73,7 @@ def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) ->
         pictures = PictureWriter(
             output_dir=output_dir, classes=classes, display_names=names, min_score=args.min_score, ground_truth=truth
         )
-    OutputFolder(output_dir).check(RESULT_NAMES if submission else RESULT_NAMES[:-1])
+    OutputFolder(output_dir).check(name for name in RESULT_NAMES if submission or name != "submission.json")
     if pictures:
         pictures.check(images[: args.visualize])
     budget = TimeBudget(args.max_hours, args.started) if args.max_hours else None
@@ -111,8 +111,8 @@ def _finish(
         files = {**files, "visualizations": drawn}
         if num_earlier := pictures.count_earlier():
             summary.append(f"{num_earlier} of the pictures in {drawn} are an earlier run's")
-    elif Path(output_dir, "visualizations").exists():
-        summary.append(f"the pictures in {output_dir}/visualizations are an earlier run's")
+    elif Path(output_dir, FOLDER_NAME).exists():
+        summary.append(f"the pictures in {output_dir}/{FOLDER_NAME} are an earlier run's")
     return Outcome(summary, files, report.unreadable)
 
 

@@ -181,7 +181,7 @@ def _check_outputs(folder: OutputFolder, names: Collection[str], source, origin:
         if earlier is not None and not any(earlier.get(key) == value for key, value in origin.items()):
             whose = printable(earlier.get("path") or earlier.get("name"))
             raise UserError(
-                f"'{folder.root / name}' is the result of another source of the same name, '{whose}', and would be "
+                f"'{path}' is the result of another source of the same name, '{whose}', and would be "
                 "replaced; give another --output."
             )
 
