@@ -149,7 +149,9 @@ class Checkpointer:
     @contextmanager
     def _open(self, path: Path) -> Iterator[BinaryIO]:
         if not self.save_dir.is_dir() or (self._has_tagged and not (self.save_dir / LAST).exists()):
-            raise UserError(f"OUTPUT_DIR {self.save_dir} was removed or emptied while the training ran; start it anew.")
+            raise UserError(
+                f"OUTPUT_DIR {self.save_dir} was removed or emptied while the training ran; start the training again."
+            )
         try:
             with open_atomic(path, makes_folder=False) as f:
                 yield f

@@ -36,7 +36,7 @@ _RESNETS = _Group(
         "OUT_FEATURES": ["res3", "res4", "res5"],
         # More than 1 makes a ResNeXt.
         "NUM_GROUPS": 1,
-        # "BN", "SyncBN" or "GN". detectron2's FrozenBN would leave out the norms of a model that starts anew.
+        # "BN", "SyncBN" or "GN". Not detectron2's FrozenBN: it never learns, and random weights need norms that do.
         "NORM": "BN",
         "WIDTH_PER_GROUP": 64,
         # Whether the stride of a bottleneck is in its first (1x1) convolution, or in the 3x3 one.

@@ -322,7 +322,7 @@ def _find_nothing_to_train_on(cfg, num_processes: int) -> str | None:
 
 
 def _find_incomplete_pyramid(cfg, num_processes: int) -> str | None:
-    """Of what detectron2 builds without a word, and then names a level after a stride that it does not have."""
+    """What is wrong with levels that detectron2 would build, but name after a stride that they do not have."""
     if cfg.MODEL.BACKBONE.NAME not in DETECTRON2_BACKBONES or cfg.MODEL.BACKBONE.NAME == RESNET:
         return None
     joined, given = list(cfg.MODEL.FPN.IN_FEATURES), list(cfg.MODEL.RESNETS.OUT_FEATURES)

@@ -279,7 +279,7 @@ def _put(config: Mapping, key: str, value: Any) -> dict:
     if not rest:
         return {**config, first: value}
     group = config.get(first, {})
-    # What is no group is refused, with its name, where the config is merged.
+    # A value in the place of a group of keys is refused by name when the config is merged.
     return {**config, first: _put(group, rest, value)} if isinstance(group, Mapping) else dict(config)
 
 

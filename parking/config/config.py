@@ -111,7 +111,7 @@ class CfgNode(_CfgNode):
         try:
             name = find_value(loaded, _BACKBONE_NAME)
         except (KeyError, TypeError):
-            return  # not there, or in something that is no mapping, which is told where it is merged
+            return  # it is missing, or MODEL is no mapping, which merging refuses by name
         self._merge({"MODEL": {"BACKBONE": {"NAME": name}}}, self, (), source)
         fit_keys_to_backbone(self, get_cfg())
 

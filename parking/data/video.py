@@ -344,12 +344,16 @@ class FolderReader:
         self.stem = Path(folder).resolve().name or "frames"
         try:
             names = [entry.name for entry in os.scandir(folder) if is_image_name(entry.name) and entry.is_file()]
-            names = list_files(folder, names).names
+            listing = list_files(folder, names)
         except OSError as e:
             raise UserError(f"{self.name} cannot be read: {e.strerror or e}.") from e
+        names, passed_over = listing.names, listing.describe_passed_over()
+        if names and passed_over:
+            logger.warning("%s: not looked at: %s", self.name, passed_over)
         if not names:
             endings = ", ".join(sorted(IMAGE_EXTENSIONS))
-            raise UserError(f"{self.name} holds no frames; known extensions are {endings}.")
+            others = f", but {passed_over}" if passed_over else ""
+            raise UserError(f"{self.name} holds no frames{others}; known extensions are {endings}.")
         self._names = sorted(names, key=_natural_key)
         self.num_frames = len(names)
         self._next = 0

@@ -74,9 +74,9 @@ def tell_changed_scores(config: Mapping[str, Any], version: int, *, output_dir: 
     changes = find_changed_scores(version)
     if changes and scores_steer(Recipe(dict(flatten(config)), is_followed)):
         logger.warning(
-            f"--resume: the training in {output_dir} began with version {version} of parking, which scored data "
-            f"{'; data '.join(changes)} otherwise. If DATASETS.TEST is such, early stopping, the choice of the best "
-            f"weights and class-balanced sampling may differ from what an uninterrupted training would have done."
+            f"--resume: the training in {output_dir} was begun by a release with configs of VERSION {version}, which "
+            f"scored data {'; data '.join(changes)} otherwise. If DATASETS.TEST is such, early stopping, the choice of "
+            f"the best weights and class-balanced sampling may differ from those of an uninterrupted training."
         )
 
 

@@ -170,4 +170,4 @@ def test_scores_that_steer_and_were_computed_otherwise_are_told(caplog, version,
     cfg = get_cfg()
     cfg.merge_from_list(opts)
     tell_changed_scores(describe_config(cfg), version, output_dir="out", is_followed=is_followed)
-    assert ("version 1" in caplog.text and "out" in caplog.text) == is_told
+    assert ("VERSION 1" in caplog.text and "out" in caplog.text) == is_told

@@ -75,7 +75,7 @@ def test_what_this_product_wrote_is_no_input(tmp_path, num):
 
 def test_every_list_of_pictures_leaves_them_out(tmp_path):
     write_own(tmp_path, "drawn.png")
-    with pytest.raises(UserError, match="holds no frames"):
+    with pytest.raises(UserError, match=r"holds no frames, but 1 result"):
         open_source(str(tmp_path))
     with pytest.raises(UserError, match="1 result that this product wrote"):
         list_images(str(tmp_path))
