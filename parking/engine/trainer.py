@@ -30,18 +30,20 @@ from parking.evaluation.coco_evaluation import COCOBoxEvaluator
 from parking.evaluation.prediction_pictures import PredictionPictures, pop_pictures
 from parking.utils.errors import UserError, explain, is_lost_connection
 
-from .ending_hooks import EarlyStoppingHook, TimeBudgetHook
 from .hooks import (
     BestCheckpointHook,
     CheckpointHook,
+    EarlyStoppingHook,
     EMAHook,
     EvalHook,
     InterruptHook,
+    PictureHook,
+    TimeBudgetHook,
     UnreadableImagesHook,
     WarmupHook,
+    put_pictures,
 )
 from .memory import explaining_out_of_memory
-from .picture_hook import PictureHook, put_pictures
 from .precision import autocast_dtype
 from .predictor import build_model
 from .resume import check_same_data, check_same_recipe, digest_dataset

@@ -9,7 +9,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, TensorboardXWriter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from parking.engine.picture_hook import PictureHook, draw_samples
+from parking.engine.hooks.pictures import PictureHook, draw_samples
 from parking.utils.errors import UserError
 from parking.visualization import fonts
 from parking.visualization.colors import class_colors

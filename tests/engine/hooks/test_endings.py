@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from detectron2.utils.events import EventStorage
 
-from parking.engine.ending_hooks import EarlyStoppingHook, TimeBudgetHook
+from parking.engine.hooks import EarlyStoppingHook, TimeBudgetHook
 
 
 class Run:

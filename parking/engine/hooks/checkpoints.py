@@ -1,0 +1,98 @@
+"""When checkpoints and weights are saved."""
+
+import logging
+import math
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from parking.checkpoint import Checkpointer
+
+from ..scores import find_last_score
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointHook(HookBase):
+    """Save ``model_{iteration:07d}.pth`` every ``period`` iterations and at the end, then also ``model_final.pth``."""
+
+    def __init__(self, checkpointer: Checkpointer, period: int):
+        self._checkpointer = checkpointer
+        self._period = period
+
+    def after_step(self) -> None:
+        iteration = self.trainer.iter
+        is_last = iteration == self.trainer.max_iter - 1
+        if is_last:
+            # First: a run that resumes from the last checkpoint has no iteration left after which it would be saved.
+            self.trainer.skip_unless_finite()
+            self._checkpointer.save_release("model_final", self.trainer.release_state_dict(), iteration=iteration)
+        if is_last or (self._period > 0 and (iteration + 1) % self._period == 0):
+            save_resumable(self._checkpointer, self.trainer)
+
+
+def save_resumable(checkpointer: Checkpointer, trainer) -> None:
+    """Save the state after the present iteration; every process must call it."""
+    trainer.flush_metrics()
+    checkpointer.save_resumable(f"model_{trainer.iter:07d}")
+
+
+class BestCheckpointHook(HookBase):
+    """Save ``model_best.pth`` whenever the evaluation gives a better ``metric`` than ever before.
+
+    One that cannot be computed (nan: there are no boxes to find) is never the best, which is logged once.
+
+    To stand after the ``EvalHook``. The best value so far is the one that ``model_best.pth`` carries: a checkpoint,
+    saved before the evaluation of its iteration, does not know it yet.
+    """
+
+    FILE = "model_best"
+
+    def __init__(self, checkpointer: Checkpointer, metric: str):
+        self._checkpointer = checkpointer
+        self._metric = metric
+        self._best: float | None = None
+        self._seen_before = -1
+        self._has_warned = False
+
+    def before_train(self) -> None:
+        if self.trainer.start_iter == 0:
+            return
+        if comm.is_main_process():
+            values = self._checkpointer.read_values(self.FILE)
+            if values.get("metric") == self._metric and type(values.get("value")) in (int, float):
+                self._best = values["value"]
+        self._check()  # an evaluation that was made up for
+
+    def after_step(self) -> None:
+        self._check()
+
+    def after_train(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        if self.trainer.evaluated_before <= self._seen_before:
+            return
+        self._seen_before = self.trainer.evaluated_before
+        value = find_last_score(self.trainer.storage, self._metric)
+        if not math.isfinite(value):
+            self._warn_once()
+        elif self._best is None or value > self._best:
+            self._best = value
+            self._checkpointer.save_release(
+                self.FILE,
+                self.trainer.release_state_dict(),
+                iteration=self.trainer.evaluated_before - 1,
+                metric=self._metric,
+                value=self._best,
+            )
+            logger.info(f"Best {self._metric} so far: {self._best:.3f}")
+
+    def _warn_once(self) -> None:
+        # The other processes have no scores at all.
+        if not self._has_warned and comm.is_main_process():
+            logger.warning(
+                f"TEST.BEST_METRIC {self._metric} cannot be computed: DATASETS.TEST has no boxes for it. Evaluations "
+                f"without it choose no {self.FILE}.pth and do not count for early stopping."
+            )
+        self._has_warned = True

@@ -1,0 +1,60 @@
+"""Ending a training that no longer gets better."""
+
+import logging
+import math
+from typing import Any
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from ..scores import find_last_score
+
+logger = logging.getLogger(__name__)
+
+
+class EarlyStoppingHook(HookBase):
+    """End the training after ``patience`` evaluations in a row without a better ``metric``.
+
+    An evaluation in which ``metric`` cannot be computed (nan: no boxes to find) is neither better nor worse, and does
+    not count. To stand after the ``EvalHook``. One more iteration follows the last evaluation: the end of a training
+    saves what must be saved.
+    """
+
+    def __init__(self, metric: str, patience: int):
+        self._metric = metric
+        self._patience = patience
+        self._best = -math.inf
+        self._num_worse = 0
+        self._seen_iteration = -1
+
+    def before_train(self) -> None:
+        self._check(self.trainer.start_iter)  # an evaluation that was made up for
+
+    def after_step(self) -> None:
+        self._check(self.trainer.iter + 1)
+
+    def _check(self, next_iteration: int) -> None:
+        if self.trainer.evaluated_before <= self._seen_iteration:
+            return
+        self._seen_iteration = self.trainer.evaluated_before
+        # The main process alone has the scores.
+        value = comm.all_gather(find_last_score(self.trainer.storage, self._metric))[0]
+        if not math.isfinite(value):
+            return
+        if value > self._best:
+            self._best, self._num_worse = value, 0
+            return
+        self._num_worse += 1
+        if self._num_worse >= self._patience and next_iteration + 1 < self.trainer.max_iter:
+            logger.info(
+                f"{self._num_worse} evaluations in a row without a better {self._metric} than {self._best:.3f}: ending "
+                f"after iteration {next_iteration} instead of {self.trainer.max_iter - 1}"
+            )
+            self.trainer.end_at(next_iteration + 1, next_iteration)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best, "num_worse": self._num_worse, "seen_iteration": self._seen_iteration}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._best, self._num_worse = state["best"], state["num_worse"]
+        self._seen_iteration = state["seen_iteration"]

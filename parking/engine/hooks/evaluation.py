@@ -1,0 +1,42 @@
+"""When a training is evaluated."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from detectron2.engine import HookBase
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+
+
+class EvalHook(HookBase):
+    """Call ``evaluate(next_iteration)`` every ``period`` iterations and after the last, and store the scores.
+
+    Unlike detectron2's it does not evaluate a training that failed in its last iteration, whose weights may be what
+    failed; and where a checkpoint was saved but its evaluation did not come to an end, it makes up for that first.
+    """
+
+    def __init__(self, period: int, evaluate: Callable[[int], Mapping[str, Any]]):
+        self._period = period
+        self._evaluate = evaluate
+
+    def _is_due(self, next_iteration: int) -> bool:
+        return self._period > 0 and next_iteration % self._period == 0 and next_iteration < self.trainer.max_iter
+
+    def before_train(self) -> None:
+        start = self.trainer.start_iter
+        if start > 0 and self._is_due(start) and self.trainer.evaluated_before != start:
+            self._run(start)
+
+    def after_step(self) -> None:
+        if self._is_due(self.trainer.iter + 1):
+            self._run(self.trainer.iter + 1)
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._run(self.trainer.max_iter)
+
+    def _run(self, next_iteration: int) -> None:
+        scores = flatten_results_dict(self._evaluate(next_iteration))
+        self.trainer.storage.put_scalars(**scores, smoothing_hint=False)
+        # A process may take longer than the others, whose next exchange would time out.
+        comm.synchronize()

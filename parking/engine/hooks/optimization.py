@@ -1,0 +1,48 @@
+"""What happens around the optimizer's steps: warm-up before them, averaging of the weights after them."""
+
+import torch
+from detectron2.engine import HookBase
+
+from parking.solver import ModelEMA, Warmup
+
+
+class WarmupHook(HookBase):
+    """Set learning rates and momentum of each parameter group before the iterations of the warm-up.
+
+    The schedule's own rate is read from the ``LRMultiplier``, which has set it for all groups alike after the previous
+    iteration (``hooks.LRScheduler``).
+    """
+
+    def __init__(self, warmup: Warmup, optimizer: torch.optim.Optimizer, scheduler):
+        self._warmup = warmup
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+
+    def before_step(self) -> None:
+        if self._warmup.is_active(self.trainer.iter):
+            self._set_rates(self.trainer.iter)
+        # detectron2's hook logs one rate for all groups.
+        rates = {f"lr_{group['kind']}": group["lr"] for group in self._optimizer.param_groups}
+        self.trainer.storage.put_scalars(**rates, smoothing_hint=False)
+
+    def _set_rates(self, iteration: int) -> None:
+        momentum = self._warmup.momentum_at(iteration)
+        # get_lr, because get_last_lr is the initial rate until the first step after a resume.
+        for group, scheduled_lr in zip(self._optimizer.param_groups, self._scheduler.get_lr(), strict=True):
+            group["lr"] = self._warmup.lr(iteration, scheduled_lr, is_bias=group["kind"] == "bias")
+            if "betas" in group:
+                group["betas"] = (momentum, group["betas"][1])
+            else:
+                group["momentum"] = momentum
+
+
+class EMAHook(HookBase):
+    """Average the weights after every step of the optimizer; the average's state is a checkpointable of its own."""
+
+    def __init__(self, ema: ModelEMA, model: torch.nn.Module):
+        self._ema = ema
+        self._model = model
+
+    def after_step(self) -> None:
+        if self.trainer.optimizer_has_stepped:
+            self._ema.update(self._model)

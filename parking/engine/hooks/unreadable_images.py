@@ -1,0 +1,46 @@
+"""The list of images that a training left out."""
+
+import logging
+import os
+from typing import Any
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from parking.utils.files import open_atomic
+from parking.utils.text import printable
+
+logger = logging.getLogger(__name__)
+
+
+class UnreadableImagesHook(HookBase):
+    """Tell of each image that could not be read and was left out, and list them all in a file at the end.
+
+    It reads the key ``unreadable`` of the samples in ``trainer.last_batch``, which they have under DATASETS.POLICY
+    repair (see ``TrainDatasetMapper``).
+    """
+
+    def __init__(self, list_file: str):
+        self._list_file = list_file
+        self._names: set[str] = set()
+
+    def after_step(self) -> None:
+        for name in [name for sample in self.trainer.last_batch for name in sample.get("unreadable", ())]:
+            if name not in self._names:
+                self._names.add(name)
+                logger.warning(f"The image '{printable(name)}' cannot be read; others take its place")
+
+    def after_train(self) -> None:
+        if self.trainer.iter < self.trainer.max_iter:
+            return  # it failed, perhaps in this process only
+        names = sorted(set().union(*comm.all_gather(self._names)))
+        if names and comm.is_main_process():
+            with open_atomic(self._list_file) as file:
+                file.writelines(os.fsencode(name) + b"\n" for name in names)  # which need not be text
+            logger.warning(f"Images that could not be read and were left out: {len(names)}, see {self._list_file}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"names": sorted(set().union(*comm.all_gather(self._names)))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._names = set(state["names"])

@@ -1,0 +1,102 @@
+import pytest
+from detectron2.utils.events import EventStorage
+
+from parking.engine.hooks import BestCheckpointHook, CheckpointHook
+from parking.utils.errors import UserError
+
+from .stand_ins import Recorder, make_trainer
+
+
+def test_checkpoints_by_period_and_at_the_end():
+    recorder = Recorder()
+    hook = CheckpointHook(recorder, period=4)
+    hook.trainer = make_trainer(max_iter=10)
+    for hook.trainer.iter in range(10):
+        hook.after_step()
+    assert recorder.saved == [
+        "model_0000003",
+        "model_0000007",
+        ("model_final", {"iteration": 9}),
+        "model_0000009",
+    ]
+
+
+def follow(hook, values, start_iter=0):
+    hook.trainer = make_trainer()
+    hook.trainer.start_iter = start_iter
+    with EventStorage() as storage:
+        hook.trainer.storage = storage
+        hook.before_train()
+        for iteration, value in values:
+            storage.iter = iteration
+            hook.trainer.evaluated_before = iteration + 1
+            if value is not None:
+                storage.put_scalar("bbox/AP75", value, smoothing_hint=False)
+            hook.after_step()
+
+
+def test_best_ignores_nan_and_what_is_not_better():
+    recorder = Recorder()
+    follow(
+        BestCheckpointHook(recorder, "bbox/AP75"),
+        [(0, None), (1, float("nan")), (2, 10.0), (3, None), (4, 9.0), (5, 10.5)],
+    )
+    assert [(values["iteration"], values["value"]) for _, values in recorder.saved] == [(2, 10.0), (5, 10.5)]
+
+
+@pytest.mark.parametrize(("metric", "saved"), [("bbox/AP75", [11.0]), ("bbox/AP", [9.5, 11.0])])
+def test_a_resumed_training_knows_the_best_weights_on_disk(metric, saved):
+    # Those of another metric are no rival.
+    recorder = Recorder(values={"metric": metric, "value": 10.0})
+    follow(BestCheckpointHook(recorder, "bbox/AP75"), [(5, 9.5), (6, 11.0)], start_iter=5)
+    assert [values["value"] for _, values in recorder.saved] == saved
+
+
+def test_a_new_training_ignores_the_best_weights_on_disk():
+    recorder = Recorder(values={"metric": "bbox/AP75", "value": 10.0})
+    follow(BestCheckpointHook(recorder, "bbox/AP75"), [(5, 9.5)])
+    assert len(recorder.saved) == 1
+
+
+def test_nothing_is_saved_at_the_end_after_a_loss_that_is_not_finite():
+    recorder = Recorder()
+
+    def skip_unless_finite():
+        raise UserError("NaN")
+
+    hook = CheckpointHook(recorder, period=1)
+    hook.trainer = make_trainer(max_iter=1)
+    hook.trainer.skip_unless_finite = skip_unless_finite
+    with pytest.raises(UserError):
+        hook.after_step()
+    assert recorder.saved == []
+
+
+def test_the_best_is_found_in_every_evaluation_also_after_one_that_was_made_up_for():
+    recorder = Recorder({"metric": "bbox/AP75", "value": 5.0})
+    hook = BestCheckpointHook(recorder, "bbox/AP75")
+    hook.trainer = make_trainer()
+    hook.trainer.start_iter = hook.trainer.evaluated_before = 3
+    with EventStorage(3) as hook.trainer.storage:
+        hook.trainer.storage.put_scalar("bbox/AP75", 6.0)
+        hook.before_train()
+        hook.trainer.evaluated_before = 4
+        hook.trainer.storage.put_scalar("bbox/AP75", 9.0)
+        hook.after_step()
+    assert [(values["iteration"], values["value"]) for _, values in recorder.saved] == [(2, 6.0), (3, 9.0)]
+
+
+def test_a_score_that_cannot_be_computed_is_not_an_earlier_one_and_told_once(caplog):
+    recorder = Recorder()
+    hook = BestCheckpointHook(recorder, "bbox/AP75-cart")
+    hook.trainer = make_trainer()
+    with EventStorage(0) as hook.trainer.storage:
+        # A nan is not stored, so that the storage still has the score of the evaluation before.
+        for iteration, score in enumerate([None, 7.0, None, None, 8.0]):
+            hook.trainer.evaluated_before = iteration + 1
+            if score is not None:
+                hook.trainer.storage.put_scalar("bbox/AP75-cart", score)
+            hook.after_step()
+            hook.trainer.storage.step()
+    assert [values["value"] for _, values in recorder.saved] == [7.0, 8.0]
+    assert caplog.text.count("bbox/AP75-cart cannot be computed") == 1
