@@ -68,9 +68,10 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     # Not above: they take a second, which --help need not.
     from parking.data.checking.check import check_sources
+    from parking.data.checking.parking_sources import find_parking_sources
     from parking.data.checking.report import count_severities, encode_report, format_report
     from parking.data.checking.sides import summarize
-    from parking.data.checking.sources import find_parking_sources, make_coco_sources
+    from parking.data.checking.sources import make_coco_sources
 
     sources = make_coco_sources(args.coco) if args.coco else find_parking_sources(args.data_dir)
     output = Path(args.output)
@@ -98,9 +99,10 @@ def main(argv=None) -> int:
 
 def draw_pictures(overview, num_workers: int) -> dict[str, bytes]:
     """PNG files by name, of the most frequent classes."""
-    from parking.data.checking.conditions import TITLES, count_conditions
+    from parking.data.checking.conditions import TITLES
     from parking.data.checking.examples import choose_examples, cut_examples
-    from parking.data.checking.sides import keep_frequent
+    from parking.data.checking.overview import keep_frequent
+    from parking.data.datasets.conditions import get_sequence_key
     from parking.visualization.data_charts import (
         draw_class_examples,
         encode_png,
@@ -112,18 +114,20 @@ def draw_pictures(overview, num_workers: int) -> dict[str, bytes]:
 
     overview = keep_frequent(overview, MAX_CLASSES_SHOWN)
     names, sides = overview.class_names, overview.sides
-    conditions = {side.name: count_conditions(side.file_names) for side in sides}
     pictures = [
         plot_class_counts(names, {side.name: side.class_counts.tolist() for side in sides}),
         plot_box_sizes(overview.boxes[:, 2:]),
         plot_boxes_per_image({side.name: side.boxes_per_image for side in sides}),
-        plot_conditions(
-            {title: {side: counts[key] for side, counts in conditions.items()} for key, title in TITLES.items()}
-        ),
+        plot_conditions({title: {side.name: side.conditions[key] for side in sides} for key, title in TITLES.items()}),
     ]
     if names:
         examples = choose_examples(
-            overview.classes, overview.boxes, overview.image_files, num_classes=len(names), per_class=EXAMPLES_PER_CLASS
+            overview.classes,
+            overview.boxes,
+            overview.image_files,
+            sequence_of=get_sequence_key,
+            num_classes=len(names),
+            per_class=EXAMPLES_PER_CLASS,
         )
         pictures.append(
             draw_class_examples(

@@ -16,9 +16,9 @@ from parking.config import get_cfg
 from parking.data.build import load_train_dicts
 from parking.data.datasets.builtin import register_datasets_from_config
 from parking.data.datasets.classes import CLASS_NAMES
-from parking.data.datasets.parking import PARKING_DATASETS
 from parking.engine.resume import digest_dataset
 from parking.synthetic.names import DAYTIME, LOCATION, REGIONS, SIDES, WEATHER, FrameName
+from parking.utils.constants import PARKING_DATASETS
 
 # Shares of the classes, roughly: sedans and adults are common, school buses and strollers rare.
 _WEIGHTS = (500, 220, 90, 12, 3, 110, 25, 320, 40, 45, 8, 30, 6, 15)

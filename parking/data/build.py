@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from parking.data.common import PositionedDataset
 from parking.data.dataset_mapper import TestDatasetMapper, TrainDatasetMapper
-from parking.data.datasets.builtin import check_datasets
+from parking.data.datasets.coco import check_datasets
 from parking.data.samplers import (
     ClassBalancedTrainingSampler,
     PositionedTrainingSampler,

@@ -30,7 +30,8 @@ from parking.checkpoint import (
 )
 from parking.config import CfgNode, Task, get_cfg, get_typed, typed_keys
 from parking.config.checks import check_values
-from parking.data.datasets.builtin import find_category_ids, original_category_ids, register_datasets_from_config
+from parking.data.datasets.builtin import find_category_ids, register_datasets_from_config
+from parking.data.datasets.coco import original_category_ids
 from parking.modeling.registered import list_registered
 from parking.utils.class_names import find_classes
 from parking.utils.errors import UserError

@@ -25,7 +25,7 @@ from parking.checkpoint import SECONDS_USED, UNREADABLE_IMAGES, Checkpointer, lo
 from parking.config import Task
 from parking.data.annotations import check_learnable
 from parking.data.build import build_test_loader, build_train_loader, load_train_dicts
-from parking.data.datasets.builtin import original_category_ids
+from parking.data.datasets.coco import original_category_ids
 from parking.evaluation.coco_evaluation import COCOBoxEvaluator
 from parking.evaluation.prediction_pictures import PredictionPictures, pop_pictures
 from parking.utils.errors import UserError, explain, is_lost_connection

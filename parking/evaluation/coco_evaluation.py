@@ -14,10 +14,11 @@ from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
-from parking.data.datasets.builtin import original_category_ids
+from parking.data.datasets.coco import original_category_ids
 from parking.evaluation.coco_scores import make_annotations, rank_image_ids, score_boxes
-from parking.evaluation.detections import COCO_RESULTS_START, Detections, write_coco_results
+from parking.evaluation.detections import Detections
 from parking.evaluation.prediction_collector import PredictionCollector, to_detections
+from parking.evaluation.predictions import COCO_RESULTS_START, write_coco_results
 from parking.utils.class_names import find_classes, shown_name
 from parking.utils.errors import UserError
 from parking.utils.marks import OutputFolder

@@ -4,20 +4,14 @@ COCO results are a JSON list with one object per box: ``image_id``, ``category_i
 ``bbox`` [x, y, w, h] in pixels of the original image and ``score``.
 """
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from parking.utils.marks import open_output
-
 #: Decimals in COCO results: finer than float32 boxes of large images and scores are meaningful.
 _BOX_DECIMALS, _SCORE_DECIMALS = 3, 6
 _MAX_INT64 = 2**63 - 1
-#: How files of :func:`write_coco_results` begin, and those that versions before the marks wrote.
-COCO_RESULTS_START = b'[{"image_id":'
 
 
 @dataclass(frozen=True)
@@ -125,25 +119,3 @@ def make_id_column(ids: Sequence) -> np.ndarray:
     column = np.empty(len(ids), dtype=object)
     column[:] = ids
     return column
-
-
-def write_coco_results(detections: Detections, path: str | os.PathLike, *, option: str = "--output") -> None:
-    """Write ``detections``, in their order, as COCO results; the file appears whole or not at all, marked as ours.
-
-    Args:
-        option: what the user calls the place of ``path``.
-
-    Raises:
-        ValueError: a coordinate or score is not finite, which JSON cannot express.
-        UserError: the file would replace something that is not ours.
-    """
-    if not detections.is_finite().all():
-        raise ValueError(f"{path}: detections with coordinates or scores that are not finite cannot be written")
-    chunk = 65536
-    with open_output(path, option=option) as file:
-        file.write(b"[")
-        for start in range(0, len(detections), chunk):
-            text = json.dumps(detections[start : start + chunk].to_coco_results(), separators=(",", ":"))
-            file.write(b",\n" if start else b"")
-            file.write(text[1:-1].encode())
-        file.write(b"]")

@@ -1,5 +1,6 @@
-"""Reading predictions back from a file of COCO results; needs neither torch nor detectron2."""
+"""Files of COCO results, written and read; needs neither torch nor detectron2."""
 
+import json
 import os
 from array import array
 from collections.abc import Iterable, Mapping
@@ -9,6 +10,32 @@ import numpy as np
 from parking.data.datasets.json_io import read_json_list
 from parking.evaluation.detections import Detections
 from parking.utils.errors import UserError
+from parking.utils.marks import open_output
+
+#: How files of :func:`write_coco_results` begin, and those that versions before the marks wrote.
+COCO_RESULTS_START = b'[{"image_id":'
+
+
+def write_coco_results(detections: Detections, path: str | os.PathLike, *, option: str = "--output") -> None:
+    """Write ``detections``, in their order, as COCO results; the file appears whole or not at all, marked as ours.
+
+    Args:
+        option: what the user calls the place of ``path``.
+
+    Raises:
+        ValueError: a coordinate or score is not finite, which JSON cannot express.
+        UserError: the file would replace something that is not ours.
+    """
+    if not detections.is_finite().all():
+        raise ValueError(f"{path}: detections with coordinates or scores that are not finite cannot be written")
+    chunk = 65536
+    with open_output(path, option=option) as file:
+        file.write(b"[")
+        for start in range(0, len(detections), chunk):
+            text = json.dumps(detections[start : start + chunk].to_coco_results(), separators=(",", ":"))
+            file.write(b",\n" if start else b"")
+            file.write(text[1:-1].encode())
+        file.write(b"]")
 
 
 def read_predictions(path: str | os.PathLike) -> Detections:

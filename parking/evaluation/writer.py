@@ -5,7 +5,8 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 
-from parking.evaluation.detections import Detections, write_coco_results
+from parking.evaluation.detections import Detections
+from parking.evaluation.predictions import write_coco_results
 from parking.evaluation.submission import write_submission
 from parking.evaluation.submission_options import SubmissionOptions
 from parking.utils.files import explaining_write_errors

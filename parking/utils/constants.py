@@ -1,5 +1,8 @@
 """Numbers and names that more than one part must agree on."""
 
+#: The challenge's data sets, which need no entry in DATASETS.COCO.
+PARKING_DATASETS = ("parking_train", "parking_val", "parking_trainval", "parking_test")
+
 #: Gray level (0..255) around a letterboxed image, in training, inference and the padding of a batch alike.
 PAD_VALUE = 114
 

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from parking.evaluation.detections import Detections, write_coco_results
-from parking.evaluation.predictions import read_predictions
+from parking.evaluation.detections import Detections
+from parking.evaluation.predictions import read_predictions, write_coco_results
 
 
 def test_coco_results_round_trip(tmp_path):

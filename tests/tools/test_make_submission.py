@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from parking.evaluation.detections import Detections, write_coco_results
+from parking.evaluation.detections import Detections
+from parking.evaluation.predictions import write_coco_results
 from parking.evaluation.submission import write_submission
 from parking.evaluation.submission_check import check_submission
 

@@ -1,14 +1,13 @@
 """Cutting examples of each class out of the images."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from parking.data.datasets.conditions import get_sequence_key
 from parking.data.decoding.orientation import IGNORE
 from parking.data.image_io import UnreadableImageError, read_image
 
@@ -28,7 +27,13 @@ class Example(NamedTuple):
 
 
 def choose_examples(
-    classes: np.ndarray, boxes: np.ndarray, file_names: Sequence[str], *, num_classes: int, per_class: int
+    classes: np.ndarray,
+    boxes: np.ndarray,
+    file_names: Sequence[str],
+    *,
+    sequence_of: Callable[[str], str],
+    num_classes: int,
+    per_class: int,
 ) -> list[Example]:
     """Choose boxes of each class, of different sequences where that can be; the same ones each time.
 
@@ -36,6 +41,7 @@ def choose_examples(
         classes: (A,) class indices.
         boxes: (A, 4) XYWH_ABS.
         file_names: (A,) path of each box's image.
+        sequence_of: the key of the sequence that an image of this path belongs to.
     """
     examples = []
     rng = np.random.default_rng(0)
@@ -46,7 +52,7 @@ def choose_examples(
         seen: Counter = Counter()
         turns = np.zeros(len(rows), dtype=int)
         for k, row in enumerate(rows):
-            key = get_sequence_key(file_names[row])
+            key = sequence_of(file_names[row])
             turns[k] = seen[key]
             seen[key] += 1
         chosen = rows[np.lexsort((turns, ~large))][:per_class]

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from parking.data.checking.check import CheckedSource
-from parking.data.checking.conditions import count_conditions
-from parking.data.checking.sides import Overview, Side
+from parking.data.checking.overview import Overview, Side, SplitSummary
 from parking.data.datasets.findings import KINDS, count_kinds
-from parking.data.datasets.leaks import SplitSummary
 from parking.utils.class_names import shown_name
 from parking.utils.text import printable
 
@@ -128,7 +126,7 @@ def _describe_side(side: Side, class_names: Sequence[str]) -> dict:
         "images": len(side.file_names),
         "boxes": int(side.class_counts.sum()),
         "boxes_per_class": dict(zip(class_names, side.class_counts.tolist(), strict=True)),
-        "images_per_condition": count_conditions(side.file_names),
+        "images_per_condition": side.conditions,
     }
 
 

@@ -1,58 +1,20 @@
 """The two sides of a split, what each holds, and which frames are on both."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from parking.data.checking.check import CheckedSource
+from parking.data.checking.conditions import count_conditions
+from parking.data.checking.overview import Overview, Side, SplitSummary
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.findings import Finding
-from parking.data.datasets.leaks import NEIGHBOUR_FRAMES, SplitSummary, compare_splits, find_leaks
+from parking.data.datasets.leaks import NEIGHBOUR_FRAMES, compare_splits, find_leaks
 from parking.data.datasets.splits import split_images
 from parking.utils.class_names import class_key, same_classes
 from parking.utils.errors import UserError
 from parking.utils.text import printable
-
-
-@dataclass(frozen=True)
-class Side:
-    """Images that are used together.
-
-    Attributes:
-        name: such as "training".
-        file_names: as in the json.
-        class_counts: (C,) boxes of each class.
-        boxes_per_image: (N,).
-    """
-
-    name: str
-    file_names: list[str]
-    class_counts: np.ndarray
-    boxes_per_image: np.ndarray
-
-
-@dataclass(frozen=True)
-class Overview:
-    """What is in the labelled part of the data.
-
-    Attributes:
-        class_names: of all classes.
-        sides: none where no json could be read.
-        splits: what each split of the challenge's data would do; else empty.
-        classes: (A,) indices into ``class_names``.
-        boxes: (A, 4) XYWH_ABS.
-        image_files: (A,) paths of the boxes' images.
-        exif_orientations: "apply" or "ignore" by the paths of images, as in their columns.
-    """
-
-    class_names: list[str]
-    sides: list[Side]
-    splits: list[SplitSummary]
-    classes: np.ndarray
-    boxes: np.ndarray
-    image_files: list[str]
-    exif_orientations: dict[str, str]
 
 
 def summarize(checked: Sequence[CheckedSource], *, split: str, val_fraction: float = 0.12) -> Overview:
@@ -79,38 +41,16 @@ def summarize(checked: Sequence[CheckedSource], *, split: str, val_fraction: flo
     return Overview(class_names, sides, splits, np.concatenate(classes), np.concatenate(boxes), image_files, turned)
 
 
-def keep_frequent(overview: Overview, limit: int) -> Overview:
-    """The overview of only the ``limit`` classes with the most boxes, in their order; for pictures of them."""
-    if len(overview.class_names) <= limit:
-        return overview
-    totals = np.bincount(overview.classes, minlength=len(overview.class_names))
-    shown = np.sort(np.argsort(-totals, kind="stable")[:limit])
-    new_index = np.full(len(totals), -1)
-    new_index[shown] = np.arange(limit)
-    kept = new_index[overview.classes] >= 0
-    return replace(
-        overview,
-        class_names=[overview.class_names[c] for c in shown],
-        sides=[replace(side, class_counts=side.class_counts[shown]) for side in overview.sides],
-        classes=new_index[overview.classes[kept]],
-        boxes=overview.boxes[kept],
-        image_files=[overview.image_files[i] for i in np.flatnonzero(kept)],
-    )
-
-
 def make_sides(columns: Columns, num_classes: int, names: Sequence[str], belongs: Sequence[np.ndarray]) -> list[Side]:
     """Divide ``columns``: side ``names[k]`` has the images where the mask ``belongs[k]`` (N,) is true."""
     # Not by a table of all images and classes: there may be many thousands of both.
     image_rows = columns.image_rows()
-    return [
-        Side(
-            name,
-            [columns.names[row] for row in np.flatnonzero(mask)],
-            np.bincount(columns.classes[mask[image_rows]], minlength=num_classes),
-            np.diff(columns.starts)[mask],
-        )
-        for name, mask in zip(names, belongs, strict=True)
-    ]
+    sides = []
+    for name, mask in zip(names, belongs, strict=True):
+        file_names = [columns.names[row] for row in np.flatnonzero(mask)]
+        class_counts = np.bincount(columns.classes[mask[image_rows]], minlength=num_classes)
+        sides.append(Side(name, file_names, class_counts, np.diff(columns.starts)[mask], count_conditions(file_names)))
+    return sides
 
 
 def divide_parking(checked: CheckedSource, split: str, val_fraction: float) -> tuple[list[Side], list[SplitSummary]]:

@@ -3,7 +3,6 @@
 import os
 from dataclasses import dataclass
 
-from parking.data.datasets.classes import CLASS_NAMES
 from parking.utils.errors import UserError
 
 
@@ -23,33 +22,6 @@ class Source:
     image_root: str
     categories: dict[int, str] | None = None
     has_annotations: bool = True
-
-
-def find_parking_sources(root: str) -> list[Source]:
-    """The training part below a data root and, where its folder is there, the test part.
-
-    A missing ``Train.json`` is left to be found when it is read: the images can be checked without.
-
-    Raises:
-        UserError: there is no such folder, or no training images.
-    """
-    train_images, test_images = (os.path.join(root, part, "images") for part in ("train", "test"))
-    if not os.path.isdir(root):
-        raise UserError(f"The data folder '{root}' does not exist; name yours with --data-dir.")
-    if not os.path.isdir(train_images):
-        hint = ""
-        if os.path.isfile(os.path.join(root, "train.zip")):
-            hint = f"unpack train.zip with 'python tools/prepare_data.py --data-dir {root}', or "
-        raise UserError(
-            f"The data folder '{root}' has no train/images; {hint}see datasets/README.md for the layout, and give "
-            "other data as --coco JSON IMAGES."
-        )
-    categories = dict(enumerate(CLASS_NAMES, start=1))
-    sources = [Source("train", os.path.join(root, "train", "label", "Train.json"), train_images, categories)]
-    if os.path.isdir(test_images):
-        test_json = os.path.join(root, "Test_Images_Information.json")
-        sources.append(Source("test", test_json, test_images, categories, has_annotations=False))
-    return sources
 
 
 def make_coco_sources(pairs: list[tuple[str, str]]) -> list[Source]:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.utils import comm
 
 from parking.data.cache import get_default_cache_dir
 from parking.data.datasets.classes import CLASS_NAMES
-from parking.data.datasets.coco import register_coco_datasets
-from parking.data.datasets.parking import PARKING_DATASETS, register_parking_datasets
+from parking.data.datasets.coco import check_datasets, register_coco_datasets
+from parking.data.datasets.parking import register_parking_datasets
+from parking.utils.constants import PARKING_DATASETS
 from parking.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -91,25 +91,3 @@ def find_category_ids(class_names: Sequence[str]) -> list[int] | None:
         if all(name in ids for name in class_names):
             return [ids[name] for name in class_names]
     return None
-
-
-def original_category_ids(metadata: Metadata) -> list[int]:
-    """The ids that the classes of a registered data set have in its json, in the order of ``thing_classes``."""
-    contiguous_ids = metadata.get("thing_dataset_id_to_contiguous_id", None)
-    if contiguous_ids is None:
-        return list(range(len(metadata.thing_classes)))
-    return sorted(contiguous_ids, key=contiguous_ids.get)
-
-
-def check_datasets(names: Sequence[str]) -> None:
-    """Raise a UserError unless all ``names`` are registered and have the same classes."""
-    for name in names:
-        if name not in DatasetCatalog:
-            raise UserError(
-                f"The data set '{name}' in DATASETS.TRAIN or DATASETS.TEST is unknown; known are "
-                f"{', '.join(PARKING_DATASETS)} and what DATASETS.COCO lists as [name, json file, image folder]."
-            )
-    classes = {name: MetadataCatalog.get(name).get("thing_classes") for name in names}
-    for name in names[1:]:
-        if classes[name] != classes[names[0]]:
-            raise UserError(f"The data sets '{names[0]}' and '{name}' have different classes; use them separately.")

@@ -1,6 +1,5 @@
-"""The challenge's 14 classes, and colours for any classes; needs neither torch nor detectron2."""
+"""The challenge's 14 classes; needs neither torch nor detectron2."""
 
-import colorsys
 from collections.abc import Iterable
 
 from parking.utils.errors import UserError
@@ -58,13 +57,6 @@ CLASS_COLORS = (
     (0, 200, 150),
     (188, 189, 34),
 )
-
-
-def distinct_colors(num_classes: int) -> list[tuple[int, int, int]]:
-    """RGB 0..255 for classes that have no colours of their own; a class's colour depends on its index only."""
-    # Steps of the golden ratio around the colour circle keep any number of hues apart.
-    hues = (0.618034 * index % 1.0 for index in range(num_classes))
-    return [tuple(round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.85, 0.95)) for hue in hues]
 
 
 def translate_names(class_names: Iterable[str], *, option: str) -> list[str]:

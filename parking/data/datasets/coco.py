@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
 from parking.data.datasets.categories import collect_categories, settle_categories
-from parking.data.datasets.classes import distinct_colors
+from parking.data.datasets.colors import distinct_colors
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import index_folder
 from parking.data.datasets.findings import KINDS, Finding, list_counts, stop_if_needed
@@ -21,6 +21,7 @@ from parking.data.datasets.json_io import paused_gc, read_json, read_json_object
 from parking.data.datasets.sizes import read_headers
 from parking.data.decoding.orientation import AUTO
 from parking.utils.class_names import same_classes, shown_name
+from parking.utils.constants import PARKING_DATASETS
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
@@ -192,6 +193,28 @@ def register_dataset(name: str, load: Callable[[], list[dict]], **metadata) -> N
     MetadataCatalog.pop(name, None)
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(**metadata)
+
+
+def original_category_ids(metadata: Metadata) -> list[int]:
+    """The ids that the classes of a registered data set have in its json, in the order of ``thing_classes``."""
+    contiguous_ids = metadata.get("thing_dataset_id_to_contiguous_id", None)
+    if contiguous_ids is None:
+        return list(range(len(metadata.thing_classes)))
+    return sorted(contiguous_ids, key=contiguous_ids.get)
+
+
+def check_datasets(names: Sequence[str]) -> None:
+    """Raise a UserError unless all ``names`` are registered and have the same classes."""
+    for name in names:
+        if name not in DatasetCatalog:
+            raise UserError(
+                f"The data set '{name}' in DATASETS.TRAIN or DATASETS.TEST is unknown; known are "
+                f"{', '.join(PARKING_DATASETS)} and what DATASETS.COCO lists as [name, json file, image folder]."
+            )
+    classes = {name: MetadataCatalog.get(name).get("thing_classes") for name in names}
+    for name in names[1:]:
+        if classes[name] != classes[names[0]]:
+            raise UserError(f"The data sets '{names[0]}' and '{name}' have different classes; use them separately.")
 
 
 def _join(names: Sequence[str]) -> str:

@@ -2,32 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
+from parking.data.checking.overview import SplitSummary
 from parking.data.datasets.conditions import parse_frame
 from parking.data.datasets.splits import SPLITS, split_images
 from parking.utils.errors import UserError
 
 #: Frames of one sequence that are at most so many apart are neighbours: a second of video, in which a car hardly moves.
 NEIGHBOUR_FRAMES = 30
-
-
-class SplitSummary(NamedTuple):
-    """One way to divide the images.
-
-    Attributes:
-        split: one of ``SPLITS``.
-        num_images: on the training and on the validation side.
-        num_boxes: class -> the same of its boxes.
-        leaking: ids of the images, of either side, with a neighbour on the other side; in the order of the json.
-        note: why the split is impossible, the rest being empty then; else empty.
-    """
-
-    split: str
-    num_images: tuple[int, int]
-    num_boxes: dict[int, tuple[int, int]]
-    leaking: list[int]
-    note: str = ""
 
 
 def compare_splits(

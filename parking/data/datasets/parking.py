@@ -13,11 +13,11 @@ from parking.data.datasets.columns import Columns
 from parking.data.datasets.inspection import check_policy
 from parking.data.datasets.splits import SPLITS, split_images
 from parking.data.decoding.orientation import AUTO
+from parking.utils.constants import PARKING_DATASETS
 from parking.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-PARKING_DATASETS = ("parking_train", "parking_val", "parking_trainval", "parking_test")
 PARKING_CLASS_IDS = {i + 1: i for i in range(len(CLASS_NAMES))}
 
 

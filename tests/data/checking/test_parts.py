@@ -6,7 +6,8 @@ import numpy as np
 
 from parking.data.checking.conditions import count_conditions
 from parking.data.checking.examples import choose_examples, cut_box, cut_examples
-from parking.data.checking.sides import Overview, Side, keep_frequent
+from parking.data.checking.overview import Overview, Side, keep_frequent
+from parking.data.datasets.conditions import get_sequence_key
 
 
 def test_conditions_are_counted_in_english():
@@ -52,7 +53,7 @@ def test_examples_are_of_different_sequences_and_large_enough(maker):
     boxes = np.array([[0, 0, 30, 30], [0, 0, 31, 30], [0, 0, 20, 20], [0, 0, 5, 5], [2, 2, 20, 40.0]])
     image_files = [files[0], files[1], files[2], files[2], files[2]]
     classes = np.array([0, 0, 0, 0, 2])
-    examples = choose_examples(classes, boxes, image_files, num_classes=3, per_class=2)
+    examples = choose_examples(classes, boxes, image_files, sequence_of=get_sequence_key, num_classes=3, per_class=2)
     assert [example.class_index for example in examples] == [0, 0, 2]
     assert examples[0].file_name in files[:2]
     assert examples[1].box == (0, 0, 20, 20)
@@ -65,7 +66,7 @@ def test_pictures_show_the_most_frequent_of_many_classes():
     classes = np.array([0, 2, 2, 3, 3, 3])
     overview = Overview(
         class_names=["a", "b", "c", "d"],
-        sides=[Side("all", ["x.png"], np.array([1, 0, 2, 3]), np.array([6]))],
+        sides=[Side("all", ["x.png"], np.array([1, 0, 2, 3]), np.array([6]), {})],
         splits=[],
         classes=classes,
         boxes=np.arange(24.0).reshape(6, 4),

@@ -10,7 +10,8 @@ from PIL import Image
 
 from parking.data.datasets import parking
 from parking.data.datasets.classes import CLASS_NAMES, CLASS_NAMES_KO
-from parking.data.datasets.parking import PARKING_DATASETS, register_parking_datasets
+from parking.data.datasets.parking import register_parking_datasets
+from parking.utils.constants import PARKING_DATASETS
 from parking.utils.errors import UserError
 
 NUM_SEQUENCES, NUM_FRAMES = 10, 5

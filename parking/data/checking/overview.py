@@ -1,0 +1,85 @@
+"""What is in a data set: the plain objects that the report and the pictures of a check are made from."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+
+class SplitSummary(NamedTuple):
+    """One way to divide the images.
+
+    Attributes:
+        split: one of ``SPLITS``.
+        num_images: on the training and on the validation side.
+        num_boxes: class -> the same of its boxes.
+        leaking: ids of the images, of either side, with a neighbour on the other side; in the order of the json.
+        note: why the split is impossible, the rest being empty then; else empty.
+    """
+
+    split: str
+    num_images: tuple[int, int]
+    num_boxes: dict[int, tuple[int, int]]
+    leaking: list[int]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Images that are used together.
+
+    Attributes:
+        name: such as "training".
+        file_names: as in the json.
+        class_counts: (C,) boxes of each class.
+        boxes_per_image: (N,).
+        conditions: how many of the images have each value of each condition, such as {"weather": {"rain": 3}}.
+    """
+
+    name: str
+    file_names: list[str]
+    class_counts: np.ndarray
+    boxes_per_image: np.ndarray
+    conditions: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What is in the labelled part of the data.
+
+    Attributes:
+        class_names: of all classes.
+        sides: none where no json could be read.
+        splits: what each split of the challenge's data would do; else empty.
+        classes: (A,) indices into ``class_names``.
+        boxes: (A, 4) XYWH_ABS.
+        image_files: (A,) paths of the boxes' images.
+        exif_orientations: "apply" or "ignore" by the paths of images, as in their columns.
+    """
+
+    class_names: list[str]
+    sides: list[Side]
+    splits: list[SplitSummary]
+    classes: np.ndarray
+    boxes: np.ndarray
+    image_files: list[str]
+    exif_orientations: dict[str, str]
+
+
+def keep_frequent(overview: Overview, limit: int) -> Overview:
+    """The overview of only the ``limit`` classes with the most boxes, in their order; for pictures of them."""
+    if len(overview.class_names) <= limit:
+        return overview
+    totals = np.bincount(overview.classes, minlength=len(overview.class_names))
+    shown = np.sort(np.argsort(-totals, kind="stable")[:limit])
+    new_index = np.full(len(totals), -1)
+    new_index[shown] = np.arange(limit)
+    kept = new_index[overview.classes] >= 0
+    return replace(
+        overview,
+        class_names=[overview.class_names[c] for c in shown],
+        sides=[replace(side, class_counts=side.class_counts[shown]) for side in overview.sides],
+        classes=new_index[overview.classes[kept]],
+        boxes=overview.boxes[kept],
+        image_files=[overview.image_files[i] for i in np.flatnonzero(kept)],
+    )
