@@ -28,7 +28,7 @@ _PUBLIC = {
     "Detector": "parking.engine.detector",
     "add_parking_config": "parking.config",
     "get_cfg": "parking.config",
-    "register_parking_datasets": "parking.data.datasets.parking",
+    "register_parking_datasets": "parking.challenge.datasets",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from parking.challenge.registration import register_datasets_from_config
 from parking.config import get_cfg
-from parking.data.datasets.builtin import register_datasets_from_config
 from parking.engine import Trainer, build_model
 
 pytestmark = [

@@ -67,10 +67,10 @@ def check_output(output: Path, data_folders: list[str]) -> None:
 def main(argv=None) -> int:
     args = parse_args(argv)
     # Not above: they take a second, which --help need not.
+    from parking.challenge.sides import summarize
+    from parking.challenge.sources import find_parking_sources
     from parking.data.checking.check import check_sources
-    from parking.data.checking.parking_sources import find_parking_sources
     from parking.data.checking.report import count_severities, encode_report, format_report
-    from parking.data.checking.sides import summarize
     from parking.data.checking.sources import make_coco_sources
 
     sources = make_coco_sources(args.coco) if args.coco else find_parking_sources(args.data_dir)
@@ -99,10 +99,10 @@ def main(argv=None) -> int:
 
 def draw_pictures(overview, num_workers: int) -> dict[str, bytes]:
     """PNG files by name, of the most frequent classes."""
-    from parking.data.checking.conditions import TITLES
+    from parking.challenge.condition_counts import TITLES
+    from parking.challenge.conditions import get_sequence_key
     from parking.data.checking.examples import choose_examples, cut_examples
     from parking.data.checking.overview import keep_frequent
-    from parking.data.datasets.conditions import get_sequence_key
     from parking.visualization.data_charts import (
         draw_class_examples,
         encode_png,

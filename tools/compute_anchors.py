@@ -48,6 +48,7 @@ def main() -> None:
     import numpy as np
     from detectron2.data import MetadataCatalog
 
+    from parking.challenge.registration import register_datasets_from_config
     from parking.config import Task
     from parking.config.checks import check_values
     from parking.data.anchors import (
@@ -59,7 +60,6 @@ def main() -> None:
         propose_anchors,
     )
     from parking.data.build import load_train_dicts
-    from parking.data.datasets.builtin import register_datasets_from_config
     from parking.engine.setup import setup_logging
     from parking.engine.stages import read_stages
 

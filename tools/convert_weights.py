@@ -40,8 +40,8 @@ def main() -> None:
     if os.path.exists(args.output) and not args.overwrite:
         raise UserError(f"{printable(args.output)} exists already; give another OUT, or --overwrite.")
     say("Loading PyTorch and detectron2 ...")
+    from parking.challenge.registration import find_category_ids
     from parking.checkpoint import describe_origin, distinct_names, read_weights, write_weights
-    from parking.data.datasets.builtin import find_category_ids
     from parking.engine import describe_config, find_fitting_config
 
     weights = read_weights(args.input)

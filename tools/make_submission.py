@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from parking.data.datasets.classes import CLASS_NAMES
+from parking.challenge.classes import CLASS_NAMES
 from parking.data.datasets.json_io import read_image_records, read_json_object
 from parking.evaluation.predictions import check_category_ids, fit_to_images, read_predictions
 from parking.evaluation.result_ids import read_about_ids

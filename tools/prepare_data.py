@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from parking.data.preparation import (
+from parking.challenge.preparation import (
     Part,
     check_disk,
     compare,

@@ -54,9 +54,9 @@ def main() -> int:
     say("Loading PyTorch and detectron2 ...")
     from detectron2.data import MetadataCatalog
 
+    from parking.challenge.registration import register_datasets_from_config
     from parking.config import Task
     from parking.data.build import load_train_dicts
-    from parking.data.datasets.builtin import register_datasets_from_config
     from parking.engine.setup import check_config, setup_logging
     from parking.engine.stages import read_stages, select_stages
     from parking.visualization.drawing import BoxDrawer, encode_image

@@ -12,10 +12,10 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from parking.challenge.classes import CLASS_NAMES
+from parking.challenge.registration import register_datasets_from_config
 from parking.config import get_cfg
 from parking.data.build import load_train_dicts
-from parking.data.datasets.builtin import register_datasets_from_config
-from parking.data.datasets.classes import CLASS_NAMES
 from parking.engine.resume import digest_dataset
 from parking.synthetic.names import DAYTIME, LOCATION, REGIONS, SIDES, WEATHER, FrameName
 from parking.utils.constants import PARKING_DATASETS

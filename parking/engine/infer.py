@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from parking.challenge.classes import translate_names
 from parking.config import CfgNode
-from parking.data.datasets.classes import translate_names
 from parking.data.decoding.orientation import IGNORE
 from parking.data.video import FrameSource, open_source
 from parking.evaluation.ground_truth import GroundTruth

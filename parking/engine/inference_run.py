@@ -15,10 +15,10 @@ import torch
 from detectron2.utils import comm
 from torch import nn
 
+from parking.challenge.classes import CLASS_NAMES
+from parking.challenge.registration import find_category_ids
 from parking.checkpoint import Weights, distinct_names
 from parking.config import CfgNode
-from parking.data.datasets.builtin import find_category_ids
-from parking.data.datasets.classes import CLASS_NAMES
 from parking.data.datasets.images import ImageList
 from parking.evaluation.detections import Detections
 from parking.evaluation.journal import (

@@ -16,6 +16,7 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from parking.challenge.registration import find_category_ids, register_datasets_from_config
 from parking.checkpoint import (
     SECONDS_USED,
     UNREADABLE_IMAGES,
@@ -30,7 +31,6 @@ from parking.checkpoint import (
 )
 from parking.config import CfgNode, Task, get_cfg, get_typed, typed_keys
 from parking.config.checks import check_values
-from parking.data.datasets.builtin import find_category_ids, register_datasets_from_config
 from parking.data.datasets.coco import original_category_ids
 from parking.modeling.registered import list_registered
 from parking.utils.class_names import find_classes

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from parking.data.datasets.classes import CLASS_NAMES
+from parking.challenge.classes import CLASS_NAMES
 from parking.synthetic.planning import SequencePlan, plan_sequences
 from parking.synthetic.scene import render_sequence
 from parking.utils.errors import UserError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parking.data.datasets.classes import CLASS_NAMES
+from parking.challenge.classes import CLASS_NAMES
 from parking.synthetic.camera import Camera
 from parking.synthetic.layout import Lot, footprint, make_lot, overlap
 from parking.synthetic.names import REGIONS, SIDES, FrameName

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from parking.data.datasets.classes import CLASS_NAMES
+from parking.challenge.classes import CLASS_NAMES
 from parking.synthetic.backdrop import build_props, build_surroundings, draw_sky
 from parking.synthetic.camera import NEAR, Camera
 from parking.synthetic.ground import draw_ground

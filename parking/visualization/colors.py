@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from parking.data.datasets.classes import CLASS_COLORS, CLASS_NAMES
+from parking.challenge.classes import CLASS_COLORS, CLASS_NAMES
 from parking.data.datasets.colors import distinct_colors
 
 Color = tuple[int, int, int]

@@ -3,7 +3,7 @@ import json
 from detectron2.data import DatasetCatalog
 
 from parking.benchmark.load import run_load_benchmark, write_fake_dataset
-from parking.data.datasets.conditions import parse_conditions
+from parking.challenge.conditions import parse_conditions
 
 
 def test_lines_name_seconds_and_memory():

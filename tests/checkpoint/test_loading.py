@@ -14,10 +14,10 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from torch import nn
 from torch.testing import assert_close
 
+from parking.challenge.classes import CLASS_NAMES
 from parking.checkpoint import Weights, load_weights
 from parking.checkpoint.loading import find_class_sources
 from parking.config import get_cfg
-from parking.data.datasets.classes import CLASS_NAMES
 from parking.modeling import YOLO
 from parking.utils.errors import UserError
 

@@ -198,9 +198,9 @@ def test_what_can_change_a_weight():
 
 
 def test_choices_are_what_the_code_knows():
+    from parking.challenge.splits import SPLITS
     from parking.data.cache import CACHES, FORMATS
     from parking.data.datasets.findings import POLICIES
-    from parking.data.datasets.splits import SPLITS
     from parking.evaluation.submission import SPACINGS
 
     for key, known in [

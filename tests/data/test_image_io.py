@@ -46,7 +46,7 @@ def test_unreadable_files_are_named(tmp_path, read):
 
 
 def test_what_only_lists_or_reads_images_needs_no_torch():
-    modules = "parking.data.image_io, parking.data.cache, parking.data.datasets.images, parking.data.datasets.splits"
+    modules = "parking.data.image_io, parking.data.cache, parking.data.datasets.images, parking.challenge.splits"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules or 'detectron2' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parking.data.datasets.classes import CLASS_COLORS, CLASS_NAMES
+from parking.challenge.classes import CLASS_COLORS, CLASS_NAMES
 from parking.data.image_io import read_image
 from parking.engine import pictures
 from parking.engine.pictures import PictureWriter

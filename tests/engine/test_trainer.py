@@ -8,8 +8,8 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 
+from parking.challenge.registration import register_datasets_from_config
 from parking.config import get_cfg
-from parking.data.datasets.builtin import register_datasets_from_config
 from parking.engine import Trainer
 from parking.engine.precision import autocast_dtype
 from parking.utils.errors import UserError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parking.data.datasets.classes import CLASS_COLORS, CLASS_NAMES, CLASS_NAMES_KO
+from parking.challenge.classes import CLASS_COLORS, CLASS_NAMES, CLASS_NAMES_KO
 from parking.evaluation.image_detections import ImageDetections
 from parking.utils.errors import UserError
 

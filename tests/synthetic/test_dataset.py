@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from parking.data.datasets.classes import CLASS_NAMES
+from parking.challenge.classes import CLASS_NAMES
 from parking.synthetic import make_dataset
 from parking.synthetic.names import FrameName
 from parking.utils.errors import UserError

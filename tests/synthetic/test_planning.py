@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from parking.data.datasets.classes import CLASS_NAMES
+from parking.challenge.classes import CLASS_NAMES
 from parking.synthetic.layout import overlap
 from parking.synthetic.planning import plan_sequences
 

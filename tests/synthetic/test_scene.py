@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from parking.data.datasets.classes import CLASS_NAMES
+from parking.challenge.classes import CLASS_NAMES
 from parking.synthetic.camera import Camera
 from parking.synthetic.lighting import Lighting
 from parking.synthetic.planning import plan_sequences

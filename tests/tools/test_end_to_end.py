@@ -133,8 +133,8 @@ def test_a_lone_weights_file_is_enough_to_infer(trained, tiny_scenes, tmp_path):
 
 def test_resuming_gives_what_an_uninterrupted_training_gives(tiny_scenes, tmp_path):
     """In one process here, bit for bit: 2 iterations, then 2 more, against 4."""
+    from parking.challenge.registration import register_datasets_from_config
     from parking.config import get_cfg
-    from parking.data.datasets.builtin import register_datasets_from_config
     from parking.engine import Trainer
 
     def train(output_dir, *, stop_at=None, resume=False):

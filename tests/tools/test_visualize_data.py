@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parking.data.datasets.classes import CLASS_COLORS
+from parking.challenge.classes import CLASS_COLORS
 from parking.visualization.fonts import find_font
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,8 +73,8 @@ def test_annotations_at_full_size(run_here, config, tiny_scenes, tmp_path):
 
 
 def test_samples_as_the_model_sees_them(run_here, config, tmp_path):
+    from parking.challenge.registration import register_datasets_from_config
     from parking.data.build import build_train_loader, load_train_dicts
-    from parking.data.datasets.builtin import register_datasets_from_config
     from parking.engine.stages import read_stages
 
     output = tmp_path / "out"

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from parking.data.datasets.classes import CLASS_COLORS, CLASS_NAMES, CLASS_NAMES_KO
+from parking.challenge.classes import CLASS_COLORS, CLASS_NAMES, CLASS_NAMES_KO
 from parking.utils.errors import UserError
 from parking.visualization import drawing, fonts
 from parking.visualization.colors import class_colors, text_color

@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 from PIL import Image
 
+from parking.challenge.sides import summarize
+from parking.challenge.sources import find_parking_sources
 from parking.data.checking.check import check_sources
-from parking.data.checking.parking_sources import find_parking_sources
 from parking.data.checking.report import count_severities, encode_report, format_report
-from parking.data.checking.sides import summarize
 from parking.data.checking.sources import make_coco_sources
 from parking.data.datasets.findings import KINDS
 from parking.data.datasets.json_io import find_non_finite

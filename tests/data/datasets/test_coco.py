@@ -7,8 +7,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from PIL import Image
 
+from parking.challenge.registration import register_datasets_from_config
 from parking.config import get_cfg
-from parking.data.datasets.builtin import register_datasets_from_config
 from parking.data.datasets.coco import load_columns, register_coco_datasets, to_dicts
 from parking.utils.errors import UserError
 
@@ -265,7 +265,7 @@ def test_only_the_data_sets_that_are_used_are_checked(tmp_path, registered, monk
     cfg = make_cfg(["parking_train"], ["t_val"], [entry])
     registrations = []
     monkeypatch.setattr(
-        "parking.data.datasets.builtin.register_parking_datasets", lambda *args, **kwargs: registrations.append(args)
+        "parking.challenge.registration.register_parking_datasets", lambda *args, **kwargs: registrations.append(args)
     )
     register_datasets_from_config(cfg, cfg.DATASETS.TEST)
     assert MetadataCatalog.get("t_val").thing_classes == ["car", "truck", "person"]

@@ -2,7 +2,12 @@ import unicodedata
 
 import pytest
 
-from parking.data.datasets.conditions import CONDITIONS, get_sequence_key, parse_conditions, parse_frame
+from parking.challenge.conditions import (
+    CONDITIONS,
+    get_sequence_key,
+    parse_conditions,
+    parse_frame,
+)
 
 NAME = "20201102_경기도_-_-_맑음_주간_실외_right_{:06d}_{:07d}.png"
 

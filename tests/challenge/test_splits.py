@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from parking.data.datasets.conditions import get_sequence_key
-from parking.data.datasets.splits import split_by_sequence, split_entry, split_images
+from parking.challenge.conditions import get_sequence_key
+from parking.challenge.splits import split_by_sequence, split_entry, split_images
 from parking.utils.errors import UserError
 
 PARITY = Path(__file__).resolve().parents[3] / "../shared/parity/split_expected.json"

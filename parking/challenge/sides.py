@@ -6,15 +6,16 @@ from dataclasses import replace
 import numpy as np
 
 from parking.data.checking.check import CheckedSource
-from parking.data.checking.conditions import count_conditions
 from parking.data.checking.overview import Overview, Side, SplitSummary
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.findings import Finding
-from parking.data.datasets.leaks import NEIGHBOUR_FRAMES, compare_splits, find_leaks
-from parking.data.datasets.splits import split_images
 from parking.utils.class_names import class_key, same_classes
 from parking.utils.errors import UserError
 from parking.utils.text import printable
+
+from .condition_counts import count_conditions
+from .leaks import NEIGHBOUR_FRAMES, compare_splits, find_leaks
+from .splits import split_images
 
 
 def summarize(checked: Sequence[CheckedSource], *, split: str, val_fraction: float = 0.12) -> Overview:

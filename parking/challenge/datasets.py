@@ -7,14 +7,15 @@ from functools import cached_property, partial
 import numpy as np
 from detectron2.utils import comm
 
-from parking.data.datasets.classes import CLASS_COLORS, CLASS_NAMES, CLASS_NAMES_KO
 from parking.data.datasets.coco import load_columns, load_once, register_dataset, to_dicts
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.inspection import check_policy
-from parking.data.datasets.splits import SPLITS, split_images
 from parking.data.decoding.orientation import AUTO
 from parking.utils.constants import PARKING_DATASETS
 from parking.utils.errors import UserError
+
+from .classes import CLASS_COLORS, CLASS_NAMES, CLASS_NAMES_KO
+from .splits import SPLITS, split_images
 
 logger = logging.getLogger(__name__)
 

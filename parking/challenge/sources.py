@@ -3,8 +3,9 @@
 import os
 
 from parking.data.checking.sources import Source
-from parking.data.datasets.classes import CLASS_NAMES
 from parking.utils.errors import UserError
+
+from .classes import CLASS_NAMES
 
 
 def find_parking_sources(root: str) -> list[Source]:

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from parking.data.datasets.conditions import CONDITIONS, parse_conditions
+from .conditions import CONDITIONS, parse_conditions
 
 UNKNOWN = "unknown"
 

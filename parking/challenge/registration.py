@@ -9,11 +9,12 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.utils import comm
 
 from parking.data.cache import get_default_cache_dir
-from parking.data.datasets.classes import CLASS_NAMES
 from parking.data.datasets.coco import check_datasets, register_coco_datasets
-from parking.data.datasets.parking import register_parking_datasets
 from parking.utils.constants import PARKING_DATASETS
 from parking.utils.errors import UserError
+
+from .classes import CLASS_NAMES
+from .datasets import register_parking_datasets
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from parking.data.checking.overview import SplitSummary
-from parking.data.datasets.conditions import parse_frame
-from parking.data.datasets.splits import SPLITS, split_images
 from parking.utils.errors import UserError
+
+from .conditions import parse_frame
+from .splits import SPLITS, split_images
 
 #: Frames of one sequence that are at most so many apart are neighbours: a second of video, in which a car hardly moves.
 NEIGHBOUR_FRAMES = 30

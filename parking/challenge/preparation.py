@@ -16,12 +16,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from parking.data.archive import Archive, Member, is_macos_litter, open_members, read_archive
 from parking.data.datasets.file_names import index_folder, name_key
 from parking.data.datasets.images import IMAGE_INFO_NAME
 from parking.utils.errors import UserError
 from parking.utils.limits import MAX_PATH_FOLDERS
 from parking.utils.text import printable
+
+from .archive import (
+    Archive,
+    Member,
+    is_macos_litter,
+    open_members,
+    read_archive,
+)
 
 FOLDERS = ("train", "test")
 _TRAIN_JSON = "train/label/Train.json"

@@ -8,9 +8,9 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from parking.data.datasets import parking
-from parking.data.datasets.classes import CLASS_NAMES, CLASS_NAMES_KO
-from parking.data.datasets.parking import register_parking_datasets
+from parking.challenge import datasets as parking
+from parking.challenge.classes import CLASS_NAMES, CLASS_NAMES_KO
+from parking.challenge.datasets import register_parking_datasets
 from parking.utils.constants import PARKING_DATASETS
 from parking.utils.errors import UserError
 
@@ -242,8 +242,8 @@ def test_decomposed_names_on_disk_are_found(root):
 
 
 def test_a_cache_below_the_data_is_refused(root):
+    from parking.challenge.registration import register_datasets_from_config
     from parking.config import get_cfg
-    from parking.data.datasets.builtin import register_datasets_from_config
 
     cfg = get_cfg()
     cfg.DATASETS.ROOT = str(root)

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parking.data.datasets.file_names import name_key
-from parking.data.zip_limits import check_list, check_sizes
 from parking.utils.errors import UserError
 from parking.utils.files import open_regular
 from parking.utils.limits import MAX_LZMA_BYTES
 from parking.utils.text import printable
+
+from .zip_limits import check_list, check_sizes
 
 # PKWARE's APPNOTE 6.3.10: general purpose bits (4.4.4), compression methods (4.4.5), Unicode path (4.6.9), LZMA (5.8).
 _ENCRYPTED = 0x1 | 0x40

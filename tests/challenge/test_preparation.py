@@ -21,9 +21,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parking.data import preparation
-from parking.data.archive import open_members, read_archive
-from parking.data.preparation import check_disk, compare, find_layout_problems, find_parts, unpack
+from parking.challenge import preparation
+from parking.challenge.archive import open_members, read_archive
+from parking.challenge.preparation import (
+    check_disk,
+    compare,
+    find_layout_problems,
+    find_parts,
+    unpack,
+)
 from parking.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -261,7 +267,7 @@ class TestHostile:
         write_zip(file, FILES)
         for limit, value, word in [("MAX_ARCHIVE_MEMBERS", 2, "the 2 files"), ("MAX_ARCHIVE_LIST_BYTES", 100, "100")]:
             with monkeypatch.context() as changed, pytest.raises(UserError, match=word):
-                changed.setattr(f"parking.data.zip_limits.{limit}", value)
+                changed.setattr(f"parking.challenge.zip_limits.{limit}", value)
                 find_parts(tmp_path)
 
     def test_twice_as_many_files_take_twice_the_work(self, tmp_path, measure_work):

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from parking.data.datasets.conditions import get_sequence_key, parse_conditions
 from parking.utils.errors import UserError
+
+from .conditions import get_sequence_key, parse_conditions
 
 #: Values of DATASETS.SPLIT.
 SPLITS = ("sequence", "entry", "all")
