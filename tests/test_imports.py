@@ -1,6 +1,7 @@
 """Who may import whom inside the package."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ ALLOWED = {
     "solver": {"utils"},
     "modeling": {"layers", "utils"},
     "data": {"utils"},
-    "challenge": {"data", "utils"},
+    "challenge": {"data", "evaluation", "structures", "utils"},
+    "structures": {"utils"},
     "synthetic": {"challenge.classes", "utils"},
     "visualization": {"challenge.classes", "data.datasets", "utils"},
-    "evaluation": {"challenge.classes", "data.datasets", "visualization", "utils"},
+    "evaluation": {"challenge", "data.datasets", "structures", "visualization", "utils"},
     "export": {"modeling", "utils"},
     "benchmark": {"challenge", "checkpoint", "config", "data", "engine", "evaluation", "solver", "synthetic", "utils"},
     "engine": {
@@ -32,6 +34,7 @@ ALLOWED = {
         "layers",
         "modeling",
         "solver",
+        "structures",
         "utils",
         "visualization",
     },
@@ -81,6 +84,13 @@ def test_the_walk_sees_imports_of_all_kinds(tmp_path):
     modules = imported_modules(PACKAGE / "engine" / "trainer.py")
     assert "checkpoint" in modules or any(m.startswith("checkpoint") for m in modules)
     assert "engine.hooks" in modules  # relative
+
+
+def test_tests_find_the_repository():
+    # A test that is moved and looks for ../shared in the wrong place would be skipped, not fail.
+    for path in (ROOT / "tests").rglob("*.py"):
+        for found in re.findall(r"__file__\)\.resolve\(\)\.parents\[(\d+)\]", path.read_text(encoding="utf-8")):
+            assert path.parents[int(found)] == ROOT, path
 
 
 def test_nothing_in_the_package_prints():

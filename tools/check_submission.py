@@ -30,7 +30,7 @@ def main() -> int:
     args = parse_args()
     if not math.isfinite(args.max_size_mb):
         raise UserError(f"--max-size-mb is {args.max_size_mb}; it must be a number of megabytes.")
-    from parking.evaluation.submission_check import check_submission
+    from parking.challenge.submission.check import check_submission
 
     check = check_submission(
         args.file,

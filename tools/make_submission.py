@@ -14,11 +14,11 @@ from pathlib import Path
 from tabulate import tabulate
 
 from parking.challenge.classes import CLASS_NAMES
+from parking.challenge.submission.options import OptionNames, make_submission_options
+from parking.challenge.submission.selection import SPACINGS, write_submission
 from parking.data.datasets.json_io import read_image_records, read_json_object
-from parking.evaluation.predictions import check_category_ids, fit_to_images, read_predictions
+from parking.evaluation.coco_results import check_category_ids, fit_to_images, read_predictions
 from parking.evaluation.result_ids import read_about_ids
-from parking.evaluation.submission import SPACINGS, write_submission
-from parking.evaluation.submission_options import OptionNames, make_submission_options
 from parking.utils.cli import ArgumentParser, complain, run_tool, say
 from parking.utils.errors import UserError
 from parking.utils.files import check_writable
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def read_annotations(args: argparse.Namespace):
-    from parking.evaluation.submission_cost import Annotations
+    from parking.challenge.submission.cost import Annotations
 
     images = Path(args.predictions).with_name("images.json")
     images = str(images) if images.exists() else None

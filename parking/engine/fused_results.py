@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 
-from parking.evaluation.detections import Detections, make_id_column
 from parking.modeling import DetectionFusion
+from parking.structures.detections import Detections, make_id_column
 
 _FUSE_AT_ONCE = 64  # images
 

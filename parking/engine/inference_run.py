@@ -17,10 +17,10 @@ from torch import nn
 
 from parking.challenge.classes import CLASS_NAMES
 from parking.challenge.registration import find_category_ids
+from parking.challenge.submission.options import OptionNames, SubmissionOptions, make_submission_options
 from parking.checkpoint import Weights, distinct_names
 from parking.config import CfgNode
 from parking.data.datasets.images import ImageList
-from parking.evaluation.detections import Detections
 from parking.evaluation.journal import (
     JOURNAL_NAME,
     JournalContent,
@@ -29,9 +29,9 @@ from parking.evaluation.journal import (
     remove_journal_folder,
 )
 from parking.evaluation.result_ids import ResultIds
-from parking.evaluation.submission_options import OptionNames, SubmissionOptions, make_submission_options
 from parking.evaluation.writer import write_results
 from parking.modeling import DetectionFusion
+from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.files import explaining_write_errors, locked, remove_stale_lock
 from parking.utils.text import printable

@@ -9,8 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from parking.data.image_io import UnreadableImageError, read_listed_image
-from parking.evaluation.detections import Detections
 from parking.evaluation.ground_truth import GroundTruth
+from parking.structures.detections import Detections
 from parking.utils.files import explaining_write_errors
 from parking.utils.marks import OutputFolder
 from parking.visualization.colors import class_colors

@@ -16,13 +16,14 @@ from tabulate import tabulate
 
 from parking.data.datasets.coco import original_category_ids
 from parking.evaluation.coco_scores import make_annotations, rank_image_ids, score_boxes
-from parking.evaluation.detections import Detections
 from parking.evaluation.prediction_collector import PredictionCollector, to_detections
-from parking.evaluation.predictions import COCO_RESULTS_START, write_coco_results
+from parking.structures.detections import Detections
 from parking.utils.class_names import find_classes, shown_name
 from parking.utils.errors import UserError
 from parking.utils.marks import OutputFolder
 from parking.utils.text import printable
+
+from .coco_results import COCO_RESULTS_START, write_coco_results
 
 logger = logging.getLogger(__name__)
 

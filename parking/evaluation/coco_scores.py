@@ -9,7 +9,7 @@ from faster_coco_eval import COCO
 from faster_coco_eval.core import COCOeval_faster
 
 from parking.data.datasets.areas import find_impossible_areas, stand_in_areas
-from parking.evaluation.detections import Detections
+from parking.structures.detections import Detections
 
 
 def rank_image_ids(image_ids: Iterable[int | str]) -> dict[int | str, int]:

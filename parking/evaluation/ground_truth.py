@@ -15,7 +15,7 @@ from parking.data.datasets.json_io import read_image_records, read_json_object
 from parking.data.datasets.sizes import settle_images
 from parking.evaluation.annotated_boxes import make_ground_truth, read_boxes
 from parking.evaluation.coco_scores import rank_image_ids, score_boxes
-from parking.evaluation.detections import Detections
+from parking.structures.detections import Detections
 from parking.utils.class_names import find_classes, shown_name
 from parking.utils.errors import UserError
 from parking.utils.text import printable

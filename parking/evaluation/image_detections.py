@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from parking.evaluation.detections import Detections, make_id_column
+from parking.structures.detections import Detections, make_id_column
 from parking.utils.errors import UserError
 from parking.visualization.colors import class_colors
 from parking.visualization.drawing import BoxDrawer, save_image

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from detectron2.utils import comm
 
-from parking.evaluation.detections import Detections, make_id_column
+from parking.structures.detections import Detections, make_id_column
 from parking.utils.errors import UserError
 from parking.utils.files import (
     UNFINISHED_ENDING,

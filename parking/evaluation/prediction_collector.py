@@ -8,7 +8,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 
-from parking.evaluation.detections import Detections, make_id_column
+from parking.structures.detections import Detections, make_id_column
 
 logger = logging.getLogger(__name__)
 

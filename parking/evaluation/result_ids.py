@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from parking.data.datasets.images import ImageList
-from parking.evaluation.detections import Detections, make_id_column
 from parking.evaluation.ground_truth import GroundTruth
+from parking.structures.detections import Detections, make_id_column
 from parking.utils.errors import UserError
 from parking.utils.files import read_regular
 from parking.utils.limits import MAX_NOTE_BYTES

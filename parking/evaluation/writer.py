@@ -5,12 +5,13 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 
-from parking.evaluation.detections import Detections
-from parking.evaluation.predictions import write_coco_results
-from parking.evaluation.submission import write_submission
-from parking.evaluation.submission_options import SubmissionOptions
+from parking.challenge.submission.options import SubmissionOptions
+from parking.challenge.submission.selection import write_submission
+from parking.structures.detections import Detections
 from parking.utils.files import explaining_write_errors
 from parking.utils.marks import OutputFolder
+
+from .coco_results import write_coco_results
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,9 @@ def write_results(
     - ``images.json``: a list of {"id", "file_name", "width", "height"} of all images, also of those without boxes;
       sizes are those of the pictures that boxes refer to, and are left out where they are unknown;
     - ``ids.json``, if there is something to tell: where the ids of the other files are from, or that they are made up;
-    - ``submission.json``, if asked for: see :func:`parking.evaluation.submission.write_submission`. It is what the same
-      options make of ``predictions.json``. Otherwise one that an earlier run left is removed: it would be handed in for
-      this run's.
+    - ``submission.json``, if asked for, see :func:`parking.challenge.submission.selection.write_submission`: what
+      tools/make_submission.py makes of ``predictions.json`` with the same options. If not asked for, a submission that
+      an earlier run left is removed, lest it be handed in for this run's.
 
     Args:
         detections: boxes in pixels of the original images.

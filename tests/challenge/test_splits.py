@@ -10,7 +10,7 @@ from parking.challenge.conditions import get_sequence_key
 from parking.challenge.splits import split_by_sequence, split_entry, split_images
 from parking.utils.errors import UserError
 
-PARITY = Path(__file__).resolve().parents[3] / "../shared/parity/split_expected.json"
+PARITY = Path(__file__).resolve().parents[2] / "../shared/parity/split_expected.json"
 NAME = "20201102_경기도_-_-_맑음_주간_실외_right_{:06d}_{:07d}.png"
 
 

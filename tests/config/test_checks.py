@@ -199,9 +199,9 @@ def test_what_can_change_a_weight():
 
 def test_choices_are_what_the_code_knows():
     from parking.challenge.splits import SPLITS
+    from parking.challenge.submission.selection import SPACINGS
     from parking.data.cache import CACHES, FORMATS
     from parking.data.datasets.findings import POLICIES
-    from parking.evaluation.submission import SPACINGS
 
     for key, known in [
         ("INPUT.CACHE", CACHES),

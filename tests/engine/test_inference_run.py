@@ -26,8 +26,8 @@ from parking.engine.inference_run import (
 from parking.engine.patience import PatientBarrier
 from parking.engine.recipe import digest_images
 from parking.engine.time_budget import TimeBudget
-from parking.evaluation.detections import Detections
 from parking.evaluation.result_ids import choose_result_ids
+from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.marks import MARK_NAME
 

@@ -19,7 +19,7 @@ from parking.utils.errors import UserError
 
 from .test_trainer import make_cfg
 
-V1 = Path(__file__).resolve().parents[1] / "data_of_versions/v1"
+V1 = Path(__file__).resolve().parents[2] / "tests/data_of_versions/v1"
 LATER = {
     **compat.UPGRADES,
     2: Upgrade(

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from parking.evaluation.detections import Detections
 from parking.evaluation.ground_truth import GroundTruth
+from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 
 IMAGES = [

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from parking.data.datasets.images import ImageList
-from parking.evaluation.detections import Detections
 from parking.evaluation.ground_truth import GroundTruth
 from parking.evaluation.result_ids import choose_result_ids
+from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 
 CLASSES = {"car": 3, "dog": 18, "bus": 6}

@@ -4,11 +4,11 @@ import logging
 import numpy as np
 import pytest
 
-from parking.evaluation.detections import Detections
-from parking.evaluation.predictions import read_predictions
-from parking.evaluation.submission import write_submission
-from parking.evaluation.submission_options import SubmissionOptions
+from parking.challenge.submission.options import SubmissionOptions
+from parking.challenge.submission.selection import write_submission
+from parking.evaluation.coco_results import read_predictions
 from parking.evaluation.writer import write_results
+from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.marks import MARK_NAME
 

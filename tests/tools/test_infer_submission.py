@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from parking.evaluation.submission_check import check_submission
+from parking.challenge.submission.check import check_submission
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "../shared/parity/yolov5n.pt"

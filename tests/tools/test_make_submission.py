@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from parking.evaluation.detections import Detections
-from parking.evaluation.predictions import write_coco_results
-from parking.evaluation.submission import write_submission
-from parking.evaluation.submission_check import check_submission
+from parking.challenge.submission.check import check_submission
+from parking.challenge.submission.selection import write_submission
+from parking.evaluation.coco_results import write_coco_results
+from parking.structures.detections import Detections
 
 NUM_IMAGES = 40
 

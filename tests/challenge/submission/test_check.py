@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parking.evaluation.detections import Detections
-from parking.evaluation.submission import write_submission
-from parking.evaluation.submission_check import check_submission
+from parking.challenge.submission.check import check_submission
+from parking.challenge.submission.selection import write_submission
+from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 GOOD = {"image_id": 7, "category_id": 14, "bbox": [0, 10.5, 20, 9.5], "score": 0.5, "segmentation": []}
 
 

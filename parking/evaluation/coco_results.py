@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from parking.data.datasets.json_io import read_json_list
-from parking.evaluation.detections import Detections
+from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.marks import open_output
 

@@ -3,8 +3,8 @@ import math
 
 import pytest
 
-from parking.evaluation.detections import Detections
-from parking.evaluation.submission_cost import Annotations
+from parking.challenge.submission.cost import Annotations
+from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 
 BOX = [10, 10, 40, 40]

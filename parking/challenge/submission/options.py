@@ -4,14 +4,15 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from parking.evaluation.submission import SPACINGS
 from parking.utils.class_names import find_classes
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
+from .selection import SPACINGS
+
 
 class SubmissionOptions(NamedTuple):
-    """Arguments of :func:`parking.evaluation.submission.write_submission`, checked."""
+    """Arguments of :func:`parking.challenge.submission.selection.write_submission`, checked."""
 
     max_bytes: int
     max_per_image: int

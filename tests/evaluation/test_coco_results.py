@@ -3,8 +3,13 @@ import json
 import numpy as np
 import pytest
 
-from parking.evaluation.detections import Detections
-from parking.evaluation.predictions import check_category_ids, fit_to_images, read_predictions, write_coco_results
+from parking.evaluation.coco_results import (
+    check_category_ids,
+    fit_to_images,
+    read_predictions,
+    write_coco_results,
+)
+from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 
 ROW = {"image_id": 7, "category_id": 14, "bbox": [0, 10.5, 20, 9.5], "score": 0.5}

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from parking.evaluation.detections import Detections
-from parking.evaluation.predictions import read_predictions, write_coco_results
+from parking.evaluation.coco_results import read_predictions, write_coco_results
+from parking.structures.detections import Detections
 
 
 def test_coco_results_round_trip(tmp_path):

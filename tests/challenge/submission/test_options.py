@@ -1,6 +1,6 @@
 import pytest
 
-from parking.evaluation.submission_options import OptionNames, make_submission_options, parse_class_floors
+from parking.challenge.submission.options import OptionNames, make_submission_options, parse_class_floors
 from parking.utils.errors import UserError
 
 CLASSES = {"sedan": 1, "school bus": 5, "stroller": 13}

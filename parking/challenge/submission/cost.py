@@ -14,7 +14,7 @@ from parking.data.datasets.file_names import name_key
 from parking.data.datasets.json_io import parse_json, read_image_records, read_json_object
 from parking.evaluation.annotated_boxes import make_ground_truth, read_boxes
 from parking.evaluation.coco_scores import rank_image_ids, score_boxes
-from parking.evaluation.detections import Detections
+from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parking.evaluation.detections import Detections
-from parking.evaluation.submission import write_submission
-from parking.evaluation.submission_check import check_submission
+from parking.challenge.submission.check import check_submission
+from parking.challenge.submission.selection import write_submission
+from parking.structures.detections import Detections
 from parking.utils.files import open_atomic
 from parking.utils.marks import MARK_NAME
 
@@ -138,7 +138,7 @@ def test_input_is_not_changed_and_a_failed_write_leaves_the_old_file(tmp_path, m
             file.write(b"half")
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("parking.evaluation.submission._write_rows", fail)
+    monkeypatch.setattr("parking.challenge.submission.selection._write_rows", fail)
     with pytest.raises(KeyboardInterrupt):
         write_submission(detections, path)
     assert path.read_bytes() == before
@@ -146,7 +146,8 @@ def test_input_is_not_changed_and_a_failed_write_leaves_the_old_file(tmp_path, m
 
 
 def test_needs_no_torch():
-    code = "import sys, parking.evaluation.submission, parking.visualization.drawing; print('torch' in sys.modules)"
+    modules = "parking.challenge.submission.selection, parking.visualization.drawing"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parking.evaluation.detections import Detections
+from parking.structures.detections import Detections
 from parking.utils.marks import open_output
 
 #: The challenge's limits: 20 MB of 10^6 bytes, and so many boxes of an image.

@@ -1,0 +1,1 @@
+"""The table of boxes that inference, scores and result files have in common."""
