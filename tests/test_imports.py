@@ -21,7 +21,7 @@ ALLOWED = {
     "structures": {"utils"},
     "synthetic": {"challenge.classes", "utils"},
     "visualization": {"challenge.classes", "data.datasets", "utils"},
-    "evaluation": {"challenge", "data.datasets", "structures", "visualization", "utils"},
+    "evaluation": {"challenge", "data", "structures", "visualization", "utils"},
     "export": {"modeling", "utils"},
     "benchmark": {"challenge", "checkpoint", "config", "data", "engine", "evaluation", "solver", "synthetic", "utils"},
     "engine": {

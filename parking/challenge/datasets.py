@@ -7,9 +7,9 @@ from functools import cached_property, partial
 import numpy as np
 from detectron2.utils import comm
 
+from parking.data.checking.inspection import check_policy
 from parking.data.datasets.coco import load_columns, load_once, register_dataset, to_dicts
 from parking.data.datasets.columns import Columns
-from parking.data.datasets.inspection import check_policy
 from parking.data.decoding.orientation import AUTO
 from parking.utils.constants import PARKING_DATASETS
 from parking.utils.errors import UserError

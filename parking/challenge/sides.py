@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from parking.data.checking.check import CheckedSource
+from parking.data.checking.findings import Finding
 from parking.data.checking.overview import Overview, Side, SplitSummary
 from parking.data.datasets.columns import Columns
-from parking.data.datasets.findings import Finding
 from parking.utils.class_names import class_key, same_classes
 from parking.utils.errors import UserError
 from parking.utils.text import printable

@@ -17,7 +17,7 @@ from detectron2.data.transforms import Augmentation, AugmentationList
 from detectron2.structures import Boxes, Instances
 
 from parking.data.cache import ImageCache, build_cache
-from parking.data.datasets.findings import KINDS, LEAVE_OUT
+from parking.data.checking.findings import KINDS, LEAVE_OUT
 from parking.data.decoding.orientation import AUTO
 from parking.data.image_io import UnreadableImageError, read_listed_image
 from parking.data.tiles import TileReader

@@ -26,7 +26,7 @@ class UnreadableImageError(UserError):
     """An image that cannot be used; the message names its file.
 
     Attributes:
-        kind: one of ``KINDS`` of :mod:`parking.data.datasets.findings`: image_missing, image_empty, image_not_image,
+        kind: one of ``KINDS`` of :mod:`parking.data.checking.findings`: image_missing, image_empty, image_not_image,
             image_truncated, image_unsupported, image_too_large, size_differs, or image_unreadable for the rest.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from detectron2.utils import comm
 
 from parking.config import CfgNode
-from parking.data.datasets.findings import KINDS, Finding
+from parking.data.checking.findings import KINDS, Finding
 from parking.data.datasets.sizes import settle_images
 
 # File names that a line of the log gives before it only counts.

@@ -5,8 +5,13 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from parking.data.datasets.annotation_inspection import Annotations, collect_annotations, inspect_boxes
-from parking.data.datasets.findings import KINDS, Finding, list_counts, stop_if_needed
+from parking.data.checking.annotation_inspection import Annotations, collect_annotations, inspect_boxes
+from parking.data.checking.findings import (
+    KINDS,
+    Finding,
+    list_counts,
+    stop_if_needed,
+)
 from parking.data.datasets.json_io import get_list, paused_gc
 from parking.evaluation.coco_scores import make_annotations
 from parking.utils.text import printable

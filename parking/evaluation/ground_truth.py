@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from parking.data.checking.findings import KINDS, STOP, count_kinds
 from parking.data.datasets.categories import read_categories
 from parking.data.datasets.file_names import name_key
-from parking.data.datasets.findings import KINDS, STOP, count_kinds
 from parking.data.datasets.json_io import read_image_records, read_json_object
 from parking.data.datasets.sizes import settle_images
 from parking.evaluation.annotated_boxes import make_ground_truth, read_boxes

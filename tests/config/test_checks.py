@@ -201,7 +201,7 @@ def test_choices_are_what_the_code_knows():
     from parking.challenge.splits import SPLITS
     from parking.challenge.submission.selection import SPACINGS
     from parking.data.cache import CACHES, FORMATS
-    from parking.data.datasets.findings import POLICIES
+    from parking.data.checking.findings import POLICIES
 
     for key, known in [
         ("INPUT.CACHE", CACHES),

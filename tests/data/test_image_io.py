@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parking.data.datasets.findings import KINDS
+from parking.data.checking.findings import KINDS
 from parking.data.decoding import decoders
 from parking.data.image_io import UnreadableImageError, decode_image, inspect_image, read_image, read_image_size
 

@@ -9,14 +9,15 @@ from parking.data.checking.sources import Source
 from parking.data.datasets.categories import Categories, collect_categories, settle_categories
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import FileIndex, index_folder, is_image_name
-from parking.data.datasets.findings import Finding
-from parking.data.datasets.inspection import inspect_content
 from parking.data.datasets.json_io import find_non_finite, is_too_large_id, read_json
 from parking.data.datasets.listing import list_files
 from parking.data.datasets.sizes import StoredSize
 from parking.data.decoding.orientation import APPLY, AUTO, turn_size
 from parking.data.image_io import ImageFacts, UnreadableImageError
 from parking.utils.text import printable
+
+from .findings import Finding
+from .inspection import inspect_content
 
 
 @dataclass

@@ -8,9 +8,10 @@ from tabulate import tabulate
 
 from parking.data.checking.check import CheckedSource
 from parking.data.checking.overview import Overview, Side, SplitSummary
-from parking.data.datasets.findings import KINDS, count_kinds
 from parking.utils.class_names import shown_name
 from parking.utils.text import printable
+
+from .findings import KINDS, count_kinds
 
 _SEVERITIES = ("error", "warning", "note")
 _NUM_EXAMPLES = 3

@@ -10,7 +10,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from parking.data.datasets.findings import Finding
+from parking.data.checking.findings import Finding
 from parking.data.datasets.json_io import find_list, is_too_large_id, shorten
 from parking.utils.class_names import class_key, shown_name
 

@@ -11,12 +11,17 @@ from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
+from parking.data.checking.findings import (
+    KINDS,
+    Finding,
+    list_counts,
+    stop_if_needed,
+)
+from parking.data.checking.inspection import Inspection, check_policy, inspect_content
 from parking.data.datasets.categories import collect_categories, settle_categories
 from parking.data.datasets.colors import distinct_colors
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import index_folder
-from parking.data.datasets.findings import KINDS, Finding, list_counts, stop_if_needed
-from parking.data.datasets.inspection import Inspection, check_policy, inspect_content
 from parking.data.datasets.json_io import paused_gc, read_json, read_json_object
 from parking.data.datasets.sizes import read_headers
 from parking.data.decoding.orientation import AUTO

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-from parking.data.datasets.findings import Finding
+from parking.data.checking.findings import Finding
 from parking.utils.errors import UserError
 from parking.utils.limits import MAX_ID_BITS, MAX_IMAGE_PIXELS, MAX_JSON_BYTES, MAX_PATH_BYTES
 from parking.utils.text import printable

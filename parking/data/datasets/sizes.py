@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from parking.data.datasets.findings import Finding
+from parking.data.checking.findings import Finding
 from parking.data.decoding.orientation import APPLY, IGNORE, choose_for_ambiguous, is_applied, turn_size
 from parking.data.image_io import UnreadableImageError, read_image_header
 from parking.utils.errors import UserError

@@ -5,7 +5,7 @@ class ImageProblem(Exception):
     """The bytes cannot be used as a picture.
 
     Attributes:
-        kind: a key of ``KINDS`` of :mod:`parking.data.datasets.findings`.
+        kind: a key of ``KINDS`` of :mod:`parking.data.checking.findings`.
     """
 
     def __init__(self, kind: str, reason: str):

@@ -10,9 +10,9 @@ from PIL import Image
 from parking.challenge.sides import summarize
 from parking.challenge.sources import find_parking_sources
 from parking.data.checking.check import check_sources
+from parking.data.checking.findings import KINDS
 from parking.data.checking.report import count_severities, encode_report, format_report
 from parking.data.checking.sources import make_coco_sources
-from parking.data.datasets.findings import KINDS
 from parking.data.datasets.json_io import find_non_finite
 from parking.utils.errors import UserError
 

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from parking.data.datasets.findings import KINDS
+from parking.data.checking.findings import KINDS
 
 README = Path(__file__).resolve().parents[3] / "datasets" / "README.md"
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parking.data.checking.findings import KINDS, STOP
+from parking.data.checking.inspection import inspect_content
 from parking.data.datasets.file_names import FileIndex
-from parking.data.datasets.findings import KINDS, STOP
-from parking.data.datasets.inspection import inspect_content
 from parking.data.datasets.sizes import StoredSize
 from parking.data.image_io import UnreadableImageError
 

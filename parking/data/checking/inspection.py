@@ -6,21 +6,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parking.data.datasets.annotation_inspection import (
-    Annotations,
-    collect_annotations,
-    inspect_boxes,
-    inspect_classes,
-)
 from parking.data.datasets.categories import find_other_names
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import FileIndex, NameIndex, is_image_name
-from parking.data.datasets.findings import KEEP, KINDS, MEND, POLICIES, STOP, Finding
 from parking.data.datasets.json_io import find_list, inspect_image_records, paused_gc, shorten
 from parking.data.datasets.sizes import HeaderReader, StoredSize, settle_sizes
 from parking.data.decoding.orientation import AUTO
 from parking.utils.errors import UserError
 from parking.utils.text import printable
+
+from .annotation_inspection import (
+    Annotations,
+    collect_annotations,
+    inspect_boxes,
+    inspect_classes,
+)
+from .findings import (
+    KEEP,
+    KINDS,
+    MEND,
+    POLICIES,
+    STOP,
+    Finding,
+)
 
 _ABOUT_OUTSIDE = (
     "only absolute names may, with DATASETS.ALLOW_OUTSIDE True (check_data.py: --allow-outside), if you trust the json"

@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 
 from parking.data.datasets.areas import find_impossible_areas
-from parking.data.datasets.findings import KEEP, KINDS, MEND, Finding
 from parking.data.datasets.json_io import is_too_large_id, shorten
 from parking.data.decoding.orientation import IGNORE
 from parking.utils.class_names import shown_name
 from parking.utils.text import printable
+
+from .findings import (
+    KEEP,
+    KINDS,
+    MEND,
+    Finding,
+)
 
 # Pixels by which sums of rounded numbers may pass the border.
 _TOLERANCE = 1e-3
