@@ -1,13 +1,18 @@
 """The detector and its parts; importing this package registers them with detectron2."""
 
-from .anchor_generator import YOLOAnchorGenerator
-from .assigner import ASSIGNER_REGISTRY, LevelAssignment, RatioAssigner, build_assigner
 from .backbone import PAFPN, CSPDarknet, build_csp_darknet_pafpn_backbone
-from .box_coder import YOLOBoxCoder
+from .dense_heads import YOLO_HEAD_REGISTRY, YOLOHead, build_yolo_head
+from .dense_heads.anchor import (
+    ASSIGNER_REGISTRY,
+    LevelAssignment,
+    RatioAssigner,
+    YOLOAnchorGenerator,
+    YOLOBoxCoder,
+    YOLOLoss,
+    build_assigner,
+)
 from .ensemble import DetectionFusion
 from .fusion import soft_nms, weighted_boxes_fusion
-from .head import YOLO_HEAD_REGISTRY, YOLOHead, build_yolo_head
-from .losses import YOLOLoss
 from .meta_arch import YOLO
 from .postprocessing import YOLOPostprocessor
 from .test_time_augmentation import YOLOWithTTA

@@ -5,8 +5,8 @@ from detectron2.modeling.anchor_generator import ANCHOR_GENERATOR_REGISTRY
 
 from parking.utils.constants import DETECTRON2_BACKBONES
 
-from .assigner.build import ASSIGNER_REGISTRY
-from .head import YOLO_HEAD_REGISTRY
+from .dense_heads import YOLO_HEAD_REGISTRY
+from .dense_heads.anchor import ASSIGNER_REGISTRY
 
 
 def list_registered() -> dict[str, list[str]]:

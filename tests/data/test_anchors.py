@@ -12,7 +12,7 @@ from parking.data.anchors import (
     measure_fit,
     propose_anchors,
 )
-from parking.modeling.assigner import RatioAssigner
+from parking.modeling import RatioAssigner
 
 COCO_ANCHORS = np.array(get_cfg().MODEL.YOLO.ANCHORS, dtype=float)
 

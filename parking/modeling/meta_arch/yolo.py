@@ -16,12 +16,9 @@ from torch import Tensor, nn
 from parking.utils.constants import PAD_VALUE
 from parking.utils.errors import UserError
 
-from ..anchor_generator import YOLOAnchorGenerator
-from ..assigner import RatioAssigner, build_assigner
 from ..backbone import build_backbone
-from ..box_coder import YOLOBoxCoder
-from ..head import build_yolo_head
-from ..losses import YOLOLoss
+from ..dense_heads import build_yolo_head
+from ..dense_heads.anchor import RatioAssigner, YOLOAnchorGenerator, YOLOBoxCoder, YOLOLoss, build_assigner
 from ..postprocessing import YOLOPostprocessor
 
 

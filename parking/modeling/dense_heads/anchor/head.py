@@ -8,7 +8,7 @@ from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
-from .build import YOLO_HEAD_REGISTRY
+from ..build import YOLO_HEAD_REGISTRY
 
 # A new head expects 8 objects in an image of this side, and a probability of 0.6 shared by all classes.
 _PRIOR_OBJECTS = 8

@@ -9,7 +9,7 @@ import torch
 from detectron2.config import configurable
 from torch import Tensor
 
-from .build import ASSIGNER_REGISTRY, LevelAssignment
+from .level_assignment import ASSIGNER_REGISTRY, LevelAssignment
 
 # (column, row) steps: own cell, left, upper, right, lower neighbour. The order decides collisions.
 _STEPS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))

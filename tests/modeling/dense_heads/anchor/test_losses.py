@@ -11,7 +11,7 @@ from torchvision.ops import box_convert
 
 from parking.config import get_cfg
 from parking.modeling import LevelAssignment, RatioAssigner, YOLOLoss
-from parking.modeling.losses import focal_weight, scatter_last
+from parking.modeling.dense_heads.anchor.losses import focal_weight, scatter_last
 
 LN2 = math.log(2)
 REFERENCE_SIZE = (640, 640)

@@ -15,8 +15,8 @@ from torchvision.ops import box_convert
 
 from parking.layers import box_ciou
 
-from .assigner import LevelAssignment
 from .box_coder import YOLOBoxCoder
+from .level_assignment import LevelAssignment
 
 # The gains are meant for this many levels and classes and this side of the image.
 _REFERENCE_LEVELS = 3
