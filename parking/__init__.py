@@ -25,7 +25,7 @@ for _name, _hint in _INSTALL_HINTS.items():
         )
 
 _PUBLIC = {
-    "Detector": "parking.engine.detector",
+    "Detector": "parking.inference.detector",
     "add_parking_config": "parking.config",
     "get_cfg": "parking.config",
     "register_parking_datasets": "parking.challenge.datasets",

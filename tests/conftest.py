@@ -73,8 +73,8 @@ def make_weights():
 
     from parking.checkpoint import Weights, write_weights
     from parking.config import get_cfg
-    from parking.engine import describe_config
-    from parking.engine.predictor import build_model
+    from parking.config.plain import describe_config
+    from parking.inference.build import build_model
 
     def make(path, *opts, seed=0, std=0.2, category_ids=(7, 3)):
         cfg = get_cfg()

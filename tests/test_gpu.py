@@ -10,7 +10,8 @@ import torch
 
 from parking.challenge.registration import register_datasets_from_config
 from parking.config import get_cfg
-from parking.engine import Trainer, build_model
+from parking.engine import Trainer
+from parking.inference.build import build_model
 
 pytestmark = [
     pytest.mark.gpu,

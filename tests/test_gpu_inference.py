@@ -14,11 +14,11 @@ import torch
 from parking.checkpoint import read_weights
 from parking.config import get_cfg
 from parking.data.datasets.images import list_images
-from parking.engine.detector import Detector
-from parking.engine.inference_run import kept_results, load_models, run_inference
-from parking.engine.patience import PatientBarrier
-from parking.engine.precision import repeatable_kernels
-from parking.engine.predictor import build_inference_model
+from parking.inference.barrier import PatientBarrier
+from parking.inference.build import build_inference_model
+from parking.inference.detector import Detector
+from parking.inference.image_pipeline import kept_results, load_models, run_inference
+from parking.inference.runner import repeatable_kernels
 from parking.modeling import DetectionFusion, YOLOPostprocessor
 
 pytestmark = [

@@ -71,7 +71,7 @@ def run_train(args):
 
 def read_config(args):
     from parking.config import get_cfg
-    from parking.engine.setup import setup_logging
+    from parking.utils.logs import setup_logging
 
     setup_logging()
     cfg = get_cfg()

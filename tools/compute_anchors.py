@@ -51,6 +51,7 @@ def main() -> None:
     from parking.challenge.registration import register_datasets_from_config
     from parking.config import Task
     from parking.config.checks import check_values
+    from parking.config.stages import read_stages
     from parking.data.anchors import (
         MIN_BOX_SIDE,
         collect_box_sizes,
@@ -60,8 +61,7 @@ def main() -> None:
         propose_anchors,
     )
     from parking.data.build import load_train_dicts
-    from parking.engine.setup import setup_logging
-    from parking.engine.stages import read_stages
+    from parking.utils.logs import setup_logging
 
     setup_logging()
     stage = read_stages(args.config_file, args.opts)[0]

@@ -42,7 +42,8 @@ def main() -> None:
     say("Loading PyTorch and detectron2 ...")
     from parking.challenge.registration import find_category_ids
     from parking.checkpoint import describe_origin, distinct_names, read_weights, write_weights
-    from parking.engine import describe_config, find_fitting_config
+    from parking.config.plain import describe_config
+    from parking.inference.models import find_fitting_config
 
     weights = read_weights(args.input)
     cfg, source = find_fitting_config(weights, args.config_file, candidates=sorted(COCO_CONFIGS.glob("*.yaml")))

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from parking.data.datasets.images import list_images
-from parking.data.video import is_video_input, open_source
+from parking.inference.sources.video import is_video_input, open_source
 from parking.utils import cli
 from parking.utils.text import printable
 
@@ -87,7 +87,7 @@ def run() -> int:
     if args.is_video:
         with open_source(args.input, fps=args.fps) as source:
             cli.say(f"{source.name}: loading PyTorch and detectron2 ...")
-            from parking.engine.infer import infer_video
+            from parking.inference.command import infer_video
 
             return tell(infer_video(args, source, DEFAULT_CONFIG))
     args.images = list_images(args.input, args.image_info)
@@ -100,7 +100,7 @@ def run() -> int:
 
 
 def main(args: argparse.Namespace) -> int:
-    from parking.engine.infer import infer_images
+    from parking.inference.command import infer_images
 
     outcome = infer_images(args, DEFAULT_CONFIG)
     if outcome is not None:

@@ -18,7 +18,7 @@ from parking.challenge.submission.options import OptionNames, make_submission_op
 from parking.challenge.submission.selection import SPACINGS, write_submission
 from parking.data.datasets.json_io import read_image_records, read_json_object
 from parking.evaluation.coco_results import check_category_ids, fit_to_images, read_predictions
-from parking.evaluation.result_ids import read_about_ids
+from parking.inference.sinks.result_ids import read_about_ids
 from parking.utils.cli import ArgumentParser, complain, run_tool, say
 from parking.utils.errors import UserError
 from parking.utils.files import check_writable

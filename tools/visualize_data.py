@@ -56,9 +56,10 @@ def main() -> int:
 
     from parking.challenge.registration import register_datasets_from_config
     from parking.config import Task
+    from parking.config.stages import read_stages, select_stages
     from parking.data.build import load_train_dicts
-    from parking.engine.setup import check_config, setup_logging
-    from parking.engine.stages import read_stages, select_stages
+    from parking.inference.models import check_config
+    from parking.utils.logs import setup_logging
     from parking.visualization.drawing import BoxDrawer, encode_image
     from parking.visualization.fonts import find_font
 
@@ -116,7 +117,7 @@ def read_annotations(cfg, dataset_dicts: list[dict], num_images: int, unreadable
 def read_samples(cfg, dataset_dicts: list[dict], num_images: int, unreadable: list[str]) -> Iterator[tuple]:
     """Like :func:`read_annotations`; ``unreadable`` is what DATASETS.POLICY had replaced by another image."""
     from parking.data.build import build_train_loader
-    from parking.engine.setup import resolve_num_classes
+    from parking.inference.models import resolve_num_classes
 
     resolve_num_classes(cfg, cfg.DATASETS.TRAIN)
     # Workers change no sample, but would make many batches ahead that nobody looks at.

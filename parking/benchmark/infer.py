@@ -15,11 +15,16 @@ from parking.checkpoint import Weights
 from parking.config import Task
 from parking.data.build import build_inference_loader
 from parking.data.dataset_mapper import TestDatasetMapper
-from parking.engine.inference import describe, detect, inference_settings, plan_inference, predict_images
-from parking.engine.precision import inference_dtype
-from parking.engine.predictor import build_inference_model, build_model
-from parking.engine.setup import check_config, resolve_device
-from parking.evaluation.journal import ResultsJournal
+from parking.inference.build import build_inference_model, build_model, inference_dtype
+from parking.inference.models import check_config, resolve_device
+from parking.inference.runner import (
+    describe,
+    detect,
+    inference_settings,
+    plan_inference,
+    predict_images,
+)
+from parking.inference.sinks.journal import ResultsJournal
 
 #: Images of the challenge's test set.
 _NUM_TEST_IMAGES = 19521

@@ -11,9 +11,10 @@ from detectron2.utils.events import EventStorage
 from parking import solver
 from parking.config import Task
 from parking.engine.precision import autocast_dtype
-from parking.engine.predictor import build_model
-from parking.engine.setup import check_config, make_deterministic, resolve_device
+from parking.engine.setup import make_deterministic
 from parking.engine.train_loop import AccumulatingTrainer
+from parking.inference.build import build_model
+from parking.inference.models import check_config, resolve_device
 
 
 def run_train_benchmark(cfg: CfgNode, num_iters: int) -> Iterator[str]:

@@ -1,8 +1,6 @@
-"""What the network computes in: which type a config asks for on which device, and how exactly."""
+"""What the network computes in while it is trained."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -19,20 +17,6 @@ def autocast_dtype(cfg, on_gpu: bool) -> torch.dtype | None:
         logger.info("SOLVER.AMP.DTYPE auto: this CPU has no instructions for bfloat16, so float32 is used")
         return None
     return dtypes[cfg.SOLVER.AMP.DTYPE]
-
-
-def inference_dtype(cfg) -> torch.dtype:
-    """What TEST.DTYPE says, on MODEL.DEVICE."""
-    dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    dtypes["auto"] = torch.float16 if cfg.MODEL.DEVICE.startswith("cuda") else torch.float32
-    return dtypes[cfg.TEST.DTYPE]
-
-
-@contextmanager
-def repeatable_kernels() -> Iterator[None]:
-    """For inference on a GPU: the same kernels each time, whatever is fastest now, and all the digits of float32."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        yield
 
 
 def _has_bfloat16_cpu() -> bool:

@@ -4,12 +4,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parking.config import CfgNode, get_cfg, typed_keys
 from parking.config.checks import Recipe, changes_weights, find_value, reads_scores, scores_steer
 from parking.config.compat import earlier_behaviour, find_changed_scores
+from parking.config.plain import flatten
 from parking.utils.errors import UserError
 from parking.utils.text import show
 
@@ -114,12 +115,3 @@ def digest_dataset(dataset_dicts: list[dict]) -> str:
         fields = [os.path.basename(record["file_name"]), str(record["image_id"]), record["height"], record["width"]]
         digest.update(json.dumps([fields, boxes]).encode())
     return digest.hexdigest()
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings under their keys joined by dots."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

@@ -15,26 +15,25 @@ from detectron2.utils import comm
 from parking.checkpoint import find_misfits, find_training, read_weights, remove_training, shorten
 from parking.config import Task, get_typed
 from parking.config.compat import read_version, upgrade_config
+from parking.config.plain import describe_config
+from parking.config.stages import Stage, read_stages, select_stages
 from parking.config.yaml_files import parse_config, read_config_text
+from parking.inference.build import build_inference_model, find_shapes
+from parking.inference.models import check_config, choose_eval_classes, choose_weights, last_stage_with_weights
 from parking.utils.errors import UserError
+from parking.utils.logs import setup_logging
 from parking.utils.text import printable
 
-from .predictor import build_inference_model, find_shapes
 from .resume import check_same_recipe, keep_earlier_behaviour, tell_changed_scores
 from .setup import (
-    check_config,
     check_output_dir,
-    choose_eval_classes,
-    choose_weights,
     claim_output_dir,
-    describe_config,
     lock_output_dir,
     make_output_dir,
     setup_evaluation,
-    setup_logging,
     setup_training,
 )
-from .stages import Stage, last_stage_with_weights, read_stages, select_stages, share_of_budget
+from .stages import choose_start, is_finished, is_resumable, mark_finished, share_of_budget
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -65,8 +64,8 @@ def run_training(args) -> OrderedDict[str, Any] | None:
 
 
 def _train(stages, all_stages, args) -> OrderedDict[str, Any] | None:
-    done = [s for s in all_stages if s.is_finished and (args.resume or s not in stages)]
-    resumed = [s for s in stages if args.resume and s not in done and s.is_resumable]
+    done = [s for s in all_stages if is_finished(s) and (args.resume or s not in stages)]
+    resumed = [s for s in stages if args.resume and s not in done and is_resumable(s)]
     _check(stages, all_stages, done, resumed, args)
     comm.synchronize()  # no process may write the first file before all have looked
     if comm.is_main_process():
@@ -96,7 +95,7 @@ def _train(stages, all_stages, args) -> OrderedDict[str, Any] | None:
             comm.synchronize()
         results = trainer.train()
         if comm.is_main_process():
-            stage.mark_finished(trainer.seconds_used)
+            mark_finished(stage, trainer.seconds_used)
         comm.synchronize()  # the next one reads what this one has written
         done.append(stage)
         del trainer
@@ -116,7 +115,7 @@ def run_evaluation(args) -> OrderedDict[str, Any]:
 
 def _choose_start(stage: Stage, args) -> None:
     if args.stage is None or get_typed(args.opts, "MODEL.WEIGHTS") is None:
-        stage.choose_start()
+        choose_start(stage)
 
 
 def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resumed: list[Stage], args) -> None:

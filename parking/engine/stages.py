@@ -1,120 +1,44 @@
-"""Trainings of several stages, each of which starts from the weights that the one before it chose."""
+"""What the trainings of a config's stages leave in their folders, and what each starts from."""
 
-import logging
-import os
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from parking.checkpoint import FINISHED, find_last_checkpoint, find_weights
-from parking.config import CfgNode, get_cfg
-from parking.config.checks import check_key
-from parking.config.yaml_files import parse_config, read_config_text
+from parking.config.stages import Stage
 from parking.utils.errors import UserError
 from parking.utils.files import open_atomic, read_number
 
-logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One training.
-
-    Attributes:
-        name: as in SOLVER.STAGES; "" where that is empty and there is just one training.
-        cfg: its config, not frozen, without stages of its own; OUTPUT_DIR is the stage's folder.
-        root: the OUTPUT_DIR that all stages share.
-        starts_from: OUTPUT_DIR of the stage before, whose chosen weights this one starts from; None for the first.
-    """
-
-    name: str
-    cfg: CfgNode
-    root: str
-    starts_from: str | None = None
-
-    def choose_start(self) -> None:
-        """Set MODEL.WEIGHTS to what the stage before chose. Raises UserError where that has no weights."""
-        if self.starts_from is None:
-            return
-        weights = find_weights(self.starts_from)
-        if weights is None:
-            raise UserError(
-                f"stage {self.name} starts from the weights of the stage before it, but {self.starts_from} holds none; "
-                f"train that stage first."
-            )
-        self.cfg.MODEL.WEIGHTS = weights
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether an earlier run came to the end of this stage, its last evaluation included."""
-        return Path(self.cfg.OUTPUT_DIR, FINISHED).exists()
-
-    @property
-    def is_resumable(self) -> bool:
-        """Whether an earlier run saved a checkpoint to go on from."""
-        return find_last_checkpoint(self.cfg.OUTPUT_DIR) is not None
-
-    def mark_finished(self, seconds: float) -> None:
-        """``seconds``: that it took. Raises UserError where that cannot be written."""
-        path = Path(self.cfg.OUTPUT_DIR, FINISHED)
-        try:
-            with open_atomic(path) as file:
-                file.write(f"{seconds:.0f}\n".encode())
-        except OSError as e:
-            raise UserError(f"{path} cannot be written ({e.strerror or e}); make room and go on with --resume.") from e
-
-    @property
-    def seconds(self) -> float:
-        """What it took, if it is finished; else 0."""
-        return read_number(Path(self.cfg.OUTPUT_DIR, FINISHED))
+def choose_start(stage: Stage) -> None:
+    """Set MODEL.WEIGHTS to what the stage before chose. Raises UserError where that has no weights."""
+    if stage.starts_from is None:
+        return
+    weights = find_weights(stage.starts_from)
+    if weights is None:
+        raise UserError(
+            f"stage {stage.name} starts from the weights of the stage before it, but {stage.starts_from} holds none; "
+            f"train that stage first."
+        )
+    stage.cfg.MODEL.WEIGHTS = weights
 
 
-def read_stages(config_file: str | os.PathLike, opts: Sequence[str]) -> list[Stage]:
-    """The stages that SOLVER.STAGES of a config names; without any, the config itself as the only one.
-
-    A stage is the config, then the stage's file, then KEY VALUE pairs. Its folder is OUTPUT_DIR/NAME.
-
-    Raises:
-        UserError: SOLVER.STAGES is malformed, or something is wrong in one of the files.
-    """
-    base = get_cfg()
-    base.merge_from_file(config_file)
-    base.merge_from_list(opts)
-    if not base.SOLVER.STAGES:
-        return [Stage("", base, base.OUTPUT_DIR)]
-    file_cfg = get_cfg()
-    file_cfg.merge_from_file(config_file)
-    stages: list[Stage] = []
-    _check_stages(base)
-    for name, file in base.SOLVER.STAGES:
-        cfg = get_cfg()
-        cfg.merge_from_file(config_file)
-        stage_file = _find_beside(config_file, file)
-        cfg.merge_from_file(stage_file)
-        if cfg.OUTPUT_DIR != file_cfg.OUTPUT_DIR or (stages and cfg.MODEL.WEIGHTS != file_cfg.MODEL.WEIGHTS):
-            raise UserError(
-                f"config file {stage_file}: a stage has its OUTPUT_DIR from its name, and its MODEL.WEIGHTS from the "
-                f"stage before it; leave them out."
-            )
-        cfg.merge_from_list(opts)
-        cfg.SOLVER.STAGES = []
-        cfg.OUTPUT_DIR = os.path.join(base.OUTPUT_DIR, name)
-        stages.append(Stage(name, cfg, base.OUTPUT_DIR, stages[-1].cfg.OUTPUT_DIR if stages else None))
-    return stages
+def is_finished(stage: Stage) -> bool:
+    """Whether an earlier run came to the end of the stage, its last evaluation included."""
+    return Path(stage.cfg.OUTPUT_DIR, FINISHED).exists()
 
 
-def select_stages(stages: list[Stage], name: str | None) -> list[Stage]:
-    """All stages, or the one called ``name``. Raises UserError where there is none of that name."""
-    if name is None:
-        return stages
-    selected = [stage for stage in stages if stage.name == name]
-    if not selected:
-        known = ", ".join(stage.name for stage in stages if stage.name) or "none"
-        raise UserError(f"--stage {name}: SOLVER.STAGES of the config has no such stage; it has {known}.")
-    return selected
+def is_resumable(stage: Stage) -> bool:
+    """Whether an earlier run saved a checkpoint to go on from."""
+    return find_last_checkpoint(stage.cfg.OUTPUT_DIR) is not None
+
+
+def mark_finished(stage: Stage, seconds: float) -> None:
+    """``seconds``: what the stage took. Raises UserError where that cannot be written."""
+    path = Path(stage.cfg.OUTPUT_DIR, FINISHED)
+    try:
+        with open_atomic(path) as file:
+            file.write(f"{seconds:.0f}\n".encode())
+    except OSError as e:
+        raise UserError(f"{path} cannot be written ({e.strerror or e}); make room and go on with --resume.") from e
 
 
 def share_of_budget(stage: Stage, stages: list[Stage], done: list[Stage]) -> float | None:
@@ -129,35 +53,9 @@ def share_of_budget(stage: Stage, stages: list[Stage], done: list[Stage]) -> flo
         return None
     unfinished = [other for other in stages if other not in done]
     part = stage.cfg.SOLVER.MAX_ITER / sum(other.cfg.SOLVER.MAX_ITER for other in unfinished)
-    return (hours * 3600 - sum(other.seconds for other in done)) * part
+    return (hours * 3600 - sum(_read_seconds(other) for other in done)) * part
 
 
-def last_stage_with_weights(stages: list[Stage]) -> Stage:
-    """The stage to infer or evaluate with: the last that has weights, else the first."""
-    return next((stage for stage in reversed(stages) if find_weights(stage.cfg.OUTPUT_DIR)), stages[0])
-
-
-def _check_stages(cfg: CfgNode) -> None:
-    check_key(cfg, "SOLVER.STAGES")
-    names = set()
-    for name, _ in cfg.SOLVER.STAGES:
-        if not _NAME.fullmatch(name) or name in names:
-            raise UserError(f"SOLVER.STAGES: {name!r} occurs twice, or is no name for a folder.")
-        names.add(name)
-
-
-def _find_beside(config_file: str | os.PathLike, file: str) -> str:
-    """``file`` relative to the config, or to the ``_BASE_`` from which that has its stages."""
-    folders = []
-    path = Path(config_file)
-    while path not in folders and path.is_file():
-        folders.append(path)
-        content = parse_config(read_config_text(str(path)), str(path))
-        base = content.get("_BASE_") if isinstance(content, dict) else None
-        if not isinstance(base, str):
-            break
-        path = path.parent / base
-    found = next((p.parent / file for p in folders if (p.parent / file).is_file()), None)
-    if found is None:
-        raise UserError(f"SOLVER.STAGES: the config file {file} does not exist beside {config_file}; check the path.")
-    return str(found)
+def _read_seconds(stage: Stage) -> float:
+    """What a stage took; 0 if it is not finished."""
+    return read_number(Path(stage.cfg.OUTPUT_DIR, FINISHED))

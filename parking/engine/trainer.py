@@ -23,11 +23,15 @@ from torch import nn
 from parking import solver
 from parking.checkpoint import SECONDS_USED, UNREADABLE_IMAGES, Checkpointer, load_weights, read_weights
 from parking.config import Task
+from parking.config.plain import describe_config
 from parking.data.annotations import check_learnable
 from parking.data.build import build_test_loader, build_train_loader, load_train_dicts
 from parking.data.datasets.coco import original_category_ids
 from parking.evaluation.coco_evaluation import COCOBoxEvaluator
 from parking.evaluation.prediction_pictures import PredictionPictures, pop_pictures
+from parking.inference.build import build_model
+from parking.inference.models import check_config
+from parking.inference.out_of_memory import explaining_out_of_memory
 from parking.utils.errors import UserError, explain, is_lost_connection
 
 from .hooks import (
@@ -43,12 +47,9 @@ from .hooks import (
     WarmupHook,
     put_pictures,
 )
-from .memory import explaining_out_of_memory
 from .precision import autocast_dtype
-from .predictor import build_model
 from .resume import check_same_data, check_same_recipe, digest_dataset
 from .scores import EvaluationLoader, StopEvaluation, best_metric, class_ap_of, finite_only
-from .setup import check_config, describe_config
 from .train_loop import AccumulatingTrainer
 from .training_state import check_training_state
 

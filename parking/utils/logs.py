@@ -1,4 +1,4 @@
-"""Log records without control characters, whoever writes them, in whatever handler."""
+"""Where logs go, and log records without control characters, whoever writes them, in whatever handler."""
 
 import logging
 import re
@@ -29,3 +29,22 @@ class PrintableRecord(logging.LogRecord):
 def make_logs_printable() -> None:
     """Have all log records of this process made as :class:`PrintableRecord`; more than once is fine."""
     logging.setLogRecordFactory(PrintableRecord)
+
+
+def setup_logging(output_dir: str | None = None) -> None:
+    """Log to stdout on the main process and, given a folder, to ``log.txt`` (``log.txt.rankN``) there."""
+    # Tools that need no torch make logs printable, too.
+    from detectron2.utils import comm
+    from detectron2.utils.logger import setup_logger
+
+    make_logs_printable()
+    rank = comm.get_rank()
+    # Those of an earlier stage would go on writing to its file.
+    setup_logger.cache_clear()
+    for name in ("fvcore", "detectron2", "parking"):
+        logging.getLogger(name).handlers.clear()
+    # The calls must be spelled as in detectron2's default_setup: they are cached by their arguments, and another
+    # spelling adds handlers that print every line twice.
+    setup_logger(output_dir, distributed_rank=rank, name="fvcore")
+    setup_logger(output_dir, distributed_rank=rank)
+    setup_logger(output_dir, distributed_rank=rank, name="parking")

@@ -4,7 +4,7 @@ import torch
 
 from parking.benchmark.infer import count_candidates, make_weights, run_infer_benchmark
 from parking.config import get_cfg
-from parking.engine.predictor import build_inference_model
+from parking.inference.build import build_inference_model
 
 
 def make_cfg():

@@ -85,7 +85,8 @@ def test_keys_without_their_backbone_are_unknown(config, message):
 
 
 def test_a_carried_config_brings_its_keys(tmp_path):
-    from parking.engine import describe_config, find_config_and_weights
+    from parking.config.plain import describe_config
+    from parking.inference.models import find_config_and_weights
 
     cfg = make("MODEL.BACKBONE.NAME", RESNET_FPN, "MODEL.RESNETS.DEPTH", "101", "MODEL.YOLO.NUM_CLASSES", "2")
     path = str(tmp_path / "m.pth")

@@ -238,7 +238,7 @@ def carry(folder: Path, suffix: str, config) -> str:
 
 
 def configure_from(weights_file: str) -> CfgNode:
-    from parking.engine import find_config_and_weights
+    from parking.inference.models import find_config_and_weights
 
     return find_config_and_weights(None, weights_file, [], default_config="not-to-be-read.yaml")[0]
 
@@ -335,7 +335,7 @@ def test_addresses_are_refused_wherever_they_stand(tmp_path, config, address):
 @pytest.mark.parametrize("name", ["x.yaml", "m.pt", "m.pth", "m.safetensors"])
 @pytest.mark.parametrize("scheme", ["https://example.org/", "s3://bucket/", "file:///tmp/", "://"])
 def test_addresses_of_files_are_refused(tmp_path, name, scheme):
-    from parking.engine import find_config_and_weights
+    from parking.inference.models import find_config_and_weights
 
     address = scheme + name
     message = rf"{re.escape(address)}.*(not opened|nothing is downloaded)"

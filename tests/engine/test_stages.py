@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 
 from parking.config import get_cfg
+from parking.config.stages import read_stages, select_stages
 from parking.engine.run import check_stages_fit
-from parking.engine.stages import last_stage_with_weights, read_stages, select_stages, share_of_budget
+from parking.engine.stages import choose_start, mark_finished, share_of_budget
+from parking.inference.models import last_stage_with_weights
 from parking.utils.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -69,15 +71,15 @@ def test_models_of_stages_must_fit_before_the_first_begins(two_stages, tmp_path,
 
 def test_a_stage_starts_from_what_the_one_before_chose(two_stages, tmp_path):
     one, two = read_stages(two_stages, [])
-    one.choose_start()
+    choose_start(one)
     assert one.cfg.MODEL.WEIGHTS == get_cfg().MODEL.WEIGHTS
     with pytest.raises(UserError, match=r"stage two starts from .* but .*/out/one holds none"):
-        two.choose_start()
+        choose_start(two)
     write(tmp_path / "out" / "one" / "model_final.pth", "")
-    two.choose_start()
+    choose_start(two)
     assert f"{tmp_path}/out/one/model_final.pth" == two.cfg.MODEL.WEIGHTS
     write(tmp_path / "out" / "one" / "model_best.pth", "")
-    two.choose_start()
+    choose_start(two)
     assert f"{tmp_path}/out/one/model_best.pth" == two.cfg.MODEL.WEIGHTS
 
 
@@ -116,7 +118,7 @@ def test_the_budget_is_shared_by_iterations(two_stages):
     # 300 and 100 iterations: three hours and one.
     assert [share_of_budget(stage, stages, []) for stage in stages] == [3 * 3600, 3600]
     Path(one.cfg.OUTPUT_DIR).mkdir(parents=True)
-    one.mark_finished(seconds=2 * 3600)
+    mark_finished(one, seconds=2 * 3600)
     assert share_of_budget(two, stages, [one]) == 2 * 3600
     # Overwritten: what is there from before does not count.
     assert share_of_budget(one, stages, []) == 3 * 3600

@@ -9,11 +9,11 @@ import torch
 
 from parking.config import compat, get_cfg
 from parking.config.compat import Upgrade
+from parking.config.plain import describe_config
 from parking.engine import Trainer
-from parking.engine.predictor import build_model
 from parking.engine.resume import keep_earlier_behaviour, tell_changed_scores
-from parking.engine.setup import describe_config
 from parking.engine.training_state import arrange_by_names
+from parking.inference.build import build_model
 from parking.solver import build_optimizer
 from parking.utils.errors import UserError
 

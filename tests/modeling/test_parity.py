@@ -16,8 +16,7 @@ from torch.testing import assert_close
 from parking.checkpoint import load_weights, read_weights
 from parking.config import get_cfg
 from parking.data.build import build_inference_loader
-from parking.engine import build_inference_model
-from parking.engine.predictor import build_model
+from parking.inference.build import build_inference_model, build_model
 from parking.layers import fuse_conv_norm
 from parking.modeling import YOLOWithTTA
 from parking.modeling.postprocessing import YOLOPostprocessor

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from parking.engine.predictor import wrap_for_inference
+from parking.inference.build import wrap_for_inference
 from parking.modeling import DetectionFusion, YOLOWithTTA
 
 

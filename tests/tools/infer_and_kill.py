@@ -15,7 +15,7 @@ from pathlib import Path
 from kill_and_resume import finish, make_counter, wait
 
 import parking.engine  # noqa: F401  (before the forks)
-from parking.engine import inference_run
+from parking.inference import image_pipeline as inference_run
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "infer.py"
 

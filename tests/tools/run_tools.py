@@ -10,7 +10,7 @@ import runpy
 import sys
 from pathlib import Path
 
-import parking.engine.infer  # noqa: F401  (what takes long to import)
+import parking.inference.command  # noqa: F401  (what takes long to import)
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 

@@ -13,7 +13,7 @@ import torch
 from parking.checkpoint import read_weights
 from parking.checkpoint.published import to_published
 from parking.config import get_cfg
-from parking.engine import describe_config
+from parking.config.plain import describe_config
 from parking.modeling import YOLO
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -158,10 +158,10 @@ def test_interrupted_while_drawing(infer, folder, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("parking.engine.pictures.PictureWriter.draw", fail)
+        patch.setattr("parking.inference.sinks.pictures.PictureWriter.draw", fail)
         code, out, _ = infer(folder, "--visualize", "1")
     assert code == 130 and "the same command goes on from there" in out
-    monkeypatch.setattr("parking.engine.inference_run.predict_images", None)
+    monkeypatch.setattr("parking.inference.image_pipeline.predict_images", None)
     code, out, err = infer(folder, "--visualize", "1")
     assert code == 0, err
     assert "3 of 3 images were done before the interruption" in out

@@ -74,8 +74,8 @@ def test_annotations_at_full_size(run_here, config, tiny_scenes, tmp_path):
 
 def test_samples_as_the_model_sees_them(run_here, config, tmp_path):
     from parking.challenge.registration import register_datasets_from_config
+    from parking.config.stages import read_stages
     from parking.data.build import build_train_loader, load_train_dicts
-    from parking.engine.stages import read_stages
 
     output = tmp_path / "out"
     args = ["--source", "dataloader", "--config-file", config, "--output", output, "--num-images", 6, "--stage", "two"]

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 
 import parking.engine
-import parking.engine.infer  # noqa: F401  (before the forks)
+import parking.inference.command  # noqa: F401  (before the forks)
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 

@@ -6,7 +6,7 @@ from parking.data.checking.check import check_sources
 from parking.data.checking.sources import make_coco_sources
 from parking.data.datasets.images import list_images
 from parking.data.datasets.listing import list_files
-from parking.data.video import open_source
+from parking.inference.sources.video import open_source
 from parking.utils.errors import UserError
 from parking.utils.marks import OutputFolder
 

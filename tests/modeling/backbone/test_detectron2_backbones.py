@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from parking.config import get_cfg
-from parking.engine.predictor import build_model, find_size_divisibility
+from parking.inference.build import build_model, find_size_divisibility
 from parking.layers import fuse_conv_norm
 from parking.modeling import YOLOWithTTA
 from parking.modeling.registered import list_registered

@@ -17,11 +17,17 @@ from parking.data.decoding.orientation import IGNORE, turn
 from parking.data.decoding.pillow import read_orientation
 from parking.data.image_io import read_image
 from parking.evaluation.image_detections import ImageDetections
+from parking.inference.models import (
+    check_config,
+    choose_inference_classes,
+    find_config_and_weights,
+    find_fitting_config,
+    resolve_device,
+)
 from parking.utils.errors import UserError
 
 from .array_detector import ArrayDetector
-from .predictor import build_inference_model
-from .setup import check_config, choose_inference_classes, find_config_and_weights, find_fitting_config, resolve_device
+from .build import build_inference_model
 
 _COCO_CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "coco"
 _SCORE_KEY = "MODEL.YOLO.SCORE_THRESH_TEST"

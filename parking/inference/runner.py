@@ -13,14 +13,13 @@ from detectron2.utils import comm
 from torch import nn
 from tqdm import tqdm
 
-from parking.data.batching import plan_batches
 from parking.data.build import build_inference_loader
-from parking.evaluation.journal import ResultsJournal
 from parking.evaluation.prediction_collector import to_detections, to_predictions
+from parking.inference.sinks.journal import ResultsJournal
 
-from .memory import explaining_out_of_memory
-from .precision import repeatable_kernels
-from .predictor import find_size_divisibility
+from .batching import plan_batches
+from .build import find_size_divisibility
+from .out_of_memory import explaining_out_of_memory
 
 # Of TEST.IMS_PER_BATCH 0.
 _BATCH_SIZE_GPU, _BATCH_SIZE_CPU = 8, 1
@@ -172,4 +171,11 @@ def inference_settings(cfg, batch_size: int) -> Iterator[None]:
         f"lower TEST.IMS_PER_BATCH (batches have {batch_size} images) or INPUT.SIZE_TEST (now {cfg.INPUT.SIZE_TEST})"
     )
     with torch.inference_mode(), repeatable_kernels(), explaining_out_of_memory("while predicting", remedy):
+        yield
+
+
+@contextmanager
+def repeatable_kernels() -> Iterator[None]:
+    """For inference on a GPU: the same kernels each time, whatever is fastest now, and all the digits of float32."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield

@@ -5,7 +5,7 @@ import pytest
 
 from parking.data.datasets.images import ImageList
 from parking.evaluation.ground_truth import GroundTruth
-from parking.evaluation.result_ids import choose_result_ids
+from parking.inference.sinks.result_ids import choose_result_ids
 from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 

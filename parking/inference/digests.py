@@ -10,12 +10,11 @@ import torch
 from detectron2.utils import comm
 
 from parking.checkpoint import Weights
-from parking.evaluation.journal import find_difference
+from parking.config.plain import describe_config, flatten
+from parking.inference.sinks.journal import find_difference
 from parking.utils.errors import UserError
 
-from .inference import find_batch_size
-from .resume import flatten
-from .setup import describe_config
+from .runner import find_batch_size
 
 
 def describe_recipe(

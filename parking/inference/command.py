@@ -9,23 +9,30 @@ from pathlib import Path
 from parking.challenge.classes import translate_names
 from parking.config import CfgNode
 from parking.data.decoding.orientation import IGNORE
-from parking.data.video import FrameSource, open_source
 from parking.evaluation.ground_truth import GroundTruth
-from parking.evaluation.result_ids import choose_result_ids
-from parking.evaluation.writer import RESULT_NAMES
+from parking.inference.sinks.pictures import FOLDER_NAME, PictureWriter
+from parking.inference.sinks.result_ids import choose_result_ids
+from parking.inference.sinks.results import RESULT_NAMES
+from parking.inference.sources.orientations import settle_orientations
+from parking.inference.sources.video import FrameSource, open_source
 from parking.utils.files import check_writable
+from parking.utils.logs import setup_logging
 from parking.utils.marks import OutputFolder
 from parking.visualization.fonts import find_font
 
 from .array_detector import ArrayDetector
-from .inference import find_batch_size
-from .inference_run import InferenceReport, LoadedModel, choose_submission, kept_results, load_models, run_inference
-from .orientations import settle_orientations
-from .patience import PatientBarrier
-from .pictures import FOLDER_NAME, PictureWriter
-from .setup import setup_logging
-from .time_budget import TimeBudget
-from .video import predict_video
+from .barrier import PatientBarrier
+from .budget import TimeBudget
+from .image_pipeline import (
+    InferenceReport,
+    LoadedModel,
+    choose_submission,
+    kept_results,
+    load_models,
+    run_inference,
+)
+from .runner import find_batch_size
+from .video_pipeline import predict_video
 
 
 @dataclass(frozen=True)

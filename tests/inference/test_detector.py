@@ -17,9 +17,9 @@ from PIL import Image
 
 import parking
 from parking.checkpoint import Weights, read_weights, write_weights
-from parking.engine import detector
-from parking.engine.detector import Detector
 from parking.evaluation.image_detections import ImageDetections
+from parking.inference import detector
+from parking.inference.detector import Detector
 from parking.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +66,7 @@ def test_the_same_as_the_tool(weights_file, tmp_path, monkeypatch, capsys, views
     argv = ["infer.py", "--input", folder, "--weights", weights_file, "--output", tmp_path / "out"]
     argv += ["MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0", "TEST.AUG.ENABLED", views]
     monkeypatch.setattr(sys, "argv", list(map(str, argv)))
-    monkeypatch.setattr("parking.engine.setup_logging", lambda: None)
+    monkeypatch.setattr("parking.inference.command.setup_logging", lambda: None)
     assert runpy.run_path(str(ROOT / "tools/infer.py"))["run"]() == 0
     expected = [r for r in json.loads((tmp_path / "out/predictions.json").read_text()) if r["score"] >= 0.25]
     ids = {row["file_name"]: row["id"] for row in json.loads((tmp_path / "out/images.json").read_text())}

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from parking.evaluation.journal import (
+from parking.inference.sinks.journal import (
     JournalContent,
     ResultsJournal,
     _merge,

@@ -9,7 +9,7 @@ from torch import nn
 from parking.data.dataset_mapper import TestDatasetMapper
 from parking.modeling import DetectionFusion
 
-from .inference import inference_settings
+from .runner import inference_settings
 
 
 class ArrayDetector:

@@ -17,10 +17,10 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from parking.config import get_cfg
-from parking.data.video import CaptureReader, FrameSource, open_source
-from parking.engine import video
-from parking.engine.array_detector import ArrayDetector
-from parking.engine.video import predict_video
+from parking.inference import video_pipeline as video
+from parking.inference.array_detector import ArrayDetector
+from parking.inference.sources.video import CaptureReader, FrameSource, open_source
+from parking.inference.video_pipeline import predict_video
 from parking.utils.errors import UserError
 from parking.utils.marks import MARK_NAME
 from parking.visualization.colors import class_colors

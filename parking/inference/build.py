@@ -15,8 +15,6 @@ from parking.modeling.test_time_augmentation import YOLOWithTTA
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
-from .precision import inference_dtype
-
 
 def build_model(cfg) -> nn.Module:
     """The model that MODEL.META_ARCHITECTURE names, on MODEL.DEVICE, with fresh weights, in channels_last memory order.
@@ -61,6 +59,13 @@ def build_inference_model(cfg, weights: Weights, class_names: Sequence[str] | No
     _compute_in(inference_dtype(cfg), fuse_conv_norm(model.eval()))
     _refuse_overflow(model, weights, inference_dtype(cfg))
     return wrap_for_inference(cfg, model)
+
+
+def inference_dtype(cfg) -> torch.dtype:
+    """What TEST.DTYPE says, on MODEL.DEVICE."""
+    dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    dtypes["auto"] = torch.float16 if cfg.MODEL.DEVICE.startswith("cuda") else torch.float32
+    return dtypes[cfg.TEST.DTYPE]
 
 
 def _compute_in(dtype: torch.dtype, model: YOLO) -> None:

@@ -21,28 +21,38 @@ from parking.challenge.submission.options import OptionNames, SubmissionOptions,
 from parking.checkpoint import Weights, distinct_names
 from parking.config import CfgNode
 from parking.data.datasets.images import ImageList
-from parking.evaluation.journal import (
+from parking.inference.models import choose_inference_classes, find_config_and_weights
+from parking.inference.sinks.journal import (
     JOURNAL_NAME,
     JournalContent,
     ResultsJournal,
     make_journal_folder,
     remove_journal_folder,
 )
-from parking.evaluation.result_ids import ResultIds
-from parking.evaluation.writer import write_results
+from parking.inference.sinks.result_ids import ResultIds
+from parking.inference.sinks.results import write_results
 from parking.modeling import DetectionFusion
 from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.files import explaining_write_errors, locked, remove_stale_lock
 from parking.utils.text import printable
 
-from .fused_results import fuse_results
-from .inference import measure_speed, plan_inference, predict_images
-from .patience import PatientBarrier
-from .predictor import build_inference_model
-from .recipe import check_same_everywhere, describe_recipe, digest_images, digest_weights
-from .setup import choose_inference_classes, find_config_and_weights
-from .time_budget import Candidate, TimeBudget, choose_candidate, list_candidates
+from .barrier import PatientBarrier
+from .budget import (
+    Candidate,
+    TimeBudget,
+    choose_candidate,
+    list_candidates,
+)
+from .build import build_inference_model
+from .digests import (
+    check_same_everywhere,
+    describe_recipe,
+    digest_images,
+    digest_weights,
+)
+from .fusing import fuse_results
+from .runner import measure_speed, plan_inference, predict_images
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import pytest
 
 from parking.challenge.classes import CLASS_COLORS, CLASS_NAMES
 from parking.data.image_io import read_image
-from parking.engine import pictures
-from parking.engine.pictures import PictureWriter
 from parking.evaluation.ground_truth import GroundTruth
+from parking.inference.sinks import pictures
+from parking.inference.sinks.pictures import PictureWriter
 from parking.structures.detections import Detections
 from parking.visualization.drawing import save_image
 

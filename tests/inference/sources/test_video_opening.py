@@ -7,8 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
-from parking.data.video import open_source
-from parking.data.video_opening import is_container, open_camera, open_stream, open_video_file
+from parking.inference.sources.video import open_source
+from parking.inference.sources.video_opening import (
+    is_container,
+    open_camera,
+    open_stream,
+    open_video_file,
+)
 from parking.utils.errors import UserError
 
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from parking.challenge.submission.options import SubmissionOptions
 from parking.challenge.submission.selection import write_submission
+from parking.evaluation.coco_results import write_coco_results
 from parking.structures.detections import Detections
 from parking.utils.files import explaining_write_errors
 from parking.utils.marks import OutputFolder
-
-from .coco_results import write_coco_results
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,15 @@ from torch import nn
 
 from parking.checkpoint import read_weights
 from parking.config import get_cfg
-from parking.engine.inference import find_batch_size, measure_speed, plan_inference, predict_images
-from parking.engine.inference_run import load_models
-from parking.engine.predictor import build_inference_model
-from parking.evaluation.journal import ResultsJournal
+from parking.inference.build import build_inference_model
+from parking.inference.image_pipeline import load_models
+from parking.inference.runner import (
+    find_batch_size,
+    measure_speed,
+    plan_inference,
+    predict_images,
+)
+from parking.inference.sinks.journal import ResultsJournal
 from parking.utils.errors import UserError
 from parking.visualization.drawing import save_image
 

@@ -7,8 +7,7 @@ from torch.testing import assert_close
 
 from parking.checkpoint import Weights, load_weights
 from parking.config import get_cfg
-from parking.engine import build_inference_model
-from parking.engine.predictor import build_model
+from parking.inference.build import build_inference_model, build_model
 from parking.modeling import YOLO, YOLOWithTTA
 from parking.utils.errors import UserError
 

@@ -18,8 +18,8 @@ import numpy as np
 from detectron2.structures import Instances
 from tqdm import tqdm
 
-from parking.data.video import Frame, FrameSource
 from parking.evaluation.image_detections import ImageDetections
+from parking.inference.sources.video import Frame, FrameSource
 from parking.utils.errors import UserError
 from parking.utils.files import UNFINISHED_ENDING, locked
 from parking.utils.marks import OutputFolder, describe_file
@@ -82,9 +82,9 @@ def predict_video(
         {"frame": 12, "time": 0.48, "counts": {"sedan": 1}, "detections": [
             {"category_id": 1, "class_name": "sedan", "bbox": [x, y, width, height], "score": 0.91}]}
 
-    "frame" and "time" (seconds) are those of :class:`~parking.data.video.Frame`, and frames of a folder have a
-    "file_name"; bbox is in pixels of the frame, to 0.001. The same boxes are listed, counted and drawn: those of at
-    least ``min_score``.
+    "frame" and "time" (seconds) are those of :class:`~parking.inference.sources.video.Frame`, and frames of a folder
+    have a "file_name"; bbox is in pixels of the frame, to 0.001. The same boxes are listed, counted and drawn: those of
+    at least ``min_score``.
 
     ``<output_dir>/<name>.mp4`` (MPEG-4) shows the boxes and the counts. It has one picture for each frame, at the
     source's rate; where a frame could not be decoded, the one before stands in. Of a live source it plays in real time:

@@ -13,11 +13,10 @@ from detectron2.utils import comm
 
 from parking.config import Task
 from parking.config.checks import check_key
+from parking.inference.models import check_config
 from parking.utils.errors import UserError
 from parking.utils.files import explaining_write_errors, open_atomic, read_regular
 from parking.utils.limits import MAX_NOTE_BYTES
-
-from .setup import check_config
 
 # A measured speed is trusted with so much of the time that is left.
 _SHARE = 0.95

@@ -4,8 +4,13 @@ import math
 import pytest
 
 from parking.config import get_cfg
-from parking.engine import time_budget
-from parking.engine.time_budget import Candidate, TimeBudget, choose_candidate, list_candidates
+from parking.inference import budget as time_budget
+from parking.inference.budget import (
+    Candidate,
+    TimeBudget,
+    choose_candidate,
+    list_candidates,
+)
 from parking.utils.errors import UserError
 
 NOW = 1000.0

@@ -7,7 +7,7 @@ import pytest
 from parking.challenge.submission.options import SubmissionOptions
 from parking.challenge.submission.selection import write_submission
 from parking.evaluation.coco_results import read_predictions
-from parking.evaluation.writer import write_results
+from parking.inference.sinks.results import write_results
 from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.marks import MARK_NAME
@@ -106,7 +106,7 @@ def test_no_old_submission_lies_beside_new_predictions(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("parking.evaluation.writer.write_submission", fail)
+    monkeypatch.setattr("parking.inference.sinks.results.write_submission", fail)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, ROWS[:2], submission=options())
     assert len(load(results["predictions"])) == 2

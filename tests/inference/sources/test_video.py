@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from parking.data.video import CaptureReader, FrameSource, is_live_input, is_video_input, open_source
+from parking.inference.sources.video import (
+    CaptureReader,
+    FrameSource,
+    is_live_input,
+    is_video_input,
+    open_source,
+)
 from parking.utils.errors import UserError
 from parking.visualization.drawing import save_image
 

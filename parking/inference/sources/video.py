@@ -23,10 +23,11 @@ from parking.data.datasets.listing import list_files
 from parking.data.decoding.kinds import NUM_BYTES, identify
 from parking.data.decoding.orientation import AUTO
 from parking.data.image_io import UnreadableImageError, read_image
-from parking.data.video_opening import open_camera, open_stream, open_video_file
 from parking.utils.errors import UserError
 from parking.utils.files import describe_missing, open_regular
 from parking.utils.text import printable
+
+from .video_opening import open_camera, open_stream, open_video_file
 
 #: Frames per second of a folder for which none are given.
 DEFAULT_FOLDER_FPS = 10.0

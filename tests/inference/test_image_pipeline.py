@@ -14,19 +14,19 @@ import torch
 
 from parking.config import get_cfg
 from parking.data.datasets.images import list_images
-from parking.engine import inference_run
-from parking.engine import recipe as recipes
-from parking.engine.inference_run import (
+from parking.inference import digests as recipes
+from parking.inference import image_pipeline as inference_run
+from parking.inference.barrier import PatientBarrier
+from parking.inference.budget import TimeBudget
+from parking.inference.digests import digest_images
+from parking.inference.image_pipeline import (
     choose_submission,
     get_submission_options,
     kept_results,
     load_models,
     run_inference,
 )
-from parking.engine.patience import PatientBarrier
-from parking.engine.recipe import digest_images
-from parking.engine.time_budget import TimeBudget
-from parking.evaluation.result_ids import choose_result_ids
+from parking.inference.sinks.result_ids import choose_result_ids
 from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.marks import MARK_NAME
@@ -415,7 +415,7 @@ def test_a_time_budget_is_chosen_once(run, tmp_path, interrupt, monkeypatch, cap
 
 
 def test_a_budget_is_measured_for_real(run, caplog, monkeypatch):
-    monkeypatch.setattr("parking.engine.time_budget._SHARE", 1e-9)
+    monkeypatch.setattr("parking.inference.budget._SHARE", 1e-9)
     with caplog.at_level(logging.INFO):
         report = run("TEST.AUG.ENABLED", "True", budget=TimeBudget(1.0, time.monotonic()))
     assert report.num_images == 5

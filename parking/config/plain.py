@@ -1,0 +1,24 @@
+"""Configs as nested plain values."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from .config import CfgNode
+
+
+def describe_config(cfg: CfgNode) -> dict[str, Any]:
+    """``cfg`` as nested plain values for a weights file, without the device, which says nothing about the next run."""
+    config = yaml.safe_load(cfg.dump())
+    del config["MODEL"]["DEVICE"]
+    return config
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings under their keys joined by dots."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

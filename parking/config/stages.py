@@ -1,0 +1,103 @@
+"""Trainings of several stages, each of which starts from the weights that the stage before it chose."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from parking.utils.errors import UserError
+
+from .checks import check_key
+from .config import CfgNode, get_cfg
+from .yaml_files import parse_config, read_config_text
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training.
+
+    Attributes:
+        name: as in SOLVER.STAGES; "" where that is empty and there is just one training.
+        cfg: its config, not frozen, without stages of its own; OUTPUT_DIR is the stage's folder.
+        root: the OUTPUT_DIR that all stages share.
+        starts_from: OUTPUT_DIR of the stage before, whose chosen weights this one starts from; None for the first.
+    """
+
+    name: str
+    cfg: CfgNode
+    root: str
+    starts_from: str | None = None
+
+
+def read_stages(config_file: str | os.PathLike, opts: Sequence[str]) -> list[Stage]:
+    """The stages that SOLVER.STAGES of a config names; without any, the config itself as the only one.
+
+    A stage is the config, then the stage's file, then KEY VALUE pairs. Its folder is OUTPUT_DIR/NAME.
+
+    Raises:
+        UserError: SOLVER.STAGES is malformed, or something is wrong in one of the files.
+    """
+    base = get_cfg()
+    base.merge_from_file(config_file)
+    base.merge_from_list(opts)
+    if not base.SOLVER.STAGES:
+        return [Stage("", base, base.OUTPUT_DIR)]
+    file_cfg = get_cfg()
+    file_cfg.merge_from_file(config_file)
+    stages: list[Stage] = []
+    _check_stages(base)
+    for name, file in base.SOLVER.STAGES:
+        cfg = get_cfg()
+        cfg.merge_from_file(config_file)
+        stage_file = _find_beside(config_file, file)
+        cfg.merge_from_file(stage_file)
+        if cfg.OUTPUT_DIR != file_cfg.OUTPUT_DIR or (stages and cfg.MODEL.WEIGHTS != file_cfg.MODEL.WEIGHTS):
+            raise UserError(
+                f"config file {stage_file}: a stage has its OUTPUT_DIR from its name, and its MODEL.WEIGHTS from the "
+                f"stage before it; leave them out."
+            )
+        cfg.merge_from_list(opts)
+        cfg.SOLVER.STAGES = []
+        cfg.OUTPUT_DIR = os.path.join(base.OUTPUT_DIR, name)
+        stages.append(Stage(name, cfg, base.OUTPUT_DIR, stages[-1].cfg.OUTPUT_DIR if stages else None))
+    return stages
+
+
+def select_stages(stages: list[Stage], name: str | None) -> list[Stage]:
+    """All stages, or the one called ``name``. Raises UserError where there is none of that name."""
+    if name is None:
+        return stages
+    selected = [stage for stage in stages if stage.name == name]
+    if not selected:
+        known = ", ".join(stage.name for stage in stages if stage.name) or "none"
+        raise UserError(f"--stage {name}: SOLVER.STAGES of the config has no such stage; it has {known}.")
+    return selected
+
+
+def _check_stages(cfg: CfgNode) -> None:
+    check_key(cfg, "SOLVER.STAGES")
+    names = set()
+    for name, _ in cfg.SOLVER.STAGES:
+        if not _NAME.fullmatch(name) or name in names:
+            raise UserError(f"SOLVER.STAGES: {name!r} occurs twice, or is no name for a folder.")
+        names.add(name)
+
+
+def _find_beside(config_file: str | os.PathLike, file: str) -> str:
+    """``file`` relative to the config, or to the ``_BASE_`` from which that has its stages."""
+    folders = []
+    path = Path(config_file)
+    while path not in folders and path.is_file():
+        folders.append(path)
+        content = parse_config(read_config_text(str(path)), str(path))
+        base = content.get("_BASE_") if isinstance(content, dict) else None
+        if not isinstance(base, str):
+            break
+        path = path.parent / base
+    found = next((p.parent / file for p in folders if (p.parent / file).is_file()), None)
+    if found is None:
+        raise UserError(f"SOLVER.STAGES: the config file {file} does not exist beside {config_file}; check the path.")
+    return str(found)
