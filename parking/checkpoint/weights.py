@@ -23,9 +23,8 @@ from parking.utils.memory import available_memory
 from parking.utils.text import printable
 
 from .foreign_files import describe_file
-from .last_checkpoint import find_last_checkpoint
-from .module_settings import check_settings
-from .published import (
+from .formats.module_settings import check_settings
+from .formats.yolov5 import (
     LayoutError,
     check_not_foreign,
     from_published,
@@ -34,6 +33,7 @@ from .published import (
     unwrap_module,
     without_wrappers,
 )
+from .last_checkpoint import find_last_checkpoint
 from .restricted_pickle import ModuleStandIn, read_pickled
 from .values import check_values, find_excess
 

@@ -11,7 +11,7 @@ import safetensors
 import torch
 
 from parking.checkpoint import read_weights
-from parking.checkpoint.published import to_published
+from parking.checkpoint.formats.yolov5 import to_published
 from parking.config import get_cfg
 from parking.config.plain import describe_config
 from parking.modeling import YOLO

@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
+from parking.checkpoint.restricted_pickle import ModuleStandIn
 from parking.utils.text import printable
 
-from .published import P5_LAYERS, P6_LAYERS, LayoutError
-from .restricted_pickle import ModuleStandIn
+from .yolov5 import P5_LAYERS, P6_LAYERS, LayoutError
 
 # Positions of upsamplings, and of concatenations with that of their second input, in the flat list of layers.
 _P5_UPSAMPLINGS, _P5_CONCATENATIONS = (11, 15), {12: 6, 16: 4, 19: 14, 22: 10}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from parking.checkpoint import read_weights
-from parking.checkpoint.published import (
+from parking.checkpoint.formats.yolov5 import (
     LayoutError,
     from_published,
     is_published_layout,
@@ -18,7 +18,7 @@ from parking.config import get_cfg
 from parking.modeling import YOLO
 from parking.utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PARITY = ROOT / "../shared/parity"
 SIZES = [size + levels for levels in ("", "6") for size in "nsmlx"]
 

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parking.checkpoint.restricted_pickle import ModuleStandIn
 from parking.utils.text import printable
-
-from .restricted_pickle import ModuleStandIn
 
 P5_LAYERS = {
     0: "backbone.bottom_up.stem",

@@ -5,8 +5,13 @@ import math
 import pytest
 import torch
 
-from parking.checkpoint.module_settings import check_settings
-from parking.checkpoint.published import P5_LAYERS, P6_LAYERS, LayoutError, unwrap_module
+from parking.checkpoint.formats.module_settings import check_settings
+from parking.checkpoint.formats.yolov5 import (
+    P5_LAYERS,
+    P6_LAYERS,
+    LayoutError,
+    unwrap_module,
+)
 from parking.checkpoint.restricted_pickle import ModuleStandIn
 
 NN = "torch.nn.modules"

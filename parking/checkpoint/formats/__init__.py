@@ -1,0 +1,1 @@
+"""Layouts of published weights files, one module a family."""
