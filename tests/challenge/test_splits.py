@@ -10,7 +10,7 @@ from parking.challenge.conditions import get_sequence_key
 from parking.challenge.splits import split_by_sequence, split_entry, split_images
 from parking.utils.errors import UserError
 
-PARITY = Path(__file__).resolve().parents[2] / "../shared/parity/split_expected.json"
+PARITY = Path(__file__).resolve().parents[2] / "tests/data/parity/split_expected.json"
 NAME = "20201102_경기도_-_-_맑음_주간_실외_right_{:06d}_{:07d}.png"
 
 
@@ -20,8 +20,6 @@ def make_names(lengths):
 
 
 def test_entry_split_is_the_original():
-    if not PARITY.exists():
-        pytest.skip("the parity data is not here")
     expected = json.loads(PARITY.read_text())
     val_ids = split_entry(range(1, 24651))
     joined = ",".join(map(str, sorted(val_ids)))

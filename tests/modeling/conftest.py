@@ -18,6 +18,12 @@ def parity_dir():
     return path
 
 
+@pytest.fixture(scope="session")
+def parity_data():
+    """The folder with those numbers of the published implementation that need no published weights."""
+    return ROOT / "tests/data/parity"
+
+
 @pytest.fixture
 def pico_cfg():
     """The smallest model, three classes, nothing filtered by score."""

@@ -16,7 +16,7 @@ from parking.solver import (
     takes_optimizer_step,
 )
 
-EXPECTED = Path(__file__).resolve().parents[2].parent / "shared" / "parity" / "schedule_expected.json"
+EXPECTED = Path(__file__).resolve().parents[2] / "tests/data/parity/schedule_expected.json"
 
 
 def make_model():
@@ -75,7 +75,6 @@ def test_accumulation_targets():
     assert Warmup(10, 0.1, 0.8, 0.9).accumulation(5, 0, 16) == 1
 
 
-@pytest.mark.skipif(not EXPECTED.is_file(), reason="the numbers to agree with are not beside this checkout")
 @pytest.mark.parametrize(
     ("name", "lr0", "lrf", "momentum", "warmup_epochs", "warmup_momentum", "warmup_bias_lr"),
     [("scratch-low", 0.01, 0.01, 0.937, 3, 0.8, 0.1), ("finetune", 0.0032, 0.12, 0.843, 2, 0.5, 0.05)],

@@ -196,13 +196,13 @@ MODELS = {
 @pytest.mark.parametrize("size", [640, 1280])
 @pytest.mark.parametrize("recipe", HYPER_PARAMETERS)
 @pytest.mark.parametrize("model", MODELS)
-def test_losses_and_gradients_equal_the_published_numbers(parity_dir, model, recipe, size, with_targets):
-    data = np.load(parity_dir / "loss_inputs.npz")
-    expected = json.loads((parity_dir / "loss_expected.json").read_text())
+def test_losses_and_gradients_equal_the_published_numbers(parity_data, model, recipe, size, with_targets):
+    data = np.load(parity_data / "loss_inputs.npz")
+    expected = json.loads((parity_data / "loss_expected.json").read_text())
     expected = expected[f"{model}/{recipe}/imgsz{size}/{with_targets}"]
     num_classes, anchors, level_weights = MODELS[model]
     levels = range(len(anchors))
-    predictions = [torch.from_numpy(data[f"{model}_pred_p{3 + level}"]).requires_grad_() for level in levels]
+    predictions = [torch.from_numpy(data[f"{model}_pred_p{3 + level}"]).float().requires_grad_() for level in levels]
     targets = torch.from_numpy(data[f"{model}_targets"])[: None if with_targets == "targets" else 0]
     boxes = box_convert(targets[:, 2:] * torch.tensor([256.0, 192, 256, 192]), "cxcywh", "xyxy")
 
