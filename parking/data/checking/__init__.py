@@ -1,1 +1,1 @@
-"""Checking a data set: everything that is wrong with it, and what is in it; needs neither torch nor detectron2."""
+"""Find what is wrong with a data set, and describe what is in it; needs neither torch nor detectron2."""

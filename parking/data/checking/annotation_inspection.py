@@ -1,4 +1,4 @@
-"""Finding what is wrong with annotations, by whole arrays where nothing is; needs neither torch nor detectron2."""
+"""Find what is wrong with annotations, fast if nothing is; needs neither torch nor detectron2."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -14,25 +14,22 @@ from parking.data.decoding.orientation import IGNORE
 from parking.utils.class_names import shown_name
 from parking.utils.text import printable
 
-from .findings import (
-    KEEP,
-    KINDS,
-    MEND,
-    Finding,
-)
+from .findings import KEEP, KINDS, MEND, Finding
 
-# Pixels by which sums of rounded numbers may pass the border.
+# Pixels by which a box may leave the image without a finding, because its numbers were rounded.
 _TOLERANCE = 1e-3
+# Boxes narrower or lower than this many pixels are tiny.
 _TINY = 2.0
-# Category ids that a finding names.
+# A finding names up to this many category ids.
 _NUM_EXAMPLES = 20
+# Boxes of at least this part of the image's area cover all of it.
 _WHOLE = 0.95
-# Of a data set whose boxes look like something else: at least so many boxes, of which such a share look so.
+# Boxes are in another format if there are at least this many and at least this share of them looks so.
 _MIN_BOXES, _MIN_SHARE = 20, 0.9
-# Carelessly drawn boxes leave the image by less than such a part of its side; corners taken for sizes by more, unless
-# the object is in the top-left quarter.
+# Carelessly drawn boxes leave the image by less than this part of its side. If corners were taken for sizes, at least
+# this share of the boxes leaves it by more; all do but those in the top-left quarter.
 _FAR_OUTSIDE, _MIN_OUTSIDE_SHARE = 0.1, 0.2
-# Few, because a picture that EXIF would turn is a sign already.
+# A few boxes are enough to say that they fit the turned picture, because EXIF's orientation suggests it already.
 _MIN_TURNED_BOXES = 5
 
 
@@ -41,12 +38,12 @@ class Annotations:
     """A annotations as arrays.
 
     Attributes:
-        numbers: (A,) ints: which entries of the json's list.
-        rows: (A,) ints: which images.
+        numbers: (A,) ints, indices into the json's list.
+        rows: (A,) ints, indices of the images.
         classes: (A,) ints, contiguous.
         boxes: (A, 4) float64: x, y, width, height.
         crowd: (A,) bool.
-        areas: (A,) float64, of masks; NaN where there is none, or an impossible one.
+        areas: (A,) float64, of masks; NaN if the json has none or an impossible one.
     """
 
     numbers: np.ndarray
@@ -62,7 +59,7 @@ class Annotations:
         return cls(ints, ints, ints, np.zeros((0, 4)), np.zeros(0, dtype=bool), np.zeros(0))
 
     def take(self, index: np.ndarray) -> "Annotations":
-        """Those that a mask or array of indices selects."""
+        """Return the annotations that a mask or an array of indices selects."""
         return Annotations(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
@@ -73,16 +70,17 @@ def collect_annotations(
     listed: Collection,
     findings: list[Finding],
 ) -> tuple[Annotations, int]:
-    """The annotations that can be read, of images that can be used.
+    """Collect the annotations that can be read and whose images are used.
 
     Args:
-        entries: the json's list.
-        rows: image id -> index of the image, for those that are used.
+        entries: the json's list of annotations.
+        class_ids: category id -> contiguous class.
+        rows: image id -> index of the image, for the images that are used.
         listed: all image ids of the json.
-        findings: what is wrong with the others is added.
+        findings: extended by what is wrong with the remaining annotations.
 
     Returns:
-        The annotations, and how many were left out only because their image was.
+        The annotations, and how many sound ones were left out because their image was.
     """
     _inspect_ids(entries, findings)
     num_lost = 0
@@ -107,10 +105,10 @@ def inspect_boxes(
 ) -> Annotations:
     """Add to ``findings`` what is wrong with boxes and areas, and leave out or mend what ``policy`` says.
 
-    Boxes that, as a whole, are no x, y, width, height are not looked at one by one.
+    If the boxes as a whole look like another format than x, y, width, height, none is used or looked at alone.
 
     Args:
-        records: the images, with ``height``, ``width`` and ``file_name``, and ``exif_orientation`` where it is settled.
+        records: the images, with ``height``, ``width``, ``file_name`` and, if it is settled, ``exif_orientation``.
     """
     used = np.ones(len(annotations.rows), dtype=bool)
     sizes = np.array([(r["width"], r["height"]) for r in records], dtype=np.float64).reshape(-1, 2)[annotations.rows]
@@ -132,7 +130,7 @@ def inspect_boxes(
         mistake = _find_upright_boxes(boxes[finite & as_stored], sizes[finite & as_stored])
     if mistake:
         findings.append(mistake)
-        return annotations.take(np.zeros(len(used), dtype=bool))  # they are no x, y, width, height
+        return Annotations.empty()
     areas = _inspect_areas(annotations, entries, findings)
     _inspect_flags(annotations, entries, findings)
     boxes[~finite] = 0.0
@@ -150,20 +148,20 @@ def inspect_boxes(
     whole = sound & (boxes[:, 2:].prod(axis=1) >= _WHOLE * sizes.prod(axis=1))
     note("bbox_whole_image", whole, f"it is {_WHOLE:.0%} of the image or more")
     annotations = replace(annotations, boxes=boxes, areas=areas)
-    note("annotation_twice", sound & _find_repeated(annotations), "another annotation says the same")
+    note("annotation_twice", sound & _find_repeated(annotations), "it repeats another annotation")
     note("crowd", annotations.crowd, "it is a crowd, which is not trained on")
     return annotations.take(used)
 
 
 def inspect_classes(annotations: Annotations, categories: Mapping[int, str], findings: list[Finding]) -> None:
-    """Add to ``findings`` what nothing can be learned from in ``annotations``, those that are used.
+    """Add to ``findings`` if there is too little to learn from in ``annotations``, those that are used.
 
     Args:
         categories: names by category id, in the order of the contiguous classes.
     """
     counts = np.bincount(annotations.classes[~annotations.crowd], minlength=len(categories))
     num_crowds = int(annotations.crowd.sum())
-    # Short: a table shows the beginning only. CVAT, for one, sets iscrowd 1 for all masks.
+    # Keep it short, because tables show the beginning only. CVAT, for one, sets iscrowd to 1 for all masks.
     hint = "set iscrowd to 0 where a box is one object"
     if not counts.any():
         detail = f"has no box to learn from, but {num_crowds} crowds; {hint}"
@@ -174,21 +172,18 @@ def inspect_classes(annotations: Annotations, categories: Mapping[int, str], fin
         findings.append(Finding("mostly_crowds", "the json", detail))
     for (category_id, name), count in zip(categories.items(), counts.tolist(), strict=True):
         if not count:
-            findings.append(
-                Finding("class_without_boxes", f"category {category_id}", f"({shown_name(name)}) has no box")
-            )
+            detail = f"({shown_name(name)}) has no box"
+            findings.append(Finding("class_without_boxes", f"category {category_id}", detail))
 
 
 def _inspect_areas(annotations: Annotations, entries, findings: list[Finding]) -> np.ndarray:
-    """(A,) areas, NaN where width x height shall stand in."""
-    values = [entries[number].get("area") for number in annotations.numbers.tolist()]
+    """Return (A,) areas; they are NaN if width x height shall be used instead."""
+    numbers = annotations.numbers.tolist()
+    values = [entries[number].get("area") for number in numbers]
     areas, problems = find_impossible_areas(values, annotations.boxes)
     for i, why in sorted(problems.items()):
-        where = _name_entry(entries, int(annotations.numbers[i]))
-        box = entries[annotations.numbers[i]]["bbox"]
-        findings.append(
-            Finding("area_impossible", where, f"has the area {shorten(values[i])}, which {why}; its bbox is {box}")
-        )
+        detail = f"has the area {shorten(values[i])}, which {why}; its bbox is {entries[numbers[i]]['bbox']}"
+        findings.append(Finding("area_impossible", _name_entry(entries, numbers[i]), detail))
     return areas
 
 
@@ -204,12 +199,12 @@ def _inspect_flags(annotations: Annotations, entries, findings: list[Finding]) -
             findings.append(Finding("bbox_rotated", _name_entry(entries, number), detail))
         ignore = entry.get("ignore") or attributes.get("ignore")
         if ignore and not is_crowd:
-            detail = f"has ignore {shorten(ignore)}; it is used like any other, set iscrowd to 1 where it shall not be"
+            detail = f"has ignore {shorten(ignore)}, but is used like any other; set iscrowd to 1 to exclude it"
             findings.append(Finding("annotation_ignored", _name_entry(entries, number), detail))
 
 
 def _collect_sound(entries, numbers, class_ids, rows) -> Annotations | None:
-    """None unless all of ``entries`` are sound and of images that are used."""
+    """Return ``entries`` as arrays; None unless all of them are sound and their images are used."""
     if not entries:
         return Annotations.empty()
     try:
@@ -222,7 +217,7 @@ def _collect_sound(entries, numbers, class_ids, rows) -> Annotations | None:
         crowd = [entry.get("iscrowd", 0) for entry in entries]
         if set(map(type, boxes)) != {list} or set(map(len, boxes)) != {4} or not {0, 1}.issuperset(crowd):
             return None
-        # Not left to numpy, which would read numbers from texts.
+        # Checked here, because numpy would read numbers from texts.
         if not {int, float}.issuperset(map(type, chain.from_iterable(boxes))):
             return None
         coordinates = np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes))
@@ -232,14 +227,14 @@ def _collect_sound(entries, numbers, class_ids, rows) -> Annotations | None:
             classes=np.array(classes, dtype=np.int64),
             boxes=coordinates.reshape(-1, 4),
             crowd=np.array(crowd, dtype=bool),
-            areas=np.full(len(boxes), math.nan),  # looked at later
+            areas=np.full(len(boxes), math.nan),  # filled in by inspect_boxes
         )
     except (KeyError, TypeError, AttributeError, OverflowError):
         return None
 
 
 def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
-    """Kind and detail of what keeps an annotation from being read; empty where nothing does."""
+    """Return the kind and detail of what makes an annotation unusable; two empty texts if it is sound."""
     if not isinstance(entry, dict):
         return "annotation_structure", f"is {shorten(entry)}, not a JSON object"
     for key in ("image_id", "category_id", "bbox"):
@@ -247,12 +242,10 @@ def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
             return "bbox_missing" if key == "bbox" else "annotation_structure", f"has no '{key}'"
     image_id, category_id, box = entry["image_id"], entry["category_id"], entry["bbox"]
     if not _is_exact_id(image_id) or image_id not in listed:
-        return (
-            "annotation_without_image",
-            f"belongs to the image id {shorten(image_id)}, which is not among the 'images'",
-        )
+        detail = f"belongs to the image id {shorten(image_id)}, which is not among the 'images'"
+        return "annotation_without_image", detail
     if not _is_exact_id(category_id) or category_id not in class_ids:
-        # Not all of them: this is said for every such annotation.
+        # Not all ids are named, because every such annotation repeats them.
         known = ", ".join(map(str, islice(class_ids, _NUM_EXAMPLES))) + ", ..." * (len(class_ids) > _NUM_EXAMPLES)
         return "category_unknown", f"has the unknown category id {shorten(category_id)}; known are {known}"
     if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
@@ -267,7 +260,7 @@ def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
 
 
 def _is_exact_id(value: Any) -> bool:
-    """Whether it can name one of the ids of a json; true is no 1, and a float above 2^53 stands for several numbers."""
+    """Return whether ``value`` means exactly one id: a text, an integer (not a bool), or a whole float up to 2^53."""
     return type(value) in (int, str) or (type(value) is float and value.is_integer() and abs(value) <= 2.0**53)
 
 
@@ -282,15 +275,13 @@ def _inspect_ids(entries, findings: list[Finding]) -> None:
     for number, annotation_id in enumerate(ids):
         if isinstance(annotation_id, int | str):
             if annotation_id in seen:
-                findings.append(
-                    Finding(
-                        "annotation_id_twice", _name_entry(entries, number), f"occurs again as annotations[{number}]"
-                    )
-                )
+                detail = f"occurs again as annotations[{number}]"
+                findings.append(Finding("annotation_id_twice", _name_entry(entries, number), detail))
             seen.add(annotation_id)
 
 
 def _to_key(annotation_id):
+    # Large integers may all have one hash, which would make a set compare each with each.
     return f"{annotation_id:x}" if is_too_large_id(annotation_id) else annotation_id
 
 
@@ -300,8 +291,8 @@ def _find_mistaken_format(boxes: np.ndarray, sizes: np.ndarray) -> Finding | Non
     normalised = ((boxes >= 0) & (boxes <= 1)).all(axis=1).mean()
     if normalised >= _MIN_SHARE:
         detail = (
-            f"has boxes that look divided by the image's size: all numbers of {normalised:.0%} of them lie within 0 "
-            "and 1; they must be pixels"
+            f"has boxes that look divided by the image's size: {normalised:.0%} of them have numbers from 0 to 1 only; "
+            "they must be in pixels"
         )
         return Finding("boxes_look_normalised", "the json", detail)
     first, second = boxes[:, :2], boxes[:, 2:]
@@ -309,18 +300,18 @@ def _find_mistaken_format(boxes: np.ndarray, sizes: np.ndarray) -> Finding | Non
     outside = (first + second > (1 + _FAR_OUTSIDE) * sizes).any(axis=1).mean()
     if as_corners >= _MIN_SHARE and outside >= _MIN_OUTSIDE_SHARE:
         detail = (
-            f"has boxes that look like x0, y0, x1, y1: read so, {as_corners:.0%} of them fit into their image; read as "
-            f"x, y, width, height, as they must be, {outside:.0%} reach far out of it"
+            f"has boxes that look like x0, y0, x1, y1 instead of x, y, width, height: read as corners, "
+            f"{as_corners:.0%} of them fit into their image; read as sizes, {outside:.0%} reach far out of it"
         )
         return Finding("boxes_look_xyxy", "the json", detail)
     return None
 
 
 def _find_upright_boxes(boxes: np.ndarray, sizes: np.ndarray) -> Finding | None:
-    """Whether boxes of pictures that are used as stored look as if they were of the pictures turned upright.
+    """Return a finding if boxes of pictures that are used as stored fit the pictures turned upright instead.
 
     Args:
-        sizes: (A, 2) width and height of the stored pictures, which the json states.
+        sizes: (A, 2) width and height of the pictures as stored, equal to those in the json.
     """
     if len(boxes) < _MIN_TURNED_BOXES:
         return None
@@ -330,23 +321,19 @@ def _find_upright_boxes(boxes: np.ndarray, sizes: np.ndarray) -> Finding | None:
     if outside < _MIN_OUTSIDE_SHARE or upright < _MIN_SHARE:
         return None
     detail = (
-        f"states the sizes of pictures as they are stored, where EXIF turns them; {outside:.0%} of their boxes reach "
-        f"far out of these, but {upright:.0%} fit into the pictures turned upright; state the upright sizes"
+        f"states the sizes of pictures before EXIF turns them, but {outside:.0%} of their boxes reach far out of the "
+        f"pictures as stored, and {upright:.0%} fit into the turned ones; state the sizes after turning"
     )
     return Finding("boxes_look_upright", "the json", detail)
 
 
 def _find_repeated(annotations: Annotations) -> np.ndarray:
-    """(A,) bool: image, class, box and crowd are those of an earlier annotation."""
+    """Return (A,) bool: whether an earlier annotation has the same image, class, box and crowd."""
     table = np.column_stack([annotations.rows, annotations.classes, annotations.crowd, annotations.boxes])
-    # Sorting one hash is much faster than sorting rows; equal rows have equal hashes, so they come together.
-    weights = np.random.default_rng(0).integers(1, 2**63, size=table.shape[1], dtype=np.uint64) | np.uint64(1)
-    hashes = ((table + 0.0).view(np.uint64) * weights).sum(axis=1, dtype=np.uint64)
-    order = np.argsort(hashes, kind="stable")
-    table = table[order]
-    repeated = np.zeros(len(table), dtype=bool)
-    repeated[order[1:]] = (table[1:] == table[:-1]).all(axis=1)
-    return repeated
+    # As bytes, the rows are hashed much faster than they are sorted; adding 0.0 makes -0.0 and 0.0 the same.
+    keys = (table + 0.0).view(f"V{8 * table.shape[1]}")[:, 0].tolist()
+    seen = set()
+    return np.array([key in seen or seen.add(key) is not None for key in keys], dtype=bool)
 
 
 def _name_entry(entries, number: int) -> str:

@@ -1,4 +1,4 @@
-"""Looking for everything that can be wrong with data sets, of which each file is read once."""
+"""Check data sets for everything that can be wrong with them; each file is read once."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from parking.data.checking.files import inspect_images
 from parking.data.checking.sources import Source
 from parking.data.datasets.categories import Categories, collect_categories, settle_categories
 from parking.data.datasets.columns import Columns
-from parking.data.datasets.file_names import FileIndex, index_folder, is_image_name
+from parking.data.datasets.file_names import FileIndex, index_folder
 from parking.data.datasets.json_io import find_non_finite, is_too_large_id, read_json
 from parking.data.datasets.listing import list_files
 from parking.data.datasets.sizes import StoredSize
@@ -17,20 +17,18 @@ from parking.data.image_io import ImageFacts, UnreadableImageError
 from parking.utils.text import printable
 
 from .findings import Finding
-from .inspection import inspect_content
+from .inspection import inspect_content, inspect_names
 
 
 @dataclass
 class CheckedSource:
-    """A source and what was found.
+    """A source and what was found in it.
 
     Attributes:
-        source: what was checked.
         class_names: by contiguous class index.
-        columns: what a loader would use under the policy "repair"; None where the json could not be read.
-        findings: of all kinds.
-        facts: by path, of every image in the json and every other image file below the folder; what several sources
-            have below their folders and none lists is the first one's.
+        columns: what a loader would use under the policy "repair"; None if the json could not be read.
+        facts: by path, for every image that the json lists and every other image file below the folder. A file below
+            the folders of several sources that no json lists belongs to the first of them.
     """
 
     source: Source
@@ -46,11 +44,11 @@ class _Opened:
     content: dict | None
     findings: list[Finding]
     files: FileIndex
-    # Path -> name as in the json, of the images that have a file.
+    # Path -> name as in the json, for listed images that have a file.
     listed: dict[str, str]
 
     def image_paths(self) -> list[str]:
-        """Of all pictures in the folder, without those that this product drew."""
+        """The paths of all pictures in the folder, except those that this product drew."""
         return [self.files.path(name) for name in list_files(self.files.root, self.files.names).names]
 
     def name_of(self, path: str) -> str:
@@ -66,7 +64,7 @@ def check_sources(
     start: Callable[[int], object] = lambda total: None,
     progress: Callable[[int], object] = lambda count: None,
 ) -> list[CheckedSource]:
-    """Read all json files and decode all images of ``sources``, in their order.
+    """Read all json files and decode all images of ``sources``; the results are in the order of ``sources``.
 
     Args:
         num_workers: processes that decode images.
@@ -76,7 +74,7 @@ def check_sources(
         progress: called with the number of images done since the last call.
 
     Raises:
-        UserError: a folder cannot be listed, or a process was ended from outside.
+        UserError: a folder cannot be listed, or the system killed a worker process.
     """
     opened = [_open(source, allow_outside) for source in sources]
     owned = _distribute(opened)
@@ -111,7 +109,7 @@ def _open(source: Source, allow_outside: bool) -> _Opened:
 
 
 def _distribute(opened: Sequence[_Opened]) -> list[list[str]]:
-    """The image paths of each source: folders may be shared, and each file is to be reported once."""
+    """Give each source the paths it lists, and those below its folder that no source lists or was given before."""
     listed = {path for one in opened for path in one.listed}
     claimed: set[str] = set()
     owned = []
@@ -128,9 +126,9 @@ def _get_entries(content: Mapping) -> list:
 
 
 def _read_categories(opened: Sequence[_Opened]) -> list[Categories]:
-    """The classes of each source, of which those that are not the challenge's own are used together.
+    """Return the classes of each source; all jsons whose classes are not given must agree on one list.
 
-    Where a json has no categories, the ids of its annotations stand in, so that everything else can be checked.
+    If a json has no categories, the ids in its annotations serve as classes, so that the rest can be checked.
     """
     facts = [collect_categories(one.content or {}) for one in opened]
     categories = []
@@ -146,7 +144,7 @@ def _read_categories(opened: Sequence[_Opened]) -> list[Categories]:
 def _check(
     opened: _Opened, categories: Categories, facts: Mapping[str, ImageFacts], exif_orientation: str
 ) -> CheckedSource:
-    """``facts``: of the images that are this source's."""
+    """Check one source; ``facts`` are those of its own images."""
     source = opened.source
     result = CheckedSource(source, findings=list(opened.findings), facts=dict(facts))
     if opened.content is not None:
@@ -171,16 +169,8 @@ def _check(
         result.findings += _compare_sizes(inspection.columns, facts)
     else:
         result.class_names = list((source.categories or {}).values())
-        result.findings += [
-            Finding(
-                "name_ambiguous",
-                printable(first),
-                f"and '{printable(second)}' differ only in upper and lower case or in their Unicode form",
-            )
-            for first, second in opened.files.ambiguous
-            if is_image_name(first)
-        ]
-    # An image without a size in the json was already found to be unreadable where that was looked up.
+        result.findings += inspect_names([], opened.files)
+    # If the json lacks an image's size, looking it up has already reported that the file cannot be read.
     known = {(finding.kind, finding.where) for finding in result.findings}
     for finding in _describe_files(opened, result.facts):
         if (finding.kind, finding.where) not in known:
@@ -189,7 +179,7 @@ def _check(
 
 
 def _get_size(facts: ImageFacts) -> StoredSize | UnreadableImageError:
-    # A file that is cut off has a size all the same, with which its boxes can be checked.
+    # The header of a file that is cut off still states a size, by which the boxes can be checked.
     if facts.height and facts.width:
         return StoredSize(facts.height, facts.width, facts.orientation)
     return UnreadableImageError(facts.detail, facts.problem)

@@ -1,5 +1,6 @@
-"""Cutting examples of each class out of the images."""
+"""Choose example boxes of each class and cut them out of their images."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,16 +11,16 @@ import numpy as np
 
 from parking.data.decoding.orientation import IGNORE
 from parking.data.image_io import UnreadableImageError, read_image
+from parking.utils.constants import PAD_VALUE
 
-# Of smaller boxes nothing is to be seen; they are shown where there are no others.
+# Smaller boxes show nothing; they are chosen only if a class has too few larger ones.
 _SMALLEST_SIDE = 16
 # A crop is a square that is larger than the box by this factor.
 _CONTEXT = 1.25
-_PADDING = 114
 
 
 class Example(NamedTuple):
-    """A box to be shown: class index, path of the image, XYWH_ABS."""
+    """A box to show, XYWH_ABS, with its class index and the path of its image."""
 
     class_index: int
     file_name: str
@@ -35,20 +36,20 @@ def choose_examples(
     num_classes: int,
     per_class: int,
 ) -> list[Example]:
-    """Choose boxes of each class, of different sequences where that can be; the same ones each time.
+    """Choose boxes of each class, from different sequences if possible; the same input gives the same choice.
 
     Args:
         classes: (A,) class indices.
         boxes: (A, 4) XYWH_ABS.
         file_names: (A,) path of each box's image.
-        sequence_of: the key of the sequence that an image of this path belongs to.
+        sequence_of: maps the path of an image to the key of its sequence.
     """
     examples = []
     rng = np.random.default_rng(0)
     for c in range(num_classes):
         rows = rng.permutation(np.flatnonzero(classes == c))
         large = boxes[rows, 2:].min(axis=1) >= _SMALLEST_SIDE
-        # One box a sequence first, whose frames are much alike; a stable sort keeps the random order among equals.
+        # Take one box of each sequence first, because its frames look alike; the sort keeps the random order of ties.
         seen: Counter = Counter()
         turns = np.zeros(len(rows), dtype=int)
         for k, row in enumerate(rows):
@@ -64,10 +65,10 @@ def choose_examples(
 def cut_examples(
     examples: Sequence[Example], exif_orientations: Mapping[str, str], *, side: int, num_workers: int
 ) -> dict[int, list[np.ndarray]]:
-    """Read the images and cut the boxes out, with a little of what is around them.
+    """Read the images and cut the boxes out, with some of their surroundings.
 
     Args:
-        exif_orientations: of :class:`.sides.Overview`.
+        exif_orientations: those of :class:`~parking.data.checking.overview.Overview`.
 
     Returns:
         class index -> (side, side, 3) uint8 RGB pictures, the box framed in white. Unreadable images are left out.
@@ -89,27 +90,17 @@ def cut_examples(
 
 
 def cut_box(image: np.ndarray, box: Sequence[float], side: int) -> np.ndarray:
-    """The square around a box (XYWH_ABS) as a (side, side, 3) picture; what lies outside the image is gray."""
+    """Return the square around a box (XYWH_ABS) as a (side, side, 3) picture; outside the image it is gray."""
     x, y, width, height = box
-    extent = _CONTEXT * max(width, height)
+    extent = max(math.ceil(_CONTEXT * max(width, height)), 1)
+    origin = np.round([x + (width - extent) / 2, y + (height - extent) / 2]).astype(int)
     scale = side / extent
-    left, top = x + width / 2 - extent / 2, y + height / 2 - extent / 2
-    # Pixel (0, 0) covers 0..1: the centres of the pixels are half a pixel further.
-    matrix = np.array([[scale, 0, -left * scale + (scale - 1) / 2], [0, scale, -top * scale + (scale - 1) / 2]])
-    if scale < 1:
-        image, matrix = _shrink(image, matrix, scale)
-    picture = cv2.warpAffine(
-        image, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(_PADDING,) * 3
-    )
-    corners = [round((x - left) * scale), round((y - top) * scale)]
-    opposite = [round((x + width - left) * scale) - 1, round((y + height - top) * scale) - 1]
-    return cv2.rectangle(picture, corners, opposite, (255, 255, 255), 1)
-
-
-def _shrink(image, matrix, scale):
-    """Make the image smaller by averaging first: a warp alone would skip most of its pixels."""
-    height, width = image.shape[:2]
-    small = (max(1, round(width * scale)), max(1, round(height * scale)))
-    ratio_x, ratio_y = small[0] / width, small[1] / height
-    to_large = np.array([[1 / ratio_x, 0, (1 / ratio_x - 1) / 2], [0, 1 / ratio_y, (1 / ratio_y - 1) / 2], [0, 0, 1]])
-    return cv2.resize(image, small, interpolation=cv2.INTER_AREA), matrix @ to_large
+    start, end = origin.clip(0), np.minimum(origin + extent, image.shape[1::-1])
+    (left, top), (right, bottom) = (np.round((corner - origin) * scale).astype(int) for corner in (start, end))
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    part = image[start[1] : end[1], start[0] : end[0]]
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    picture = np.full((side, side, 3), PAD_VALUE, dtype=np.uint8)
+    picture[top:bottom, left:right] = cv2.resize(part, (right - left, bottom - top), interpolation=method)
+    corners = np.round((np.array([[x, y], [x + width, y + height]]) - origin) * scale).astype(int) - [[0], [1]]
+    return cv2.rectangle(picture, *corners.tolist(), (255, 255, 255), 1)

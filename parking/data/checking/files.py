@@ -1,4 +1,4 @@
-"""Decoding all image files once, in parallel processes."""
+"""Decode all image files once, in parallel processes."""
 
 import multiprocessing
 import signal
@@ -11,21 +11,21 @@ import cv2
 from parking.data.image_io import ImageFacts, inspect_image
 from parking.utils.errors import UserError
 
-# Images that a process fetches at once: enough to make little of the way there and back, and for a bar that moves.
+# Images that a process takes at once: enough to save on messages, and few enough to keep the progress bar moving.
 _CHUNK = 8
 
 
 def inspect_images(
     paths: Sequence[str], *, num_workers: int, progress: Callable[[int], object] = lambda count: None
 ) -> list[ImageFacts]:
-    """What :func:`~parking.data.image_io.inspect_image` says of each file, in the order of ``paths``.
+    """Call :func:`~parking.data.image_io.inspect_image` for each file; results are in the order of ``paths``.
 
     Args:
-        num_workers: processes; 1: this one.
+        num_workers: number of processes; with 1, the current process does the work.
         progress: called with the number of files done since the last call.
 
     Raises:
-        UserError: a process was ended from outside, as the system does where memory runs out.
+        UserError: the system killed a worker process, as it does if memory runs out.
     """
     facts = []
     if num_workers <= 1 or len(paths) <= _CHUNK:
@@ -33,7 +33,7 @@ def inspect_images(
             facts.append(inspect_image(path))
             progress(1)
         return facts
-    # Not fork: a forked copy of a process that runs threads may hang.
+    # Not fork, because a forked copy of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(min(num_workers, len(paths)), context, _start_worker) as pool:
@@ -43,8 +43,8 @@ def inspect_images(
                 progress(1)
         except BrokenProcessPool as e:
             raise UserError(
-                f"A process that reads images was ended after {len(facts)} of {len(paths)} of them, probably for want "
-                "of memory; use a smaller --num-workers."
+                f"The system killed a process that reads images after {len(facts)} of {len(paths)} images, probably "
+                "because memory ran out; use a smaller --num-workers."
             ) from e
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -55,6 +55,6 @@ def inspect_images(
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches every process of the terminal; the parent alone answers it.
+    # Ctrl-C reaches every process of the terminal, but only the parent shall react.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)

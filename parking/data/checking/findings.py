@@ -1,6 +1,6 @@
-"""What can be wrong with a data set, and what is done about it; needs neither torch nor detectron2.
+"""The table of what can be wrong with a data set and what is done about it; needs neither torch nor detectron2.
 
-One table for the loader, ``tools/check_data.py`` and ``datasets/README.md``.
+The loader, ``tools/check_data.py`` and ``datasets/README.md`` all follow this table.
 """
 
 from collections import Counter
@@ -11,8 +11,8 @@ from parking.utils.errors import UserError
 
 POLICIES = ("strict", "repair")
 
-#: What the loader does: end with an error; leave the image or annotation out and count it; mend it and count it; or
-#: take it as it is.
+#: What the loader does: end with an error; leave out the image or annotation and count it; mend it and count it; or use
+#: it as it is.
 STOP, LEAVE_OUT, MEND, KEEP = "stop", "leave out", "mend", "keep"
 _DONE = {LEAVE_OUT: "left out", MEND: "mended", KEEP: "kept"}
 
@@ -21,7 +21,7 @@ class Kind(NamedTuple):
     """One kind of finding.
 
     Attributes:
-        title: for tables, in the plural.
+        title: a plural noun phrase for tables.
         severity: "error" (``check_data.py`` ends with exit code 1), "warning" or "note".
         strict, repair: what the loader does under each DATASETS.POLICY.
     """
@@ -32,17 +32,17 @@ class Kind(NamedTuple):
     repair: str
 
     def action(self, policy: str) -> str:
-        """What the loader does under one of ``POLICIES``."""
-        return self.strict if policy == "strict" else self.repair
+        """Return what the loader does under ``policy``, one of ``POLICIES``."""
+        return {"strict": self.strict, "repair": self.repair}[policy]
 
 
 class Finding(NamedTuple):
-    """Something that is wrong.
+    """One thing that is wrong.
 
     Attributes:
         kind: a key of ``KINDS``.
-        where: the image's file name, or "annotation 17".
-        detail: a sentence's rest for people, such as "has the bbox [0, 0, -1, 5]".
+        where: the subject of a sentence: the image's file name, or "annotation 17".
+        detail: the rest of that sentence, such as "has the bbox [0, 0, -1, 5]".
     """
 
     kind: str
@@ -51,77 +51,54 @@ class Finding(NamedTuple):
 
 
 KINDS = {
-    # The json as a file.
+    # The json file.
     "json_unreadable": Kind("json files missing, not UTF-8, cut off or not JSON", "error", STOP, STOP),
     "json_bom": Kind("json files that begin with a byte order mark", "warning", MEND, MEND),
     "json_duplicate_key": Kind("json objects with the same key twice", "error", STOP, STOP),
     "json_structure": Kind("json entries of a wrong type or without a needed key", "error", STOP, STOP),
-    "json_nan": Kind(
-        "json files with NaN or Infinity, which are not JSON (only check_data.py looks for them)", "warning", KEEP, KEEP
-    ),
-    # Its images.
+    "json_nan": Kind("json files with NaN or Infinity (reported by check_data.py only)", "warning", KEEP, KEEP),
+    # The images that the json lists.
     "image_id_twice": Kind("image ids that occur twice", "error", STOP, STOP),
     "file_name_twice": Kind("images listed again under another id", "error", STOP, LEAVE_OUT),
     "name_ambiguous": Kind("file names that differ only in case or Unicode form", "error", STOP, STOP),
-    "image_missing": Kind("images listed but not there", "error", STOP, LEAVE_OUT),
+    "image_missing": Kind("images listed but not in the folder", "error", STOP, LEAVE_OUT),
     "image_outside": Kind("images whose name leads out of the image folder", "error", STOP, LEAVE_OUT),
     "image_unlisted": Kind("image files that the json does not list", "warning", KEEP, KEEP),
     "image_without_boxes": Kind("images without boxes", "note", KEEP, KEEP),
-    "image_not_exhaustive": Kind(
-        "images of which not all objects are annotated, by LVIS's flag, used like any other", "warning", KEEP, KEEP
-    ),
-    # Their files, found when they are read.
+    "image_not_exhaustive": Kind("images that LVIS flags as partly annotated, used as usual", "warning", KEEP, KEEP),
+    # The image files, when they are read.
     "image_empty": Kind("image files of zero bytes", "error", STOP, LEAVE_OUT),
-    "image_not_image": Kind("files that are no image", "error", STOP, LEAVE_OUT),
+    "image_not_image": Kind("files that are not images", "error", STOP, LEAVE_OUT),
     "image_unsupported": Kind("images of a kind that is not read, such as HEIC", "error", STOP, LEAVE_OUT),
     "image_truncated": Kind("image files that are cut off", "error", STOP, LEAVE_OUT),
-    "image_too_large": Kind("image files of more pixels or bytes than are read", "error", STOP, LEAVE_OUT),
+    "image_too_large": Kind("image files with more pixels or bytes than allowed", "error", STOP, LEAVE_OUT),
     "image_unreadable": Kind("image files that are damaged or cannot be opened", "error", STOP, LEAVE_OUT),
     "size_differs": Kind("images of another size than the json says", "error", STOP, LEAVE_OUT),
     "exif_applied": Kind("images that EXIF turns upright", "note", KEEP, KEEP),
-    "exif_ignored": Kind(
-        "images that EXIF would turn, used as they are stored, whose size the json states", "note", KEEP, KEEP
-    ),
+    "exif_ignored": Kind("images used as stored, since the json states the size before EXIF", "note", KEEP, KEEP),
     "exif_ambiguous": Kind(
-        "images that EXIF would turn, whose size fits either way: set INPUT.EXIF_ORIENTATION to what boxes refer to",
-        "warning",
-        KEEP,
-        KEEP,
+        "images that EXIF would turn, whose size in the json fits either way", "warning", KEEP, KEEP
     ),
-    "several_pictures": Kind(
-        "image files with several frames or pages, of which the first is used", "warning", KEEP, KEEP
-    ),
-    "not_8bit_rgb": Kind(
-        "images that are gray, 16-bit, palette, CMYK or with alpha, read as 8-bit RGB", "note", KEEP, KEEP
-    ),
+    "several_pictures": Kind("image files with several frames or pages; the first is used", "warning", KEEP, KEEP),
+    "not_8bit_rgb": Kind("gray, 16-bit, palette, CMYK or alpha images, read as 8-bit RGB", "note", KEEP, KEEP),
     "same_picture": Kind("pictures that occur more than once", "warning", KEEP, KEEP),
-    # Its categories.
+    # The json's categories.
     "class_name_twice": Kind("class names that two categories with annotations have", "error", STOP, STOP),
-    "category_left_out": Kind(
-        "categories without annotations that group others or repeat a name", "warning", LEAVE_OUT, LEAVE_OUT
-    ),
+    "category_left_out": Kind("unused categories that group others or repeat a name", "warning", LEAVE_OUT, LEAVE_OUT),
     "class_name_number": Kind("class names that are numbers, used as texts", "warning", MEND, MEND),
     "class_name_unclear": Kind(
-        "class names that are empty, not in NFC, or hold spaces or characters that do not show, compared without them",
-        "warning",
-        KEEP,
-        KEEP,
+        "class names that are empty or compared without hidden characters", "warning", KEEP, KEEP
     ),
     "class_name_differs": Kind(
-        "jsons that write class names otherwise than the first, whose names are used", "warning", MEND, MEND
+        "jsons that spell class names unlike the first json, which decides", "warning", MEND, MEND
     ),
-    "class_name_other": Kind(
-        "categories of the challenge's data that the json calls otherwise, used under the challenge's names",
-        "warning",
-        KEEP,
-        KEEP,
-    ),
-    # Annotations.
+    "class_name_other": Kind("categories used under the challenge's names, not the json's", "warning", KEEP, KEEP),
+    # The json's annotations.
     "annotation_structure": Kind("annotations of a wrong type or without a needed key", "error", STOP, LEAVE_OUT),
     "annotation_id_twice": Kind("annotation ids that occur twice", "warning", KEEP, KEEP),
     "annotation_without_image": Kind("annotations of an image that is not listed", "error", STOP, LEAVE_OUT),
     "category_unknown": Kind("annotations of an unknown category", "error", STOP, LEAVE_OUT),
-    "bbox_missing": Kind("annotations without bbox", "error", STOP, LEAVE_OUT),
+    "bbox_missing": Kind("annotations without a bbox", "error", STOP, LEAVE_OUT),
     "bbox_not_finite": Kind("boxes that are NaN or infinite", "error", STOP, LEAVE_OUT),
     "bbox_empty": Kind("boxes of zero or negative size", "error", STOP, LEAVE_OUT),
     "bbox_outside": Kind("boxes outside the image", "error", STOP, LEAVE_OUT),
@@ -130,48 +107,36 @@ KINDS = {
     "bbox_whole_image": Kind("boxes of 95 % of the image or more", "warning", KEEP, KEEP),
     "bbox_rotated": Kind("annotations with a rotation, whose box is used as if it were upright", "warning", KEEP, KEEP),
     "annotation_ignored": Kind("annotations with an ignore flag, used like any other", "warning", KEEP, KEEP),
-    "area_impossible": Kind(
-        "annotations with an impossible area, for which width x height stands in", "warning", MEND, MEND
-    ),
+    "area_impossible": Kind("annotations with an impossible area, replaced by width x height", "warning", MEND, MEND),
     "annotation_twice": Kind("annotations that repeat another", "warning", KEEP, LEAVE_OUT),
     "crowd": Kind("crowd annotations, which are not trained on", "note", KEEP, KEEP),
     # The data set as a whole.
-    "nothing_to_learn": Kind(
-        "data sets without a box to learn from (a training stops where all of DATASETS.TRAIN have none)",
-        "error",
-        KEEP,
-        KEEP,
-    ),
-    "mostly_crowds": Kind("data sets half or more of whose boxes are crowds", "warning", KEEP, KEEP),
+    "nothing_to_learn": Kind("data sets without a box to learn from", "error", KEEP, KEEP),
+    "mostly_crowds": Kind("data sets in which at least half of the boxes are crowds", "warning", KEEP, KEEP),
     "class_without_boxes": Kind("classes without a box", "warning", KEEP, KEEP),
     "boxes_look_xyxy": Kind("data sets whose boxes look like x0, y0, x1, y1", "error", STOP, STOP),
     "boxes_look_upright": Kind(
-        "data sets whose boxes look as if EXIF had turned the pictures, though they state the stored sizes",
-        "error",
-        STOP,
-        STOP,
+        "data sets with sizes before EXIF, but boxes that look turned by it", "error", STOP, STOP
     ),
     "boxes_look_normalised": Kind("data sets whose boxes look divided by the image's size", "error", STOP, STOP),
-    "neighbours_across_split": Kind(
-        "frames with a near neighbour on the other side of the split", "warning", KEEP, KEEP
-    ),
+    "neighbours_across_split": Kind("frames with a near neighbour across the split", "warning", KEEP, KEEP),
 }
 
 
 def count_kinds(findings: Iterable[Finding]) -> dict[str, int]:
-    """How often each kind occurs, in the order of ``KINDS``."""
+    """Count the findings of each kind, in the order of ``KINDS``."""
     counts = Counter(finding.kind for finding in findings)
     return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
 
 def list_counts(findings: Iterable[Finding], policy: str) -> list[str]:
-    """A line for each kind that occurs: how often, its title, and what was done under ``policy``."""
+    """Return a line for each kind that occurs: how often, its title, and what was done under ``policy``."""
     counts = count_kinds(findings)
     return [f"{count:8}  {KINDS[kind].title}: {_DONE[KINDS[kind].action(policy)]}" for kind, count in counts.items()]
 
 
 def stop_if_needed(json_file: str, findings: Sequence[Finding], policy: str, *, may_repair: bool = True) -> None:
-    """Raise a UserError, naming the json and the first finding, where one of them stops under ``policy``.
+    """Raise a UserError that names the json and the first finding that stops under ``policy``, if there is one.
 
     Args:
         may_repair: whether the user can choose another policy.
@@ -179,13 +144,13 @@ def stop_if_needed(json_file: str, findings: Sequence[Finding], policy: str, *, 
     stopping = [finding for finding in findings if KINDS[finding.kind].action(policy) == STOP]
     if not stopping:
         return
-    # What concerns the whole set explains the rest.
+    # A mistake in all boxes comes first, because it explains the other findings.
     first = min(stopping, key=lambda finding: not finding.kind.startswith("boxes_look"))
     where = f"'{json_file}'" if first.where in (json_file, "the json") else f"'{json_file}': {first.where}"
     rest = len(stopping) - 1
-    sentences = [f"{where} {first.detail}" + (f" (and {rest} more)." if rest else ".")]
+    message = f"{where} {first.detail}" + (f" (and {rest} more)." if rest else ".")
     if may_repair and all(KINDS[finding.kind].repair != STOP for finding in stopping):
-        sentences.append("DATASETS.POLICY repair would leave such out and count them;")
-    if rest or len(sentences) > 1:
-        sentences.append("tools/check_data.py lists all." if len(sentences) > 1 else "tools/check_data.py lists them.")
-    raise UserError(" ".join(sentences))
+        message += " DATASETS.POLICY repair would leave them out and count them; tools/check_data.py lists all."
+    elif rest:
+        message += " tools/check_data.py lists all."
+    raise UserError(message)

@@ -1,4 +1,4 @@
-"""Finding everything in a data set's json that is wrong and needs no pixels; needs neither torch nor detectron2."""
+"""Find what is wrong with a data set's json, without decoding images; needs neither torch nor detectron2."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,20 +15,8 @@ from parking.data.decoding.orientation import AUTO
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
-from .annotation_inspection import (
-    Annotations,
-    collect_annotations,
-    inspect_boxes,
-    inspect_classes,
-)
-from .findings import (
-    KEEP,
-    KINDS,
-    MEND,
-    POLICIES,
-    STOP,
-    Finding,
-)
+from .annotation_inspection import Annotations, collect_annotations, inspect_boxes, inspect_classes
+from .findings import KEEP, KINDS, MEND, POLICIES, STOP, Finding
 
 _ABOUT_OUTSIDE = (
     "only absolute names may, with DATASETS.ALLOW_OUTSIDE True (check_data.py: --allow-outside), if you trust the json"
@@ -36,12 +24,12 @@ _ABOUT_OUTSIDE = (
 
 
 class Inspection(NamedTuple):
-    """What :func:`inspect_content` gives.
+    """The result of :func:`inspect_content`.
 
     Attributes:
-        columns: what may be used; what stops a loader is left out there, too.
+        columns: what may be used; leaves out what would stop a loader, too.
         findings: in the order in which they were found.
-        num_lost_boxes: annotations left out, though nothing is wrong with them, because their image is.
+        num_lost_boxes: sound annotations that were left out only because their image was.
     """
 
     columns: Columns
@@ -68,22 +56,22 @@ def inspect_content(
     """Look for every kind of ``KINDS`` that needs neither the json's text nor pixels.
 
     Args:
-        content: of a COCO-like json.
-        categories: names of the classes, in their order, by category id; no other may occur.
-        files: below the image folder.
-        read_headers: called at most once: with the paths of all images where they decide about orientations, else of
+        content: a parsed COCO-like json.
+        categories: the class names by category id, in the order of the classes; other ids are findings.
+        files: the files below the image folder.
+        read_headers: called at most once, with the paths of all images if ``exif_orientation`` is "auto", else of
             those whose size the json lacks.
         policy: what is mended or left out in ``columns``; the findings do not depend on it.
-        with_annotations: False for a mere image list.
+        with_annotations: False if the json is a list of images only.
         exif_orientation: INPUT.EXIF_ORIENTATION.
     """
     check_policy(policy)
-    # Plain values without cycles, of which there are a million.
+    # This makes up to a million plain values without cycles.
     with paused_gc():
         records, findings = inspect_image_records(content)
         all_ids = [record["image_id"] for record in records]
         listed = set(all_ids)
-        findings += _inspect_names([record["file_name"] for record in records], files)
+        findings += inspect_names([record["file_name"] for record in records], files)
         findings += _find_not_exhaustive(content)
         records = _match_files(records, files, findings, policy)
         records = _add_sizes(records, read_headers, findings, exif_orientation)
@@ -107,12 +95,12 @@ def inspect_content(
 
 
 def is_left_out(kind: str, policy: str) -> bool:
-    """Whether what has a finding of this kind is not used."""
+    """Return whether the image or annotation that a finding of this kind names is left out."""
     return KINDS[kind].action(policy) not in (KEEP, MEND)
 
 
-def _inspect_names(names: Sequence[str], files: FileIndex) -> list[Finding]:
-    """Names among those of the json, and of the files, that differ only in case or Unicode form."""
+def inspect_names(names: Sequence[str], files: FileIndex) -> list[Finding]:
+    """Find names in the json, and names of image files, that differ only in case or Unicode form."""
     on_disk = [pair for pair in files.ambiguous if is_image_name(pair[0])]
     pairs = dict.fromkeys([*NameIndex(names).ambiguous, *on_disk])
     return [
@@ -127,7 +115,7 @@ def _inspect_names(names: Sequence[str], files: FileIndex) -> list[Finding]:
 
 
 def _find_not_exhaustive(content: dict) -> list[Finding]:
-    """Images that LVIS's json says not to count false positives of some classes on."""
+    """Find images on which, as their LVIS json says, not all objects of some classes are annotated."""
     key = "not_exhaustive_category_ids"
     entries, _ = find_list(content, "images")
     return [
@@ -138,7 +126,7 @@ def _find_not_exhaustive(content: dict) -> list[Finding]:
 
 
 def _match_files(records: Iterable[dict], files: FileIndex, findings: list[Finding], policy: str) -> list[dict]:
-    """Those of ``records`` that have a file, with its ``path``."""
+    """Return the ``records`` that have a file, with its ``path`` added."""
     matched, seen, used = [], {}, set()
     for record in records:
         name = record["file_name"]
@@ -169,7 +157,7 @@ def _match_files(records: Iterable[dict], files: FileIndex, findings: list[Findi
 def _add_sizes(
     records: list[dict], read_headers: HeaderReader, findings: list[Finding], exif_orientation: str
 ) -> list[dict]:
-    """Those of ``records`` that have a size, or get one here; with ``exif_orientation``, see :func:`settle_sizes`."""
+    """Return the ``records`` that have a size or get one from a header, with what :func:`settle_sizes` adds."""
     wanted = records
     if exif_orientation != AUTO:
         wanted = [record for record in records if "height" not in record]
@@ -179,7 +167,7 @@ def _add_sizes(
         return records
     sizes = read_headers([record["path"] for record in wanted])
     for record, size in zip(wanted, sizes, strict=True):
-        # Of an image whose size is stated, a bad header is found when it is read.
+        # If the json states the size, a bad header is reported when the image is read.
         if not isinstance(size, StoredSize) and "height" not in record:
             findings.append(Finding(size.kind, printable(record["file_name"]), f"has no size: {size}".rstrip(".")))
     findings += settle_sizes(wanted, sizes, exif_orientation)

@@ -1,4 +1,4 @@
-"""What is in a data set: the plain objects that the report and the pictures of a check are made from."""
+"""Plain objects that say what is in a data set; the report and the pictures of a check are made from them."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -12,9 +12,9 @@ class SplitSummary(NamedTuple):
     Attributes:
         split: one of ``SPLITS``.
         num_images: on the training and on the validation side.
-        num_boxes: class -> the same of its boxes.
-        leaking: ids of the images, of either side, with a neighbour on the other side; in the order of the json.
-        note: why the split is impossible, the rest being empty then; else empty.
+        num_boxes: class -> its boxes on the training and on the validation side.
+        leaking: ids of the images on either side with a near neighbour on the other side, in the order of the json.
+        note: why the split is impossible, with all other fields empty; "" if it is possible.
     """
 
     split: str
@@ -26,7 +26,7 @@ class SplitSummary(NamedTuple):
 
 @dataclass(frozen=True)
 class Side:
-    """Images that are used together.
+    """The images of one side of a split, or of one json.
 
     Attributes:
         name: such as "training".
@@ -49,12 +49,12 @@ class Overview:
 
     Attributes:
         class_names: of all classes.
-        sides: none where no json could be read.
-        splits: what each split of the challenge's data would do; else empty.
+        sides: empty if no json could be read.
+        splits: what each way to split the challenge's data would give; empty for other data.
         classes: (A,) indices into ``class_names``.
         boxes: (A, 4) XYWH_ABS.
         image_files: (A,) paths of the boxes' images.
-        exif_orientations: "apply" or "ignore" by the paths of images, as in their columns.
+        exif_orientations: "apply" or "ignore" by image path, as in ``Columns``.
     """
 
     class_names: list[str]
@@ -67,7 +67,7 @@ class Overview:
 
 
 def keep_frequent(overview: Overview, limit: int) -> Overview:
-    """The overview of only the ``limit`` classes with the most boxes, in their order; for pictures of them."""
+    """Return the overview of the ``limit`` classes with the most boxes only, in their old order; used for charts."""
     if len(overview.class_names) <= limit:
         return overview
     totals = np.bincount(overview.classes, minlength=len(overview.class_names))

@@ -1,4 +1,4 @@
-"""What was found, as tables for people and as json for programs."""
+"""Report what a check found, as tables for people and as json for programs."""
 
 import json
 from collections import Counter
@@ -19,13 +19,13 @@ _EXAMPLE_WIDTH = 110
 
 
 def count_severities(checked: Sequence[CheckedSource]) -> dict[str, int]:
-    """Findings of each severity, in the order "error", "warning", "note"."""
+    """Count the findings of each severity, in the order "error", "warning", "note"."""
     counts = Counter(KINDS[finding.kind].severity for one in checked for finding in one.findings)
     return {severity: counts[severity] for severity in _SEVERITIES}
 
 
 def format_report(checked: Sequence[CheckedSource], overview: Overview) -> str:
-    """All tables."""
+    """Return the report as text: tables of the sources, of the splits (if there are any) and of the findings."""
     parts = [format_sources(checked)]
     if overview.splits:
         parts.append(format_splits(overview.splits, overview.class_names))
@@ -34,31 +34,22 @@ def format_report(checked: Sequence[CheckedSource], overview: Overview) -> str:
 
 
 def format_findings(checked: Sequence[CheckedSource]) -> str:
-    """A table with a row for each kind that was found in a source, the worst first."""
+    """Return a table with a row for each kind of finding in each source, errors first."""
     rows = []
     for one in checked:
         for kind, count in count_kinds(one.findings).items():
+            title, severity, strict, repair = KINDS[kind]
             examples = [f"{f.where} {f.detail}" for f in one.findings if f.kind == kind][:_NUM_EXAMPLES]
-            known = KINDS[kind]
-            rows.append(
-                [
-                    printable(one.source.name),
-                    known.severity,
-                    f"{count:,}",
-                    # The last column is the wide one: letters of double width would put the others out of line.
-                    "\n".join([known.title, *(f"  {_shorten(example)}" for example in examples)]),
-                    known.strict,
-                    known.repair,
-                ]
-            )
+            # Texts come last: letters of double width would shift the columns to their right.
+            text = "\n".join([title, *(f"  {_shorten(example)}" for example in examples)])
+            rows.append([printable(one.source.name), severity, f"{count:,}", strict, repair, text])
     rows.sort(key=lambda row: _SEVERITIES.index(row[1]))
-    table = [[*row[:3], *row[4:], row[3]] for row in rows]
     options = {"disable_numparse": True, "colalign": ("left", "left", "right", "left", "left", "left")}
-    return tabulate(table, headers=["data", "severity", "count", "strict", "repair", "what, with examples"], **options)
+    return tabulate(rows, headers=["data", "severity", "count", "strict", "repair", "what, with examples"], **options)
 
 
 def format_sources(checked: Sequence[CheckedSource]) -> str:
-    """A table of what was read, and of what a loader would make of the json under the policy "repair"."""
+    """Return a table of what was read, and of what a loader would use under the policy "repair"."""
     rows = []
     for one in checked:
         num_images = "-" if one.columns is None else len(one.columns)
@@ -72,7 +63,7 @@ def format_sources(checked: Sequence[CheckedSource]) -> str:
 
 
 def format_splits(summaries: Sequence[SplitSummary], class_names: Sequence[str]) -> str:
-    """The leak report: what each split puts on its training and validation side."""
+    """Return a table of the images and boxes that each split puts on either side, with leaks between the sides."""
     possible = [summary for summary in summaries if not summary.note]
     rows = [
         ["images", *(_join(summary.num_images) for summary in possible)],
@@ -86,7 +77,7 @@ def format_splits(summaries: Sequence[SplitSummary], class_names: Sequence[str])
 
 
 def encode_report(checked: Sequence[CheckedSource], overview: Overview) -> bytes:
-    """All findings, their counts, and facts about the data, as UTF-8 json."""
+    """Return all findings, their counts, and facts about the data as UTF-8 json."""
     findings = [
         {"data": one.source.name, **finding._asdict(), "severity": KINDS[finding.kind].severity}
         for one in checked
@@ -101,7 +92,7 @@ def encode_report(checked: Sequence[CheckedSource], overview: Overview) -> bytes
         "splits": [_describe_split(summary, overview.class_names) for summary in overview.splits],
         "findings": findings,
     }
-    # Names that are not UTF-8 on the disk become escapes, as json allows.
+    # File names that are not UTF-8 become escapes, which json allows.
     return json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
 
 

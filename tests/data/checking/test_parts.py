@@ -1,4 +1,4 @@
-"""The overview and the examples."""
+"""Tests of the overview and the examples."""
 
 import numpy as np
 

@@ -129,6 +129,11 @@ def test_twice_as_much_takes_twice_the_work(tmp_path, measure_work, kind):
     assert all(b <= 2.3 * a for a, b in zip(small, large, strict=True)), (small, large)
 
 
+def test_where_numbers_are_not_finite():
+    content = {"a": [1.0, float("nan")], "b": {"c": float("-inf"), "d": "NaN"}}
+    assert find_non_finite(content) == (2, "a[1]")
+
+
 class Counted:
     """A value that counts how often it is compared."""
 
@@ -168,8 +173,7 @@ def test_all_wrong_images_are_found():
         {"id": 2},
         {"file_name": "a.png"},
         7,
-        {**good, "id": [2]},
-        {**good, "id": None},
+        *({**good, "id": image_id} for image_id in ([2], None, True, 1.0, 1.5, 2**70)),
         {**good, "id": 3, "file_name": 5},
         {**good, "id": 4, "file_name": "a\0.png"},
         {**good, "id": 9, "file_name": "a" * 3000},
