@@ -40,18 +40,18 @@ DEMO_PICTURES := 12
 # Without a GPU, two processes; with one or more, one of them is plenty.
 DEMO_PROCESSES := $(if $(shell command -v nvidia-smi),1,2)
 
-# Processes beside the first that run the tests. Each imports detectron2 (about 10 s and 1 GB), so on two cores 0 is as
-# fast as 2; with more cores: make test TEST_WORKERS=8
-TEST_WORKERS ?= 0
+# Processes that run the tests; each imports detectron2 (about 10 s and 1 GB). With more cores: make test TEST_WORKERS=8
+TEST_WORKERS ?= 2
 # Further arguments of pytest: make test PYTEST_ARGS="-k letterbox"
 PYTEST_ARGS ?=
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup detectron2 demo test gpu lint format lock clean
+.PHONY: help setup detectron2 demo test test-long gpu lint format lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP)  ## build .venv where there is none or a lock file changed (every target below does so by itself)
 
@@ -96,8 +96,11 @@ demo: $(STAMP)  ## draw scenes, train on them, score, and write a submission and
 		DATASETS.ROOT $(DEMO)/data OUTPUT_DIR $(DEMO)/train
 	$(PY) tools/infer.py --input $(DEMO)/data/test --weights $(DEMO)/train/model_best.pth --visualize $(DEMO_PICTURES)
 
-test: $(STAMP)  ## all tests but those that need a GPU
-	$(PY) -m pytest -m "not gpu" --numprocesses $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+test: $(STAMP)  ## the tests, without those that take long or need a GPU
+	$(PYTEST) -m "not gpu and not long"
+
+test-long: $(STAMP)  ## the tests that take long: kills, several processes, hostile files by the thousand
+	$(PYTEST) -m "long and not gpu"
 
 gpu: $(STAMP)  ## on a machine with a GPU: the tests that need one, and the speed of training and inference there
 	PYTHON=$(PY) .ci/gpu

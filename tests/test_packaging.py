@@ -285,7 +285,7 @@ def test_ci_lints_and_tests():
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
     commands = [line for line in script.read_text(encoding="utf-8").splitlines() if line.startswith("make")]
-    assert commands == ["make lint", "make test"]
+    assert commands == ["make lint", "make test", "make test-long"]
 
 
 # ---- what is in the repository

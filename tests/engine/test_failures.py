@@ -134,6 +134,7 @@ def check_left_intact(output_dir):
     return sorted(path.name for path in output_dir.glob("model_0*.pth"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_killed_data_worker_ends_the_run(tiny_scenes, tmp_path, num_processes):
     args = train_args(tiny_scenes, tmp_path, "SOLVER.MAX_ITER", "100000", "DATALOADER.NUM_WORKERS", "1")
@@ -146,6 +147,7 @@ def test_a_killed_data_worker_ends_the_run(tiny_scenes, tmp_path, num_processes)
     check_left_intact(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_the_run(tiny_scenes, tmp_path, rank):
     args = train_args(tiny_scenes, tmp_path, "SOLVER.MAX_ITER", "100000", "DATALOADER.NUM_WORKERS", "1")
@@ -156,6 +158,7 @@ def test_a_killed_process_ends_the_run(tiny_scenes, tmp_path, rank):
     check_left_intact(tmp_path)
 
 
+@pytest.mark.long
 def test_an_exception_in_one_process_ends_all(tiny_scenes, tmp_path):
     opts = ["SOLVER.MAX_ITER", "100000", "MODEL.META_ARCHITECTURE", "FaultyYOLO", "DATALOADER.NUM_WORKERS", "0"]
     args = train_args(tiny_scenes, tmp_path, *opts)

@@ -91,6 +91,7 @@ def test_processes_share_the_cpus_this_one_may_use(monkeypatch):
     assert counts == [3, 1, 6], "the user has said how many"
 
 
+@pytest.mark.long
 def test_a_users_mistake_in_a_process_is_told_in_its_own_words(launched, monkeypatch):
     records = []
 
@@ -108,6 +109,7 @@ def test_a_users_mistake_in_a_process_is_told_in_its_own_words(launched, monkeyp
     assert "connection to another process" in records[1][1]
 
 
+@pytest.mark.long
 def test_what_the_first_process_returns_is_returned(launched):
     assert launch(launched.return_seven_and_rank, make_args()) == 7
     assert launch(lambda args: 3, make_args(num_gpus=1)) == 3
