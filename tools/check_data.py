@@ -99,8 +99,7 @@ def main(argv=None) -> int:
 
 def draw_pictures(overview, num_workers: int) -> dict[str, bytes]:
     """PNG files by name, of the most frequent classes."""
-    from parking.challenge.condition_counts import TITLES
-    from parking.challenge.conditions import get_sequence_key
+    from parking.challenge.conditions import TITLES, get_sequence_key
     from parking.data.checking.examples import choose_examples, cut_examples
     from parking.data.checking.overview import keep_frequent
     from parking.visualization.data_charts import (

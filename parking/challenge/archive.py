@@ -1,7 +1,4 @@
-"""Zip files as they really arrive: whose names are right, and stay below the folder they are unpacked to.
-
-Needs neither torch nor detectron2.
-"""
+"""Reading of zip files that may be damaged, hostile or made on other systems; needs neither torch nor detectron2."""
 
 import bz2
 import copy
@@ -35,7 +32,7 @@ _METHOD_NAMES = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95:
 _UNICODE_PATH = 0x7075
 _DOS_FOLDER = 0x10
 _CHUNK = 1 << 20
-# What reading a damaged zip raises. An OSError without a number is bz2's.
+# Exceptions that a damaged zip may cause; bz2 raises an OSError without errno as well.
 _DAMAGE = (
     NotImplementedError,
     zipfile.BadZipFile,
@@ -52,10 +49,10 @@ class Member(NamedTuple):
     """A file in a zip.
 
     Attributes:
-        path: where it belongs, relative, with slashes, without the leading folder; spelled as in the zip.
-        size: of the content, in bytes, as the zip declares it.
+        path: relative path with slashes, without the leading folder; spelled as in the zip.
+        size: bytes of the content, as the zip declares them.
         crc: CRC-32 of the content.
-        info: for ``zipfile``; its name may be a wrong one.
+        info: the entry for ``zipfile``; the name in it may be decoded wrongly.
     """
 
     path: str
@@ -65,12 +62,12 @@ class Member(NamedTuple):
 
 
 class Archive(NamedTuple):
-    """What a zip holds.
+    """The content of a zip.
 
     Attributes:
-        file: the zip.
-        members: its files, in its order.
-        num_skipped: files that macOS adds (``__MACOSX``, ``.DS_Store``, ``._*``), which are not among ``members``.
+        file: path of the zip.
+        members: its files, in the order of the zip.
+        num_skipped: number of files that macOS adds (``__MACOSX``, ``.DS_Store``, ``._*``), not among ``members``.
     """
 
     file: Path
@@ -84,22 +81,22 @@ class Archive(NamedTuple):
 
 
 def is_macos_litter(path: str) -> bool:
-    """Whether macOS, not the data's owner, put the file there."""
+    """Whether the file is one that macOS adds to folders and zips."""
     parts = path.split("/")
     return "__MACOSX" in parts or parts[-1] == ".DS_Store" or parts[-1].startswith("._")
 
 
 def read_archive(file: str | os.PathLike, *, leading_folder: str) -> Archive:
-    """Read and check the list of what a zip holds, without unpacking any of it.
+    """Read and check a zip's list of contents, without unpacking anything.
 
-    Names are UTF-8 where the zip says so; else UTF-8 or cp949, as their bytes tell. Backslashes separate folders as
-    slashes do.
+    Names are decoded as UTF-8 if the zip says so, else as UTF-8 or cp949, whichever fits. Backslashes separate folders
+    as slashes do.
 
     Args:
-        leading_folder: taken off the paths where all of them begin with it.
+        leading_folder: removed from the paths if all of them begin with it.
 
     Raises:
-        UserError: the file is no readable zip, or lists more than :mod:`parking.utils.limits` allows; or a member's
+        UserError: the file is not a readable zip, or lists more than :mod:`parking.utils.limits` allows; or a member's
             name cannot be decoded or would leave the folder that it is unpacked to; or two members would be the same
             file or share bytes; or a member is a link, is encrypted, or needs a method of compression that Python
             lacks.
@@ -128,11 +125,11 @@ def read_archive(file: str | os.PathLike, *, leading_folder: str) -> Archive:
 
 @contextmanager
 def open_members(archive: Archive) -> Iterator[Callable[[Member], Iterator[bytes]]]:
-    """Yields ``read(member)``, which yields the content in pieces, at most ``member.size`` bytes of them.
+    """Yield a function ``read(member)``, which yields the content in pieces, at most ``member.size`` bytes in all.
 
     Raises:
-        UserError: the zip cannot be opened; ``read`` raises it where the content is damaged, is not as long as
-            declared, or has another checksum.
+        UserError: the zip cannot be opened; in ``read``, the content is damaged, or its size or checksum is not the
+            declared one.
     """
     with _open_zip(archive.file) as opened:
 
@@ -152,16 +149,16 @@ def open_members(archive: Archive) -> Iterator[Callable[[Member], Iterator[bytes
 
 
 def _decompress(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
-    """The content in pieces of at most ``_CHUNK`` bytes, whatever a few bytes of the zip stand for."""
+    """Yield the content in pieces of at most ``_CHUNK`` bytes, however strongly it is compressed."""
     if info.compress_type not in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         with opened.open(info) as source:
             while chunk := source.read(_CHUNK):
                 yield chunk
         return
-    # zipfile decompresses these two without a bound: a few kB of bzip2 hold gigabytes.
+    # zipfile puts no bound on what bzip2 and LZMA unpack to at once: a few kB can hold gigabytes.
     packed = copy.copy(info)
     packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
-    del packed.CRC  # that of the content
+    del packed.CRC  # it is the checksum of the unpacked content
     with opened.open(packed) as source:
         is_bzip2 = info.compress_type == zipfile.ZIP_BZIP2
         decompressor = bz2.BZ2Decompressor() if is_bzip2 else _open_lzma(source, info)
@@ -173,11 +170,11 @@ def _decompress(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[byte
 
 
 def _open_lzma(source, info: zipfile.ZipInfo) -> lzma.LZMADecompressor:
-    """A decompressor of what follows the LZMA header at the beginning of ``source``."""
+    """A decompressor for the data after the LZMA header, which is read from ``source``."""
     _, _, num_bytes = struct.unpack("<BBH", source.read(4))
     properties = source.read(num_bytes)
     decompressor = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MAX_LZMA_BYTES)
-    # The header of a .lzma file has the size behind the same properties; all ones where an end mark tells.
+    # A .lzma header is the same properties and the size; a size of all ones means that the data has an end mark.
     size = 2**64 - 1 if info.flag_bits & _LZMA_HAS_END else info.file_size
     decompressor.decompress(properties + struct.pack("<Q", size), 0)
     return decompressor
@@ -212,18 +209,18 @@ def _explain_damage(file: Path, path: str | None = None) -> Iterator[None]:
     what = "it cannot be read as a zip" if path is None else f"'{path}' cannot be unpacked"
     raise UserError(
         f"'{file}' is damaged or was not copied whole: {what} ({problem or type(problem).__name__}); "
-        "get the file anew and run this again."
+        "get the file again, then run this again."
     ) from problem
 
 
 def _decode_names(infos: Sequence[zipfile.ZipInfo], file: Path) -> list[str]:
-    """The names, with whatever separators they have."""
-    # zipfile takes what is not flagged as UTF-8 for cp437, which gives every byte a character: this undoes it.
+    """The decoded names; their separators stay as they are."""
+    # zipfile decodes names without the UTF-8 flag as cp437, which has a character for every byte: undo that.
     raw = [info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8_NAME else "cp437") for info in infos]
     names = [_get_unicode_path(info, name) for info, name in zip(infos, raw, strict=True)]
     unknown = [i for i, name in enumerate(names) if name is None]
-    # Korean cp949 hardly ever looks like the three bytes a syllable of UTF-8; but a few syllables may look like its
-    # two-byte letters (Latin, Greek), and are taken for these only in a zip where no other name must be cp949.
+    # Korean text in cp949 is hardly ever valid as three-byte UTF-8. A few syllables are also valid as two-byte UTF-8
+    # (Latin, Greek): such a name is taken for UTF-8 only if no other name of the zip must be cp949.
     has_cp949 = any(_decode(raw[i], ("utf-8",)) is None for i in unknown)
     for i in unknown:
         as_utf8 = _decode(raw[i], ("utf-8",))
@@ -231,21 +228,21 @@ def _decode_names(infos: Sequence[zipfile.ZipInfo], file: Path) -> list[str]:
         names[i] = _decode(raw[i], ("cp949", "utf-8") if is_ambiguous and has_cp949 else ("utf-8", "cp949"))
         if names[i] is None:
             raise UserError(
-                f"'{file}': the name {raw[i]!r} is neither UTF-8 nor cp949 (Korean Windows); make the zip anew with "
-                "UTF-8 names."
+                f"'{file}': the name {raw[i]!r} is neither UTF-8 nor cp949 (Korean Windows); make the zip again "
+                "with UTF-8 names."
             )
     return names
 
 
 def _get_unicode_path(info: zipfile.ZipInfo, raw: bytes) -> str | None:
-    """The name that is certain to be UTF-8: by its flag, or from the extra field that Bandizip and WinRAR write."""
+    """The name if it is certain to be UTF-8, by its flag or the extra field of Bandizip and WinRAR; else None."""
     if info.flag_bits & _UTF8_NAME:
         return info.orig_filename
     extra = info.extra
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<HH", extra)
         data, extra = extra[4 : 4 + length], extra[4 + length :]
-        # Version 1 and the checksum of the name that the field belongs to: a tool that renames leaves a stale field.
+        # The field begins with version 1 and a checksum of the name; a tool that renames leaves a field that is stale.
         if kind == _UNICODE_PATH and len(data) > 5 and data[:5] == struct.pack("<BL", 1, zlib.crc32(raw)):
             return _decode(data[5:], ("utf-8",))
     return None
@@ -266,14 +263,14 @@ def _to_relative_path(name: str, file: Path) -> str:
     is_absolute = path.startswith("/") or re.match("[A-Za-z]:", path)
     if is_absolute or ".." in parts or not parts or any(unicodedata.category(c) == "Cc" for c in path):
         raise UserError(
-            f"'{file}': the name {name!r} is not one of a file below the folder (absolute, a drive letter, '..', empty "
-            "or with control characters); nothing is unpacked from such a zip, get it from a source you trust."
+            f"'{file}': the name {name!r} must be that of a file below the folder (not empty, not absolute, no drive "
+            "letter, '..' or control character); nothing is unpacked from such a zip, get it from a source you trust."
         )
     return "/".join(parts)
 
 
 def _is_folder(info: zipfile.ZipInfo, name: str) -> bool:
-    # Zips made on Windows may end folders' names with a backslash, or with nothing and set the attribute.
+    # Zips made on Windows may mark a folder by a backslash at the end of its name, or only by the attribute.
     return (
         name.endswith(("/", "\\"))
         or stat.S_ISDIR(info.external_attr >> 16)
@@ -283,7 +280,7 @@ def _is_folder(info: zipfile.ZipInfo, name: str) -> bool:
 
 def _check_member(info: zipfile.ZipInfo, path: str, file: Path) -> None:
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-        raise UserError(f"'{file}': '{path}' is a link or a special file; make the zip anew with the file itself.")
+        raise UserError(f"'{file}': '{path}' is a link or a special file; make the zip again with the file itself.")
     if info.flag_bits & _ENCRYPTED:
         raise UserError(f"'{file}': '{path}' is encrypted; unpack the zip by hand with its password.")
     if info.compress_type not in _METHODS:
@@ -299,8 +296,8 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _check_collisions(paths: Sequence[str], file: Path) -> None:
-    # Folders as nested dicts, from the key of a name to its spelling and, of a folder, what is in it: with a key for
-    # each whole path, a long one would take memory for every folder above it.
+    # Nested dicts, one per folder: key of a name -> (spelling, content of the folder or None for a file). With whole
+    # paths as keys, a long path would take memory again for every folder above it.
     root: dict[str, tuple[str, dict | None]] = {}
     for path in paths:
         folder = root
@@ -308,12 +305,12 @@ def _check_collisions(paths: Sequence[str], file: Path) -> None:
         for i, part in enumerate(parts, start=1):
             is_file = i == len(parts)
             found = folder.get(key := name_key(part))
-            # A folder comes along once for each file in it, always spelled alike.
+            # A folder occurs once for each file in it, which is fine as long as its spelling is the same.
             if found is not None and (is_file or found[1] is None or found[0] != part):
                 above = "/".join(parts[: i - 1]) + "/" * (i > 1)
                 raise UserError(
                     f"'{printable(file)}': '{printable(above + found[0])}' and '{printable(above + part)}' are the "
-                    "same name, or would be on some disks; make the zip anew without one of them."
+                    "same name, or would be on some disks; make the zip again without one of them."
                 )
             if found is None:
                 found = folder[key] = (part, None if is_file else {})

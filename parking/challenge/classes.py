@@ -60,13 +60,13 @@ CLASS_COLORS = (
 
 
 def translate_names(class_names: Iterable[str], *, option: str) -> list[str]:
-    """The Korean names of classes; UserError, naming the ``option`` that asked for them, where there is none."""
+    """Korean names of the challenge's classes; a UserError that names ``option`` if one is not the challenge's."""
     translation = dict(zip(CLASS_NAMES, CLASS_NAMES_KO, strict=True))
     class_names = list(class_names)
     unknown = [name for name in class_names if name not in translation]
     if unknown:
         raise UserError(
-            f"{option}: there is no Korean name for the class {unknown[0]!r} of these weights, only for those of the "
-            f"challenge; leave {option} out."
+            f"{option}: there is no Korean name for the class {unknown[0]!r} of these weights, only for the "
+            f"challenge's classes; leave {option} out."
         )
     return [translation[name] for name in class_names]

@@ -1,42 +1,105 @@
-"""What the names of the challenge's training images tell; needs neither torch nor detectron2.
+"""The conditions of the challenge's training images, which their names tell; needs neither torch nor detectron2.
 
-``20201102_경기도_-_-_맑음_주간_실외_right_000079_0088055.png`` is made of date, region, two more words about the place,
+``20201102_경기도_-_-_맑음_주간_실외_right_000079_0088055.png`` has date, region, two more words about the place,
 weather, time of day, outdoors or indoors, the camera's side of the car, number of the sequence, number of the frame.
 """
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 
 from parking.utils.text import compose
 
-CONDITIONS = ("region", "weather", "daytime", "location", "side")
+#: Titles of the conditions in charts.
+TITLES = {
+    "region": "Region",
+    "weather": "Weather",
+    "daytime": "Day or night",
+    "location": "Indoors or outdoors",
+    "side": "Camera's side of the car",
+}
+CONDITIONS = tuple(TITLES)
+UNKNOWN = "unknown"
 
+# Charts are in English; other words stay as they are.
+_ENGLISH = {
+    "맑음": "clear",
+    "흐림": "cloudy",
+    "비": "rain",
+    "눈": "snow",
+    "안개": "fog",
+    "주간": "day",
+    "야간": "night",
+    "실외": "outdoors",
+    "실내": "indoors",
+    "서울": "Seoul",
+    "부산": "Busan",
+    "대구": "Daegu",
+    "인천": "Incheon",
+    "광주": "Gwangju",
+    "대전": "Daejeon",
+    "울산": "Ulsan",
+    "세종": "Sejong",
+    "경기": "Gyeonggi",
+    "강원": "Gangwon",
+    "충북": "Chungbuk",
+    "충남": "Chungnam",
+    "전북": "Jeonbuk",
+    "전남": "Jeonnam",
+    "경북": "Gyeongbuk",
+    "경남": "Gyeongnam",
+    "제주": "Jeju",
+    "충청북도": "Chungbuk",
+    "충청남도": "Chungnam",
+    "전라북도": "Jeonbuk",
+    "전라남도": "Jeonnam",
+    "경상북도": "Gyeongbuk",
+    "경상남도": "Gyeongnam",
+}
+_REGION_SUFFIX = re.compile(r"(특별자치시|특별자치도|특별시|광역시|시|도)$")
 _SEQUENCE_PATTERN = re.compile(r"((?:.*/)?\d{8}_.+_\d+)_(\d+)\.[^./]+")
-# The region is the second word, the others are counted from the end: a place may be of several words.
+# The region is the second word; the others are counted from the end, because a place may have several words.
 _POSITIONS = {"region": 1, "weather": -6, "daytime": -5, "location": -4, "side": -3}
 _NUM_WORDS = 10
 
 
 def get_sequence_key(file_name: str) -> str:
-    """The sequence an image belongs to: its name ``DATE_..._SEQUENCE_FRAME.EXT`` without frame and extension.
+    """The sequence of an image: its name ``DATE_..._SEQUENCE_FRAME.EXT`` without frame and extension.
 
-    A name of another form is a sequence of its own.
+    An image whose name has another form is a sequence of its own.
     """
     frame = parse_frame(file_name)
     return frame[0] if frame else compose(file_name)
 
 
 def parse_frame(file_name: str) -> tuple[str, int] | None:
-    """Sequence key and number of the frame; None for a name of another form."""
+    """Sequence key and number of the frame; None if the name has another form."""
     match = _SEQUENCE_PATTERN.fullmatch(compose(file_name))
     return (match[1], int(match[2])) if match else None
 
 
 def parse_conditions(file_name: str) -> dict[str, str]:
-    """The words of ``file_name`` for each of ``CONDITIONS``, as they are, "-" where unknown.
-
-    Empty for a name of another form.
-    """
+    """The words of ``file_name`` for each of ``CONDITIONS``, "-" if unknown; {} if the name has another form."""
     words = compose(file_name.rpartition("/")[2]).split("_")
     if len(words) < _NUM_WORDS or parse_frame(file_name) is None:
         return {}
     return {condition: words[position] for condition, position in _POSITIONS.items()}
+
+
+def count_conditions(file_names: Iterable[str]) -> dict[str, dict[str, int]]:
+    """How many images have each value of each of ``CONDITIONS``, the most frequent first.
+
+    Values are in English if known, and ``UNKNOWN`` if the name does not tell them.
+    """
+    counts: dict[str, Counter] = {key: Counter() for key in CONDITIONS}
+    for file_name in file_names:
+        words = parse_conditions(file_name)
+        for key in CONDITIONS:
+            counts[key][_translate(words.get(key, "-"))] += 1
+    return {key: dict(sorted(counter.items(), key=lambda item: (-item[1], item[0]))) for key, counter in counts.items()}
+
+
+def _translate(word: str) -> str:
+    if word == "-":
+        return UNKNOWN
+    return _ENGLISH.get(word) or _ENGLISH.get(_REGION_SUFFIX.sub("", word)) or word

@@ -19,6 +19,9 @@ from .splits import SPLITS, split_images
 
 logger = logging.getLogger(__name__)
 
+EMPTY_VAL = (
+    "DATASETS.SPLIT 'all' leaves nothing for parking_val; name another data set, or set DATASETS.SPLIT to 'sequence'."
+)
 PARKING_CLASS_IDS = {i + 1: i for i in range(len(CLASS_NAMES))}
 
 
@@ -35,18 +38,18 @@ def register_parking_datasets(
 ) -> None:
     """Register the four ``parking_*`` data sets of the layout below ``root`` (see ``datasets/README.md``).
 
-    Reads nothing: files are looked for, and errors raised, when a data set is first loaded. Each file is read once;
-    registering again replaces the data sets, and has them read again.
+    Nothing is read yet: a missing or wrong file is an error when a data set is first loaded. Each file is read once;
+    registering again replaces the data sets, and they are read again.
 
     Args:
         split: how ``parking_trainval`` is divided into ``parking_train`` and ``parking_val``, see :mod:`.splits`.
-            "all" leaves nothing for the latter, and loading it is an error.
+            "all" leaves ``parking_val`` empty, and loading it is an error.
         val_fraction: share of the images that "sequence" keeps for validation.
-        split_seed: which images "sequence" chooses.
+        split_seed: determines which images "sequence" chooses.
         policy, cache_dir, exif_orientation, allow_outside: see :func:`.coco.load_columns`.
 
     Raises:
-        UserError: unknown ``split`` or ``policy``, ``val_fraction`` not between 0 and 1.
+        UserError: ``split`` or ``policy`` is unknown, or ``val_fraction`` is not between 0 and 1.
     """
     if split not in SPLITS:
         raise UserError(f"DATASETS.SPLIT '{split}' is unknown; choose one of {', '.join(SPLITS)}.")
@@ -90,7 +93,7 @@ def register_parking_datasets(
 
 
 class _LabelledImages:
-    """What three of the data sets share, so that it is read and divided only once."""
+    """The labelled images, which three of the data sets share; read and divided only once."""
 
     def __init__(self, load, split: str, val_fraction: float, seed: int):
         self._load = load
@@ -106,10 +109,7 @@ class _LabelledImages:
 
     def load_val(self) -> list[dict]:
         if not self._parts[1]:
-            raise UserError(
-                "DATASETS.SPLIT 'all' leaves nothing for parking_val; name another data set, or set DATASETS.SPLIT to "
-                "'sequence'."
-            )
+            raise UserError(EMPTY_VAL)
         return to_dicts(self._columns.select(self._parts[1]))
 
     @cached_property
@@ -139,7 +139,7 @@ class _LabelledImages:
 
 
 def _log_split(split: str, counts: np.ndarray, in_val: np.ndarray) -> None:
-    """Log images and boxes of both sides, given boxes of each class (N, C) and the side (N,) of each image."""
+    """Log images and boxes of both sides, given boxes per image and class (N, C) and the validation mask (N,)."""
     sides = [counts[~in_val].sum(axis=0), counts[in_val].sum(axis=0)]
     rows = [("images", (~in_val).sum(), in_val.sum())]
     rows += [(name, *numbers) for name, *numbers in zip(CLASS_NAMES, *sides, strict=True)]

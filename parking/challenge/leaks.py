@@ -9,7 +9,7 @@ from parking.utils.errors import UserError
 from .conditions import parse_frame
 from .splits import SPLITS, split_images
 
-#: Frames of one sequence that are at most so many apart are neighbours: a second of video, in which a car hardly moves.
+#: Frames of a sequence are neighbours if at most this many apart: a second of video, in which a car hardly moves.
 NEIGHBOUR_FRAMES = 30
 
 
@@ -21,7 +21,7 @@ def compare_splits(
     seed: int = 0,
     listed_ids: Sequence[int] = (),
 ) -> list[SplitSummary]:
-    """What each of ``SPLITS`` would do; the arguments are those of :func:`.splits.split_images`."""
+    """Summaries of what each of ``SPLITS`` would do; arguments as in :func:`.splits.split_images`."""
     summaries = []
     for split in SPLITS:
         try:
@@ -38,7 +38,7 @@ def compare_splits(
 
 
 def count_boxes(class_counts: Mapping[int, Mapping[int, int]], val_ids: Iterable[int]) -> dict[int, tuple[int, int]]:
-    """Boxes on the training and the validation side by class, sorted."""
+    """Numbers of boxes on the training and on the validation side, by class, sorted."""
     sides: tuple[Counter, Counter] = (Counter(), Counter())
     val_ids = set(val_ids)
     for image_id, counts in class_counts.items():
@@ -47,7 +47,7 @@ def count_boxes(class_counts: Mapping[int, Mapping[int, int]], val_ids: Iterable
 
 
 def find_leaks(file_names: Mapping[int, str], val_ids: set[int], num_frames: int = NEIGHBOUR_FRAMES) -> list[int]:
-    """The images with a frame of their sequence, at most ``num_frames`` before or after, on the other side."""
+    """The images with a neighbour on the other side: a frame of their sequence at most ``num_frames`` away."""
     sequences: dict[str, list[tuple[int, int]]] = {}
     for image_id, name in file_names.items():
         if (frame := parse_frame(name)) is not None:
@@ -55,7 +55,7 @@ def find_leaks(file_names: Mapping[int, str], val_ids: set[int], num_frames: int
     leaking = set()
     for frames in sequences.values():
         frames.sort(key=lambda frame: frame[0])
-        # Last frame of each side so far; the nearest one of the other side is the last one before or the next one.
+        # The nearest frame on the other side comes last before this one, or last if the frames are read backwards.
         for ordered in (frames, frames[::-1]):
             last: list[int | None] = [None, None]
             for number, image_id in ordered:

@@ -1,7 +1,4 @@
-"""Getting the challenge's data from its zip files into the layout of ``datasets/README.md``.
-
-Needs neither torch nor detectron2.
-"""
+"""Unpacking of the challenge's zips to the layout of ``datasets/README.md``; needs neither torch nor detectron2."""
 
 import errno
 import fcntl
@@ -22,19 +19,13 @@ from parking.utils.errors import UserError
 from parking.utils.limits import MAX_PATH_FOLDERS
 from parking.utils.text import printable
 
-from .archive import (
-    Archive,
-    Member,
-    is_macos_litter,
-    open_members,
-    read_archive,
-)
+from .archive import Archive, Member, is_macos_litter, open_members, read_archive
 
 FOLDERS = ("train", "test")
 _TRAIN_JSON = "train/label/Train.json"
-# Left free on the disk beyond what is unpacked.
+# Bytes that stay free on the disk after unpacking.
 _SPARE_BYTES = 10**9
-# Of most file systems: a file takes whole blocks.
+# Block size of most file systems; a file takes whole blocks.
 _BLOCK_BYTES = 4096
 _CHUNK = 1 << 20
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -45,7 +36,7 @@ class Part(NamedTuple):
 
     Attributes:
         folder: where the data belong; may not exist yet.
-        archive: what its zip holds; None where there is no zip.
+        archive: the content of its zip; None if there is no zip.
     """
 
     folder: Path
@@ -57,17 +48,17 @@ class Part(NamedTuple):
 
     @property
     def staging(self) -> Path:
-        """The hidden folder beside ``folder`` that is unpacked to, and becomes it when all is there."""
+        """The hidden folder beside ``folder`` for unpacking; it is renamed to ``folder`` when it is complete."""
         return self.folder.with_name(f".{self.folder.name}.unpacking")
 
 
 class Comparison(NamedTuple):
-    """How a folder differs from its zip; paths below the folder, sorted.
+    """How a folder differs from its zip; paths are relative to the folder and sorted.
 
     Attributes:
         missing: files of the zip that the folder lacks.
-        differing: files of another size than in the zip.
-        num_more: files that the zip lacks.
+        differing: files whose size differs from that in the zip.
+        num_more: number of files that the zip lacks.
     """
 
     missing: list[str]
@@ -76,11 +67,11 @@ class Comparison(NamedTuple):
 
 
 def find_parts(data_dir: str | os.PathLike) -> list[Part]:
-    """The parts whose folder or zip is there. Reads, and checks, what the zips list; changes nothing.
+    """The parts whose folder or zip exists. Checks the zips' lists of contents; changes nothing.
 
     Raises:
-        UserError: there is no such folder; a zip is unusable (see :func:`read_archive`) or lacks what belongs into the
-            folder; something that is not a folder has its name.
+        UserError: ``data_dir`` does not exist; a zip is unusable (see :func:`read_archive`) or lacks what its folder
+            needs; or the name of a folder is taken by something else.
     """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
@@ -99,7 +90,7 @@ def find_parts(data_dir: str | os.PathLike) -> list[Part]:
 
 
 def check_disk(parts: Sequence[Part]) -> None:
-    """End with a UserError unless all ``parts`` that are not unpacked yet fit on the disk; checks their staging too."""
+    """Raise a UserError if what is left to unpack does not fit on the disk or a staging folder is unusable."""
     waiting = [part for part in parts if not part.is_unpacked]
     if not waiting:
         return
@@ -116,8 +107,8 @@ def check_disk(parts: Sequence[Part]) -> None:
 def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: None) -> int:
     """Unpack the zip of a part whose folder does not exist.
 
-    Each file is written whole or not at all, into ``part.staging``, whose name changes to ``part.folder`` at the very
-    end. After an interruption, even by a power failure, the files that have the right size and checksum stay.
+    Each file is written whole or not at all, into ``part.staging``, which is renamed to ``part.folder`` at the very
+    end. After an interruption, even a power failure, the next run keeps files of the right size and checksum.
 
     Args:
         progress: called with the number of bytes done, ``part.archive.size`` in all.
@@ -127,10 +118,10 @@ def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: Non
 
     Raises:
         UserError: the zip is damaged, the folder cannot be written, another process is unpacking the same, or the
-            staging folder holds what the zip does not.
+            staging folder holds a file that the zip lacks.
     """
     num_kept = 0
-    _list_absent(part)  # Refuses a staging folder with anything else in it, such as a link that leads elsewhere.
+    _list_absent(part)  # raises if the staging folder holds anything else, such as a link
     with _explain_os_errors(part), _locked(part.staging) as root, open_members(part.archive) as read:
         _remove_half_files(part.staging)
         for member in part.archive.members:
@@ -141,15 +132,15 @@ def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: Non
                     progress(member.size)
                 else:
                     _write(part.staging, folder, name, read(member), progress)
-        # Once for all rather than a wait for the disk per file: until here, checksums tell what a crash has lost.
+        # One wait for the disk instead of one per file: after a crash before this line, checksums tell what was lost.
         os.sync()
         os.rename(part.staging, part.folder)
     return num_kept
 
 
 def _write(staging: Path, folder: int, name: str, chunks: Iterator[bytes], progress: Callable[[int], object]) -> None:
-    """Write a file, whole or not at all, into the folder that a descriptor stands for."""
-    # Beside the staging folder, where no member can have its name; a name that nobody can have put a link at.
+    """Write a file, whole or not at all, into the folder with the descriptor ``folder``."""
+    # Beside the staging folder, so that no member has this name; random, so that nobody can have put a link there.
     half_file = staging.with_name(f"{staging.name}.{secrets.token_hex(8)}.part")
     descriptor = os.open(half_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
@@ -164,7 +155,7 @@ def _write(staging: Path, folder: int, name: str, chunks: Iterator[bytes], progr
 
 
 def _remove_half_files(staging: Path) -> None:
-    """Remove what a run that was killed in :func:`_write` has left."""
+    """Remove the half-written files of runs that were killed in :func:`_write`."""
     pattern = re.compile(re.escape(staging.name) + r"\.[0-9a-f]{16}\.part")
     for path in list(staging.parent.iterdir()):
         if pattern.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
@@ -173,7 +164,7 @@ def _remove_half_files(staging: Path) -> None:
 
 @contextmanager
 def _opened_folder(root: int, names: Sequence[str]) -> Iterator[int]:
-    """A descriptor of the folder ``names`` below ``root``, which is made if needed; no link is followed."""
+    """Yield a descriptor of the folder ``names`` below ``root``; makes it if needed and follows no link."""
     folder = os.dup(root)
     try:
         for name in names:
@@ -188,7 +179,7 @@ def _opened_folder(root: int, names: Sequence[str]) -> Iterator[int]:
 
 
 def compare(part: Part) -> Comparison:
-    """Compare an unpacked folder with its zip, by names and sizes. Spellings of a name that look alike are the same.
+    """Compare an unpacked folder with its zip, by sizes and by names regardless of case and Unicode form.
 
     Raises:
         UserError: a folder cannot be read, or folders are nested too deep.
@@ -204,7 +195,7 @@ def compare(part: Part) -> Comparison:
 
 
 def find_layout_problems(data_dir: str | os.PathLike) -> list[str]:
-    """What of the layout of ``datasets/README.md`` is missing, one sentence each; empty where all is there."""
+    """A sentence for each missing part of the layout of ``datasets/README.md``."""
     data_dir = Path(data_dir)
     problems = []
     for name in FOLDERS:
@@ -221,12 +212,12 @@ def find_layout_problems(data_dir: str | os.PathLike) -> list[str]:
 
 
 def format_size(num_bytes: int) -> str:
-    """In GB (10^9 bytes), or in MB where it is little."""
+    """The size in GB (10^9 bytes), or in MB if it is below 0.1 GB."""
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _check_content(archive: Archive, name: str) -> None:
-    """Before an hour of unpacking, not after: the zip must hold what its folder needs."""
+    """Raise a UserError unless the zip holds what its folder needs, before an hour of unpacking."""
     paths = [member.path for member in archive.members]
     wanted = ["images/"] + ([_TRAIN_JSON.removeprefix("train/")] if name == "train" else [])
     for start in wanted:
@@ -234,18 +225,18 @@ def _check_content(archive: Archive, name: str) -> None:
             tops = sorted({path.split("/")[0] for path in paths})
             found = ", ".join(tops[:5]) + (" ..." if len(tops) > 5 else "") if tops else "nothing"
             raise UserError(
-                f"'{archive.file}' has no '{start}', neither at its top nor in a folder '{name}', where there is: "
-                f"{found}; see datasets/README.md for the layout."
+                f"'{archive.file}' must hold '{start}', at its top or in a folder '{name}', but holds: {found}; see "
+                "datasets/README.md for the layout."
             )
 
 
 def _count_blocks(size: int) -> int:
-    # One more for the file's entries in its folder and in the file system's tables.
+    # The extra block is for the file's entries in its folder and in the tables of the file system.
     return -(-size // _BLOCK_BYTES) + 1
 
 
 def _list_absent(part: Part) -> list[Member]:
-    """The members that the staging folder does not hold, judged by size."""
+    """The members that the staging folder lacks or holds in another size."""
     staging = part.staging
     if not os.path.lexists(staging):
         return part.archive.members
@@ -262,7 +253,7 @@ def _list_absent(part: Part) -> list[Member]:
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    """Relative paths of all files, with slashes, but macOS's; a link is a file, and so is what is nested too deep."""
+    """Relative paths, with slashes, of all files but macOS's; a link or a folder nested too deep counts as a file."""
     waiting = [""]
     while waiting:
         prefix = waiting.pop()
@@ -292,7 +283,7 @@ def _is_intact(folder: int, name: str, member: Member) -> bool:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
-    """Make the folder if needed, and keep other processes of this tool out of it. Yields its descriptor."""
+    """Yield the folder's descriptor; makes the folder if needed and keeps other processes of this tool out of it."""
     folder.mkdir(exist_ok=True)
     descriptor = os.open(folder, _FOLDER_FLAGS)
     try:
@@ -310,10 +301,10 @@ def _explain_os_errors(part: Part) -> Iterator[None]:
         yield
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason = "no room is left on the disk; free some"
+            reason = "the disk is full; free some space"
         else:
-            reason = f"{e.strerror or e}{f' ({e.filename})' if e.filename else ''}; mend that"
+            reason = f"{e.strerror or e}{f' ({e.filename})' if e.filename else ''}; correct that"
         raise UserError(
-            f"'{part.archive.file}' could not be unpacked to '{part.folder}': {reason} and run this again, it goes on "
+            f"'{part.archive.file}' could not be unpacked to '{part.folder}': {reason} and run this again; it goes on "
             "where it stopped."
         ) from e

@@ -1,4 +1,4 @@
-"""Registering what a config asks for."""
+"""Registration of the data sets that a config names; category ids of class names."""
 
 import logging
 from collections.abc import Sequence
@@ -14,25 +14,25 @@ from parking.utils.constants import PARKING_DATASETS
 from parking.utils.errors import UserError
 
 from .classes import CLASS_NAMES
-from .datasets import register_parking_datasets
+from .datasets import EMPTY_VAL, register_parking_datasets
 
 logger = logging.getLogger(__name__)
 
 
 def register_datasets_from_config(cfg: CfgNode, names: Sequence[str] | None = None) -> None:
-    """Register ``DATASETS.COCO`` and, where ``names`` has one of them, the ``parking_*`` data sets.
+    """Register ``DATASETS.COCO`` and, if ``names`` has one of them, the ``parking_*`` data sets.
 
-    Afterwards the metadata (``thing_classes`` and the like) of ``names`` is available; the data sets themselves are
-    read when they are first loaded. Calling it again is fine, and has them read again.
+    The metadata (``thing_classes`` and the like) of ``names`` is available at once; images and annotations are read
+    when a data set is first loaded, and again after another call of this function.
 
-    Where ``DATASETS.SPLIT`` is "all", ``parking_val`` is taken out of ``DATASETS.TEST``: it has no images then.
+    If ``DATASETS.SPLIT`` is "all", ``parking_val`` has no images and is removed from ``DATASETS.TEST``.
 
     Args:
         names: the data sets that will be used; None: all of ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
 
     Raises:
-        UserError: one of ``names`` is unknown, they have different classes, none of them has images, or what
-            :func:`register_coco_datasets` and :func:`register_parking_datasets` object to.
+        UserError: one of ``names`` is unknown, they have different classes, none of them has images, or
+            :func:`register_coco_datasets` or :func:`register_parking_datasets` refuses the config.
     """
     how = {
         "policy": cfg.DATASETS.POLICY,
@@ -72,20 +72,17 @@ def _check_cache_dir(cfg: CfgNode, cache_dir: str, names: Sequence[str]) -> None
 def _drop_parking_val(cfg: CfgNode, names: Sequence[str]) -> None:
     rest = tuple(name for name in cfg.DATASETS.TEST if name != "parking_val")
     if cfg.is_frozen() or "parking_val" in cfg.DATASETS.TRAIN or all(name == "parking_val" for name in names):
-        raise UserError(
-            "DATASETS.SPLIT 'all' leaves nothing for parking_val; name another data set, or set DATASETS.SPLIT to "
-            "'sequence'."
-        )
+        raise UserError(EMPTY_VAL)
     cfg.DATASETS.TEST = rest
     if comm.is_main_process():
         logger.info(
-            "DATASETS.SPLIT all trains on everything: parking_val is empty and not evaluated on; what is evaluated on: "
+            "DATASETS.SPLIT all trains on everything: parking_val is empty and left out of evaluations, which use: "
             f"{', '.join(rest) or 'nothing'}."
         )
 
 
 def find_category_ids(class_names: Sequence[str]) -> list[int] | None:
-    """The ids of classes that a weights file only names: COCO's or the challenge's own; None if they are neither's."""
+    """Category ids of classes by their names, if all are COCO's or all are the challenge's; else None."""
     known = [{category["name"]: category["id"] for category in COCO_CATEGORIES if category["isthing"]}]
     known.append({name: i for i, name in enumerate(CLASS_NAMES, start=1)})
     for ids in known:

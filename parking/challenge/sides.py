@@ -1,4 +1,4 @@
-"""The two sides of a split, what each holds, and which frames are on both."""
+"""The sides of a split: what each holds, and which frames have a near neighbour on another side."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,18 +13,18 @@ from parking.utils.class_names import class_key, same_classes
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
-from .condition_counts import count_conditions
+from .conditions import count_conditions
 from .leaks import NEIGHBOUR_FRAMES, compare_splits, find_leaks
 from .splits import split_images
 
 
 def summarize(checked: Sequence[CheckedSource], *, split: str, val_fraction: float = 0.12) -> Overview:
-    """Divide the challenge's training data by ``split``, or take each source for a side where the data is COCO's.
+    """Overview of checked data; its sides are those of ``split`` for the challenge's data, else one per source.
 
     Frames with a near neighbour on another side are added to the findings.
     """
     usable = [one for one in checked if one.columns is not None and one.source.has_annotations]
-    # Only the challenge's data comes with its categories, and with a split.
+    # Only sources of the challenge state their categories, and only they are split.
     if usable and usable[0].source.categories is not None:
         class_names = usable[0].class_names
         sides, splits = divide_parking(usable[0], split, val_fraction)
@@ -44,7 +44,7 @@ def summarize(checked: Sequence[CheckedSource], *, split: str, val_fraction: flo
 
 def make_sides(columns: Columns, num_classes: int, names: Sequence[str], belongs: Sequence[np.ndarray]) -> list[Side]:
     """Divide ``columns``: side ``names[k]`` has the images where the mask ``belongs[k]`` (N,) is true."""
-    # Not by a table of all images and classes: there may be many thousands of both.
+    # Without a table of images x classes: there may be many thousands of both.
     image_rows = columns.image_rows()
     sides = []
     for name, mask in zip(names, belongs, strict=True):
@@ -55,9 +55,9 @@ def make_sides(columns: Columns, num_classes: int, names: Sequence[str], belongs
 
 
 def divide_parking(checked: CheckedSource, split: str, val_fraction: float) -> tuple[list[Side], list[SplitSummary]]:
-    """The sides of the training data under ``split``, and what every split would do; neighbours become findings.
+    """The sides of the training data under ``split``, and a summary of every split; neighbours become findings.
 
-    Where the split is impossible, everything is on one side; its summary says why.
+    If the split is impossible, all images are on one side; its summary says why.
     """
     columns, num_classes = checked.columns, len(checked.class_names)
     if not len(columns):
@@ -85,9 +85,9 @@ def divide_parking(checked: CheckedSource, split: str, val_fraction: float) -> t
 
 
 def divide_by_source(usable: Sequence[CheckedSource]) -> tuple[list[Side], list[str]]:
-    """Each of the sources as a side, and the classes of all of them, to which the sides' counts belong.
+    """A side for each source, and the names of all their classes, in the order of the sides' counts.
 
-    Frames with a neighbour in another source become findings, and so do classes that are not the first source's.
+    Frames with a neighbour in another source become findings, and so do sources whose classes differ from the first.
     """
     by_key = {}
     for name in (name for one in usable for name in one.class_names):

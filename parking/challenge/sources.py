@@ -1,4 +1,4 @@
-"""What there is to check below the challenge's data root."""
+"""The parts of the challenge's data that can be checked."""
 
 import os
 
@@ -9,12 +9,12 @@ from .classes import CLASS_NAMES
 
 
 def find_parking_sources(root: str) -> list[Source]:
-    """The training part below a data root and, where its folder is there, the test part.
+    """The training part below a data root and, if its folder exists, the test part.
 
-    A missing ``Train.json`` is left to be found when it is read: the images can be checked without.
+    A missing ``Train.json`` is no error here: the images can be checked without it.
 
     Raises:
-        UserError: there is no such folder, or no training images.
+        UserError: the root or its folder of training images does not exist.
     """
     train_images, test_images = (os.path.join(root, part, "images") for part in ("train", "test"))
     if not os.path.isdir(root):

@@ -1,4 +1,4 @@
-"""Dividing the training images into a training and a validation part: pure functions, no files."""
+"""Division of the training images into a training and a validation part; pure functions that read no files."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ _ENTRY_SEED = 100
 _ENTRY_NUM_VAL = 3000
 # Validation may outgrow its share by this factor to hold a box of every class.
 _MAX_OVERSIZE = 1.5
-# Differences below are rounding, which is not the same on every machine.
+# Errors are compared to this many decimals, because the rest differs between machines.
 _DECIMALS = 10
 
 
@@ -29,10 +29,12 @@ def split_images(
     seed: int,
     listed_ids: Sequence[int] = (),
 ) -> set[int]:
-    """The validation ids of one of ``SPLITS``; ``file_names`` in the order of the json, the rest as below.
+    """The ids of the validation images under one of ``SPLITS``.
 
-    ``listed_ids``: of all images of the json, in its order, from which "entry" draws: what is left out must not change
-    the rest.
+    Args:
+        file_names, class_counts, val_fraction, seed: as in :func:`split_by_sequence`.
+        listed_ids: ids of all images of the json, in its order, by default those of ``file_names``. "entry" draws from
+            them, so that images left out as faulty change nothing about the others.
     """
     if split == "entry":
         return split_entry(list(listed_ids or file_names)) & file_names.keys()
@@ -60,19 +62,19 @@ def split_by_sequence(
 ) -> set[int]:
     """Choose whole sequences for validation, about ``val_fraction`` of the images.
 
-    Greedy: of a random half of the sequences that help most, the best is added, until none helps. First, every class
-    should have boxes on both sides (a class of a single sequence: in training); then, images, the boxes of each class,
-    and the images of each condition that the names tell should be divided alike. The result depends on the names,
-    counts and seed only, not on the order of the images.
+    Greedy: adds the best of a random half of the sequences that bring the split closer to its goals, until none does.
+    The first goal is that each class has boxes on both sides (in training, if only one sequence has it). The second is
+    that ``val_fraction`` of the images, of each class's boxes and of each condition's images is in validation. The
+    result depends on names, counts and seed, not on the order of the images.
 
     Args:
         file_names: image id -> file name.
         class_counts: image id -> {class: number of boxes}; images without boxes may be absent.
         val_fraction: 0..1, exclusive.
-        seed: another one chooses other sequences.
+        seed: another seed chooses other sequences.
 
     Returns:
-        The validation image ids; neither they nor the rest are empty.
+        The ids of the validation images; neither side is empty.
 
     Raises:
         UserError: all images belong to one sequence.
@@ -96,7 +98,7 @@ def split_by_sequence(
 
 
 def _count(counts: Sequence[Sequence[Mapping]]) -> np.ndarray:
-    """(S, C) sums of S groups of counts, for the C things that are counted anywhere, sorted."""
+    """Sums (S, C) of S groups of counts, with a column for each thing that occurs in any group, sorted."""
     columns = {thing: i for i, thing in enumerate(sorted({thing for group in counts for c in group for thing in c}))}
     sums = np.zeros((len(counts), len(columns)), dtype=np.int64)
     for row, group in enumerate(counts):
@@ -146,9 +148,9 @@ def _choose_sequences(
 
 
 def _get_shares(num_images, num_boxes, num_conditions) -> tuple[np.ndarray, np.ndarray]:
-    """Of each sequence in all images, boxes of each class and images of each condition (S, 1 + C + K); their weights.
+    """Each sequence's shares (S, 1 + C + K) of images, each class's boxes and each condition's images; their weights.
 
-    The images, the classes together and the conditions together weigh the same.
+    Images, all classes together and all conditions together have the same weight.
     """
     groups = [num_images[:, None], num_boxes, num_conditions]
     shares = [group / np.maximum(group.sum(axis=0), 1) for group in groups]
@@ -157,14 +159,14 @@ def _get_shares(num_images, num_boxes, num_conditions) -> tuple[np.ndarray, np.n
 
 
 def _compute_error(share, shares, weights, val_fraction) -> np.ndarray:
-    """(S,): weighted squared distance of the shares from ``val_fraction``, were each sequence added."""
-    # The square of a sum, multiplied out: one product of a matrix instead of several passes over it.
+    """(S,): weighted squared distance of the shares from ``val_fraction`` if each sequence were added."""
+    # The square of (share + shares - val_fraction), multiplied out: one matrix product instead of several passes.
     distance = share - val_fraction
     return (weights * distance**2).sum() + shares @ (2 * weights * distance) + shares**2 @ weights
 
 
 def _count_lacking(boxes: np.ndarray, num_boxes: np.ndarray) -> np.ndarray:
-    """(S,): classes without a box on one of the sides, were each sequence added to validation's ``boxes`` (C,)."""
+    """(S,): classes without a box on one side if each sequence were added to validation's ``boxes`` (C,)."""
     new_boxes = boxes + num_boxes
     divisible = (num_boxes > 0).sum(axis=0) >= 2
     return ((new_boxes == 0) & divisible).sum(axis=1) + (new_boxes == num_boxes.sum(axis=0)).sum(axis=1)

@@ -1,6 +1,6 @@
-"""What a zip may list: looked at in its bytes, before ``zipfile`` makes an object for each entry.
+"""Limits of a zip's list of contents, checked on its bytes before ``zipfile`` makes an object for each entry.
 
-PKWARE's APPNOTE 6.3.10: central directory header (4.3.12), its end (4.3.16), the same of zip64 (4.3.14, 4.3.15).
+PKWARE's APPNOTE 6.3.10: central directory header (4.3.12) and end (4.3.16), zip64's end and locator (4.3.14, 4.3.15).
 """
 
 import os
@@ -33,11 +33,11 @@ def check_list(file: BinaryIO, path: str | os.PathLike) -> None:
     """Check the length of a zip's list of contents, the number of its entries, and the lengths of their names.
 
     Args:
-        path: of the zip, for the error.
+        path: path of the zip, for errors.
 
     Raises:
         UserError: one of them is above its limit.
-        BadZipFile: there is no such list.
+        BadZipFile: the file has no list of contents.
     """
     name = printable(path)
     size = _find_list_size(file)
@@ -57,11 +57,11 @@ def check_list(file: BinaryIO, path: str | os.PathLike) -> None:
                 f"'{name}' lists a name of {lengths[0]} bytes and {num_folders} folders, '{_show(raw)}...'; "
                 f"{MAX_PATH_BYTES} bytes and {MAX_PATH_FOLDERS} folders are allowed."
             )
-        # Whoever looks for one of its parts copies the rest, part by part.
+        # A search through the extra fields copies the rest of them at every step.
         if lengths[1] > MAX_ARCHIVE_EXTRA_BYTES:
             raise UserError(
-                f"'{name}' lists {lengths[1]:,} bytes beside the name '{_show(raw)}'; {MAX_ARCHIVE_EXTRA_BYTES:,} are "
-                "allowed."
+                f"'{name}' lists {lengths[1]:,} bytes of extra fields for '{_show(raw)}'; "
+                f"{MAX_ARCHIVE_EXTRA_BYTES:,} are allowed."
             )
         start += _ENTRY.size + sum(lengths)
 
@@ -71,7 +71,7 @@ def _show(raw: bytes) -> str:
 
 
 def check_sizes(infos: Sequence[ZipInfo], file: str | os.PathLike) -> None:
-    """Raise a UserError where members share bytes of the zip, or would unpack to impossibly much more than it has."""
+    """Raise a UserError if members share bytes of the zip, or would unpack to more than any real data do."""
     total, size = sum(info.file_size for info in infos), os.path.getsize(file)
     if total > max(MIN_BOMB_BYTES, MAX_ARCHIVE_RATIO * size):
         raise UserError(
@@ -89,7 +89,7 @@ def check_sizes(infos: Sequence[ZipInfo], file: str | os.PathLike) -> None:
 
 
 def _find_list_size(file: BinaryIO) -> int:
-    """Size in bytes of the list of contents, where ``file`` then stands."""
+    """Size in bytes of the list of contents; moves ``file`` to its beginning."""
     file_size = file.seek(0, os.SEEK_END)
     start = max(file_size - _MAX_COMMENT - _END.size - _LOCATOR.size, 0)
     file.seek(start)

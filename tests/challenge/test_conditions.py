@@ -2,12 +2,7 @@ import unicodedata
 
 import pytest
 
-from parking.challenge.conditions import (
-    CONDITIONS,
-    get_sequence_key,
-    parse_conditions,
-    parse_frame,
-)
+from parking.challenge.conditions import CONDITIONS, count_conditions, get_sequence_key, parse_conditions, parse_frame
 
 NAME = "20201102_경기도_-_-_맑음_주간_실외_right_{:06d}_{:07d}.png"
 
@@ -43,3 +38,18 @@ def test_a_place_of_several_words():
 @pytest.mark.parametrize("name", ["a.png", "20201102_서울_1_2.png", "1_2_3_4_5_6_7_8_9_10.png", ""])
 def test_names_of_another_form_tell_no_conditions(name):
     assert parse_conditions(name) == {}
+
+
+def test_conditions_are_counted_in_english():
+    names = [
+        "20201102_경기도_-_-_맑음_주간_실외_right_000079_0088055.png",
+        unicodedata.normalize("NFD", "sub/20201102_서울특별시_-_-_맑음_야간_실내_left_000079_0088056.png"),
+        "20201102_달나라_-_-_-_주간_실외_right_000079_0088057.png",
+        "0a3f5a9e.png",
+    ]
+    counts = count_conditions(names)
+    assert counts["region"] == {"Gyeonggi": 1, "Seoul": 1, "unknown": 1, "달나라": 1}
+    assert counts["weather"] == {"clear": 2, "unknown": 2}
+    assert counts["daytime"] == {"day": 2, "night": 1, "unknown": 1}
+    assert counts["location"] == {"outdoors": 2, "indoors": 1, "unknown": 1}
+    assert list(counts["side"].items()) == [("right", 2), ("left", 1), ("unknown", 1)]

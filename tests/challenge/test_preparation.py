@@ -23,13 +23,7 @@ from hypothesis import strategies as st
 
 from parking.challenge import preparation
 from parking.challenge.archive import open_members, read_archive
-from parking.challenge.preparation import (
-    check_disk,
-    compare,
-    find_layout_problems,
-    find_parts,
-    unpack,
-)
+from parking.challenge.preparation import check_disk, compare, find_layout_problems, find_parts, unpack
 from parking.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +39,7 @@ def write_zip(file, entries, *, encoding="utf-8", flags=UTF8_FLAG, method=zipfil
     with zipfile.ZipFile(file, "w", method) as archive:
         infos = []
         for i, (_, content) in enumerate(items):
-            # Place holders of the same length, replaced below.
+            # A place holder of the same length, replaced below.
             info = zipfile.ZipInfo(f"{i:04}".ljust(len(raw_names[i]), "x"))
             info.compress_type = method
             info.extra = fields.get("extra", lambda raw: b"")(raw_names[i])
@@ -86,9 +80,15 @@ def get_part(data_dir):
 
 
 def unpack_train(data_dir):
-    part = get_part(data_dir)
-    unpack(part)
+    unpack(get_part(data_dir))
     return read_tree(data_dir / "train")
+
+
+@pytest.fixture
+def train(tmp_path):
+    """The training part, whose zip holds FILES."""
+    write_zip(tmp_path / "train.zip", FILES)
+    return get_part(tmp_path)
 
 
 class TestNames:
@@ -103,17 +103,12 @@ class TestNames:
         assert names_in(tmp_path) == ["train", "train.zip"]
         assert (tmp_path / "train.zip").read_bytes() == before
 
-    def test_all_names_together_tell_the_encoding(self, tmp_path):
-        # Valid in both; 경 (b0 e6) is no UTF-8.
-        assert b"\xc3\xbc".decode("utf-8") == "ü" and b"\xc3\xbc".decode("cp949") == "체"
-        names = [b"images/\xc3\xbc.png", "images/경.png".encode("cp949"), b"label/Train.json"]
+    # The first two bytes are "ü" in UTF-8 and "체" in cp949; 경 (b0 e6) is not UTF-8.
+    @pytest.mark.parametrize(("raw", "name"), [(b"\xc3\xbc", "체"), ("맑음".encode(), "맑음")])
+    def test_all_names_together_tell_the_encoding(self, tmp_path, raw, name):
+        names = [b"images/%s.png" % raw, "images/경.png".encode("cp949"), b"label/Train.json"]
         write_zip(tmp_path / "train.zip", [(name, b"1") for name in names], flags=0)
-        assert sorted(unpack_train(tmp_path)) == ["images/경.png", "images/체.png", "label/Train.json"]
-
-    def test_two_encodings_in_one_zip(self, tmp_path):
-        names = ["images/맑음.png".encode(), "images/경.png".encode("cp949"), b"label/Train.json"]
-        write_zip(tmp_path / "train.zip", [(name, b"1") for name in names], flags=0)
-        assert sorted(unpack_train(tmp_path)) == ["images/경.png", "images/맑음.png", "label/Train.json"]
+        assert set(unpack_train(tmp_path)) == {"images/경.png", f"images/{name}.png", "label/Train.json"}
 
     def test_unicode_path_field(self, tmp_path):
         # Bandizip: cp949 in the name, UTF-8 in an extra field; a stale one, of another name, does not count.
@@ -126,22 +121,12 @@ class TestNames:
         write_zip(tmp_path / "train.zip", [(n, b"1") for n in names], encoding="cp949", flags=0, extra=extra)
         assert sorted(unpack_train(tmp_path)) == ["images/京.png", "label/Train.json", "label/경.json"]
 
-    def test_neither_encoding(self, tmp_path):
-        write_zip(tmp_path / "train.zip", [(b"images/\xff\xff.png", b"1")], flags=0)
-        with pytest.raises(UserError, match="neither UTF-8 nor cp949"):
-            find_parts(tmp_path)
-
-    def test_flagged_as_utf8_but_is_not(self, tmp_path):
-        write_zip(tmp_path / "train.zip", {"images/경.png": b"1"}, encoding="cp949", flags=UTF8_FLAG)
-        with pytest.raises(UserError, match="damaged"):
-            find_parts(tmp_path)
-
     def test_folders_and_litter(self, tmp_path):
-        litter = ["__MACOSX/train/images/._b.png", "train/.DS_Store", "train/images/._b.png"]
+        litter = ["__MACOSX/train/images/._b.png", "__MACOSX/train/._Icon\r", "train/.DS_Store", "train/images/._b.png"]
         entries = {f"train/{name}": content for name, content in FILES.items()} | dict.fromkeys(litter, b"x")
-        write_zip(tmp_path / "train.zip", {"train/images/": b"", "train\\label\\": b"", **entries})
+        write_zip(tmp_path / "train.zip", {"././": b"", "train/images/": b"", "train\\label\\": b"", **entries})
         part = get_part(tmp_path)
-        assert part.archive.num_skipped == 3
+        assert part.archive.num_skipped == 4
         assert part.archive.size == sum(map(len, FILES.values()))
         unpack(part)
         assert read_tree(tmp_path / "train") == FILES
@@ -157,7 +142,7 @@ class TestHostile:
     def test_leaving_the_folder(self, tmp_path, name, flags):
         (tmp_path / "data").mkdir()
         write_zip(tmp_path / "data" / "train.zip", {**FILES, name: b"evil"}, flags=flags)
-        with pytest.raises(UserError, match="not one of a file below"):
+        with pytest.raises(UserError, match=r"train\.zip': the name '"):
             find_parts(tmp_path / "data")
         assert names_in(tmp_path) == ["data"] and names_in(tmp_path / "data") == ["train.zip"]
 
@@ -179,19 +164,24 @@ class TestHostile:
             )
 
     @pytest.mark.parametrize(
-        ("fields", "message"),
+        ("entries", "fields", "message"),
         [
-            ({"external_attr": (stat.S_IFLNK | 0o777) << 16}, "link"),
-            ({"external_attr": (stat.S_IFIFO | 0o666) << 16}, "special file"),
-            ({"flags": 1}, "encrypted"),
-            ({"how": 9}, "Deflate64"),
-            ({"how": 77}, "method 77"),
-            ({"disk": 1}, "several parts"),
+            (FILES, {"external_attr": (stat.S_IFLNK | 0o777) << 16}, "link"),
+            (FILES, {"external_attr": (stat.S_IFIFO | 0o666) << 16}, "special file"),
+            (FILES, {"flags": 1}, "encrypted"),
+            (FILES, {"how": 9}, "Deflate64"),
+            (FILES, {"how": 77}, "method 77"),
+            (FILES, {"disk": 1}, "several parts"),
+            (FILES, {"extra": lambda raw: struct.pack("<HH", 0x9999, 0) * 1500}, "6,000 bytes"),
+            ({**FILES, "a" * 3000: b""}, {}, "3000 bytes"),
+            ({"pictures/a.png": b"1", "notes.txt": b"2"}, {}, r"images/.* notes\.txt, pictures;"),
+            ([(b"images/\xff\xff.png", b"1")], {"flags": 0}, "cp949"),
+            ({"images/경.png": b"1"}, {"encoding": "cp949", "flags": UTF8_FLAG}, "damaged"),
         ],
     )
-    def test_members_that_are_refused(self, tmp_path, fields, message):
-        write_zip(tmp_path / "train.zip", FILES, **fields)
-        with pytest.raises(UserError, match=message):
+    def test_members_that_are_refused(self, tmp_path, entries, fields, message):
+        write_zip(tmp_path / "train.zip", entries, **fields)
+        with pytest.raises(UserError, match=rf"train\.zip'.*{message}"):
             find_parts(tmp_path)
 
     @pytest.mark.parametrize("fields", [{"size": 0}, {"size": 10}, {"size": 10**6}, {"crc": 5}])
@@ -205,19 +195,17 @@ class TestHostile:
         assert names_in(tmp_path) == [".train.unpacking", "train.zip"]
         assert read_tree(part.staging) == {}
 
-    def test_links_in_the_staging_folder(self, tmp_path):
-        write_zip(tmp_path / "train.zip", FILES)
+    def test_links_in_the_staging_folder(self, train, tmp_path):
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
-        part = get_part(tmp_path)
-        part.staging.symlink_to(elsewhere)
+        train.staging.symlink_to(elsewhere)
         with pytest.raises(UserError, match="link"):
-            unpack(part)
-        part.staging.unlink()
-        part.staging.mkdir()
-        (part.staging / "images").symlink_to(elsewhere)
+            unpack(train)
+        train.staging.unlink()
+        train.staging.mkdir()
+        (train.staging / "images").symlink_to(elsewhere)
         with pytest.raises(UserError, match="'images'"):
-            unpack(part)
+            unpack(train)
         assert names_in(elsewhere) == []
 
     def test_a_link_for_each_file_that_is_written(self, tmp_path, monkeypatch):
@@ -231,21 +219,14 @@ class TestHostile:
         assert mine.read_text() == "mine"
         assert {".train.unpacking.part", ".train.unpacking.0123456789abcdef.part"} <= set(names_in(data))
 
-    def test_a_link_that_appears_meanwhile(self, tmp_path):
+    def test_a_link_that_appears_meanwhile(self, train, tmp_path):
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
-        write_zip(tmp_path / "train.zip", FILES)
-        part = get_part(tmp_path)
-
-        def progress(_):
-            (part.staging / "label").symlink_to(elsewhere)
-
-        with pytest.raises(UserError, match="could not be unpacked"):
-            unpack(part, progress)
+        with pytest.raises(UserError, match=r"train\.zip"):
+            unpack(train, lambda _: (train.staging / "label").symlink_to(elsewhere))
         assert names_in(elsewhere) == []
 
-    def test_what_a_killed_run_has_left_is_removed(self, tmp_path):
-        write_zip(tmp_path / "train.zip", FILES)
+    def test_what_a_killed_run_has_left_is_removed(self, train, tmp_path):
         (tmp_path / ".train.unpacking.0123456789abcdef.part").write_bytes(b"half")
         (tmp_path / ".train.unpacking.mine.part").write_bytes(b"mine")
         unpack_train(tmp_path)
@@ -261,9 +242,6 @@ class TestHostile:
                 find_parts(tmp_path)
 
         assert measure_work(refuse)[1] < 10**7
-        write_zip(file, {**FILES, "a" * 3000: b""})
-        with pytest.raises(UserError, match="3000 bytes"):
-            find_parts(tmp_path)
         write_zip(file, FILES)
         for limit, value, word in [("MAX_ARCHIVE_MEMBERS", 2, "the 2 files"), ("MAX_ARCHIVE_LIST_BYTES", 100, "100")]:
             with monkeypatch.context() as changed, pytest.raises(UserError, match=word):
@@ -318,17 +296,12 @@ class TestHostile:
         file = tmp_path / "train.zip"
         write_zip(file, FILES, method=zipfile.ZIP_LZMA)
         data = bytearray(file.read_bytes())
-        # Version and length of the properties; these: one byte and the size of the dictionary.
+        # Version and length of the properties, which are one byte and the size of the dictionary.
         start = data.find(b"\x09\x04\x05\0")
         data[start + 5 : start + 9] = b"\xff" * 4
         file.write_bytes(data)
         with pytest.raises(UserError, match="cannot be unpacked"):
             unpack_train(tmp_path)
-
-    def test_much_beside_a_name(self, tmp_path):
-        write_zip(tmp_path / "train.zip", FILES, extra=lambda raw: struct.pack("<HH", 0x9999, 0) * 1500)
-        with pytest.raises(UserError, match="6,000 bytes beside the name"):
-            find_parts(tmp_path)
 
     def test_a_fifo_is_not_waited_for(self, tmp_path):
         os.mkfifo(tmp_path / "train.zip")
@@ -344,11 +317,10 @@ class TestHostile:
         assert read_archive(file, leading_folder="train").size == 100
 
     @pytest.mark.parametrize("content", [b"", b"no zip", None])
-    def test_not_a_zip(self, tmp_path, content):
-        write_zip(tmp_path / "train.zip", FILES)
-        whole = (tmp_path / "train.zip").read_bytes()
-        (tmp_path / "train.zip").write_bytes(whole[: len(whole) // 2] if content is None else content)
-        with pytest.raises(UserError, match=r"train\.zip' is damaged or was not copied whole"):
+    def test_not_a_zip(self, train, tmp_path, content):
+        whole = train.archive.file.read_bytes()
+        train.archive.file.write_bytes(whole[: len(whole) // 2] if content is None else content)
+        with pytest.raises(UserError, match=r"train\.zip' is damaged"):
             find_parts(tmp_path)
 
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -369,7 +341,7 @@ class TestHostile:
         except UserError:
             assert not (data_dir / "train").exists()
         else:
-            # Names and folders may be others, the contents have checksums.
+            # Names and folders may have changed; the contents have checksums.
             assert set(read_tree(data_dir / "train").values()) <= {*FILES.values(), b"b" * 50} - {b""}
         assert names_in(tmp_path) == ["data"]
 
@@ -407,29 +379,24 @@ class TestUnpacking:
         assert (tmp_path / "train" / names[2]).stat().st_mtime_ns == kept
         assert names_in(tmp_path) == ["train", "train.zip"]
 
-    def test_another_zip_meanwhile(self, tmp_path):
-        write_zip(tmp_path / "train.zip", FILES)
-        part = get_part(tmp_path)
-        part.staging.mkdir()
-        (part.staging / "stranger").touch()
-        with pytest.raises(UserError, match=r"'stranger', which .*train\.zip' does not"):
-            check_disk([part])
+    def test_another_zip_meanwhile(self, train):
+        train.staging.mkdir()
+        (train.staging / "stranger").touch()
+        with pytest.raises(UserError, match=r"'stranger', .*train\.zip'"):
+            check_disk([train])
 
-    def test_folders_nested_too_deep(self, tmp_path):
-        write_zip(tmp_path / "train.zip", FILES)
-        part = get_part(tmp_path)
+    def test_folders_nested_too_deep(self, train):
         deep = "d/" * 70
-        (part.staging / deep).mkdir(parents=True)
+        (train.staging / deep).mkdir(parents=True)
         with pytest.raises(UserError, match="d/d/d"):
-            check_disk([part])
-        shutil.rmtree(part.staging)
-        (part.folder / deep).mkdir(parents=True)
-        with pytest.raises(UserError, match="nested deeper"):
-            compare(get_part(tmp_path))
+            check_disk([train])
+        shutil.rmtree(train.staging)
+        (train.folder / deep).mkdir(parents=True)
+        with pytest.raises(UserError, match="d/d/d"):
+            compare(train)
 
-    def test_a_link_in_a_circle_is_not_followed(self, tmp_path):
-        write_zip(tmp_path / "train.zip", FILES)
-        unpack_train(tmp_path)
+    def test_a_link_in_a_circle_is_not_followed(self, train, tmp_path):
+        unpack(train)
         (tmp_path / "train/images/up").symlink_to(tmp_path / "train")
         assert compare(get_part(tmp_path)) == ([], [], 0)
 
@@ -442,7 +409,7 @@ class TestUnpacking:
         monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: usage(0, 0, needed))
         check_disk(parts)
         monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: usage(0, 0, needed - 5 * 10**8))
-        with pytest.raises(UserError, match=r"has 0\.5 GB free, .* another 10\.0 MB .* leave 1\.0 GB; free 0\.5 GB"):
+        with pytest.raises(UserError, match=r" 0\.5 GB .* 10\.0 MB .* 1\.0 GB.* 0\.5 GB"):
             check_disk(parts)
         assert names_in(tmp_path) == ["train.zip"]
         # What an interrupted run has unpacked is not needed again.
@@ -452,67 +419,54 @@ class TestUnpacking:
         monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: usage(0, 0, 2 * 4096 + 10**9))
         check_disk(parts)
 
-    def test_disk_full_on_the_way(self, tmp_path):
-        write_zip(tmp_path / "train.zip", FILES)
-
+    def test_disk_full_on_the_way(self, train, tmp_path):
         def progress(_):
             raise OSError(28, "No space left on device")
 
-        with pytest.raises(UserError, match="no room is left"):
-            unpack(get_part(tmp_path), progress)
+        with pytest.raises(UserError, match=r"train\.zip.* disk is full"):
+            unpack(train, progress)
         assert unpack_train(tmp_path) == FILES
 
-    def test_two_processes(self, tmp_path):
-        write_zip(tmp_path / "train.zip", FILES)
-        part = get_part(tmp_path)
-        part.staging.mkdir()
-        descriptor = os.open(part.staging, os.O_RDONLY)
+    def test_two_processes(self, train):
+        train.staging.mkdir()
+        descriptor = os.open(train.staging, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            with pytest.raises(UserError, match="Another process"):
-                unpack(part)
+            with pytest.raises(UserError, match=r"process .*\.train\.unpacking"):
+                unpack(train)
         finally:
             os.close(descriptor)
-        unpack(part)
+        unpack(train)
 
-    def test_a_folder_that_appeared_meanwhile_stays(self, tmp_path):
-        write_zip(tmp_path / "train.zip", FILES)
-        part = get_part(tmp_path)
-        (tmp_path / "train").mkdir()
-        (tmp_path / "train" / "mine").write_text("mine")
-        with pytest.raises(UserError, match="could not be unpacked"):
-            unpack(part)
-        assert read_tree(tmp_path / "train") == {"mine": b"mine"}
+    def test_a_folder_that_appeared_meanwhile_stays(self, train):
+        train.folder.mkdir()
+        (train.folder / "mine").write_text("mine")
+        with pytest.raises(UserError, match=r"train\.zip"):
+            unpack(train)
+        assert read_tree(train.folder) == {"mine": b"mine"}
 
 
 class TestLayout:
-    def test_compare(self, tmp_path):
-        write_zip(tmp_path / "train.zip", FILES)
-        unpack_train(tmp_path)
-        part = get_part(tmp_path)
+    def test_compare(self, train, tmp_path):
+        unpack(train)
         images = tmp_path / "train" / "images"
         (images / KOREAN).rename(images / unicodedata.normalize("NFD", KOREAN))
         (images / ".DS_Store").touch()
-        assert compare(part) == ([], [], 0), "a Mac writes names as NFD"
+        assert compare(train) == ([], [], 0), "a Mac writes names as NFD"
         (images / "b.png").write_bytes(b"1")
         (images / "c.png").touch()
         (tmp_path / "train/label/Train.json").unlink()
-        assert compare(part) == (["label/Train.json"], ["images/b.png"], 1)
+        assert compare(train) == (["label/Train.json"], ["images/b.png"], 1)
         images.rename(tmp_path / "on another disk")
         images.symlink_to(tmp_path / "on another disk")
         (images / "b.png").unlink()
         (images / "b.png").symlink_to("nowhere")
-        assert compare(part) == (["images/b.png", "label/Train.json"], [], 1), "links are followed"
-
-    def test_a_zip_without_images(self, tmp_path):
-        write_zip(tmp_path / "test.zip", {"pictures/a.png": b"1", "notes.txt": b"2"})
-        with pytest.raises(UserError, match=r"no 'images/', .*: notes\.txt, pictures;"):
-            find_parts(tmp_path)
+        assert compare(train) == (["images/b.png", "label/Train.json"], [], 1), "links are followed"
 
     @pytest.mark.parametrize("name", ["train", "test"])
     def test_a_file_in_place_of_the_folder(self, tmp_path, name):
         (tmp_path / name).touch()
-        with pytest.raises(UserError, match="must be a folder"):
+        with pytest.raises(UserError, match=f"{name}' must be a folder"):
             find_parts(tmp_path)
 
     def test_find_layout_problems(self, tmp_path):
@@ -566,7 +520,7 @@ class TestTool:
         assert not (data_dir / "train/images" / KOREAN).exists(), "never changed"
 
     def test_ctrl_c(self, data_dir):
-        # So many files keep the tool busy for long enough; the staging folder of test.zip tells when to stop it.
+        # This many files keep the tool busy long enough; the staging folder of test.zip tells when to stop it.
         entries = {f"test/images/{i:05}.png": b"1" * 10 for i in range(8000)}
         with zipfile.ZipFile(data_dir / "test.zip", "w") as archive:
             for name, content in entries.items():
@@ -586,17 +540,4 @@ class TestTool:
 
     def test_a_wrong_folder(self, tmp_path):
         code, _, err = self.run(tmp_path / "nowhere")
-        assert code == 1 and err.startswith("error: The folder '") and "Traceback" not in err
-
-
-def test_the_folder_itself_and_icons_of_macos_are_no_reason_to_refuse(tmp_path):
-    entries = [
-        ("././", b""),
-        ("__MACOSX/train/._Icon\r", b"x"),
-        ("train/images/a.png", b"a"),
-        ("train/label/Train.json", b"{}"),
-    ]
-    write_zip(tmp_path / "train.zip", entries)
-    archive = read_archive(tmp_path / "train.zip", leading_folder="train")
-    assert [member.path for member in archive.members] == ["images/a.png", "label/Train.json"]
-    assert archive.num_skipped == 1
+        assert code == 1 and err.startswith("error: ") and "nowhere'" in err and "Traceback" not in err

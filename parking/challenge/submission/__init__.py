@@ -1,1 +1,1 @@
-"""The challenge's submission file: which boxes fit, what they cost in AP, and whether a file is valid."""
+"""The challenge's submission file: which boxes fit, what leaving out the rest costs in AP, and file checks."""

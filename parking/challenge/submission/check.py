@@ -1,4 +1,4 @@
-"""Whether a submission file is one that the challenge would accept."""
+"""Check whether the challenge would accept a submission file."""
 
 import os
 from collections import Counter
@@ -19,7 +19,7 @@ from parking.data.datasets.json_io import (
 from parking.utils.errors import UserError
 from parking.utils.text_files import UnusableFileError
 
-# Of the sum of a corner and a side, in pixels.
+# Rounding error allowed in the sum of a corner and a side, in pixels.
 _TOLERANCE = 1e-6
 _LARGEST_NUMBER = 1e12
 
@@ -53,10 +53,10 @@ def check_submission(
 
     Args:
         path: the submission.
-        image_info: ``Test_Images_Information.json``: ids must be among its, boxes inside the sizes that it states.
-        sample: ``sample_submission.json``: every row must have the keys of its rows, no more and no fewer.
-        max_per_image: boxes of an image.
-        max_bytes: size of the file.
+        image_info: ``Test_Images_Information.json``: image ids must be listed there, and boxes lie inside the sizes.
+        sample: ``sample_submission.json``: every row must have exactly the keys of its rows.
+        max_per_image: largest number of boxes of an image.
+        max_bytes: largest size of the file.
 
     Raises:
         UserError: a file cannot be read, or the submission is not a JSON list in UTF-8.
@@ -86,7 +86,7 @@ def check_submission(
 
 
 def _read_rows(path: str | os.PathLike) -> tuple[list, list[Problem]]:
-    """The submission's list, and what is wrong with it as JSON that lenient readers read over."""
+    """The submission's rows, and the problems of its JSON that lenient readers ignore."""
     twice: list[str] = []
 
     def make_object(pairs):
@@ -105,7 +105,7 @@ def _read_rows(path: str | os.PathLike) -> tuple[list, list[Problem]]:
         problems.append(
             Problem(f"JSON objects with a key twice, the first of them {shorten(twice[0])}", len(twice), None)
         )
-    # Those of a score or bbox are found there.
+    # Numbers in score and bbox are checked by _find_problems.
     others = [
         {key: value for key, value in row.items() if key not in ("score", "bbox")} if isinstance(row, dict) else row
         for row in rows
@@ -151,7 +151,7 @@ def _is_id(value) -> bool:
 
 
 def _is_finite_number(value) -> bool:
-    # By comparing: a whole number may have too many digits to be converted.
+    # Compared without conversion: an int may be too large for a float.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and -_LARGEST_NUMBER < value < _LARGEST_NUMBER
 

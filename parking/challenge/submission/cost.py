@@ -1,4 +1,4 @@
-"""What cutting predictions down to a submission costs where the truth is known."""
+"""What cutting predictions down to a submission costs in AP75, on annotated images."""
 
 import logging
 import math
@@ -29,19 +29,19 @@ class Ap75(NamedTuple):
 
 
 class Annotations:
-    """The annotated boxes of the images that a model has seen."""
+    """The annotated boxes of the images that an inference has read."""
 
     def __init__(self, annotations: str, *, classes: Mapping[int, str], images: str | None = None):
         """
         Args:
             annotations: COCO-like json.
-            classes: names by category id, of all that may occur. Where the json calls one otherwise, a warning says so.
+            classes: names by category id, for all ids that may occur; another name in the json causes a warning.
             images: ``images.json`` of an inference, [{"id", "file_name"}, ...]: only these images count, also those
-                without boxes. None: all that are annotated.
+                without boxes. None: all images of ``annotations`` count.
 
         Raises:
-            UserError: a file cannot be read or is malformed, the two have no image in common, or one of them means
-                another image by an id.
+            UserError: a file cannot be read or is malformed, the two have no image in common, or an id stands for
+                different images in the two.
         """
         content = read_json_object(annotations)
         records = read_image_records(content, annotations)
@@ -49,12 +49,14 @@ class Annotations:
         seen = names if images is None else _read_image_names(images)
         self._ranks = rank_image_ids(names.keys() & seen.keys())
         if not self._ranks:
-            raise UserError(f"'{annotations}' has none of the images of '{images}'; were they another data set's?")
+            raise UserError(
+                f"'{annotations}' has none of the images of '{images}'; give annotations of the same data set."
+            )
         for image_id in self._ranks:
             if _get_key(names[image_id]) != _get_key(seen[image_id]):
                 raise UserError(
                     f"The image {image_id!r} is '{names[image_id]}' in '{annotations}', but '{seen[image_id]}' in "
-                    f"'{images}'; are they another data set's? infer.py --annotations takes the ids of the json."
+                    f"'{images}'; give annotations of the same data set (infer.py --annotations uses its ids)."
                 )
         self._category_ids = list(classes)
         for finding in find_other_names(content, classes):
@@ -77,7 +79,7 @@ class Annotations:
         return len(self._ranks)
 
     def score(self, detections: Detections) -> Ap75:
-        """AP75 of ``detections``, those on other images left out."""
+        """AP75 of the ``detections`` on these images; detections on other images do not count."""
         if not self._annotated:
             return Ap75(math.nan, dict.fromkeys(self._category_ids, math.nan))
         known = detections[np.array([i in self._ranks for i in detections.image_ids.tolist()], dtype=bool)]
@@ -88,7 +90,7 @@ class Annotations:
 
 
 def _read_image_names(images: str) -> dict[int | str, str]:
-    """The names by id of an ``images.json``."""
+    """File names by image id, from an ``images.json``."""
     try:
         return {entry["id"]: str(entry["file_name"]) for entry in parse_json(images)[0]}
     except (KeyError, TypeError) as e:

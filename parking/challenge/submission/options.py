@@ -1,4 +1,4 @@
-"""The options of a submission, from what a user wrote on the command line or in a config."""
+"""The options of a submission, checked and converted from a command line or a config."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ class SubmissionOptions(NamedTuple):
 
 
 class OptionNames(NamedTuple):
-    """What the options are called where the user wrote them; it is what the errors name."""
+    """The flags or config keys in which the user gave the options, for errors."""
 
     max_size_mb: str
     max_per_image: str
@@ -38,15 +38,15 @@ def make_submission_options(
     classes: Mapping[str, int],
     names: OptionNames,
 ) -> SubmissionOptions:
-    """Check and convert.
+    """Check and convert the options of a submission.
 
     Args:
-        max_size_mb: MB of 10^6 bytes.
+        max_size_mb: largest size of the file in MB of 10^6 bytes.
         class_floors: see :func:`parse_class_floors`.
         classes: category id by class name.
 
     Raises:
-        UserError: naming the option that is wrong.
+        UserError: an option is wrong; the message names it.
     """
     # An empty list takes two bytes.
     if not math.isfinite(max_size_mb) or int(max_size_mb * 1e6) < 2:
@@ -64,15 +64,15 @@ def make_submission_options(
 
 
 def parse_class_floors(texts: Iterable[str | int], classes: Mapping[str, int], *, option: str) -> dict[int, int]:
-    """Number of boxes by category id.
+    """The floors: number of boxes by category id.
 
     Args:
-        texts: "stroller=500" for one class, or "500" (or 500) for all that are not named, in any order.
+        texts: "stroller=500" for one class, or "500" (or 500) for all classes that are not named, in any order.
         classes: category id by class name.
-        option: what the errors call it.
+        option: name of the option, for errors.
 
     Raises:
-        UserError: an unknown class, one that occurs twice, or something that is not a whole number of 0 or more.
+        UserError: a class is unknown or occurs twice, or a floor is not a whole number of 0 or more.
     """
     floors: dict[str, int] = {}
     for text in map(str, texts):
@@ -90,7 +90,7 @@ def parse_class_floors(texts: Iterable[str | int], classes: Mapping[str, int], *
             name = found
         if name in floors:
             what = f"the class {name!r} has" if name else "all classes have"
-            raise UserError(f"{option} {text!r}: {what} a floor already; give one only.")
+            raise UserError(f"{option} {text!r}: {what} a floor already; give only one.")
         floors[name] = int(number)
     for_all = floors.pop("", 0)
     return {category_id: floors.get(name, for_all) for name, category_id in classes.items()}

@@ -17,7 +17,7 @@ import numpy as np
 from parking.structures.detections import Detections
 from parking.utils.marks import open_output
 
-#: The challenge's limits: 20 MB of 10^6 bytes, and so many boxes of an image.
+#: The challenge's limits: size of the file, and boxes of an image.
 DEFAULT_MAX_BYTES = 20_000_000
 DEFAULT_MAX_PER_IMAGE = 50
 
@@ -25,7 +25,7 @@ _MAX_COORDINATE = 1e8
 
 
 class _Layout(NamedTuple):
-    """How the file is spaced: a row with a place for each of its seven values, and what stands between two rows."""
+    """The spacing of the file: the format of a row with places for its seven values, and the separator of rows."""
 
     row: str
     separator: str
@@ -42,15 +42,15 @@ class _Layout(NamedTuple):
         return cls("{{" + comma.join(f'"{key}"{colon}{value}' for key, value in fields.items()) + "}}", comma)
 
     def count_fitting(self, lengths: np.ndarray, max_bytes: int) -> int:
-        """How many rows, from the first on, fit into a file, given the characters of the values in each."""
+        """How many rows, from the first on, fit into ``max_bytes``; ``lengths`` (N,): characters of their values."""
         sizes = (lengths + len(self.row.format(*[""] * 7) + self.separator)).cumsum()
-        # Two brackets, but no separator after the last row.
+        # The file has two brackets, and no separator after the last row.
         return int(np.searchsorted(sizes + 2 - len(self.separator), max_bytes, side="right"))
 
 
 _LAYOUTS = {"compact": _Layout.make(",", ":"), "original": _Layout.make(", ", ": ")}
 
-#: "compact" has no spaces; "original" has those that Python's ``json.dump`` puts in where it is not told otherwise.
+#: "compact" has no spaces; "original" has those of Python's ``json.dump`` by default.
 SPACINGS = tuple(_LAYOUTS)
 
 
@@ -61,12 +61,12 @@ class SubmissionReport:
     Attributes:
         num_kept: boxes in the file.
         num_left_out: boxes that did not fit under the size limit.
-        num_over_image_limit: boxes of images that have more than the limit.
+        num_over_image_limit: boxes left out because their image has more than the limit.
         num_invalid: boxes that the format cannot express (see :func:`write_submission`).
         threshold: the lowest score in the file, before rounding, among the boxes that no floor protects; None if there
-            are none. No box was left out for the size that scores higher.
+            are none. No box that scores higher was left out for the size.
         num_below_threshold: boxes in the file that score lower than the threshold, because a floor protects them.
-        num_floored_left_out: of the ``num_left_out``, those of a floor: above 0 if the floors alone do not fit.
+        num_floored_left_out: boxes of a floor among ``num_left_out``; above 0 if the floors alone do not fit.
         num_bytes: size of the file.
         kept: (num_kept,) indices of the boxes in the file, in its order.
     """
@@ -82,7 +82,7 @@ class SubmissionReport:
     kept: np.ndarray = field(repr=False, compare=False)
 
     def describe(self) -> list[str]:
-        """The same in sentences, without what there is none of."""
+        """The report in sentences; counts of 0 are left out."""
         lowest = f", scores from {self.threshold:.4f}" if self.threshold is not None else ""
         lines = [f"{self.num_kept} boxes{lowest}, {self.num_bytes / 1e6:.2f} MB"]
         if self.num_left_out:
@@ -114,14 +114,14 @@ def write_submission(
     """Write the best-scoring boxes that fit into ``max_bytes`` as a JSON list, valid by construction.
 
     Boxes enter in order of falling score until the next one would exceed the limit; equal scores are ordered by image
-    id, category id and box, so the file does not depend on the order of ``detections``. Of a class with a floor of n,
-    the n best boxes come before all others, those of all floors together by score; only then the rest competes. Of an
-    image, the first ``max_per_image`` boxes in that same order take part. The file lists them by image id, best first.
+    id, category id and box, so the file does not depend on the order of ``detections``. The n best boxes of a class
+    with a floor of n enter before all boxes that no floor protects. An image may have ``max_per_image`` boxes, the
+    first in this order. The file lists boxes by image id, the best first.
 
-    Corners are rounded to 0.1 px and width and height follow from them: a box inside an image stays inside. Left out as
-    invalid, and counted, are boxes with a value that is not finite (or beyond 10^8 px), without width or height after
-    rounding, and with a score that is not in (0, 1] after rounding: below 0.00005 a box is dropped, not raised to
-    0.0001. The file, marked as ours, replaces an earlier one of ours whole or not at all.
+    Corners are rounded to 0.1 px and width and height follow from them: a box inside an image stays inside. Invalid
+    boxes are left out and counted: a value is not finite (or beyond 10^8 px), or, after rounding, width or height is 0
+    or the score is not in (0, 1]. So a box that scores below 0.00005 is dropped, not raised to 0.0001. The file is
+    marked as ours, and replaces an earlier one of ours whole or not at all.
 
     Args:
         detections: boxes in pixels of the original images, category ids 1-based.
@@ -132,9 +132,8 @@ def write_submission(
         spacing: one of :data:`SPACINGS`.
 
     Raises:
-        ValueError: ``max_bytes`` does not even leave room for an empty list, ``max_per_image`` is below 1, or a floor
-            below 0.
-        UserError: the file would replace something that is not ours.
+        ValueError: ``max_bytes`` is below the 2 bytes of an empty list, ``max_per_image`` below 1, or a floor below 0.
+        UserError: ``path`` is a file that is not marked as ours.
     """
     if max_bytes < 2:
         raise ValueError(f"max_bytes is {max_bytes}: an empty list already takes 2 bytes")
@@ -192,10 +191,10 @@ def _round(detections):
 
 
 def _rank(detections, tenths, image_index, rows):
-    """``rows`` by falling score; those of equal scores by image, category and box."""
+    """``rows`` in order of falling score; equal scores in order of image, category and box."""
     rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
     scores = detections.scores[rows]
-    # Most scores are unlike all others; sorting by seven keys is worth it for the rest only.
+    # Most scores are unique; only the others need the slow sort by seven keys.
     same = scores[1:] == scores[:-1]
     tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False)) if len(rows) else rows
     group = rows[tied]
@@ -205,7 +204,7 @@ def _rank(detections, tenths, image_index, rows):
 
 
 def _find_floored(category_ids, class_floors):
-    """Which of the ranked boxes are among the first ones of their class, as many as its floor says."""
+    """Whether each ranked box is among the first boxes of its class that the floor protects."""
     floored = np.zeros(len(category_ids), dtype=bool)
     for category_id, floor in class_floors.items():
         floored[np.flatnonzero(category_ids == category_id)[:floor]] = True
@@ -213,7 +212,7 @@ def _find_floored(category_ids, class_floors):
 
 
 def _queue(image_index, floored, max_per_image):
-    """Indices of the ranked boxes in the order in which they enter: no more of an image than may be."""
+    """Indices of the ranked boxes in the order in which they enter, at most ``max_per_image`` of each image."""
     queue = np.concatenate([np.flatnonzero(floored), np.flatnonzero(~floored)])
     by_image = np.argsort(image_index[queue], kind="stable")
     images = image_index[queue][by_image]
@@ -230,7 +229,7 @@ def _integer_length(values):
 
 def _tenths_length(values):
     """Characters of ``values / 10`` with one decimal."""
-    # The sign is counted apart: -0.5 has one, its integer part has not.
+    # The sign is counted separately: -0.5 has one, but its integer part 0 has none.
     return _integer_length(np.abs(values) // 10) + (values < 0) + 2
 
 

@@ -38,25 +38,12 @@ def test_a_good_one(tmp_path, image_info):
 @pytest.mark.parametrize(
     ("change", "title"),
     [
-        ({"image_id": 8}, "image list does not have"),
-        ({"image_id": True}, "neither a whole number"),
-        ({"image_id": 2**70}, "neither a whole number"),
-        ({"image_id": None}, "neither a whole number"),
-        ({"category_id": 0}, "1 to 14"),
-        ({"category_id": 15}, "1 to 14"),
-        ({"category_id": 1.0}, "1 to 14"),
-        ({"score": 0}, "score"),
-        ({"score": 1.01}, "score"),
-        ({"score": math.nan}, "score"),
-        ({"bbox": [0, 0, 1]}, "four finite"),
-        ({"bbox": [0, 0, math.inf, 1]}, "four finite"),
-        ({"bbox": [0, 0, "1", 1]}, "four finite"),
+        *[({"image_id": value}, "image_id") for value in (8, True, 2**70, None)],
+        *[({"category_id": value}, "category_id") for value in (0, 15, 1.0)],
+        *[({"score": value}, "score") for value in (0, 1.01, math.nan)],
+        *[({"bbox": [0, 0, *rest]}, "bbox") for rest in ([1], [math.inf, 1], ["1", 1], [10**400, 1])],
         ({"bbox": [0, 0, 0, 1]}, "without width"),
-        ({"bbox": [-0.3, 0, 1, 1]}, "inside"),
-        ({"bbox": [15, 0, 5.3, 1]}, "inside"),
-        ({"bbox": [0, 0, 20.1, 1]}, "inside"),
-        ({"bbox": [0, 0, 10**400, 1]}, "four finite"),
-        ({"bbox": [0, 15, 1, 5.3]}, "inside"),
+        *[({"bbox": b}, "inside") for b in ([-0.3, 0, 1, 1], [15, 0, 5.3, 1], [0, 0, 20.1, 1], [0, 15, 1, 5.3])],
     ],
 )
 def test_each_mistake_is_found(tmp_path, image_info, change, title):
@@ -76,7 +63,7 @@ def test_one_mistake_does_not_hide_another(tmp_path, image_info):
     ("text", "title", "row"),
     [
         ("\ufeff[%s]", "byte order mark", None),
-        ('[%s, {"score": 1, "score": 1, "score": 1}]', "key twice, the first of them 'score'", None),
+        ('[%s, {"score": 1, "score": 1, "score": 1}]', "twice, the first of them 'score'", None),
         ('[%s, {"segmentation": [[1, NaN]]}]', "first [1].segmentation[0][1]", 1),
         ('[%s, {"area": 1e400}]', "first [1].area", 1),
         ("[%s, -Infinity]", "first [1]", 1),
@@ -88,13 +75,6 @@ def test_what_lenient_readers_read_over(tmp_path, text, title, row):
     problem = check_submission(path).problems[0]
     assert title in problem.title
     assert (problem.count, problem.first_row) == (1, row)
-
-
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
-def test_other_encodings_are_refused(tmp_path, encoding):
-    (tmp_path / "a.json").write_text(json.dumps([GOOD]), encoding=encoding)
-    with pytest.raises(UserError, match=r"a\.json' is UTF-(16|32) text"):
-        check_submission(tmp_path / "a.json")
 
 
 def test_twice_as_many_rows_take_twice_the_work(tmp_path, measure_work):
@@ -112,8 +92,8 @@ def test_twice_as_many_rows_take_twice_the_work(tmp_path, measure_work):
 def test_keys_rows_number_and_size(tmp_path):
     (tmp_path / "sample.json").write_text(json.dumps([{key: 0 for key in GOOD if key != "segmentation"}]))
     result = check(tmp_path, [GOOD], sample=str(tmp_path / "sample.json"))
-    assert "keys are not the sample's" in result.problems[0].title
-    assert "not JSON objects" in check(tmp_path, [[1]]).problems[0].title
+    assert "sample" in result.problems[0].title
+    assert "JSON objects" in check(tmp_path, [[1]]).problems[0].title
     assert check(tmp_path, [GOOD] * 3, max_per_image=3).problems == []
     assert "more than 2 boxes" in check(tmp_path, [GOOD] * 3, max_per_image=2).problems[0].title
     size = len(json.dumps([GOOD]))
@@ -121,10 +101,14 @@ def test_keys_rows_number_and_size(tmp_path):
     assert check(tmp_path, [GOOD], max_bytes=size - 2).problems[0].count == 2
 
 
-@pytest.mark.parametrize("content", ["{}", "[", ""])
-def test_what_is_no_list(tmp_path, content):
-    (tmp_path / "a.json").write_text(content)
-    with pytest.raises(UserError, match=r"a\.json"):
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [*[(text.encode(), "") for text in ("{}", "[", "")]]
+    + [(json.dumps([GOOD]).encode(code), code[:6].upper()) for code in ("utf-16", "utf-16-le", "utf-32")],
+)
+def test_files_that_hold_no_list_in_utf8(tmp_path, content, word):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=rf"a\.json'.*{word}"):
         check_submission(tmp_path / "a.json")
 
 
@@ -146,10 +130,5 @@ def test_the_tool(tmp_path, image_info):
     (tmp_path / "bad.json").write_text(json.dumps([{**GOOD, "score": 2}]))
     command = [sys.executable, str(ROOT / "tools/check_submission.py"), "--image-info", image_info]
     for name, code, text in [("good", 0, "Nothing is wrong"), ("bad", 1, "row 0"), ("none", 1, "error: ")]:
-        done = subprocess.run(
-            [*command, str(tmp_path / f"{name}.json")],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
+        done = subprocess.run([*command, str(tmp_path / f"{name}.json")], cwd=ROOT, capture_output=True, text=True)
         assert (done.returncode, text in done.stdout + done.stderr) == (code, True), done
