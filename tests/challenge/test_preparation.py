@@ -4,13 +4,12 @@ import fcntl
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import stat
 import struct
-import subprocess
 import sys
-import time
 import unicodedata
 import zipfile
 import zlib
@@ -483,61 +482,56 @@ class TestTool:
         folder = tmp_path / "자료 1"
         folder.mkdir()
         write_zip(folder / "train.zip", FILES, encoding="cp949", flags=0)
-        write_zip(folder / "test.zip", {"test/images/a.png": b"1" * 3 * 10**7}, method=zipfile.ZIP_STORED)
+        write_zip(folder / "test.zip", {"test/images/a.png": b"1"})
         (folder / "Test_Images_Information.json").write_text(json.dumps({"images": [{"id": 1, "file_name": "a.png"}]}))
         return folder
 
-    def start(self, data_dir):
-        command = [sys.executable, str(ROOT / "tools" / "prepare_data.py"), "--data-dir", str(data_dir)]
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-        return subprocess.Popen(
-            command,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # A shell's background job ignores Ctrl-C, and what it starts would, too.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+    @pytest.fixture
+    def run(self, monkeypatch, capsys):
+        """``run(data_dir)``: exit code, stdout and stderr of the tool."""
 
-    def run(self, data_dir):
-        process = self.start(data_dir)
-        out, err = process.communicate(timeout=60)
-        return process.returncode, out, err
+        def run(data_dir):
+            monkeypatch.setattr(sys, "argv", ["prepare_data.py", "--data-dir", str(data_dir)])
+            with pytest.raises(SystemExit) as exited:
+                runpy.run_path(str(ROOT / "tools" / "prepare_data.py"), run_name="__main__")
+            out, err = capsys.readouterr()
+            assert "Traceback" not in err
+            return exited.value.code, out, err
 
-    def test_unpacks_verifies_and_reports(self, data_dir):
-        code, out, err = self.run(data_dir)
+        return run
+
+    def test_unpacks_verifies_and_reports(self, data_dir, run):
+        code, out, err = run(data_dir)
         assert code == 0, err
         assert "train: 3 files unpacked" in out and "check_data.py" in out and "unpacking train.zip: 100%" in err
         tree = read_tree(data_dir)
         assert tree["train/images/" + KOREAN] == FILES["images/" + KOREAN]
-        code, out, err = self.run(data_dir)
+        code, out, err = run(data_dir)
         assert (code, err) == (0, "") and "all 3 files are there" in out
         assert read_tree(data_dir) == tree
         (data_dir / "train/images" / KOREAN).unlink()
-        code, out, err = self.run(data_dir)
+        code, out, err = run(data_dir)
         assert code == 1 and f"1 files of {data_dir}/train.zip are missing" in err and KOREAN in err
         assert not (data_dir / "train/images" / KOREAN).exists(), "never changed"
 
-    def test_ctrl_c(self, data_dir):
-        # This many files keep the tool busy long enough; the staging folder of test.zip tells when to stop it.
-        entries = {f"test/images/{i:05}.png": b"1" * 10 for i in range(8000)}
-        with zipfile.ZipFile(data_dir / "test.zip", "w") as archive:
-            for name, content in entries.items():
-                archive.writestr(name, content)
-        process = self.start(data_dir)
-        until = time.monotonic() + 50
-        while not (data_dir / ".test.unpacking" / "images").exists() and time.monotonic() < until:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 130, err
-        assert "goes on where it stopped" in err and "interrupted" in err and "Traceback" not in err
-        assert not (data_dir / "test").exists() and (data_dir / "train").exists()
-        code, out, err = self.run(data_dir)
-        assert code == 0 and "by an earlier run" in out, err
-        assert len(names_in(data_dir / "test/images")) == 8000
+    def test_ctrl_c(self, data_dir, run, monkeypatch):
+        replaced = []
 
-    def test_a_wrong_folder(self, tmp_path):
-        code, _, err = self.run(tmp_path / "nowhere")
-        assert code == 1 and err.startswith("error: ") and "nowhere'" in err and "Traceback" not in err
+        def replace(*args, **kwargs):
+            os_replace(*args, **kwargs)
+            replaced.append(args[1])
+            if len(replaced) == 2:
+                signal.raise_signal(signal.SIGINT)
+
+        os_replace = os.replace
+        monkeypatch.setattr(os, "replace", replace)
+        code, _, err = run(data_dir)
+        assert code == 130 and "goes on where it stopped" in err and "interrupted" in err
+        assert not (data_dir / "train").exists() and not (data_dir / "test").exists()
+        code, out, err = run(data_dir)
+        assert code == 0 and "(2 of them by an earlier run)" in out, err
+        assert read_tree(data_dir / "train") == FILES
+
+    def test_a_wrong_folder(self, run, tmp_path):
+        code, _, err = run(tmp_path / "nowhere")
+        assert code == 1 and err.startswith("error: ") and "nowhere'" in err
