@@ -10,7 +10,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
-from parking.visualization.contact_sheet import contact_sheet
+from parking.visualization.contact_sheet import contact_sheet, fit_side
 from parking.visualization.thumbnails import ThumbnailDrawer
 
 _KEY = "prediction_pictures"
@@ -63,7 +63,7 @@ class PredictionPictures(DatasetEvaluator):
         for image, output in zip(inputs, outputs, strict=True):
             record = self._records.get(image["image_id"])
             if record is not None:
-                pixels = self._drawer.resize(image["image"].permute(1, 2, 0).cpu().numpy())
+                pixels = fit_side(image["image"].permute(1, 2, 0).cpu().numpy(), self._drawer.side)
                 instances = output["instances"].to("cpu")
                 self._tiles[image["image_id"]] = (
                     self._draw_annotations(pixels, record, instances.image_size),

@@ -9,7 +9,7 @@ Color = tuple[int, int, int]
 
 
 def class_colors(class_names: Sequence[str]) -> list[Color]:
-    """One RGB colour (0..255) per class: the challenge's own for its classes, else one by the index alone."""
+    """One RGB colour (0..255) per class: fixed ones for the challenge's classes, else one for each index."""
     if tuple(class_names) == CLASS_NAMES:
         return list(CLASS_COLORS)
     return distinct_colors(len(class_names))

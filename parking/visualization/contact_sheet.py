@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from parking.visualization.fonts import fit_font
-from parking.visualization.texts import drawable
+from parking.visualization.fonts import drawable, fit_font
 
 _BACKGROUND, _TITLE_COLOR = (255, 255, 255), (40, 40, 40)
 
@@ -19,7 +18,7 @@ def contact_sheet(
 
     Args:
         images: at least one (H, W, 3) uint8 RGB; sizes may differ. The longer side of each becomes ``tile_width``.
-        titles: one line per image, shortened in the middle where too long.
+        titles: one line per image, shortened in the middle if too long.
         columns: pictures in a row; fewer images make a narrower sheet.
         tile_width: in pixels.
 
@@ -36,7 +35,7 @@ def contact_sheet(
         font = ImageFont.truetype(str(font_path), max(11, tile_width // 30))
         title_height = sum(font.getmetrics()) + gap // 2
 
-    tiles = [_fit(image, tile_width) for image in images]
+    tiles = [fit_side(image, tile_width) for image in images]
     row_heights = [max(t.shape[0] for t in tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
     height = gap + sum(title_height + row_height + gap for row_height in row_heights)
     sheet = Image.new("RGB", (gap + columns * (tile_width + gap), height), _BACKGROUND)
@@ -51,14 +50,15 @@ def contact_sheet(
     return np.array(sheet)
 
 
-def _fit(image, side):
+def fit_side(image: np.ndarray, side: int) -> np.ndarray:
+    """(H, W, 3) uint8 to a new array whose longer side is ``side``."""
     ratio = side / max(image.shape[:2])
     size = max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR)
 
 
 def _shorten(text, font, width):
-    """Cut out of the middle: of file names both ends tell most."""
+    """Shorten ``text`` in the middle to ``width`` pixels: the ends of a file name tell most."""
     keep = len(text)
     shortened = text
     while font.getlength(shortened) > width and keep > 0:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -13,15 +12,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from parking.visualization.colors import class_colors
 from parking.visualization.contact_sheet import contact_sheet
-from parking.visualization.fonts import fit_font
-from parking.visualization.texts import drawable
+from parking.visualization.drawing import encode_image
+from parking.visualization.fonts import drawable, fit_font
 
-# Training, validation and what else there may be; told apart in gray print, too.
+# Training, validation and further sides; they differ in gray print, too.
 _SIDE_COLORS = ("#1f5a92", "#f2a03d", "#7fb069", "#b05f9e")
 _BAR_COLOR, _MEDIAN_COLOR = "#1f5a92", "#c23b22"
 _DPI = 120
 _GRAY = 235
-# Characters of a label: longer ones would leave no room for the chart.
+# Characters of a label; a longer one would leave no room for the chart.
 _MAX_LABEL_LENGTH = 40
 
 
@@ -44,10 +43,10 @@ def plot_class_counts(class_names: Sequence[str], counts: Mapping[str, Sequence[
         axes.barh(y, values, thickness * 0.9, color=_SIDE_COLORS[i % len(_SIDE_COLORS)], label=label)
         share = sum(values) or 1
         for position, value in zip(y, values, strict=True):
-            # A bar of length zero says less than a word.
+            # A bar of length 0 could not be seen.
             text = f" {_number(value)}  ({100 * value / share:.1f} %)" if value else " none"
             axes.text(max(value, 0.7), position, text, va="center", fontsize=8, color="black" if value else "#a00000")
-    # In this order: an axis that shows nothing above 0 cannot be made logarithmic.
+    # Limits before the scale: an axis that shows nothing above 0 cannot be made logarithmic.
     axes.set_xlim(0.7, max(largest, 10) * 4)
     axes.set_xscale("log")
     _label_log_axis(axes.xaxis, (1,))
@@ -130,7 +129,7 @@ def plot_conditions(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Fi
         for row, total in enumerate(left):
             axes.text(total, row, f" {_number(int(total))}", va="center", fontsize=8)
         axes.set_yticks(range(len(values)), **_as_labels(values, 9))
-        # Bars of one thickness in all panels, however few a panel has.
+        # Bars have the same thickness in all panels, however few bars a panel has.
         axes.set_ylim(max(longest, 4) - 0.4, -0.6)
         axes.set_xlim(0, max(left.max(initial=0), 1) * 1.2)
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
@@ -150,7 +149,7 @@ def draw_class_examples(
     """A sheet with a row of examples for each class.
 
     Args:
-        examples: class -> its pictures, (H, W, 3) uint8 RGB, of one size all.
+        examples: class -> its pictures, (H, W, 3) uint8 RGB, all of one size.
         counts: boxes of each class, for the titles.
         per_class: pictures that a row has room for.
 
@@ -176,12 +175,11 @@ def encode_png(picture: Figure | np.ndarray) -> bytes:
         canvas = FigureCanvasAgg(picture)
         canvas.draw()
         picture = np.asarray(canvas.buffer_rgba())[:, :, :3]
-    _, png = cv2.imencode(".png", cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR))
-    return png.tobytes()
+    return encode_image(np.ascontiguousarray(picture))
 
 
 def _make_figure(width: float, height: float) -> Figure:
-    # Not pyplot, which keeps global state and may want a screen.
+    # Without pyplot, which keeps global state and may need a screen.
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
@@ -229,7 +227,7 @@ def _draw_ratios(axes: Axes, ratios: np.ndarray) -> None:
 
 
 def _label_log_axis(axis: Axis, digits: Sequence[int] = (1, 2, 5)) -> None:
-    """Plain numbers that begin with ``digits``, and nothing between them: matplotlib's own overlap."""
+    """Label only numbers that begin with ``digits``, in plain notation: matplotlib's own labels overlap."""
     axis.set_major_locator(LogLocator(subs=digits))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
     axis.set_minor_locator(NullLocator())
@@ -237,7 +235,7 @@ def _label_log_axis(axis: Axis, digits: Sequence[int] = (1, 2, 5)) -> None:
 
 def _mark_median(axes: Axes, median: float, text: str, lines: Sequence[str]) -> None:
     axes.axvline(median, color=_MEDIAN_COLOR, label=f"median {text}")
-    # Room above the bars for what is written there.
+    # Leave room above the bars for the legend.
     axes.set_ylim(0, axes.get_ylim()[1] * 1.35)
     for line in lines:
         axes.plot([], [], " ", label=line)
@@ -297,7 +295,7 @@ def _text(name: str) -> str:
     text = drawable(name)
     if len(text) > _MAX_LABEL_LENGTH:
         text = text[: _MAX_LABEL_LENGTH - 1] + "…"
-    # To matplotlib, what stands between two dollars is a formula, and half of one an error.
+    # matplotlib reads text between two dollars as a formula, and fails if it is not one.
     return text.replace("$", r"\$")
 
 

@@ -11,9 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from parking.utils.errors import UserError
 from parking.visualization.colors import Color, class_colors, text_color
-from parking.visualization.fonts import fit_font
+from parking.visualization.fonts import drawable, fit_font
 from parking.visualization.tag_placement import place_tags
-from parking.visualization.texts import drawable
 
 
 class BoxDrawer:
@@ -28,7 +27,7 @@ class BoxDrawer:
     ):
         """
         Args:
-            class_names: what the tags say, in any script.
+            class_names: names for the tags, in any script.
             colors: RGB 0..255 for each class; by default those of
                 :func:`~parking.visualization.colors.class_colors`.
             font_path: font file with all the characters; by default one is looked for, and characters that no font
@@ -75,7 +74,7 @@ def draw_boxes(
 ) -> np.ndarray:
     """Return a copy of ``image`` with a frame and a filled name tag for every box.
 
-    Lines and letters are sized by the image. Tags stay inside the image and, where it can be helped, off each other.
+    Lines and letters are sized by the image. Tags stay inside the image and, if possible, clear of each other.
     The first box has the best choice of places and is drawn on top. What lies outside the image is not drawn.
 
     Args:
@@ -128,9 +127,9 @@ def save_image(image: np.ndarray, path: str | os.PathLike) -> None:
 
 
 def encode_image(image: np.ndarray, ending: str = ".png") -> bytes:
-    """The file of an (H, W, 3) uint8 RGB image, in the format of ``ending``."""
+    """The bytes of an image file with an (H, W, 3) uint8 RGB image; ``ending`` names the format."""
     _check_image(image)
-    # cv2.imwrite fails without a word on some paths that are not ASCII.
+    # cv2.imwrite fails silently for some paths that are not ASCII.
     return cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 

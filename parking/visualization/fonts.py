@@ -1,4 +1,4 @@
-"""Finding a font that really has the characters to draw."""
+"""Texts that can be drawn, and fonts that have their characters."""
 
 import importlib.util
 import logging
@@ -9,12 +9,13 @@ import matplotlib
 from matplotlib.ft2font import FT2Font
 
 from parking.utils.errors import UserError
+from parking.utils.text import compose, printable
 
 logger = logging.getLogger(__name__)
 
 #: Python packages that carry fonts with Hangul; they are searched for files, never imported.
 FONT_PACKAGES = ("koreanize_matplotlib",)
-# Of several fonts with the characters: plain sans-serif ones, as they come with Debian, macOS and Windows, go first.
+# These fonts are preferred to others with the same characters: plain sans-serif ones of Debian, macOS and Windows.
 _PREFERRED_NAMES = (
     "nanumgothic",
     "nanumbarungothic",
@@ -24,6 +25,14 @@ _PREFERRED_NAMES = (
     "malgun",
     "applesdgothicneo",
 )
+# Characters of a name; far more than a picture has room for.
+_MAX_LENGTH = 120
+
+
+def drawable(text: str) -> str:
+    """A name of any kind as Pillow and matplotlib can draw it: composed, without control characters, not too long."""
+    text = printable(compose(text[: 2 * _MAX_LENGTH]))
+    return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH // 2]}…{text[-_MAX_LENGTH // 2 :]}"
 
 
 def default_font() -> Path:
@@ -50,10 +59,10 @@ def find_font(text: str) -> Path:
 
 
 def fit_font(texts: Sequence[str]) -> tuple[list[str], Path]:
-    """``texts`` as some font can draw them, and that font.
+    """``texts`` as one font can draw them, and the path of that font.
 
-    Where no font has all characters, it is the one that has the most; the characters that it lacks (of emoji, say)
-    become codes such as ``\\U0001f697``, with a warning.
+    If no font has all characters, the one that has most is taken; characters that it lacks (such as emoji) become codes
+    such as ``\\U0001f697``, with a warning.
     """
     text = "".join(texts)
     try:
@@ -81,7 +90,7 @@ def _package_fonts(package: str) -> Iterator[Path]:
 
 
 def _system_fonts() -> Iterable[Path]:
-    # Here and not above: importing it lists all fonts of the system on a machine's first run, which takes seconds.
+    # Imported here, because the first import on a machine lists all fonts of the system, which takes seconds.
     from matplotlib import font_manager
 
     return map(Path, font_manager.findSystemFonts())
@@ -97,10 +106,10 @@ def _by_preference(paths: Iterable[Path]) -> list[Path]:
 
 
 def _find_lacking(path: Path, characters: set[int]) -> set[int]:
-    """Those of ``characters`` that a font lacks."""
+    """The ``characters`` that a font lacks; -1 as well if the font cannot be read."""
     try:
         font = FT2Font(str(path))
         return {c for c in characters if not font.get_char_index(c)}
     except (OSError, RuntimeError):
-        # Broken files and bitmap formats that FreeType cannot open lie about in system folders.
+        # System folders also hold broken files and bitmap fonts, which FreeType cannot open.
         return {*characters, -1}

@@ -10,8 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from parking.visualization.colors import Color, class_colors
 from parking.visualization.drawing import BoxDrawer
-from parking.visualization.fonts import fit_font
-from parking.visualization.texts import drawable
+from parking.visualization.fonts import drawable, fit_font
 
 
 class FramePainter:
@@ -23,8 +22,8 @@ class FramePainter:
         """
         Args:
             class_names: the model's classes, which determine the colours.
-            display_names: what is written instead, for each of them.
-            max_side: larger pictures are reduced to it, in pixels.
+            display_names: names to draw instead, one for each class.
+            max_side: pictures with a longer side, in pixels, are reduced to it.
         """
         names, font_path = fit_font([drawable(name) for name in display_names or class_names])
         colors = class_colors(class_names)
@@ -33,7 +32,7 @@ class FramePainter:
         self._max_side = max_side
 
     def draw(self, image: np.ndarray, boxes: np.ndarray, class_ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """Return a new picture.
+        """Return a new picture with boxes and counts.
 
         Args:
             image: (H, W, 3) uint8 RGB.
@@ -59,7 +58,7 @@ class _CountPanel:
         self._names, self._colors, self._font_path = names, colors, str(font_path)
 
     def draw(self, picture: np.ndarray, counts: Mapping[int, int]) -> None:
-        """Draw into ``picture``, (H, W, 3) uint8 RGB, the classes that occur; what does not fit is left out."""
+        """Draw into ``picture``, (H, W, 3) uint8 RGB, the classes that occur; rows that do not fit are left out."""
         if not counts:
             return
         height, width = picture.shape[:2]

@@ -2,16 +2,16 @@
 
 import numpy as np
 
-# This many tags are kept clear of each other, which takes time with the square of their number; more cannot be read.
+# This many tags are kept clear of each other: the time grows with the square of the number, and more are illegible.
 _MAX_PLACED = 400
 
 
 def place_tags(boxes: np.ndarray, tag_sizes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Find a place at its own box for each tag, inside the image and clear of the tags before it where that can be.
+    """Find a place at its box for each tag, inside the image and, if possible, clear of earlier tags.
 
-    A tag tries, in this order, the box's corners outside and inside and then places along its edges, and takes the
-    first where it covers no earlier tag, else the one where it covers least. So the first boxes have the best choice.
-    Tags after the first 400 are put at the first place.
+    A tag tries the corners of its box, outside and inside, then places along the edges. It takes the first place where
+    it covers no earlier tag, else the one where it covers least, so the first boxes have the best choice. Tags after
+    the first 400 are put above their box without a search.
 
     Args:
         boxes: (N, 4) XYXY_ABS integers, clipped to the image.
@@ -24,7 +24,6 @@ def place_tags(boxes: np.ndarray, tag_sizes: np.ndarray, image_size: tuple[int, 
     height, width = image_size
     tags = np.zeros((len(boxes), 4), dtype=np.int64)
     for i, (box, size) in enumerate(zip(boxes, tag_sizes, strict=True)):
-        # What needs no search: above the box.
         is_late = i >= _MAX_PLACED
         places = box[None, :2] - [[0, size[1]]] if is_late else _candidates(*box.tolist(), *size.tolist())
         places = np.maximum(np.minimum(places, np.array([width, height]) - size), 0)

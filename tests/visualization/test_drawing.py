@@ -62,9 +62,10 @@ def test_tag_stands_on_the_box_and_has_text():
     assert letters > 20
 
 
-@pytest.mark.parametrize(
-    "box", [[0, 0, 40, 40], [280, 0, 320, 20], [300, 220, 320, 240], [0, 0, 320, 240], [5, 2, 7, 4]]
-)
+BORDERS = [[0, 0, 40, 40], [280, 0, 320, 20], [300, 220, 320, 240], [0, 0, 320, 240], [5, 2, 7, 4]]
+
+
+@pytest.mark.parametrize("box", BORDERS)
 def test_tags_stay_inside_the_image(box):
     tags = place_tags(np.array([box]), np.array([[70, 14]]), (240, 320))
     assert (tags[:, :2] >= 0).all() and (tags[:, 2:] <= [320, 240]).all()
@@ -114,10 +115,14 @@ def test_small_box_is_not_filled():
 
 
 def test_wrong_arguments():
-    with pytest.raises(ValueError, match="belong together"):
+    with pytest.raises(ValueError, match="1 boxes, 0 labels"):
         draw_boxes(gray(), [[0, 0, 9, 9]], [], [RED])
     with pytest.raises(ValueError, match="uint8"):
         draw_boxes(gray().astype(np.float32), [], [], [])
+    with pytest.raises(ValueError, match="2 class names and 1 colors"):
+        BoxDrawer(["car", "cart"], [RED])
+    with pytest.raises(ValueError, match="0 images"):
+        contact_sheet([])
 
 
 def test_best_score_is_drawn_on_top(monkeypatch):
@@ -133,11 +138,6 @@ def test_best_score_is_drawn_on_top(monkeypatch):
     assert calls[1][1] == ["cart"]
 
 
-def test_as_many_colors_as_names():
-    with pytest.raises(ValueError, match="2 class names and 1 colors"):
-        BoxDrawer(["car", "cart"], [RED])
-
-
 def test_colors():
     assert class_colors(CLASS_NAMES) == list(CLASS_COLORS)
     many = class_colors([str(i) for i in range(80)])
@@ -147,10 +147,14 @@ def test_colors():
     assert text_color((255, 255, 0)) == (0, 0, 0) and text_color((0, 0, 160)) == (255, 255, 255)
 
 
-def test_missing_korean_font_is_explained(monkeypatch, caplog):
+@pytest.fixture
+def only_default_font(monkeypatch):
     monkeypatch.setattr(fonts, "FONT_PACKAGES", ())
     monkeypatch.setattr(fonts, "_system_fonts", lambda: [])
-    with pytest.raises(UserError, match=r"'세'.*pip install koreanize-matplotlib"):
+
+
+def test_missing_korean_font_is_explained(only_default_font, caplog):
+    with pytest.raises(UserError, match=r"'세'.*koreanize-matplotlib"):
         fonts.find_font("세단")
     assert fonts.find_font("sedan 0.5") == fonts.default_font()
     # Names and titles that cannot be drawn stop nothing.
@@ -167,9 +171,7 @@ def test_missing_korean_font_is_explained(monkeypatch, caplog):
         (["", " "], ["class 0", "class 1"]),
     ],
 )
-def test_names_that_no_font_has_are_drawn_as_codes(names, drawn, monkeypatch):
-    monkeypatch.setattr(fonts, "FONT_PACKAGES", ())
-    monkeypatch.setattr(fonts, "_system_fonts", lambda: [])
+def test_names_that_no_font_has_are_drawn_as_codes(names, drawn, only_default_font, monkeypatch):
     calls = []
     monkeypatch.setattr(drawing, "draw_boxes", lambda image, boxes, labels, colors, font_path: calls.append(labels))
     BoxDrawer(names).draw(gray(), [[0, 0, 9, 9]] * 2, [0, 1])
@@ -206,7 +208,7 @@ def test_saved_image_reads_back(tmp_path):
     back = cv2.cvtColor(cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     np.testing.assert_array_equal(back, image)
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match=r"a\.png"):
         save_image(image, tmp_path / "file" / "a.png")
 
 
@@ -215,10 +217,8 @@ def test_contact_sheet_layout():
     sheet = contact_sheet(images, columns=2, tile_width=100)
     # Gaps of max(4, 100 // 60) = 4 around tiles of 100 x 50: 4 + 2 * 104 wide, 4 + 2 * 54 high
     assert sheet.shape == (112, 212, 3)
-    assert (
-        (sheet[4:54, 4:104] == 10).all() and (sheet[4:54, 108:208] == 20).all() and (sheet[58:108, 4:104] == 30).all()
-    )
-    assert (sheet[58:108, 108:] == 255).all()
+    assert (sheet[4:54, 4:104] == 10).all() and (sheet[4:54, 108:208] == 20).all()
+    assert (sheet[58:108, 4:104] == 30).all() and (sheet[58:108, 108:] == 255).all()
 
 
 def test_contact_sheet_scales_and_titles():
@@ -229,8 +229,6 @@ def test_contact_sheet_scales_and_titles():
     assert (x1, x2 - x1, y2 - y1) == (4, 60 + 4 + 60, 60)
     assert pictures.sum() == 15 * 60 + 60 * 30
     assert (sheet[:y1] < 100).any()  # the title
-    with pytest.raises(ValueError, match="0 images"):
-        contact_sheet([])
 
 
 def test_the_tags_of_very_many_boxes_take_time_in_proportion(monkeypatch):

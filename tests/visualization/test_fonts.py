@@ -4,8 +4,8 @@ import pytest
 from parking.visualization.contact_sheet import contact_sheet
 from parking.visualization.data_charts import encode_png, plot_boxes_per_image, plot_class_counts, plot_conditions
 from parking.visualization.drawing import BoxDrawer
+from parking.visualization.fonts import drawable
 from parking.visualization.frame_painter import FramePainter
-from parking.visualization.texts import drawable
 
 HOSTILE = ["\x1b[2J", "a\nb\r", "gpj.\u202etxt", "x" * 10**6, "$\\frac{$", "$", "\udcff", "\0", "", "세단"]
 
