@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 from detectron2.utils.events import EventStorage
 
-from parking.evaluation.coco_evaluation import CLASS_METRICS, METRICS
+from parking.evaluation.scorer import CLASS_METRICS, METRICS
 from parking.utils.class_names import find_classes
 from parking.utils.errors import UserError
 from parking.utils.text import printable

@@ -1,34 +1,108 @@
-"""The annotated boxes of a json as a training or evaluation has them; needs neither torch nor detectron2."""
+"""The annotated boxes that detections are scored by; needs neither torch nor detectron2."""
 
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from parking.data.checking.annotation_inspection import Annotations, collect_annotations, inspect_boxes
-from parking.data.checking.findings import (
-    KINDS,
-    Finding,
-    list_counts,
-    stop_if_needed,
-)
+import numpy as np
+
+from parking.data.checking.annotation_inspection import collect_annotations, inspect_boxes
+from parking.data.checking.findings import KINDS, Finding, list_counts, stop_if_needed
+from parking.data.datasets.areas import find_impossible_areas, stand_in_areas
 from parking.data.datasets.json_io import get_list, paused_gc
-from parking.evaluation.coco_scores import make_annotations
 from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
 
-def read_boxes(
+@dataclass(frozen=True)
+class Truth:
+    """G annotated boxes of all images that count, also those without boxes.
+
+    Attributes:
+        image_ids: the images; equal scores are ranked in their order.
+        category_ids: (K,) of the classes, as detections have them; None for a class that no detection can have.
+        rows: (G,) int, indices of ``image_ids``.
+        classes: (G,) int, indices of ``category_ids``.
+        boxes: (G, 4) float64, XYWH_ABS.
+        areas: (G,) float64, square pixels, by which a box is small or large.
+        crowd: (G,) bool.
+    """
+
+    image_ids: Sequence[int | str]
+    category_ids: Sequence[int | None]
+    rows: np.ndarray
+    classes: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+
+    @property
+    def num_boxes(self) -> np.ndarray:
+        """(K,) int: boxes of each class that a detector should find; crowds are not among them."""
+        return np.bincount(self.classes[~self.crowd], minlength=len(self.category_ids))
+
+    def without_images(self, image_ids: Collection[int | str]) -> "Truth":
+        """The same as if these images did not exist."""
+        kept = np.array([image_id not in image_ids for image_id in self.image_ids], dtype=bool)
+        used = kept[self.rows]
+        return replace(
+            self,
+            image_ids=[image_id for image_id, keep in zip(self.image_ids, kept, strict=True) if keep],
+            rows=(np.cumsum(kept) - 1)[self.rows[used]],
+            **{name: getattr(self, name)[used] for name in ("classes", "boxes", "areas", "crowd")},
+        )
+
+
+def make_truth(
+    image_ids: Sequence[int | str],
+    category_ids: Sequence[int | None],
+    *,
+    rows: np.ndarray,
+    classes: np.ndarray,
+    boxes: np.ndarray,
+    areas: Sequence[Any],
+    crowd: np.ndarray,
+    order: Sequence[int | str] | None = None,
+) -> Truth:
+    """A :class:`Truth` of these columns, with the images in COCO's order and with areas that are possible.
+
+    Args:
+        image_ids, category_ids, rows, classes, boxes, crowd: as in :class:`Truth`, the images in any order.
+        areas: (G,) as in a json, or NaN or None where there are none; width x height stands in for impossible ones.
+        order: ids by which to sort the images, numbers before strings, if not ``image_ids``.
+    """
+    keys = image_ids if order is None else order
+    places = sorted(range(len(keys)), key=lambda i: (isinstance(keys[i], str), keys[i]))
+    new_rows = np.empty(len(places), dtype=np.int64)
+    new_rows[places] = np.arange(len(places))
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    usable, _ = find_impossible_areas(areas, boxes)
+    return Truth(
+        [image_ids[place] for place in places],
+        list(category_ids),
+        new_rows[np.asarray(rows, dtype=np.int64)],
+        np.asarray(classes, dtype=np.int64),
+        boxes,
+        stand_in_areas(usable, boxes),
+        np.asarray(crowd, dtype=bool),
+    )
+
+
+def read_truth(
     content: Mapping[str, Any],
     path: str,
     records: Sequence[Mapping],
     *,
     listed: Collection,
     class_ids: Mapping[int, int],
+    image_ids: Sequence[int | str] | None = None,
+    category_ids: Sequence[int | None],
     policy: str = "strict",
     may_repair: bool = True,
-) -> Annotations:
+) -> Truth:
     """The boxes on ``records``, under the same rules as in a data set of DATASETS.COCO: clipped, left out, or refused.
 
     What was mended or left out is logged.
@@ -36,24 +110,24 @@ def read_boxes(
     Args:
         content: of a COCO-like json.
         path: its file, for messages.
-        records: images with ``image_id`` and ``file_name``, and ``height`` and ``width`` where they are known; nothing
-            is outside of the others.
+        records: images with ``image_id`` and ``file_name``, and ``height`` and ``width`` where they are known; where
+            they are not, no box lies outside of the image.
         listed: the ids of all images in the json.
         class_ids: contiguous class by category id; no other category may occur.
+        image_ids: the ids that detections have for the ``records``, if not those of the json.
+        category_ids: the ids that detections have for the contiguous classes.
         policy: DATASETS.POLICY.
         may_repair: whether the user can choose another policy.
-
-    Returns:
-        The annotations, in the order of ``records``, to which their ``rows`` refer.
 
     Raises:
         UserError: naming the first annotation that stops under ``policy``.
     """
     findings: list[Finding] = []
-    rows = {record["image_id"]: row for row, record in enumerate(records)}
+    json_ids = [record["image_id"] for record in records]
     unlimited = {"height": math.inf, "width": math.inf}
     with paused_gc():
         entries = get_list(content, "annotations", path)
+        rows = {image_id: row for row, image_id in enumerate(json_ids)}
         annotations, _ = collect_annotations(entries, class_ids, rows, listed, findings)
         sized = [{**unlimited, **record} for record in records]
         annotations = inspect_boxes(annotations, entries, sized, findings, policy)
@@ -62,23 +136,13 @@ def read_boxes(
     if notable:
         lines = "\n".join(list_counts(notable, policy))
         logger.warning("Found in %s (see tools/check_data.py):\n%s", printable(path), lines)
-    return annotations.take(annotations.rows.argsort(kind="stable"))
-
-
-def make_ground_truth(annotations: Annotations, ranks: Mapping[int, int], num_classes: int) -> dict:
-    """The COCO json that :func:`.coco_scores.score_boxes` takes; its categories are the contiguous classes.
-
-    Args:
-        ranks: of all images, by the ``rows`` that annotations have.
-    """
-    return {
-        "images": [{"id": rank} for rank in ranks.values()],
-        "annotations": make_annotations(
-            image_ids=[ranks[row] for row in annotations.rows.tolist()],
-            category_ids=annotations.classes.tolist(),
-            boxes=annotations.boxes,
-            areas=annotations.areas.tolist(),
-            crowd=annotations.crowd.tolist(),
-        ),
-        "categories": [{"id": i, "name": str(i)} for i in range(num_classes)],
-    }
+    return make_truth(
+        json_ids if image_ids is None else image_ids,
+        category_ids,
+        order=json_ids,
+        rows=annotations.rows,
+        classes=annotations.classes,
+        boxes=annotations.boxes,
+        areas=annotations.areas.tolist(),
+        crowd=annotations.crowd,
+    )

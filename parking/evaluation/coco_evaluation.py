@@ -1,7 +1,6 @@
-"""COCO's box metrics of a registered data set, through faster-coco-eval."""
+"""COCO's box metrics of a registered data set, with the matches behind them."""
 
 import logging
-import math
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -15,8 +14,9 @@ from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from parking.data.datasets.coco import original_category_ids
-from parking.evaluation.coco_scores import make_annotations, rank_image_ids, score_boxes
+from parking.evaluation.annotated_boxes import make_truth
 from parking.evaluation.prediction_collector import PredictionCollector, to_detections
+from parking.evaluation.scorer import CLASS_METRICS, METRICS, BoxScores, score_boxes
 from parking.structures.detections import Detections
 from parking.utils.class_names import find_classes, shown_name
 from parking.utils.errors import UserError
@@ -27,10 +27,6 @@ from .coco_results import COCO_RESULTS_START, write_coco_results
 
 logger = logging.getLogger(__name__)
 
-#: COCO's twelve numbers, in the order of ``COCOeval.stats``.
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-#: What is reported for every class, as ``{metric}-{class name}``.
-CLASS_METRICS = ("AP", "AP50", "AP75")
 #: The predictions of an evaluation, in the folder of its results.
 RESULTS_NAME = "coco_instances_results.json"
 
@@ -85,6 +81,8 @@ class COCOBoxEvaluator(PredictionCollector):
     def reset(self):
         super().reset()
         self._left_out: set[int | str] = set()
+        #: :class:`.scorer.BoxScores` of the last :meth:`evaluate`, on the main process.
+        self.scores: BoxScores | None = None
 
     def _write(self, detections: Detections) -> None:
         folder = OutputFolder(self._output_dir, option="OUTPUT_DIR")
@@ -118,35 +116,26 @@ class COCOBoxEvaluator(PredictionCollector):
         left_out = set().union(*comm.gather(self._left_out))
         if predictions is None:
             return {}
-        dataset_dicts = [d for d in DatasetCatalog.get(self._dataset_name) if d["image_id"] not in left_out]
         if left_out:
             logger.warning("%d images of %s were left out of its scores.", len(left_out), self._dataset_name)
-        image_ids = rank_image_ids(d["image_id"] for d in dataset_dicts)
-        self._check_images(predictions, image_ids)
-
+        truth = _make_truth(DatasetCatalog.get(self._dataset_name), self._category_ids).without_images(left_out)
+        self._check_images(predictions, truth.image_ids)
+        detections = to_detections(predictions, self._category_ids)
         if self._output_dir:
-            self._write(to_detections(predictions, self._category_ids))
-
-        ground_truth = _build_ground_truth(dataset_dicts, image_ids, self._class_names)
-        classes = [a["category_id"] for a in ground_truth["annotations"] if not a["iscrowd"]]
-        num_boxes = np.bincount(np.array(classes, dtype=np.int64), minlength=len(self._class_names))
-        if classes:
-            # As they are written: the scores are those of the file, and of infer.py.
-            detections = to_detections(predictions, list(range(len(self._class_names)))).round()
-            stats, per_class = score_boxes(ground_truth, detections, image_ids)
-        else:
+            self._write(detections)
+        if not truth.num_boxes.any():
             logger.warning("%s has no annotated boxes: there is nothing to score.", self._dataset_name)
-            stats = [math.nan] * len(METRICS)
-            per_class = np.full((len(self._class_names), len(CLASS_METRICS)), math.nan)
-
-        results = dict(zip(METRICS, stats, strict=True))
-        self._log(results, per_class, num_boxes)
+        # Rounded as in the file: the scores are those of the file, and of infer.py.
+        self.scores = score_boxes(truth, detections.round())
+        results, per_class = self.scores.summarize(), self.scores.summarize_classes()
+        self._log(results, per_class, truth.num_boxes)
         for name, scores in zip(self._class_names, per_class.tolist(), strict=True):
             results.update({f"{metric}-{name}": score for metric, score in zip(CLASS_METRICS, scores, strict=True)})
         return OrderedDict(bbox=results)
 
     def _check_images(self, predictions, image_ids):
-        unknown = next((i for i in predictions if i not in image_ids), None)
+        known = set(image_ids)
+        unknown = next((i for i in predictions if i not in known), None)
         if unknown is not None:
             raise ValueError(f"there is a prediction for image {unknown!r}, which is not in {self._dataset_name}")
         if len(predictions) < len(image_ids):
@@ -176,19 +165,18 @@ class COCOBoxEvaluator(PredictionCollector):
         logger.info("Box scores on %s by class, percent:\n%s", name, table)
 
 
-def _build_ground_truth(dataset_dicts, image_ids, class_names):
-    """A COCO json of ``dataset_dicts`` with ranks for image ids and contiguous category ids."""
-    pairs = [(image_ids[record["image_id"]], a) for record in dataset_dicts for a in record.get("annotations", ())]
-    boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYWH_ABS) for _, a in pairs]
-    annotations = make_annotations(
-        image_ids=[rank for rank, _ in pairs],
-        category_ids=[a["category_id"] for _, a in pairs],
-        boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
-        areas=[a.get("area") for _, a in pairs],
-        crowd=[bool(a.get("iscrowd", 0)) for _, a in pairs],
+def _make_truth(dataset_dicts, category_ids):
+    annotations = [(row, a) for row, record in enumerate(dataset_dicts) for a in record.get("annotations", ())]
+    boxes = np.array([a["bbox"] for _, a in annotations], dtype=np.float64).reshape(-1, 4)
+    modes = np.array([a["bbox_mode"] for _, a in annotations], dtype=np.int64)
+    for mode in np.unique(modes).tolist():
+        boxes[modes == mode] = BoxMode.convert(boxes[modes == mode], BoxMode(mode), BoxMode.XYWH_ABS)
+    return make_truth(
+        [record["image_id"] for record in dataset_dicts],
+        category_ids,
+        rows=[row for row, _ in annotations],
+        classes=[a["category_id"] for _, a in annotations],
+        boxes=boxes,
+        areas=[a.get("area") for _, a in annotations],
+        crowd=[bool(a.get("iscrowd", 0)) for _, a in annotations],
     )
-    return {
-        "images": [{"id": image_ids[d["image_id"]], "height": d["height"], "width": d["width"]} for d in dataset_dicts],
-        "annotations": annotations,
-        "categories": [{"id": i, "name": name} for i, name in enumerate(class_names)],
-    }

@@ -1,10 +1,8 @@
 """Annotated boxes beside the ones that an inference finds; needs neither torch nor detectron2."""
 
 import logging
-import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -13,17 +11,14 @@ from parking.data.datasets.categories import read_categories
 from parking.data.datasets.file_names import name_key
 from parking.data.datasets.json_io import read_image_records, read_json_object
 from parking.data.datasets.sizes import settle_images
-from parking.evaluation.annotated_boxes import make_ground_truth, read_boxes
-from parking.evaluation.coco_scores import rank_image_ids, score_boxes
+from parking.evaluation.annotated_boxes import read_truth
+from parking.evaluation.scorer import BoxScores, score_boxes
 from parking.structures.detections import Detections
 from parking.utils.class_names import find_classes, shown_name
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
-
-#: The first of COCO's numbers, which :meth:`GroundTruth.score` gives.
-METRICS = ("AP", "AP50", "AP75")
 
 
 class GroundTruth:
@@ -80,49 +75,40 @@ class GroundTruth:
         #: The json's id of each of our categories that it names, and all ids that it has.
         self.category_ids = {own: category_id for category_id, own in named.items() if own is not None}
         self.known_category_ids = frozenset(named)
-        class_ids = {category_id: i for i, category_id in enumerate(own_ids)}
-        self._annotations = read_boxes(content, path, records, listed=listed, class_ids=class_ids, policy=policy)
-        self._image_ids = [image_ids[record["image_id"]] for record in records]
-        # COCOeval goes through images and classes in the order of the json's ids, whatever ours are.
-        self._ranks = {image_ids[image_id]: rank for image_id, rank in rank_image_ids(image_ids).items()}
-        self._own_ids = list(own_ids.values())
-        self._boxes = defaultdict(list)
-        found = self._annotations.take(~self._annotations.crowd)
-        for row, label, box in zip(found.rows.tolist(), found.classes.tolist(), found.boxes.tolist(), strict=True):
-            if self._own_ids[label] is not None:
-                self._boxes[self._image_ids[row]].append((*box, self._own_ids[label]))
+        self._truth = read_truth(
+            content,
+            path,
+            records,
+            listed=listed,
+            class_ids={category_id: i for i, category_id in enumerate(own_ids)},
+            image_ids=[image_ids[record["image_id"]] for record in records],
+            category_ids=list(own_ids.values()),
+            policy=policy,
+        )
+        self._rows = {image_id: row for row, image_id in enumerate(self._truth.image_ids)}
 
     def __contains__(self, image_id: int | str) -> bool:
-        return image_id in self._ranks
+        return image_id in self._rows
 
     def __len__(self) -> int:
         """Images that are both annotated and among those of the inference."""
-        return len(self._ranks)
+        return len(self._rows)
 
     def boxes_of(self, image_id: int | str) -> Detections:
         """The annotated boxes of an image, with scores of 1; without crowds and classes that the model lacks."""
-        boxes = self._boxes.get(image_id, ())
-        return Detections.from_columns(
-            [image_id] * len(boxes), [box[4] for box in boxes], [box[:4] for box in boxes], np.ones(len(boxes))
-        )
+        truth = self._truth
+        found = np.flatnonzero((truth.rows == self._rows.get(image_id, -1)) & ~truth.crowd)
+        found = [i for i in found.tolist() if truth.category_ids[truth.classes[i]] is not None]
+        ids = [truth.category_ids[k] for k in truth.classes[found].tolist()]
+        return Detections.from_columns([image_id] * len(ids), ids, truth.boxes[found], np.ones(len(ids)))
 
-    def score(self, detections: Detections, *, left_out: Collection[int | str] = ()) -> dict[str, float]:
-        """:data:`METRICS` in percent of the boxes on annotated images; nan where nothing is annotated.
+    def score(self, detections: Detections, *, left_out: Collection[int | str] = ()) -> BoxScores:
+        """Score the boxes on annotated images.
 
         Args:
             left_out: ids of images that could not be read; the scores are as if the json did not list them.
         """
-        ranks = {row: self._ranks[image_id] for row, image_id in enumerate(self._image_ids) if image_id not in left_out}
-        annotations = self._annotations.take(np.isin(self._annotations.rows, list(ranks)))
-        if annotations.crowd.all():
-            return dict.fromkeys(METRICS, math.nan)
-        used = {image_id: rank for image_id, rank in self._ranks.items() if image_id not in left_out}
-        classes = {own_id: i for i, own_id in enumerate(self._own_ids) if own_id is not None}
-        pairs = zip(detections.image_ids.tolist(), detections.category_ids.tolist(), strict=True)
-        known = detections[np.array([i in used and c in classes for i, c in pairs], dtype=bool)]
-        known = replace(known, category_ids=np.array([classes[c] for c in known.category_ids.tolist()], dtype=np.int64))
-        stats, _ = score_boxes(make_ground_truth(annotations, ranks, len(self._own_ids)), known, used)
-        return dict(zip(METRICS, stats, strict=False))
+        return score_boxes(self._truth.without_images(left_out), detections)
 
 
 def _match_images(records: Sequence[dict], images: Sequence[dict], path: str) -> dict[int | str, int | str]:

@@ -108,8 +108,8 @@ def _finish(
 ) -> Outcome:
     summary, files = [f"{len(report.detections)} boxes in {report.num_images} images"], report.files
     if truth is not None:
-        found = truth.score(report.detections, left_out=report.unreadable_ids)
-        scores = ", ".join(f"{name} {score:.2f}" for name, score in found.items())
+        found = truth.score(report.detections, left_out=report.unreadable_ids).summarize()
+        scores = ", ".join(f"{name} {found[name]:.2f}" for name in ("AP", "AP50", "AP75"))
         num_images = len(truth) - sum(image_id in truth for image_id in report.unreadable_ids)
         summary.append(f"on the {num_images} annotated images: {scores}")
     summary += notes

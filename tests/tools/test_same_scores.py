@@ -35,9 +35,10 @@ def weights(make_weights, tmp_path):
 
 @pytest.fixture
 def scores(monkeypatch, run_here, images, weights, tmp_path):
-    """``scores(content, *opts)``: AP, AP50 and AP75 of both tools, to the last digit."""
+    """``scores(content, *opts)``: COCO's twelve numbers of both tools, to the last digit."""
     from parking.evaluation.coco_evaluation import COCOBoxEvaluator
-    from parking.evaluation.ground_truth import METRICS, GroundTruth
+    from parking.evaluation.ground_truth import GroundTruth
+    from parking.evaluation.scorer import METRICS, BoxScores
 
     given = []
 
@@ -50,7 +51,7 @@ def scores(monkeypatch, run_here, images, weights, tmp_path):
         return call
 
     monkeypatch.setattr(COCOBoxEvaluator, "evaluate", spy(COCOBoxEvaluator.evaluate, lambda result: result["bbox"]))
-    monkeypatch.setattr(GroundTruth, "score", spy(GroundTruth.score, lambda result: result))
+    monkeypatch.setattr(GroundTruth, "score", spy(GroundTruth.score, BoxScores.summarize))
 
     def scores(content, *opts, unreadable=False):
         number = len(given)

@@ -1,0 +1,169 @@
+"""COCO's rule for which detection finds which annotated box, for many images at once; needs only numpy.
+
+The letters below: N detections, G annotated boxes, P pairs of the two that overlap, A area ranges, T thresholds of IoU.
+COCO matches once for each area range and threshold. A *bit set* is a uint64 that holds yes or no for all A x T of them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+#: The least IoU of detection and annotated box that count as the same object.
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+#: Square pixels, both ends included. Boxes outside of a range are ignored in it.
+AREA_RANGES = {"all": (0.0, 1e10), "small": (0.0, 1024.0), "medium": (1024.0, 9216.0), "large": (9216.0, 1e10)}
+NUM_BITS = len(AREA_RANGES) * len(IOU_THRESHOLDS)
+_ALL = np.uint64(2**NUM_BITS - 1)
+# Pairs whose IoU is computed at once; limits memory where an image has very many boxes.
+_CHUNK = 1_000_000
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """P pairs of a detection and an annotated box of one image, by detection and then by annotated box.
+
+    Attributes:
+        detections, truths: (P,) indices.
+        ious: (P,) float64; over a crowd, the part of the detection that lies in it.
+    """
+
+    detections: np.ndarray
+    truths: np.ndarray
+    ious: np.ndarray
+
+    def __getitem__(self, index: np.ndarray) -> "Pairs":
+        return Pairs(self.detections[index], self.truths[index], self.ious[index])
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What :func:`match` finds.
+
+    Attributes:
+        pairs: those that match in at least one area range and threshold.
+        bits: (P,) bit sets: in which.
+        matched: (N,) bit sets: where the detection has a match.
+        ignored: (N,) bit sets: where the detection counts neither as right nor as wrong.
+    """
+
+    pairs: Pairs
+    bits: np.ndarray
+    matched: np.ndarray
+    ignored: np.ndarray
+
+
+def unpack(bits: np.ndarray) -> np.ndarray:
+    """(A, T, N) bool of (N,) bit sets."""
+    columns = np.unpackbits(bits.astype("<u8").view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
+    return columns[:, :NUM_BITS].T.reshape(len(AREA_RANGES), len(IOU_THRESHOLDS), -1).view(bool)
+
+
+def find_outside_areas(areas: np.ndarray) -> np.ndarray:
+    """(N,) bit sets of (N,) areas in square pixels: the ranges in which an area does not lie."""
+    outside = np.zeros(len(areas), dtype=np.uint64)
+    for place, (least, most) in enumerate(AREA_RANGES.values()):
+        bits = np.uint64((2 ** len(IOU_THRESHOLDS) - 1) << place * len(IOU_THRESHOLDS))
+        outside[(areas < least) | (areas > most)] |= bits
+    return outside
+
+
+def find_pairs(
+    groups: np.ndarray,
+    boxes: np.ndarray,
+    truth_groups: np.ndarray,
+    truth_boxes: np.ndarray,
+    crowd: np.ndarray,
+    *,
+    min_iou: float,
+) -> Pairs:
+    """All pairs of one group that overlap by ``min_iou`` or more.
+
+    Args:
+        groups: (N,) int: only boxes of equal groups are compared.
+        boxes: (N, 4) XYWH.
+        truth_groups, truth_boxes: (G,) and (G, 4), the same of the annotated boxes.
+        crowd: (G,) bool.
+    """
+    order = np.argsort(truth_groups, kind="stable")
+    starts, ends = (np.searchsorted(truth_groups[order], groups, side=side) for side in ("left", "right"))
+    counts = ends - starts
+    cuts = np.searchsorted(np.cumsum(counts), np.arange(_CHUNK, counts.sum(), _CHUNK), side="left")
+    parts = []
+    for rows in np.split(np.arange(len(groups)), cuts):
+        detections = np.repeat(rows, counts[rows])
+        firsts = np.cumsum(counts[rows]) - counts[rows]
+        truths = order[np.arange(len(detections)) + np.repeat(starts[rows] - firsts, counts[rows])]
+        ious = _compute_ious(boxes[detections], truth_boxes[truths], crowd[truths])
+        parts.append(Pairs(detections, truths, ious)[ious >= min_iou])
+    return Pairs(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("detections", "truths", "ious"))
+    )
+
+
+def match(
+    pairs: Pairs, groups: np.ndarray, outside: np.ndarray, truth_outside: np.ndarray, crowd: np.ndarray
+) -> Matches:
+    """Give each detection the annotated box that COCO gives it, best detections first.
+
+    For every area range and threshold on its own, a detection takes the free box with the highest IoU, the last of
+    equals; an ignored one (a crowd, or outside of the area range) only if no other is left. A crowd is always free.
+
+    Args:
+        pairs: of :func:`find_pairs`, the detections of a group in the order in which they may choose.
+        groups: (N,) int; a box is taken only within its group.
+        outside, truth_outside: :func:`find_outside_areas` of detections (N,) and of annotated boxes (G,).
+        crowd: (G,) bool.
+    """
+    pairs = pairs[np.lexsort((-pairs.truths, -pairs.ious, pairs.detections))]
+    num_thresholds = np.searchsorted(IOU_THRESHOLDS, pairs.ious, side="right").astype(np.uint64)
+    every_range = np.uint64(sum(2 ** (place * len(IOU_THRESHOLDS)) for place in range(len(AREA_RANGES))))
+    reached = ((np.uint64(1) << num_thresholds) - np.uint64(1)) * every_range
+    truth_ignored = np.where(crowd, _ALL, truth_outside)
+    unlimited = np.where(crowd, _ALL, np.uint64(0))
+
+    unmatched = np.full(len(groups), _ALL)
+    ignored = np.zeros(len(groups), dtype=np.uint64)
+    free = np.full(len(crowd), _ALL)
+    given = np.zeros(len(pairs.ious), dtype=np.uint64)
+    for rows, are_ignored in _plan_steps(pairs.detections, groups):
+        detections, truths = pairs.detections[rows], pairs.truths[rows]
+        allowed = np.where(are_ignored, truth_ignored[truths], ~truth_ignored[truths])
+        bits = reached[rows] & allowed & unmatched[detections] & free[truths]
+        unmatched[detections] ^= bits
+        ignored[detections] |= bits & truth_ignored[truths]
+        free[truths] &= ~bits | unlimited[truths]
+        given[rows] |= bits
+    used = given != 0
+    return Matches(pairs[used], given[used], _ALL & ~unmatched, ignored | (unmatched & outside))
+
+
+def _plan_steps(detections, groups):
+    """Yield (rows of pairs, whether it is the turn of ignored boxes), all rows of one step in different groups.
+
+    Each detection goes through its pairs twice, first for boxes that count, then for ignored ones.
+    """
+    if not len(detections):
+        return
+    num = len(detections)
+    starts = np.flatnonzero(np.r_[True, detections[1:] != detections[:-1]])
+    counts = np.diff(np.r_[starts, num])
+    of_groups = groups[detections]
+    group_starts = np.flatnonzero(np.r_[True, of_groups[1:] != of_groups[:-1]])
+    first = np.repeat(group_starts, np.diff(np.r_[group_starts, num]))
+    start, count = np.repeat(starts, counts), np.repeat(counts, counts)
+    # 2 x the pairs of the group's detections before this one, and the place among its own.
+    step = 2 * (start - first) + np.arange(num) - start
+    steps = np.concatenate([step, step + count])
+    order = np.argsort(steps, kind="stable")
+    for entries in np.split(order, np.flatnonzero(np.diff(steps[order])) + 1):
+        yield entries % num, entries >= num
+
+
+def _compute_ious(boxes, truth_boxes, crowd):
+    """(P,) IoU as pycocotools computes it, to the last bit."""
+    ends, truth_ends = boxes[:, :2] + boxes[:, 2:], truth_boxes[:, :2] + truth_boxes[:, 2:]
+    sides = np.minimum(ends, truth_ends) - np.maximum(boxes[:, :2], truth_boxes[:, :2])
+    common = np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0.0)
+    areas, truth_areas = boxes[:, 2] * boxes[:, 3], truth_boxes[:, 2] * truth_boxes[:, 3]
+    united = np.where(crowd, areas, areas + truth_areas - common)
+    return np.divide(common, united, out=np.zeros_like(common), where=common > 0)

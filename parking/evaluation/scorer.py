@@ -1,0 +1,194 @@
+"""COCO's box scores (cocodataset.org/#detection-eval) and the matches behind them; needs neither torch nor detectron2.
+
+:func:`score_boxes` gives the numbers of pycocotools and what a report draws: which box matches which, and all curves.
+The letters below: N detections, G annotated boxes, K classes, A area ranges, T thresholds of IoU, R recalls.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from parking.evaluation.annotated_boxes import Truth
+from parking.evaluation.matching import (
+    AREA_RANGES,
+    IOU_THRESHOLDS,
+    Matches,
+    Pairs,
+    find_outside_areas,
+    find_pairs,
+    match,
+    unpack,
+)
+from parking.structures.detections import Detections
+
+RECALLS = np.linspace(0.0, 1.0, 101)
+#: At most this many detections of an image and class count.
+MAX_DETECTIONS = (1, 10, 100)
+# pycocotools adds it to the number of detections.
+_EPSILON = np.spacing(1)
+AREAS = tuple(AREA_RANGES)
+#: COCO's twelve numbers, in the order of ``COCOeval.stats``.
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+#: What is reported for every class, as ``{metric}-{class name}``.
+CLASS_METRICS = ("AP", "AP50", "AP75")
+
+
+@dataclass(frozen=True)
+class BoxScores:
+    """Everything known from comparing detections with a truth. Scores are 0..1, or nan where no box is annotated.
+
+    Attributes:
+        truth, detections: what was compared; rows below are rows of these.
+        ranks: (N,) int: place among the detections of the same image and class, from 0, by score; -1 for detections of
+            images or classes that the truth does not have. Those from 100 on do not count.
+        precision: (T, R, K, A): the highest precision at this recall or above, of at most 100 detections.
+        recall: (T, K, A, M) with at most 1, 10 and 100 detections.
+    """
+
+    truth: Truth
+    detections: Detections
+    ranks: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    matches: Matches
+
+    @cached_property
+    def ap(self) -> np.ndarray:
+        """(T, K, A): average precision."""
+        return self.precision.mean(axis=1)
+
+    def summarize(self) -> dict[str, float]:
+        """:data:`METRICS` in percent, equal to pycocotools."""
+        precision, recall = self.precision, self.recall
+        values = [precision[..., 0], *(precision[_at(iou), :, :, 0] for iou in (0.5, 0.75))]
+        values += [precision[..., area] for area in (1, 2, 3)]
+        values += [recall[:, :, 0, limit] for limit in (0, 1, 2)]
+        values += [recall[:, :, area, 2] for area in (1, 2, 3)]
+        return dict(zip(METRICS, map(_percent, values), strict=True))
+
+    def summarize_classes(self) -> np.ndarray:
+        """(K, 3): :data:`CLASS_METRICS` in percent."""
+        at = (slice(None), _at(0.5), _at(0.75))
+        num = self.precision.shape[2]
+        return np.array([[_percent(self.precision[t, :, k, 0]) for t in at] for k in range(num)]).reshape(num, 3)
+
+    def matched_truths(self, area: str = "all") -> np.ndarray:
+        """(T, N) int32: the row of the annotated box that each detection matches, -1 for none."""
+        return self._expand(len(self.detections), self.matches.pairs.detections, self.matches.pairs.truths, area)
+
+    def matched_detections(self, area: str = "all") -> np.ndarray:
+        """(T, G) int32: the row of the detection that matches each annotated box, of a crowd the last; -1 for none."""
+        return self._expand(len(self.truth.rows), self.matches.pairs.truths, self.matches.pairs.detections, area)
+
+    def ignored(self, area: str = "all") -> np.ndarray:
+        """(T, N) bool: the detection counts neither as right nor as wrong, also because of its rank or class."""
+        uncounted = (self.ranks < 0) | (self.ranks >= MAX_DETECTIONS[-1])
+        return unpack(self.matches.ignored)[AREAS.index(area)] | uncounted
+
+    def find_overlaps(self, min_iou: float = 0.1) -> Pairs:
+        """Pairs of counted detections and annotated boxes of one image, whatever their classes, as confusions need."""
+        counted = np.flatnonzero((self.ranks >= 0) & (self.ranks < MAX_DETECTIONS[-1]))
+        rows = _find_rows(self.detections[counted].image_ids, self.truth.image_ids)
+        boxes = self.detections.boxes[counted]
+        pairs = find_pairs(rows, boxes, self.truth.rows, self.truth.boxes, self.truth.crowd, min_iou=min_iou)
+        return replace(pairs, detections=counted[pairs.detections])
+
+    def _expand(self, num, keys, values, area):
+        rows = np.full((len(IOU_THRESHOLDS), num), -1, dtype=np.int32)
+        for row, chosen in zip(rows, unpack(self.matches.bits)[AREAS.index(area)], strict=True):
+            row[keys[chosen]] = values[chosen]  # numpy keeps the last where a key comes twice
+        return rows
+
+
+def score_boxes(truth: Truth, detections: Detections) -> BoxScores:
+    """Match and score ``detections``; those of other images or classes are left out.
+
+    Equal scores are ranked by image, in the order of ``truth.image_ids``, and then as they come.
+    """
+    classes, groups, ranks = _rank(truth, detections)
+    # From here on only those that count, by class, image and rank.
+    order = np.lexsort((ranks, groups))
+    order = order[(ranks[order] >= 0) & (ranks[order] < MAX_DETECTIONS[-1])]
+    classes, groups, boxes = classes[order], groups[order], detections.boxes[order]
+    truth_groups = truth.classes * len(truth.image_ids) + truth.rows
+    pairs = find_pairs(groups, boxes, truth_groups, truth.boxes, truth.crowd, min_iou=IOU_THRESHOLDS[0])
+    outside, truth_outside = find_outside_areas(boxes[:, 2] * boxes[:, 3]), find_outside_areas(truth.areas)
+    matches = match(pairs, groups, outside, truth_outside, truth.crowd)
+
+    counted = ~(unpack(truth_outside)[:, 0] | truth.crowd)
+    precision = np.full((len(IOU_THRESHOLDS), len(RECALLS), len(truth.category_ids), len(AREAS)), math.nan)
+    recall = np.full((len(IOU_THRESHOLDS), len(truth.category_ids), len(AREAS), len(MAX_DETECTIONS)), math.nan)
+    by_score = np.lexsort((-detections.scores[order], classes))
+    for k, start, end in zip(*_find_spans(classes, len(truth.category_ids)), strict=True):
+        rows = by_score[start:end]
+        num_truths = counted[:, truth.classes == k].sum(axis=1)
+        curves = _draw_curves(matches.matched[rows], matches.ignored[rows], ranks[order[rows]], num_truths)
+        precision[:, :, k], recall[:, k] = curves
+    return BoxScores(truth, detections, ranks, precision, recall, _spread(matches, order, len(detections)))
+
+
+def _rank(truth, detections):
+    """(N,) each: class, group (image and class) and rank in the group, of detections; -1 for unknown ones."""
+    rows = _find_rows(detections.image_ids, truth.image_ids)
+    classes = _find_rows(detections.category_ids, truth.category_ids)
+    groups = np.where((rows < 0) | (classes < 0), -1, classes * len(truth.image_ids) + rows)
+    order = np.lexsort((-detections.scores, groups))
+    ranks = np.empty(len(groups), dtype=np.int32)
+    ranks[order] = np.arange(len(order)) - np.searchsorted(groups[order], groups[order])
+    ranks[groups < 0] = -1
+    return classes, groups, ranks
+
+
+def _draw_curves(matched, ignored, ranks, num_truths):
+    """Precision (T, R, A) and recall (T, A, M) of the n detections of one class, best first.
+
+    Args:
+        matched, ignored: (n,) bit sets.
+        ranks: (n,) in their images.
+        num_truths: (A,) boxes to be found.
+    """
+    precision = np.full((len(IOU_THRESHOLDS), len(RECALLS), len(AREAS)), math.nan)
+    recall = np.full((len(IOU_THRESHOLDS), len(AREAS), len(MAX_DETECTIONS)), math.nan)
+    hits, judged = unpack(matched & ~ignored), unpack(~ignored)
+    for a in np.flatnonzero(num_truths):
+        num_judged = judged[a].cumsum(axis=1, dtype=np.int32)
+        for t in range(len(IOU_THRESHOLDS)):
+            # Precision rises only at hits, so these suffice.
+            places = np.flatnonzero(hits[a, t])
+            num_hits = np.arange(1, len(places) + 1)
+            envelope = np.maximum.accumulate((num_hits / (num_judged[t, places] + _EPSILON))[::-1])[::-1]
+            first = np.searchsorted(num_hits / num_truths[a], RECALLS)
+            precision[t, :, a] = np.append(envelope, 0.0)[first]
+            recall[t, a] = [(ranks[places] < limit).sum() / num_truths[a] for limit in MAX_DETECTIONS]
+    return precision, recall
+
+
+def _spread(matches, order, num):
+    """``matches`` of the detections ``order`` as those of all ``num`` detections."""
+    matched, ignored = np.zeros((2, num), dtype=np.uint64)
+    matched[order], ignored[order] = matches.matched, matches.ignored
+    return Matches(replace(matches.pairs, detections=order[matches.pairs.detections]), matches.bits, matched, ignored)
+
+
+def _find_spans(classes, num):
+    """Class, start and end of the rows of each class in ascending ``classes``."""
+    limits = np.searchsorted(classes, np.arange(num + 1))
+    return range(num), limits[:-1], limits[1:]
+
+
+def _find_rows(ids, known):
+    """(N,) int: where each of ``ids`` is in ``known``, -1 for nowhere."""
+    rows = {known_id: row for row, known_id in enumerate(known)}
+    return np.array([rows.get(i, -1) for i in ids.tolist()], dtype=np.int64)
+
+
+def _at(iou):
+    return int(np.argmin(np.abs(IOU_THRESHOLDS - iou)))
+
+
+def _percent(values):
+    """Mean of the values that exist, in percent."""
+    values = values[~np.isnan(values)]
+    return float(values.mean() * 100) if values.size else math.nan
