@@ -11,7 +11,6 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "parking/__init__.py").re
 # torch, torchvision, OpenCV and detectron2 are missing on purpose: `pip install -e .` in an environment that has them
 # (a container, say) must replace none, nor put a second OpenCV beside an `opencv-python`.
 INSTALL_REQUIRES = [
-    "faster-coco-eval>=1.6",
     "fvcore>=0.1.5",
     "iopath>=0.1.9",
     "matplotlib>=3.7",
@@ -41,7 +40,8 @@ EXTRAS = {
     "png": ["pyspng>=0.1.4"],
     # Korean class names in pictures: a font (Nanum Gothic), of which only the files are used.
     "korean": ["koreanize-matplotlib>=0.1.1"],
-    "test": ["hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.5"],
+    # faster-coco-eval: what `tools/benchmark.py --task score` compares with.
+    "test": ["faster-coco-eval>=1.6", "hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.5"],
     "lint": ["ruff>=0.9"],
     # What `make setup` installs the others with.
     "setup": ["setuptools>=77", "uv>=0.9"],

@@ -44,6 +44,7 @@ ALLOWED = {
         "evaluation",
         "inference",
         "solver",
+        "structures",
         "synthetic",
         "utils",
     },
