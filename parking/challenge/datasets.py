@@ -7,7 +7,6 @@ from functools import cached_property, partial
 import numpy as np
 from detectron2.utils import comm
 
-from parking.data.checking.inspection import check_policy
 from parking.data.datasets.coco import load_columns, load_once, register_dataset, to_dicts
 from parking.data.datasets.columns import Columns
 from parking.data.decoding.orientation import AUTO
@@ -49,13 +48,12 @@ def register_parking_datasets(
         policy, cache_dir, exif_orientation, allow_outside: see :func:`.coco.load_columns`.
 
     Raises:
-        UserError: ``split`` or ``policy`` is unknown, or ``val_fraction`` is not between 0 and 1.
+        UserError: ``split`` is unknown, or ``val_fraction`` is not between 0 and 1.
     """
     if split not in SPLITS:
         raise UserError(f"DATASETS.SPLIT '{split}' is unknown; choose one of {', '.join(SPLITS)}.")
     if not 0 < val_fraction < 1:
         raise UserError(f"DATASETS.VAL_FRACTION {val_fraction} must lie between 0 and 1.")
-    check_policy(policy)
     train_json = os.path.join(root, "train", "label", "Train.json")
     train_images = os.path.join(root, "train", "images")
     test_json = os.path.join(root, "Test_Images_Information.json")

@@ -1,6 +1,8 @@
 """Texts from files and file names, made safe to show and to compare."""
 
 import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Any
 
 # Marks in a row that Unicode allows where a text is composed piece by piece (UAX #15, 13).
 _MAX_MARKS = 30
@@ -29,6 +31,12 @@ def show(value: object) -> str:
     except ValueError:  # an integer of more digits than Python writes out
         return "a number of thousands of digits"
     return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}..."
+
+
+def join_some(texts: Sequence[object], limit: int, show: Callable[[Any], str] = printable) -> str:
+    """Join up to ``limit`` of ``texts``, each made safe by ``show``, and say how many more there are."""
+    rest = len(texts) - limit
+    return ", ".join(map(show, texts[:limit])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def printable_lines(text: object) -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from parking.utils.text import compose, printable, printable_lines
+from parking.utils.text import compose, join_some, printable, printable_lines
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,11 @@ def test_what_would_not_show_as_itself_is_escaped(text, shown):
     assert printable(text) == shown
     assert printable(text).isprintable()
     printable(text).encode()
+
+
+def test_some_of_many_texts():
+    assert join_some(["a\n", "b"], 2) == "a\\n, b"
+    assert join_some([1, 2, 3, 4], 2, hex) == "0x1, 0x2 and 2 more"
 
 
 def test_line_breaks_of_our_own_outputs_stay():

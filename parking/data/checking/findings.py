@@ -32,7 +32,7 @@ class Kind(NamedTuple):
     repair: str
 
     def action(self, policy: str) -> str:
-        """Return what the loader does under ``policy``, one of ``POLICIES``."""
+        """Return what the loader does under ``policy``, "strict" or "repair"."""
         return {"strict": self.strict, "repair": self.repair}[policy]
 
 

@@ -12,11 +12,10 @@ from parking.data.datasets.file_names import FileIndex, NameIndex, is_image_name
 from parking.data.datasets.json_io import find_list, inspect_image_records, paused_gc, shorten
 from parking.data.datasets.sizes import HeaderReader, StoredSize, settle_sizes
 from parking.data.decoding.orientation import AUTO
-from parking.utils.errors import UserError
 from parking.utils.text import printable
 
 from .annotation_inspection import Annotations, collect_annotations, inspect_boxes, inspect_classes
-from .findings import KEEP, KINDS, MEND, POLICIES, STOP, Finding
+from .findings import KEEP, KINDS, MEND, STOP, Finding
 
 _ABOUT_OUTSIDE = (
     "only absolute names may, with DATASETS.ALLOW_OUTSIDE True (check_data.py: --allow-outside), if you trust the json"
@@ -35,12 +34,6 @@ class Inspection(NamedTuple):
     columns: Columns
     findings: list[Finding]
     num_lost_boxes: int
-
-
-def check_policy(policy: str) -> None:
-    """Raise a UserError unless ``policy`` is one of ``POLICIES``."""
-    if policy not in POLICIES:
-        raise UserError(f"DATASETS.POLICY '{policy}' is unknown; choose one of {', '.join(POLICIES)}.")
 
 
 def inspect_content(
@@ -65,7 +58,6 @@ def inspect_content(
         with_annotations: False if the json is a list of images only.
         exif_orientation: INPUT.EXIF_ORIENTATION.
     """
-    check_policy(policy)
     # This makes up to a million plain values without cycles.
     with paused_gc():
         records, findings = inspect_image_records(content)

@@ -1,7 +1,7 @@
-"""The classes in the ``categories`` of COCO-like jsons, as every tool reads them; needs neither torch nor detectron2.
+"""Read the classes from the ``categories`` of COCO-like jsons, for all tools; needs neither torch nor detectron2.
 
-Names stay as they are stored. They are compared by :func:`~parking.utils.class_names.class_key`, so that two files that
-differ only in what nobody sees have the same classes, and so that no two classes of a data set look the same.
+Names stay as they are stored. They are compared by :func:`~parking.utils.class_names.class_key`: two files whose names
+differ only in hidden characters have the same classes, and no two classes of a data set look the same.
 """
 
 import json
@@ -32,8 +32,8 @@ class CategoryFacts(NamedTuple):
 
     Attributes:
         names: by category id, in the order of the ids.
-        parents: keys of their ``supercategory``, by id.
-        used: the ids in its annotations.
+        parents: the ``class_key`` of each category's ``supercategory``, by category id.
+        used: the category ids in the json's annotations.
         findings: what is wrong with single entries.
     """
 
@@ -44,12 +44,12 @@ class CategoryFacts(NamedTuple):
 
 
 def read_categories(content: Mapping[str, Any]) -> Categories:
-    """The classes of one json; see :func:`settle_categories`."""
+    """Return the classes of one json; see :func:`settle_categories`."""
     return settle_categories([collect_categories(content)])[0]
 
 
 def collect_categories(content: Mapping[str, Any]) -> CategoryFacts:
-    """What a parsed json says about its categories."""
+    """Collect what a parsed json says about its categories."""
     entries, problem = find_list(content, "categories")
     used = _collect_used_ids(content)
     if problem or not entries:
@@ -85,23 +85,22 @@ def collect_categories(content: Mapping[str, Any]) -> CategoryFacts:
 
 
 def find_other_names(content: Mapping[str, Any], names: Mapping[int, str]) -> list[Finding]:
-    """The categories of a json that go by ``names`` (by category id), whatever the json calls them."""
+    """Find the categories that are used under other ``names`` (by category id) than the json's."""
     findings = []
     for category_id, own in collect_categories(content).names.items():
         name = names.get(category_id, own)
         if class_key(own) != class_key(name):
-            detail = f"has the name '{shown_name(own)}', used as '{shown_name(name)}'"
+            detail = f"has the name '{shown_name(own)}', but is used as '{shown_name(name)}'"
             findings.append(Finding("class_name_other", f"category {category_id}", detail))
     return findings
 
 
 def settle_categories(facts: Sequence[CategoryFacts]) -> list[Categories]:
-    """The classes of jsons that are used together, in the order of the first one's ids and under its names.
+    """Return the classes of jsons that are used together, in the order of the first json's ids and under its names.
 
-    A category without annotations in any of the jsons is left out if it only groups others (it is the ``supercategory``
-    of another one) or repeats the name of another. Two of one name that both have annotations are an error.
-
-    Where a json has other classes than the first, its own are given, in the order of its ids.
+    A category without annotations in all jsons is left out if it only groups others (it is the ``supercategory`` of
+    another category) or repeats the name of another. Two categories of one name that both have annotations are an
+    error. A json whose classes are not those of the first json gets its own classes, in the order of its ids.
     """
     used = {(i, class_key(one.names[i])) for one in facts for i in one.used if i in one.names}
     settled = [_settle(one, used) for one in facts]
@@ -112,7 +111,7 @@ def settle_categories(facts: Sequence[CategoryFacts]) -> list[Categories]:
         if len(first) == len(settled[0].names) == len(names) and ids.keys() == first.keys():
             differing = sum(name != first[class_key(name)] for name in names.values())
             if differing:
-                detail = f"writes {differing} class names otherwise than the first json, by whose names they go"
+                detail = f"spells {differing} class names unlike the first json, whose spelling is used"
                 findings.append(Finding("class_name_differs", "the json", detail))
             names = {ids[key]: name for key, name in first.items()}
         aligned.append(Categories(names, findings))
@@ -128,7 +127,7 @@ def _settle(facts: CategoryFacts, used: set[tuple[int, str]]) -> Categories:
         children[parent].add(category_id)
     groups = {i for i in unused if keys[i] and facts.parents[i] != keys[i]}
     groups = {i for i in groups if len(children[keys[i]]) > (i in children[keys[i]])}
-    # Ids that are left. The first one of a dict would take long to find after many before it were deleted.
+    # The ids that are left. OrderedDict, because finding the first key of a dict is slow after many were deleted.
     by_key = defaultdict(OrderedDict)
     for category_id, key in keys.items():
         by_key[key][category_id] = None
@@ -136,7 +135,8 @@ def _settle(facts: CategoryFacts, used: set[tuple[int, str]]) -> Categories:
     left_out = {}
     for category_id in unused:
         key = keys[category_id]
-        # A group goes first, whatever its id; of several without annotations the last ones go.
+        # Of categories with one name, unused groups are left out, and all unused ones but the first; if another is
+        # used, the first as well.
         same = next((i for i in by_key[key] if i != category_id), None)
         if same is not None and (category_id in groups or key in used_keys or same < category_id):
             left_out[category_id] = f"repeats the name of category {same} and has no annotation"
@@ -148,14 +148,9 @@ def _settle(facts: CategoryFacts, used: set[tuple[int, str]]) -> Categories:
     for ids in by_key.values():
         twice = [i for i in ids if i not in left_out]
         if len(twice) > 1:
-            name = shown_name(facts.names[twice[0]])
-            detail = f"has the categories {twice[0]} and {twice[1]} that are both called '{name}'; rename one of them"
-            if facts.names[twice[0]] != facts.names[twice[1]]:
-                detail = (
-                    f"has the categories {twice[0]} and {twice[1]} whose names '{name}' and "
-                    f"'{shown_name(facts.names[twice[1]])}' look the same; rename one of them"
-                )
-            findings.append(Finding("class_name_twice", "the json", detail))
+            first, second = (shown_name(facts.names[i]) for i in twice[:2])
+            detail = f"has the categories {twice[0]} ('{first}') and {twice[1]} ('{second}'), whose names look the same"
+            findings.append(Finding("class_name_twice", "the json", f"{detail}; rename one of them"))
     for category_id, why in left_out.items():
         name = shown_name(facts.names[category_id])
         findings.append(Finding("category_left_out", f"category {category_id}", f"({name}) {why}"))
@@ -169,6 +164,6 @@ def _settle(facts: CategoryFacts, used: set[tuple[int, str]]) -> Categories:
 
 def _collect_used_ids(content: Mapping[str, Any]) -> set:
     annotations, _ = find_list(content, "annotations")
-    # Values of other kinds are the annotations' own findings.
+    # Ids of other types are reported when the annotations are inspected.
     ids = (entry.get("category_id") for entry in annotations if isinstance(entry, dict))
     return {i for i in ids if type(i) is int or (type(i) is float and i.is_integer())}

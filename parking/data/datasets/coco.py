@@ -1,4 +1,4 @@
-"""COCO-format data: loading a json into detectron2's dataset dicts, and registering data sets from the config."""
+"""Load COCO-format jsons into detectron2's dataset dicts, and register the data sets of the config."""
 
 import functools
 import logging
@@ -11,13 +11,8 @@ from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
-from parking.data.checking.findings import (
-    KINDS,
-    Finding,
-    list_counts,
-    stop_if_needed,
-)
-from parking.data.checking.inspection import Inspection, check_policy, inspect_content
+from parking.data.checking.findings import KINDS, Finding, list_counts, stop_if_needed
+from parking.data.checking.inspection import Inspection, inspect_content
 from parking.data.datasets.categories import collect_categories, settle_categories
 from parking.data.datasets.colors import distinct_colors
 from parking.data.datasets.columns import Columns
@@ -28,11 +23,11 @@ from parking.data.decoding.orientation import AUTO
 from parking.utils.class_names import same_classes, shown_name
 from parking.utils.constants import PARKING_DATASETS
 from parking.utils.errors import UserError
-from parking.utils.text import printable
+from parking.utils.text import join_some, printable
 
 logger = logging.getLogger(__name__)
 
-# Classes that an error names.
+# An error names up to this many classes.
 _NUM_NAMED = 20
 
 
@@ -50,22 +45,21 @@ def load_columns(
 ) -> Columns:
     """Load a COCO-like json, apply ``policy`` to what is wrong with it, and log the counts on the main process.
 
-    Of the image files only the headers are read, and only once: where they decide about orientations, else those whose
+    No image is decoded. Headers are read once: of all images if ``exif_orientation`` is "auto", else of those whose
     size the json lacks.
 
     Args:
-        categories: names of the classes, in their order, by category id; no other may occur.
-        with_annotations: False for a mere image list.
-        policy: one of ``findings.POLICIES``; what each does is the table in ``datasets/README.md``.
+        categories: the class names by category id, in the order of the classes; other ids are findings.
+        with_annotations: False if the json is a list of images only.
+        policy: "strict" or "repair"; the table in ``datasets/README.md`` says what each does.
         cache_dir: folder outside the data in which the headers' sizes are remembered; None: nowhere.
         exif_orientation: INPUT.EXIF_ORIENTATION.
         allow_outside: DATASETS.ALLOW_OUTSIDE.
-        known: what was found in the categories, to be logged with the rest.
+        known: findings about the categories, to be logged with the rest.
 
     Raises:
-        UserError: naming the json and the first thing in it that stops.
+        UserError: names the json and the first finding that stops.
     """
-    check_policy(policy)
     content, findings = read_json(json_file)
     stop_if_needed(json_file, findings, policy)
     inspection = inspect_content(
@@ -81,8 +75,8 @@ def load_columns(
     stop_if_needed(json_file, findings, policy)
     if not len(inspection.columns):
         raise UserError(
-            f"'{json_file}': nothing is left of the images in '{image_root}', since {findings[0].where} "
-            f"{findings[0].detail}, and so on; does the folder belong to the json?"
+            f"'{json_file}': no image in '{image_root}' can be used; the first finding is that {findings[0].where} "
+            f"{findings[0].detail}; check that the folder belongs to the json."
         )
     if comm.is_main_process():
         _log_findings(json_file, findings, inspection, policy)
@@ -90,14 +84,13 @@ def load_columns(
 
 
 def to_dicts(columns: Columns, *, with_annotations: bool = True) -> list[dict]:
-    """New dataset dicts of detectron2's standard format, which the caller may change.
+    """Make new dataset dicts of detectron2's standard format, which the caller may change.
 
     Returns:
         One dict per image: ``file_name`` (path), ``image_id`` (as in the json), ``height``, ``width``,
-        ``exif_orientation`` ("apply" or "ignore": whether EXIF turns the picture) except where "auto" found a picture
-        that is stored upright, and, if ``with_annotations``, ``annotations``: ``bbox`` (floats, XYWH_ABS),
-        ``bbox_mode``, ``category_id`` (contiguous), ``iscrowd`` (0 or 1), and ``area`` (of a mask) where the json has
-        it.
+        ``exif_orientation`` ("apply" or "ignore") unless "auto" found that the picture is stored upright, and, if
+        ``with_annotations``, ``annotations``: ``bbox`` (floats, XYWH_ABS), ``bbox_mode``, ``category_id``
+        (contiguous), ``iscrowd`` (0 or 1), and ``area`` (of a mask) if the json has it.
     """
     with paused_gc():
         values = (columns.file_names, columns.image_ids, columns.heights, columns.widths)
@@ -122,45 +115,36 @@ def _make_annotations(columns: Columns) -> list[dict]:
         {"bbox": box, "bbox_mode": mode, "category_id": category, "iscrowd": crowd}
         for box, category, crowd in zip(*values, strict=True)
     ]
-    for i in np.flatnonzero(~np.isnan(columns.areas)).tolist():  # by which COCO calls an object small or large
+    for i in np.flatnonzero(~np.isnan(columns.areas)).tolist():
         annotations[i]["area"] = float(columns.areas[i])
     return annotations
 
 
 def load_once(load: Callable[[], Columns], *, with_annotations: bool = True) -> Callable[[], list[dict]]:
-    """A function that calls ``load`` when it is first called, and returns new dicts of it each time.
+    """Return a function that calls ``load`` at its first call, and returns new dataset dicts at each call.
 
-    Only the columns are kept: workers would copy the memory of that many objects by merely counting references.
+    It keeps the columns only. Worker processes would copy the memory of so many dicts by counting references.
     """
     get_columns = functools.cache(load)
     return lambda: to_dicts(get_columns(), with_annotations=with_annotations)
 
 
 def register_coco_datasets(
-    entries: Iterable,
-    *,
-    reserved_names: Collection[str] = (),
-    policy: str = "strict",
-    cache_dir: str | None = None,
-    exif_orientation: str = AUTO,
-    allow_outside: bool = False,
+    entries: Iterable, *, reserved_names: Collection[str] = (), policy: str = "strict", **options
 ) -> None:
     """Register every ``[name, json file, image folder]`` of ``DATASETS.COCO``.
 
-    The categories of the json files are read now, everything else when the data set is first loaded, as
-    :func:`load_columns` says. Registering the same entry again is fine, and has it read again.
+    The categories of the json files are read now, everything else when the data set is first loaded. Registering the
+    same entry again makes it be read again.
+
+    Args:
+        reserved_names: names that no entry may have.
+        policy, options: arguments of :func:`load_columns`.
 
     Raises:
         UserError: an entry is malformed, a json or folder is missing, two entries have different classes, or the name
-            is taken by another data set; ``policy`` is unknown.
+            is taken by another data set.
     """
-    check_policy(policy)
-    how = {
-        "policy": policy,
-        "cache_dir": cache_dir,
-        "exif_orientation": exif_orientation,
-        "allow_outside": allow_outside,
-    }
     entries = [_check_entry(entry) for entry in entries]
     settled = settle_categories([collect_categories(read_json_object(json_file)) for _, json_file, _ in entries])
     first_name, first_classes = None, None
@@ -175,13 +159,16 @@ def register_coco_datasets(
             first_name, first_classes = name, classes
         elif not same_classes(classes, first_classes):
             raise UserError(
-                f"DATASETS.COCO: '{first_name}' and '{name}' have different classes ({_join(first_classes)} "
-                f"against {_join(classes)}); their json files must list the same 'categories'."
+                f"DATASETS.COCO: '{first_name}' and '{name}' have different classes "
+                f"({join_some(first_classes, _NUM_NAMED, shown_name)} against "
+                f"{join_some(classes, _NUM_NAMED, shown_name)}); their json files must list the same 'categories'."
             )
         class_ids = {category_id: i for i, category_id in enumerate(categories)}
         register_dataset(
             name,
-            load_once(partial(load_columns, json_file, image_root, categories, known=findings, **how)),
+            load_once(
+                partial(load_columns, json_file, image_root, categories, known=findings, policy=policy, **options)
+            ),
             json_file=json_file,
             image_root=image_root,
             evaluator_type="coco",
@@ -192,7 +179,7 @@ def register_coco_datasets(
 
 
 def register_dataset(name: str, load: Callable[[], list[dict]], **metadata) -> None:
-    """Register ``load`` and ``metadata`` under ``name`` with detectron2; an earlier registration is replaced."""
+    """Register ``load`` and ``metadata`` under ``name`` with detectron2, replacing an earlier registration."""
     # Both catalogs refuse to change an entry in place.
     DatasetCatalog.pop(name, None)
     MetadataCatalog.pop(name, None)
@@ -201,7 +188,7 @@ def register_dataset(name: str, load: Callable[[], list[dict]], **metadata) -> N
 
 
 def original_category_ids(metadata: Metadata) -> list[int]:
-    """The ids that the classes of a registered data set have in its json, in the order of ``thing_classes``."""
+    """Return the ids that the classes of a registered data set have in its json, in order of ``thing_classes``."""
     contiguous_ids = metadata.get("thing_dataset_id_to_contiguous_id", None)
     if contiguous_ids is None:
         return list(range(len(metadata.thing_classes)))
@@ -220,11 +207,6 @@ def check_datasets(names: Sequence[str]) -> None:
     for name in names[1:]:
         if classes[name] != classes[names[0]]:
             raise UserError(f"The data sets '{names[0]}' and '{name}' have different classes; use them separately.")
-
-
-def _join(names: Sequence[str]) -> str:
-    rest = len(names) - _NUM_NAMED
-    return ", ".join(map(shown_name, names[:_NUM_NAMED])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _check_entry(entry):

@@ -1,4 +1,4 @@
-"""A data set as a few arrays: a twentieth of the memory of its dicts; needs neither torch nor detectron2."""
+"""Hold a data set in a few arrays, in a twentieth of the memory of its dicts; needs neither torch nor detectron2."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Columns:
-    """N images and their A boxes, in the order of the json, the boxes of an image together.
+    """N images in the order of the json, and their A boxes, grouped by image.
 
     Attributes:
         names: N file names, as in the json.
@@ -18,10 +18,10 @@ class Columns:
         starts: (N + 1,) ints; image i has the boxes ``starts[i]`` to ``starts[i + 1]``, exclusive.
         boxes: (A, 4) float64: x, y, width, height in pixels.
         classes: (A,) ints, contiguous classes.
-        crowd: (A,) bool, groups that are not told apart.
-        areas: (A,) float64, of the masks; NaN where the json has none.
-        exif_orientations: N texts, "apply" or "ignore"; "" where "auto" found an image that is stored upright.
-        listed_ids: the ids of all images of the json, also of those that are left out.
+        crowd: (A,) bool, True for a group annotated as one box.
+        areas: (A,) float64, of the masks; NaN if the json has none.
+        exif_orientations: N texts, "apply" or "ignore"; "" for an image that "auto" found to be stored upright.
+        listed_ids: the ids of all images of the json, including those that were left out.
     """
 
     names: list[str]
@@ -41,11 +41,11 @@ class Columns:
         return len(self.image_ids)
 
     def image_rows(self) -> np.ndarray:
-        """(A,) ints: the image of each box."""
+        """Return (A,) ints: the image of each box."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
     def select(self, indices: Sequence[int]) -> "Columns":
-        """The images at ``indices``, in that order."""
+        """Return the images at ``indices``, in that order."""
         index = np.asarray(indices, dtype=np.int64)
         lengths = np.diff(self.starts)[index]
         starts = np.zeros(len(index) + 1, dtype=np.int64)
@@ -61,6 +61,6 @@ class Columns:
         )
 
     def class_counts(self, num_classes: int) -> np.ndarray:
-        """(N, num_classes) ints: boxes of each class per image."""
+        """Return (N, num_classes) ints: the boxes of each class in each image."""
         cells = self.image_rows() * num_classes + self.classes
         return np.bincount(cells, minlength=len(self) * num_classes).reshape(len(self), num_classes)

@@ -1,7 +1,7 @@
-"""Finding files by the names that a json gives them; needs neither torch nor detectron2.
+"""Find files by the names that a json gives them; needs neither torch nor detectron2.
 
-macOS writes the parts of a Korean syllable as characters of their own (NFD), Windows and Linux the syllable (NFC), and
-extensions come in either case. A name is looked up as it is first, then without those differences.
+macOS writes a Korean syllable as one character for each of its parts (NFD), Windows and Linux as one character (NFC),
+and extensions come in either case. A name is looked up as it is first, then without these differences.
 """
 
 import os
@@ -11,35 +11,35 @@ from parking.utils.errors import UserError
 from parking.utils.limits import MAX_PATH_FOLDERS
 from parking.utils.text import compose, printable
 
-#: Of files that are taken for images; what they hold decides how they are read.
+#: Files with these extensions are taken for images; their content decides how they are read.
 IMAGE_EXTENSIONS = frozenset(
     {".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm"}
     | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
-#: Of pictures that are not read, to be named where they are passed over.
+#: Pictures with these extensions are not read; messages name them as passed over.
 UNREAD_IMAGE_EXTENSIONS = frozenset(
     {".arw", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heif", ".ico", ".jxl", ".nef", ".orf", ".pdf"}
     | {".pfm", ".psd", ".raf", ".rw2", ".svg", ".tga"}
 )
-#: Of videos.
+#: Files with these extensions are taken for videos.
 VIDEO_EXTENSIONS = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
 )
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file's name starts with a dot, as systems and tools name what is not for the user."""
+    """Return whether a file's name starts with a dot, as systems and tools name files that are not for the user."""
     return name.rpartition("/")[2].startswith(".")
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image: it has an image's extension, and no dot in front."""
+    """Return whether a file of this name is taken for an image: it has an image's extension and is not hidden."""
     return not is_hidden(name) and os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
 
 
 def name_key(name: str) -> str:
-    """What names have in common that differ only in case, Unicode form, or the slashes between folders."""
-    # Not casefold(), by which "Straße" and "Strasse" were one.
+    """Return a key that is equal for names that differ only in case, Unicode form, or slashes between folders."""
+    # Not casefold(), which makes "Straße" and "Strasse" equal.
     key = name.lower()
     if not name.isascii():
         key = compose(compose(name).lower())
@@ -48,11 +48,11 @@ def name_key(name: str) -> str:
 
 
 class NameIndex:
-    """Names, to be found by their full form, slashes included.
+    """Full names, slashes included, that are found regardless of case and Unicode form.
 
     Attributes:
         names: sorted.
-        ambiguous: pairs of names that differ only so that one could be meant by the other.
+        ambiguous: pairs of names with the same :func:`name_key`.
     """
 
     def __init__(self, names: Iterable[str]):
@@ -66,11 +66,11 @@ class NameIndex:
                 self.ambiguous.append((first, name))
 
     def find(self, name: str) -> str | None:
-        """The one of the names that ``name`` means, None if there is none."""
+        """Return the indexed name that ``name`` means; None if there is none."""
         return name if name in self._exact else self._by_key.get(name_key(name))
 
     def check_unambiguous(self, where: str) -> None:
-        """Raise a UserError that names the first pair of ``ambiguous``; ``where`` says where they were found."""
+        """Raise a UserError with the first pair of ``ambiguous``, if any; ``where`` says where they were found."""
         for first, second in self.ambiguous:
             raise UserError(
                 f"{where}: '{printable(first)}' and '{printable(second)}' differ only in upper and lower case or in "
@@ -79,31 +79,27 @@ class NameIndex:
 
 
 class FileIndex(NameIndex):
-    """The files below ``root`` when it was made, by their paths relative to it, with slashes.
+    """An index of the files below ``root``, by their paths relative to it, with slashes.
 
-    Links that lie below ``root`` may lead anywhere: whoever put them there wanted that. A name, which comes from a
-    json, leads out of it only where the user has said so.
+    Links below ``root`` may lead anywhere, because the user put them there. A name, which comes from a json, leads out
+    of ``root`` only if ``allow_outside`` is True and the name is absolute.
 
     Attributes:
-        irregular: names of what is neither a file nor a folder, dead links among them.
+        irregular: names of what is neither a file nor a folder, such as dead links.
     """
 
     def __init__(self, root: str, names: Iterable[str], *, allow_outside: bool = False, irregular: Sequence[str] = ()):
-        """
-        Args:
-            allow_outside: whether absolute names may mean files that are not below ``root``.
-        """
         super().__init__(names)
         self.irregular = irregular
         self.allow_outside = allow_outside
         self.root = root.rstrip("/") if len(root) > 1 else root
 
     def path(self, name: str) -> str:
-        """The full path of one of ``names``."""
+        """Return the full path of one of ``names``."""
         return f"{self.root}/{name}"
 
     def find(self, name: str) -> str | None:
-        """The full path of the file that ``name`` means, None if there is none."""
+        """Return the full path of the file that ``name`` means; None if there is none."""
         found = super().find(name)
         if found is None and (os.path.isabs(name) or ".." in name.split("/")):
             found = super().find(self._to_relative(name))
@@ -114,24 +110,24 @@ class FileIndex(NameIndex):
         return None
 
     def is_outside(self, name: str) -> bool:
-        """Whether ``name`` leads out of ``root`` although it may not."""
+        """Return whether ``name`` leads out of ``root`` although it must not."""
         if not os.path.isabs(name) and ".." not in name.split("/"):
             return False
         is_allowed = self.allow_outside and os.path.isabs(name)
         return not is_allowed and self._to_relative(name).partition("/")[0] == ".."
 
     def _to_relative(self, name: str) -> str:
-        # By the names alone: what is behind a link does not decide.
+        # Computed from the names alone; links are not resolved.
         root = os.path.abspath(self.root)
         return os.path.relpath(os.path.join(root, name), root)
 
 
 def index_folder(root: str, *, allow_outside: bool = False, without: str | None = None) -> FileIndex:
-    """List all files below ``root``, links followed, without opening them.
+    """Index all files below ``root`` without opening them; links are followed.
 
     Args:
         allow_outside: see :class:`FileIndex`.
-        without: a subfolder of ``root`` that is left out.
+        without: name of a subfolder of ``root`` to leave out.
 
     Raises:
         UserError: a folder cannot be read.
@@ -145,7 +141,7 @@ def index_folder(root: str, *, allow_outside: bool = False, without: str | None 
 def _walk(folder: str, prefix: str, ancestors: tuple, names: list, irregular: list, without: str | None = None) -> None:
     folders = []
     try:
-        # A link to a folder above would lead in circles.
+        # A link to a folder above it would lead in circles.
         status = os.stat(folder)
         identity = (status.st_dev, status.st_ino)
         if identity in ancestors:

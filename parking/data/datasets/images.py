@@ -1,4 +1,4 @@
-"""Listing the images for an inference; needs neither torch nor detectron2."""
+"""List the images for an inference; needs neither torch nor detectron2."""
 
 import glob
 import os
@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from parking.data.datasets.file_names import IMAGE_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS, NameIndex, is_image_name
 from parking.data.datasets.json_io import find_twice, read_image_records, read_json_object
-from parking.data.datasets.listing import Listing, count_beside, list_files, list_folder
+from parking.data.datasets.listing import Listing, list_files, list_folder
 from parking.utils.errors import UserError
 from parking.utils.files import describe_missing
-from parking.utils.text import printable
+from parking.utils.text import join_some, printable
 
 IMAGE_INFO_NAME = "Test_Images_Information.json"
-# File names that an error message lists before it only counts.
+# An error message names up to this many files.
 _NUM_EXAMPLES = 3
 
 
@@ -22,12 +22,12 @@ class ImageList(NamedTuple):
     """The images for an inference.
 
     Attributes:
-        images: sorted by ``relative_path``, per image: ``file_name`` (path), ``relative_path`` (below the folder, with
-            slashes), ``image_id`` (the list's, else 1, 2, ... in this order), and ``height`` and ``width`` if the list
-            has them.
-        has_ids: whether the ids are those of a list.
-        note: a sentence for the user: why they are not; else empty.
-        passed_over: what beside the images is not looked at, by reason; "" if there is nothing to tell.
+        images: one dict an image, sorted by ``relative_path``: ``file_name`` (path), ``relative_path`` (below the
+            folder, with slashes), ``image_id`` (from an image list, or else 1, 2, ... in this order), and ``height``
+            and ``width`` if the list has them.
+        has_ids: whether the ids are from an image list.
+        note: a sentence for the user that says why they are not; "" if they are.
+        passed_over: which other files were passed over, by reason; "" if there is nothing to tell.
     """
 
     images: list[dict]
@@ -40,16 +40,16 @@ def list_images(input: str, image_info: str | None = None) -> ImageList:
     """Find the images that ``input`` stands for, with their ids.
 
     Args:
-        input: a folder, searched with its subfolders (its subfolder ``images`` instead, where there is one); one
-            image file; or a glob pattern (``**`` for any number of folders). Hidden files, whose name starts with a
-            dot, and files without an image's extension are not images.
-        image_info: the challenge's list of test images. None: ``Test_Images_Information.json`` in the folder of the
-            images, the one above or the one above that, unless it names none of the images.
+        input: a folder, searched with its subfolders (only its subfolder ``images``, if there is one); one image file;
+            or a glob pattern (``**`` for any number of folders). Hidden files and files without an image's extension
+            are not images.
+        image_info: the challenge's list of test images. None: look for ``Test_Images_Information.json`` in the folder
+            of the images and the two folders above it; a list that names none of the images is ignored.
 
     Raises:
         UserError: ``input`` is missing or holds no image, two images or two entries of the list have names that differ
-            only in case or Unicode form, the list is missing or malformed, an image is not in it, or, where ``input``
-            is a folder, an image in the list is not in the folder.
+            only in case or Unicode form, the list is missing or malformed, it lacks an image, or it has an image that
+            is missing in the folder ``input``.
     """
     root, listing = _find_images(input)
     paths, passed_over = listing.names, listing.describe_passed_over()
@@ -66,13 +66,10 @@ def list_images(input: str, image_info: str | None = None) -> ImageList:
 
 
 def _find_images(input: str) -> tuple[Path, Listing]:
-    """The folder, and the images below it, by their paths relative to it."""
+    """Return a folder and the images below it that ``input`` stands for."""
     if os.path.isdir(input):
-        has_subfolder = Path(input, "images").is_dir()
-        root = Path(input, "images") if has_subfolder else Path(input)
-        listing = list_folder(str(root))
-        if has_subfolder:
-            listing.note_beside(count_beside(input, "images"))
+        folder, listing = list_folder(input)
+        root = Path(folder)
     elif os.path.isfile(input):
         root, listing = Path(input).parent, Listing([Path(input).name])
         if not is_image_name(input):
@@ -80,13 +77,13 @@ def _find_images(input: str) -> tuple[Path, Listing]:
     elif glob.has_magic(input):
         root = _get_fixed_folder(input)
         if ".." in Path(input).parts[len(root.parts) :]:
-            # Results are laid out like the paths below the folder, and must not climb out of theirs.
-            raise UserError(f"The glob pattern '{input}' goes up with '..' after a wildcard; write it without.")
+            # Results get the same paths below the output folder, and must not climb out of it.
+            raise UserError(f"The glob pattern '{input}' has '..' after a wildcard, which is not allowed.")
         try:
             found = glob.glob(input, recursive=True)
         except RecursionError as e:
             raise UserError(f"The glob pattern '{printable(input)}' leads into folders nested too deep.") from e
-        # Folders that match are not looked into.
+        # Folders that match the pattern are not searched.
         found = [path for path in found if not os.path.isdir(path)]
         names, irregular = (
             [Path(path).relative_to(root).as_posix() for path in found if os.path.isfile(path) is is_regular]
@@ -107,7 +104,7 @@ def _find_images(input: str) -> tuple[Path, Listing]:
 
 
 def _describe_other(input: str) -> str:
-    """What a file is whose name is no image's."""
+    """Say what a file is if its name is not an image's."""
     ending = os.path.splitext(input)[1].lower()
     if ending in UNREAD_IMAGE_EXTENSIONS:
         return f"a picture of a kind that is not read ({ending}); convert it to JPEG"
@@ -140,13 +137,13 @@ class _ImageInfos:
         return iter(self._records)
 
     def find(self, path: str) -> dict | None:
-        """The entry of the image at ``path``, else the one of its name without folders, else None."""
+        """Return the entry for ``path``, or else for its name without folders, or else None."""
         name = self._names.find(path) or self._names.find(path.rpartition("/")[2])
         return None if name is None else self._records[name]
 
 
 def _find_image_info(root: Path, paths: list[str]) -> tuple[str | None, _ImageInfos | None, str]:
-    """The list that names any of the images and its content, with an empty note; or None twice, noting why."""
+    """Return the path and content of the nearest image list that names any image, or None twice; and a note why."""
     folder = root.resolve()
     note = f"There is no image list ({IMAGE_INFO_NAME}) beside or above the images, so they are numbered from 1."
     for candidate in [folder, *folder.parents][:3]:
@@ -160,7 +157,7 @@ def _find_image_info(root: Path, paths: list[str]) -> tuple[str | None, _ImageIn
 
 
 def _join(records: list[dict], infos: _ImageInfos, image_info: str, *, is_complete: bool) -> list[dict]:
-    """Add ids and sizes to ``records``; ``is_complete`` demands all of ``infos``."""
+    """Add ids and sizes to ``records``; with ``is_complete``, each of ``infos`` must have an image."""
     found: dict[str, str] = {}
     joined, unlisted = [], []
     for record in records:
@@ -171,24 +168,21 @@ def _join(records: list[dict], infos: _ImageInfos, image_info: str, *, is_comple
             continue
         name = info["file_name"]
         if name in found:
-            raise UserError(f"'{found[name]}' and '{path}' are both '{name}' in '{image_info}'; remove one of them.")
+            raise UserError(
+                f"'{found[name]}' and '{path}' both match '{name}' of the list '{image_info}'; remove one of them."
+            )
         found[name] = path
         joined.append({**record, **{key: value for key, value in info.items() if key != "file_name"}})
     if unlisted:
         raise UserError(
-            f"Not in the image list '{image_info}': {_name_some(unlisted)}; remove them, or correct the list."
+            f"The image list '{image_info}' lacks {join_some(unlisted, _NUM_EXAMPLES)}; remove these, or correct it."
         )
     if len({type(image["image_id"]) for image in joined}) > 1:
         raise UserError(f"'{image_info}': some image ids are numbers and some are texts; give all of them one type.")
     missing = [name for name in infos if name not in found]
     if is_complete and missing:
         raise UserError(
-            f"In the image list '{image_info}', but not in the folder: {_name_some(missing)}; add them, or give a glob "
-            "pattern (such as 'folder/*.png') to process a part of the list."
+            f"The folder lacks {join_some(missing, _NUM_EXAMPLES)} of the image list '{image_info}'; add them, or give "
+            "a glob pattern (such as 'folder/*.png') to process a part of the list."
         )
     return joined
-
-
-def _name_some(names: list[str]) -> str:
-    rest = len(names) - _NUM_EXAMPLES
-    return ", ".join(map(printable, names[:_NUM_EXAMPLES])) + (f" and {rest} more" if rest > 0 else "")

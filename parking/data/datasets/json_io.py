@@ -1,4 +1,4 @@
-"""Reading the json files of a data set; needs neither torch nor detectron2."""
+"""Read the json files of a data set; needs neither torch nor detectron2."""
 
 import gc
 import json
@@ -6,7 +6,7 @@ import math
 import os
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
@@ -18,7 +18,7 @@ from parking.utils.text_files import UnusableFileError, read_text_file
 
 
 def read_json_object(json_file: str) -> dict:
-    """Parse a json file whose outermost value is an object; UserError otherwise. A byte order mark is read over."""
+    """Parse a json file whose outermost value is an object; UserError otherwise. A byte order mark is skipped."""
     content, findings = read_json(json_file)
     for finding in findings:
         if finding.kind != "json_bom":
@@ -30,7 +30,7 @@ def read_json(json_file: str) -> tuple[dict | None, list[Finding]]:
     """Parse a json file whose outermost value is an object, collecting what is wrong with it instead of raising.
 
     Returns:
-        The content, None where it cannot be read, and findings of the kinds ``json_*``.
+        The content, None if it cannot be read; and findings of the kinds ``json_*``.
     """
     findings: list[Finding] = []
 
@@ -66,23 +66,23 @@ def read_json_list(json_file: str | os.PathLike, *, object_hook: Callable[[dict]
     """
     content, _ = parse_json(json_file, object_hook=object_hook)
     if not isinstance(content, list):
-        # A hook may have made None of an object.
+        # A hook may have turned an object into None.
         kind = "an object" if content is None else _name_kind(content)
         raise UnusableFileError(json_file, f"must hold a JSON list of boxes, not {kind}")
     return content
 
 
 def parse_json(json_file: str | os.PathLike, **hooks: Callable) -> tuple[Any, bool]:
-    """The one value in a json file; every json that a user names is read by this.
+    """Parse a json file that a user names, of whatever content.
 
     Args:
-        hooks: of ``json.loads``.
+        hooks: arguments of ``json.loads``.
 
     Returns:
         The value, and whether the file begins with a byte order mark.
 
     Raises:
-        UnusableFileError: the file is no JSON in UTF-8; it says what the file is instead.
+        UnusableFileError: the file is not JSON in UTF-8; the message says what it is instead.
     """
     text, has_mark = read_text_file(json_file, max_bytes=MAX_JSON_BYTES)
     try:
@@ -92,29 +92,29 @@ def parse_json(json_file: str | os.PathLike, **hooks: Callable) -> tuple[Any, bo
         raise UnusableFileError(json_file, "is not the JSON of a data set: lists or objects are nested too deep") from e
     except json.JSONDecodeError as e:
         if e.msg == "Extra data":
-            detail = f"holds more than one JSON value (JSON Lines?), the second at {e.lineno}:{e.colno}; make it one"
+            detail = f"holds several JSON values (JSON Lines?), the second at {e.lineno}:{e.colno}; make one of them"
         else:
             detail = f"is not valid JSON, or cut off: {e}"
         raise UnusableFileError(json_file, detail) from e
-    except ValueError as e:  # Python reads no whole numbers of more than 4300 digits
+    except ValueError as e:  # an integer of more than 4300 digits
         raise UnusableFileError(json_file, f"holds a number that is too long: {e}") from e
 
 
 def is_too_large_id(value: Any) -> bool:
-    """Whether an id is a whole number that no json of a data set needs, and that is refused or kept out of look-ups."""
+    """Return whether an id is an integer of more bits than any id needs."""
     return isinstance(value, int) and value.bit_length() > MAX_ID_BITS
 
 
 def find_twice(values: Iterable) -> Any:
-    """The first of some hashable values that occurred before; None where all differ."""
+    """Return the first of some hashable values that occurred before; None if all differ."""
     seen = set()
     return next((value for value in values if value in seen or seen.add(value)), None)
 
 
 def find_non_finite(content: Any) -> tuple[int, str]:
-    """How often a parsed json holds NaN or an infinity, and where first, such as ``annotations[3].area``."""
+    """Count NaN and infinities in a parsed json; also return where the first is, such as ``annotations[3].area``."""
     count, first = 0, None
-    # Each value with the keys that lead to it, linked: as texts they would take their length for every value.
+    # Each value comes with the linked keys that lead to it; as texts, long keys would be copied for every value.
     stack: list[tuple[Any, tuple | None]] = [(content, None)]
     while stack:
         value, place = stack.pop()
@@ -137,7 +137,7 @@ def _format_place(place: tuple | None) -> str:
 
 @contextmanager
 def paused_gc() -> Iterator[None]:
-    """Keep the cyclic garbage collector from searching a growing heap of plain values, which takes as long again."""
+    """Pause the cyclic garbage collector, which would double the time it takes to make many plain values."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -148,7 +148,7 @@ def paused_gc() -> Iterator[None]:
 
 
 def get_list(content: dict, key: str, json_file: str) -> list:
-    """The list ``content[key]``; UserError, naming the file, where it is missing or something else."""
+    """Return the list ``content[key]``; a UserError names the file if the list is missing or something else."""
     value, problem = find_list(content, key)
     if problem:
         raise UserError(f"'{json_file}' {problem}.")
@@ -156,7 +156,7 @@ def get_list(content: dict, key: str, json_file: str) -> list:
 
 
 def find_list(content: dict, key: str) -> tuple[list, str]:
-    """The list ``content[key]`` and an empty text; or an empty list and what is wrong."""
+    """Return the list ``content[key]`` and an empty text, or an empty list and what is wrong."""
     value = content.get(key)
     if isinstance(value, list):
         return value, ""
@@ -165,13 +165,13 @@ def find_list(content: dict, key: str) -> tuple[list, str]:
 
 
 def read_image_records(content: dict, json_file: str) -> list[dict]:
-    """The entries of a COCO-like json's ``images``.
+    """Read the ``images`` of a COCO-like json.
 
     Returns:
-        Dicts with ``file_name`` and ``image_id`` as in the json, and ``height`` and ``width`` where both are there.
+        Dicts with ``file_name`` and ``image_id`` as in the json, and ``height`` and ``width`` if it has both.
 
     Raises:
-        UserError: no entries, an entry without id or name, an id that occurs twice, an impossible size.
+        UserError: no entries, an entry without id or name, an id that occurs twice, or an impossible size.
     """
     records, findings = inspect_image_records(content)
     for finding in findings:
@@ -180,7 +180,7 @@ def read_image_records(content: dict, json_file: str) -> list[dict]:
 
 
 def inspect_image_records(content: dict) -> tuple[list[dict], list[Finding]]:
-    """Like :func:`read_image_records`, for all that is wrong; the records are those of sound entries."""
+    """Read the ``images`` as :func:`read_image_records` does, but return all that is wrong; it leaves bad ones out."""
     records: list[dict] = []
     entries, problem = find_list(content, "images")
     if problem or not entries:
@@ -194,20 +194,13 @@ def inspect_image_records(content: dict) -> tuple[list[dict], list[Finding]]:
             detail = f"is {shorten(image)}; it needs an 'id' and a 'file_name'"
             findings.append(Finding("json_structure", f"images[{i}]", detail))
             continue
-        size = None
-        if height is not None and width is not None:
-            size = (
-                (height, width)
-                if type(height) is type(width) is int and 0 < height <= MAX_IMAGE_PIXELS >= width > 0
-                else _to_size(image)
-            )
+        size = None if height is None or width is None else _to_size(height, width)
         problem = _find_image_problem(image_id, name, size)
         if problem:
             findings.append(Finding("json_structure", f"image {shorten(image_id)}", problem))
         elif image_id in ids:
-            findings.append(
-                Finding("image_id_twice", printable(name), f"has the image id {shorten(image_id)}, which occurs twice")
-            )
+            detail = f"has the image id {shorten(image_id)}, which occurs twice"
+            findings.append(Finding("image_id_twice", printable(name), detail))
         else:
             ids.add(image_id)
             record = {"file_name": name, "image_id": image_id}
@@ -219,10 +212,10 @@ def inspect_image_records(content: dict) -> tuple[list[dict], list[Finding]]:
 
 def _find_image_problem(image_id, name, size) -> str:
     if not isinstance(image_id, int | str) or isinstance(image_id, bool):
-        return "has an id that is neither a whole number nor a text"
+        return "has an id that is neither an integer nor a text"
     if is_too_large_id(image_id):
         return f"has an id of more than {MAX_ID_BITS} bits"
-    # A null byte ends a path for the system: the image would be looked for under another name.
+    # A null byte ends a path for the system, which would then open another file.
     if not isinstance(name, str) or not name or "\0" in name:
         return f"has the file name {shorten(name)}, which is not a name"
     if len(name) > MAX_PATH_BYTES:
@@ -230,23 +223,11 @@ def _find_image_problem(image_id, name, size) -> str:
     return size if isinstance(size, str) else ""
 
 
-def _to_size(image) -> tuple[int, int] | str:
-    height, width = image["height"], image["width"]
-    try:
-        if (
-            height > 0
-            and width > 0
-            and height == int(height)
-            and width == int(width)
-            and max(height, width) <= MAX_IMAGE_PIXELS
-        ):
+def _to_size(height, width) -> tuple[int, int] | str:
+    with suppress(TypeError):
+        if all(0 < side <= MAX_IMAGE_PIXELS and side == int(side) for side in (height, width)):
             return int(height), int(width)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    return (
-        f"has the size {shorten(width)} x {shorten(height)}; width and height must be whole numbers of pixels, or "
-        "left out"
-    )
+    return f"has the size {shorten(width)} x {shorten(height)}; both must be whole numbers of pixels, or left out"
 
 
 def _name_kind(value: Any) -> str:
@@ -255,7 +236,7 @@ def _name_kind(value: Any) -> str:
 
 
 class _ShortRepr(reprlib.Repr):
-    """``repr`` that looks at the beginning of a value only; keys stay in their order."""
+    """A ``repr`` that looks at the beginning of a value only and keeps the order of keys."""
 
     def __init__(self):
         super().__init__()
@@ -270,6 +251,6 @@ class _ShortRepr(reprlib.Repr):
 
 
 def shorten(value: Any, length: int = 80) -> str:
-    """The ``repr`` of a value from a json, cut to ``length`` characters; takes no longer for a large value."""
+    """Return the ``repr`` of a value from a json, cut to ``length`` characters; a large value takes no longer."""
     text = _ShortRepr().repr(value)
     return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,8 +1,9 @@
-"""Which files of a folder are taken for images, and how many others are passed over, by reason."""
+"""List the images of a folder, and count by reason the files that are passed over."""
 
 import os
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from parking.data.datasets.file_names import (
@@ -17,7 +18,7 @@ from parking.utils.files import is_dead_link
 from parking.utils.marks import MarkedFiles
 
 _OWN, _VIDEO, _DEAD, _SPECIAL, _BESIDE = "own", "video", "dead link", "special", "beside"
-# For one, and for several.
+# The words for one file, and for several.
 _WORDS = {
     _OWN: ("1 result that this product wrote", "{} results that this product wrote"),
     _VIDEO: ("1 video (--input VIDEO takes one)", "{} videos (--input VIDEO takes one)"),
@@ -29,22 +30,18 @@ _WORDS = {
 
 @dataclass
 class Listing:
-    """Images below a folder, by their paths relative to it, and what else is there.
+    """The images below a folder, and what else is there.
 
     Attributes:
-        names: sorted.
-        passed_over: numbers of other files by reason, or by the ending of a kind of picture that is not read.
+        names: paths of the images relative to the folder, sorted.
+        passed_over: counts of other files by reason; for pictures of kinds that are not read, by their ending.
     """
 
     names: list[str] = field(default_factory=list)
     passed_over: Counter = field(default_factory=Counter)
 
-    def note_beside(self, num_images: int) -> None:
-        """Count images that lie beside the folder ``images``."""
-        self.passed_over[_BESIDE] += num_images
-
     def describe_passed_over(self) -> str:
-        """What is not looked at, by reason, for the end of a sentence; "" if there is nothing to tell."""
+        """Return the end of a sentence that tells what was passed over, and why; "" if there is nothing to tell."""
         counts = {reason: count for reason, count in self.passed_over.items() if count}
         endings = {reason: count for reason, count in sorted(counts.items()) if reason not in _WORDS}
         told = [reason for reason in _WORDS if reason in counts]
@@ -57,10 +54,13 @@ class Listing:
 
 
 def list_files(root: str, names: Iterable[str], irregular: Iterable[str] = ()) -> Listing:
-    """Sort out ``names`` of regular files, relative to ``root``, and ``irregular`` ones of what is no file or folder.
+    """List the images among ``names`` of regular files, relative to ``root``, and count what is passed over.
 
-    What this product wrote is no input, or the pictures that a run draws were images of the next one. Hidden files, and
-    what is neither picture nor video, are not worth a word.
+    Files that this product wrote are passed over; otherwise the next run would take a run's drawn pictures for input.
+    Hidden files, and files that are neither pictures nor videos, are not counted.
+
+    Args:
+        irregular: names of what is neither a file nor a folder.
     """
     listing, marked = Listing(), MarkedFiles()
     for name in sorted(names):
@@ -84,19 +84,21 @@ def list_files(root: str, names: Iterable[str], irregular: Iterable[str] = ()) -
     return listing
 
 
-def list_folder(root: str) -> Listing:
-    """The images of a folder and its subfolders.
+def list_folder(folder: str) -> tuple[str, Listing]:
+    """List the images of a folder and its subfolders, or of its subfolder ``images`` alone if there is one.
+
+    Returns:
+        The folder or its ``images``, and the listing.
 
     Raises:
         UserError: a folder cannot be read.
     """
+    root = os.path.join(folder, "images")
+    if not os.path.isdir(root):
+        root = folder
     files = index_folder(root)
-    return list_files(root, files.names, files.irregular)
-
-
-def count_beside(folder: str, chosen: str) -> int:
-    """The number of images in ``folder`` that do not lie in its subfolder ``chosen``."""
-    try:
-        return len(list_files(folder, index_folder(folder, without=chosen).names).names)
-    except UserError:
-        return 0  # nothing is wanted of it
+    listing = list_files(root, files.names, files.irregular)
+    if root != folder:
+        with suppress(UserError):  # what lies beside ``images`` need not be readable
+            listing.passed_over[_BESIDE] = len(list_files(folder, index_folder(folder, without="images").names).names)
+    return root, listing

@@ -1,5 +1,7 @@
-"""Sizes and orientations of images, from the files' headers: remembered outside the data folder; and what follows of
-them for the images of one json or image list."""
+"""Read sizes and orientations of images from the files' headers, and decide which pictures EXIF turns.
+
+What the headers say is remembered outside the data folder.
+"""
 
 import hashlib
 import json
@@ -21,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class StoredSize(NamedTuple):
-    """Height and width in pixels as stored; EXIF's orientation, 1..8; whether further pictures follow the first."""
+    """What a header says: height and width as stored, EXIF's orientation (1..8), whether there are more pictures."""
 
     height: int
     width: int
@@ -29,27 +31,27 @@ class StoredSize(NamedTuple):
     has_more: bool = False
 
 
-#: From paths to what each header says, or what is wrong with the file.
+#: Maps paths to what each header says, or to what is wrong with the file.
 HeaderReader = Callable[[Sequence[str]], Sequence[StoredSize | UnreadableImageError]]
 
-# Reading headers is mostly waiting for the disk.
+# More than CPUs, because reading headers is mostly waiting for the disk.
 _NUM_THREADS = 16
 
 
 def read_headers(
     paths: Sequence[str], *, root: str, cache_dir: str | None = None
 ) -> list[StoredSize | UnreadableImageError]:
-    """What the headers of images say; they are read in parallel unless they were read before.
+    """Return what the headers of images say, reading in parallel those that the cache does not know.
 
-    A file counts as read before while its path, size and modification time are the same. Several processes may do this
-    at once; whichever ends last decides what is remembered. A cache that cannot be read or written is done without.
+    The cache knows a file as long as its path, size and modification time are the same. If several processes write it
+    at once, the last one wins. A cache that cannot be read or written is ignored, with a warning for the latter.
 
     Args:
-        root: of the images: what is below one root is remembered together.
-        cache_dir: folder to remember it in, outside ``root``; None: nowhere.
+        root: folder of the images; each root has a cache file of its own.
+        cache_dir: folder of the cache, outside ``root``; None: no cache.
 
     Returns:
-        In the order of ``paths``: the size, or the error, for the caller to decide on.
+        For each path, in order, the size or the error.
     """
     cache_file = _get_cache_file(cache_dir, root) if cache_dir else None
     known = _read_cache(cache_file) if cache_file else {}
@@ -65,7 +67,7 @@ def read_headers(
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
         for i, size in zip(unknown, pool.map(_read_size, [paths[i] for i in unknown]), strict=True):
             sizes[i] = size
-            # The state is of before the file was read: a file that changes meanwhile is read again.
+            # The state is older than the reading, so that a file that changes meanwhile is read again.
             if isinstance(size, StoredSize) and states[i] is not None:
                 known[paths[i]] = [*states[i], *map(int, size)]
     if cache_file:
@@ -76,18 +78,17 @@ def read_headers(
 def settle_sizes(
     records: Sequence[dict], sizes: Sequence[StoredSize | UnreadableImageError | None], policy: str
 ) -> list[Finding]:
-    """Decide for each image of one json or list whether it is turned upright, by all that is known of them together.
+    """Decide for each image of one json or list whether it is turned upright, given all images of the list.
 
     Args:
-        records: with ``file_name``, and ``height`` and ``width`` where they are stated. Changed in place: where the
-            picture is not stored upright, ``exif_orientation`` becomes "apply" or "ignore"; and where no size is
-            stated, ``height`` and ``width`` become those of the picture as it will be read.
-        sizes: of each; an error or None where there is nothing to decide by.
+        records: dicts with ``file_name`` and, if they are stated, ``height`` and ``width``. Changed in place: a picture
+            that is not stored upright gets ``exif_orientation``, "apply" or "ignore"; a record without size gets
+            ``height`` and ``width`` of the picture as it will be read.
+        sizes: what each image's header says; an image with an error or None is skipped.
         policy: INPUT.EXIF_ORIENTATION.
 
     Returns:
-        Findings about pictures that are not stored upright, and about files that hold several; each names its
-        ``file_name``.
+        Findings, by ``file_name``, about pictures that are not stored upright and files with several pictures.
     """
     turned = [
         (record, size, _get_stated(record))
@@ -110,17 +111,18 @@ def settle_sizes(
 def settle_images(
     images: Sequence[Mapping], policy: str, stated: Mapping[int | str, tuple[int, int]]
 ) -> tuple[list[dict], list[Finding]]:
-    """:func:`settle_sizes` for the images of an inference, by their headers.
+    """Apply :func:`settle_sizes` to the images of an inference, after reading their headers.
 
     Args:
-        images: ``file_name``, ``relative_path``, ``image_id``; ``height`` and ``width`` where a list states them.
+        images: dicts with ``file_name``, ``relative_path``, ``image_id`` and, if a list states them, ``height`` and
+            ``width``.
         policy: INPUT.EXIF_ORIENTATION.
-        stated: height and width by image id, from annotations. They decide about orientations only: a picture of
+        stated: height and width by image id, from annotations. They decide about orientations only; a picture of
             another size is used, and a finding names it.
 
     Returns:
-        What is to be added to each image's dict: ``height``, ``width`` and ``exif_orientation`` as there, where its
-        header can be read. And findings, which name the relative paths.
+        ``height``, ``width`` and ``exif_orientation`` to add to each image's dict, as far as its header can be read;
+        and findings that name the relative paths.
     """
     sizes = read_headers([image["file_name"] for image in images], root=".")
     additions, findings = [], []
@@ -154,7 +156,7 @@ def _describe_turned(turned, decisions) -> Iterator[Finding]:
         what = f"has the EXIF orientation {size.orientation}"
         if decision is None and stated in (size[:2], size[1::-1]):
             done = "turned upright like the rest of the json" if is_upright else "used as stored"
-            detail = f"{what} and is {done}; its size in the json fits either way"
+            detail = f"{what} and is {done}; its size fits either way, so set INPUT.EXIF_ORIENTATION if this is wrong"
             yield Finding("exif_ambiguous", name, detail)
         elif decision is not None:
             yield Finding("exif_applied" if decision else "exif_ignored", name, what)
@@ -183,21 +185,19 @@ def _get_state(path) -> list[int] | None:
 def _get_cache_file(cache_dir: str, root: str) -> str | None:
     folder, root = os.path.realpath(cache_dir), os.path.realpath(root)
     if os.path.commonpath([folder, root]) == root:
-        logger.warning(f"Image sizes are not remembered: the cache folder {cache_dir} lies in the data folder {root}.")
+        logger.warning(f"Image sizes are not remembered, because the cache folder {cache_dir} lies in the data {root}.")
         return None
     name = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     return os.path.join(folder, "sizes", f"{name}.json")
 
 
 def _read_cache(cache_file: str) -> dict[str, list[int]]:
-    """Path -> [bytes, modification time in ns, height, width, orientation, whether there are more pictures]."""
+    """Return path -> [bytes, modification time in ns, height, width, orientation, whether there are more pictures]."""
     try:
         known = json.loads(read_regular(cache_file, max_bytes=MAX_JSON_BYTES))
-    except (OSError, ValueError, RecursionError, UserError):
+        return {path: entry for path, entry in known.items() if _is_sound(entry)}
+    except (OSError, ValueError, AttributeError, RecursionError, UserError):
         return {}
-    if not isinstance(known, dict):
-        return {}
-    return {path: entry for path, entry in known.items() if _is_sound(entry)}
 
 
 def _is_sound(entry) -> bool:

@@ -5,7 +5,7 @@ from parking.utils.class_names import class_key, find_classes
 
 
 def content(*rows, used=()):
-    """Rows of id, name and perhaps supercategory; ids of annotations."""
+    """Make a json of categories (rows of id, name and perhaps supercategory) and one annotation for each id used."""
     keys = ("id", "name", "supercategory")
     return {
         "categories": [dict(zip(keys, row, strict=False)) for row in rows],
@@ -53,7 +53,7 @@ def test_unicode_forms_are_compared_composed():
 def test_two_classes_never_look_the_same(second):
     categories = read_categories(content((1, "car"), (7, second), (3, "Car"), used=[1, 3, 7]))
     (finding,) = [finding for finding in categories.findings if finding.kind == "class_name_twice"]
-    assert "1 and 7" in finding.detail
+    assert "1 ('car') and 7 " in finding.detail
     for used, kept in (([1, 3], [1, 3]), ([7], [3, 7]), ([], [1, 3])):
         categories = read_categories(content((1, "car"), (7, second), (3, "Car"), used=used))
         assert list(categories.names) == kept and kinds(categories)[0] == "category_left_out"
@@ -63,7 +63,7 @@ def test_a_group_without_annotations_is_left_out():
     rows = [(0, "car", "none"), (1, "car", "car"), (2, "bus", "car")]
     assert list(read_categories(content(*rows, used=[])).names) == [1, 2]
     rows[0] = (0, "vehicles", "none")
-    assert list(read_categories(content(*rows, used=[1])).names) == [0, 1, 2]  # nothing names it
+    assert list(read_categories(content(*rows, used=[1])).names) == [0, 1, 2]  # 0 is no supercategory
     rows[1:] = [(1, "car", "vehicles"), (2, "bus", "vehicles")]
     assert list(read_categories(content(*rows, used=[1])).names) == [1, 2]
     assert list(read_categories(content(*rows, used=[0, 1])).names) == [0, 1, 2]
@@ -79,7 +79,7 @@ def test_files_that_are_used_together_have_the_order_and_names_of_the_first():
     assert list(train.names.items()) == [(1, "car"), (2, "bus ")]
     assert list(val.names.items()) == [(7, "car"), (5, "bus ")]
     assert "class_name_differs" in kinds(val)
-    # What one of them uses, none leaves out.
+    # A category that one json uses is left out of none.
     first["annotations"].append({"category_id": 0})
     train, val = settle_categories([collect_categories(first), collect_categories(other)])
     assert list(train.names) == [0, 1, 2]

@@ -37,7 +37,7 @@ def make_content(**changes):
 
 
 def write(tmp_path, content, name="set.json"):
-    """A json, and the images of it that are a.png and b.png, beside it; returns its path."""
+    """Write a json, with the images a.png and b.png beside it; return its path."""
     for image in ("a.png", "b.png"):
         (tmp_path / image).touch()
     path = tmp_path / name
@@ -47,7 +47,7 @@ def write(tmp_path, content, name="set.json"):
 
 @pytest.fixture
 def registered():
-    """Names that a test registers; they are taken out again."""
+    """Return names that a test may register; they are removed after it."""
     names = ["t_train", "t_val", "t_other"]
     yield names
     for name in names:
@@ -96,7 +96,7 @@ def test_missing_sizes_come_from_the_headers(tmp_path):
 @pytest.mark.parametrize("size", [{}, {"width": 5, "height": 4}])
 def test_a_missing_image_is_named(tmp_path, size):
     json_file = write(tmp_path, make_content(images=[{"id": 10, "file_name": "gone.png", **size}], annotations=[]))
-    with pytest.raises(UserError, match=r"gone\.png is not in the image folder"):
+    with pytest.raises(UserError, match=r"set\.json.*gone\.png"):
         load_dicts(json_file, str(tmp_path), NAMES)
 
 
@@ -106,21 +106,12 @@ BOX = {"id": 77, "image_id": 10, "category_id": 3, "bbox": [1, 2, 3, 4]}
 @pytest.mark.parametrize(
     ("annotation", "message"),
     [
-        ({**BOX, "image_id": 11}, "77 belongs to the image id 11"),
-        ({**BOX, "image_id": [10]}, "77 belongs to the image id"),
-        ({**BOX, "category_id": 0}, "77 has the unknown category id 0; known are 3, 7, 90"),
-        ({**BOX, "category_id": {}}, "77 has the unknown category id"),
-        ({**BOX, "bbox": [1, 2, 0, 4]}, r"77 has the bbox \[1, 2, 0, 4\]"),
-        ({**BOX, "bbox": [1, 2, 3, -4]}, "77 has the bbox"),
-        ({**BOX, "bbox": [1, float("nan"), 3, 4]}, "77 has the bbox"),
-        ({**BOX, "bbox": [float("inf"), 2, 3, 4]}, "77 has the bbox"),
-        ({**BOX, "bbox": [1, 2, 3, float("inf")]}, "77 has the bbox"),
-        ({**BOX, "bbox": [1, 2, 3]}, "77 has the bbox"),
-        ({**BOX, "bbox": ["1", "2", "3", "4"]}, "77 has the bbox"),
-        ({**BOX, "bbox": None}, "77 has the bbox None"),
-        ({"id": 77, "image_id": 10, "category_id": 3}, "77 has no 'bbox'"),
-        ({"bbox": [1, 2, 3, 4]}, r"annotations\[0\] has no 'image_id'"),
-        (5, r"annotations\[0\] is 5, not a JSON object"),
+        ({**BOX, "image_id": 11}, "77 .* 11"),
+        ({**BOX, "category_id": 0}, "77 .* 0.* 3, 7, 90"),
+        ({**BOX, "bbox": [1, 2, 0, 4]}, r"77 .*\[1, 2, 0, 4\]"),
+        ({"id": 77, "image_id": 10, "category_id": 3}, "77 .*'bbox'"),
+        ({"bbox": [1, 2, 3, 4]}, r"annotations\[0\] .*'image_id'"),
+        (5, r"annotations\[0\] is 5"),
     ],
 )
 def test_bad_annotation_names_file_and_annotation(tmp_path, annotation, message):
@@ -135,17 +126,16 @@ IMAGE = {"id": 1, "file_name": "a.png", "height": 3, "width": 4}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": None}, "has no 'images'"),
-        ({"images": {}}, "not a list as its 'images'"),
-        ({"images": []}, "lists no images"),
-        ({"images": [{"id": 1}]}, "needs an 'id' and a 'file_name'"),
-        ({"images": [5]}, "needs an 'id' and a 'file_name'"),
-        ({"images": [{**IMAGE, "file_name": ""}]}, "image 1 has the file name ''"),
-        ({"images": [IMAGE, {**IMAGE, "file_name": "b.png"}]}, "b.png has the image id 1, which occurs twice"),
-        ({"images": [{**IMAGE, "height": 0}]}, "image 1 has the size 4 x 0"),
-        ({"images": [{**IMAGE, "width": "4"}]}, "image 1 has the size '4' x 3"),
-        ({"images": [{**IMAGE, "width": 4.5}]}, "image 1 has the size 4.5 x 3"),
-        ({"annotations": None}, "has no 'annotations'"),
+        ({"images": None}, "'images'"),
+        ({"images": {}}, "list.*'images'"),
+        ({"images": []}, "no images"),
+        ({"images": [{"id": 1}]}, "'id'.*'file_name'"),
+        ({"images": [{**IMAGE, "file_name": ""}]}, "image 1 .*''"),
+        ({"images": [IMAGE, {**IMAGE, "file_name": "b.png"}]}, r"b\.png .*image id 1"),
+        ({"images": [{**IMAGE, "height": 0}]}, "image 1 .*4 x 0"),
+        ({"images": [{**IMAGE, "width": "4"}]}, "image 1 .*'4' x 3"),
+        ({"images": [{**IMAGE, "width": 4.5}]}, "image 1 .*4.5 x 3"),
+        ({"annotations": None}, "'annotations'"),
     ],
 )
 def test_bad_json_content_names_the_file(tmp_path, changes, message):
@@ -154,15 +144,9 @@ def test_bad_json_content_names_the_file(tmp_path, changes, message):
         load_dicts(json_file, str(tmp_path), NAMES)
 
 
-@pytest.mark.parametrize("text", ['{"images": [', "", "[1, 2]", "[" * 100_000])
-def test_what_is_not_json_names_the_file(tmp_path, text):
-    with pytest.raises(UserError, match=r"set\.json"):
-        load_dicts(write(tmp_path, text), str(tmp_path), NAMES)
-
-
-def test_other_encodings_and_missing_files_name_the_file(tmp_path):
-    (tmp_path / "cp949.json").write_bytes('{"images": "주차"}'.encode("cp949"))
-    for name in ("cp949.json", "missing.json"):
+def test_what_is_not_json_and_missing_files_name_the_file(tmp_path):
+    write(tmp_path, "[1, 2]", "list.json")
+    for name in ("list.json", "missing.json"):
         with pytest.raises(UserError, match=name):
             load_dicts(str(tmp_path / name), str(tmp_path), NAMES)
 
@@ -196,7 +180,7 @@ def test_register_reads_a_changed_json_again(tmp_path, registered):
 def test_register_refuses_different_classes(tmp_path, registered):
     first = write(tmp_path, make_content(), "first.json")
     second = write(tmp_path, make_content(categories=CATEGORIES[:2]), "second.json")
-    with pytest.raises(UserError, match="'t_train' and 't_val' have different classes"):
+    with pytest.raises(UserError, match=r"'t_train' and 't_val'.*car, truck, person"):
         register_coco_datasets([["t_train", first, str(tmp_path)], ["t_val", second, str(tmp_path)]])
 
 
@@ -205,18 +189,18 @@ def test_register_refuses_a_taken_name(tmp_path, registered):
     other = write(tmp_path, make_content(), "other.json")
     register_coco_datasets([["t_train", json_file, str(tmp_path)]])
     for name in ("t_train", "coco_2017_val"):
-        with pytest.raises(UserError, match=f"'{name}' belongs to another"):
+        with pytest.raises(UserError, match=rf"DATASETS\.COCO.*'{name}'"):
             register_coco_datasets([[name, other, str(tmp_path)]])
 
 
 @pytest.mark.parametrize(
     ("categories", "message"),
     [
-        (None, "has no 'categories'"),
-        ([], "'categories' is empty"),
-        ([{"id": 1}], "needs an 'id' and a 'name'"),
-        ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "id 1 twice"),
-        ([{"id": "1", "name": "a"}], "id '1', which is not an integer"),
+        (None, "'categories'"),
+        ([], "'categories'"),
+        ([{"id": 1}], "'id'.*'name'"),
+        ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "id 1"),
+        ([{"id": "1", "name": "a"}], "id '1'"),
     ],
 )
 def test_register_refuses_bad_categories(tmp_path, registered, categories, message):
@@ -232,9 +216,8 @@ def test_register_refuses_a_malformed_entry(entry):
 
 
 def test_register_refuses_a_missing_folder(tmp_path, registered):
-    json_file = write(tmp_path, make_content())
     with pytest.raises(UserError, match="nowhere"):
-        register_coco_datasets([["t_train", json_file, str(tmp_path / "nowhere")]])
+        register_coco_datasets([["t_train", write(tmp_path, make_content()), str(tmp_path / "nowhere")]])
 
 
 def make_cfg(train, test=(), coco=()):
@@ -253,11 +236,11 @@ def test_config_registers_both_kinds(tmp_path, registered):
 
 def test_config_refuses_unknown_mixed_and_reserved_data_sets(tmp_path, registered):
     entry = ["t_train", write(tmp_path, make_content()), str(tmp_path)]
-    with pytest.raises(UserError, match=r"'t_typo'.*unknown"):
+    with pytest.raises(UserError, match="'t_typo'"):
         register_datasets_from_config(make_cfg(["t_train", "t_typo"], coco=[entry]))
-    with pytest.raises(UserError, match="'t_train' and 'parking_val' have different classes"):
+    with pytest.raises(UserError, match=r"'t_train' and 'parking_val'.*classes"):
         register_datasets_from_config(make_cfg(["t_train"], ["parking_val"], [entry]))
-    with pytest.raises(UserError, match="'parking_train' belongs to another"):
+    with pytest.raises(UserError, match=r"DATASETS\.COCO.*'parking_train'"):
         register_datasets_from_config(make_cfg(["t_train"], coco=[entry, ["parking_train", *entry[1:]]]))
 
 
@@ -274,7 +257,7 @@ def test_only_the_data_sets_that_are_used_are_checked(tmp_path, registered, monk
     with pytest.raises(UserError, match="'t_typo'"):
         register_datasets_from_config(cfg, ["t_val", "t_typo"])
     monkeypatch.undo()
-    with pytest.raises(UserError, match="'parking_train' and 't_val' have different classes"):
+    with pytest.raises(UserError, match=r"'parking_train' and 't_val'.*classes"):
         register_datasets_from_config(cfg)
 
 
@@ -287,20 +270,21 @@ FLAWED = [
 GONE = {"id": 30, "file_name": "gone.png", "height": 5, "width": 5}
 
 
-def test_strict_stops_at_the_first_and_tells_of_the_rest(tmp_path):
+@pytest.fixture
+def flawed_json(tmp_path):
     content = make_content(annotations=FLAWED)
     content["images"].append(GONE)
-    json_file = write(tmp_path, content)
+    return write(tmp_path, content)
+
+
+def test_strict_stops_at_the_first_and_tells_of_the_rest(tmp_path, flawed_json):
     with pytest.raises(UserError, match=r"set\.json.*gone\.png.*1 more.*DATASETS\.POLICY repair.*check_data\.py"):
-        load_dicts(json_file, str(tmp_path), NAMES)
+        load_dicts(flawed_json, str(tmp_path), NAMES)
 
 
-def test_repair_leaves_out_clips_counts_and_logs_once(tmp_path, caplog, registered):
-    content = make_content(annotations=FLAWED)
-    content["images"].append(GONE)
-    json_file = write(tmp_path, content)
+def test_repair_leaves_out_clips_counts_and_logs_once(tmp_path, flawed_json, caplog, registered):
     with caplog.at_level("WARNING"):
-        register_coco_datasets([["t_train", json_file, str(tmp_path)]], policy="repair")
+        register_coco_datasets([["t_train", flawed_json, str(tmp_path)]], policy="repair")
         dicts = [DatasetCatalog.get("t_train") for _ in range(2)][1]
     # Image 10 is 41 wide: the first box ends at 48 and begins 2 above the border.
     assert [[a["bbox"] for a in d["annotations"]] for d in dicts] == [[[1, 2, 3, 4]], [[38, 0, 3, 5]]]
@@ -317,7 +301,7 @@ def test_repair_leaves_out_clips_counts_and_logs_once(tmp_path, caplog, register
 
 def test_nothing_to_repair_is_an_error(tmp_path):
     json_file = write(tmp_path, make_content(images=[GONE], annotations=[]))
-    with pytest.raises(UserError, match=r"nothing is left.*gone\.png is not in the image folder.*belong to the json"):
+    with pytest.raises(UserError, match=r"set\.json.*gone\.png"):
         load_dicts(json_file, str(tmp_path), NAMES, policy="repair")
 
 
@@ -328,16 +312,6 @@ def test_a_whole_set_of_wrong_boxes_stops_even_repair_and_comes_first(tmp_path):
         with pytest.raises(UserError, match=r"set\.json' has boxes that look divided") as e:
             load_dicts(json_file, str(tmp_path), NAMES, policy=policy)
         assert "POLICY" not in str(e.value)
-
-
-def test_an_unknown_policy_is_refused(tmp_path, registered):
-    json_file = write(tmp_path, make_content())
-    with pytest.raises(UserError, match=r"DATASETS\.POLICY 'lax' is unknown; choose one of strict, repair"):
-        register_coco_datasets([["t_train", json_file, str(tmp_path)]], policy="lax")
-    cfg = make_cfg(["parking_train"])
-    cfg.DATASETS.POLICY = "lax"
-    with pytest.raises(UserError, match=r"DATASETS\.POLICY 'lax'"):
-        register_datasets_from_config(cfg)
 
 
 def test_config_passes_the_policy_and_remembers_sizes_outside_the_data(tmp_path, registered):
@@ -363,8 +337,8 @@ def test_split_all_takes_parking_val_out_of_what_is_evaluated(caplog):
     assert cfg.DATASETS.TEST == ()
     assert "parking_val is empty" in caplog.text
     cfg.DATASETS.TEST = ("parking_val",)
-    with pytest.raises(UserError, match="leaves nothing for parking_val"):
+    with pytest.raises(UserError, match="parking_val"):
         register_datasets_from_config(cfg, cfg.DATASETS.TEST)
     cfg.freeze()
-    with pytest.raises(UserError, match="leaves nothing for parking_val"):
+    with pytest.raises(UserError, match="parking_val"):
         register_datasets_from_config(cfg)

@@ -65,7 +65,7 @@ def test_names_do_not_lead_out_of_the_folder(tmp_path):
     inside = f"{images}/x/b.png"
     for name in ("x/b.png", "x/../x/b.png", "../images/x/b.png", inside, "X/B.PNG"):
         assert (files.find(name), files.is_outside(name)) == (inside, False), name
-    # A link in the folder is the user's own.
+    # A link in the folder is followed, because the user put it there.
     assert files.find("linked/a.png") == f"{images}/linked/a.png"
     assert not files.is_outside("gone.png") and files.find("gone.png") is None
 
@@ -86,11 +86,11 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
 
 
 def test_folders_nested_too_deep_are_a_sentence(tmp_path):
-    # Some thousand of them would end Python's own recursion.
+    # Thousands of folders would exceed Python's recursion limit.
     touch(tmp_path / ("d/" * 64) / "a.png")
     assert len(index_folder(str(tmp_path)).names) == 1
     touch(tmp_path / ("d/" * 65) / "a.png")
-    with pytest.raises(UserError, match="nested deeper"):
+    with pytest.raises(UserError, match=r"d/d/d.*64"):
         index_folder(str(tmp_path))
 
 
@@ -124,5 +124,5 @@ def test_forms_of_a_name_have_one_key(name):
 
 def test_ambiguous_names_are_refused():
     NameIndex(["a", "b", "a"]).check_unambiguous("here")
-    with pytest.raises(UserError, match=r"^here: 'A' and 'a' differ only"):
+    with pytest.raises(UserError, match=r"^here: 'A' and 'a' "):
         NameIndex(["a", "b", "A"]).check_unambiguous("here")

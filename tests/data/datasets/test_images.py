@@ -30,7 +30,7 @@ def test_folder_is_searched_deep_in_sorted_order(tmp_path):
     assert records[0]["file_name"] == str(tmp_path / "a/y.tiff")
     assert set(records[0]) == {"file_name", "relative_path", "image_id"}
     assert not has_ids and not passed_over
-    assert note.startswith(f"There is no image list ({IMAGE_INFO_NAME})")
+    assert IMAGE_INFO_NAME in note
 
 
 def test_the_subfolder_images_is_used(tmp_path):
@@ -83,8 +83,8 @@ def test_a_list_of_other_images_is_ignored_unless_it_is_explicit(tmp_path):
     records, has_ids, note, passed_over = list_images(str(tmp_path / "train"))
     assert get_names(records) == [("a.png", 1)]
     assert not has_ids and not passed_over
-    assert note.startswith(f"The image list '{tmp_path / IMAGE_INFO_NAME}' names none of the images")
-    with pytest.raises(UserError, match=r"Not in the image list .*: a\.png"):
+    assert str(tmp_path / IMAGE_INFO_NAME) in note
+    with pytest.raises(UserError, match=rf"{IMAGE_INFO_NAME}.*a\.png"):
         list_images(str(tmp_path / "train"), str(tmp_path / IMAGE_INFO_NAME))
 
 
@@ -94,7 +94,7 @@ def test_a_folder_must_hold_the_list_and_nothing_else(tmp_path):
     with pytest.raises(UserError, match=r"b\.png, c\.png, d\.png and 2 more"):
         list_images(str(tmp_path))
     write_info(tmp_path / IMAGE_INFO_NAME, {i: f"{name}.png" for i, name in enumerate("abcdefg")})
-    with pytest.raises(UserError, match=r"but not in the folder: g\.png"):
+    with pytest.raises(UserError, match=r"folder.*g\.png"):
         list_images(str(tmp_path))
 
 
@@ -108,22 +108,17 @@ def test_file_and_glob_may_be_a_part_of_the_list(tmp_path):
 def test_two_files_of_one_listed_name_are_refused(tmp_path):
     touch(tmp_path / "images/x/a.png", tmp_path / "images/y/a.png")
     write_info(tmp_path / IMAGE_INFO_NAME, {1: "a.png"})
-    with pytest.raises(UserError, match=r"'x/a\.png' and 'y/a\.png' are both"):
+    with pytest.raises(UserError, match=rf"'x/a\.png' and 'y/a\.png'.*{IMAGE_INFO_NAME}"):
         list_images(str(tmp_path))
 
 
-@pytest.mark.parametrize("names_by_id", [{}, {1: ""}])
-def test_a_bad_list_is_named(tmp_path, names_by_id):
+@pytest.mark.parametrize(
+    ("names_by_id", "message"), [({}, ""), ({1: ""}, "''"), ({1: "a.png", 2: "a.png"}, r"'a\.png'.* twice")]
+)
+def test_a_bad_list_is_named(tmp_path, names_by_id, message):
     touch(tmp_path / "a.png")
     write_info(tmp_path / IMAGE_INFO_NAME, names_by_id)
-    with pytest.raises(UserError, match=IMAGE_INFO_NAME):
-        list_images(str(tmp_path))
-
-
-def test_a_name_listed_twice_is_refused(tmp_path):
-    touch(tmp_path / "a.png")
-    write_info(tmp_path / IMAGE_INFO_NAME, {1: "a.png", 2: "a.png"})
-    with pytest.raises(UserError, match=r"'a\.png'.*occurs twice"):
+    with pytest.raises(UserError, match=f"{IMAGE_INFO_NAME}.*{message}"):
         list_images(str(tmp_path))
 
 
@@ -145,7 +140,7 @@ def test_missing_and_empty_inputs_are_refused(tmp_path):
 def test_a_glob_does_not_climb_out_of_its_folder(tmp_path):
     touch(tmp_path / "a/x.png", tmp_path / "b/y.png")
     pattern = str(tmp_path / "a" / "*" / ".." / "..")
-    with pytest.raises(UserError, match="goes up with"):
+    with pytest.raises(UserError, match=r"b/y\.png.*'\.\.'"):
         list_images(f"{pattern}/b/y.png")
     assert get_names(list_images(str(tmp_path / "a" / ".." / "b" / "*.png")).images) == [("y.png", 1)]
 
@@ -160,19 +155,12 @@ def test_lists_and_files_in_other_forms_and_cases_match(tmp_path):
     assert records[1]["file_name"] == str(tmp_path / "사진 가.나/images" / decomposed)
 
 
-def test_names_are_not_cut_at_a_dot(tmp_path):
-    touch(tmp_path / "images/a.1.png", tmp_path / "images/a.2.png")
-    write_info(tmp_path / IMAGE_INFO_NAME, {1: "a.2.png", 2: "a.1.png"})
-    assert get_names(list_images(str(tmp_path)).images) == [("a.1.png", 2), ("a.2.png", 1)]
-
-
 def test_files_or_entries_that_differ_only_in_form_are_refused(tmp_path):
     touch(tmp_path / "files/a.png", tmp_path / "files/A.png")
-    with pytest.raises(UserError, match=r"'A\.png' and 'a\.png' differ only"):
+    with pytest.raises(UserError, match=r"'A\.png' and 'a\.png'"):
         list_images(str(tmp_path / "files"))
     composed, decomposed = (unicodedata.normalize(form, "한.png") for form in ("NFC", "NFD"))
     touch(tmp_path / "images" / composed)
     write_info(tmp_path / IMAGE_INFO_NAME, {1: composed, 2: decomposed})
-    with pytest.raises(UserError) as e:
+    with pytest.raises(UserError, match=f"'{decomposed}' and '{composed}'"):
         list_images(str(tmp_path))
-    assert f"'{composed}'" in str(e.value) and f"'{decomposed}'" in str(e.value)

@@ -23,7 +23,7 @@ def write_own(folder, *names):
             file.write(b"drawn")
 
 
-def test_what_is_not_looked_at_is_counted_by_reason(tmp_path):
+def test_what_is_passed_over_is_counted_by_reason(tmp_path):
     touch(*(tmp_path / "images" / name for name in ("a.jpg", "b.heic", "c/d.HEIC", "e.dng", "f.mp4", "g.mkv", "h.txt")))
     touch(tmp_path / "preview.png", tmp_path / "more/images/x.jpg", tmp_path / "Train.json", tmp_path / ".thumb.png")
     (tmp_path / "images" / "gone.png").symlink_to(tmp_path / "nowhere")
@@ -32,15 +32,7 @@ def test_what_is_not_looked_at_is_counted_by_reason(tmp_path):
     write_own(tmp_path / "images" / "out", "visualizations/a.jpg.png", "visualizations/overview.png", "drive.mp4")
     images = list_images(str(tmp_path))
     assert [image["relative_path"] for image in images.images] == ["a.jpg"]
-    for part in (
-        "3 results",
-        "2 videos",
-        "1 link",
-        "1 pipe",
-        "2 pictures beside",
-        "3 pictures of",
-        "1 .dng, 2 .heic",
-    ):
+    for part in ("3 results", "2 videos", "1 link", "1 pipe", "2 pictures beside", "3 pictures of", "1 .dng, 2 .heic"):
         assert part in images.passed_over, part
     assert "\n" not in images.passed_over
     images = list_images(str(tmp_path / "images" / "*.*"))
@@ -56,16 +48,15 @@ def test_nothing_is_told_where_there_is_nothing(tmp_path):
 
 def test_a_folder_without_images_says_what_it_has(tmp_path):
     touch(tmp_path / "a.heic", tmp_path / "b.HEIF")
-    with pytest.raises(UserError, match=r"2 pictures of kinds that are not read \(1 \.heic, 1 \.heif; convert"):
+    with pytest.raises(UserError, match=r"2 pictures .*1 \.heic, 1 \.heif"):
         list_images(str(tmp_path))
 
 
-@pytest.mark.parametrize("num", [1, 2, 3, 5, 8])
-def test_what_this_product_wrote_is_no_input(tmp_path, num):
+def test_what_this_product_wrote_is_no_input(tmp_path):
     touch(tmp_path / "a.png", tmp_path / "out" / "mine.png")
-    write_own(tmp_path / "out", *(f"{i}.png" for i in range(num)))
-    assert list_files(str(tmp_path), ["a.png", *(f"out/{i}.png" for i in range(num))]).names == ["a.png"]
-    # By a link, too; but not what somebody put in the place of one.
+    write_own(tmp_path / "out", "0.png", "1.png")
+    assert list_files(str(tmp_path), ["a.png", "out/0.png", "out/1.png"]).names == ["a.png"]
+    # A file stays ours behind a link, but not one that somebody moved, or put in the place of ours.
     (tmp_path / "link.png").symlink_to(tmp_path / "out" / "0.png")
     (tmp_path / "out" / "0.png").rename(tmp_path / "out" / "moved.png")
     touch(tmp_path / "out" / "0.png")
@@ -75,10 +66,9 @@ def test_what_this_product_wrote_is_no_input(tmp_path, num):
 
 def test_every_list_of_pictures_leaves_them_out(tmp_path):
     write_own(tmp_path, "drawn.png")
-    with pytest.raises(UserError, match=r"holds no frames, but 1 result"):
-        open_source(str(tmp_path))
-    with pytest.raises(UserError, match="1 result that this product wrote"):
-        list_images(str(tmp_path))
+    for read in (open_source, list_images):
+        with pytest.raises(UserError, match="1 result"):
+            read(str(tmp_path))
     json = tmp_path / "t.json"
     json.write_text('{"images": [], "annotations": [], "categories": []}')
     checked = check_sources(make_coco_sources([(str(json), str(tmp_path))]), num_workers=1)

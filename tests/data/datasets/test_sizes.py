@@ -26,7 +26,7 @@ def get_paths(data):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Paths whose headers were read."""
+    """Return a list that gets the path of each header that is read."""
     result = []
     original = sizes.read_image_header
     monkeypatch.setattr(sizes, "read_image_header", lambda path: (result.append(path), original(path))[1])
@@ -35,26 +35,14 @@ def opened(monkeypatch):
 
 def test_sizes_are_remembered_until_a_file_changes(data, tmp_path, opened):
     paths, cache = get_paths(data), str(tmp_path / "cache")
-    assert read_headers(paths, root=str(data), cache_dir=cache) == [
-        Size(7, 5),
-        Size(7, 6),
-        Size(7, 7),
-    ]
+    assert read_headers(paths, root=str(data), cache_dir=cache) == [Size(7, 5), Size(7, 6), Size(7, 7)]
     assert sorted(opened) == paths
     opened.clear()
-    assert read_headers(paths[::-1], root=str(data), cache_dir=cache) == [
-        Size(7, 7),
-        Size(7, 6),
-        Size(7, 5),
-    ]
+    assert read_headers(paths[::-1], root=str(data), cache_dir=cache) == [Size(7, 7), Size(7, 6), Size(7, 5)]
     assert opened == []
     Image.new("L", (50, 70)).save(paths[1])
     os.utime(paths[2], ns=(0, 1))
-    assert read_headers(paths, root=str(data), cache_dir=cache) == [
-        Size(7, 5),
-        Size(70, 50),
-        Size(7, 7),
-    ]
+    assert read_headers(paths, root=str(data), cache_dir=cache) == [Size(7, 5), Size(70, 50), Size(7, 7)]
     assert sorted(opened) == paths[1:]
 
 
@@ -68,30 +56,22 @@ def test_errors_are_given_back_and_not_remembered(data, tmp_path):
     assert list(json.loads(cache_file.read_text())) == paths[:1]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', "{", "\\xff"])
-def test_a_damaged_cache_is_done_without(data, tmp_path, content):
-    paths, cache = get_paths(data), str(tmp_path / "cache")
-    expected = read_headers(paths, root=str(data), cache_dir=cache)
-    (cache_file,) = (tmp_path / "cache").rglob("*.json")
-    cache_file.write_text(content)
-    assert read_headers(paths, root=str(data), cache_dir=cache) == expected
-    assert len(json.loads(cache_file.read_text())) == 3
-
-
-def test_impossible_entries_are_read_anew(data, tmp_path):
+def test_damaged_caches_and_impossible_entries_are_ignored(data, tmp_path):
     paths, cache = get_paths(data), str(tmp_path / "cache")
     expected = read_headers(paths, root=str(data), cache_dir=cache)
     (cache_file,) = (tmp_path / "cache").rglob("*.json")
     known = json.loads(cache_file.read_text())
     known[paths[0]][2:], known[paths[1]][2:], known[paths[2]] = [0, 5], ["7", 6], None
-    cache_file.write_text(json.dumps(known))
-    assert read_headers(paths, root=str(data), cache_dir=cache) == expected
+    for content in ("", "[]", '{"a": 1}', "{", "\\xff", json.dumps(known)):
+        cache_file.write_text(content)
+        assert read_headers(paths, root=str(data), cache_dir=cache) == expected
+        assert len(json.loads(cache_file.read_text())) == 3
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(data, tmp_path, caplog):
     (tmp_path / "file").touch()
     assert read_headers(get_paths(data), root=str(data), cache_dir=str(tmp_path / "file/cache"))[0] == Size(7, 5)
-    assert "cannot be remembered" in caplog.text
+    assert "file/cache" in caplog.text
 
 
 @pytest.mark.parametrize("below", ["", "cache"])
@@ -99,7 +79,7 @@ def test_nothing_is_written_below_the_data(data, below, caplog):
     before = get_paths(data)
     assert read_headers(before, root=str(data), cache_dir=str(data / below))[0] == Size(7, 5)
     assert get_paths(data) == before
-    assert "lies in the data folder" in caplog.text
+    assert str(data / below) in caplog.text
 
 
 def test_several_processes(data, tmp_path):
@@ -114,11 +94,7 @@ def test_several_processes(data, tmp_path):
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    assert read_headers(paths, root=str(data), cache_dir=cache) == [
-        Size(7, 5),
-        Size(7, 6),
-        Size(7, 7),
-    ]
+    assert read_headers(paths, root=str(data), cache_dir=cache) == [Size(7, 5), Size(7, 6), Size(7, 7)]
     assert len(list((tmp_path / "cache/sizes").iterdir())) == 1
 
 
@@ -126,7 +102,7 @@ STORED, UPRIGHT = (30, 40), (40, 30)
 
 
 def settle(*stated, policy="auto", orientation=6, stored=STORED):
-    """Orientations and sizes of pictures that EXIF turns, for the sizes that a json states; and kinds of findings."""
+    """Settle pictures that EXIF turns, by the sizes that a json states; return orientations, sizes and findings."""
     records = [{"file_name": f"{i}.jpg"} for i in range(len(stated))]
     for record, size in zip(records, stated, strict=True):
         if size:
@@ -182,7 +158,7 @@ def test_images_of_an_inference(tmp_path):
         images.append({"file_name": str(path), "relative_path": path.name, "image_id": i})
     images[2] |= {"height": 30, "width": 40}
     images.append({"file_name": str(tmp_path / "gone.jpg"), "relative_path": "gone.jpg", "image_id": 9})
-    # Annotations of a picture of another size are compared with nothing that is there.
+    # The annotations of the images 0 and 4 state a size that fits neither way.
     additions, findings = settle_images(images, "auto", {0: (15, 20), 3: (30, 40), 4: (15, 20)})
     stored, upright = {"height": 30, "width": 40}, {"height": 40, "width": 30}
     assert additions == [
