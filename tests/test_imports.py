@@ -17,7 +17,7 @@ ALLOWED = {
     "solver": {"utils"},
     "modeling": {"layers", "utils"},
     "data": {"utils"},
-    "challenge": {"data", "evaluation", "structures", "utils"},
+    "challenge": {"data", "evaluation", "structures", "utils", "visualization"},
     "structures": {"utils"},
     "synthetic": {"challenge.classes", "utils"},
     "visualization": {"challenge.classes", "data.datasets", "utils"},

@@ -1,42 +1,51 @@
 #!/usr/bin/env python
-"""Measure how fast something is.
+"""Measure the speed of training, of inference, or of the data.
 
   python tools/benchmark.py --config-file configs/quickstart.yaml [--iters 20] [KEY VALUE ...]
-  python tools/benchmark.py --task infer --config-file configs/yolo.yaml [--weights FILE] [KEY VALUE ...]
-  python tools/benchmark.py --task data [--images FOLDER]
+  python tools/benchmark.py --task infer --config-file configs/yolo.yaml [--weights FILE] [--images DIR] [KEY VALUE ...]
+  python tools/benchmark.py --task data [--images DIR]
   python tools/benchmark.py --task {load,score}
 
-train  A model of a config on random images with ten boxes each: images per second and the fastest and slowest
-       iteration, as the config says, and with the deterministic kernels that SEED >= 0 asks of a GPU. Keys of the data
-       sets are not looked at.
-infer  Images through a model of a config, decoded from the same PNGs as below: images per second of the bare model and
-       of the whole pipeline, and where the time goes.
-data   Mosaics of 1280 pixels made on one core from PNGs of 1920 x 1080, which are made from photographs in FOLDER or
-       else from synthetic scenes: a plain loader, and ours without a cache, with a raw and with a compressed one. And
-       whether the memory of data workers grows.
-load   Registering and loading a json of the size of the real one.
-score  Boxes of 3,000 images, beside faster-coco-eval.
+train  A model on random images with ten boxes each: images per second, the fastest and the slowest iteration, as the
+       config says, and with the deterministic kernels that SEED >= 0 needs on a GPU. Keys of data sets have no effect.
+infer  Inference on the PNGs described below: images per second of the bare model and of the whole pipeline, and where
+       the time goes.
+data   Mosaics of 1280 pixels, made on one core from PNGs of 1920 x 1080: by a plain loader, and by ours without a
+       cache, with a raw and with a jpeg cache. Also whether the memory of data workers grows. The PNGs are made from
+       the photographs in DIR or, without --images, from synthetic scenes.
+load   Registering and loading a made-up json of the size of the challenge's.
+score  Scoring the boxes of 3,000 images, compared with faster-coco-eval.
 """
 
 import argparse
-import tempfile
-from contextlib import contextmanager
 
-from parking.utils.cli import ArgumentParser, add_opts_argument, check_opts, check_started_alone, run_tool, say
+from parking.utils.cli import (
+    ArgumentParser,
+    add_opts_argument,
+    at_least,
+    check_opts,
+    check_started_alone,
+    run_tool,
+    say,
+)
 
 
 def parse_args() -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     parser.add_argument("--task", choices=list(TASKS), default="train", help="what to measure (train)")
     parser.add_argument("--config-file", metavar="FILE", help="train, infer: yaml file, e.g. configs/yolo.yaml")
-    parser.add_argument("--weights", metavar="FILE", help="infer: default random ones")
-    parser.add_argument("--passes", type=int, default=1, metavar="N", help="infer: how often each PNG is seen (1)")
-    parser.add_argument("--iters", type=int, default=20, metavar="N", help="train: iterations that are timed (20)")
-    parser.add_argument("--images", metavar="FOLDER", help="infer, data: photographs to enlarge")
-    parser.add_argument("--side", type=int, default=1280, metavar="PIXELS", help="data: of a mosaic (1280)")
-    parser.add_argument("--samples", type=int, default=24, metavar="N", help="data: mosaics in each of 5 rounds (24)")
-    parser.add_argument("--num-images", type=int, default=64, metavar="N", help="infer, data: PNGs made (64)")
-    parser.add_argument("--batches", type=int, default=2000, metavar="N", help="data: for the workers' memory (2000)")
+    parser.add_argument("--weights", metavar="FILE", help="infer: weights (random ones)")
+    parser.add_argument("--images", metavar="DIR", help="infer, data: photographs to make the PNGs from")
+    for flag, default, what in (
+        ("--iters", 20, "train: iterations that are timed"),
+        ("--passes", 1, "infer: how often each PNG is seen"),
+        ("--num-images", 64, "infer, data: number of PNGs"),
+        ("--side", 1280, "data: side of a mosaic in pixels"),
+        ("--samples", 24, "data: mosaics in each of 5 rounds"),
+        ("--batches", 2000, "data: batches for the memory of workers"),
+    ):
+        low = 100 if flag == "--batches" else 1
+        parser.add_argument(flag, type=at_least(low), default=default, metavar="N", help=f"{what} ({default})")
     add_opts_argument(parser)
     args = parser.parse_args()
     check_opts(parser, args.opts)
@@ -44,10 +53,6 @@ def parse_args() -> argparse.Namespace:
         parser.error("the following arguments are required: --config-file")
     if args.task not in ("train", "infer") and args.opts:
         parser.error(f"--task {args.task} takes no KEY VALUE pairs")
-    if min(args.iters, args.passes, args.side, args.samples, args.num_images) < 1:
-        parser.error("--iters, --passes, --side, --samples and --num-images must be at least 1")
-    if args.batches < 100:
-        parser.error("--batches must be at least 100")
     return args
 
 
@@ -77,31 +82,19 @@ def read_config(args):
 
 
 def run_infer(args):
+    from parking.benchmark.data import open_photographs
     from parking.benchmark.infer import run_infer_benchmark
     from parking.checkpoint import read_weights
 
     cfg, weights = read_config(args), read_weights(args.weights) if args.weights else None
-    with photographs(args) as images:
+    with open_photographs(args.images, args.num_images) as images:
         yield from run_infer_benchmark(cfg, images, weights=weights, num_images=args.num_images, num_passes=args.passes)
 
 
-@contextmanager
-def photographs(args):
-    """The folder --images or, where none is given, one with synthetic scenes."""
-    from parking.synthetic import make_dataset
-
-    if args.images:
-        yield args.images
-        return
-    with tempfile.TemporaryDirectory(prefix="parking-scenes-") as scenes:
-        make_dataset(scenes, num_train=args.num_images, num_test=1, size=(1920, 1080))
-        yield scenes
-
-
 def run_data(args):
-    from parking.benchmark.data import run_data_benchmark, run_memory_benchmark
+    from parking.benchmark.data import open_photographs, run_data_benchmark, run_memory_benchmark
 
-    with photographs(args) as images:
+    with open_photographs(args.images, args.num_images) as images:
         yield from run_data_benchmark(images, side=args.side, num_images=args.num_images, num_samples=args.samples)
     yield from run_memory_benchmark(args.batches)
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Check that a submission is one the challenge would accept; it is only read.
+"""Check whether the challenge would accept a submission; the file is not changed.
 
   python tools/check_submission.py output/submission.json --image-info /DATA/Test_Images_Information.json \\
       [--sample /DATA/sample_submission.json]
 
-Exit code: 0 if it is, 1 if not.
+Exit codes: 0 it would, 1 it would not or a mistake that the message explains, 2 wrong usage, 130 Ctrl-C.
 """
 
 import argparse
@@ -21,8 +21,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--sample", metavar="FILE", help="sample_submission.json, with the keys that every box must have"
     )
-    parser.add_argument("--max-per-image", type=int, default=50, metavar="N", help="boxes of an image (50)")
-    parser.add_argument("--max-size-mb", type=float, default=20.0, metavar="MB", help="of 10^6 bytes (20)")
+    parser.add_argument("--max-per-image", type=int, default=50, metavar="N", help="limit of boxes per image (50)")
+    parser.add_argument("--max-size-mb", type=float, default=20.0, metavar="MB", help="limit in MB of 10^6 bytes (20)")
     return parser.parse_args()
 
 
@@ -43,7 +43,7 @@ def main() -> int:
     for problem in check.problems:
         where = "" if problem.first_row is None else f" (the first is row {problem.first_row}, counted from 0)"
         say(f"  {problem.count} {problem.title}{where}")
-    say("It must not be handed in like this." if check.problems else "Nothing is wrong with it.")
+    say("Do not submit it like this." if check.problems else "Nothing is wrong with it.")
     return EXIT_USER_ERROR if check.problems else 0
 
 

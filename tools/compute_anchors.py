@@ -1,21 +1,21 @@
 #!/usr/bin/env python
-"""Say how well the anchors of a config fit the boxes of its training set, and propose better ones.
+"""Measure how well the anchors of a config fit the boxes of its training set, and propose better ones.
 
   python tools/compute_anchors.py --config-file configs/yolo.yaml [--output anchors.yaml] [KEY VALUE ...]
 
-Best possible recall is the share of boxes that some anchor fits: width and height differ from its own by less than a
-factor of MODEL.YOLO.ASSIGNER.ANCHOR_RATIO. Anchors are proposed where it is below 0.98. Train with them by
+Best possible recall is the share of boxes that some anchor fits: their widths and heights differ by less than a factor
+of MODEL.YOLO.ASSIGNER.ANCHOR_RATIO. Anchors are proposed if it is below 0.98. Train with them by
 
   python tools/train_net.py --config-file anchors.yaml
 
-Of a config with SOLVER.STAGES, the first stage counts. Boxes are those of DATASETS.TRAIN, scaled to INPUT.SIZE_TRAIN.
+If the config has SOLVER.STAGES, the first stage counts. Boxes are those of DATASETS.TRAIN, scaled to INPUT.SIZE_TRAIN.
 """
 
 import argparse
 import os
 from pathlib import Path
 
-from parking.utils.cli import ArgumentParser, add_opts_argument, check_opts, run_tool, say
+from parking.utils.cli import ArgumentParser, add_opts_argument, at_least, check_opts, run_tool, say
 from parking.utils.errors import UserError
 from parking.utils.files import check_writable, open_atomic
 
@@ -25,16 +25,14 @@ GOOD_RECALL = 0.98
 def parse_args() -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="yaml file, e.g. configs/yolo.yaml")
-    parser.add_argument("--num-generations", type=int, default=1000, metavar="N", help="of the refinement (1000)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same anchors (0)")
+    parser.add_argument("--num-generations", type=at_least(0), default=1000, metavar="N", help="refinements (1000)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="seed of the refinement (0)")
     parser.add_argument("--output", metavar="FILE.yaml", help="config with the proposed anchors to write")
     add_opts_argument(parser)
     args = parser.parse_args()
     check_opts(parser, args.opts)
-    if min(args.num_generations, args.seed) < 0:
-        parser.error("--num-generations and --seed must be at least 0")
     if args.output and not args.output.endswith((".yaml", ".yml")):
-        parser.error(f"--output must end in .yaml, not as in {args.output}")
+        parser.error(f"--output {args.output} must end in .yaml")
     return args
 
 
@@ -80,7 +78,7 @@ def main() -> None:
     fit = measure_fit(boxes.sizes, anchors, max_ratio)
     say(format_fit(boxes, names, anchors, max_ratio))
     if fit.recall >= GOOD_RECALL:
-        say(f"Best possible recall is {fit.recall:.4f}, not below {GOOD_RECALL}: none are proposed, no file written.")
+        say(f"Best possible recall is {fit.recall:.4f}, not below {GOOD_RECALL}: nothing is proposed or written.")
         return
     how = {"num_generations": args.num_generations, "seed": args.seed}
     proposed = propose_anchors(boxes.sizes, anchors.shape[:2], max_ratio, **how)
@@ -88,14 +86,14 @@ def main() -> None:
     say(f"Best possible recall is {fit.recall:.4f}, below {GOOD_RECALL}. With other anchors:")
     say(format_fit(boxes, names, proposed, max_ratio))
     if proposed_fit.recall <= fit.recall:
-        say("They reach no more boxes: none are proposed, no file written. Another --seed may find better ones.")
+        say("They fit no more boxes: nothing is proposed or written. Another --seed may find better ones.")
         return
     say(f"Best possible recall would be {proposed_fit.recall:.4f}, with\n\n{format_config(proposed)}")
     if args.output:
         base = os.path.relpath(Path(args.config_file).resolve(), Path(args.output).resolve().parent)
         with open_atomic(args.output) as file:
             file.write(format_config(proposed, base).encode())
-        say(f"written: {args.output}, which is {args.config_file} with these anchors")
+        say(f"written: {args.output}, that is {args.config_file} with these anchors")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Turn a published YOLOv5 checkpoint (or weights of ours) into .pth or .safetensors that are enough to infer with.
+"""Convert a published YOLOv5 checkpoint (or our own weights) to a .pth or .safetensors that inference can use alone.
 
   python tools/convert_weights.py yolov5s.pt yolov5s.safetensors
 
-Nothing that the input names is run, and it stays as it is. The output carries the config that fits, class names,
-category ids, and where it comes from.
+No code in the input is run, and the input stays as it is. The output also holds the config that fits, class names,
+category ids and its origin.
 """
 
 import argparse
@@ -23,11 +23,15 @@ def parse_args() -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     parser.add_argument("input", metavar="IN", help="weights file: .pt, .pth or .safetensors")
     parser.add_argument("output", metavar="OUT", help="file to write: .pth or .safetensors")
-    parser.add_argument("--config-file", metavar="FILE", help="default: what IN carries or what fits of configs/coco/")
+    parser.add_argument(
+        "--config-file",
+        metavar="FILE",
+        help="default: the config in IN, else the one of configs/coco/ that fits",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     args = parser.parse_args()
     if not args.output.endswith((".pth", ".safetensors")):
-        parser.error(f"OUT must end in .pth or .safetensors, not as in {args.output}")
+        parser.error(f"OUT {args.output} must end in .pth or .safetensors")
     return args
 
 
@@ -61,7 +65,7 @@ def main() -> None:
     if differing:
         raise RuntimeError(f"{args.output} was read back with other values in {differing}")
     say(f"model:     {source}")
-    say(f"tensors:   {weights.describe_tensors()} of IN, and so all of the model; read back, equal")
+    say(f"tensors:   {weights.describe_tensors()} of IN, which are all tensors of the model; equal when read back")
     say(f"classes:   {len(names)}: {printable(', '.join(names[:5]))}{', ...' if len(names) > 5 else ''}")
     say(f"origin:    {printable(weights.origin['file'])}, sha256 {weights.origin['sha256']}")
     say(f"written:   {printable(args.output)} ({os.path.getsize(args.output) / 1e6:.1f} MB)")

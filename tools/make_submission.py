@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Cut the predictions of infer.py down to a submission, again and otherwise, without running the model.
+"""Cut the predictions of infer.py down to another submission, without running the model again.
 
   python tools/make_submission.py --predictions output/yolo/inference/predictions.json [--class-floor stroller=500] \\
       [--annotations FILE] [--output FILE]
@@ -29,24 +29,24 @@ CLASSES = {name: i for i, name in enumerate(CLASS_NAMES, start=1)}
 
 def parse_args() -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--predictions", required=True, metavar="FILE", help="predictions.json; it is only read")
+    parser.add_argument("--predictions", required=True, metavar="FILE", help="predictions.json; stays as it is")
     parser.add_argument("--output", metavar="FILE", help="default: submission.json beside the predictions")
-    parser.add_argument("--max-size-mb", type=float, default=20.0, metavar="MB", help="of 10^6 bytes (20)")
-    parser.add_argument("--max-per-image", type=int, default=50, metavar="N", help="boxes of an image (50)")
+    parser.add_argument("--max-size-mb", type=float, default=20.0, metavar="MB", help="limit in MB of 10^6 bytes (20)")
+    parser.add_argument("--max-per-image", type=int, default=50, metavar="N", help="limit of boxes per image (50)")
     parser.add_argument(
         "--class-floor",
         action="append",
         default=[],
         metavar="CLASS=N",
-        help="keep the N best boxes of a class before the others compete for the size; N alone: of every class that is "
-        "not named; may be given several times",
+        help="keep the N best boxes of a class before all others compete for the size; N alone: of every class that "
+        "is not named; may be given several times",
     )
-    parser.add_argument("--spacing", choices=SPACINGS, default="compact", help="original: as json.dump writes")
+    parser.add_argument("--spacing", choices=SPACINGS, default="compact", help="compact has no spaces (compact)")
     parser.add_argument(
-        "--image-info", metavar="FILE", help="list of images with ids and sizes: boxes are cut at the borders"
+        "--image-info", metavar="FILE", help="list of images with ids and sizes; clips boxes to the images"
     )
     parser.add_argument(
-        "--annotations", metavar="FILE", help="COCO json: also tell what the cut costs in AP75, on the images in both"
+        "--annotations", metavar="FILE", help="COCO json; prints what the cut costs in AP75 on the images in both"
     )
     return parser.parse_args()
 
@@ -77,7 +77,7 @@ def main() -> None:
         records = read_image_records(read_json_object(args.image_info), args.image_info)
         sizes = {record["image_id"]: (record.get("height"), record.get("width")) for record in records}
         predictions = fit_to_images(predictions, sizes, path=args.predictions, image_info=args.image_info)
-    # Before the file is written: a mistake in the annotations shall not leave one that nobody looked at.
+    # Read before the submission is written, so that a mistake in the annotations leaves no new file.
     annotations = read_annotations(args) if args.annotations is not None else None
 
     report = write_submission(predictions, output, **options._asdict())
@@ -94,7 +94,7 @@ def read_annotations(args: argparse.Namespace):
 
 
 def print_classes(predictions, submission, annotations) -> None:
-    """What is left of each class and, where ``annotations`` are known, of its AP75."""
+    """Print how many boxes of each class are left and, if ``annotations`` are given, how much of its AP75."""
     headers = ["class", "boxes", "submitted", "lowest score"]
     rows = []
     for name, category_id in CLASSES.items():

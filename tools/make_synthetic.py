@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Make parking scenes up, in the layout of the challenge's data: images, labels, test list, sample submission.
+"""Draw made-up parking scenes in the layout of the challenge's data: images, labels, test list, sample submission.
 
 Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 130 Ctrl-C.
 """
@@ -10,20 +10,8 @@ import re
 from tqdm import tqdm
 
 from parking.synthetic import make_dataset
-from parking.utils.cli import ArgumentParser, run_tool, say
+from parking.utils.cli import ArgumentParser, at_least, run_tool, say
 from parking.utils.cpus import num_available_cpus
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -37,14 +25,14 @@ def _size(text: str) -> tuple[int, int]:
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--output", required=True, metavar="DIR", help="where to write; must not hold a data set yet")
-    parser.add_argument("--num-train", type=_positive, default=640, metavar="N", help="training images (640)")
-    parser.add_argument("--num-test", type=_count, default=40, metavar="M", help="test images (40)")
-    parser.add_argument("--seed", type=_count, default=0, metavar="S", help="same seed, same bytes (0)")
-    parser.add_argument("--size", type=_size, default=(960, 540), metavar="WxH", help="of every image (960x540)")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to, without a data set")
+    parser.add_argument("--num-train", type=at_least(1), default=640, metavar="N", help="training images (640)")
+    parser.add_argument("--num-test", type=at_least(0), default=40, metavar="M", help="test images (40)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="the seed determines all bytes (0)")
+    parser.add_argument("--size", type=_size, default=(960, 540), metavar="WxH", help="size of every image (960x540)")
     parser.add_argument("--balanced", action="store_true", help="equal shares of all classes instead of a long tail")
     parser.add_argument(
-        "--workers", type=_positive, default=num_available_cpus(), metavar="K", help="processes (all CPUs)"
+        "--workers", type=at_least(1), default=num_available_cpus(), metavar="K", help="processes (all CPUs)"
     )
     return parser.parse_args(argv)
 

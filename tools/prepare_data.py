@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Unpack train.zip and test.zip of the data folder where the folders train/ and test/ are missing.
+"""Unpack train.zip and test.zip of the data folder (skips what is already unpacked).
 
   python tools/prepare_data.py --data-dir /DATA
 
-Run it again after an interruption: it goes on where it stopped. A folder that exists is compared with its zip and never
-changed, nor are the zips. Exit codes: 0 all is there, 1 something is missing or differs, or a mistake that the message
-explains, 2 wrong usage, 130 Ctrl-C.
+After an interruption, run it again: it goes on where it stopped. A folder that exists is compared with its zip; neither
+is changed. Exit codes: 0 all is there, 1 something is missing or differs, or a mistake that the message explains,
+2 wrong usage, 130 Ctrl-C.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from parking.challenge.preparation import (
 )
 from parking.utils.cli import ArgumentParser, complain, run_tool, say
 
-# Files that a list of differences names before it only counts.
+# A list of differences names this many files and counts the rest.
 NUM_EXAMPLES = 10
 
 
@@ -41,14 +41,14 @@ def main() -> int:
     problems = []
     for part in parts:
         if part.archive and part.archive.num_skipped:
-            say(f"{part.archive.file}: {part.archive.num_skipped} files of macOS are left out (__MACOSX, ._*, ...)")
+            say(f"{part.archive.file}: {part.archive.num_skipped} files of macOS are skipped (__MACOSX, ._*, ...)")
         if not part.is_unpacked:
             unpack_with_bar(part)
             continue
         if part.archive:
             problems += verify(part)
         else:
-            say(f"{part.folder} is there; without {part.folder.name}.zip there is nothing to compare it with")
+            say(f"{part.folder} is there; it is not compared, because there is no {part.folder.name}.zip")
         if part.staging.exists():
             say(f"{part.staging} is left from an interrupted run and can be removed")
     problems += find_layout_problems(data_dir)
@@ -84,8 +84,8 @@ def verify(part: Part) -> list[str]:
         )
         return []
     problems = list_some(missing, f"of {part.archive.file} are missing in {part.folder}")
-    problems += list_some(differing, f"in {part.folder} have another size than in {part.archive.file}")
-    advice = f"{part.folder} was not changed{more}; move it away and run this again to unpack it anew."
+    problems += list_some(differing, f"in {part.folder} differ in size from {part.archive.file}")
+    advice = f"{part.folder} was not changed{more}; move it away and run this to unpack the zip again."
     return [*problems, advice]
 
 

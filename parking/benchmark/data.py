@@ -25,6 +25,7 @@ from parking.data.dataset_mapper import TrainDatasetMapper
 from parking.data.decoding.decoders import pyspng
 from parking.data.image_io import read_image
 from parking.data.transforms import get_sample_rng
+from parking.synthetic import make_dataset
 from parking.utils.errors import UserError
 
 IMAGE_SIZE = (1080, 1920)
@@ -38,14 +39,14 @@ Sampler = Callable[[dict], object]
 def run_data_benchmark(
     images: str, *, side: int = 1280, num_images: int = 64, num_samples: int = 24, num_rounds: int = 5
 ) -> Iterator[str]:
-    """Time mosaics on one core, each way once a round, on PNGs of 1920 x 1080 pixels.
+    """Time mosaics of PNGs of 1920 x 1080 pixels on one core, by each loader in each round.
 
     Args:
         images: folder of photographs to enlarge.
-        side: of a sample, in pixels.
-        num_images: how many PNGs are made.
+        side: side of a sample in pixels.
+        num_images: number of PNGs.
         num_samples: mosaics in a round.
-        num_rounds: the medians are over these.
+        num_rounds: rounds; the reported figures are medians over them.
 
     Yields:
         Lines to print.
@@ -73,8 +74,19 @@ def run_data_benchmark(
             yield f"where the time goes, ms a mosaic, {name}: " + profile_sampler(sampler, dicts, num_samples)
 
 
+@contextmanager
+def open_photographs(images: str | None, num_images: int) -> Iterator[str]:
+    """Yield the folder ``images`` or, if it is None, a temporary one with ``num_images`` synthetic scenes."""
+    if images:
+        yield images
+        return
+    with tempfile.TemporaryDirectory(prefix="parking-scenes-") as scenes:
+        make_dataset(scenes, num_train=num_images, num_test=1, size=(1920, 1080))
+        yield scenes
+
+
 def make_pngs(images: str, folder: Path, num_images: int) -> list[dict]:
-    """PNGs of ``IMAGE_SIZE`` cut from enlarged pictures, with random boxes: dataset dicts."""
+    """Write PNGs of ``IMAGE_SIZE``, cut from enlarged pictures; return their dataset dicts, with random boxes."""
     folder.mkdir(parents=True)
     sources = sorted(p for p in Path(images).rglob("*") if p.suffix.lower() in _IMAGE_ENDINGS)
     if not sources:
@@ -105,7 +117,7 @@ def _write_pngs(sources, folder, num_images) -> list[dict]:
 
 
 def make_samplers(dicts: list[dict], side: int, cache_dir: Path) -> dict[str, Sampler]:
-    """What is compared, by name: each makes the same mosaic for the same dict and position."""
+    """The samplers to compare, by name: each makes the same mosaic from the same dict and position."""
     cfg = get_cfg()
     cfg.INPUT.SIZE_TRAIN = [side, side]
     options = TrainDatasetMapper.from_config(cfg, dicts, seed=_SEED)
@@ -122,7 +134,7 @@ def make_samplers(dicts: list[dict], side: int, cache_dir: Path) -> dict[str, Sa
 def time_samplers(
     samplers: dict[str, Sampler], dicts: list[dict], num_samples: int, num_rounds: int
 ) -> dict[str, list[float]]:
-    """Samples per second of each, one value a round; they take turns at every sample, so that noise hits all alike."""
+    """Samples per second of each sampler, one value a round; they take turns, so that noise hits all alike."""
     rates = {name: [] for name in samplers}
     for i in range(num_rounds):
         seconds = dict.fromkeys(samplers, 0.0)
@@ -137,12 +149,12 @@ def time_samplers(
 
 
 def profile_sampler(sampler: Sampler, dicts: list[dict], num_samples: int, num_functions: int = 8) -> str:
-    """The functions that a sample spends most time in itself, with the profiler's own cost."""
+    """The functions that take most of a sample's time, without what they call; includes the profiler's own cost."""
     profile = cProfile.Profile()
     profile.runcall(_run, sampler, dicts, range(num_samples))
     times = {}
     for (file, _, name), (_, _, own, _, _) in pstats.Stats(profile).stats.items():
-        # Those of libraries have no file, and a name such as <method 'sum' of ...>.
+        # Functions written in C have the file "~" and a name such as <method 'sum' of ...>.
         short = name.strip("<>{}").removeprefix("built-in method ") if file == "~" else name
         times[short] = times.get(short, 0.0) + own * 1e3 / num_samples
     largest = sorted(times, key=times.get, reverse=True)[:num_functions]
@@ -151,7 +163,7 @@ def profile_sampler(sampler: Sampler, dicts: list[dict], num_samples: int, num_f
 
 
 def describe_loss(dicts: list[dict], samplers: dict, cache_dir: Path) -> str:
-    """PSNR of what the jpeg cache returns against the raw one, and its part of the size."""
+    """PSNR of the jpeg cache's images against the raw cache's, and its share of the size."""
     psnr = []
     for d in dicts:
         raw, lossy = (samplers[f"{f} disk cache"].tiles.read_image(d).astype(np.float32) for f in ("raw", "jpeg"))
@@ -163,12 +175,12 @@ def describe_loss(dicts: list[dict], samplers: dict, cache_dir: Path) -> str:
 
 
 def measure_memory_slope(loader: DataLoader, num_batches: int = 2000) -> float:
-    """KB (of 1,000 bytes) per 1,000 batches by which the resident memory of a loader's workers grows, on average.
+    """Growth of the mean resident memory of a loader's workers, in KB (1,000 bytes) per 1,000 batches. Linux only.
 
-    The slope of a line through the second half of the batches: before that, buffers and caches are filled. Linux only.
+    This is the slope of a line through the second half of the batches: buffers and caches fill in the first.
 
     Args:
-        loader: endless, with workers, which it starts when it is iterated over.
+        loader: endless; starts its workers when it is iterated over.
     """
     others = set(multiprocessing.active_children())
     batches = iter(loader)
@@ -183,7 +195,7 @@ def measure_memory_slope(loader: DataLoader, num_batches: int = 2000) -> float:
 
 
 def run_memory_benchmark(num_batches: int = 2000, num_workers: int = 2) -> Iterator[str]:
-    """Lines on how much data workers grow, on mosaics of tiny images out of a large list of dicts."""
+    """Yield a line on how much data workers grow while they make mosaics of tiny images from a large list of dicts."""
     cfg = get_cfg()
     cfg.INPUT.SIZE_TRAIN = [64, 64]
     cfg.SOLVER.IMS_PER_BATCH = 2
@@ -195,7 +207,7 @@ def run_memory_benchmark(num_batches: int = 2000, num_workers: int = 2) -> Itera
         record = {"file_name": path, "height": 36, "width": 64, "annotations": annotations}
         dicts = [{**record, "image_id": i} for i in range(24650)]
         slope = measure_memory_slope(build_train_loader(cfg, dicts, seed=_SEED), num_batches)
-    yield f"resident memory of a worker: {slope:+.0f} KB per 1,000 batches, over {num_batches}, {num_workers} workers"
+    yield f"resident memory of a worker: {slope:+.0f} KB per 1,000 batches, over {num_batches}; {num_workers} workers"
 
 
 def _resident_bytes(pid: int) -> int:

@@ -1,4 +1,4 @@
-"""How long it takes, and how much memory, to load a data set of the challenge's size; nothing of it is real."""
+"""How much time and memory it takes to load a made-up data set of the challenge's size."""
 
 import gc
 import json
@@ -20,16 +20,16 @@ from parking.engine.resume import digest_dataset
 from parking.synthetic.names import DAYTIME, LOCATION, REGIONS, SIDES, WEATHER, FrameName
 from parking.utils.constants import PARKING_DATASETS
 
-# Shares of the classes, roughly: sedans and adults are common, school buses and strollers rare.
+# Rough shares of the classes: sedans and adults are common, school buses and strollers rare.
 _WEIGHTS = (500, 220, 90, 12, 3, 110, 25, 320, 40, 45, 8, 30, 6, 15)
 _MAX_FRAMES = 60
 
 
 def run_load_benchmark(num_images: int = 24650, num_boxes: int = 134741) -> Iterator[str]:
-    """Make up a data set of empty image files in a temporary folder, and load it in this process as a training does.
+    """Make a data set of empty image files in a temporary folder, and load it in this process as a training does.
 
     Yields:
-        Lines to print: seconds, and MB of 10^6 bytes by which the resident memory grew, at its highest and afterwards.
+        Lines to print: seconds, and growth of the resident memory in MB of 10^6 bytes, at its peak and afterwards.
     """
     cfg = get_cfg()
     with tempfile.TemporaryDirectory() as root:
@@ -52,7 +52,7 @@ def run_load_benchmark(num_images: int = 24650, num_boxes: int = 134741) -> Iter
 
 
 def write_fake_dataset(root: str, num_images: int, num_boxes: int) -> None:
-    """Write ``train`` of the challenge's layout (see ``datasets/README.md``), the images empty files."""
+    """Write ``train`` of the challenge's layout (see ``datasets/README.md``); the images are empty files."""
     generator = random.Random(0)
     names = make_names(num_images, generator)
     images = [{"id": i, "file_name": name, "width": 1920, "height": 1080} for i, name in enumerate(names, start=1)]
@@ -94,7 +94,7 @@ def _measure(title: str, function: Callable[[], Any]) -> str:
     seconds = time.perf_counter() - start
     after, peak = _read_memory("VmRSS"), _read_memory("VmHWM")
     del result
-    memory = f"{(peak - before) / 1e6:6.0f} MB at the highest, {(after - before) / 1e6:6.0f} MB after"
+    memory = f"{(peak - before) / 1e6:6.0f} MB at the peak, {(after - before) / 1e6:6.0f} MB after"
     return f"{title:26}{seconds:6.2f} s{memory if before else '   (memory: Linux only)'}"
 
 
@@ -103,11 +103,11 @@ def _reset_peak() -> None:
         with open("/proc/self/clear_refs", "w") as f:
             f.write("5")
     except OSError:
-        pass  # The highest since the process began is measured then, which is no less.
+        pass  # The peak since the start of the process is measured instead.
 
 
 def _read_memory(field: str) -> int:
-    """Bytes that Linux says about this process; 0 elsewhere."""
+    """Bytes of a field of this process's status on Linux; 0 elsewhere."""
     try:
         with open("/proc/self/status") as f:
             lines = f.read().splitlines()

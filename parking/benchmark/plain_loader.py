@@ -1,4 +1,4 @@
-"""The yardstick of :mod:`.data`: mosaics made the way most YOLO loaders make them. Nothing trains with it."""
+"""Mosaics made as most YOLO loaders make them, for comparison in :mod:`.data`; nothing trains with them."""
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ def make_plain_mosaic(dataset_dict: dict, dicts: list[dict], size: tuple[int, in
     Args:
         dataset_dict: the first image; the other three are drawn from ``dicts``. Boxes are XYWH_ABS.
         size: height and width in pixels of the sample.
-        rng: draws with the defaults of INPUT.AUG, in the same order as ours, so that the mosaics are the same.
+        rng: used in the same order as by our loader with the defaults of INPUT.AUG, so that the mosaics are the same.
 
     Returns:
         ``image``, uint8 tensor (3, H, W), and ``boxes``, float64 tensor (N, 4), XYXY_ABS.

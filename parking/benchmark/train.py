@@ -18,10 +18,10 @@ from parking.inference.models import check_config, resolve_device
 
 
 def run_train_benchmark(cfg: CfgNode, num_iters: int) -> Iterator[str]:
-    """Time training iterations, as configured and with the deterministic kernels that SEED >= 0 asks of a GPU.
+    """Time training iterations, as configured and with the deterministic kernels that SEED >= 0 needs on a GPU.
 
     Args:
-        cfg: its device and number of classes are filled in, in place; the data sets are not looked at.
+        cfg: device and number of classes are set in place; keys of data sets have no effect.
 
     Yields:
         Lines to print.
@@ -43,7 +43,7 @@ def run_train_benchmark(cfg: CfgNode, num_iters: int) -> Iterator[str]:
 
 
 def time_iterations(cfg, num_iters: int, num_warmup: int = 3) -> list[float]:
-    """Seconds of each of ``num_iters`` training iterations, the device waited for, after some that do not count."""
+    """Seconds of each of ``num_iters`` training iterations, device included, after ``num_warmup`` untimed ones."""
     torch.manual_seed(0)
     model = build_model(cfg)
     on_gpu = next(model.parameters()).is_cuda

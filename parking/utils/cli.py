@@ -105,6 +105,17 @@ def _read_count(environ: Mapping[str, str], name: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 
+def at_least(low: int) -> Callable[[str], int]:
+    """A ``type`` for ``add_argument``: a whole number of ``low`` or more."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {low} or more")
+        return int(text)
+
+    return parse
+
+
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of detectron2's launcher, by the same names."""
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes per machine, one for each GPU")

@@ -8,7 +8,7 @@ import secrets
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -261,15 +261,21 @@ def explaining_write_errors() -> Iterator[None]:
         ) from e
 
 
-def check_writable(folder: str | os.PathLike, *, name: str) -> None:
-    """Make a folder for results, and try it before hours of work are put into what goes there.
+def check_writable(folder: str | os.PathLike, *, name: str, data_folders: Iterable[str | os.PathLike] = ()) -> None:
+    """Make a folder for results, and try to write to it before hours of work are spent on the results.
 
     Args:
-        name: what the user calls it, such as "--output".
+        name: the user's name for it, such as "--output".
+        data_folders: folders in which nothing may be written.
 
     Raises:
-        UserError: it cannot be made or written to.
+        UserError: it cannot be made or written to, or lies in one of ``data_folders``.
     """
+    for data_folder in data_folders:
+        if Path(folder).resolve().is_relative_to(Path(data_folder).resolve()):
+            raise UserError(
+                f"{name} {folder} lies in the data folder {data_folder}, where nothing is written; give another folder."
+            )
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

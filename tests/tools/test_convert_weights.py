@@ -189,7 +189,7 @@ def test_a_failure_with_overwrite_leaves_the_previous_file(run_here, bare, tmp_p
 
 @pytest.mark.parametrize("name", ["c.pt", "c.onnx", "c", "c.pth.bak"])
 def test_other_endings_are_wrong_usage(run_here, own, tmp_path, name):
-    assert_refused(run_here("convert_weights.py", own, tmp_path / name), 2, "OUT must end in .pth", tmp_path / name)
+    assert_refused(run_here("convert_weights.py", own, tmp_path / name), 2, f"{name} must end in", tmp_path / name)
 
 
 def test_a_config_of_another_model_is_refused_by_tensor(run_here, own, tmp_path):
@@ -244,10 +244,7 @@ def test_published_weights(run_here, yolov5n, tmp_path, ending):
     before, output = yolov5n.read_bytes(), tmp_path / f"n{ending}"
     code, out, err = run_here("convert_weights.py", yolov5n, output)
     assert code == 0, err
-    assert (
-        "configs/coco/yolov5n.yaml" in out
-        and "tensors:   all 349 tensors of IN, and so all of the model; read back, equal" in out
-    )
+    assert "configs/coco/yolov5n.yaml" in out and "tensors:   all 349 tensors of IN" in out
     published, weights = read_weights(yolov5n), read_weights(output)
     assert_same_state(weights.state_dict, published.state_dict)
     assert weights.class_names == published.class_names

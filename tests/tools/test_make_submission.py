@@ -80,29 +80,25 @@ def test_what_it_costs(predictions, image_info, tmp_path, run_here):
     assert next(line for line in out.splitlines() if line.startswith("stroller")).split()[-2:] == ["100.00", "0.00"]
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--class-floor", "tram=5"], "--class-floor 'tram=5': there is no class 'tram'"),
-        (["--class-floor", "stroller=-5"], "'-5' is not a whole number"),
+def test_mistakes_leave_what_is_there(predictions, tmp_path, run_here):
+    (tmp_path / "submission.json").write_text("old")
+    for args, message in [
+        (["--class-floor", "tram=5"], "--class-floor 'tram=5'"),
         (["--max-size-mb", "-1"], "--max-size-mb is -1.0"),
         (["--max-per-image", "0"], "--max-per-image is 0"),
-        (["--annotations", "none.json"], "'none.json' cannot be opened"),
-        (["--image-info", "none.json"], "'none.json' cannot be opened"),
-    ],
-)
-def test_mistakes_leave_what_is_there(predictions, tmp_path, run_here, args, message):
-    (tmp_path / "submission.json").write_text("old")
-    code, _, err = run_here("make_submission.py", "--predictions", predictions, *args)
-    assert code == 1 and message in err
+        (["--annotations", "none.json"], "'none.json'"),
+        (["--image-info", "none.json"], "'none.json'"),
+    ]:
+        code, _, err = run_here("make_submission.py", "--predictions", predictions, *args)
+        assert code == 1 and message in err
     assert (tmp_path / "submission.json").read_text() == "old"
 
 
 def test_inputs_are_not_overwritten(predictions, image_info, tmp_path, run_here):
     for path, args in ((predictions, []), (image_info, ["--image-info", image_info])):
         code, _, err = run_here("make_submission.py", "--predictions", predictions, "--output", path, *args)
-        assert code == 1 and "would overwrite" in err
-    # Nor is a submission itself: cut again, it stays what it is.
+        assert code == 1 and f"would overwrite '{path}'" in err
+    # A submission that is cut again stays as it is, too.
     write_submission(Detections.from_columns([1], [1], [[0, 0, 5, 5]], [0.5]), tmp_path / "submission.json")
     code, _, err = run_here("make_submission.py", "--predictions", tmp_path / "submission.json")
     assert code == 1 and "would overwrite" in err
@@ -111,7 +107,7 @@ def test_inputs_are_not_overwritten(predictions, image_info, tmp_path, run_here)
 def test_classes_of_another_data_set(tmp_path, run_here):
     write_coco_results(Detections.from_columns([1], [17], [[0, 0, 5, 5]], [0.5]), tmp_path / "predictions.json")
     code, _, err = run_here("make_submission.py", "--predictions", tmp_path / "predictions.json")
-    assert code == 1 and "boxes of the category 17; those of the challenge are 1 to 14" in err
+    assert code == 1 and "17" in err and "1 to 14" in err
 
 
 @pytest.mark.parametrize("content", ['{"image_ids": "of val.json"}', "[]", "{", '{"a": ' * 9999])
