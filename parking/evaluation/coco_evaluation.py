@@ -6,9 +6,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import BoxMode, Instances
+from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
@@ -59,20 +58,13 @@ class COCOBoxEvaluator(PredictionCollector):
         self._class_names = list(metadata.thing_classes)
         self._category_ids = original_category_ids(metadata)
         self._output_dir = output_dir
-        self._class_indices = None
-        if class_names is not None and list(class_names) != self._class_names:
-            found = find_classes(self._class_names, class_names)
-            # Of a name that the model has twice, the first class counts, as in infer.py --annotations.
-            rows = {name: list(class_names).index(name) for name in found if name is not None}
-            self._class_indices = torch.full((len(class_names),), -1)
-            for i, name in enumerate(found):
-                if name is not None:
-                    self._class_indices[rows[name]] = i
-
-    def process(self, inputs, outputs):
-        if self._class_indices is not None:
-            outputs = [{"instances": self._translate(output["instances"].to("cpu"))} for output in outputs]
-        super().process(inputs, outputs)
+        # The category id of each of the model's classes, None for a class that the data set does not have.
+        self._predicted_ids = self._category_ids
+        if class_names is not None:
+            found = zip(find_classes(self._class_names, class_names), self._category_ids, strict=True)
+            ids = {name: category_id for name, category_id in found if name is not None}
+            # Where the model has a name twice, its first class counts, as in infer.py --annotations.
+            self._predicted_ids = [ids.pop(name, None) for name in class_names]
 
     def leave_out(self, image_id: int | str) -> None:
         """Score as if the data set did not have this image, which cannot be read."""
@@ -96,12 +88,6 @@ class COCOBoxEvaluator(PredictionCollector):
         else:
             logger.info("Wrote the predictions on %s to %s", self._dataset_name, path)
 
-    def _translate(self, instances: Instances) -> Instances:
-        classes = self._class_indices[instances.pred_classes]
-        instances = instances[classes >= 0]
-        instances.pred_classes = classes[classes >= 0]
-        return instances
-
     def evaluate(self) -> dict:
         """Score everything processed since :meth:`reset`. Every process must call it; all but the main one get {}.
 
@@ -120,13 +106,13 @@ class COCOBoxEvaluator(PredictionCollector):
             logger.warning("%d images of %s were left out of its scores.", len(left_out), self._dataset_name)
         truth = _make_truth(DatasetCatalog.get(self._dataset_name), self._category_ids).without_images(left_out)
         self._check_images(predictions, truth.image_ids)
-        detections = to_detections(predictions, self._category_ids)
+        # Rounded as in the file: the scores are those of the file, and of infer.py.
+        detections = to_detections(predictions, self._predicted_ids).round()
         if self._output_dir:
             self._write(detections)
         if not truth.num_boxes.any():
             logger.warning("%s has no annotated boxes: there is nothing to score.", self._dataset_name)
-        # Rounded as in the file: the scores are those of the file, and of infer.py.
-        self.scores = score_boxes(truth, detections.round())
+        self.scores = score_boxes(truth, detections)
         results, per_class = self.scores.summarize(), self.scores.summarize_classes()
         self._log(results, per_class, truth.num_boxes)
         for name, scores in zip(self._class_names, per_class.tolist(), strict=True):

@@ -1,6 +1,7 @@
 """What the evaluators share: keeping a model's boxes until all processes are done."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,12 +64,12 @@ def to_predictions(instances: Instances) -> ImagePredictions:
     )
 
 
-def to_detections(predictions: dict, category_ids: list[int]) -> Detections:
+def to_detections(predictions: dict, category_ids: Sequence[int | None]) -> Detections:
     """Put the predictions of many images, in the order of the dict, into columns.
 
     Args:
         predictions: {image id: ImagePredictions}.
-        category_ids: the data set's own category id of every contiguous class.
+        category_ids: the data set's own category id of every contiguous class; None: its boxes are left out.
 
     Returns:
         Detections: without boxes that are not finite, about which a warning is logged.
@@ -85,12 +86,14 @@ def to_detections(predictions: dict, category_ids: list[int]) -> Detections:
             "does MODEL.YOLO.NUM_CLASSES match it?"
         )
     boxes = np.concatenate([p.boxes for p in predictions.values()]).astype(np.float64).reshape(-1, 4)
-    detections = Detections.from_columns(
+    columns = (
         np.repeat(make_id_column(list(predictions)), [len(p.scores) for p in predictions.values()]),
         make_id_column(category_ids)[classes],
         BoxMode.convert(boxes, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS),
         np.concatenate([p.scores for p in predictions.values()]),
     )
+    known = np.array([category_id is not None for category_id in category_ids], dtype=bool)[classes]
+    detections = Detections.from_columns(*(column[known] for column in columns))
     finite = detections.is_finite()
     if not finite.all():
         logger.warning("Dropped %d of %d boxes: not finite. Have the weights diverged?", (~finite).sum(), finite.size)
