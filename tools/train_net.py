@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
     from detectron2.utils import comm
 
     from parking.engine import list_results, run_evaluation, run_training
-    from parking.evaluation.report import format_scores
+    from parking.evaluation.score_table import format_scores
 
     results = run_evaluation(args) if args.eval_only else run_training(args)
     if not comm.is_main_process():

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from parking.evaluation.annotated_boxes import make_truth
 from parking.evaluation.scorer import score_boxes
+from parking.evaluation.truth import make_truth
 from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 

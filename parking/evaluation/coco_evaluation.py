@@ -13,7 +13,6 @@ from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from parking.data.datasets.coco import original_category_ids
-from parking.evaluation.annotated_boxes import make_truth
 from parking.evaluation.prediction_collector import PredictionCollector, to_detections
 from parking.evaluation.scorer import CLASS_METRICS, METRICS, BoxScores, score_boxes
 from parking.structures.detections import Detections
@@ -23,6 +22,7 @@ from parking.utils.marks import OutputFolder
 from parking.utils.text import printable
 
 from .coco_results import COCO_RESULTS_START, write_coco_results
+from .truth import make_truth
 
 logger = logging.getLogger(__name__)
 

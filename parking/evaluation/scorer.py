@@ -10,7 +10,6 @@ from functools import cached_property
 
 import numpy as np
 
-from parking.evaluation.annotated_boxes import Truth
 from parking.evaluation.matching import (
     AREA_RANGES,
     IOU_THRESHOLDS,
@@ -22,6 +21,8 @@ from parking.evaluation.matching import (
     unpack,
 )
 from parking.structures.detections import Detections
+
+from .truth import Truth
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 #: At most this many detections of an image and class count.

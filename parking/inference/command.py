@@ -9,7 +9,7 @@ from pathlib import Path
 from parking.challenge.classes import translate_names
 from parking.config import CfgNode
 from parking.data.decoding.orientation import IGNORE
-from parking.evaluation.ground_truth import GroundTruth
+from parking.evaluation.annotations_file import AnnotationsFile
 from parking.inference.sinks.pictures import FOLDER_NAME, PictureWriter
 from parking.inference.sinks.result_ids import choose_result_ids
 from parking.inference.sinks.results import RESULT_NAMES
@@ -70,7 +70,7 @@ def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) ->
     truth = None
     if args.annotations:
         how = {"policy": cfg.DATASETS.POLICY, "exif_orientation": cfg.INPUT.EXIF_ORIENTATION}
-        truth = GroundTruth(args.annotations, images, classes, **how)
+        truth = AnnotationsFile(args.annotations, images, classes, **how)
     ids = choose_result_ids(args.images, classes, truth, are_classes_numbered=models[0].are_classes_numbered)
     submission, note = choose_submission(cfg, classes, args.images, ids)
     images = settle_orientations(images, cfg, {} if truth is None else truth.sizes)

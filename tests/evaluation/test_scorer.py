@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from parking.evaluation.annotated_boxes import make_truth
 from parking.evaluation.scorer import AREAS, CLASS_METRICS, METRICS, score_boxes
+from parking.evaluation.truth import make_truth
 from parking.structures.detections import Detections
 
 

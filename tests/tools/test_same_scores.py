@@ -36,8 +36,8 @@ def weights(make_weights, tmp_path):
 @pytest.fixture
 def scores(monkeypatch, run_here, images, weights, tmp_path):
     """``scores(content, *opts)``: COCO's twelve numbers of both tools, to the last digit."""
+    from parking.evaluation.annotations_file import AnnotationsFile
     from parking.evaluation.coco_evaluation import COCOBoxEvaluator
-    from parking.evaluation.ground_truth import GroundTruth
     from parking.evaluation.scorer import METRICS, BoxScores
 
     given = []
@@ -51,7 +51,7 @@ def scores(monkeypatch, run_here, images, weights, tmp_path):
         return call
 
     monkeypatch.setattr(COCOBoxEvaluator, "evaluate", spy(COCOBoxEvaluator.evaluate, lambda result: result["bbox"]))
-    monkeypatch.setattr(GroundTruth, "score", spy(GroundTruth.score, BoxScores.summarize))
+    monkeypatch.setattr(AnnotationsFile, "score", spy(AnnotationsFile.score, BoxScores.summarize))
 
     def scores(content, *opts, unreadable=False):
         number = len(given)

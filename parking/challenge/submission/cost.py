@@ -8,8 +8,8 @@ from typing import NamedTuple
 from parking.data.datasets.categories import find_other_names
 from parking.data.datasets.file_names import name_key
 from parking.data.datasets.json_io import parse_json, read_image_records, read_json_object
-from parking.evaluation.annotated_boxes import read_truth
 from parking.evaluation.scorer import CLASS_METRICS, score_boxes
+from parking.evaluation.truth import read_truth
 from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.text import printable

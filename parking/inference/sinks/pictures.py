@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from parking.data.image_io import UnreadableImageError, read_listed_image
-from parking.evaluation.ground_truth import GroundTruth
+from parking.evaluation.annotations_file import AnnotationsFile
 from parking.structures.detections import Detections
 from parking.utils.files import explaining_write_errors
 from parking.utils.marks import OutputFolder
@@ -45,7 +45,7 @@ class PictureWriter:
         classes: Mapping[str, int],
         display_names: Sequence[str] | None = None,
         min_score: float,
-        ground_truth: GroundTruth | None = None,
+        ground_truth: AnnotationsFile | None = None,
     ):
         """
         Args:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from parking.data.datasets.images import ImageList
-from parking.evaluation.ground_truth import GroundTruth
+from parking.evaluation.annotations_file import AnnotationsFile
 from parking.structures.detections import Detections, make_id_column
 from parking.utils.errors import UserError
 from parking.utils.files import read_regular
@@ -51,7 +51,7 @@ class ResultIds:
 
 
 def choose_result_ids(
-    images: ImageList, classes: Mapping[str, int], truth: GroundTruth | None, *, are_classes_numbered: bool
+    images: ImageList, classes: Mapping[str, int], truth: AnnotationsFile | None, *, are_classes_numbered: bool
 ) -> ResultIds:
     """The ids of results: the annotations', else the run's own, else new ones.
 
@@ -81,7 +81,7 @@ def read_about_ids(predictions: str | os.PathLike) -> list[str]:
         return []  # none, or somebody else's
 
 
-def _choose_image_ids(images: ImageList, truth: GroundTruth) -> tuple[dict, str]:
+def _choose_image_ids(images: ImageList, truth: AnnotationsFile) -> tuple[dict, str]:
     about = f"of {printable(truth.path)}"
     others = [image for image in images.images if image["image_id"] not in truth.image_ids]
     if not others:
@@ -99,7 +99,7 @@ def _choose_image_ids(images: ImageList, truth: GroundTruth) -> tuple[dict, str]
     return {**truth.image_ids, **added}, f"{about}; made up for the {len(others)} images that are not in it"
 
 
-def _choose_category_ids(classes: Mapping[str, int], truth: GroundTruth) -> tuple[dict[int, int], str]:
+def _choose_category_ids(classes: Mapping[str, int], truth: AnnotationsFile) -> tuple[dict[int, int], str]:
     about = f"of {printable(truth.path)}"
     if not truth.known_category_ids:
         return _same(classes.values()), f"of the weights, because {printable(truth.path)} has no categories"

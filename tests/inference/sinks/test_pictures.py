@@ -7,7 +7,7 @@ import pytest
 
 from parking.challenge.classes import CLASS_COLORS, CLASS_NAMES
 from parking.data.image_io import read_image
-from parking.evaluation.ground_truth import GroundTruth
+from parking.evaluation.annotations_file import AnnotationsFile
 from parking.inference.sinks import pictures
 from parking.inference.sinks.pictures import PictureWriter
 from parking.structures.detections import Detections
@@ -92,7 +92,7 @@ def test_annotations_stand_beside_the_predictions(tmp_path):
     truth = tmp_path / "truth.json"
     annotations = [{"image_id": 70, "category_id": 2, "bbox": [20, 20, 40, 30]}]
     truth.write_text(json.dumps({"images": [{"id": 70, "file_name": "b.png"}], "annotations": annotations}))
-    ground_truth = GroundTruth(str(truth), images, CLASSES)
+    ground_truth = AnnotationsFile(str(truth), images, CLASSES)
     draw(images, (10, 20, 30, 30, 0.5, 1), output_dir=tmp_path, ground_truth=ground_truth)
     both = read_image(tmp_path / "visualizations" / "day" / "b.png.png")
     alone = read_image(tmp_path / "visualizations" / "a.png.png")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from parking.data.datasets.images import ImageList
-from parking.evaluation.ground_truth import GroundTruth
+from parking.evaluation.annotations_file import AnnotationsFile
 from parking.inference.sinks.result_ids import choose_result_ids
 from parking.structures.detections import Detections
 from parking.utils.errors import UserError
@@ -39,7 +39,7 @@ def choose(tmp_path):
             }
             path = tmp_path / "truth.json"
             path.write_text(json.dumps(content))
-            truth = GroundTruth(str(path), images.images, classes)
+            truth = AnnotationsFile(str(path), images.images, classes)
         return choose_result_ids(images, classes, truth, are_classes_numbered=numbered)
 
     return choose

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from parking.evaluation.ground_truth import GroundTruth
+from parking.evaluation.annotations_file import AnnotationsFile
 from parking.evaluation.scorer import CLASS_METRICS
 from parking.structures.detections import Detections
 from parking.utils.errors import UserError
@@ -35,7 +35,7 @@ def read(tmp_path):
     def read(*, images_given=IMAGES, policy="strict", **changes):
         path = tmp_path / "truth.json"
         path.write_text(json.dumps({**CONTENT, **changes}))
-        return GroundTruth(str(path), images_given, CLASSES, policy=policy)
+        return AnnotationsFile(str(path), images_given, CLASSES, policy=policy)
 
     return read
 
@@ -94,7 +94,7 @@ def test_the_same_path_comes_before_the_end_of_one(tmp_path):
     def matched(*names):
         records = [{"id": 10 + i, "file_name": name} for i, name in enumerate(names)]
         path.write_text(json.dumps({"images": records, "annotations": []}))
-        truth = GroundTruth(str(path), images, CLASSES)
+        truth = AnnotationsFile(str(path), images, CLASSES)
         return [i for i in range(3) if i in truth]
 
     assert matched("a.png") == [0] and matched("a.png", "day/a.png") == [0, 1]
@@ -172,6 +172,6 @@ def test_ids_beyond_63_bits_are_exact(tmp_path, first):
     entries = [{"id": first + i, "file_name": image["relative_path"]} for i, image in enumerate(IMAGES)]
     boxes = [{"image_id": first + i, "category_id": 1, "bbox": [10 * i, 0, 10, 10]} for i in range(3)]
     path.write_text(json.dumps({"images": entries, "annotations": boxes, "categories": CONTENT["categories"]}))
-    truth = GroundTruth(str(path), images, CLASSES)
+    truth = AnnotationsFile(str(path), images, CLASSES)
     for i, image in enumerate(images):
         assert truth.boxes_of(image["image_id"]).boxes.tolist() == [[10.0 * i, 0, 10, 10]]

@@ -11,17 +11,18 @@ from parking.data.datasets.categories import read_categories
 from parking.data.datasets.file_names import name_key
 from parking.data.datasets.json_io import read_image_records, read_json_object
 from parking.data.datasets.sizes import settle_images
-from parking.evaluation.annotated_boxes import read_truth
 from parking.evaluation.scorer import BoxScores, score_boxes
 from parking.structures.detections import Detections
 from parking.utils.class_names import find_classes, shown_name
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
+from .truth import read_truth
+
 logger = logging.getLogger(__name__)
 
 
-class GroundTruth:
+class AnnotationsFile:
     """The annotated boxes of those images of an inference that a COCO-like json lists, found by their names.
 
     Boxes, areas and classes are read and scored as by ``train_net.py --eval-only``, and so are the scores the same.

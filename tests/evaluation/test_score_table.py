@@ -1,6 +1,6 @@
 import math
 
-from parking.evaluation.report import format_scores
+from parking.evaluation.score_table import format_scores
 
 SCORES = {"bbox": {"AP": 41.26, "AP75": 50.04, "AP-sedan": 1.0, "AP75-sedan": 60.08, "AP50-bus": 2.0, "AP75-bus": 40.0}}
 
