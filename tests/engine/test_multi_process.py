@@ -9,6 +9,8 @@ import torch
 
 from parking.engine import launch
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):

@@ -1,17 +1,20 @@
 """Running the tools."""
 
+import contextlib
+import io
 import logging
 import runpy
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
-@pytest.fixture
-def run_here(monkeypatch, capsys):
+@pytest.fixture(scope="session")
+def run_here():
     """``run_here(script, *args)``: exit code, stdout, stderr of it in this process.
 
     That saves the ten seconds of the imports.
@@ -19,7 +22,7 @@ def run_here(monkeypatch, capsys):
     from detectron2.utils.logger import setup_logger
 
     def forget_loggers():
-        # Their handlers write to a stdout that pytest has closed since, and what does not propagate escapes caplog.
+        # Their handlers write to a stdout that is gone, and what does not propagate escapes caplog.
         setup_logger.cache_clear()
         for name in ("detectron2", "fvcore", "parking"):
             logger = logging.getLogger(name)
@@ -28,12 +31,15 @@ def run_here(monkeypatch, capsys):
 
     def run(script: str, *args) -> tuple[int, str, str]:
         forget_loggers()
-        monkeypatch.setattr(sys, "argv", [script, *map(str, args)])
-        with pytest.raises(SystemExit) as exited:
+        with (
+            mock.patch.object(sys, "argv", [script, *map(str, args)]),
+            contextlib.redirect_stdout(io.StringIO()) as out,
+            contextlib.redirect_stderr(io.StringIO()) as err,
+            pytest.raises(SystemExit) as exited,
+        ):
             runpy.run_path(str(TOOLS / script), run_name="__main__")
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return exited.value.code, out, err
+        forget_loggers()
+        assert "Traceback" not in err.getvalue()
+        return exited.value.code, out.getvalue(), err.getvalue()
 
-    yield run
-    forget_loggers()
+    return run

@@ -27,6 +27,7 @@ def train(run_here, tiny_scenes):
     return lambda output, *opts: run_here("train_net.py", *arguments(tiny_scenes, output, *opts))
 
 
+@pytest.mark.long
 def test_train_resume_evaluate_infer_convert(train, run_here, tiny_scenes, tmp_path):
     assert train(tmp_path / "whole")[0] == 0
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")

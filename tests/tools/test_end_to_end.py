@@ -47,16 +47,15 @@ QUICKSTART = ("--config-file", ROOT / "configs" / "quickstart.yaml")
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_scenes, tmp_path_factory):
-    """OUTPUT_DIR of a training in two processes, and what it printed."""
+def trained(tiny_scenes, tmp_path_factory, run_here):
+    """OUTPUT_DIR of a training, and what it printed."""
     output_dir = tmp_path_factory.mktemp("train") / "out"
-    done = run_script("train_net.py", *QUICKSTART, "--num-gpus", "2", *train_args(tiny_scenes, output_dir))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return output_dir, done.stdout
+    code, out, err = run_here("train_net.py", *QUICKSTART, *train_args(tiny_scenes, output_dir))
+    assert code == 0, out + err
+    return output_dir, out
 
 
-def test_training_in_two_processes_leaves_what_it_should(trained):
-    output_dir, printed = trained
+def check_outcome(output_dir, printed):
     names = {path.name for path in output_dir.iterdir()}
     assert {"config.yaml", "log.txt", "metrics.json", "last_checkpoint", "model_best.pth", "model_final.pth"} <= names
     assert {n for n in names if n.startswith("model_0")} == {"model_0000001.pth", "model_0000003.pth"}
@@ -69,6 +68,17 @@ def test_training_in_two_processes_leaves_what_it_should(trained):
     assert f"{output_dir}/model_best.pth" in paths
     logged = set().union(*map(json.loads, (output_dir / "metrics.json").read_text().splitlines()))
     assert {"total_loss", "loss_box", "loss_obj", "loss_cls", "lr", "data_time", "iteration"} <= logged
+
+
+def test_training_leaves_what_it_should(trained):
+    check_outcome(*trained)
+
+
+@pytest.mark.long
+def test_training_in_two_processes_leaves_what_it_should(tiny_scenes, tmp_path):
+    done = run_script("train_net.py", *QUICKSTART, "--num-gpus", "2", *train_args(tiny_scenes, tmp_path / "out"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_outcome(tmp_path / "out", done.stdout)
 
 
 def test_released_weights_hold_the_averaged_ones_and_what_inference_needs(trained):
@@ -99,6 +109,7 @@ def test_no_checkpoint_holds_folded_weights(trained):
         assert torch.load(trained[0] / file, weights_only=True)["model"].keys() == names, file
 
 
+@pytest.mark.long
 def test_a_lone_weights_file_is_enough_to_infer(trained, tiny_scenes, tmp_path):
     output_dir, _ = trained
     weights = shutil.copy(output_dir / "model_final.pth", tmp_path / "moved.pth")
@@ -176,6 +187,7 @@ def test_resuming_gives_what_an_uninterrupted_training_gives(tiny_scenes, tmp_pa
     assert whole["ema"]["num_updates"] == parts["ema"]["num_updates"]
 
 
+@pytest.mark.long
 def test_ctrl_c_then_resume(tiny_scenes, tmp_path, run_here):
     output_dir = tmp_path / "out"
     command = [sys.executable, str(ROOT / "tools" / "train_net.py"), *map(str, QUICKSTART)]
@@ -493,6 +505,7 @@ def test_stages_one_after_the_other(tiny_scenes, tmp_path, run_here):
     assert (tmp_path / "out" / "inference" / "predictions.json").exists()
 
 
+@pytest.mark.long
 def test_what_a_stage_holds_is_never_lost_to_a_resume(tiny_scenes, tmp_path, run_here):
     """Nor to an --overwrite of another stage, and a config that is refused leaves the saved one alone."""
     (tmp_path / "both.yaml").write_text("SOLVER: {MAX_ITER: 2}\n")

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 OPTS = ["TEST.IMS_PER_BATCH", "3", "DATALOADER.NUM_WORKERS", "1", "MODEL.YOLO.SCORE_THRESH_TEST", "0.2"]
