@@ -1,7 +1,7 @@
 """Keys that a config has only while MODEL.BACKBONE.NAME names a backbone that reads them.
 
-detectron2's backbones read keys of their own, and not those of this project's backbone. Others, which someone may add,
-can read the latter.
+detectron2's backbones read their own keys, and not those of this project's backbone. Any other backbone, which a user
+may register, can read this project's keys.
 """
 
 import copy
@@ -14,7 +14,7 @@ from parking.utils.constants import RESNET, RESNET_FPN, RETINANET_FPN
 
 
 class _Group(NamedTuple):
-    """A mapping of keys in MODEL; the defaults are for a training that starts from random weights."""
+    """A group of keys in MODEL, with defaults for a training that starts from random weights."""
 
     name: str
     defaults: Mapping[str, Any]
@@ -23,16 +23,16 @@ class _Group(NamedTuple):
 _BACKBONE = _Group(
     "BACKBONE",
     {
-        # Stages that are not trained: 1 for the stem, 2 for stem and res2, ... detectron2's 2 is for its own weights.
+        # How many stages stay untrained: 1 is the stem, 2 is stem and res2. detectron2's default, 2, suits its weights.
         "FREEZE_AT": 0,
     },
 )
-# Those for deformable convolutions, which detectron2 computes on GPUs only, stay at detectron2's defaults.
+# Without the keys of deformable convolutions, which detectron2 computes only on GPUs.
 _RESNETS = _Group(
     "RESNETS",
     {
         "DEPTH": 50,
-        # Stages handed on, of "stem" (stride 4), "res2" (4), "res3" (8), "res4" (16), "res5" (32); finest first.
+        # Stages that return features, finest first: "stem" (stride 4), "res2" (4), "res3" (8), "res4" (16), "res5" (32)
         "OUT_FEATURES": ["res3", "res4", "res5"],
         # More than 1 makes a ResNeXt.
         "NUM_GROUPS": 1,
@@ -64,7 +64,7 @@ _GROUPS: Mapping[str, Sequence[_Group]] = {
     RESNET_FPN: (_BACKBONE, _RESNETS, _FPN),
     RETINANET_FPN: (_BACKBONE, _RESNETS, _FPN),
 }
-#: Full keys, with defaults below, that only detectron2's backbones read.
+#: Full keys that only detectron2's backbones read.
 BACKBONE_KEYS = frozenset(
     f"MODEL.{group.name}.{key}" for groups in _GROUPS.values() for group in groups for key in group.defaults
 )
@@ -81,10 +81,10 @@ CSP_DARKNET_KEYS = frozenset(
 
 
 def fit_keys_to_backbone(cfg: CN, defaults: CN) -> None:
-    """Add the keys that ``cfg.MODEL.BACKBONE.NAME`` reads, where they are missing, and remove those of other ones.
+    """Add missing keys that ``cfg.MODEL.BACKBONE.NAME`` reads, and remove keys of other backbones.
 
     Args:
-        defaults: where the values of :data:`CSP_DARKNET_KEYS` are from.
+        defaults: a config with the values for :data:`CSP_DARKNET_KEYS`.
     """
     name = cfg.MODEL.BACKBONE.NAME
     groups = _GROUPS.get(name, ())
@@ -107,13 +107,13 @@ def _fit_key(cfg: CN, full_key: str, default: Any, *, is_read: bool) -> None:
 
 
 def suggest_backbone(full_key: str) -> str | None:
-    """What to do about a key, or a group of keys, that a config does not have, if it is one of this module."""
+    """Advice for a key or group that a config lacks; None if it is not one of this module."""
 
     def is_in(keys: Iterable[str]) -> bool:
         return any(f"{key}.".startswith(f"{full_key}.") for key in keys)
 
     if is_in(CSP_DARKNET_KEYS):
-        return "MODEL.BACKBONE.NAME is one of detectron2's backbones, and these do not read it: leave it out."
+        return "MODEL.BACKBONE.NAME is one of detectron2's backbones, which do not read it: leave it out."
     if not is_in(BACKBONE_KEYS):
         return None
     group = full_key.split(".")[1]

@@ -1,7 +1,7 @@
 """What the value of each key must be, which tasks use the key, and whether it can change what a training learns.
 
-One table, :data:`CHECKS`: a new key of ``defaults.py`` or ``backbones.py`` needs a row here. What depends on files
-(names of classes, the shapes of a backbone) is checked where these are known.
+One table, :data:`CHECKS`: a new key of ``defaults.py`` or ``backbones.py`` needs a row here. Values that depend on
+files (names of classes, the shapes of a backbone) are checked where these are read.
 """
 
 import enum
@@ -26,10 +26,10 @@ class Task(enum.Enum):
 
 
 class Recipe(NamedTuple):
-    """A training, as :attr:`Check.changes_weights` looks at it.
+    """What :attr:`Check.changes_weights` needs to know about a training.
 
     Attributes:
-        values: by their full keys; a key of another version may be missing.
+        values: values by full key; a key of another version may be missing.
         is_followed: whether another stage starts from the weights that the evaluations of this one choose.
     """
 
@@ -42,11 +42,10 @@ class Check(NamedTuple):
 
     Attributes:
         kind: the values that are allowed.
-        tasks: those that use the key.
-        changes_weights: whether a training that changed this key in the middle could end with other weights; a function
-            where that depends on other keys. On ``--resume``, such a key must have the value that the training began
-            with. Where files are, and how fast they are read, changes none: that the data are the same is told by
-            their content.
+        tasks: tasks that use the key.
+        changes_weights: whether a training could end with other weights if this key changed in the middle; a function
+            if that depends on other keys. On ``--resume``, such a key must have the value that the training began with.
+            False for the places of files: on ``--resume``, the content of the data is compared.
     """
 
     kind: Kind
@@ -82,7 +81,7 @@ def _is_cached(recipe: Recipe) -> bool:
     return recipe.values.get("INPUT.CACHE", "none") != "none"
 
 
-# Far above what is of use and below what overflows, fills memory, or takes for ever.
+# Limits far above useful values, and below values that overflow, fill the memory, or take forever.
 _MAX_ITERATIONS = 10**9
 _MAX_SIDE = 16384
 _MAX_IMAGES = 65536  # in a batch
@@ -126,10 +125,10 @@ _CHANNELS = Whole(1, 2048)
 
 
 CHECKS: Mapping[str, Check] = {
-    # Once a config is read, it is of the present version; compat.py checks what it says itself.
+    # A config that was read has the present version; compat.py checks the version that a file states.
     "VERSION": Check(Whole(FIRST_VERSION, 10**6), ALL, False),
     "OUTPUT_DIR": Check(Text(), ALL, False),
-    # NumPy takes 32 bits, and the number of the process is added.
+    # NumPy takes 32 bits, and the rank of the process is added.
     "SEED": Check(Whole(-1, 2**31 - 1), TRAIN, True),
     "CUDNN_BENCHMARK": Check(Flag(), TRAIN, False),
     "DATASETS.ROOT": Check(_NAME, ALL, False),
@@ -173,7 +172,7 @@ CHECKS: Mapping[str, Check] = {
     "INPUT.AUG.HSV_V": Check(_PART, TRAIN, True),
     "INPUT.AUG.FLIP_LR_PROB": Check(_PART, TRAIN, True),
     "INPUT.AUG.FLIP_UD_PROB": Check(_PART, TRAIN, True),
-    # Every task builds the model. What only a loss reads is not looked at by the others.
+    # Every task builds the model; keys that only a loss reads belong to TRAIN.
     "MODEL.DEVICE": Check(Text(r"cpu|cuda(:[0-9]{1,2})?", "cuda, cuda:1 (the second GPU) or cpu"), ALL, False),
     "MODEL.META_ARCHITECTURE": Check(Registered(), ALL, True),
     "MODEL.WEIGHTS": Check(Text(), ALL, False),
@@ -181,7 +180,7 @@ CHECKS: Mapping[str, Check] = {
     "MODEL.PIXEL_STD": Check(ListOf(Real(1e-3, _MAX_FACTOR), length=3), ALL, True),
     "MODEL.BACKBONE.NAME": Check(Registered(), ALL, True),
     "MODEL.ANCHOR_GENERATOR.NAME": Check(Registered(), ALL, True),
-    # A config has these only while it names one of detectron2's backbones, and then not those of CSP_DARKNET_KEYS.
+    # A config has these keys only while it names one of detectron2's backbones; then it lacks CSP_DARKNET_KEYS.
     "MODEL.BACKBONE.FREEZE_AT": Check(Whole(0, 5), ALL, True),
     "MODEL.RESNETS.DEPTH": Check(
         Such(lambda value: type(value) is int and value in _RESNET_DEPTHS, "one of 18, 34, 50, 101, 152"), ALL, True
@@ -232,12 +231,12 @@ CHECKS: Mapping[str, Check] = {
     "MODEL.YOLO.LOSS.FOCAL_GAMMA": Check(Real(0, 100), TRAIN, True),
     "MODEL.YOLO.LOSS.LABEL_SMOOTHING": Check(Real(0, 1, below=True), TRAIN, True),
     "MODEL.YOLO.LOSS.OBJ_LEVEL_WEIGHTS": Check(ListOf(_FACTOR, min_length=1), ALL, True),
-    # With 1, nothing is ever found.
+    # With a threshold of 1, nothing is ever found.
     "MODEL.YOLO.SCORE_THRESH_TEST": Check(Real(0, 1, below=True), ALL, scores_steer),
     "MODEL.YOLO.MULTI_LABEL_TEST": Check(Flag(), ALL, scores_steer),
     "MODEL.YOLO.NMS_THRESH_TEST": Check(_PART, ALL, scores_steer),
     "MODEL.YOLO.PRE_NMS_TOPK_TEST": Check(_SOME, ALL, scores_steer),
-    # Each of a stage has an empty one: the stages are read before.
+    # The config of a stage has an empty list: the stages are read before it is checked.
     "SOLVER.STAGES": Check(ListOf(ListOf(_NAME, length=2), allowed="a list of [name, config file]"), ALL, True),
     "SOLVER.OPTIMIZER": Check(OneOf("SGD", "AdamW"), TRAIN, True),
     "SOLVER.BASE_LR": Check(Real(0, 1e3), TRAIN, True),
@@ -291,11 +290,11 @@ CHECKS: Mapping[str, Check] = {
 
 
 class Relation(NamedTuple):
-    """What a value must be because of another one.
+    """A condition that values must meet together.
 
     Attributes:
-        find_fault: called with the config and the number of processes, when all values on their own are as the table
-            says; a sentence, or None where nothing is wrong.
+        find_fault: called with the config and the number of processes if each value alone is allowed; returns a
+            sentence, or None if nothing is wrong.
     """
 
     find_fault: Callable[[Mapping, int], str | None]
@@ -322,7 +321,7 @@ def _find_nothing_to_train_on(cfg, num_processes: int) -> str | None:
 
 
 def _find_incomplete_pyramid(cfg, num_processes: int) -> str | None:
-    """What is wrong with levels that detectron2 would build, but name after a stride that they do not have."""
+    """Find levels that detectron2 would build, but name after a stride that they do not have."""
     if cfg.MODEL.BACKBONE.NAME not in DETECTRON2_BACKBONES or cfg.MODEL.BACKBONE.NAME == RESNET:
         return None
     joined, given = list(cfg.MODEL.FPN.IN_FEATURES), list(cfg.MODEL.RESNETS.OUT_FEATURES)
@@ -340,7 +339,7 @@ def _find_incomplete_pyramid(cfg, num_processes: int) -> str | None:
 
 
 def _find_untrained_level(cfg, num_processes: int) -> str | None:
-    """A feature with weights of its own that would have no gradient; several processes would wait for it."""
+    """Find a feature whose weights would get no gradient, for which several processes would wait."""
     backbone, used = cfg.MODEL.BACKBONE.NAME, list(cfg.MODEL.YOLO.IN_FEATURES)
     if backbone not in DETECTRON2_BACKBONES:
         return None
@@ -354,7 +353,7 @@ def _find_untrained_level(cfg, num_processes: int) -> str | None:
         return None
     return (
         f"MODEL.YOLO.IN_FEATURES is {used} and lacks {unused[0]}, whose weights would never be trained: add it, with "
-        f"anchors, or choose other features or another one for MODEL.BACKBONE.NAME, {backbone}."
+        f"anchors, or choose other features or another MODEL.BACKBONE.NAME than {backbone}."
     )
 
 
@@ -378,10 +377,10 @@ def check_values(
     """Raise a UserError for the first value that cannot work in ``task``.
 
     Args:
-        cfg: a config with the keys of ``defaults.py``, and perhaps others, which are not looked at.
-        num_processes: that share the work.
-        registered: by key, the names of parts of the model that there are; a key that is not in it may have any.
-        sources: by key, where its value is from, for the message; a key that is not in it is the user's own.
+        cfg: a config with the keys of ``defaults.py``; other keys are ignored.
+        num_processes: number of processes that share the work.
+        registered: by key, the names of registered parts of the model; a key that is missing here may have any name.
+        sources: by key, where its value comes from, for the message; missing keys were set by the user.
     """
     for key, check in CHECKS.items():
         if task not in check.tasks or (key in BACKBONE_KEYS | CSP_DARKNET_KEYS and not _has(cfg, key)):
@@ -396,7 +395,7 @@ def check_values(
 
 
 def check_key(cfg: Mapping[str, Any], key: str) -> None:
-    """Raise a UserError unless the value of the one ``key`` is allowed; for what is read before a task is known."""
+    """Raise a UserError unless the value of ``key`` is allowed; for keys that are read before the task is known."""
     _check_value(key, find_value(cfg, key), CHECKS[key].kind, None)
 
 
@@ -416,7 +415,7 @@ def _has(cfg: Mapping[str, Any], key: str) -> bool:
 
 
 def changes_weights(key: str, *recipes: Recipe) -> bool:
-    """Whether a training could end with other weights where ``key`` changed between ``recipes``."""
+    """Whether a training could end with other weights if ``key`` changed between ``recipes``."""
     if key not in CHECKS:
         return True
     answer = CHECKS[key].changes_weights
@@ -424,7 +423,7 @@ def changes_weights(key: str, *recipes: Recipe) -> bool:
 
 
 def reads_scores(key: str) -> bool:
-    """Whether ``key`` says how the evaluations of a training are made, or which of their scores chooses the best."""
+    """Whether ``key`` determines how a training is evaluated, or which score chooses its best weights."""
     return key in CHECKS and CHECKS[key].changes_weights in (scores_steer, _scores_end_or_choose)
 
 

@@ -1,4 +1,4 @@
-"""What older versions of this project wrote, brought up to the present one.
+"""Translation of what older versions of this project wrote to the present version.
 
 ``VERSION`` counts the forms of what users keep: the keys of configs, the names of tensors, and the state of a training.
 Version 1 is everything without ``VERSION``; one table, :data:`UPGRADES`, says what changed since. All that is read goes
@@ -18,9 +18,9 @@ from detectron2.utils.logger import log_first_n
 from parking.utils.errors import UserError
 from parking.utils.text import printable, show
 
-#: Of what this code writes.
+#: Version of what this code writes.
 CURRENT_VERSION = 2
-#: Of what has no VERSION.
+#: Version of what states none.
 FIRST_VERSION = 1
 _VERSION = "VERSION"
 
@@ -28,17 +28,17 @@ _VERSION = "VERSION"
 class Upgrade(NamedTuple):
     """What changed from one version to the next.
 
-    A name of a key or tensor is never used again with another meaning; so an old name can be translated wherever it
+    A name of a key or tensor is never used again with another meaning, so an old name can be translated wherever it
     occurs. A key whose values get another meaning gets another name, too.
 
     Attributes:
-        keys: full names of keys, or of groups of keys, and what they are called now.
-        values: by the old name of such a key, what makes the new value of the old one; may raise a ValueError or
+        keys: old and new full names of keys or groups of keys.
+        values: by the old name of such a key, a function from its old to its new value; may raise a ValueError or
             TypeError.
-        earlier_behaviour: by the full name of a new key, the value with which the code does what it always did before,
-            where that is not the default. It belongs in configs that say all that a training began with.
+        earlier_behaviour: by the full name of a new key, the value that keeps the behaviour of older versions, if that
+            is not the default. It is added to configs that state all values of a training.
         tensors: a regular expression that an old name must match as a whole, and the new name, with \\1 for its groups.
-        scores: on which data evaluations gave other scores before, for a sentence; "" if on none.
+        scores: on which data older versions gave other scores, as part of a sentence; "" if on none.
     """
 
     keys: Mapping[str, str] = {}
@@ -50,7 +50,7 @@ class Upgrade(NamedTuple):
 
 #: By version, what changed from it to the next.
 UPGRADES: Mapping[int, Upgrade] = {
-    # Pictures were used as they are stored.
+    # Version 1 used pictures as they are stored.
     1: Upgrade(
         earlier_behaviour={"INPUT.EXIF_ORIENTATION": "ignore"},
         scores="with areas that cannot be, or without boxes of some class",
@@ -59,13 +59,13 @@ UPGRADES: Mapping[int, Upgrade] = {
 
 
 def read_version(config: Any, source: str) -> int:
-    """The VERSION that nested plain values state, else the first.
+    """The VERSION that nested plain values state, or the first if they state none.
 
     Args:
-        source: names what holds them, for messages.
+        source: name of what holds the values, for messages.
 
     Raises:
-        UserError: it is none, or of the future.
+        UserError: it is not a version, or that of a newer release.
     """
     if not isinstance(config, Mapping) or _VERSION not in config:
         return FIRST_VERSION
@@ -87,13 +87,14 @@ def upgrade_config(config: Mapping[Any, Any], source: str, *, is_complete: bool 
     """``config`` with today's names and VERSION; what was translated is logged once.
 
     Args:
-        config: nested plain values with any keys and values, which stays as it is.
-        source: names what holds them, for messages.
-        is_complete: whether they are all that something was made with, so that a key that its version did not have
-            gets the value with which the code does the same.
+        config: nested plain values with any keys and values; it is not changed.
+        source: name of what holds the values, for messages.
+        is_complete: whether they are all values of a run, so that keys which their version lacks get the value that
+            keeps its behaviour.
 
     Raises:
-        UserError: its VERSION is none or of the future, it has a key by both names, or a value cannot be translated.
+        UserError: VERSION is wrong (see :func:`read_version`), a key occurs by its old and its new name, or a value
+            cannot be translated.
     """
     upgraded = dict(config)
     for version in range(read_version(config, source), CURRENT_VERSION):
@@ -107,7 +108,7 @@ def upgrade_config(config: Mapping[Any, Any], source: str, *, is_complete: bool 
 
 
 def upgrade_key(key: str) -> str:
-    """Today's name of a key, as in "MODEL.YOLO.NUM_CLASSES", that someone typed."""
+    """Today's full name of a key that a user typed."""
     for version in range(FIRST_VERSION, CURRENT_VERSION):
         for old, new in UPGRADES.get(version, Upgrade()).keys.items():
             if key == old or key.startswith(f"{old}."):
@@ -116,14 +117,14 @@ def upgrade_key(key: str) -> str:
 
 
 def earlier_behaviour() -> dict[str, Any]:
-    """By today's full key, what any older version always did, where that is not the default."""
+    """By today's full key, the value that keeps the behaviour of older versions, if that is not the default."""
     return {
         upgrade_key(key): value for upgrade in UPGRADES.values() for key, value in upgrade.earlier_behaviour.items()
     }
 
 
 def find_changed_scores(version: int) -> list[str]:
-    """On which data ``version`` gave other scores than today, for sentences."""
+    """On which data ``version`` gave other scores than today, as parts of sentences."""
     upgrades = (UPGRADES.get(v, Upgrade()) for v in range(version, CURRENT_VERSION))
     return [upgrade.scores for upgrade in upgrades if upgrade.scores]
 
@@ -140,7 +141,7 @@ def upgrade_tensor_name(name: str, version: int) -> str:
 
 
 def upgrade_tensor_names(state: Mapping[str, Any], version: int, source: str) -> dict[str, Any]:
-    """``state``, in its order, under today's names.
+    """``state`` with today's names, in the same order.
 
     Raises:
         UserError: two of its tensors have the same name today.
@@ -155,10 +156,10 @@ def upgrade_tensor_names(state: Mapping[str, Any], version: int, source: str) ->
 
 
 def upgrade_checkpoint(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """What a training saved to resume from, under today's names; values of other kinds stay as they are.
+    """The checkpoint of a training with today's names; values of unexpected types stay as they are.
 
     Raises:
-        UserError: its config's VERSION is none or of the future, or a name is there twice.
+        UserError: the VERSION of its config is wrong (see :func:`read_version`), or a name is there twice.
     """
     config, model, average = (checkpoint.get(key) for key in ("config", "model", "ema"))
     version, upgraded = read_version(config, source), dict(checkpoint)
@@ -181,9 +182,9 @@ def _has_names(state: Any) -> bool:
 
 
 def are_training_names(names: Any) -> bool:
-    """Whether ``names``, of any kind whatever, are of the form that ``AccumulatingTrainer.list_names`` gives them.
+    """Whether ``names``, which may be of any type, has the form that ``AccumulatingTrainer.list_names`` returns.
 
-    Takes no longer than the file that they are from is large: a few bytes in it can stand for any number of groups.
+    The number of names is checked before each of them, because a few bytes of a file can stand for any number.
     """
     if type(names) is not dict or not all(_are_texts(names.get(key)) for key in ("parameters", "buffers")):
         return False
@@ -199,7 +200,7 @@ def _are_texts(value: Any) -> bool:
 
 def _upgrade_training_names(names: Any, version: int) -> Any:
     if not are_training_names(names):
-        return names  # found wrong where the state is checked
+        return names  # refused where the state is checked
 
     def upgrade(old: list[str]) -> list[str]:
         return [upgrade_tensor_name(name, version) for name in old]
@@ -212,14 +213,14 @@ def _upgrade_training_names(names: Any, version: int) -> Any:
 
 
 def _name_first_training_state(names: Iterable[str]) -> dict[str, Any]:
-    """What version 1 left out of the state of a training: see ``AccumulatingTrainer.list_names``.
+    """The names that version 1 did not save with the state of a training: see ``AccumulatingTrainer.list_names``.
 
     Args:
-        names: of the model's tensors, in its order. All parameters were trained.
+        names: names of the model's tensors, in its order. All parameters were trained.
     """
     names = list(names)
     norms = {name.rpartition(".")[0] for name in names if name.endswith(".running_mean")}
-    # Not saved with the model.
+    # These two are not saved with the model.
     buffers, parameters = ["pixel_mean", "pixel_std"], []
     groups: dict[str, list[str]] = {"bias": [], "norm": [], "weight": []}
     for name in names:
@@ -284,7 +285,7 @@ def _put(config: Mapping, key: str, value: Any) -> dict:
 
 
 def _decode(value: Any) -> Any:
-    """What a config takes a text for."""
+    """The value that a config reads from a text."""
     if not isinstance(value, str):
         return value
     try:

@@ -7,7 +7,6 @@ from typing import Any
 
 from detectron2.config import CfgNode as _CfgNode
 from detectron2.config import get_cfg as _get_d2_cfg
-from yacs.config import _check_and_coerce_cfg_value_type
 
 from parking.utils.errors import UserError
 from parking.utils.text import printable, show
@@ -52,20 +51,20 @@ _DETECTRON2_KEYS = (
     "TEST.AUG.ENABLED",
 )
 _BACKBONE_NAME = "MODEL.BACKBONE.NAME"
-# In one config value; DATASETS.COCO has three for a data set.
+# Parts of one config value; DATASETS.COCO has three for each data set.
 _MAX_PARTS = 10_000
-# No key needs more. Python cannot even show some of the numbers that can be written as 0xff...
+# No key needs a larger number, and Python cannot print some numbers that can be written as 0xff...
 _MAX_INT_BITS = 1024
 
 
 class CfgNode(_CfgNode):
-    """detectron2's ``CfgNode`` with the same calls, different in:
+    """detectron2's ``CfgNode`` with these differences:
 
-    1. yaml tags never run code (detectron2 defaults to ``allow_unsafe=True``), and no value with ``://`` is taken:
-       something else would perhaps open it.
+    1. yaml tags never run code (detectron2 defaults to ``allow_unsafe=True``), and a value with ``://`` is refused,
+       because other code might open it.
     2. An int is taken where the default is a float.
-    3. What older versions called otherwise is translated (``compat.py``).
-    4. Keys of a backbone are there only while MODEL.BACKBONE.NAME names one that reads them (``backbones.py``).
+    3. Names of older versions are translated (``compat.py``).
+    4. Keys of a backbone exist only while MODEL.BACKBONE.NAME names one that reads them (``backbones.py``).
     5. An unknown key, a value of the wrong type or an unreadable file raises :class:`UserError`, which names the file
        or the key and, for an unknown key, the nearest that exists.
     """
@@ -87,7 +86,7 @@ class CfgNode(_CfgNode):
         if len(cfg_list) % 2:
             raise UserError(f"command line: KEY VALUE pairs are expected, and {cfg_list[-1]!r} has no value.")
         pairs = zip(cfg_list[0::2], cfg_list[1::2], strict=True)
-        # The backbone first: it says which other keys there are.
+        # The backbone comes first, because it determines which other keys exist.
         for key, value in sorted(pairs, key=lambda pair: upgrade_key(pair[0]) != _BACKBONE_NAME):
             nested: dict[str, Any] = {}
             node = nested
@@ -111,7 +110,7 @@ class CfgNode(_CfgNode):
         try:
             name = find_value(loaded, _BACKBONE_NAME)
         except (KeyError, TypeError):
-            return  # it is missing, or MODEL is no mapping, which merging refuses by name
+            return  # it is missing, or MODEL is not a mapping, which _merge refuses by name
         self._merge({"MODEL": {"BACKBONE": {"NAME": name}}}, self, (), source)
         fit_keys_to_backbone(self, get_cfg())
 
@@ -131,23 +130,20 @@ class CfgNode(_CfgNode):
             value = self._decode(value, full_key, source)
             if isinstance(old, float) and type(value) is int:
                 value = _to_float(value, full_key, source)
-            if value is None and old is not None:
-                raise UserError(
-                    f"{source}: {full_key} must be of type {type(old).__name__}, such as {old!r}, not None."
-                )
-            try:
-                self[key] = _check_and_coerce_cfg_value_type(value, old, key, full_key)
-            except (ValueError, AssertionError) as e:
+            elif isinstance(old, list | tuple) and isinstance(value, list | tuple):
+                value = type(old)(value)
+            if type(value) is not type(old):
                 raise UserError(
                     f"{source}: {full_key} must be of type {type(old).__name__}, such as {old!r}, not {show(value)}."
-                ) from e
+                )
+            self[key] = value
 
     def _decode(self, value: Any, full_key: str, source: str) -> Any:
         _check_parts(value, full_key, source)
         try:
             value = self._decode_cfg_value(value)
         except (TypeError, MemoryError, RecursionError) as e:
-            raise UserError(f"{source}: {full_key} is nothing that can be read ({type(e).__name__}).") from e
+            raise UserError(f"{source}: {full_key} cannot be read ({type(e).__name__}); write a plain value.") from e
         _check_parts(value, full_key, source)
         return value
 
@@ -161,7 +157,7 @@ class CfgNode(_CfgNode):
 
 
 def _check_parts(value: Any, full_key: str, source: str) -> None:
-    """Raise a UserError where an address is in ``value``, or too much: a few aliases stand for any number of lists."""
+    """Raise a UserError if ``value`` holds an address or too many parts: few aliases can stand for any number."""
     parts, num_seen = [value], 0
     while parts:
         part = parts.pop()
@@ -195,11 +191,11 @@ def _suggestion(full_key: str, root: CfgNode) -> str:
 
 
 def get_typed(opts: Sequence[str], key: str) -> Any:
-    """What the user typed for ``key``, as the config has it; None where the key was not typed.
+    """The value that the user typed for ``key``, as the config has it; None if the key was not typed.
 
     Args:
         opts: KEY VALUE pairs of a command line. The last of several values for one key counts, as in
-            :meth:`CfgNode.merge_from_list`. Other keys are not looked at: a config file may say which there are.
+            :meth:`CfgNode.merge_from_list`. Other keys are ignored: a config file may determine which exist.
         key: of the default configuration.
 
     Raises:

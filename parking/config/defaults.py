@@ -1,8 +1,8 @@
 """Every configuration key this project adds to detectron2's, with its meaning, unit and options.
 
-What values are allowed, and which tasks use a key, stands in ``checks.py``, which needs a row for each.
+``checks.py`` needs a row for each key: the allowed values, and the tasks that use the key.
 
-The values are those of a nano model; ``configs/`` states what differs.
+The defaults are those of a nano model; ``configs/`` states what differs.
 """
 
 from detectron2.config import CfgNode as CN
@@ -11,11 +11,11 @@ from . import compat
 
 
 def add_parking_config(cfg: CN) -> None:
-    """Add our keys to ``cfg`` (detectron2's defaults), in place, and set the defaults that must differ for a YOLO."""
-    # Of the keys' names and of what else is kept in files. A yaml without it is of version 1; see compat.py.
+    """Add our keys to ``cfg`` (detectron2's defaults), in place, and change the defaults that do not suit a YOLO."""
+    # Version of the names of keys and of what else is kept in files. A yaml without it has version 1; see compat.py.
     cfg.VERSION = compat.CURRENT_VERSION
-    # 0 or more: a training gives the same weights each time, bit for bit, for any number of data workers, interrupted
-    # or not; on a GPU by deterministic kernels, which are slower. -1: another seed each time.
+    # 0 or more: a training ends with the same weights each time, bit for bit, for any number of data workers, whether
+    # interrupted or not; a GPU then uses deterministic kernels, which are slower. -1: a new seed each time.
     cfg.SEED = -1
     _add_data(cfg)
     _add_model(cfg)
@@ -27,27 +27,27 @@ def _add_data(cfg: CN) -> None:
     # Root of the challenge's layout (see datasets/README.md); registers parking_train, _val, _trainval and _test.
     cfg.DATASETS.ROOT = "/DATA"
     # How Train.json is divided into parking_train and parking_val.
-    #   "sequence": whole sequences (neighbouring frames nearly repeat each other) make up VAL_FRACTION of the images
+    #   "sequence": VAL_FRACTION of the images, in whole sequences (neighbouring frames are alike), are parking_val
     #   "entry": the 3,000 images that the 2022 entry drew at random; an error on smaller sets
-    #   "all": parking_train is everything, and parking_val is not evaluated on
+    #   "all": parking_train is everything, and parking_val is empty
     cfg.DATASETS.SPLIT = "sequence"
     # Share of the images that the "sequence" split keeps for validation, 0..1.
     cfg.DATASETS.VAL_FRACTION = 0.12
-    # Which of the equally good sequences it keeps; the same number gives the same split.
+    # Seed of the "sequence" split.
     cfg.DATASETS.SPLIT_SEED = 0
-    # What is done about annotations and images with something wrong: "strict" stops, "repair" mends or leaves out what
-    # it can, and counts it. Which is which: the table in datasets/README.md.
+    # What happens to faulty annotations and images: "strict" stops, "repair" repairs or leaves out what it can, and
+    # counts it. The table in datasets/README.md lists all faults.
     cfg.DATASETS.POLICY = "strict"
-    # Whether a json may name images by absolute paths outside its image folder. Names with ".." never lead out of it.
+    # Whether a json may name images by absolute paths outside its image folder. Names with ".." never may.
     cfg.DATASETS.ALLOW_OUTSIDE = False
     # Any other COCO-format data: a list of [name, json file, image folder]. Classes come from the json's categories.
     cfg.DATASETS.COCO = []
     cfg.DATASETS.TRAIN = ("parking_train",)
     cfg.DATASETS.TEST = ("parking_val",)
-    # In which order the training images come.
+    # Order of the training images.
     #   "TrainingSampler": shuffled passes
-    #   "ClassBalancedTrainingSampler": drawn with replacement, more often the rarer and worse detected an image's
-    #       classes are; an epoch of SOLVER.ITERS_PER_EPOCH iterations at a time
+    #   "ClassBalancedTrainingSampler": drawn with replacement, more often if an image's classes are rare and badly
+    #       detected; drawn anew for each epoch of SOLVER.ITERS_PER_EPOCH iterations
     #   "RepeatFactorTrainingSampler": shuffled passes, in which images with classes that occur in less than
     #       DATALOADER.REPEAT_THRESHOLD (0..1) of the images are repeated
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
@@ -56,11 +56,11 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.SIZE_TRAIN = [640, 640]
     # Long side in pixels to which an image is resized (enlarged too) for evaluation and inference.
     cfg.INPUT.SIZE_TEST = 640
-    # Whether pictures are turned upright as their EXIF orientation says, before anything else; boxes of annotations and
-    # results, and the sizes beside them, refer to the picture as it is used.
-    #   "auto": where a json or an image list states a size, as that size says: that of the upright picture, or of the
-    #       stored one. Where it fits both (half a turn, mirrored, square), as the other pictures of the json have it,
-    #       or else as stored. Where no size is stated, upright.
+    # Whether pictures are turned upright by their EXIF orientation, before anything else; boxes and sizes in
+    # annotations and results refer to the picture as it is used.
+    #   "auto": if a json or an image list states a size, upright or as stored, whichever has that size; if both have it
+    #       (half a turn, mirrored, square), as the other pictures of the json, or else as stored. If no size is stated,
+    #       upright.
     #   "apply": upright
     #   "ignore": as stored
     cfg.INPUT.EXIF_ORIENTATION = "auto"
@@ -70,7 +70,7 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.CACHE_FORMAT = "raw"
     # Folder of the "disk" cache, and of image sizes that a json lacks; "": parking in the user's cache folder.
     cfg.INPUT.CACHE_DIR = ""
-    # Size in GB of 10^9 bytes that either cache may grow to.
+    # Largest size of a cache in GB of 10^9 bytes.
     cfg.INPUT.CACHE_GB = 20.0
     cfg.INPUT.AUG = CN()
     # Probability that a sample is a mosaic of four images.
@@ -104,7 +104,7 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.ANCHOR_GENERATOR.NAME = "YOLOAnchorGenerator"
 
     cfg.MODEL.CSP_DARKNET = CN()
-    # Stages handed on; the last one ends the backbone: "dark5" makes a P5 model, "dark6" a P6 model.
+    # Stages whose features are returned; the last one ends the backbone: "dark5" makes a P5 model, "dark6" a P6 model.
     cfg.MODEL.CSP_DARKNET.OUT_FEATURES = ["dark3", "dark4", "dark5"]
     cfg.MODEL.PAFPN = CN()
     # Stages that the neck joins, finest first; its outputs are named p3, p4, ... after them.
@@ -113,11 +113,11 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.YOLO = CN()
     # Number of classes; 0 means as many as the training set has, and for infer.py as many as the weights have.
     cfg.MODEL.YOLO.NUM_CLASSES = 14
-    # Which class of MODEL.WEIGHTS each class starts from, where the two have different classes: pairs
-    # [class of the data, class of the weights]. Classes not listed start from the one of the same name, else anew, and
-    # so does a class that is listed with ''.
+    # Classes of MODEL.WEIGHTS to start from, if they differ from those of the data: pairs
+    # [class of the data, class of the weights]. A class that is not listed starts from the class of the same name, if
+    # there is one, else anew, as does a class that is listed with ''.
     cfg.MODEL.YOLO.CLASS_MAP = []
-    # Whether anchors in MODEL.WEIGHTS replace ANCHORS. They belong to what the weights have learned.
+    # Whether anchors in MODEL.WEIGHTS, with which the weights were trained, replace ANCHORS.
     cfg.MODEL.YOLO.ANCHORS_FROM_WEIGHTS = True
     # Depth (repeats of a block) and width (channels) relative to the large model, for backbone and neck.
     cfg.MODEL.YOLO.DEPTH_MULTIPLE = 0.33
@@ -142,14 +142,14 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.YOLO.ASSIGNER.ANCHOR_RATIO = 4.0
 
     cfg.MODEL.YOLO.LOSS = CN()
-    # Gains of the three terms, for 3 levels, 80 classes and 640 x 640 pixels; the model derives its own from them.
+    # Gains of the three terms, for 3 levels, 80 classes and 640 x 640 pixels; the model scales them to its own.
     cfg.MODEL.YOLO.LOSS.BOX_GAIN = 0.05
     cfg.MODEL.YOLO.LOSS.OBJ_GAIN = 1.0
     cfg.MODEL.YOLO.LOSS.CLS_GAIN = 0.5
     # Weights of the positive targets in the cross entropies.
     cfg.MODEL.YOLO.LOSS.OBJ_POS_WEIGHT = 1.0
     cfg.MODEL.YOLO.LOSS.CLS_POS_WEIGHT = 1.0
-    # Above 0 the cross entropies become focal losses with this gamma.
+    # Above 0, the cross entropies become focal losses with this gamma.
     cfg.MODEL.YOLO.LOSS.FOCAL_GAMMA = 0.0
     # Class targets become 1 - s/2 and s/2.
     cfg.MODEL.YOLO.LOSS.LABEL_SMOOTHING = 0.0
@@ -162,39 +162,40 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.YOLO.MULTI_LABEL_TEST = True
     # IoU above which the lower of two boxes of a class is suppressed.
     cfg.MODEL.YOLO.NMS_THRESH_TEST = 0.5
-    # Best candidates of an image that take part in the suppression.
+    # Number of best candidates of an image that take part in the suppression.
     cfg.MODEL.YOLO.PRE_NMS_TOPK_TEST = 30000
 
 
 def _add_solver(cfg: CN) -> None:
-    # Trainings one after the other, each from the weights that the one before chose: a list of [name, config file], the
-    # file relative to this one and stating only what differs. Each works in OUTPUT_DIR/name. Empty: one training.
+    # Trainings one after the other, each from the weights that the previous one chose: a list of [name, config file].
+    # A file is relative to this config and states only what differs; its OUTPUT_DIR is OUTPUT_DIR/name. Empty: one
+    # training.
     cfg.SOLVER.STAGES = []
     # "SGD" (with SOLVER.MOMENTUM and SOLVER.NESTEROV) or "AdamW" (SOLVER.MOMENTUM is its first beta).
     cfg.SOLVER.OPTIMIZER = "SGD"
     cfg.SOLVER.BASE_LR = 0.01
     cfg.SOLVER.MOMENTUM = 0.937
     cfg.SOLVER.NESTEROV = True
-    # On weights only, neither on biases nor on norms; scaled by IMS_PER_BATCH * accumulation / NOMINAL_BATCH_SIZE.
+    # For weights, but not for biases and norms; scaled by IMS_PER_BATCH * accumulation / NOMINAL_BATCH_SIZE.
     cfg.SOLVER.WEIGHT_DECAY = 0.0005
     # Shape of the decay from BASE_LR to BASE_LR * LR_FINAL_FACTOR: "linear" or "cosine".
     cfg.SOLVER.LR_SCHEDULER_NAME = "linear"
     cfg.SOLVER.LR_FINAL_FACTOR = 0.01
-    # The decay moves once an "epoch" (as the original recipe) or every "iteration".
+    # Whether the rate changes once an "epoch" (as in the original recipe) or every "iteration".
     cfg.SOLVER.LR_DECAY_PER = "iteration"
     # Iterations that count as an epoch; 0: one pass over the training set.
     cfg.SOLVER.ITERS_PER_EPOCH = 0
     # Iterations over which rates, momentum and accumulation warm up, linearly.
     cfg.SOLVER.WARMUP_ITERS = 100
-    # Where the momentum and the biases' learning rate start from.
+    # Values at the start of the warm-up: momentum, and learning rate of biases.
     cfg.SOLVER.WARMUP_MOMENTUM = 0.8
     cfg.SOLVER.WARMUP_BIAS_LR = 0.1
     # Gradients are accumulated over about NOMINAL_BATCH_SIZE / IMS_PER_BATCH iterations; 0: never.
     cfg.SOLVER.NOMINAL_BATCH_SIZE = 64
     # How many of the newest model_{iteration}.pth are kept.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 2
-    # Of mixed precision (SOLVER.AMP.ENABLED): "float16", with a scaler of the gradients, "bfloat16", or "auto": float16
-    # on a GPU, and on the CPU bfloat16 if it has instructions for it (else float32).
+    # Type for mixed precision (SOLVER.AMP.ENABLED): "float16", with scaled gradients, "bfloat16", or "auto": float16 on
+    # a GPU, and on the CPU bfloat16 if it has instructions for it (else float32).
     cfg.SOLVER.AMP.DTYPE = "auto"
     cfg.SOLVER.EMA = CN()
     # Evaluate and release the exponential moving average of the weights: decay DECAY * (1 - exp(-updates / WARMUP)).
@@ -206,41 +207,39 @@ def _add_solver(cfg: CN) -> None:
     # End the training after this many evaluations without a better TEST.BEST_METRIC; 0: never. An evaluation that
     # cannot compute it does not count.
     cfg.SOLVER.EARLY_STOPPING_PATIENCE = 0
-    # Hours that the training may take, all stages and interrupted runs together; 0: as long as it takes. Iterations are
-    # left out, and the decay of the learning rate ends earlier, when the time measured so far says that it must.
+    # Hours that the training may take, with all stages and interrupted runs; 0: no limit. If the time measured so far
+    # shows that it would take longer, iterations are left out and the decay of the learning rate ends earlier.
     cfg.SOLVER.MAX_HOURS = 0.0
 
 
 def _add_test(cfg: CN) -> None:
     # The score that decides which weights become model_best.pth.
     cfg.TEST.BEST_METRIC = "bbox/AP75"
-    # Images in a batch of inference; only those whose own padded shape is the same share one. 0: 8 on a GPU, 1 on the
-    # CPU.
+    # Images in a batch of inference; images of one batch have the same padded shape. 0: 8 on a GPU, 1 on the CPU.
     cfg.TEST.IMS_PER_BATCH = 0
-    # What the network computes in for inference: "float32", "float16", "bfloat16", or "auto": float16 on a GPU, and
-    # float32 on the CPU. Boxes and scores are float32 in any case.
+    # Type in which the network computes for inference: "float32", "float16", "bfloat16", or "auto": float16 on a GPU,
+    # and float32 on the CPU. Boxes and scores are float32 in any case.
     cfg.TEST.DTYPE = "auto"
-    # How several opinions on one image become one list of boxes, those of the views of test-time augmentation and those
-    # of several models alike:
-    #   "nms": the best box suppresses the others (of views: before anything else is decided, as published)
-    #   "soft_nms": it lowers their scores, the more they overlap (Gaussian; Bodla et al. 2017)
+    # How the boxes of several views (test-time augmentation) or several models of one image are joined:
+    #   "nms": the best box suppresses the others (for views, all candidates go through one suppression, as published)
+    #   "soft_nms": the best box lowers the scores of others, the more they overlap (Gaussian; Bodla et al. 2017)
     #   "wbf": boxes that overlap are averaged, weighted by score (weighted boxes fusion; Solovyev et al. 2021)
     cfg.TEST.FUSION = CN()
     cfg.TEST.FUSION.NAME = "nms"
-    # IoU from which on boxes are the same object for "nms" and "wbf"; for "wbf" above MODEL.YOLO.NMS_THRESH_TEST, or
-    # what one view or model finds twice of an object lowers the mean.
+    # IoU from which on "nms" and "wbf" take boxes for the same object. For "wbf" it should be above
+    # MODEL.YOLO.NMS_THRESH_TEST, or an object that one view or model finds twice lowers the mean.
     cfg.TEST.FUSION.IOU_THRESH = 0.75
-    # Of "soft_nms": scores are multiplied by exp(-IoU^2 / sigma).
+    # Sigma of "soft_nms", which multiplies scores by exp(-IoU^2 / sigma).
     cfg.TEST.FUSION.SOFT_NMS_SIGMA = 0.5
-    # What infer.py --max-hours may change, the best first, where the config as it is would take too long: a list of
-    # lists of KEY, VALUE, ..., each of them instead of the one before.
+    # Changes that infer.py --max-hours may make if the config would take too long, the best first: a list of lists
+    # [KEY, VALUE, KEY, VALUE, ...], of which one is chosen.
     cfg.TEST.FALLBACKS = [["TEST.AUG.ENABLED", False]]
     # Size limit of submission.json in MB of 10^6 bytes.
     cfg.TEST.SUBMISSION_MB = 20.0
-    # Boxes of an image in submission.json.
+    # Largest number of boxes of an image in submission.json.
     cfg.TEST.SUBMISSION_MAX_PER_IMAGE = 50
     # Boxes of a class that go into submission.json before all others compete for its size: "stroller=500" for the best
     # 500 of a class, "500" for as many of every class that is not named.
     cfg.TEST.SUBMISSION_CLASS_FLOORS = ()
-    # How submission.json is spaced: "compact", without spaces, or "original", as Python's json.dump does by itself.
+    # How submission.json is spaced: "compact", without spaces, or "original", as by Python's json.dump.
     cfg.TEST.SUBMISSION_SPACING = "compact"

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 
 class Kind(Protocol):
-    """Tells values that are allowed from others."""
+    """Decides which values are allowed."""
 
     @property
     def allowed(self) -> str:
-        """What ends the sentence "KEY must be ..."."""
+        """The end of the sentence "KEY must be ..."."""
 
     def allows(self, value: Any) -> bool:
         """Whether ``value`` is of this kind; never raises, whatever the value is."""
@@ -35,7 +35,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Real:
-    """A finite number from ``low`` to ``high``, which are excluded where ``above`` and ``below`` say so."""
+    """A finite number from ``low`` (above it, if ``above``) to ``high`` (below it, if ``below``)."""
 
     low: float
     high: float
@@ -50,7 +50,7 @@ class Real:
         )
 
     def allows(self, value: Any) -> bool:
-        if type(value) not in (int, float) or not self.low <= value <= self.high:  # a nan is in no range
+        if type(value) not in (int, float) or not self.low <= value <= self.high:  # false for nan, too
             return False
         return not (self.above and value == self.low) and not (self.below and value == self.high)
 
@@ -66,7 +66,7 @@ class Flag:
 
 
 class OneOf:
-    """One of some names, spelled exactly so."""
+    """One of several names, in this spelling."""
 
     def __init__(self, *names: str):
         self.names = names
@@ -78,7 +78,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Text:
-    """A text that is all of ``pattern``, which also must be able to be a file name: no NUL."""
+    """A text that matches ``pattern`` as a whole, without NUL, which no file name can hold."""
 
     pattern: str = r".*"
     allowed: str = "a text"
@@ -116,7 +116,7 @@ class ListOf:
 
 @dataclass(frozen=True)
 class Such:
-    """What ``holds`` says, which must not raise for any value."""
+    """A value for which ``holds`` is true; ``holds`` must not raise, whatever the value is."""
 
     holds: Callable[[Any], bool]
     allowed: str
@@ -127,7 +127,7 @@ class Such:
 
 @dataclass(frozen=True)
 class Registered:
-    """The name of a part of the model. Which names there are, the caller of :func:`.checks.check_values` says."""
+    """The name of a part of the model; the caller of :func:`.checks.check_values` knows which names exist."""
 
     allowed: str = "the name of a part of the model"
 

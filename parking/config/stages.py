@@ -20,10 +20,10 @@ class Stage:
     """One training.
 
     Attributes:
-        name: as in SOLVER.STAGES; "" where that is empty and there is just one training.
+        name: name in SOLVER.STAGES; "" if that is empty, for the only training.
         cfg: its config, not frozen, without stages of its own; OUTPUT_DIR is the stage's folder.
         root: the OUTPUT_DIR that all stages share.
-        starts_from: OUTPUT_DIR of the stage before, whose chosen weights this one starts from; None for the first.
+        starts_from: OUTPUT_DIR of the previous stage, which chose the weights to start from; None for the first.
     """
 
     name: str
@@ -56,8 +56,8 @@ def read_stages(config_file: str | os.PathLike, opts: Sequence[str]) -> list[Sta
         cfg.merge_from_file(stage_file)
         if cfg.OUTPUT_DIR != file_cfg.OUTPUT_DIR or (stages and cfg.MODEL.WEIGHTS != file_cfg.MODEL.WEIGHTS):
             raise UserError(
-                f"config file {stage_file}: a stage has its OUTPUT_DIR from its name, and its MODEL.WEIGHTS from the "
-                f"stage before it; leave them out."
+                f"config file {stage_file}: the name of a stage determines its OUTPUT_DIR, and the previous stage its "
+                f"MODEL.WEIGHTS; leave them out."
             )
         cfg.merge_from_list(opts)
         cfg.SOLVER.STAGES = []
@@ -67,7 +67,7 @@ def read_stages(config_file: str | os.PathLike, opts: Sequence[str]) -> list[Sta
 
 
 def select_stages(stages: list[Stage], name: str | None) -> list[Stage]:
-    """All stages, or the one called ``name``. Raises UserError where there is none of that name."""
+    """All stages, or the one called ``name``; raises a UserError if there is no such stage."""
     if name is None:
         return stages
     selected = [stage for stage in stages if stage.name == name]
@@ -82,12 +82,12 @@ def _check_stages(cfg: CfgNode) -> None:
     names = set()
     for name, _ in cfg.SOLVER.STAGES:
         if not _NAME.fullmatch(name) or name in names:
-            raise UserError(f"SOLVER.STAGES: {name!r} occurs twice, or is no name for a folder.")
+            raise UserError(f"SOLVER.STAGES: {name!r} occurs twice or cannot be the name of a folder; choose another.")
         names.add(name)
 
 
 def _find_beside(config_file: str | os.PathLike, file: str) -> str:
-    """``file`` relative to the config, or to the ``_BASE_`` from which that has its stages."""
+    """The path of ``file``, which is relative to the config or to the ``_BASE_`` that states its stages."""
     folders = []
     path = Path(config_file)
     while path not in folders and path.is_file():

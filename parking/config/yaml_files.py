@@ -14,7 +14,7 @@ from parking.utils.text_files import UnusableFileError, read_text_file
 from .compat import upgrade_config
 
 _BASE = "_BASE_"
-# No key needs more. Python cannot even show some numbers that can be written as 0xff... or 59:59:...
+# No key needs a larger number, and Python cannot print some numbers that can be written as 0xff... or 59:59:...
 _MAX_INT_CHARACTERS = 400
 _OPENING = (
     yaml.FlowSequenceStartToken,
@@ -26,7 +26,7 @@ _CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndTo
 
 
 class _Loader(yaml.SafeLoader):
-    """yaml's safe loader, of which a key that occurs twice is an error."""
+    """yaml's safe loader, for which a key that occurs twice or a huge number is an error."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -47,18 +47,18 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 class ConfigFiles:
-    """Reads a config file and its bases, all of which together are bounded in number and size."""
+    """Reads a config file and its bases; their number and total size are limited."""
 
     def __init__(self):
         self._num_files = self._num_bytes = 0
 
     def load(self, filename: str) -> Any:
-        """What the file holds, with ``_BASE_`` merged as fvcore does: a key of the file replaces that of a base.
+        """The content of the file, with ``_BASE_`` merged as fvcore does: a key of the file replaces that of a base.
 
-        Each file may be of another version; keys have today's names.
+        Files may have different versions; the returned keys have today's names.
 
         Raises:
-            UserError: naming the file, that cannot be read or is not plain yaml in UTF-8, or a limit that is exceeded.
+            UserError: a file cannot be read or is not plain yaml in UTF-8, or a limit is exceeded.
         """
         return self._load(filename, ())
 
@@ -93,14 +93,14 @@ class ConfigFiles:
         self._num_bytes += len(text)
         if self._num_files > MAX_CONFIG_FILES or self._num_bytes > MAX_CONFIG_BYTES:
             raise UserError(
-                f"config file {printable(filename)}: more than {MAX_CONFIG_FILES} files or {MAX_CONFIG_BYTES:,} bytes "
-                "are read by way of _BASE_; use fewer."
+                f"config file {printable(filename)}: _BASE_ leads to more than {MAX_CONFIG_FILES} files or "
+                f"{MAX_CONFIG_BYTES:,} bytes; use fewer."
             )
         return parse_config(text, filename)
 
 
 def read_config_text(filename: str) -> str:
-    """The text of a config file; UserError where it cannot be read or is something else."""
+    """The text of a config file; raises a UserError if it cannot be read or is not text."""
     if "://" in filename:
         raise UserError(f"config file {printable(filename)}: addresses are not opened; give the path of a local file.")
     try:
@@ -108,17 +108,17 @@ def read_config_text(filename: str) -> str:
     except UnusableFileError as e:
         reason = e.detail.removeprefix("cannot be opened: ")
         detail = e.detail if reason == e.detail else f"cannot be read ({reason}); check the path"
-        # An empty one is like one that sets no keys, and both are a mistake.
+        # An empty file is the same mistake as one that sets no keys.
         detail = "is empty: it does not hold a mapping of config keys" if detail == "is empty" else detail
         raise UserError(f"config file {printable(filename)} {detail}.") from e
 
 
 def parse_config(text: str, filename: str) -> Any:
-    """The plain values of a yaml text; UserError where it is none."""
+    """The plain values of a yaml text; raises a UserError if it is not plain yaml."""
     name = printable(filename)
     try:
         _check_tokens(yaml.scan(text), name)
-        # Safe, as the class is a subclass of SafeLoader.
+        # Safe, because _Loader is a subclass of SafeLoader.
         return yaml.load(text, Loader=_Loader)
     except UserError:
         raise
@@ -131,7 +131,7 @@ def parse_config(text: str, filename: str) -> Any:
 
 
 def _check_tokens(tokens: Iterator[yaml.Token], name: str) -> None:
-    """Refuse what lets a few lines stand for any number of keys, or needs any depth of calls."""
+    """Refuse yaml in which a few lines can stand for any number of keys, or that is nested too deep."""
     depth = 0
     for token in tokens:
         depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
@@ -139,9 +139,9 @@ def _check_tokens(tokens: Iterator[yaml.Token], name: str) -> None:
             raise UserError(f"config file {name}: lists and mappings are nested deeper than {MAX_CONFIG_DEPTH}.")
         value = getattr(token, "value", None)
         if value == "<<" or (isinstance(value, tuple) and str(value[1]).endswith("merge")):
-            raise UserError(f"config file {name}: merge keys (<<) are not taken; write the keys out.")
+            raise UserError(f"config file {name}: merge keys (<<) are not supported; write the keys out.")
         if isinstance(token, yaml.AliasToken):
-            raise UserError(f"config file {name}: aliases (*{printable(value[:40])}) are not taken; write it out.")
+            raise UserError(f"config file {name}: aliases (*{printable(value[:40])}) are not supported; write it out.")
 
 
 def _find_base(filename: str, base: str) -> str:

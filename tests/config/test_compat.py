@@ -35,7 +35,7 @@ def later(monkeypatch):
     """Two versions later, some keys of today were called otherwise before."""
     monkeypatch.setattr(compat, "UPGRADES", LATER)
     monkeypatch.setattr(compat, "CURRENT_VERSION", 4)
-    # What other tests have been told is told again, also after one that sets up the loggers.
+    # A warning appears again although other tests caused it before, also after a test that sets up the loggers.
     monkeypatch.setattr(logger, "_LOG_COUNTER", Counter())
     monkeypatch.setattr(logging.getLogger("parking"), "propagate", True)
 
@@ -57,7 +57,7 @@ def test_only_what_is_complete_gets_the_earlier_behaviour():
     assert upgrade_config({"VERSION": 2}, "x", is_complete=True) == {"VERSION": 2}
     stated = {"VERSION": 1, "INPUT": {"EXIF_ORIENTATION": "apply"}}
     assert upgrade_config(stated, "x", is_complete=True) == {**stated, "VERSION": 2}
-    # Wrong in another way, which is told where the config is merged.
+    # A malformed config is refused where it is merged.
     assert upgrade_config({"INPUT": 3}, "x", is_complete=True) == {"INPUT": 3, "VERSION": 2}
 
 
@@ -96,7 +96,7 @@ def test_files_may_be_of_different_versions(later, tmp_path, caplog):
         assert values == (yolo.DEPTH_MULTIPLE, aug.SCALE, aug.SHEAR)
         assert (yolo.NUM_CLASSES, cfg.VERSION, cfg.TEST.FUSION.NAME) == (3, 4, "nms")
     (tmp_path / "wrong.yaml").write_text("VERSION: 4\n" + old)
-    with pytest.raises(UserError, match=r"wrong\.yaml: there is no config key MODEL\.YOLO\.DEPTH_PERCENT"):
+    with pytest.raises(UserError, match=r"wrong\.yaml: .* MODEL\.YOLO\.DEPTH_PERCENT;"):
         get_cfg().merge_from_file(str(tmp_path / "wrong.yaml"))
     assert (tmp_path / "first.yaml").read_text() == old
 
@@ -110,12 +110,12 @@ def test_what_users_type_is_translated_and_told_once(later, caplog):
     assert get_typed(opts[:4], "MODEL.YOLO.DEPTH_MULTIPLE") == 0.5
     assert get_typed(opts, "INPUT.AUG.SCALE") == 0.25
     assert get_typed(opts, "INPUT.AUG.SHEAR") is None
-    assert sorted(record.getMessage() for record in caplog.records if record.levelno == logging.WARNING) == [
-        "command line: AUGMENT is called INPUT.AUG today",
-        "command line: MODEL.YOLO.DEPTH_FACTOR is called MODEL.YOLO.DEPTH_MULTIPLE today",
-        "command line: MODEL.YOLO.DEPTH_PERCENT is called MODEL.YOLO.DEPTH_FACTOR today",
-    ]
-    with pytest.raises(UserError, match=r"^command line: MODEL\.YOLO\.DEPTH_PERCENT is 'much', which cannot be"):
+    warnings = sorted(record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+    names = [("AUGMENT", "INPUT.AUG"), ("MODEL.YOLO.DEPTH_FACTOR", "MODEL.YOLO.DEPTH_MULTIPLE")]
+    names += [("MODEL.YOLO.DEPTH_PERCENT", "MODEL.YOLO.DEPTH_FACTOR")]
+    for warning, (old, new) in zip(warnings, names, strict=True):
+        assert warning.startswith(f"command line: {old} ") and f" {new} " in warning
+    with pytest.raises(UserError, match=r"^command line: MODEL\.YOLO\.DEPTH_PERCENT is 'much'"):
         get_cfg().merge_from_list(["MODEL.YOLO.DEPTH_PERCENT", "much"])
     assert upgrade_key("AUGMENT.SCALE") == "INPUT.AUG.SCALE" and upgrade_key("AUGMENTED.SCALE") == "AUGMENTED.SCALE"
     assert upgrade_key("MODEL.YOLO.DEPTH_PERCENT") == "MODEL.YOLO.DEPTH_MULTIPLE"
@@ -124,8 +124,8 @@ def test_what_users_type_is_translated_and_told_once(later, caplog):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"MODEL": {"YOLO": {"DEPTH_PERCENT": 50, "DEPTH_FACTOR": 1.0}}}, r"DEPTH_PERCENT and \S+DEPTH_FACTOR are the"),
-        ({"AUGMENT": {"SCALE": 0.1}, "INPUT": {"AUG": {"SCALE": 0.2}}}, r"AUGMENT\.SCALE and INPUT\.AUG\.SCALE are"),
+        ({"MODEL": {"YOLO": {"DEPTH_PERCENT": 50, "DEPTH_FACTOR": 1.0}}}, r"DEPTH_PERCENT and \S+DEPTH_FACTOR "),
+        ({"AUGMENT": {"SCALE": 0.1}, "INPUT": {"AUG": {"SCALE": 0.2}}}, r"AUGMENT\.SCALE and INPUT\.AUG\.SCALE "),
         ({"AUGMENT": 3}, r"INPUT\.AUG must be a mapping"),
         ({"AUGMENT": {"SCALE": 0.1}, "INPUT": 5}, "INPUT must be a mapping"),
     ],
@@ -156,7 +156,7 @@ def test_weights_have_todays_keys_and_tensors(later, tmp_path, suffix):
     assert list(weights.state_dict) == ["backbone.first.conv.weight", "backbone.stage2.conv.weight"]
     assert weights.state_dict["backbone.stage2.conv.weight"].tolist() == [2.0, 2.0]
     torch.save({"model": {**state, "backbone.first.conv.weight": torch.zeros(2)}}, tmp_path / "two.pth")
-    with pytest.raises(UserError, match=r"two\.pth: the tensor backbone\.first\.conv\.weight is there twice"):
+    with pytest.raises(UserError, match=r"two\.pth: .* backbone\.first\.conv\.weight .*twice"):
         read_weights(tmp_path / "two.pth")
 
 

@@ -22,20 +22,17 @@ YAMLS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda p: str(p.relative_to(ROOT / "configs")))
-def test_every_yaml_loads(path):
-    cfg = get_cfg()
+def test_every_yaml_loads_and_survives_the_round_trip_through_a_dump(path, tmp_path):
+    cfg, again = get_cfg(), get_cfg()
     cfg.merge_from_file(str(path))
     assert cfg.MODEL.META_ARCHITECTURE == "YOLO"
-
-
-@pytest.mark.parametrize("path", YAMLS, ids=lambda p: str(p.relative_to(ROOT / "configs")))
-def test_a_yaml_survives_the_round_trip_through_a_dump(path, tmp_path):
-    cfg = get_cfg()
-    cfg.merge_from_file(str(path))
-    (tmp_path / "dump.yaml").write_text(cfg.dump())
-    again = get_cfg()
-    again.merge_from_file(str(tmp_path / "dump.yaml"))
+    again.merge_from_file(write(tmp_path / "dump.yaml", cfg.dump()))
     assert again == cfg
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
 
 
 def attribute_chains(source: str) -> set[str]:
@@ -54,15 +51,11 @@ def attribute_chains(source: str) -> set[str]:
 def test_every_key_is_read_somewhere():
     chains = set()
     for path in [*(ROOT / "parking").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]:
-        if path.parent.name != "config":
+        if path.parent.name != "config" or path.name == "stages.py":
             chains |= attribute_chains(path.read_text(encoding="utf-8"))
-    # Read by detectron2 itself: build_backbone, build_anchor_generator, build_model, default_setup.
-    by_detectron2 = {
-        "CUDNN_BENCHMARK",
-        "MODEL.BACKBONE.NAME",
-        "MODEL.ANCHOR_GENERATOR.NAME",
-        "MODEL.META_ARCHITECTURE",
-    }
+    # detectron2 reads these itself: build_backbone, build_anchor_generator, build_model, default_setup.
+    by_detectron2 = {f"MODEL.{key}" for key in ("BACKBONE.NAME", "ANCHOR_GENERATOR.NAME", "META_ARCHITECTURE")}
+    by_detectron2.add("CUDNN_BENCHMARK")
     by_compat = {"VERSION"}
     unread = []
     for key in get_cfg().keys_in_full():
@@ -127,25 +120,21 @@ def test_command_line_values(opts, key, value):
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (["MODEL.YOLO.NUM_CLASES", "3"], r"no config key MODEL.YOLO.NUM_CLASES; did you mean MODEL.YOLO.NUM_CLASSES\?"),
-        (["NUM_CLASSES", "3"], r"no config key NUM_CLASSES; did you mean MODEL.YOLO.NUM_CLASSES\?"),
-        (["INPUT.MIN_SIZE_TRAIN", "3"], r"no config key INPUT.MIN_SIZE_TRAIN"),
-        (["SOLVER.MAX_ITER", "many"], r"SOLVER.MAX_ITER must be of type int, such as 40000, not 'many'"),
-        (["SOLVER.MAX_ITER", "1.5"], r"SOLVER.MAX_ITER must be of type int"),
-        (["SOLVER.AMP.ENABLED", "1"], r"SOLVER.AMP.ENABLED must be of type bool"),
-        (["MODEL.YOLO", "3"], r"MODEL.YOLO must be a mapping"),
-        (["SOLVER.MAX_ITER", "None"], r"SOLVER.MAX_ITER must be of type int"),
-        (["SOLVER.MAX_ITER"], r"'SOLVER.MAX_ITER' has no value"),
+        (["MODEL.YOLO.NUM_CLASES", "3"], r" MODEL\.YOLO\.NUM_CLASES; .* MODEL\.YOLO\.NUM_CLASSES\?"),
+        (["NUM_CLASSES", "3"], r" NUM_CLASSES; .* MODEL\.YOLO\.NUM_CLASSES\?"),
+        (["INPUT.MIN_SIZE_TRAIN", "3"], r"INPUT\.MIN_SIZE_TRAIN"),
+        (["SOLVER.MAX_ITER", "many"], r"SOLVER\.MAX_ITER .*int, such as 40000, not 'many'"),
+        (["SOLVER.MAX_ITER", "1.5"], r"SOLVER\.MAX_ITER .*int"),
+        (["SOLVER.MAX_ITER", "None"], r"SOLVER\.MAX_ITER .*int"),
+        (["SOLVER.AMP.ENABLED", "1"], r"SOLVER\.AMP\.ENABLED .*bool"),
+        (["DATASETS.TRAIN", "data"], r"DATASETS\.TRAIN .*tuple"),
+        (["MODEL.YOLO", "3"], r"MODEL\.YOLO .*mapping"),
+        (["SOLVER.MAX_ITER"], r"'SOLVER\.MAX_ITER' has no value"),
     ],
 )
 def test_mistakes_on_the_command_line(opts, message):
     with pytest.raises(UserError, match=message):
         get_cfg().merge_from_list(opts)
-
-
-def write(path: Path, text: str) -> str:
-    path.write_text(text, encoding="utf-8")
-    return str(path)
 
 
 HOSTILE_TAGS = [
@@ -185,14 +174,13 @@ def test_yaml_tags_run_no_code(tmp_path, marker, tag, place):
     sys.modules.pop("on_import", None)
     direct = write(tmp_path / "direct.yaml", hostile)
     write(tmp_path / "sound.yaml", "SEED: 1\n")
-    through_base = write(tmp_path / "based.yaml", "_BASE_: direct.yaml\n")
     through_list = write(tmp_path / "listed.yaml", "_BASE_: [sound.yaml, direct.yaml]\n")
-    through_two = write(tmp_path / "twice.yaml", "_BASE_: based.yaml\n")
-    for path in (direct, through_base, through_list, through_two):
+    through_two = write(tmp_path / "twice.yaml", "_BASE_: listed.yaml\n")
+    for path in (direct, through_list, through_two):
         with pytest.raises(UserError, match=r"not plain yaml: .*tag:yaml\.org,2002:python/"):
             get_cfg().merge_from_file(path)
         assert not marker.exists()
-    with pytest.raises(ValueError, match="never loaded"):
+    with pytest.raises(ValueError, match="yaml"):
         get_cfg().merge_from_file(direct, allow_unsafe=True)
     assert not marker.exists()
     assert "on_import" not in sys.modules
@@ -201,30 +189,18 @@ def test_yaml_tags_run_no_code(tmp_path, marker, tag, place):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("_BASE_: https://example.org/a.yaml\n", "addresses are not opened"),
-        ("_BASE_: ['http://example.org/a.yaml']\n", "addresses are not opened"),
-        ("_BASE_: none.yaml\n", r"none.yaml cannot be read \(No such file"),
-        ("_BASE_: c.yaml\n", "leads back to itself"),
-        ("SEED: [1\n", "not plain yaml"),
-        ("- 1\n- 2\n", "the top level must be a mapping"),
-        ("", "does not hold a mapping"),
-        ("SOLVER: 3\n", "SOLVER must be a mapping of keys"),
-        (
-            "SOLVER:\n  MAX_ITERS: 3\n",
-            r"c.yaml: there is no config key SOLVER.MAX_ITERS; did you mean SOLVER.MAX_ITER\?",
-        ),
+        ("_BASE_: none.yaml\n", r"none\.yaml .*No such file"),
+        ("_BASE_: c.yaml\n", r"c\.yaml: its _BASE_ "),
+        ("SEED: [1\n", r"c\.yaml is not plain yaml"),
+        ("- 1\n- 2\n", r"c\.yaml: the top level must be a mapping"),
+        ("", r"c\.yaml is empty"),
+        ("SOLVER: 3\n", r"c\.yaml: SOLVER must be a mapping"),
+        ("SOLVER:\n  MAX_ITERS: 3\n", r"c\.yaml: .* SOLVER\.MAX_ITERS; .* SOLVER\.MAX_ITER\?"),
     ],
 )
 def test_mistakes_in_files(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         get_cfg().merge_from_file(write(tmp_path / "c.yaml", text))
-
-
-def test_missing_file_and_address():
-    with pytest.raises(UserError, match=r"nowhere.yaml cannot be read"):
-        get_cfg().merge_from_file("nowhere.yaml")
-    with pytest.raises(UserError, match="addresses are not opened"):
-        get_cfg().merge_from_file("https://example.org/c.yaml")
 
 
 def carry(folder: Path, suffix: str, config) -> str:
@@ -251,13 +227,13 @@ def test_a_carried_config_is_plain_values(tmp_path, marker, suffix):
     hostile = f"!!python/object/apply:os.mkdir ['{marker}']"
     write(tmp_path / "hostile.yaml", f"SEED: {hostile}\n")
     for config, message in [
-        (f"SEED: {hostile}", "their config is not a mapping"),
-        ([hostile], "their config is not a mapping"),
+        (f"SEED: {hostile}", r"m\..*config is not a mapping"),
+        ([hostile], r"m\..*config is not a mapping"),
         ({"SEED": hostile}, "SEED must be of type int"),
-        ({"_BASE_": "hostile.yaml"}, "there is no config key _BASE_"),
-        ({"_BASE_": ["hostile.yaml"], "SEED": 1}, "there is no config key _BASE_"),
-        ({"MODEL": {"_BASE_": "hostile.yaml"}}, "there is no config key MODEL._BASE_"),
-        ({"MODEL": {"YOLO": hostile}}, "MODEL.YOLO must be a mapping"),
+        ({"_BASE_": "hostile.yaml"}, "key _BASE_"),
+        ({"_BASE_": ["hostile.yaml"], "SEED": 1}, "key _BASE_"),
+        ({"MODEL": {"_BASE_": "hostile.yaml"}}, r"key MODEL\._BASE_"),
+        ({"MODEL": {"YOLO": hostile}}, r"MODEL\.YOLO must be a mapping"),
         ({"SEED": "__import__('os').mkdir('" + str(marker) + "')"}, "SEED must be of type int"),
     ]:
         with pytest.raises(UserError, match=message):
@@ -270,7 +246,7 @@ def test_a_carried_config_is_plain_values(tmp_path, marker, suffix):
 
 
 def test_merge_keys_are_refused(tmp_path):
-    # Nine such lines would stand for a thousand million keys.
+    # Nine lines of this kind would stand for a thousand million keys.
     for text in ("A: &a {X: 1}\n<<: *a\n", "SOLVER: {<<: [{}, {}]}\n", "SOLVER: {!!merge x: {}}\n"):
         with pytest.raises(UserError, match="merge keys"):
             get_cfg().merge_from_file(write(tmp_path / "merge.yaml", text))
@@ -319,9 +295,9 @@ def test_a_yaml_beside_weights_is_not_opened(tmp_path, marker, suffix, monkeypat
 )
 def test_addresses_are_refused_wherever_they_stand(tmp_path, config, address):
     config = config(address)
-    with pytest.raises(UserError, match=r"c.yaml: \S+ holds an address"):
+    with pytest.raises(UserError, match=r"c\.yaml: \S+ holds an address"):
         get_cfg().merge_from_file(write(tmp_path / "c.yaml", yaml.safe_dump(config)))
-    with pytest.raises(UserError, match=r"based.yaml: \S+ holds an address"):
+    with pytest.raises(UserError, match=r"based\.yaml: \S+ holds an address"):
         get_cfg().merge_from_file(write(tmp_path / "based.yaml", "_BASE_: [c.yaml]\n"))
     for suffix in CARRIED:
         with pytest.raises(UserError, match=rf"the config in .*m{suffix}: \S+ holds an address"):
@@ -339,11 +315,13 @@ def test_addresses_of_files_are_refused(tmp_path, name, scheme):
 
     address = scheme + name
     message = rf"{re.escape(address)}.*(not opened|nothing is downloaded)"
-    with pytest.raises(UserError, match=message):
-        get_cfg().merge_from_file(address)
-    for base in (f"_BASE_: '{address}'\n", f"_BASE_: ['{address}']\n"):
+    bases = [
+        write(tmp_path / "a.yaml", f"_BASE_: '{address}'\n"),
+        write(tmp_path / "b.yaml", f"_BASE_: ['{address}']\n"),
+    ]
+    for path in (address, *bases):
         with pytest.raises(UserError, match=message):
-            get_cfg().merge_from_file(write(tmp_path / "c.yaml", base))
+            get_cfg().merge_from_file(path)
     with pytest.raises(UserError, match=message):
         read_weights(address)
     with pytest.raises(UserError, match=message):
@@ -412,8 +390,9 @@ def test_strange_values_on_the_command_line(value):
         get_cfg().merge_from_list(["SEED", value])
 
 
-def test_names_that_no_file_can_have():
-    with pytest.raises(UserError, match="cannot be read"):
-        get_cfg().merge_from_file("a\0b.yaml")
-    with pytest.raises(UserError, match="do not exist"):
-        read_weights("a\0b.pt")
+def test_files_that_do_not_exist():
+    for name in ("nowhere", "a\0b"):
+        with pytest.raises(UserError, match=r"(nowhere|a\\x00b)\.yaml cannot be read"):
+            get_cfg().merge_from_file(f"{name}.yaml")
+        with pytest.raises(UserError, match=r"(nowhere|a\\x00b)\.pt do"):
+            read_weights(f"{name}.pt")

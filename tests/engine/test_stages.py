@@ -103,7 +103,7 @@ def test_selecting(two_stages, tmp_path):
         ("[one]", r"SOLVER\.STAGES is \['one'\]"),
         ("[[one, 3]]", r"SOLVER\.STAGES is \[\['one', 3\]\]"),
         ("[[one, stages/one.yaml], [one, stages/two.yaml]]", "'one' occurs twice"),
-        ("[[../one, stages/one.yaml]]", "is no name for a folder"),
+        ("[[../one, stages/one.yaml]]", "SOLVER.STAGES: "),
         ("[[one, none.yaml]]", "none.yaml does not exist"),
     ],
 )
