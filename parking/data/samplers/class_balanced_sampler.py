@@ -1,4 +1,4 @@
-"""Drawing images with rare and badly detected classes more often."""
+"""Draw images with rare and badly detected classes more often."""
 
 from collections.abc import Sequence
 
@@ -7,15 +7,15 @@ import numpy as np
 from parking.data.annotations import get_training_annotations
 from parking.data.samplers.training_sampler import PositionedSampler
 
-# Least weight of an image with boxes, as a part of the mean over such images.
+# The least weight of an image with boxes, as a part of the mean weight of these images.
 _MIN_RELATIVE_WEIGHT = 0.01
 
 
 class ClassBalancedTrainingSampler(PositionedSampler):
-    """Epochs of ``epoch_size`` images, each drawn with replacement in proportion to its weight.
+    """Epochs of ``epoch_size`` images, drawn with replacement in proportion to their weights.
 
-    The stream is a function of (seed, epoch, weights); see :class:`PositionedSampler`. A sampler started with new
-    weights in the middle of an epoch goes on with the rest of the epoch as the new weights would have drawn it.
+    The stream is a function of (seed, epoch, weights); see :class:`PositionedSampler`. If a sampler is started with new
+    weights in the middle of an epoch, it yields the rest of the epoch that the new weights alone would have drawn.
 
     Args:
         weights: float (number of images,), positive; see :func:`class_balanced_weights`.
@@ -36,21 +36,21 @@ class ClassBalancedTrainingSampler(PositionedSampler):
 def class_balanced_weights(
     dataset_dicts: Sequence[dict], num_classes: int, class_ap: Sequence[float | None] | None = None
 ) -> np.ndarray:
-    """Image weights of the parking entry's recipe, none of them zero.
+    """Compute the image weights of the parking entry's recipe; none is zero.
 
     A class weighs 1 / its number of boxes, normalised to mean 1 over the classes that have boxes, times
     ``(1 - AP)^2 / num_classes``. An image weighs the sum of its boxes' class weights, with two exceptions:
 
-    - An image without boxes weighs the mean of the images with boxes. It is drawn as often as in plain passes then.
-    - An image with boxes weighs at least a hundredth of that mean, though its classes be at AP 1.
+    - An image without boxes weighs the mean of the images with boxes, so it is drawn as often as in plain passes.
+    - An image with boxes weighs at least a hundredth of that mean, even if all its classes are at AP 1.
 
-    Where every class is at AP 1, or no image has boxes, all weights are 1.
+    If every class is at AP 1, or no image has boxes, all weights are 1.
 
     Args:
         dataset_dicts: detectron2's standard dicts; crowd boxes do not count, as in training.
         num_classes: above every ``category_id``.
-        class_ap: AP of each class, 0..1; None or NaN, for a class without score, is 0. None: all 0, the state before
-            the first evaluation.
+        class_ap: AP of each class, 0..1; None or NaN, for a class without score, counts as 0. None: all are 0, as
+            before the first evaluation.
 
     Returns:
         float (number of images,), positive. Only the ratios matter to the sampler.
@@ -70,7 +70,7 @@ def class_balanced_weights(
 
 
 def _compute_class_weights(box_classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """1 / number of boxes, 0 for a class without boxes, normalised to mean 1 over the others."""
+    """Return 1 / number of boxes, normalised to mean 1 over the classes with boxes; 0 for the rest."""
     if len(box_classes) and not 0 <= box_classes.min() <= box_classes.max() < num_classes:
         raise ValueError(f"a category_id is outside 0..{num_classes - 1}.")
     counts = np.bincount(box_classes, minlength=num_classes)

@@ -1,4 +1,4 @@
-"""Repeating images with rare classes (Gupta et al., "LVIS", arXiv:1908.03195, appendix B.2)."""
+"""Repeat images with rare classes (Gupta et al., "LVIS", arXiv:1908.03195, appendix B.2)."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,8 @@ from parking.data.samplers.training_sampler import PositionedSampler
 class RepeatFactorTrainingSampler(PositionedSampler):
     """Shuffled passes in which image i occurs ``repeat_factors[i]`` times on average.
 
-    The fractional part of a factor is rounded at random in each pass, up with the probability it states, so that the
-    lengths of passes differ. The stream is a function of (seed, epoch, repeat_factors); see
-    :class:`PositionedSampler`.
+    In each pass a factor is rounded at random, up with a probability equal to its fractional part, so passes differ in
+    length. The stream is a function of (seed, epoch, repeat_factors); see :class:`PositionedSampler`.
 
     Args:
         repeat_factors: float (number of images,), at least 1; see :func:`compute_repeat_factors`.
@@ -29,7 +28,7 @@ class RepeatFactorTrainingSampler(PositionedSampler):
         self._fractions, self._whole = np.modf(factors)
 
     def _find_epoch(self, position: int) -> tuple[int, int]:
-        # Nothing but the lengths of all epochs before says where one begins; they are cheap to draw again.
+        # An epoch begins where the lengths of all earlier epochs add up to; they are cheap to draw again.
         epoch, epoch_start = 0, 0
         while position >= (epoch_end := epoch_start + int(self._draw_repeats(self._get_rng(epoch)).sum())):
             epoch, epoch_start = epoch + 1, epoch_end
@@ -45,10 +44,10 @@ class RepeatFactorTrainingSampler(PositionedSampler):
 
 
 def compute_repeat_factors(dataset_dicts: Sequence[dict], threshold: float, *, sqrt: bool = True) -> np.ndarray:
-    """Repeat factors, float (number of images,): the largest over an image's classes, 1 without boxes.
+    """Return float (number of images,) repeat factors: the largest over an image's classes, 1 without boxes.
 
-    A class that occurs in the part f of the images has ``max(1, sqrt(threshold / f))``, or without the root; computed
-    by detectron2. Crowd boxes do not count, as in training.
+    A class that occurs in the part f of the images has ``max(1, sqrt(threshold / f))``, or that without the root if
+    ``sqrt`` is False. Crowd boxes do not count, as in training.
     """
     dicts = [{"annotations": get_training_annotations(d)} for d in dataset_dicts]
     factors = _RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(dicts, threshold, sqrt=sqrt)

@@ -1,4 +1,4 @@
-"""Endless streams of training images."""
+"""Yield endless streams of training images."""
 
 from collections.abc import Iterator
 
@@ -8,23 +8,22 @@ from torch.utils.data import Sampler
 
 
 class PositionedSampler(Sampler):
-    """An infinite stream of image indices that every process takes its share of, and that can start anywhere.
+    """An infinite stream of image indices that all processes share and that can start at any position.
 
-    The stream is one epoch after the other. What an epoch holds is a function of the seed, the number of the epoch and
-    the arguments of the subclass alone, so that the stream can be continued from any position, by a sampler with other
-    arguments too (new image weights, for instance). Position ``p`` goes to rank ``p % world_size``: a global batch of
-    B images holds the positions ``i * B ... i * B + B - 1``, for any number of processes. What is yielded is one
-    integer for position and index together, see :func:`encode_position`: the randomness of a sample must depend on its
-    position, and a sampler can hand on no more than an integer.
+    The stream is a sequence of epochs. An epoch depends on the seed, its number and the arguments of the subclass only,
+    so the stream can be continued from any position, even by a sampler with other arguments (such as new image
+    weights). Position ``p`` goes to rank ``p % world_size``, so a global batch of B images holds the positions
+    ``i * B ... i * B + B - 1`` for any number of processes. The stream yields position and index as one integer (see
+    :func:`encode_position`): a sample's randomness depends on its position, and samplers can yield integers only.
 
-    Like detectron2's samplers it knows nothing of data loader workers; ``ToIterableDataset`` divides it among them.
-    A subclass defines :meth:`_get_order`, and :meth:`_find_epoch` unless its epochs are all of ``epoch_size``.
+    As with detectron2's samplers, ``ToIterableDataset`` divides the stream among data loader workers. A subclass
+    defines :meth:`_get_order`, and :meth:`_find_epoch` if its epochs differ in length.
 
     Args:
         size: number of images.
         epoch_size: number of images in an epoch.
         seed: the same in all processes.
-        start: position to begin with: the number of images that all processes together have used so far.
+        start: first position, equal to the number of images that all processes together have used so far.
     """
 
     def __init__(self, size: int, *, epoch_size: int, seed: int, start: int):
@@ -52,12 +51,12 @@ class PositionedSampler(Sampler):
             epoch += 1
 
     def _find_epoch(self, position: int) -> tuple[int, int]:
-        """The number of the epoch that holds a position, and the first position of that epoch."""
+        """Return the number of the epoch that holds a position, and that epoch's first position."""
         epoch = position // self._epoch_size
         return epoch, epoch * self._epoch_size
 
     def _get_order(self, epoch: int) -> np.ndarray:
-        """The image indices of an epoch, int (length of the epoch,)."""
+        """Return the image indices of an epoch, int (length of the epoch,)."""
         raise NotImplementedError
 
     def _get_rng(self, epoch: int) -> np.random.Generator:
@@ -65,7 +64,7 @@ class PositionedSampler(Sampler):
 
 
 class PositionedTrainingSampler(PositionedSampler):
-    """Plain passes, ``shuffle(range(size)) + shuffle(range(size)) + ...``; see :class:`PositionedSampler`."""
+    """Yields plain passes, ``shuffle(range(size)) + shuffle(range(size)) + ...``; see :class:`PositionedSampler`."""
 
     def __init__(self, size: int, *, seed: int, start: int = 0):
         super().__init__(size, epoch_size=size, seed=seed, start=start)
@@ -75,10 +74,10 @@ class PositionedTrainingSampler(PositionedSampler):
 
 
 def encode_position(position: int, index: int, size: int) -> int:
-    """One integer for a position in the stream (0..) and the index (0..size - 1) of the image there."""
+    """Return one integer for a position in the stream (0..) and the index (0..size - 1) of the image there."""
     return position * size + index
 
 
 def decode_position(code: int, size: int) -> tuple[int, int]:
-    """Position and index from :func:`encode_position`."""
+    """Return position and index from a code of :func:`encode_position`."""
     return divmod(code, size)

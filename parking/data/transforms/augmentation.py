@@ -1,4 +1,4 @@
-"""How random augmentations get their random numbers."""
+"""Give random augmentations a generator of random numbers for each sample."""
 
 import numpy as np
 from detectron2.data.transforms import AugInput
@@ -7,9 +7,9 @@ from detectron2.data.transforms import AugInput
 class RandomAugInput(AugInput):
     """An ``AugInput`` that carries the sample's own generator.
 
-    An augmentation that draws declares ``get_transform(self, image, rng)``; detectron2 passes attributes of the input
-    by the names of the arguments. Nothing draws from numpy's global state (as detectron2's own augmentations do): that
-    belongs to the worker, and the sample would depend on what its worker did before.
+    A random augmentation declares ``get_transform(self, image, rng)``; detectron2 passes attributes of the input by the
+    names of the arguments. Our augmentations do not use numpy's global state, as detectron2's do, because a sample
+    would then depend on what its worker did before.
     """
 
     def __init__(self, image: np.ndarray, *, boxes: np.ndarray | None = None, rng: np.random.Generator):
@@ -24,6 +24,6 @@ class RandomAugInput(AugInput):
 
 
 def get_sample_rng(seed: int, position: int) -> np.random.Generator:
-    """The generator for the sample at a position of the training stream."""
-    # The third number keeps these apart from the sampler's generators, made of two numbers.
+    """Return the generator for the sample at a position of the training stream."""
+    # The third number makes these generators differ from the sampler's, whose seeds are two numbers.
     return np.random.default_rng([seed, position, 1])

@@ -1,23 +1,23 @@
-"""Random colours."""
+"""Change the colours of an image at random."""
 
 import cv2
 import numpy as np
-from detectron2.data.transforms import Augmentation
+from detectron2.data.transforms import Augmentation, ColorTransform
 from fvcore.transforms.transform import NoOpTransform, Transform
 
 
-class HSVTransform(Transform):
-    """Multiply hue, saturation and value of a uint8 RGB image by gains, through tables. Coordinates stay.
+class HSVTransform(ColorTransform):
+    """Multiply hue, saturation and value of a uint8 RGB image by gains.
 
     Args:
-        hue, saturation, value: the gains; hue wraps around, the others are cut off at 255.
+        hue, saturation, value: the gains; hue wraps around, saturation and value are cut off at 255.
     """
 
     def __init__(self, hue: float, saturation: float, value: float):
-        super().__init__()
+        super().__init__(self._multiply)
         self._set_attributes(locals())
 
-    def apply_image(self, img: np.ndarray) -> np.ndarray:
+    def _multiply(self, img: np.ndarray) -> np.ndarray:
         levels = np.arange(256)
         # OpenCV's 8-bit hue is in units of two degrees, 0..179.
         tables = [
@@ -25,23 +25,14 @@ class HSVTransform(Transform):
             np.clip(levels * self.saturation, 0, 255),
             np.clip(levels * self.value, 0, 255),
         ]
-        # In place but for the first, as new arrays of this size cost more than the arithmetic.
+        # The steps after the first work in place, because new arrays of this size cost more than the arithmetic.
         hsv = cv2.cvtColor(img, cv2.COLOR_RGB2HSV)
         cv2.LUT(hsv, np.stack(tables, axis=1).astype(np.uint8).reshape(1, 256, 3), dst=hsv)
         return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
 
-    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        return coords
-
-    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        return segmentation
-
-    def inverse(self) -> Transform:
-        return NoOpTransform()
-
 
 class RandomHSV(Augmentation):
-    """Gains of hue, saturation and value, each drawn uniformly from 1 +- its argument."""
+    """Draw gains of hue, saturation and value uniformly from 1 +- each argument."""
 
     def __init__(self, hue: float, saturation: float, value: float):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Random mirroring."""
+"""Mirror an image at random."""
 
 import cv2
 import numpy as np
@@ -8,23 +8,17 @@ from fvcore.transforms.transform import HFlipTransform, NoOpTransform, Transform
 
 class _FastHFlip(HFlipTransform):
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        # A view with negative strides, as fvcore returns it, is slow to go on with.
+        # fvcore returns a view with negative strides, which slows down later steps.
         return cv2.flip(img, 1)
-
-    def inverse(self) -> Transform:
-        return self
 
 
 class _FastVFlip(VFlipTransform):
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         return cv2.flip(img, 0)
 
-    def inverse(self) -> Transform:
-        return self
-
 
 class RandomFlip(Augmentation):
-    """Mirror left-right, or up-down, with a probability; detectron2's draws from numpy's global state."""
+    """Mirror left-right or up-down with a probability; unlike detectron2's, it draws from the sample's generator."""
 
     def __init__(self, prob: float, *, vertical: bool = False):
         super().__init__()
@@ -32,7 +26,7 @@ class RandomFlip(Augmentation):
 
     def get_transform(self, image, rng) -> Transform:
         h, w = image.shape[:2]
-        # Drawn even if it cannot matter, so that a probability changes nothing about what is drawn after it.
+        # Draw even if the probability is 0 or 1, so that it does not change what is drawn later.
         if rng.random() >= self.prob:
             return NoOpTransform()
         return _FastVFlip(h) if self.vertical else _FastHFlip(w)

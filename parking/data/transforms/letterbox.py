@@ -1,6 +1,6 @@
-"""Resizing with the aspect ratio kept, and padding with gray below and to the right.
+"""Resize images to fit, keeping the aspect ratio, and pad them with gray below and to the right.
 
-Everything is anchored at the top-left corner: ``detector_postprocess`` and ``ImageList`` know of no offset.
+All is anchored at the top-left corner, because ``detector_postprocess`` and ``ImageList`` support no offset.
 """
 
 import cv2
@@ -15,8 +15,8 @@ from parking.utils.constants import PAD_VALUE
 class LetterboxTransform(Transform):
     """Resize an image from (h, w) to (new_h, new_w) pixels, smaller or larger.
 
-    Bilinear without antialiasing (OpenCV's ``INTER_LINEAR``): the published weights were trained and scored so, and
-    detectron2's Pillow resize does not give their scores. The two axes' factors differ by the rounding of the sides.
+    It is bilinear without antialiasing (OpenCV's ``INTER_LINEAR``), as in training and scoring of the published
+    weights; detectron2's Pillow resize gives other scores. The axes have factors of their own, as sides are rounded.
     """
 
     def __init__(self, h: int, w: int, new_h: int, new_w: int):
@@ -45,7 +45,7 @@ class LetterboxTransform(Transform):
 
 
 class ResizeToFit(Augmentation):
-    """Resize to the largest size that fits into ``size`` (H, W), enlarging too. Not random."""
+    """Shrink or enlarge an image to the largest size that fits into ``size`` (H, W)."""
 
     def __init__(self, size: tuple[int, int]):
         super().__init__()
@@ -57,7 +57,7 @@ class ResizeToFit(Augmentation):
 
 
 class PadToSize(Augmentation):
-    """Fill an image that is not larger than ``size`` (H, W) up to it with gray. Not random."""
+    """Pad an image that fits into ``size`` (H, W) to that size with gray."""
 
     def __init__(self, size: tuple[int, int]):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Joining several images into one: pure functions, all random decisions are made by the caller.
+"""Join several images into one, by pure functions; the caller makes all random decisions.
 
 Shape legend: a training sample has height H and width W; a mosaic's canvas is 2H x 2W, and each of its four tiles has
 been resized to fit into H x W. Boxes are XYXY_ABS.
@@ -14,7 +14,7 @@ from parking.utils.constants import PAD_VALUE
 def compose_mosaic(
     images: list[np.ndarray], boxes: list[np.ndarray], centre: tuple[int, int], size: tuple[int, int]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Place four images against a point of a gray canvas: top-left, top-right, bottom-left, bottom-right of it.
+    """Place four images on a gray canvas so that they meet in a point; they are top-left, top-right, and so on.
 
     Args:
         images: four uint8 (h_i, w_i, 3).
@@ -35,9 +35,9 @@ def compose_mosaic(
 
 
 def compute_mosaic_offsets(sizes: list[tuple[int, int]], centre: tuple[int, int]) -> list[tuple[int, int]]:
-    """Where on the canvas the top-left corners of four images of these (h, w) come to lie, (x, y); possibly outside.
+    """Return where the top-left corners of four images of these (h, w) lie on the canvas, (x, y); possibly outside.
 
-    Each depends on the size of its own image alone.
+    Each corner depends on the size of its own image alone.
     """
     x, y = centre
     (h0, w0), (h1, _), (_, w2) = sizes[:3]
@@ -47,7 +47,7 @@ def compute_mosaic_offsets(sizes: list[tuple[int, int]], centre: tuple[int, int]
 def crop_to_canvas(
     image: np.ndarray, offset: tuple[int, int], size: tuple[int, int]
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """The part (a view, possibly empty) of an image at ``offset`` that is on the canvas, and where it is, (x, y)."""
+    """Return the part (a view, possibly empty) of an image at ``offset`` that is on the canvas, and its (x, y)."""
     h, w = image.shape[:2]
     x, y = offset
     x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, 2 * size[1]), min(y + h, 2 * size[0])
@@ -55,10 +55,10 @@ def crop_to_canvas(
 
 
 def place_boxes(boxes: np.ndarray, offset: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Boxes of an image at ``offset`` on the canvas, (N, 4), clipped to it (one outside has no area then)."""
+    """Move the (N, 4) boxes of an image at ``offset`` to the canvas and clip them to it; some may lose all area."""
     return clip_boxes(boxes + [*offset, *offset], 2 * size[0], 2 * size[1])
 
 
 def blend_images(first: np.ndarray, second: np.ndarray, ratio: float) -> np.ndarray:
-    """``ratio * first + (1 - ratio) * second`` of two uint8 images of one shape (mixup, arXiv:1710.09412)."""
+    """Return ``ratio * first + (1 - ratio) * second`` for uint8 images of one shape (mixup, arXiv:1710.09412)."""
     return cv2.addWeighted(first, ratio, second, 1 - ratio, 0)

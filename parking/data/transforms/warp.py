@@ -1,4 +1,4 @@
-"""Affine and perspective maps of an image, and which boxes survive them."""
+"""Map an image by affine and perspective maps, and choose the boxes to keep."""
 
 import math
 
@@ -9,21 +9,22 @@ from fvcore.transforms.transform import Transform
 
 from parking.utils.constants import PAD_VALUE
 
-# Which boxes survive: sides in pixels above, aspect ratio below, area above this part of the scaled original.
+# A mapped box is kept if its sides in pixels are above _MIN_SIDE, its aspect ratio is below _MAX_ASPECT, and its area
+# is above this part of the scaled original area.
 _MIN_SIDE = 2.0
 _MAX_ASPECT = 100.0
 _MIN_AREA_RATIO = 0.1
 
 
 class WarpTransform(Transform):
-    """Map an image by a 3 x 3 matrix; gray where there is no image.
+    """Map an image by a 3 x 3 matrix and fill the rest of the output with gray.
 
     Args:
         h, w: size of the input in pixels.
         new_h, new_w: size of the output in pixels.
-        matrix: float (3, 3); maps homogeneous (x, y, 1) in absolute coordinates (not pixel indices: the centre of the
-            top-left pixel is at (0.5, 0.5)) of the input to those of the output.
-        scale: the enlargement the matrix stands for, which :func:`find_box_candidates` measures boxes by.
+        matrix: float (3, 3); maps homogeneous (x, y, 1) of the input to the output, both in absolute coordinates (not
+            pixel indices: the centre of the top-left pixel is at (0.5, 0.5)).
+        scale: the enlargement by the matrix, which :func:`find_box_candidates` needs.
     """
 
     def __init__(self, h: int, w: int, new_h: int, new_w: int, matrix: np.ndarray, scale: float = 1.0):
@@ -40,7 +41,7 @@ class WarpTransform(Transform):
         return mapped[:, :2] / np.where(depth > 0, depth, np.nan)
 
     def apply_box(self, box: np.ndarray) -> np.ndarray:
-        """Hulls, (N, 4) XYXY_ABS and not clipped, of the mapped corners.
+        """Return the hulls of the mapped corners, (N, 4) XYXY_ABS, not clipped.
 
         A box with a corner on or beyond the horizon of a perspective has no finite hull and becomes all zeros.
         """
@@ -51,18 +52,18 @@ class WarpTransform(Transform):
 
     @property
     def is_upright(self) -> bool:
-        """Whether it only enlarges, shrinks and moves: a rectangle's image is a rectangle."""
+        """Whether the map only scales and moves, so that it maps upright rectangles to such."""
         (a, b, _), (c, d, _), bottom = self.matrix
         return b == c == 0 and a > 0 and d > 0 and np.array_equal(bottom, [0, 0, 1])
 
     def paint(self, img: np.ndarray, corner: tuple[int, int], out: np.ndarray) -> None:
-        """Map a part of the input into the output, without making up the rest of the input; ``is_upright`` maps only.
+        """Map a part of the input into the output; for ``is_upright`` maps only.
 
         Args:
             img: (h, w, C), the part.
             corner: (x, y) of its top-left corner in the input.
-            out: (new_h, new_w, C), the output; changed where the centre of a pixel lies on the part. At the part's
-                borders its outer pixels are repeated, where :meth:`apply_image` mixes them with what is beside them.
+            out: (new_h, new_w, C), the output, changed at pixels whose centre lies on the part. The part's outer
+                pixels are repeated at its borders, whereas :meth:`apply_image` mixes them with their neighbours.
         """
         h, w = img.shape[:2]
         x0, y0, x1, y1 = self.find_pixels(np.array([*corner, corner[0] + w, corner[1] + h]))
@@ -74,9 +75,9 @@ class WarpTransform(Transform):
         cv2.warpAffine(img, matrix[:2], (x1 - x0, y1 - y0), dst=target, flags=flags, borderMode=border)
 
     def find_pixels(self, box: np.ndarray) -> tuple[int, int, int, int]:
-        """The output's pixels whose centres lie on an input's box (XYXY_ABS) as x0, y0, x1, y1, the last excluded.
+        """Return the output's pixels whose centres lie on a box of the input (XYXY_ABS), as x0, y0, x1, y1, exclusive.
 
-        Empty (x0 >= x1 or y0 >= y1) where the box lies outside of the output. Boxes that touch share no pixel.
+        They are empty (x0 >= x1 or y0 >= y1) if the box lies outside the output. Boxes that touch share no pixel.
         """
         mapped = np.ceil(self.apply_box(box.reshape(1, 4).astype(float))[0] - 0.5)
         x0, y0, x1, y1 = np.clip(mapped, 0, [self.new_w, self.new_h] * 2).astype(int).tolist()
@@ -99,14 +100,14 @@ class WarpTransform(Transform):
 class RandomPerspective(Augmentation):
     """A random map about the centre of the image to an output of another size.
 
-    In this order: scale and rotation, shear, perspective, and a translation that takes the centre of the input to
-    0.5 +- ``translate`` of the output.
+    It scales and rotates, shears, adds perspective, and translates the centre of the input to 0.5 +- ``translate`` of
+    the output, in this order.
 
     Args:
         size: height and width in pixels of the output.
         degrees: rotation in +-degrees.
         translate: +-parts of the output's sides.
-        scale: enlargement in 1 +- ``scale``, below 1.
+        scale: below 1; the enlargement is in 1 +- ``scale``.
         shear: along x and along y, each in +-degrees.
         perspective: +-1/pixel, along x and along y.
     """
@@ -130,7 +131,7 @@ class RandomPerspective(Augmentation):
         return self.draw(*image.shape[:2], rng)
 
     def draw(self, h: int, w: int, rng: np.random.Generator) -> WarpTransform:
-        """The transform for an image of (h, w) pixels."""
+        """Draw a transform for an image of (h, w) pixels."""
         new_h, new_w = self.size
         angle = math.radians(rng.uniform(-self.degrees, self.degrees))
         scale = rng.uniform(1 - self.scale, 1 + self.scale)
@@ -154,16 +155,16 @@ def clip_boxes(boxes: np.ndarray, h: int, w: int) -> np.ndarray:
 
 
 def find_box_candidates(original: np.ndarray, mapped: np.ndarray, scale: float) -> np.ndarray:
-    """Which boxes are still worth training on after a map.
+    """Find the boxes that are still worth training on after a map.
 
     Args:
         original: (N, 4) XYXY_ABS before the map.
         mapped: (N, 4) XYXY_ABS after it, clipped to the image.
-        scale: enlargement of the map.
+        scale: enlargement by the map.
 
     Returns:
-        bool (N,): wider and taller than 2 pixels, the longer side less than 100 times the shorter, the area above a
-        tenth of the original's at the map's scale.
+        bool (N,): True if both sides are above 2 pixels, the longer side is less than 100 times the shorter, and the
+        area is above a tenth of the original area at the map's scale.
     """
     w, h = mapped[:, 2] - mapped[:, 0], mapped[:, 3] - mapped[:, 1]
     original_area = (original[:, 2] - original[:, 0]) * (original[:, 3] - original[:, 1])

@@ -45,7 +45,7 @@ def test_weights_without_any_box():
 
 
 def test_classes_share_the_draws_equally():
-    """With one box per image, every class comes up as often as every other, whatever its number of images."""
+    """With one box an image, all classes come up equally often, whatever their numbers of images."""
     dicts = [make_dict(0)] * 90 + [make_dict(1)] * 9 + [make_dict(2)]
     probabilities = class_balanced_weights(dicts, 3) / class_balanced_weights(dicts, 3).sum()
     np.testing.assert_allclose([probabilities[:90].sum(), probabilities[90:99].sum(), probabilities[99]], [1 / 3] * 3)
@@ -68,7 +68,7 @@ def test_stream_by_hand():
 
 
 def test_new_weights_continue_at_the_same_place():
-    """The stream under new weights is one stream, wherever it is entered."""
+    """A stream under new weights that starts late is the end of the whole stream under these weights."""
     old, new = [1, 2, 1], [4, 1, 3]
     full = take_indices(30, new, epoch_size=7, seed=1)
     assert full != take_indices(30, old, epoch_size=7, seed=1)

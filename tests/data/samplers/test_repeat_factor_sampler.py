@@ -28,7 +28,7 @@ def test_factors_by_hand():
 
 
 def test_stream_by_hand():
-    # Rounded up where the draw is below the fraction; image 0 never is, images 1 and 2 are below 0.5 and 0.25.
+    # A factor is rounded up if the draw is below its fraction: 0 for image 0 (never), 0.5 and 0.25 for 1 and 2.
     draws = [np.random.default_rng([5, epoch]).random(3) for epoch in range(3)]
     expected = [[0.805, 0.808, 0.515], [0.774, 0.471, 0.696], [0.238, 0.428, 0.591]]
     np.testing.assert_allclose(draws, expected, atol=1e-3)

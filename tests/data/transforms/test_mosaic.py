@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,25 +61,10 @@ def test_tiles_without_boxes():
     np.testing.assert_array_equal(unboxed, canvas)
 
 
-@pytest.mark.parametrize(("ratio", "value"), [(1.0, 200), (0.0, 100), (0.25, 125)])
-def test_blend(ratio, value):
-    first, second = np.full((3, 4, 3), 200, np.uint8), np.full((3, 4, 3), 100, np.uint8)
-    np.testing.assert_array_equal(blend_images(first, second, ratio), np.full((3, 4, 3), value))
-
-
 @settings(max_examples=40, deadline=None)
-@given(st.floats(0.05, 0.95), st.integers(0, 2**32 - 1))
-def test_objects_of_both_images_are_in_their_places_after_a_blend(ratio, seed):
-    rng = np.random.default_rng(seed)
-    images, masks = [], []
-    for _ in range(2):
-        x0, y0 = rng.integers(0, [30, 20])
-        x1, y1 = rng.integers([x0 + 1, y0 + 1], [31, 21])
-        mask = np.zeros((20, 30), bool)
-        mask[y0:y1, x0:x1] = True
-        images.append(np.where(mask[..., None], np.uint8(200), np.uint8(0)).repeat(3, axis=2))
-        masks.append(mask)
-    blended = blend_images(*images, ratio)
+@given(st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_a_blend_weighs_both_images(ratio, seed):
+    first, second = np.random.default_rng(seed).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
+    blended = blend_images(first, second, ratio)
     assert (blended.dtype, blended.shape) == (np.uint8, (20, 30, 3))
-    expected = 200 * (ratio * masks[0] + (1 - ratio) * masks[1])
-    np.testing.assert_allclose(blended[..., 0], expected, rtol=0, atol=0.501)
+    np.testing.assert_allclose(blended, ratio * first + (1 - ratio) * second, rtol=0, atol=0.501)

@@ -1,12 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from parking.data.transforms import RandomPerspective, WarpTransform, clip_boxes, find_box_candidates
+from parking.data.transforms import RandomPerspective, WarpTransform, find_box_candidates
 
 H, W, NEW_H, NEW_W = 160, 240, 96, 128
-SETTINGS = {"degrees": 30.0, "translate": 0.2, "scale": 0.5, "shear": 10.0, "perspective": 0.0008}
 CANVAS = np.full((H, W, 3), 60, np.uint8)
 
 
@@ -27,11 +24,12 @@ def test_half_pixels():
     image = np.zeros((8, 8, 3), np.uint8)
     image[3, 5] = 240
     transform = WarpTransform(8, 8, 16, 16, np.diag([2.0, 2.0, 1.0]), 2.0)
-    # Without the outermost pixels, into which the gray outside is mixed.
+    # The outermost pixels are left out, because the gray outside is mixed into them.
     warped = transform.apply_image(image)[1:-1, 1:-1, 0].astype(float)
     ys, xs = np.mgrid[1:15, 1:15] + 0.5
     np.testing.assert_allclose([(xs * warped).sum() / warped.sum(), (ys * warped).sum() / warped.sum()], [11, 7])
     np.testing.assert_allclose(transform.apply_box(np.array([[5, 3, 6, 4]])), [[10, 6, 12, 8]])
+    assert transform.inverse().scale == 0.5
 
 
 def test_outside_is_gray():
@@ -39,56 +37,6 @@ def test_outside_is_gray():
     warped = transform.apply_image(np.zeros((10, 10, 3), np.uint8))
     assert (warped[:, :5] == 114).all()
     assert (warped[:, 5:] == 0).all()
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32), st.booleans(), st.integers(10, 200), st.integers(10, 120), st.integers(8, 40))
-def test_a_drawn_object_is_found_in_its_box(seed, with_perspective, x, y, side):
-    """The tight hull of the object's pixels is its mapped box, to 1 px."""
-    transform = draw_transform(seed, **{**SETTINGS, "perspective": SETTINGS["perspective"] * with_perspective})
-    image = CANVAS.copy()
-    x1, y1 = min(x + side, W), min(y + side, H)
-    image[y:y1, x:x1] = 250
-    original = np.array([[x, y, x1, y1]], dtype=float)
-    mapped = transform.apply_box(original)
-    box = clip_boxes(mapped, NEW_H, NEW_W)
-    assert (box >= 0).all()
-    assert (box <= [NEW_W, NEW_H, NEW_W, NEW_H]).all()
-    if not find_box_candidates(original, box, transform.scale)[0]:
-        return
-    # A little above the gray border: pixels that the object's sharp corners cover in part count as well.
-    ys, xs = np.nonzero(transform.apply_image(image)[..., 0] > 140)
-    if len(xs):
-        hull = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
-        assert (hull[:2] >= box[0, :2] - 1).all()
-        assert (hull[2:] <= box[0, 2:] + 1).all()
-    if np.array_equal(mapped, box):
-        np.testing.assert_allclose(hull, box[0], atol=1)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32), st.integers(10, 150), st.integers(10, 90), st.integers(10, 60))
-def test_without_rotation_the_drawn_object_is_exact_to_a_pixel(seed, x, y, side):
-    transform = draw_transform(seed, translate=0.1, scale=0.5)
-    image = CANVAS.copy()
-    image[y : y + side, x : x + side] = 250
-    original = np.array([[x, y, x + side, y + side]], dtype=float)
-    box = clip_boxes(transform.apply_box(original), NEW_H, NEW_W)
-    ys, xs = np.nonzero(transform.apply_image(image)[..., 0] > 182)
-    if find_box_candidates(original, box, transform.scale)[0]:
-        np.testing.assert_allclose([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], box[0], atol=1)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**32))
-def test_inverse_undoes(seed):
-    transform = draw_transform(seed, **SETTINGS)
-    points = np.random.default_rng(seed).uniform(0, [W, H], (20, 2))
-    mapped = transform.apply_coords(points)
-    inverse = transform.inverse()
-    np.testing.assert_allclose(inverse.apply_coords(mapped), points, atol=1e-6)
-    assert inverse.apply_image(np.zeros((NEW_H, NEW_W, 3), np.uint8)).shape == (H, W, 3)
-    assert inverse.scale == pytest.approx(1 / transform.scale)
 
 
 def test_inverse_of_a_whole_pixel_shift_restores_the_pixels():
@@ -107,13 +55,6 @@ def test_beyond_the_horizon_there_is_no_box():
     np.testing.assert_allclose(mapped[0], [10 / 0.9, 10 / 0.9, 100, 100])
     np.testing.assert_array_equal(mapped[1:], 0)
     assert find_box_candidates(boxes, mapped, 1.0).tolist() == [True, False, False]
-
-
-def test_no_boxes():
-    transform = draw_transform(0, **SETTINGS)
-    boxes = transform.apply_box(np.zeros((0, 4)))
-    assert boxes.shape == (0, 4)
-    assert find_box_candidates(np.zeros((0, 4)), boxes, 1.0).shape == (0,)
 
 
 @pytest.mark.parametrize(
