@@ -1,4 +1,4 @@
-"""How well anchors fit the boxes of a data set, and finding anchors that fit them better."""
+"""Measure how well anchors fit the boxes of a data set, and find anchors that fit better."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from tabulate import tabulate
 from parking.data.image_io import compute_resized_sides
 from parking.utils.text import printable
 
-# Boxes that get narrower or lower than so many pixels are not what anchors should be made for.
+# Anchors are not made for boxes narrower or lower than this many pixels of the network's input.
 MIN_BOX_SIDE = 2.0
 _MAX_KMEANS_ROUNDS = 100
-# Least and largest standard deviation of a mutation, of the logarithms of an anchor's sides: small steps refine, large
-# ones leave what is best only nearby.
+# Least and largest standard deviation by which a mutation changes the logarithms of an anchor's sides: small steps
+# refine an anchor, large steps leave a local optimum.
 _MUTATION_SCALES = (0.02, 0.3)
 
 
@@ -24,8 +24,8 @@ class BoxSizes(NamedTuple):
     Attributes:
         sizes: (N, 2) float64, width and height in pixels of the network's input.
         classes: (N,) int64, contiguous.
-        num_small: boxes left out as narrower or lower than MIN_BOX_SIDE.
-        num_crowds: annotations left out as crowds.
+        num_small: number of boxes left out because a side is below MIN_BOX_SIDE.
+        num_crowds: number of annotations left out because they are crowds.
     """
 
     sizes: np.ndarray
@@ -47,7 +47,7 @@ class AnchorFit(NamedTuple):
 
 
 def collect_box_sizes(dataset_dicts: Sequence[dict], size: tuple[int, int]) -> BoxSizes:
-    """The boxes of images that are resized, their shape kept, to just fit into ``size``.
+    """Collect the boxes of images that are resized to just fit into ``size``, keeping their aspect ratio.
 
     Args:
         dataset_dicts: in detectron2's format, boxes XYWH_ABS, with height and width of the images.
@@ -71,7 +71,7 @@ def collect_box_sizes(dataset_dicts: Sequence[dict], size: tuple[int, int]) -> B
 
 
 def find_fits(sizes: np.ndarray, anchors: np.ndarray, max_ratio: float) -> np.ndarray:
-    """Which anchors an assigner by ratio matches with which boxes: those whose sides differ by less than a factor.
+    """Find the anchors that the ratio assigner matches with each box: all sides differ by less than a factor.
 
     Args:
         sizes: (N, 2) width and height of boxes.
@@ -81,7 +81,7 @@ def find_fits(sizes: np.ndarray, anchors: np.ndarray, max_ratio: float) -> np.nd
     Returns:
         (N, A) or (N, L * A) bool.
     """
-    # float32, as the boxes of a training are: a ratio just at the limit falls to the same side.
+    # float32 like the boxes in training, so that a ratio at the limit is decided alike.
     sides = np.asarray(sizes, dtype=np.float32)
     fits = []
     for anchor in np.asarray(anchors, dtype=np.float32).reshape(-1, 2):
@@ -91,7 +91,7 @@ def find_fits(sizes: np.ndarray, anchors: np.ndarray, max_ratio: float) -> np.nd
 
 
 def measure_fit(sizes: np.ndarray, anchors: np.ndarray, max_ratio: float) -> AnchorFit:
-    """See :func:`find_fits` for the arguments."""
+    """Measure how well anchors fit boxes; see :func:`find_fits` for the arguments."""
     if not len(sizes):
         return AnchorFit(float("nan"), float("nan"))
     counts = find_fits(sizes, anchors, max_ratio).sum(axis=1)
@@ -101,20 +101,20 @@ def measure_fit(sizes: np.ndarray, anchors: np.ndarray, max_ratio: float) -> Anc
 def propose_anchors(
     sizes: np.ndarray, shape: tuple[int, int], max_ratio: float, *, num_generations: int, seed: int
 ) -> np.ndarray:
-    """Anchors for boxes: clusters of their sizes, refined by an evolution.
+    """Propose anchors for boxes: clusters of their sizes, refined by an evolution.
 
     Clustering the boxes is the idea of YOLO9000 (arXiv:1612.08242, section 2, "Dimension Clusters"). Distances here
     are Euclidean between logarithms of the sides, not 1 - IoU, because ratios of sides decide about a match.
 
     Args:
         sizes: (N, 2) width and height, N > 0.
-        shape: numbers (L, A) of levels and of anchors on each.
+        shape: (L, A), the number of levels and of anchors on each level.
         max_ratio: see :func:`find_fits`.
-        num_generations: of the evolution; 0 leaves the clusters as they are.
+        num_generations: length of the evolution; 0 leaves the clusters as they are.
         seed: the same arguments and seed give the same anchors.
 
     Returns:
-        (L, A, 2) in the unit of ``sizes``, with one decimal, ordered by area, the smallest on the first level.
+        (L, A, 2) in the unit of ``sizes``, with one decimal, sorted by area; the smallest are on the first level.
     """
     rng = np.random.default_rng(seed)
     points = np.log(np.asarray(sizes, dtype=np.float64))
@@ -125,7 +125,7 @@ def propose_anchors(
 
 
 def format_fit(boxes: BoxSizes, class_names: Sequence[str], anchors: np.ndarray, max_ratio: float) -> str:
-    """A table of :func:`measure_fit` for all boxes and for those of each class."""
+    """Return a table of :func:`measure_fit` for all boxes and for the boxes of each class."""
     groups = [
         ("all", boxes.sizes),
         *((printable(name), boxes.sizes[boxes.classes == i]) for i, name in enumerate(class_names)),
@@ -140,18 +140,18 @@ def format_fit(boxes: BoxSizes, class_names: Sequence[str], anchors: np.ndarray,
 
 
 def format_config(anchors: np.ndarray, base: str | None = None) -> str:
-    """Yaml that sets (L, A, 2) anchors; ``base``: the config file that they go with, as its ``_BASE_``."""
+    """Return yaml that sets (L, A, 2) anchors, with the config file ``base``, if given, as its ``_BASE_``."""
     head = yaml.safe_dump({"_BASE_": base}, allow_unicode=True, width=10**6) if base else ""
     levels = "".join(f"      - {level}\n" for level in anchors.tolist())
     return f"{head}MODEL:\n  YOLO:\n    ANCHORS_FROM_WEIGHTS: False\n    ANCHORS:\n{levels}"
 
 
 def _cluster(points: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """k-means with the seeding of k-means++ (Arthur and Vassilvitskii, 2007): (num_clusters, 2) centres."""
+    """Return (num_clusters, 2) centres by k-means++ (Arthur and Vassilvitskii, 2007)."""
     centers = points[rng.integers(len(points))][None]
     while len(centers) < num_clusters:
         nearest = _squared_distances(points, centers).min(axis=1)
-        # With fewer different sizes than clusters, the others repeat some.
+        # If there are fewer different sizes than clusters, some centres are repeated.
         chances = nearest / nearest.sum() if nearest.sum() > 0 else None
         centers = np.concatenate([centers, points[rng.choice(len(points), p=chances)][None]])
     labels = None
@@ -165,7 +165,7 @@ def _cluster(points: np.ndarray, num_clusters: int, rng: np.random.Generator) ->
 
 
 def _squared_distances(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """(N, 2) and (A, 2) to (N, A)."""
+    """Return the (N, A) squared distances of (N, 2) points and (A, 2) centres."""
     x, y = points.T
     return np.stack([(x - center_x) ** 2 + (y - center_y) ** 2 for center_x, center_y in centers], axis=1)
 
@@ -173,9 +173,9 @@ def _squared_distances(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
 def _evolve(
     points: np.ndarray, anchors: np.ndarray, max_log_ratio: float, num_generations: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """One parent, and one child, in which one anchor is another: if that rates better, it is the next parent.
+    """Refine anchors: mutate one anchor at a time, and keep the change if it improves the fitness at no less recall.
 
-    All in logs: ``points`` (N, 2), ``anchors`` (A, 2).
+    ``points`` (N, 2) and ``anchors`` (A, 2) are logarithms of sides.
     """
     anchors, sides = anchors.copy(), np.ascontiguousarray(points.T)
     distances = np.stack([_log_ratios(sides, anchor) for anchor in anchors])
@@ -195,14 +195,14 @@ def _evolve(
 
 
 def _log_ratios(sides: np.ndarray, anchor: np.ndarray) -> np.ndarray:
-    """The larger of the two ratios of sides, each 1 or more, as logarithms; ``sides`` (2, N)."""
+    """Return (N,) logarithms of the larger ratio (1 or more) of an anchor's sides and ``sides`` (2, N)."""
     return np.maximum(np.abs(sides[0] - anchor[0]), np.abs(sides[1] - anchor[1]))
 
 
 def _rate(distances: np.ndarray, max_log_ratio: float) -> tuple[float, float]:
-    """Mean over the boxes of the best anchor's ratio, 0..1 (1: the same sides), and the share that an anchor fits.
+    """Return the fitness, 0..1 (1: each box equals an anchor), and the recall, the share of boxes that an anchor fits.
 
-    ``distances``: (A, N) of :func:`_log_ratios`.
+    ``distances`` are (A, N), from :func:`_log_ratios`.
     """
     best = distances.min(axis=0)
     return float(np.exp(-best).mean()), float((best < max_log_ratio).mean())

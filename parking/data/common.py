@@ -1,4 +1,4 @@
-"""The data set that a data loader iterates over."""
+"""Provide the data set that a data loader iterates over."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,10 +9,10 @@ from parking.utils.errors import UserError
 
 
 class PositionedDataset(Dataset):
-    """Looks a dataset dict up by the integer of a sampler, adds its position in the stream and maps it.
+    """Looks up a dataset dict by the integer of a sampler, adds its position in the stream and maps it.
 
-    It takes the place of detectron2's ``MapDataset``, whose mapper cannot know the position, which exchanges a sample
-    for a random other one when the mapper returns None, and which remembers every integer it was ever asked for.
+    It replaces detectron2's ``MapDataset``, which does not tell the mapper the position, replaces a sample by a random
+    one if the mapper returns None, and remembers every integer it was ever asked for.
 
     Args:
         dataset: dataset dicts.
@@ -27,7 +27,7 @@ class PositionedDataset(Dataset):
         return len(self._dataset)
 
     def __getitem__(self, code: int) -> dict:
-        """The sample for a ``code`` of :func:`parking.data.samplers.encode_position`."""
+        """Return the sample for a ``code`` of :func:`parking.data.samplers.encode_position`."""
         position, index = decode_position(code, len(self._dataset))
         dataset_dict = self._dataset[index]
         try:
@@ -35,4 +35,4 @@ class PositionedDataset(Dataset):
         except UserError:
             raise
         except Exception as e:
-            raise RuntimeError(f"Sample {position} could not be made of '{dataset_dict['file_name']}': {e}") from e
+            raise RuntimeError(f"Sample {position} could not be made from '{dataset_dict['file_name']}': {e}") from e

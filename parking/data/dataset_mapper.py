@@ -1,8 +1,4 @@
-"""From dataset dicts to what the model takes.
-
-A sample, inside this module, is an image (uint8 (H, W, 3), RGB), its boxes (float (N, 4), XYXY_ABS), their classes
-(int (N,)) and the names of files that were to be part of it and cannot be read.
-"""
+"""Map dataset dicts to the input of the model."""
 
 import functools
 import math
@@ -41,14 +37,21 @@ from parking.utils.constants import PAD_VALUE
 from parking.utils.errors import UserError
 
 _TILES_PER_MOSAIC = 4
-# An image that cannot be read is replaced so often at most: then there is hardly one that can.
+# Give up after this many consecutive unreadable images.
 _MAX_REPLACEMENTS = 100
-# Both parameters of the Beta distribution that mixup draws its ratio from.
+# Both parameters of the Beta distribution from which mixup draws its ratio.
 _MIXUP_BETA = 32.0
 
 
 class Sample(NamedTuple):
-    """See the module's docstring."""
+    """A training sample before it becomes tensors.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB.
+        boxes: float (N, 4), XYXY_ABS.
+        classes: int (N,).
+        unreadable: names of the files that should have been part of it, but cannot be read.
+    """
 
     image: np.ndarray
     boxes: np.ndarray
@@ -57,10 +60,10 @@ class Sample(NamedTuple):
 
 
 class TrainDatasetMapper:
-    """Makes one training sample, as a mosaic, out of a dataset dict and others that it draws itself.
+    """Makes one training sample, usually a mosaic, from a dataset dict and other dicts that it draws itself.
 
-    It owns the data set to draw from. Everything random depends on the seed and the sample's position in the stream
-    alone: not on the worker, the process or the samples before.
+    Everything random depends only on the seed and the sample's position in the stream, not on the worker, the process
+    or earlier samples.
     """
 
     @configurable
@@ -88,11 +91,10 @@ class TrainDatasetMapper:
             warp: the map from a mosaic's canvas (or one letterboxed image) to ``size``.
             augmentations: applied to the result; they draw from the ``rng`` of their input and keep the image's size.
             seed: not negative.
-            strong_end: position in the stream from which on there are no mosaics and so no mixup; None: there always
-                are.
-            policy: "strict": an image that cannot be used is an error; "repair": another one takes its place.
+            strong_end: first position in the stream without mosaics and mixup; None: they never end.
+            policy: "strict": an image that cannot be used is an error; "repair": another image replaces it.
             cache: where images of ``size`` are kept; None: nowhere.
-            exif_orientation: INPUT.EXIF_ORIENTATION; a dict's own ``exif_orientation`` goes before it.
+            exif_orientation: INPUT.EXIF_ORIENTATION; a dict's own ``exif_orientation`` overrides it.
         """
         self.dataset = dataset
         self.size = size
@@ -147,17 +149,17 @@ class TrainDatasetMapper:
     def __call__(self, dataset_dict: dict) -> dict:
         """
         Args:
-            dataset_dict: detectron2's standard dict with the further key ``position`` (in the stream, 0..).
+            dataset_dict: detectron2's standard dict with the additional key ``position`` (in the stream, 0..).
 
         Returns:
             ``image`` uint8 tensor (3, H, W), RGB; ``instances`` with ``gt_boxes`` (inside the image) and
-            ``gt_classes``, possibly none; and ``file_name``, ``image_id``, ``height``, ``width``, ``position`` of the
-            dict itself, whatever images were used. Where the policy had an image that cannot be used replaced by
-            another one, ``unreadable``: list of the file names.
+            ``gt_classes``, possibly empty; and ``file_name``, ``image_id``, ``height``, ``width``, ``position`` of the
+            dict itself, whatever images were used. If images were replaced, also ``unreadable``, a list of their file
+            names.
 
         Raises:
-            UserError: naming an image that is unreadable or not of the size the dict states, or one that the cache
-                has no room for.
+            UserError: names an image that is unreadable, does not have the size in the dict, or has no room in the
+                cache.
         """
         rng = get_sample_rng(self.seed, dataset_dict["position"])
         if rng.random() < self.mosaic_prob and self._is_strong(dataset_dict["position"]):
@@ -203,14 +205,14 @@ class TrainDatasetMapper:
             dicts[i], tile, names = self._read_or_replace(dicts[i], rng, count_rows)
             unreadable += names
             if tile is not None:
-                # Not padded: the gray would come between the pictures and the centre.
+                # Not padded, because the gray would lie between the pictures and the centre.
                 offset = self._place(i, dicts[i], centre)
                 transform.paint(*crop_to_canvas(tile, offset, self.size), image)
         placed = [self._place_boxes(i, d, centre) for i, d in enumerate(dicts)]
         return self._finish(image, *map(np.concatenate, zip(*placed, strict=True)), transform, unreadable)
 
     def _warp_canvas(self, dicts, centre, transform, rng) -> Sample:
-        """A mosaic whose tiles get turned: painted on a canvas, which takes longer, as they overlap in rectangles."""
+        """Make a mosaic whose tiles get turned; they are warped together on a canvas, which takes longer."""
         found = [self._read_or_replace(d, rng) for d in dicts]
         boxes, classes = zip(*(self.tiles.read_boxes(d) for d, _, _ in found), strict=True)
         canvas, placed = compose_mosaic([tile for _, tile, _ in found], list(boxes), centre, self.size)
@@ -220,10 +222,10 @@ class TrainDatasetMapper:
         )
 
     def _read_or_replace(self, dataset_dict, rng, count_rows=lambda _: None):
-        """The dict, its tile, and the files that could not be read.
+        """Return the dict, its tile, and the names of files that could not be read.
 
-        By the policy, another dict drawn from ``rng`` takes the place of one whose image cannot be used. ``count_rows``
-        says how many of a tile's rows are needed (None: all of them); the tile is None if there are none.
+        Under "repair", a dict whose image cannot be used is replaced by one drawn from ``rng``. ``count_rows`` maps a
+        dict to the number of its tile's rows that are needed (None: all); if that is 0, the tile is None.
         """
         unreadable = []
         while True:
@@ -236,7 +238,8 @@ class TrainDatasetMapper:
                     raise
                 unreadable.append(dataset_dict["file_name"])
                 if len(unreadable) == _MAX_REPLACEMENTS:
-                    raise UserError(f"{_MAX_REPLACEMENTS} training images in a row could not be read, last: {e}") from e
+                    message = f"{_MAX_REPLACEMENTS} consecutive training images could not be read. The last error: {e}"
+                    raise UserError(message) from e
             dataset_dict = self._draw_partner(rng)
 
     def _place(self, i, dataset_dict, centre) -> tuple[int, int]:
@@ -248,7 +251,7 @@ class TrainDatasetMapper:
         if x0 >= x1 or y0 >= y1:
             return 0
         bottom = transform.inverse().apply_coords(np.array([[x1, y1]], dtype=float))[0, 1]
-        # And the row below, which the last one is mixed with.
+        # One row more, because warping mixes a row with the next row.
         return min(math.ceil(bottom - y) + 1, h)
 
     def _place_boxes(self, i, dataset_dict, centre) -> tuple[np.ndarray, np.ndarray]:
@@ -262,9 +265,9 @@ class TrainDatasetMapper:
 
 
 class TestDatasetMapper:
-    """Reads an image and resizes its long side; the model pads and scales the boxes back."""
+    """Reads an image and resizes its long side; the model pads it and scales the boxes back."""
 
-    # Keeps pytest from collecting a class of this name.
+    # Keeps pytest from collecting this class by its name.
     __test__ = False
 
     @configurable
@@ -272,8 +275,8 @@ class TestDatasetMapper:
         """
         Args:
             size: long side in pixels of what the model sees.
-            report_errors: return an unreadable image as a dict with an ``error`` instead of raising.
-            exif_orientation: INPUT.EXIF_ORIENTATION; a dict's own ``exif_orientation`` goes before it.
+            report_errors: return a dict with an ``error`` for an unreadable image instead of raising.
+            exif_orientation: INPUT.EXIF_ORIENTATION; a dict's own ``exif_orientation`` overrides it.
         """
         self.exif_orientation = exif_orientation
         self.resize = ResizeToFit((size, size))
@@ -290,15 +293,15 @@ class TestDatasetMapper:
     def __call__(self, dataset_dict: dict) -> dict:
         """
         Args:
-            dataset_dict: ``file_name`` and ``image_id``; ``height`` and ``width`` are checked where they are there.
+            dataset_dict: ``file_name`` and ``image_id``; ``height`` and ``width`` are checked if they are given.
 
         Returns:
-            The dict without its annotations, with ``height`` and ``width`` of the picture (upright, where its
-            orientation is applied) and ``image``, uint8 tensor (3, H, W), RGB, resized. With ``report_errors``, for an
+            The dict without its annotations, with ``height`` and ``width`` of the picture (as EXIF's orientation turns
+            it, if that is applied) and ``image``, uint8 tensor (3, H, W), RGB, resized. With ``report_errors``, for an
             image that cannot be used: ``file_name``, ``image_id`` and ``error``, a sentence.
 
         Raises:
-            UserError: naming the image that is unreadable or not of the size the dict states.
+            UserError: names the image if it is unreadable or does not have the size in the dict.
         """
         try:
             image = read_listed_image(dataset_dict, self.exif_orientation)
@@ -310,7 +313,7 @@ class TestDatasetMapper:
         return {**rest, **self.prepare(image)}
 
     def prepare(self, image: np.ndarray) -> dict:
-        """``image``, ``height`` and ``width`` as above, of an image (H, W, 3) uint8 RGB that is in memory."""
+        """Return ``image``, ``height`` and ``width`` as a call does, for an image (H, W, 3) uint8 RGB in memory."""
         height, width = image.shape[:2]
         return {
             "height": height,

@@ -1,13 +1,14 @@
-"""Reading images; needs neither torch nor detectron2.
+"""Read images; needs neither torch nor detectron2.
 
-Whether EXIF's orientation is applied is one decision, :func:`~parking.data.decoding.orientation.is_applied`, for sizes
-and pixels alike. It depends on ``orientation``, a value of INPUT.EXIF_ORIENTATION ("auto", "apply" or "ignore"), and on
+:func:`~parking.data.decoding.orientation.is_applied` decides for sizes and pixels alike whether EXIF's orientation is
+applied. It depends on ``orientation``, a value of INPUT.EXIF_ORIENTATION ("auto", "apply" or "ignore"), and on
 ``stated``, the height and width that a json or an image list gives the picture.
 """
 
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -26,8 +27,8 @@ class UnreadableImageError(UserError):
     """An image that cannot be used; the message names its file.
 
     Attributes:
-        kind: one of ``KINDS`` of :mod:`parking.data.checking.findings`: image_missing, image_empty, image_not_image,
-            image_truncated, image_unsupported, image_too_large, size_differs, or image_unreadable for the rest.
+        kind: a key of ``KINDS`` in :mod:`parking.data.checking.findings`: image_missing, image_empty, image_not_image,
+            image_truncated, image_unsupported, image_too_large, size_differs, or else image_unreadable.
     """
 
     def __init__(self, message: str, kind: str = "image_unreadable"):
@@ -39,26 +40,27 @@ class ImageFacts(NamedTuple):
     """What :func:`inspect_image` finds out about a file.
 
     Attributes:
-        height, width: in pixels, as stored; 0 where even the header cannot be read.
-        mode: Pillow's name of the file's pixel format, such as "RGB", "L", "P", "RGBA", "CMYK", "I;16"; with ";16"
-            where Pillow itself would narrow 16-bit colours; "" if unknown.
+        height, width: in pixels, as stored; 0 if even the header cannot be read.
+        mode: Pillow's name of the file's pixel format, such as "RGB", "L", "P", "RGBA", "CMYK", "I;16"; with ";16" also
+            for 16-bit colours, for which Pillow has no name; "" if unknown.
         is_8bit_rgb: whether the file holds 8-bit RGB, or YCbCr as JPEG does.
         orientation: EXIF's, 1..8; 1 is upright.
-        has_more: whether further pictures (frames, pages), which are not read, follow the first one.
-        problem: the ``kind`` of an :class:`UnreadableImageError`; None: every pixel can be read.
-        detail: its message, "" without a problem.
-        content_hash: of the stored pixels, the same for a picture stored twice in any lossless way; "" with a problem.
+        has_more: whether more pictures (frames, pages) follow the first one; they are not read.
+        problem: the ``kind`` of an :class:`UnreadableImageError`; None if every pixel can be read.
+        detail: the message of that error, "" without a problem.
+        content_hash: hash of the stored pixels, equal for a picture stored in different lossless formats; "" with a
+            problem.
     """
 
-    height: int
-    width: int
-    mode: str
-    is_8bit_rgb: bool
-    orientation: int
-    has_more: bool
-    problem: str | None
-    detail: str
-    content_hash: str
+    height: int = 0
+    width: int = 0
+    mode: str = ""
+    is_8bit_rgb: bool = False
+    orientation: int = 1
+    has_more: bool = False
+    problem: str | None = None
+    detail: str = ""
+    content_hash: str = ""
 
 
 def read_image(path: str | os.PathLike, *, stated: Size | None = None, orientation: str = AUTO) -> np.ndarray:
@@ -68,38 +70,38 @@ def read_image(path: str | os.PathLike, *, stated: Size | None = None, orientati
         uint8 array of shape (H, W, 3), RGB, contiguous.
 
     Raises:
-        UnreadableImageError: naming the file. A file that is cut off or damaged is one, too, though most of it could
-            be shown, and one whose size is not the stated one, before any of it is decoded.
+        UnreadableImageError: names the file. A file that is cut off or damaged is unreadable even if most of it could
+            be shown. So is a file whose size is not the stated one; none of it is decoded.
     """
     return decode_image(read_image_file(path), path, stated=stated, orientation=orientation)[0]
 
 
 def read_listed_image(record: Mapping, orientation: str = AUTO) -> np.ndarray:
-    """:func:`read_image` of the file that a dataset dict or an entry of an image list names.
+    """Read the image that a dataset dict or an entry of an image list names, see :func:`read_image`.
 
     Args:
-        record: ``file_name``, a path; ``height`` and ``width`` where they are stated; and ``exif_orientation``, "apply"
-            or "ignore", where it is known better than by ``orientation`` for this image.
+        record: ``file_name``, a path; ``height`` and ``width`` if they are stated; and, if it is settled for this
+            image, ``exif_orientation``, "apply" or "ignore", which overrides ``orientation``.
     """
     return read_image(record["file_name"], **get_reading_options(record, orientation))
 
 
 def get_reading_options(record: Mapping, orientation: str) -> dict:
-    """``stated`` and ``orientation`` for the image of a dataset dict; see :func:`read_listed_image`."""
+    """Return ``stated`` and ``orientation`` for the image of a dataset dict; see :func:`read_listed_image`."""
     stated = (record["height"], record["width"]) if record.keys() >= {"height", "width"} else None
     return {"stated": stated, "orientation": record.get("exif_orientation", orientation)}
 
 
 def name_variant(record: Mapping, orientation: str) -> str:
-    """A text for what, beside the bytes of its file, the pixels of a dataset dict's image depend on."""
+    """Return a text for all that the pixels of a dataset dict's image depend on, except the file's bytes."""
     return "{orientation} {stated}".format(**get_reading_options(record, orientation))
 
 
 def read_image_file(path: str | os.PathLike) -> bytes:
-    """The bytes of an image file, at least one.
+    """Read the bytes of an image file.
 
     Raises:
-        UnreadableImageError: the file cannot be opened, is not a regular one, empty, or larger than
+        UnreadableImageError: the file cannot be opened, is not a regular file, is empty, or is larger than
             ``MAX_IMAGE_BYTES``.
     """
     data = _access(path, lambda: read_regular(path, max_bytes=MAX_IMAGE_BYTES))
@@ -116,7 +118,7 @@ def decode_image(
     stated: Size | None = None,
     orientation: str = AUTO,
 ) -> tuple[np.ndarray, int]:
-    """:func:`read_image` of the bytes of a file.
+    """Decode the bytes of an image file as :func:`read_image` does.
 
     Args:
         path: for the error's message.
@@ -127,8 +129,10 @@ def decode_image(
     """
     try:
         header = headers.read_header_of(data)
-        is_upright = _is_applied(header, stated, orientation)
-        size = _check_size(header, is_upright, path, stated)
+        # If nothing tells, the picture stays as it is stored; callers that know its json pass "apply" or "ignore".
+        is_upright = is_applied(orientation, header.orientation, header.stored_size, stated)
+        size = turn_size(header.stored_size, header.orientation) if is_upright else header.stored_size
+        check_stated_size(path, size, stated)
         if not is_upright or header.orientation == 1:
             return decoders.decode(data, header, num_rows), size[0]
         return turn(decoders.decode(data, header), header.orientation)[:num_rows], size[0]
@@ -137,10 +141,10 @@ def decode_image(
 
 
 def read_image_header(path: str | os.PathLike) -> Header:
-    """What the header of an image file says, without its pixels.
+    """Read the header of an image file, without its pixels.
 
     Raises:
-        UnreadableImageError: naming the file.
+        UnreadableImageError: names the file.
     """
 
     def read() -> Header:
@@ -153,44 +157,27 @@ def read_image_header(path: str | os.PathLike) -> Header:
         raise UnreadableImageError(f"The size of the image '{printable(path)}' cannot be read: {e}.", e.kind) from e
 
 
-def read_image_size(path: str | os.PathLike, *, stated: Size | None = None, orientation: str = AUTO) -> tuple[int, int]:
-    """Height and width in pixels as :func:`read_image` will give them, from the file's header alone.
-
-    Raises:
-        UnreadableImageError: naming the file.
-    """
-    header = read_image_header(path)
-    return _check_size(header, _is_applied(header, stated, orientation), path, stated)
-
-
 def compute_resized_sides(h: int, w: int, max_h: int, max_w: int) -> tuple[int, int]:
-    """Height and width in pixels of an (h, w) image scaled to just fit into (max_h, max_w); at least 1 each."""
+    """Return height and width in pixels of an (h, w) image scaled to just fit into (max_h, max_w); at least 1."""
     ratio = min(max_h / h, max_w / w)
     return max(round(h * ratio), 1), max(round(w * ratio), 1)
 
 
 def inspect_image(path: str | os.PathLike) -> ImageFacts:
-    """Read a file once and decode all of it. Raises nothing for a bad one; threads may share the work."""
-    header = None
+    """Read a file once and decode all of it; a problem is reported and not raised."""
+    facts = ImageFacts()
     try:
         data = read_image_file(path)
-        try:
+        with suppress(ImageProblem):  # decode_image meets it again
             header = headers.read_header_of(data)
-        except ImageProblem as e:
-            raise UnreadableImageError(f"{_name(path)} cannot be decoded: {e}.", e.kind) from e
+            _, height, width, mode, orientation, has_more, _ = header
+            facts = ImageFacts(height, width, mode, mode == "RGB", orientation, has_more)
         image, _ = decode_image(data, path, orientation=IGNORE)
     except UnreadableImageError as e:
-        return _describe(header, problem=e.kind, detail=str(e))
-    digest = hashlib.blake2b(f"{header.height} {header.width} ".encode(), digest_size=16)
+        return facts._replace(problem=e.kind, detail=str(e))
+    digest = hashlib.blake2b(f"{facts.height} {facts.width} ".encode(), digest_size=16)
     digest.update(image)
-    return _describe(header, content_hash=digest.hexdigest())
-
-
-def _describe(header: Header | None, *, problem: str | None = None, detail: str = "", content_hash: str = ""):
-    if header is None:
-        return ImageFacts(0, 0, "", False, 1, False, problem, detail, content_hash)
-    _, height, width, mode, orientation, has_more, _ = header
-    return ImageFacts(height, width, mode, mode == "RGB", orientation, has_more, problem, detail, content_hash)
+    return facts._replace(content_hash=digest.hexdigest())
 
 
 def _name(path) -> str:
@@ -198,7 +185,7 @@ def _name(path) -> str:
 
 
 def _access(path, read: Callable):
-    """``read()``, whose errors of opening and reading the file at ``path`` become UnreadableImageErrors."""
+    """Return ``read()``; its errors in opening and reading the file at ``path`` become UnreadableImageErrors."""
     try:
         return read()
     except UserError as e:
@@ -209,26 +196,14 @@ def _access(path, read: Callable):
         raise UnreadableImageError(f"{_name(path)} cannot be opened: {reason}.", kind) from e
 
 
-def _is_applied(header: Header, stated: Size | None, orientation: str) -> bool:
-    # Where nothing tells, as it is stored; who knows the other pictures of its json gives "apply" or "ignore".
-    return bool(is_applied(orientation, header.orientation, header.stored_size, stated))
-
-
-def _check_size(header: Header, is_upright: bool, path, stated: Size | None) -> Size:
-    """The size that the picture will have; UnreadableImageError unless it is the stated one, or none is."""
-    size = turn_size(header.stored_size, header.orientation) if is_upright else header.stored_size
-    check_stated_size(path, size, stated)
-    return size
-
-
 def check_stated_size(path: str | os.PathLike, size: Size, stated: Size | None) -> None:
     """Raise an :class:`UnreadableImageError` unless ``stated`` is the height and width of the image, or None."""
     if stated is None or tuple(stated) == tuple(size):
         return
-    advice = "the json's boxes belong to a picture of that size, and with other numbers alone they would be wrong"
+    advice = "the boxes in the json were drawn on a picture of that size, so use that picture or correct size and boxes"
     if tuple(stated) == tuple(size)[::-1]:
-        advice += "; with INPUT.EXIF_ORIENTATION auto, EXIF turns a picture where that makes its size the json's"
+        advice += "; INPUT.EXIF_ORIENTATION auto turns a picture by EXIF if it then has the size in the json"
     raise UnreadableImageError(
-        f"{_name(path)} has {size[1]} x {size[0]} pixels, but its json says {stated[1]} x {stated[0]}: {advice}.",
+        f"{_name(path)} has {size[1]} x {size[0]} pixels, but its json says {stated[1]} x {stated[0]}; {advice}.",
         "size_differs",
     )

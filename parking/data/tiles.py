@@ -1,7 +1,6 @@
-"""Images and boxes of the training set, resized to fit a training sample: the tiles that mosaics are made of."""
+"""Read images and boxes of the training set, resized to fit a training sample: the tiles that mosaics are made of."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from detectron2.structures import BoxMode
@@ -23,8 +22,8 @@ from parking.data.transforms import LetterboxTransform, clip_boxes
 class TileReader:
     """Reads images at training size, through a cache if there is one.
 
-    A tile is an image resized to fit into ``size``, before anything random. What a cache holds is that, so samples have
-    the same pixels with and without one (but for what a compressing one loses).
+    A tile is an image resized to fit into ``size``, before anything random. The cache holds tiles, so samples have the
+    same pixels with and without it, except for losses by compression.
     """
 
     def __init__(self, size: tuple[int, int], cache: ImageCache | None = None, exif_orientation: str = AUTO):
@@ -39,17 +38,17 @@ class TileReader:
         self._orientation = exif_orientation
 
     def measure(self, dataset_dict: dict) -> tuple[int, int]:
-        """Height and width of the tile in pixels, from the dict alone."""
+        """Return height and width of the tile in pixels, from the dict alone."""
         return compute_resized_sides(dataset_dict["height"], dataset_dict["width"], *self._size)
 
     def read_image(self, dataset_dict: dict, num_rows: int | None = None) -> np.ndarray:
-        """The tile, uint8 (h, w, 3), RGB; not to be written to.
+        """Return the tile, uint8 (h, w, 3), RGB; it must not be changed.
 
         Args:
-            num_rows: how many of its rows from the top are needed; those below may be missing. None: all.
+            num_rows: how many rows from the top are needed; the rows below may be missing. None: all.
 
         Raises:
-            UnreadableImageError: naming an image that cannot be read or is not of the size the dict states.
+            UnreadableImageError: names an image that cannot be read or does not have the size in the dict.
         """
         path, options = dataset_dict["file_name"], get_reading_options(dataset_dict, self._orientation)
         if self._cache is None:
@@ -60,8 +59,8 @@ class TileReader:
         check_stated_size(path, size, options["stated"])
         return image
 
-    def read_boxes(self, dataset_dict: dict) -> "TileBoxes":
-        """The boxes that are trained on, in the tile's coordinates."""
+    def read_boxes(self, dataset_dict: dict) -> tuple[np.ndarray, np.ndarray]:
+        """Return the boxes to train on in the tile's coordinates, float (N, 4) XYXY_ABS, and their classes, (N,)."""
         h, w = dataset_dict["height"], dataset_dict["width"]
         annotations = get_training_annotations(dataset_dict)
         boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
@@ -70,7 +69,7 @@ class TileReader:
             boxes[modes == mode] = BoxMode.convert(boxes[modes == mode], BoxMode(mode), BoxMode.XYXY_ABS)
         classes = np.array([a["category_id"] for a in annotations], dtype=np.int64)
         transform = LetterboxTransform(h, w, *self.measure(dataset_dict))
-        return TileBoxes(transform.apply_box(clip_boxes(boxes, h, w)), classes)
+        return transform.apply_box(clip_boxes(boxes, h, w)), classes
 
     def _load(self, data, path, options, num_source_rows=None) -> tuple[np.ndarray, tuple[int, int]]:
         image, h = decode_image(data, path, num_source_rows, **options)
@@ -80,15 +79,8 @@ class TileReader:
         return LetterboxTransform(part_h, w, new_part_h, new_w).apply_image(image), (h, w)
 
     def _count_source_rows(self, dataset_dict, num_rows) -> int:
-        """Rows of the image that rows of the tile are made of, and so many that the ratio stays exactly the same."""
+        """Return how many rows of the image give ``num_rows`` of the tile at exactly the whole tile's ratio."""
         h, new_h = dataset_dict["height"], self.measure(dataset_dict)[0]
         num_units = math.gcd(h, new_h)
-        # One unit more, as a row is mixed with the next one.
+        # One unit more, because resizing mixes a row with the next row.
         return min((num_rows * num_units // new_h + 2) * (h // num_units), h)
-
-
-class TileBoxes(NamedTuple):
-    """``boxes``: float (N, 4), XYXY_ABS; ``classes``: int64 (N,)."""
-
-    boxes: np.ndarray
-    classes: np.ndarray

@@ -1,4 +1,4 @@
-"""Fixtures for the mapper and the loaders."""
+"""Fixtures for tests of the mapper and the loaders."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ CLASS_COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 
 @pytest.fixture
 def dicts(tmp_path):
-    """Five images with i boxes on the i-th, each filled with its class's colour; the first one has none."""
+    """Return dicts of five images; image i (0..4) has i boxes, each filled with its class's colour."""
     rng = np.random.default_rng(0)
     result = []
     for i, (h, w) in enumerate(SIZES):
@@ -35,7 +35,7 @@ def dicts(tmp_path):
 
 @pytest.fixture
 def make_cfg():
-    """Makes a config for images of a few pixels: ``make_cfg(num_workers, ..., KEY_OF_INPUT_AUG=value)``."""
+    """Return a function that makes a config for tiny images: ``make_cfg(num_workers, ..., KEY_OF_INPUT_AUG=value)``."""
     return _make_cfg
 
 
@@ -55,7 +55,7 @@ def _make_cfg(num_workers=0, batch_size=4, size=(64, 96), sampler="TrainingSampl
 
 @pytest.fixture
 def assert_same_samples():
-    """Compares two lists of samples, to the bit."""
+    """Return a function that asserts that two lists of samples are equal to the bit."""
     return _assert_same_samples
 
 

@@ -19,7 +19,7 @@ COCO_ANCHORS = np.array(get_cfg().MODEL.YOLO.ANCHORS, dtype=float)
 
 @pytest.fixture(scope="module")
 def tiny_sizes():
-    """Boxes of 2 to 12 pixels; the smallest anchor, 10 x 13, fits those above 2.5 x 3.25 only."""
+    """Return sizes of 2 to 12 pixels; the smallest anchor, 10 x 13, fits only those above 2.5 x 3.25."""
     return np.exp(np.random.default_rng(0).uniform(np.log(2), np.log(12), (400, 2)))
 
 
@@ -41,15 +41,18 @@ class TestCollecting:
         assert boxes.classes.tolist() == [1, 0]
         assert (boxes.num_small, boxes.num_crowds) == (0, 0)
 
-    def test_height_is_the_first_of_the_size(self):
-        # 100 x 100 into 192 x 320: the height decides, 1.92.
-        boxes = collect_box_sizes([image(100, 100, ([0, 0, 50, 25], 0, 0))], (192, 320))
-        np.testing.assert_allclose(boxes.sizes, [[96, 48]])
-
-    def test_each_side_is_scaled_as_its_pixels_are(self):
-        # 100 x 3 into 50 x 50: half, and 1.5 columns are rounded to 2. So a box of 3 columns gets 2 wide.
-        boxes = collect_box_sizes([image(100, 3, ([0, 0, 3, 10], 0, 0))], (50, 50))
-        np.testing.assert_allclose(boxes.sizes, [[2, 5]])
+    @pytest.mark.parametrize(
+        ("image_size", "box", "size", "expected"),
+        [
+            # The height is the first number of the size; it decides here, with the factor 1.92.
+            ((100, 100), [0, 0, 50, 25], (192, 320), [96, 48]),
+            # Half of 3 columns is rounded to 2, so that a box of 3 columns becomes 2 wide.
+            ((100, 3), [0, 0, 3, 10], (50, 50), [2, 5]),
+        ],
+    )
+    def test_sides_are_scaled_as_their_pixels_are(self, image_size, box, size, expected):
+        boxes = collect_box_sizes([image(*image_size, (box, 0, 0))], size)
+        np.testing.assert_allclose(boxes.sizes, [expected])
 
     def test_small_boxes_and_crowds_are_left_out_and_counted(self):
         # At half the size: 2 x 5 stays, 1.95 x 5 and 5 x 1.5 do not; the crowds count as crowds, small or not.
@@ -96,10 +99,10 @@ class TestMeasuring:
     @pytest.mark.parametrize("max_ratio", [1.5, 4.0])
     def test_agrees_with_the_assigner(self, max_ratio):
         rng = np.random.default_rng(1)
-        # Powers of two times an anchor's sides are at limits of 4 exactly.
+        # Powers of two times an anchor's sides have ratios of exactly 4.
         exact = COCO_ANCHORS.reshape(-1, 2)[rng.integers(0, 9, 100)] * 2.0 ** rng.integers(-2, 3, (100, 2))
         sizes = np.concatenate([np.exp(rng.uniform(np.log(2), np.log(600), (300, 2))), exact])
-        # From the corner (0, 0), so that subtracting corners gives the sizes back.
+        # Boxes start at (0, 0), so that subtracting the corners gives the exact sizes.
         boxes = torch.cat([torch.zeros(len(sizes), 2), torch.tensor(sizes, dtype=torch.float32)], dim=1)
         levels = RatioAssigner(anchor_ratio=max_ratio)(
             boxes, torch.zeros(len(sizes), dtype=torch.int64), torch.tensor(COCO_ANCHORS), [8, 16, 32],

@@ -33,27 +33,6 @@ def test_sample_without_augmentation(dicts, make_mapper):
     assert sample["instances"].image_size == (64, 96)
 
 
-@pytest.mark.parametrize("flips", [{}, {"FLIP_LR_PROB": 1.0, "FLIP_UD_PROB": 1.0}])
-@pytest.mark.parametrize("mosaic_prob", [0.0, 1.0])
-def test_boxes_lie_on_pixels_of_their_class(dicts, mosaic_prob, flips, make_mapper):
-    mapper = make_mapper(dicts, MOSAIC_PROB=mosaic_prob, HSV_H=0.0, HSV_S=0.0, HSV_V=0.0, **flips)
-    num_boxes = 0
-    for position in range(40):
-        sample = mapper({**dicts[position % 5], "position": position})
-        instances = sample["instances"]
-        for box, c in zip(instances.gt_boxes.tensor.tolist(), instances.gt_classes.tolist(), strict=True):
-            assert 0 <= box[0] < box[2] <= 96
-            assert 0 <= box[1] < box[3] <= 64
-            # The inner pixels, a pixel from the border where colours mix, are of the class's colour.
-            x0, y0, x1, y1 = int(np.ceil(box[0])) + 1, int(np.ceil(box[1])) + 1, int(box[2]) - 1, int(box[3]) - 1
-            inner = sample["image"][:, y0:y1, x0:x1].float()
-            if inner.numel():
-                assert inner.mean(dim=(1, 2)).argmax() == c
-                assert inner[c].min() > 200
-                num_boxes += 1
-    assert num_boxes > 30
-
-
 @pytest.mark.parametrize("aug", [{"MOSAIC_PROB": 0.0}, {"MIXUP_PROB": 1.0}, {"DEGREES": 20.0, "PERSPECTIVE": 0.001}])
 def test_extremes_give_valid_samples(dicts, aug, make_mapper):
     mapper = make_mapper(dicts, SCALE=0.9, SHEAR=10.0, **aug)
@@ -79,10 +58,10 @@ def test_mixup_joins_the_boxes_of_both(dicts, make_mapper):
 
 
 def find_objects(image, c):
-    """Boxes of the connected areas of a class's colour, (N, 4)."""
+    """Return the boxes of the connected areas of a class's colour, (N, 4)."""
     channels = image.numpy().astype(int)
     others = np.delete(channels, c, axis=0).max(axis=0)
-    # From 0 in the gray of background and padding to 255 in the object.
+    # The difference is 0 in the gray of background and padding, and 255 in the object.
     stats = cv2.connectedComponentsWithStats((channels[c] - others > 112).astype(np.uint8))[2][1:]
     return np.column_stack([stats[:, :2], stats[:, :2] + stats[:, 2:4]])
 
@@ -113,8 +92,9 @@ def test_a_sample_has_the_boxes_that_the_rule_keeps(dicts, monkeypatch, aug, mak
     calls = []
 
     def record(original, mapped, scale):
-        calls.append((original, mapped, scale))
-        return find_box_candidates(original, mapped, scale)
+        keep = find_box_candidates(original, mapped, scale)
+        calls.append((mapped[keep], (~keep).sum()))
+        return keep
 
     monkeypatch.setattr("parking.data.dataset_mapper.find_box_candidates", record)
     mapper = make_mapper(dicts, SCALE=0.9, DEGREES=10.0, FLIP_LR_PROB=0.0, **aug)
@@ -122,15 +102,9 @@ def test_a_sample_has_the_boxes_that_the_rule_keeps(dicts, monkeypatch, aug, mak
     for position in range(20):
         calls.clear()
         boxes = mapper({**dicts[position % 5], "position": position})["instances"].gt_boxes.tensor.numpy()
-        expected = []
-        for original, mapped, scale in calls:
-            for (x0, y0, x1, y1), (u0, v0, u1, v1) in zip(original, mapped, strict=True):
-                w, h, area = u1 - u0, v1 - v0, (x1 - x0) * (y1 - y0) * scale**2
-                if min(w, h) > 2 and max(w / h, h / w) < 100 and w * h > 0.1 * area:
-                    expected.append([u0, v0, u1, v1])
-        np.testing.assert_allclose(boxes, np.reshape(expected, (-1, 4)), rtol=1e-6)
+        np.testing.assert_allclose(boxes, np.concatenate([kept for kept, _ in calls]), rtol=1e-6)
         num_kept += len(boxes)
-        num_dropped += sum(len(original) for original, _, _ in calls) - len(boxes)
+        num_dropped += sum(dropped for _, dropped in calls)
     assert len(calls) == 1 + ("MIXUP_PROB" in aug)
     assert num_kept > 0
     assert num_dropped > 0
@@ -138,19 +112,18 @@ def test_a_sample_has_the_boxes_that_the_rule_keeps(dicts, monkeypatch, aug, mak
 
 @pytest.mark.parametrize("aug", [{"MOSAIC_PROB": 0.0}, {}, {"MIXUP_PROB": 1.0}])
 def test_pictures_without_any_box_are_made_the_same(dicts, aug, make_mapper):
-    """Boxes have no influence on the pixels, and none are needed."""
     empty = [{**d, "annotations": []} for d in dicts]
     with_boxes, without = make_mapper(dicts, **aug), make_mapper(empty, **aug)
     for position in range(6):
         sample = without({**empty[3], "position": position})
-        assert sample["image"].dtype == torch.uint8
-        assert len(sample["instances"]) == 0
+        boxes, classes = sample["instances"].gt_boxes.tensor, sample["instances"].gt_classes
+        assert (boxes.shape, boxes.dtype, classes.shape, classes.dtype) == ((0, 4), torch.float32, (0,), torch.int64)
         expected = with_boxes({**dicts[3], "position": position})
         torch.testing.assert_close(sample["image"], expected["image"], rtol=0, atol=0)
 
 
 def test_tiles_of_a_mosaic_touch_its_centre(tmp_path, make_mapper):
-    # 20 x 40 fits into 40 x 40 as it is: only its place, not its pixels, may change.
+    # 20 x 40 fits into 40 x 40 without resizing, so that only its place may change.
     picture = np.full((20, 40, 3), 255, np.uint8)
     picture[0], picture[-1] = (0, 255, 0), (255, 0, 0)
     Image.fromarray(picture).save(tmp_path / "wide.png")
@@ -165,14 +138,6 @@ def test_tiles_of_a_mosaic_touch_its_centre(tmp_path, make_mapper):
         assert not (above == 114).any()
         assert above[-1:].tolist() in ([], [[255, 0, 0]])
     assert max(centres) > 20
-
-
-def test_image_without_boxes(dicts, make_mapper):
-    instances = make_mapper(dicts, MOSAIC_PROB=0.0)({**dicts[0], "position": 0})["instances"]
-    assert instances.gt_boxes.tensor.shape == (0, 4)
-    assert instances.gt_boxes.tensor.dtype == torch.float32
-    assert instances.gt_classes.shape == (0,)
-    assert instances.gt_classes.dtype == torch.int64
 
 
 def test_crowds_are_not_trained_on_and_outside_is_cut_off(dicts, make_mapper):
@@ -210,12 +175,12 @@ def test_number_of_samples_with_strong_augmentation(dicts, strong_off_iters, num
     mapper._draw_partner = lambda rng: drawn.append(1) or dicts[0]
     for position in range(28):
         mapper({**dicts[1], "position": position})
-    # Three partners for the mosaic, four for the one mixed in.
+    # Three partners for the mosaic, and four for the mosaic that is mixed in.
     assert len(drawn) == 7 * num_strong
 
 
 def test_a_size_that_is_not_the_jsons_is_an_error(dicts, make_cfg):
-    with pytest.raises(UserError, match=r"3\.png' has 97 x 48 pixels, but its json says 97 x 50"):
+    with pytest.raises(UserError, match=r"3\.png' .*97 x 48 .*97 x 50"):
         TestDatasetMapper(make_cfg())({**dicts[3], "height": 50})
 
 

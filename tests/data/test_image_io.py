@@ -1,4 +1,3 @@
-import os
 import pickle
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from PIL import Image
 
 from parking.data.checking.findings import KINDS
 from parking.data.decoding import decoders
-from parking.data.image_io import UnreadableImageError, decode_image, inspect_image, read_image, read_image_size
+from parking.data.image_io import UnreadableImageError, decode_image, inspect_image, read_image
 
 PIXELS = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
 
@@ -23,26 +22,6 @@ def test_pixels_are_rgb_whatever_the_path(tmp_path):
     np.testing.assert_array_equal(image, PIXELS)
     assert image.dtype == np.uint8
     assert image.flags.c_contiguous
-    assert read_image_size(path) == (4, 5)
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "LA", "I;16"])
-def test_other_pixel_formats_become_rgb(tmp_path, mode):
-    gray = np.full((4, 5), 200, dtype=np.uint8)
-    if mode == "I;16":
-        cv2.imwrite(str(tmp_path / "a.png"), gray.astype(np.uint16) * 257)
-    else:
-        Image.fromarray(gray).convert(mode).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.full((4, 5, 3), 200))
-
-
-@pytest.mark.parametrize("read", [read_image, read_image_size])
-def test_unreadable_files_are_named(tmp_path, read):
-    (tmp_path / "empty.png").touch()
-    (tmp_path / "text.png").write_text("not an image")
-    for name in ("empty.png", "text.png", "missing.png"):
-        with pytest.raises(UnreadableImageError, match=name):
-            read(str(tmp_path / name))
 
 
 def test_what_only_lists_or_reads_images_needs_no_torch():
@@ -61,7 +40,7 @@ def save_16_bit(path, image):
 
 
 def save_formats(folder):
-    """One file of each kind that a data set may hold, with what Pillow makes 8-bit RGB of it."""
+    """Save one file of each kind that a data set may hold; return the pixels as Pillow converts them to 8-bit RGB."""
     picture = Image.fromarray(make_photo())
     transparent = picture.convert("RGBA")
     transparent.putalpha(Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))))
@@ -84,7 +63,7 @@ def save_formats(folder):
     for name, image in plain.items():
         image.save(folder / name)
         with Image.open(folder / name) as saved:
-            # By way of RGBA, as Pillow warns about palettes with alpha.
+            # Converted through RGBA, because Pillow warns about palettes with alpha.
             expected[name] = np.asarray((saved.convert("RGBA") if saved.mode == "P" else saved).convert("RGB"))
     picture.save(folder / "progressive.jpg", progressive=True)
     expected["progressive.jpg"] = expected["rgb.jpg"]
@@ -94,28 +73,42 @@ def save_formats(folder):
     return {**expected, "rgb_16.png": photo, "gray_16.png": photo[..., :1].repeat(3, axis=2)}
 
 
-def test_every_pixel_format_becomes_8_bit_rgb(tmp_path):
-    for name, expected in save_formats(tmp_path).items():
-        image = read_image(tmp_path / name)
+@pytest.fixture(scope="module")
+def formats(tmp_path_factory):
+    """Return a folder with one file of each kind, and the pixels by file name."""
+    folder = tmp_path_factory.mktemp("formats")
+    return folder, save_formats(folder)
+
+
+def test_every_pixel_format_becomes_8_bit_rgb(formats):
+    folder, pixels = formats
+    for name, expected in pixels.items():
+        image = read_image(folder / name)
         assert (image.dtype, image.shape) == (np.uint8, (48, 64, 3)), name
         # The conversion of CMYK is rounded differently.
         np.testing.assert_allclose(image.astype(int), expected.astype(int), atol=1, err_msg=name)
 
 
-def test_modes(tmp_path):
-    save_formats(tmp_path)
-    modes = {name: inspect_image(tmp_path / name).mode for name in os.listdir(tmp_path)}
+def test_facts_about_every_format(formats):
+    folder, pixels = formats
+    facts = {name: inspect_image(folder / name) for name in pixels}
+    modes, hashes = ({name: getattr(one, key) for name, one in facts.items()} for key in ("mode", "content_hash"))
     rgb = {"rgb.png", "rgb.jpg", "progressive.jpg", "rgb.webp", "rgb.bmp", "rgb.tif"}
-    assert {name for name in modes if inspect_image(tmp_path / name).is_8bit_rgb} == rgb
+    assert {name for name in facts if facts[name].is_8bit_rgb} == rgb
     assert modes["gray.png"] == modes["gray.jpg"] == "L"
     assert (modes["alpha.png"], modes["palette.png"], modes["cmyk.jpg"]) == ("RGBA", "P", "CMYK")
     assert (modes["rgb_16.png"], modes["gray_16.png"]) == ("RGB;16", "I;16")
+    assert hashes["rgb.png"] == hashes["rgb.bmp"] == hashes["rgb.tif"] == hashes["alpha.png"] == hashes["rgb_16.png"]
+    assert len({hashes[name] for name in ("rgb.png", "rgb.jpg", "gray.png", "bits.png", "palette.png")}) == 5
+    height, width, *_, orientation, _, problem, detail, _ = facts["rgb.png"]
+    assert (height, width, orientation, problem, detail) == (48, 64, 1, None, "")
 
 
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
-def test_a_file_that_is_cut_off_is_never_shown_in_part(tmp_path, part):
-    for name in save_formats(tmp_path):
-        data = (tmp_path / name).read_bytes()
+def test_a_file_that_is_cut_off_is_never_shown_in_part(formats, tmp_path, part):
+    folder, pixels = formats
+    for name in pixels:
+        data = (folder / name).read_bytes()
         cut = tmp_path / f"cut_{name}"
         cut.write_bytes(data[: int(len(data) * part)])
         with pytest.raises(UnreadableImageError, match=r"cut_.*cut off") as info:
@@ -162,15 +155,6 @@ def test_kinds_of_unreadable_files(tmp_path):
         assert pickle.loads(pickle.dumps(info.value)).kind == kind
 
 
-def test_same_pixels_have_the_same_hash(tmp_path):
-    save_formats(tmp_path)
-    hashes = {name: inspect_image(tmp_path / name).content_hash for name in os.listdir(tmp_path)}
-    assert hashes["rgb.png"] == hashes["rgb.bmp"] == hashes["rgb.tif"] == hashes["alpha.png"] == hashes["rgb_16.png"]
-    assert len({hashes[name] for name in ("rgb.png", "rgb.jpg", "gray.png", "bits.png", "palette.png")}) == 5
-    facts = inspect_image(tmp_path / "rgb.png")
-    assert (facts.height, facts.width, facts.orientation, facts.problem, facts.detail) == (48, 64, 1, None, "")
-
-
 def test_orientation_is_seen(tmp_path):
     for orientation in (1, 6):
         exif = Image.Exif()
@@ -180,9 +164,10 @@ def test_orientation_is_seen(tmp_path):
 
 
 @pytest.mark.parametrize("num_rows", [None, 1, 17, 48, 100])
-def test_rows_that_are_asked_for_are_there(tmp_path, num_rows):
-    for name, expected in save_formats(tmp_path).items():
-        image, height = decode_image((tmp_path / name).read_bytes(), name, num_rows)
+def test_rows_that_are_asked_for_are_there(formats, num_rows):
+    folder, pixels = formats
+    for name, expected in pixels.items():
+        image, height = decode_image((folder / name).read_bytes(), name, num_rows)
         assert (height, image.shape) == (48, expected[:num_rows].shape)
         difference = np.abs(image.astype(int) - expected[:num_rows].astype(int))
         assert difference.max() <= 1, name

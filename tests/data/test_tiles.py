@@ -1,4 +1,4 @@
-"""Mosaics made of tiles, with and without a cache, against the canvas of twice the size that they replace."""
+"""Compare mosaics made of tiles, with and without a cache, with the canvas of twice the size that they replace."""
 
 import itertools
 
@@ -21,7 +21,7 @@ PLAIN_COLORS = {"HSV_H": 0.0, "HSV_S": 0.0, "HSV_V": 0.0}
 
 @pytest.fixture
 def photos(tmp_path):
-    """Smooth pictures of several sizes, in which a shift of a pixel shows, with boxes up to beyond their borders."""
+    """Return dicts of smooth pictures, in which a shift by one pixel shows; some boxes reach beyond the borders."""
     rng = np.random.default_rng(1)
     dicts = []
     for i, (h, w) in enumerate([(54, 96), (96, 54), (64, 64), (120, 33), (40, 71), (64, 96)]):
@@ -53,7 +53,7 @@ def test_mosaics_are_those_of_a_canvas(photos, make_cfg, monkeypatch):
         assert a["instances"].gt_classes.tolist() == b["instances"].gt_classes.tolist()
         num_boxes += len(a["instances"])
         off = (a["image"].int() - b["image"].int()).abs().amax(dim=0) > 1
-        # Only along seams: a seam is a line, which is one or two pixels wide here.
+        # The pixels may differ along seams only, which are lines of one or two pixels.
         rows, columns = off.float().mean(dim=1), off.float().mean(dim=0)
         assert off[rows < 0.1][:, columns < 0.1].float().mean() < 0.002
         assert (rows >= 0.1).sum() <= 8
@@ -74,7 +74,7 @@ def test_tiles_painted_one_by_one_against_the_warped_canvas(seed):
     assert transform.is_upright
     canvas, _ = compose_mosaic(tiles, [np.zeros((0, 4))] * 4, centre, size)
     expected = transform.apply_image(canvas).astype(int)
-    # Where the canvas mixes pixels of different tiles, or of a tile and the gray, is not compared.
+    # Pixels are not compared if the canvas mixes different tiles there, or a tile and the gray.
     owner = np.zeros((2 * h, 2 * w), np.uint8)
     image = np.full((h, w, 3), 114, np.uint8)
     count = np.zeros((h, w), int)
@@ -108,7 +108,7 @@ def test_images_that_do_not_land_are_not_read(photos, make_cfg, monkeypatch):
 
     monkeypatch.setattr(TileReader, "read_image", record)
     make_samples(photos, make_cfg(), num=60)
-    # Four each, but for those outside: about a tenth with tiles of these shapes.
+    # A mosaic reads four tiles, except those outside of it: about a tenth with tiles of these shapes.
     assert 0.75 * 240 < len(reads) < 0.97 * 240
     assert min(reads) > 0
 
@@ -196,7 +196,7 @@ def test_unreadable_images_stop_or_are_replaced_by_the_policy(photos, make_cfg, 
     assert_same_samples(make_samples(photos, make_cfg(**aug), policy="repair"), repaired)
     names = [sample.get("unreadable", []) for sample in repaired]
     assert set(itertools.chain(*names)) == {photos[2]["file_name"]}
-    # A sample without the broken image is what it was.
+    # Samples without the broken image do not change.
     unchanged = [i for i in range(len(whole)) if not names[i]]
     assert 0 < len(unchanged) < len(whole)
     assert_same_samples([repaired[i] for i in unchanged], [whole[i] for i in unchanged])
@@ -205,7 +205,7 @@ def test_unreadable_images_stop_or_are_replaced_by_the_policy(photos, make_cfg, 
 
 def test_a_wrong_size_counts_as_unreadable(photos, make_cfg):
     photos[1]["height"] += 1
-    with pytest.raises(UnreadableImageError, match=r"but its json says 54 x 97"):
+    with pytest.raises(UnreadableImageError, match="54 x 97"):
         make_samples(photos, make_cfg())
     samples = make_samples(photos, make_cfg(), policy="repair")
     assert {photos[1]["file_name"]} == set(itertools.chain(*(s.get("unreadable", []) for s in samples)))
@@ -215,12 +215,12 @@ def test_a_wrong_size_is_found_in_the_cache_too(photos, make_cfg, tmp_path):
     cache = ImageCache(tmp_path / "c", size=(64, 96), image_format="raw", max_gb=1)
     make_samples(photos, make_cfg(), cache=cache)
     photos[2]["height"] = photos[2]["width"] = 128
-    with pytest.raises(UnreadableImageError, match=r"64 x 64 pixels, but its json says 128 x 128"):
+    with pytest.raises(UnreadableImageError, match=r"64 x 64 .*128 x 128"):
         make_samples(photos, make_cfg(), cache=cache)
 
 
 def test_nothing_readable_ends_with_an_error(photos, make_cfg):
     for d in photos:
         break_photo(d)
-    with pytest.raises(UserError, match=r"100 training images in a row could not be read, last: The image .*png"):
+    with pytest.raises(UserError, match=r"100 .*\.png"):
         make_samples(photos, make_cfg(), policy="repair")

@@ -219,17 +219,6 @@ def test_images_are_checked_where_the_json_cannot_be_read(broken):
     assert overview.sides == []
 
 
-def test_boxes_of_another_format(maker):
-    for k in range(40):
-        maker.add(f"{k}.png", box=[30, 20, 62, 44])  # x0 y0 x1 y1
-    checked, _ = check(maker.write())
-    assert count(checked)["boxes_look_xyxy"] == 1
-    for annotation in maker.annotations:
-        annotation["bbox"] = [0.1, 0.2, 0.3, 0.4]
-    checked, _ = check(maker.write())
-    assert count(checked)["boxes_look_normalised"] == 1
-
-
 def make_coco(folder, names, categories=("car",)):
     annotations = [{"id": k, "image_id": k, "category_id": 1, "bbox": [1, 2, 10, 12]} for k in range(len(names))]
     content = {

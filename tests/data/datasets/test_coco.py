@@ -127,14 +127,11 @@ IMAGE = {"id": 1, "file_name": "a.png", "height": 3, "width": 4}
     ("changes", "message"),
     [
         ({"images": None}, "'images'"),
-        ({"images": {}}, "list.*'images'"),
         ({"images": []}, "no images"),
         ({"images": [{"id": 1}]}, "'id'.*'file_name'"),
         ({"images": [{**IMAGE, "file_name": ""}]}, "image 1 .*''"),
         ({"images": [IMAGE, {**IMAGE, "file_name": "b.png"}]}, r"b\.png .*image id 1"),
-        ({"images": [{**IMAGE, "height": 0}]}, "image 1 .*4 x 0"),
         ({"images": [{**IMAGE, "width": "4"}]}, "image 1 .*'4' x 3"),
-        ({"images": [{**IMAGE, "width": 4.5}]}, "image 1 .*4.5 x 3"),
         ({"annotations": None}, "'annotations'"),
     ],
 )
@@ -197,10 +194,8 @@ def test_register_refuses_a_taken_name(tmp_path, registered):
     ("categories", "message"),
     [
         (None, "'categories'"),
-        ([], "'categories'"),
         ([{"id": 1}], "'id'.*'name'"),
         ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "id 1"),
-        ([{"id": "1", "name": "a"}], "id '1'"),
     ],
 )
 def test_register_refuses_bad_categories(tmp_path, registered, categories, message):

@@ -33,11 +33,6 @@ def test_folder_is_searched_deep_in_sorted_order(tmp_path):
     assert IMAGE_INFO_NAME in note
 
 
-def test_the_subfolder_images_is_used(tmp_path):
-    touch(tmp_path / "images/a.png", tmp_path / "preview.png")
-    assert get_names(list_images(str(tmp_path)).images) == [("a.png", 1)]
-
-
 def test_file_and_glob(tmp_path):
     touch(tmp_path / "x/a.png", tmp_path / "y/b.png", tmp_path / "y/deep/c.png", tmp_path / "y/d.jpg")
     assert get_names(list_images(str(tmp_path / "y/b.png")).images) == [("b.png", 1)]
