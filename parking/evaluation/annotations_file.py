@@ -1,4 +1,4 @@
-"""Annotated boxes beside the ones that an inference finds; needs neither torch nor detectron2."""
+"""What ``infer.py --annotations FILE`` gives; needs neither torch nor detectron2."""
 
 import logging
 from collections import defaultdict
@@ -11,21 +11,21 @@ from parking.data.datasets.categories import read_categories
 from parking.data.datasets.file_names import name_key
 from parking.data.datasets.json_io import read_image_records, read_json_object
 from parking.data.datasets.sizes import settle_images
-from parking.evaluation.scorer import BoxScores, score_boxes
 from parking.structures.detections import Detections
 from parking.utils.class_names import find_classes, shown_name
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
+from .scorer import BoxScores, score_boxes
 from .truth import read_truth
 
 logger = logging.getLogger(__name__)
 
 
 class AnnotationsFile:
-    """The annotated boxes of those images of an inference that a COCO-like json lists, found by their names.
+    """A COCO-like json with annotated boxes of images on which an inference runs.
 
-    Boxes, areas and classes are read and scored as by ``train_net.py --eval-only``, and so are the scores the same.
+    Boxes, areas and classes are read and scored as by ``train_net.py --eval-only``, so the scores are equal.
     """
 
     def __init__(
@@ -39,11 +39,12 @@ class AnnotationsFile:
     ):
         """
         Args:
-            path: the json. Its ids need not be those of the inference: images and categories are found by name, and
-                categories by id where it does not name them.
+            path: the json. Its ids may differ from those of the inference: images and categories are matched by name,
+                and categories by id if the json does not name them.
             images: dicts with ``image_id``, ``relative_path`` and ``file_name``.
-            classes: category id by name of the model's classes. Boxes of others count as not found, with a warning.
-            policy: DATASETS.POLICY, for what is wrong with annotations.
+            classes: category id by name of the model's classes. Annotated boxes of another class count as not found; a
+                warning names the class.
+            policy: DATASETS.POLICY, which decides about faulty annotations.
             exif_orientation: INPUT.EXIF_ORIENTATION.
 
         Raises:
@@ -54,15 +55,16 @@ class AnnotationsFile:
         records = read_image_records(content, path)
         image_ids = _match_images(records, images, path)
         if not image_ids:
-            raise UserError(f"'{path}' lists none of the images, by their names; are they another data set's?")
+            raise UserError(f"'{path}' names none of the images; give the annotations of these images.")
         if len(set(image_ids.values())) < len(image_ids):
-            raise UserError(f"'{path}' lists one of the images twice, with other folders in front.")
+            raise UserError(f"'{path}' lists an image twice, with different folders in front of its name.")
         listed = {record["image_id"] for record in records}
-        #: The json's id of each of our images that it lists, and all ids that it has.
+        #: The json's image id by our image id, for the images in both.
         self.image_ids = {own: image_id for image_id, own in image_ids.items()}
+        #: All image ids in the json.
         self.known_image_ids = frozenset(listed)
         records = [record for record in records if record["image_id"] in image_ids]
-        #: Height and width in pixels by our image id, where the json states them.
+        #: Height and width in pixels by our image id, if the json states them.
         self.sizes = {
             image_ids[record["image_id"]]: (record["height"], record["width"])
             for record in records
@@ -73,8 +75,9 @@ class AnnotationsFile:
         records = [{**found[image_ids[record["image_id"]]], **record} for record in records]
         own_ids = _match_categories(content, path, classes)
         named = own_ids if content.get("categories") else {}
-        #: The json's id of each of our categories that it names, and all ids that it has.
+        #: The json's category id by our category id, for the categories in both.
         self.category_ids = {own: category_id for category_id, own in named.items() if own is not None}
+        #: All category ids in the json.
         self.known_category_ids = frozenset(named)
         self._truth = read_truth(
             content,
@@ -92,11 +95,11 @@ class AnnotationsFile:
         return image_id in self._rows
 
     def __len__(self) -> int:
-        """Images that are both annotated and among those of the inference."""
+        """Number of images that the json lists and the inference sees."""
         return len(self._rows)
 
     def boxes_of(self, image_id: int | str) -> Detections:
-        """The annotated boxes of an image, with scores of 1; without crowds and classes that the model lacks."""
+        """The annotated boxes of an image, with scores of 1; crowds and classes that the model lacks are left out."""
         truth = self._truth
         found = np.flatnonzero((truth.rows == self._rows.get(image_id, -1)) & ~truth.crowd)
         found = [i for i in found.tolist() if truth.category_ids[truth.classes[i]] is not None]
@@ -104,19 +107,19 @@ class AnnotationsFile:
         return Detections.from_columns([image_id] * len(ids), ids, truth.boxes[found], np.ones(len(ids)))
 
     def score(self, detections: Detections, *, left_out: Collection[int | str] = ()) -> BoxScores:
-        """Score the boxes on annotated images.
+        """Score the detections on images that the json lists; others do not count.
 
         Args:
-            left_out: ids of images that could not be read; the scores are as if the json did not list them.
+            left_out: ids of images that could not be read; they are treated as if the json did not list them.
         """
         return score_boxes(self._truth.without_images(left_out), detections)
 
 
 def _match_images(records: Sequence[dict], images: Sequence[dict], path: str) -> dict[int | str, int | str]:
-    """Our image id for the id of each record that means one of our images.
+    """{image id in the json: our image id}, for images in both.
 
-    It does where both have the same path, else where one of the two paths is the end of the other: "a.png" may be
-    "day/a.png", but "night/a.png" is not.
+    Two images are the same if their paths are equal, else if one path is the end of the other: "a.png" may be
+    "day/a.png", but "night/a.png" is a different image.
     """
     by_key = {name_key(image["relative_path"]): image["image_id"] for image in images}
     by_base = defaultdict(list)
@@ -126,7 +129,7 @@ def _match_images(records: Sequence[dict], images: Sequence[dict], path: str) ->
     for record in records:
         key = name_key(record["file_name"]).lstrip("/")
         ends = by_base.get(key.rpartition("/")[2], ())
-        # The longest is the nearest: of those that are the end of the record's path there is one of each length.
+        # The longest end of the record's path is the best match, and no two ends have the same length.
         fitting = sorted((own for own in ends if f"/{key}".endswith(f"/{own}")), key=len)[-1:]
         fitting = fitting or [own for own in ends if own.endswith(f"/{key}")]
         if len(fitting) > 1:
@@ -139,7 +142,7 @@ def _match_images(records: Sequence[dict], images: Sequence[dict], path: str) ->
 
 
 def _match_categories(content: dict, path: str, classes: Mapping[str, int]) -> dict[int, int | None]:
-    """Our category id for each one of the json; None: the model has no such class."""
+    """{category id in the json: our category id, or None if the model has no such class}."""
     if not content.get("categories"):
         return {category_id: category_id for category_id in classes.values()}
     names, findings = read_categories(content)
@@ -161,9 +164,8 @@ def _match_categories(content: dict, path: str, classes: Mapping[str, int]) -> d
     sources: dict[int, int] = {}
     for category_id, own_id in category_ids.items():
         if own_id is not None and sources.setdefault(own_id, category_id) != category_id:
-            shown = f"{sources[own_id]} and {category_id}, '{printable(names[category_id])}',"
+            shown = f"{sources[own_id]} and {category_id} ('{printable(names[category_id])}')"
             raise UserError(
-                f"'{printable(path)}': the categories {shown} are one class of the model, and its results can have the "
-                "id of only one; give them one id."
+                f"'{printable(path)}': the categories {shown} are the same class of the model; give both the same id."
             )
     return category_ids

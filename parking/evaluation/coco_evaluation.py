@@ -1,4 +1,4 @@
-"""COCO's box metrics of a registered data set, with the matches behind them."""
+"""detectron2's evaluator of boxes: COCO's scores on a registered data set."""
 
 import logging
 import os
@@ -13,8 +13,6 @@ from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from parking.data.datasets.coco import original_category_ids
-from parking.evaluation.prediction_collector import PredictionCollector, to_detections
-from parking.evaluation.scorer import CLASS_METRICS, METRICS, BoxScores, score_boxes
 from parking.structures.detections import Detections
 from parking.utils.class_names import find_classes, shown_name
 from parking.utils.errors import UserError
@@ -22,6 +20,8 @@ from parking.utils.marks import OutputFolder
 from parking.utils.text import printable
 
 from .coco_results import COCO_RESULTS_START, write_coco_results
+from .prediction_collector import PredictionCollector, to_detections
+from .scorer import CLASS_METRICS, METRICS, BoxScores, score_boxes
 from .truth import make_truth
 
 logger = logging.getLogger(__name__)
@@ -33,9 +33,12 @@ RESULTS_NAME = "coco_instances_results.json"
 class COCOBoxEvaluator(PredictionCollector):
     """Box AP and AR as COCO defines them (cocodataset.org/#detection-eval), over a whole registered data set.
 
-    The ground truth is what ``DatasetCatalog`` gives, which may be a part of a json file. At most 1, 10 and 100 boxes
-    per image and class count, COCO's own limits, whatever ``TEST.DETECTIONS_PER_IMAGE`` is. Images without predictions
-    count as images where nothing was found.
+    The ground truth is what ``DatasetCatalog`` gives, which may be a part of a json file. At most 1, 10 or 100 boxes
+    of an image and class count, COCO's own limits, whatever ``TEST.DETECTIONS_PER_IMAGE`` is. An image that was not
+    processed counts as one in which nothing was found.
+
+    Attributes:
+        scores: matches and curves of the last :meth:`evaluate`, on the main process; None before.
     """
 
     def __init__(
@@ -48,9 +51,9 @@ class COCOBoxEvaluator(PredictionCollector):
         """
         Args:
             dataset_name: registered data set, with ``thing_classes`` in its metadata.
-            class_names: the model's classes, where they are not the data set's in its order: boxes of a class that the
-                data set does not have are left out.
-            output_dir: if given, ``coco_instances_results.json`` (COCO results) goes there; the folder is made.
+            class_names: the model's classes, if they are not the data set's in the same order. Boxes of a class that
+                the data set does not have are left out.
+            output_dir: where to write ``coco_instances_results.json`` (COCO results), if at all; the folder is made.
         """
         super().__init__()
         metadata = MetadataCatalog.get(dataset_name)
@@ -58,22 +61,21 @@ class COCOBoxEvaluator(PredictionCollector):
         self._class_names = list(metadata.thing_classes)
         self._category_ids = original_category_ids(metadata)
         self._output_dir = output_dir
-        # The category id of each of the model's classes, None for a class that the data set does not have.
+        # Category id of each of the model's classes, None for a class that the data set does not have.
         self._predicted_ids = self._category_ids
         if class_names is not None:
             found = zip(find_classes(self._class_names, class_names), self._category_ids, strict=True)
             ids = {name: category_id for name, category_id in found if name is not None}
-            # Where the model has a name twice, its first class counts, as in infer.py --annotations.
+            # If two classes of the model have the same name, the first counts, as in infer.py --annotations.
             self._predicted_ids = [ids.pop(name, None) for name in class_names]
 
     def leave_out(self, image_id: int | str) -> None:
-        """Score as if the data set did not have this image, which cannot be read."""
+        """Score as if the data set did not have this image, because it cannot be read."""
         self._left_out.add(image_id)
 
     def reset(self):
         super().reset()
         self._left_out: set[int | str] = set()
-        #: :class:`.scorer.BoxScores` of the last :meth:`evaluate`, on the main process.
         self.scores: BoxScores | None = None
 
     def _write(self, detections: Detections) -> None:
@@ -83,8 +85,8 @@ class COCOBoxEvaluator(PredictionCollector):
         try:
             write_coco_results(detections, path, option="OUTPUT_DIR")
         except UserError as e:
-            # A training must not end because somebody edited the file of an earlier evaluation.
-            logger.warning("The predictions on %s are not written: %s", printable(self._dataset_name), e)
+            # A training must go on although somebody edited the file of an earlier evaluation.
+            logger.warning("The predictions on %s were not written: %s", printable(self._dataset_name), e)
         else:
             logger.info("Wrote the predictions on %s to %s", self._dataset_name, path)
 
@@ -93,7 +95,7 @@ class COCOBoxEvaluator(PredictionCollector):
 
         Returns:
             OrderedDict: {"bbox": {metric: percent}} with :data:`METRICS` and, for each class, "AP-<class>",
-            "AP50-<class>" and "AP75-<class>"; nan where there is no ground truth to tell.
+            "AP50-<class>" and "AP75-<class>"; nan if no box is annotated for a score.
 
         Raises:
             ValueError: a prediction is of an image or class that the data set does not have.
@@ -103,15 +105,15 @@ class COCOBoxEvaluator(PredictionCollector):
         if predictions is None:
             return {}
         if left_out:
-            logger.warning("%d images of %s were left out of its scores.", len(left_out), self._dataset_name)
+            logger.warning("%d images of %s are left out of the scores.", len(left_out), self._dataset_name)
         truth = _make_truth(DatasetCatalog.get(self._dataset_name), self._category_ids).without_images(left_out)
         self._check_images(predictions, truth.image_ids)
-        # Rounded as in the file: the scores are those of the file, and of infer.py.
+        # Rounded as in the file, so that the file and infer.py give the same scores.
         detections = to_detections(predictions, self._predicted_ids).round()
         if self._output_dir:
             self._write(detections)
         if not truth.num_boxes.any():
-            logger.warning("%s has no annotated boxes: there is nothing to score.", self._dataset_name)
+            logger.warning("%s has no annotated boxes; all its scores are nan.", self._dataset_name)
         self.scores = score_boxes(truth, detections)
         results, per_class = self.scores.summarize(), self.scores.summarize_classes()
         self._log(results, per_class, truth.num_boxes)

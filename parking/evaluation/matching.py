@@ -10,11 +10,11 @@ import numpy as np
 
 #: The least IoU of detection and annotated box that count as the same object.
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-#: Square pixels, both ends included. Boxes outside of a range are ignored in it.
+#: Least and largest area in square pixels; both belong to the range. A box outside of a range is ignored in it.
 AREA_RANGES = {"all": (0.0, 1e10), "small": (0.0, 1024.0), "medium": (1024.0, 9216.0), "large": (9216.0, 1e10)}
 NUM_BITS = len(AREA_RANGES) * len(IOU_THRESHOLDS)
 _ALL = np.uint64(2**NUM_BITS - 1)
-# Pairs whose IoU is computed at once; limits memory where an image has very many boxes.
+# Number of pairs whose IoU is computed at once; limits the memory for images with very many boxes.
 _CHUNK = 1_000_000
 
 
@@ -41,7 +41,7 @@ class Matches:
 
     Attributes:
         pairs: those that match in at least one area range and threshold.
-        bits: (P,) bit sets: in which.
+        bits: (P,) bit sets: where the two match.
         matched: (N,) bit sets: where the detection has a match.
         ignored: (N,) bit sets: where the detection counts neither as right nor as wrong.
     """
@@ -76,12 +76,12 @@ def find_pairs(
     *,
     min_iou: float,
 ) -> Pairs:
-    """All pairs of one group that overlap by ``min_iou`` or more.
+    """All pairs of the same group whose IoU is at least ``min_iou``.
 
     Args:
-        groups: (N,) int: only boxes of equal groups are compared.
+        groups: (N,) int, the group of each detection: its image, or its image and class.
         boxes: (N, 4) XYWH.
-        truth_groups, truth_boxes: (G,) and (G, 4), the same of the annotated boxes.
+        truth_groups, truth_boxes: (G,) and (G, 4), the same for the annotated boxes.
         crowd: (G,) bool.
     """
     order = np.argsort(truth_groups, kind="stable")
@@ -103,15 +103,16 @@ def find_pairs(
 def match(
     pairs: Pairs, groups: np.ndarray, outside: np.ndarray, truth_outside: np.ndarray, crowd: np.ndarray
 ) -> Matches:
-    """Give each detection the annotated box that COCO gives it, best detections first.
+    """Match detections to annotated boxes as COCO does.
 
-    For every area range and threshold on its own, a detection takes the free box with the highest IoU, the last of
-    equals; an ignored one (a crowd, or outside of the area range) only if no other is left. A crowd is always free.
+    For each area range and threshold, the detections of a group choose one after the other, by their index. Each takes
+    the free annotated box with the highest IoU, the last one if several are equal. It takes an ignored box (a crowd, or
+    one outside of the area range) only if no other reaches the threshold. A crowd stays free.
 
     Args:
-        pairs: of :func:`find_pairs`, the detections of a group in the order in which they may choose.
-        groups: (N,) int; a box is taken only within its group.
-        outside, truth_outside: :func:`find_outside_areas` of detections (N,) and of annotated boxes (G,).
+        pairs: from :func:`find_pairs`.
+        groups: (N,) int, ascending.
+        outside, truth_outside: :func:`find_outside_areas` of the detections (N,) and of the annotated boxes (G,).
         crowd: (G,) bool.
     """
     pairs = pairs[np.lexsort((-pairs.truths, -pairs.ious, pairs.detections))]
@@ -138,9 +139,12 @@ def match(
 
 
 def _plan_steps(detections, groups):
-    """Yield (rows of pairs, whether it is the turn of ignored boxes), all rows of one step in different groups.
+    """Put the choices in order: each step has at most one pair of a group, so that one step is a few array operations.
 
-    Each detection goes through its pairs twice, first for boxes that count, then for ignored ones.
+    Each pair comes twice: first for the area ranges in which its annotated box counts, then for those that ignore it.
+
+    Yields:
+        (S,) rows of pairs, and (S,) bool: whether it is the second time.
     """
     if not len(detections):
         return
@@ -151,7 +155,7 @@ def _plan_steps(detections, groups):
     group_starts = np.flatnonzero(np.r_[True, of_groups[1:] != of_groups[:-1]])
     first = np.repeat(group_starts, np.diff(np.r_[group_starts, num]))
     start, count = np.repeat(starts, counts), np.repeat(counts, counts)
-    # 2 x the pairs of the group's detections before this one, and the place among its own.
+    # Earlier detections of the group take two steps for each of their pairs.
     step = 2 * (start - first) + np.arange(num) - start
     steps = np.concatenate([step, step + count])
     order = np.argsort(steps, kind="stable")

@@ -1,4 +1,4 @@
-"""What the evaluators share: keeping a model's boxes until all processes are done."""
+"""Keeps the boxes that a model finds until all processes are done, and puts them into columns."""
 
 import logging
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ class ImagePredictions:
 
 
 class PredictionCollector(DatasetEvaluator):
-    """Base of evaluators that need the boxes of all images at once, on the main process.
+    """Base of an evaluator that needs the boxes of all images at once, on the main process.
 
-    An image that is processed twice, by whichever process, counts once.
+    An image that is processed twice, by the same process or by two, counts once.
     """
 
     def __init__(self):
@@ -55,7 +55,7 @@ class PredictionCollector(DatasetEvaluator):
 
 
 def to_predictions(instances: Instances) -> ImagePredictions:
-    """``pred_boxes``, ``scores`` and ``pred_classes`` of one image, fetched from wherever they are."""
+    """``pred_boxes``, ``scores`` and ``pred_classes`` of one image, copied to the CPU."""
     instances = instances.to("cpu")
     return ImagePredictions(
         instances.pred_boxes.tensor.detach().float().numpy(),
@@ -72,7 +72,7 @@ def to_detections(predictions: dict, category_ids: Sequence[int | None]) -> Dete
         category_ids: the data set's own category id of every contiguous class; None: its boxes are left out.
 
     Returns:
-        Detections: without boxes that are not finite, about which a warning is logged.
+        Detections: without the boxes that are not finite; a warning tells their number.
 
     Raises:
         ValueError: a predicted class is not among the ``category_ids``.

@@ -1,4 +1,4 @@
-"""Scores as a table to end a run with."""
+"""The table of scores that a run prints at its end."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ def format_scores(results: Mapping[str, Any]) -> str:
     """The scores of ``Trainer.test`` as text: overall, then AP75 of each class, in percent.
 
     Args:
-        results: {"bbox": {"AP": ..., "AP75-sedan": ...}}, or that by data set name.
+        results: {"bbox": {"AP": ..., "AP75-sedan": ...}}, or a dict of these by data set name.
     """
     if "bbox" not in results:
         return "\n\n".join(f"{printable(name)}\n{format_scores(scores)}" for name, scores in results.items())
@@ -23,6 +23,6 @@ def format_scores(results: Mapping[str, Any]) -> str:
         (shown_name(name.partition("-")[2]), value) for name, value in scores.items() if name.startswith("AP75-")
     ]
     head = tabulate([overall.values()], headers=list(overall), tablefmt="simple", floatfmt=".1f")
-    # A class called 10 or 1e3 is not a number to be formatted.
+    # Without disable_numparse a class named 10 or 1e3 would be formatted as a number.
     body = tabulate(per_class, headers=["class", "AP75"], tablefmt="simple", floatfmt=".1f", disable_numparse=[0])
     return f"{head}\n\n{body}"

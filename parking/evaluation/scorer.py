@@ -1,7 +1,10 @@
 """COCO's box scores (cocodataset.org/#detection-eval) and the matches behind them; needs neither torch nor detectron2.
 
-:func:`score_boxes` gives the numbers of pycocotools and what a report draws: which box matches which, and all curves.
-The letters below: N detections, G annotated boxes, K classes, A area ranges, T thresholds of IoU, R recalls.
+:func:`score_boxes` gives the numbers of pycocotools, the curves behind them, and which detection matches which
+annotated box, so that a report needs no second scoring.
+
+The letters below: N detections, G annotated boxes, K classes, A area ranges, T thresholds of IoU, R recalls, M limits
+on the number of detections.
 """
 
 import math
@@ -10,7 +13,9 @@ from functools import cached_property
 
 import numpy as np
 
-from parking.evaluation.matching import (
+from parking.structures.detections import Detections
+
+from .matching import (
     AREA_RANGES,
     IOU_THRESHOLDS,
     Matches,
@@ -20,14 +25,12 @@ from parking.evaluation.matching import (
     match,
     unpack,
 )
-from parking.structures.detections import Detections
-
 from .truth import Truth
 
 RECALLS = np.linspace(0.0, 1.0, 101)
-#: At most this many detections of an image and class count.
+#: Limits: at most this many detections of an image and class count.
 MAX_DETECTIONS = (1, 10, 100)
-# pycocotools adds it to the number of detections.
+# pycocotools adds this to the number of detections, against division by 0.
 _EPSILON = np.spacing(1)
 AREAS = tuple(AREA_RANGES)
 #: COCO's twelve numbers, in the order of ``COCOeval.stats``.
@@ -38,14 +41,16 @@ CLASS_METRICS = ("AP", "AP50", "AP75")
 
 @dataclass(frozen=True)
 class BoxScores:
-    """Everything known from comparing detections with a truth. Scores are 0..1, or nan where no box is annotated.
+    """What comes of comparing detections with a truth. Scores are 0..1, or nan if there is no box to be found.
 
     Attributes:
-        truth, detections: what was compared; rows below are rows of these.
-        ranks: (N,) int: place among the detections of the same image and class, from 0, by score; -1 for detections of
-            images or classes that the truth does not have. Those from 100 on do not count.
-        precision: (T, R, K, A): the highest precision at this recall or above, of at most 100 detections.
-        recall: (T, K, A, M) with at most 1, 10 and 100 detections.
+        truth, detections: what was compared. The rows that methods return are rows of these.
+        ranks: (N,) int: place by score among the detections of the same image and class, from 0; -1 if the truth does
+            not have the image or class. Detections from place 100 on do not count.
+        precision: (T, R, K, A): the highest precision at this recall or a higher one, with at most 100 detections of an
+            image and class.
+        recall: (T, K, A, M): the highest recall.
+        matches: as bit sets; :meth:`matched_truths`, :meth:`matched_detections` and :meth:`ignored` expand them.
     """
 
     truth: Truth
@@ -80,16 +85,16 @@ class BoxScores:
         return self._expand(len(self.detections), self.matches.pairs.detections, self.matches.pairs.truths, area)
 
     def matched_detections(self, area: str = "all") -> np.ndarray:
-        """(T, G) int32: the row of the detection that matches each annotated box, of a crowd the last; -1 for none."""
+        """(T, G) int32: the row of the detection that matches each annotated box; -1 for none, the last for a crowd."""
         return self._expand(len(self.truth.rows), self.matches.pairs.truths, self.matches.pairs.detections, area)
 
     def ignored(self, area: str = "all") -> np.ndarray:
-        """(T, N) bool: the detection counts neither as right nor as wrong, also because of its rank or class."""
+        """(T, N) bool: the detection counts neither as right nor as wrong, be it for a match, its area or its rank."""
         uncounted = (self.ranks < 0) | (self.ranks >= MAX_DETECTIONS[-1])
         return unpack(self.matches.ignored)[AREAS.index(area)] | uncounted
 
     def find_overlaps(self, min_iou: float = 0.1) -> Pairs:
-        """Pairs of counted detections and annotated boxes of one image, whatever their classes, as confusions need."""
+        """Pairs of a detection that counts and an annotated box, of the same image and any classes: for confusions."""
         counted = np.flatnonzero((self.ranks >= 0) & (self.ranks < MAX_DETECTIONS[-1]))
         rows = _find_rows(self.detections[counted].image_ids, self.truth.image_ids)
         boxes = self.detections.boxes[counted]
@@ -104,12 +109,12 @@ class BoxScores:
 
 
 def score_boxes(truth: Truth, detections: Detections) -> BoxScores:
-    """Match and score ``detections``; those of other images or classes are left out.
+    """Match and score ``detections``; those of images or classes that ``truth`` does not have are left out.
 
-    Equal scores are ranked by image, in the order of ``truth.image_ids``, and then as they come.
+    Detections with equal scores are ranked by image, in the order of ``truth.image_ids``, and then by their rows.
     """
     classes, groups, ranks = _rank(truth, detections)
-    # From here on only those that count, by class, image and rank.
+    # From here on only detections that count, sorted by class, image and rank.
     order = np.lexsort((ranks, groups))
     order = order[(ranks[order] >= 0) & (ranks[order] < MAX_DETECTIONS[-1])]
     classes, groups, boxes = classes[order], groups[order], detections.boxes[order]
@@ -131,7 +136,7 @@ def score_boxes(truth: Truth, detections: Detections) -> BoxScores:
 
 
 def _rank(truth, detections):
-    """(N,) each: class, group (image and class) and rank in the group, of detections; -1 for unknown ones."""
+    """Class, group (image and class) and rank in the group of each detection, (N,) each; -1 for unknown ones."""
     rows = _find_rows(detections.image_ids, truth.image_ids)
     classes = _find_rows(detections.category_ids, truth.category_ids)
     groups = np.where((rows < 0) | (classes < 0), -1, classes * len(truth.image_ids) + rows)
@@ -143,12 +148,12 @@ def _rank(truth, detections):
 
 
 def _draw_curves(matched, ignored, ranks, num_truths):
-    """Precision (T, R, A) and recall (T, A, M) of the n detections of one class, best first.
+    """Precision (T, R, A) and recall (T, A, M) of the n detections of one class, in the order of their scores.
 
     Args:
         matched, ignored: (n,) bit sets.
-        ranks: (n,) in their images.
-        num_truths: (A,) boxes to be found.
+        ranks: (n,) place in the image.
+        num_truths: (A,) number of boxes to be found.
     """
     precision = np.full((len(IOU_THRESHOLDS), len(RECALLS), len(AREAS)), math.nan)
     recall = np.full((len(IOU_THRESHOLDS), len(AREAS), len(MAX_DETECTIONS)), math.nan)
@@ -156,7 +161,7 @@ def _draw_curves(matched, ignored, ranks, num_truths):
     for a in np.flatnonzero(num_truths):
         num_judged = judged[a].cumsum(axis=1, dtype=np.int32)
         for t in range(len(IOU_THRESHOLDS)):
-            # Precision rises only at hits, so these suffice.
+            # Precision rises only at hits, so its highest values are at hits.
             places = np.flatnonzero(hits[a, t])
             num_hits = np.arange(1, len(places) + 1)
             envelope = np.maximum.accumulate((num_hits / (num_judged[t, places] + _EPSILON))[::-1])[::-1]
@@ -167,14 +172,14 @@ def _draw_curves(matched, ignored, ranks, num_truths):
 
 
 def _spread(matches, order, num):
-    """``matches`` of the detections ``order`` as those of all ``num`` detections."""
+    """Turn matches of the detections ``order`` into matches of all ``num`` detections."""
     matched, ignored = np.zeros((2, num), dtype=np.uint64)
     matched[order], ignored[order] = matches.matched, matches.ignored
     return Matches(replace(matches.pairs, detections=order[matches.pairs.detections]), matches.bits, matched, ignored)
 
 
 def _find_spans(classes, num):
-    """Class, start and end of the rows of each class in ascending ``classes``."""
+    """Each class, and where its rows start and end in ascending ``classes``."""
     limits = np.searchsorted(classes, np.arange(num + 1))
     return range(num), limits[:-1], limits[1:]
 

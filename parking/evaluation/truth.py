@@ -19,15 +19,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Truth:
-    """G annotated boxes of all images that count, also those without boxes.
+    """The G annotated boxes of all images that count; an image may have none.
 
     Attributes:
-        image_ids: the images; equal scores are ranked in their order.
-        category_ids: (K,) of the classes, as detections have them; None for a class that no detection can have.
+        image_ids: ids of the images; their order decides between detections with equal scores.
+        category_ids: (K,) the ids that detections have for the classes; None for a class that no detection can have.
         rows: (G,) int, indices of ``image_ids``.
         classes: (G,) int, indices of ``category_ids``.
         boxes: (G, 4) float64, XYWH_ABS.
-        areas: (G,) float64, square pixels, by which a box is small or large.
+        areas: (G,) float64, square pixels, which say whether a box is small or large.
         crowd: (G,) bool.
     """
 
@@ -41,7 +41,7 @@ class Truth:
 
     @property
     def num_boxes(self) -> np.ndarray:
-        """(K,) int: boxes of each class that a detector should find; crowds are not among them."""
+        """(K,) int: number of boxes of each class, without crowds."""
         return np.bincount(self.classes[~self.crowd], minlength=len(self.category_ids))
 
     def without_images(self, image_ids: Collection[int | str]) -> "Truth":
@@ -67,12 +67,12 @@ def make_truth(
     crowd: np.ndarray,
     order: Sequence[int | str] | None = None,
 ) -> Truth:
-    """A :class:`Truth` of these columns, with the images in COCO's order and with areas that are possible.
+    """Make a :class:`Truth`: put the images in COCO's order, and replace impossible areas.
 
     Args:
         image_ids, category_ids, rows, classes, boxes, crowd: as in :class:`Truth`, the images in any order.
-        areas: (G,) as in a json, or NaN or None where there are none; width x height stands in for impossible ones.
-        order: ids by which to sort the images, numbers before strings, if not ``image_ids``.
+        areas: (G,) as in a json; width x height stands in for one that is NaN, None or impossible.
+        order: ids by which to sort the images, numbers before strings; ``image_ids`` by default.
     """
     keys = image_ids if order is None else order
     places = sorted(range(len(keys)), key=lambda i: (isinstance(keys[i], str), keys[i]))
@@ -103,18 +103,18 @@ def read_truth(
     policy: str = "strict",
     may_repair: bool = True,
 ) -> Truth:
-    """The boxes on ``records``, under the same rules as in a data set of DATASETS.COCO: clipped, left out, or refused.
+    """Read the boxes on ``records`` by the rules for data sets of DATASETS.COCO.
 
-    What was mended or left out is logged.
+    Faulty boxes are clipped, left out or refused; a warning tells how many were clipped or left out.
 
     Args:
-        content: of a COCO-like json.
-        path: its file, for messages.
-        records: images with ``image_id`` and ``file_name``, and ``height`` and ``width`` where they are known; where
-            they are not, no box lies outside of the image.
+        content: what a COCO-like json holds.
+        path: of the json, for messages.
+        records: images with ``image_id`` and ``file_name``, and ``height`` and ``width`` if they are known. Without
+            them, no box counts as outside of the image.
         listed: the ids of all images in the json.
         class_ids: contiguous class by category id; no other category may occur.
-        image_ids: the ids that detections have for the ``records``, if not those of the json.
+        image_ids: the ids that detections have for the ``records``; by default those of the json.
         category_ids: the ids that detections have for the contiguous classes.
         policy: DATASETS.POLICY.
         may_repair: whether the user can choose another policy.

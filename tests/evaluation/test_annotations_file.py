@@ -54,7 +54,7 @@ def score(truth, detections, **kwargs):
 def test_images_and_categories_are_found_by_name(read, caplog):
     with caplog.at_level(logging.WARNING):
         truth = read()
-    assert "the model has no class cow; their boxes count as not found" in caplog.text
+    assert "cow" in caplog.text and "dog" not in caplog.text
     assert len(truth) == 2 and [i in truth for i in (1, 2, 3)] == [True, False, True]
     found = truth.boxes_of(1)
     assert found.boxes.tolist() == [[0, 0, 10, 10], [20, 20, 10, 10]] and found.category_ids.tolist() == [40, 30]
@@ -100,30 +100,30 @@ def test_the_same_path_comes_before_the_end_of_one(tmp_path):
     assert matched("a.png") == [0] and matched("a.png", "day/a.png") == [0, 1]
     assert matched("x/night/a.png") == [2]
     images = images[1:]
-    with pytest.raises(UserError, match=r"'a\.png' may be 'day/a\.png' or 'night/a\.png'; name it with its folder"):
+    with pytest.raises(UserError, match=r"'a\.png'.*'day/a\.png'.*'night/a\.png'"):
         matched("a.png")
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("changes", "named"),
     [
-        ({"images": [{"id": 1, "file_name": "z.png"}]}, "lists none of the images"),
-        ({"images": [{"id": 1, "file_name": "day/a.png"}, {"id": 2, "file_name": "x/day/a.png"}]}, "images twice"),
-        ({"categories": [{"id": 1}]}, "needs an 'id' and a 'name'"),
-        ({"categories": [{"id": 1, "name": ["dog"]}]}, r"category 1 with the name \['dog'\]"),
+        ({"images": [{"id": 1, "file_name": "z.png"}]}, r"truth\.json' names none"),
+        ({"images": [{"id": 1, "file_name": "day/a.png"}, {"id": 2, "file_name": "x/day/a.png"}]}, "twice"),
+        ({"categories": [{"id": 1}]}, "'id' .*'name'"),
+        ({"categories": [{"id": 1, "name": ["dog"]}]}, r"\['dog'\]"),
         ({"categories": 5}, "categories"),
         (
             {"annotations": [{"image_id": 7, "category_id": 4, "bbox": [0, 0, 1, 1]}]},
-            "category id 4; known are 1, 2, 3",
+            "category id 4",
         ),
         (
             {"annotations": [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 1]}]},
-            r"annotations\[0\] has the bbox \[0, 0, 1\]",
+            r"annotations\[0\].* \[0, 0, 1\]",
         ),
     ],
 )
-def test_what_cannot_be_used_is_told(read, changes, sentence):
-    with pytest.raises(UserError, match=sentence):
+def test_what_cannot_be_used_is_told(read, changes, named):
+    with pytest.raises(UserError, match=named):
         read(**changes)
 
 
@@ -144,11 +144,11 @@ def test_boxes_end_at_the_border_of_the_picture(read, tmp_path):
 
 def test_the_policy_of_data_sets_decides(read, caplog):
     annotations = [*CONTENT["annotations"][:2], {"image_id": 7, "category_id": 1, "bbox": [50, 50, -5, 5]}]
-    with pytest.raises(UserError, match=r"annotations\[2\] has the bbox .* DATASETS.POLICY repair"):
+    with pytest.raises(UserError, match=r"annotations\[2\] .*DATASETS.POLICY repair"):
         read(annotations=annotations)
     with caplog.at_level(logging.WARNING):
         truth = read(annotations=annotations, policy="repair")
-    assert "1  boxes of zero or negative size: left out" in caplog.text
+    assert "zero or negative size" in caplog.text
     assert score(truth, found((1, 40, 0, 0, 10, 10, 0.9), (1, 30, 20, 20, 10, 10, 0.8)))["AP"] == pytest.approx(100)
 
 
