@@ -35,7 +35,7 @@ def draw_sky(image: np.ndarray, horizon: float, lighting: Lighting, clouds: floa
 
 
 def build_surroundings(rng: np.random.Generator, lot: Lot, indoor: bool, night: bool) -> Mesh:
-    """Everything that no object can stand behind."""
+    """The houses, trees and fence outside, or the hall inside; no object stands behind them."""
     mesh = MeshBuilder()
     if indoor:
         _hall(mesh, rng, lot)
@@ -51,7 +51,7 @@ def build_surroundings(rng: np.random.Generator, lot: Lot, indoor: bool, night: 
 
 
 def build_props(rng: np.random.Generator, lot: Lot, indoor: bool) -> list[tuple[Mesh, Pose, float]]:
-    """What objects may stand behind: (model, pose, width of its square footprint)."""
+    """Lamp posts or columns, behind which objects may stand: (model, pose, width of the square footprint)."""
     props = []
     if indoor:
         depth = lot.walls()[1]

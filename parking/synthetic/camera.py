@@ -10,11 +10,13 @@ NEAR = 0.25
 
 @dataclass(frozen=True)
 class Camera:
-    """Attributes:
-    position: metres; the height is position[2].
-    yaw: radians, counter-clockwise seen from above; 0 looks along +y.
-    pitch: radians, positive looks down.
-    size: (width, height) in pixels.
+    """A camera that never rolls.
+
+    Attributes:
+        position: metres; the height is position[2].
+        yaw: radians, counter-clockwise seen from above; 0 looks along +y.
+        pitch: radians, positive looks down.
+        size: (width, height) in pixels.
     """
 
     position: tuple[float, float, float]
@@ -24,7 +26,7 @@ class Camera:
 
     @property
     def focal(self) -> float:
-        """Pixels; about 80 degrees of horizontal view."""
+        """Focal length in pixels, for about 80 degrees of horizontal view."""
         return 0.6 * self.size[0]
 
     @cached_property
@@ -42,14 +44,14 @@ class Camera:
         return self.size[1] / 2 - self.focal * np.tan(self.pitch)
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(N, 3) world points to (N, 2) pixels and (N,) depths; pixels mean nothing where depth < NEAR."""
+        """Pixels (N, 2) and depths (N,) of world points (N, 3); pixels mean nothing if depth < NEAR."""
         local = (points - np.asarray(self.position)) @ self.rotation.T
         depth = local[:, 2]
         safe = np.maximum(depth, NEAR)[:, None]
         return local[:, :2] * (self.focal / safe) + np.asarray(self.size) / 2, depth
 
     def project_polygon(self, points: np.ndarray) -> np.ndarray:
-        """A world polygon (N, 3), cut off at the near plane, as pixels (M, 2); M = 0 where it lies behind."""
+        """Pixels (M, 2) of a world polygon (N, 3), cut off at the near plane; M = 0 if it lies behind."""
         depth = (points - np.asarray(self.position)) @ self.rotation[2]
         if (depth >= NEAR).all():
             return self.project(points)[0]
@@ -64,7 +66,7 @@ class Camera:
         return self.project(np.array(kept))[0] if len(kept) > 2 else np.zeros((0, 2))
 
     def ground_homography(self) -> np.ndarray:
-        """(3, 3) from homogeneous pixels to ground coordinates (x, y, 1) at z = 0."""
+        """Matrix (3, 3) from homogeneous pixels to ground coordinates (x, y, 1) at z = 0."""
         intrinsics = np.array(
             [[self.focal, 0, self.size[0] / 2], [0, self.focal, self.size[1] / 2], [0, 0, 1.0]],
         )

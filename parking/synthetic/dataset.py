@@ -62,10 +62,10 @@ def make_dataset(
     Nothing appears under its final name before all is drawn; a run that fails or is interrupted leaves nothing behind.
 
     Args:
-        output: made if missing.
+        output: folder; made if missing.
         size: (width, height) in pixels.
         balanced: equal shares of all classes instead of a long tail.
-        workers: processes; 1 draws in this one.
+        workers: number of processes; 1 draws in this process.
         progress: called with the number of images drawn since the last call.
 
     Raises:
@@ -93,7 +93,7 @@ def make_dataset(
 
 @contextmanager
 def _workplace(output: Path) -> Iterator[Path]:
-    """A folder inside `output` to fill; it, and `output` where that was not there before, goes again on failure."""
+    """Yield a folder inside `output` to fill; on failure it is removed, and `output` too if it is new."""
     existed = output.exists()
     output.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=output))
@@ -123,7 +123,7 @@ def _test_jobs(plans: Iterator[SequencePlan], folder: Path, seed: int) -> list[_
 
 
 def _draw(jobs: list[_Job], workers: int, progress: Callable[[int], None]) -> list[list[Boxes]]:
-    """Boxes of each frame of each job, in the jobs' order."""
+    """Draw all frames; return the boxes of each frame of each job, in the order of the jobs."""
     results = []
     if workers <= 1:
         threads = cv2.getNumThreads()
@@ -138,7 +138,7 @@ def _draw(jobs: list[_Job], workers: int, progress: Callable[[int], None]) -> li
     # Not fork: a forked copy of a process that runs threads may hang.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    # Started along with the first worker, the tracker would unblock SIGINT before the worker inherits the mask.
+    # If it started along with the first worker, the tracker would unblock SIGINT before the worker inherits the mask.
     resource_tracker.ensure_running()
     with ProcessPoolExecutor(min(workers, max(len(jobs), 1)), context, _start_worker) as pool:
         try:
@@ -201,7 +201,7 @@ def _write_test_json(place: Path, jobs: list[_Job]) -> None:
     names = [file_name for job in jobs for file_name in job.file_names]
     images = [{"id": k, "file_name": file_name} for k, file_name in enumerate(names, start=1)]
     _write_json(place / "Test_Images_Information.json", {"images": images})
-    # An example of the format, not a guess: one box an image, the same in all.
+    # An example of the format: one box an image, the same in all.
     example = {"category_id": 1, "bbox": [10.0, 10.0, 50.0, 40.0], "score": 0.5, "segmentation": []}
     _write_json(place / "sample_submission.json", [{"image_id": image["id"], **example} for image in images])
 

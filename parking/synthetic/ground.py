@@ -49,7 +49,7 @@ def draw_ground(image: np.ndarray, camera: Camera, lot: Lot, lighting: Lighting,
     keep = np.exp(-depth * lighting.haze).astype(np.float32)[:, None]
     mirror, darker = _wetness(broad, depth, lighting) if lighting.wet else (0.0, 1.0)
     planes = []
-    # Plane by plane: numpy is slow where the last axis has three elements.
+    # Plane by plane: numpy is slow if the last axis has three elements.
     for k in range(3):
         plane = value * np.float32(base[k])
         plane += (paint[..., k] - plane) * alpha
@@ -73,7 +73,7 @@ def _surface(rng, indoor: bool):
 
 
 def _textured(tile: np.ndarray, span: float, to_ground: np.ndarray, top: int, camera: Camera) -> np.ndarray:
-    """The tile, `span` metres wide and repeated, as seen on the ground rows."""
+    """The tile, `span` metres wide and repeated, as the camera sees it on the ground rows."""
     scale = _TILE / span
     shift = np.array([[1, 0, 0.5], [0, 1, top + 0.5], [0, 0, 1.0]])
     matrix = np.diag([scale, scale, 1.0]) @ to_ground @ shift
@@ -152,7 +152,7 @@ def _markings(camera: Camera, lot: Lot, rng: np.random.Generator, top: int) -> t
 
 
 def _patches(rng: np.random.Generator) -> list[np.ndarray]:
-    """Mended asphalt, oil stains and a manhole."""
+    """Polygons of mended asphalt and of oil stains."""
     patches = []
     for _ in range(int(rng.integers(1, 4))):
         patches.append(_rectangle(*rng.uniform((-5, 2.0), (5, 7)), *rng.uniform(0.6, 2.8, 2)))
@@ -175,7 +175,7 @@ def _stall_frame(x, y, yaw):
 
 
 def _arrows(lot: Lot) -> list[np.ndarray]:
-    """Driving direction in the aisle."""
+    """Polygons of the arrows for the driving direction in the aisle."""
     arrow = np.array([(-0.08, -1.2), (0.08, -1.2), (0.08, 0.4), (0.3, 0.4), (0, 1.2), (-0.3, 0.4), (-0.08, 0.4)])
     if lot.kind == "along":
         return [arrow + (0.0, y) for y in (7.0, 15.0, 23.0)]

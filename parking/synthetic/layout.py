@@ -14,8 +14,8 @@ class Lot:
     Attributes:
         kind: "facing" (the camera looks across the aisle at a row) or "along" (down the aisle between two rows).
         edge: metres from the own car to the front line of the stalls.
-        stalls: (N, 4) of x, y of the centre, yaw of a car that drove in forwards, 1 where the stall is special
-            (0 plain, 1 disabled, 2 electric).
+        stalls: (N, 4): x and y of the centre, yaw of a car that drove in forwards, kind (0 plain, 1 disabled,
+            2 electric).
     """
 
     kind: str
@@ -23,7 +23,7 @@ class Lot:
     stalls: tuple[tuple[float, float, float, int], ...]
 
     def walls(self) -> tuple[float, float]:
-        """Half the width and the depth of the built-up area."""
+        """Half the width, and the depth, of the area between the walls."""
         return (16.0, self.edge + 11.0) if self.kind == "facing" else (self.edge + 6.5, 34.0)
 
 
@@ -80,7 +80,7 @@ def hides(a: np.ndarray, b: np.ndarray, eye: np.ndarray) -> bool:
 
 
 def painters_order(footprints: list[np.ndarray], eye: np.ndarray) -> list[int]:
-    """Indices from back to front; where objects hide each other in a circle, the farthest goes first."""
+    """Indices from back to front; if objects hide each other in a circle, the farthest goes first."""
     left = list(range(len(footprints)))
     distance = [float(np.linalg.norm(f.mean(0) - eye)) for f in footprints]
     hidden_by: dict[int, set[int]] = {i: set() for i in left}
@@ -90,7 +90,7 @@ def painters_order(footprints: list[np.ndarray], eye: np.ndarray) -> list[int]:
             hidden_by[back].add(front)
     order = []
     while left:
-        # Next is what hides none of the rest.
+        # The next one hides none of the rest.
         free = [i for i in left if not any(i in hidden_by[j] for j in left if j != i)] or left
         pick = max(free, key=distance.__getitem__)
         order.append(pick)

@@ -1,4 +1,4 @@
-"""What shines on a scene: sky, sun, lamps, the own headlights, and the air between."""
+"""The light on a scene, from sky, sun, lamps and the own headlights, and the haze in the air."""
 
 from dataclasses import dataclass, field
 

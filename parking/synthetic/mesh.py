@@ -48,7 +48,7 @@ class Mesh:
 
 
 class MeshBuilder:
-    """Collects primitives; `part` and `layer` hold for all that is added until they are set anew."""
+    """Collects primitives; each belongs to the part and layer that the last call of `part` has begun."""
 
     def __init__(self):
         self._points, self._rows = [], []

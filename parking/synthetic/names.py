@@ -1,6 +1,6 @@
 """File names of training images, which carry the conditions of the scene."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 WEATHER = {"clear": "맑음", "cloudy": "흐림", "rain": "비", "snow": "눈"}
 DAYTIME = {"day": "주간", "night": "야간"}
@@ -36,20 +36,3 @@ class FrameName:
         conditions = (WEATHER[self.weather], DAYTIME[self.daytime], LOCATION[self.location])
         words = (self.date, self.region, self.place, self.spot, *conditions, self.side)
         return "_".join((*words, f"{self.sequence:06d}", f"{self.frame:07d}")) + ".png"
-
-    @classmethod
-    def parse(cls, name: str) -> "FrameName":
-        """Raises ValueError where `name` is not made of these ten parts."""
-        parts = name.removesuffix(".png").split("_")
-        if len(parts) != len(fields(cls)):
-            raise ValueError(f"{name!r} has {len(parts)} parts between underscores instead of {len(fields(cls))}")
-        try:
-            weather, daytime, location = (
-                {korean: key for key, korean in words.items()}[part]
-                for words, part in zip((WEATHER, DAYTIME, LOCATION), parts[4:7], strict=True)
-            )
-        except KeyError as error:
-            raise ValueError(f"{name!r} names an unknown condition {error}") from None
-        if parts[7] not in SIDES:
-            raise ValueError(f"{name!r} names an unknown camera side {parts[7]!r}")
-        return cls(*parts[:4], weather, daytime, location, parts[7], int(parts[8]), int(parts[9]))

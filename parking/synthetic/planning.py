@@ -36,9 +36,9 @@ _LARGE = ("bus", "school bus")
 _LENGTHS = (4, 10)
 _FEWEST, _MOST = 3, 8
 _TRIES = 14
-#: Of the image width: an estimated box whose shorter side is smaller is not planned.
+#: Smallest shorter side of an estimated box, as a share of the image width; objects below it are not planned.
 _SMALLEST = 0.03
-#: One in twenty sequences shows no object; the rest of a block of twenty share these conditions out.
+#: Conditions of a block of twenty sequences, one of which shows no object.
 _BLOCK = (
     *[("clear", "day", "outdoor")] * 6,
     *[("cloudy", "day", "outdoor")] * 2,
@@ -83,10 +83,10 @@ class PlannedObject:
 
 @dataclass(frozen=True)
 class SequencePlan:
-    """All that drawing a sequence needs; drawing adds no decision of its own but weather's grain.
+    """Everything that drawing a sequence needs, except seeded random details such as raindrops.
 
     Attributes:
-        entropy: what the generators of this sequence are seeded with.
+        entropy: seeds of the random generators of this sequence.
         name: the file name of its first frame.
         length: number of frames.
         size: (width, height) of the images.
@@ -239,7 +239,7 @@ def _driving(lot: Lot, category: int, look: int, rng, large: bool) -> PlannedObj
 
 
 def _estimate_box(candidate: PlannedObject, frame: int, camera: Camera) -> np.ndarray | None:
-    """x1, y1, x2, y2 around the projected room of an object, unclipped; None where it is too near or too small."""
+    """The box x1, y1, x2, y2 around an object's room, not clipped; None if it is too near or too small."""
     height = DIMENSIONS[CLASS_NAMES[candidate.category]][2]
     corners = candidate.footprint(frame)
     points = np.concatenate([np.column_stack([corners, np.full(4, z)]) for z in (0.0, height)])
@@ -251,7 +251,7 @@ def _estimate_box(candidate: PlannedObject, frame: int, camera: Camera) -> np.nd
 
 
 def _clear_of(candidate: PlannedObject, placed: list[PlannedObject], plan: SequencePlan) -> bool:
-    """No ground shared with another object or the own car, in the first, middle and last frame."""
+    """Whether it shares no ground with other objects or the own car, in the first, middle and last frame."""
     for frame in {0, plan.length // 2, plan.length - 1}:
         room = candidate.footprint(frame, margin=0.15)
         eye = plan.camera(frame).position
@@ -264,14 +264,14 @@ def _clear_of(candidate: PlannedObject, placed: list[PlannedObject], plan: Seque
 
 
 def _could_touch(a: PlannedObject, b: PlannedObject, frame: int) -> bool:
-    """A quick test that spares most of the exact ones."""
+    """Whether the two are close to each other: a quick test that saves most exact ones."""
     (ax, ay, _), (bx, by, _) = a.at(frame), b.at(frame)
     reach = sum(math.hypot(*DIMENSIONS[CLASS_NAMES[item.category]][:2]) for item in (a, b)) / 2
     return math.hypot(ax - bx, ay - by) < reach + 0.2
 
 
 def _shown_well(candidate, box, placed, boxes, camera: Camera, frame: int) -> bool:
-    """Enough of the new box is inside the image, and no box is mostly behind others."""
+    """Whether enough of the new box is inside the image, and no box is mostly behind others."""
     width, height = camera.size
     inside = _intersection(box, np.array([0, 0, width, height])) / _area(box)
     if inside < 0.45:

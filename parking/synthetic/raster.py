@@ -1,4 +1,4 @@
-"""Draws a mesh: per-face shading, painter's order, twofold supersampling."""
+"""Drawing of meshes: per-face shading, painter's order, twofold supersampling."""
 
 import math
 from dataclasses import dataclass
@@ -33,12 +33,12 @@ class Pose:
 
 @dataclass(frozen=True)
 class Sprite:
-    """What one mesh adds to an image whose pixel (left, top) is the sprite's first.
+    """The picture of one mesh, whose first pixel belongs at (left, top) of an image.
 
     Attributes:
         rgb: (h, w, 3) uint8, multiplied by alpha.
         alpha: (h, w) uint8 coverage.
-        full_area: pixels that the mesh covers with nothing before it and no image border.
+        full_area: pixels that the mesh would cover if nothing hid it and the image had no border.
     """
 
     left: int
@@ -151,7 +151,7 @@ def _draw_tube(canvas, ends, radii, colours) -> None:
 
 
 def render(mesh: Mesh, pose: Pose, camera: Camera, lighting: Lighting, supersampling: int = 2) -> Sprite | None:
-    """Returns None where nothing of the mesh lies inside the image."""
+    """The sprite of a mesh; None if no part of it lies inside the image."""
     projected = _Projected(mesh, pose, camera)
     if not len(projected.order):
         return None
@@ -189,7 +189,7 @@ def _tones(projected: _Projected, pose: Pose, lighting: Lighting) -> np.ndarray:
         cover = lighting.snow_cover * np.clip((projected.normals[:, 2] - 0.55) * 4, 0, 1) * (mesh.materials != LAMP)
         cover = cover[:, None]
         colours = colours * (1 - cover) + np.array([238.0, 242.0, 248.0]) * cover
-    # Little of the sky reaches what is close to the ground.
+    # Little light of the sky reaches what is close to the ground.
     centre_height = np.add.reduceat(projected.world[:, 2], mesh.starts) / mesh.counts
     colours = colours * (0.8 + 0.2 * np.clip(centre_height / 0.7, 0, 1))[:, None]
     light = lighting.on_faces(normals, projected.to_camera, pose.x, pose.y)

@@ -1,4 +1,4 @@
-"""Draws one frame of a planned sequence, with the mask its boxes are taken from."""
+"""Drawing of a planned sequence, frame by frame, with a mask from which the boxes are taken."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Frame:
     Attributes:
         image: (H, W, 3) uint8 RGB.
         mask: (H, W) uint8, 0 or the number of the visible object (its index in the plan plus one).
-        full_areas: pixels of each planned object with nothing before it and no image border.
+        full_areas: pixels that each planned object would cover if nothing hid it and the image had no border.
         boxes: {object index: (x, y, width, height)} of the annotated objects, whole pixels.
     """
 
@@ -49,7 +49,7 @@ class _Thing:
 
 
 def render_sequence(plan: SequencePlan) -> Iterator[Frame]:
-    """The frames in order."""
+    """Yield the frames in order."""
     rng = np.random.default_rng(np.random.SeedSequence([*plan.entropy, 2]))
     indoor, night = plan.name.location == "indoor", plan.name.daytime == "night"
     surroundings = build_surroundings(rng, plan.lot, indoor, night)
@@ -73,7 +73,7 @@ def render_sequence(plan: SequencePlan) -> Iterator[Frame]:
 
 
 def tight_boxes(mask: np.ndarray, full_areas) -> dict[int, tuple[int, int, int, int]]:
-    """(x, y, width, height) around the visible pixels of each object of which enough is visible."""
+    """By index, the box (x, y, width, height) around the visible pixels of each object that is visible enough."""
     counts = np.bincount(mask.ravel(), minlength=len(full_areas) + 1)
     boxes = {}
     for index, area in enumerate(full_areas):
@@ -161,7 +161,7 @@ def _fill_hull(mask: np.ndarray, points: np.ndarray, camera: Camera, top: int, r
 
 
 def _paste(image: np.ndarray, things, num_objects: int, camera: Camera, lighting: Lighting):
-    """Draws in the order given; returns the mask and each object's full area."""
+    """Draw the things in this order; return the mask and each object's full area."""
     mask = np.zeros(image.shape[:2], np.uint8)
     areas = [0.0] * num_objects
     for thing in things:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from parking.challenge.classes import CLASS_NAMES
+from parking.challenge.conditions import parse_conditions
 from parking.synthetic import make_dataset
-from parking.synthetic.names import FrameName
 from parking.utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -60,7 +60,7 @@ def test_train_json(data):
     for image in content["images"]:
         pixels = cv2.imdecode(np.fromfile(data / "train/images" / image["file_name"], np.uint8), cv2.IMREAD_COLOR)
         assert pixels.shape == (image["height"], image["width"], 3) == (90, 160, 3)
-        assert str(FrameName.parse(image["file_name"])) == image["file_name"]
+        assert len(parse_conditions(image["file_name"])) == 5
     assert len(content["annotations"]) > 14
     assert [a["id"] for a in content["annotations"]] == list(range(1, len(content["annotations"]) + 1))
     for annotation in content["annotations"]:

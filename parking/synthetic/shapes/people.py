@@ -13,7 +13,7 @@ BRIGHT_TROUSERS = ((66, 116, 206), (150, 92, 190), (66, 150, 132), (226, 96, 110
 
 
 def build_adult(rng: np.random.Generator, phase: float) -> Mesh:
-    """`phase` in turns is where in a step the figure is."""
+    """An adult; `phase` (in turns) says where in a step the figure is."""
     look = {"top": SOBER[rng.integers(len(SOBER))], "trousers": TROUSERS[rng.integers(len(TROUSERS))]}
     coat = rng.random() < 0.4
     bag = rng.random() < 0.35
@@ -21,7 +21,7 @@ def build_adult(rng: np.random.Generator, phase: float) -> Mesh:
 
 
 def build_child(rng: np.random.Generator, phase: float) -> Mesh:
-    """Half as tall, a head twice as large in proportion, bright clothes, often a cap and a satchel."""
+    """A child: smaller than an adult, with a larger head, bright clothes, often a cap and a satchel."""
     look = {"top": BRIGHT[rng.integers(len(BRIGHT))], "trousers": BRIGHT_TROUSERS[rng.integers(len(BRIGHT_TROUSERS))]}
     cap = (255, 214, 32) if rng.random() < 0.6 else None
     return _figure(rng, phase, height=rng.uniform(1.0, 1.2), head=0.112, girth=1.22, pack=True, cap=cap, **look)
