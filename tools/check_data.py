@@ -16,8 +16,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from parking.utils.cli import EXIT_USER_ERROR, ArgumentParser, at_least, run_tool, say
-from parking.utils.cpus import num_available_cpus
 from parking.utils.files import check_writable
+from parking.utils.machine import num_available_cpus
 from parking.utils.marks import OutputFolder
 
 SPLITS = ("sequence", "entry", "all")

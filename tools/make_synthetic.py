@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from parking.synthetic import make_dataset
 from parking.utils.cli import ArgumentParser, at_least, run_tool, say
-from parking.utils.cpus import num_available_cpus
+from parking.utils.machine import num_available_cpus
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from parking.utils.limits import MAX_PICKLE_BYTES, MAX_WEIGHTS_BYTES
-from parking.utils.memory import available_memory
+from parking.utils.machine import available_memory
 
 from .foreign_files import describe_file, describe_zip
 

@@ -19,7 +19,7 @@ from parking.config.compat import read_version, upgrade_config, upgrade_tensor_n
 from parking.utils.errors import UserError
 from parking.utils.files import open_atomic, open_regular
 from parking.utils.limits import MAX_ID_BITS, MAX_WEIGHTS_BYTES
-from parking.utils.memory import available_memory
+from parking.utils.machine import available_memory
 from parking.utils.text import printable
 
 from .foreign_files import describe_file

@@ -19,7 +19,7 @@ from parking.data.samplers import (
     class_balanced_weights,
     compute_repeat_factors,
 )
-from parking.utils.cpus import num_available_cpus
+from parking.utils.machine import num_available_cpus
 
 from .workers import WorkerLoader
 

@@ -1,10 +1,16 @@
-"""How much memory is left."""
+"""What the machine has for this process: CPUs and memory."""
 
+import os
 from pathlib import Path
 
 
+def num_available_cpus() -> int:
+    """Number of CPUs that this process may run on; in a container or under taskset, fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def available_memory() -> int | None:
-    """Bytes that can be taken without swapping, within this process's control group; None where that is not known."""
+    """Bytes that can be used without swapping, within this process's control group; None if unknown."""
     left = [number for number in (_of_machine(), _of_control_group()) if number is not None]
     return min(left, default=None)
 
@@ -18,7 +24,7 @@ def _of_machine() -> int | None:
 
 
 def _of_control_group() -> int | None:
-    """Of version 2, as containers have it; what files take in the page cache counts as free."""
+    """Free bytes of the control group (version 2, as in containers); the page cache of files counts as free."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit = (folder / "memory.max").read_text().strip()
