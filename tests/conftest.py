@@ -86,9 +86,12 @@ def make_weights():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = build_model(cfg)
-            for predictor in model.head.predictors:
-                nn.init.normal_(predictor.weight, std=std)
-                nn.init.zeros_(predictor.bias)
+            for name in model.head.class_rows():
+                parameter = model.head.get_parameter(name)
+                if parameter.dim() > 1:
+                    nn.init.normal_(parameter, std=std)
+                else:
+                    nn.init.zeros_(parameter)
             # Statistics of real activations, or they fade from layer to layer and all scores are the same.
             for module in model.modules():
                 if isinstance(module, nn.BatchNorm2d):

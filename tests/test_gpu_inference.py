@@ -19,7 +19,7 @@ from parking.inference.build import build_inference_model
 from parking.inference.detector import Detector
 from parking.inference.image_pipeline import kept_results, load_models, run_inference
 from parking.inference.runner import repeatable_kernels
-from parking.modeling import DetectionFusion, YOLOPostprocessor
+from parking.modeling import DensePredictions, DetectionFusion, YOLOPostprocessor
 
 pytestmark = [
     pytest.mark.gpu,
@@ -120,8 +120,14 @@ def predictions(num_images, num_predictions=6000, num_classes=14):
         torch.randint(1, 8, (*shape, 2), generator=generator) * 150 + torch.randn(*shape, 2, generator=generator) * 9
     )
     sizes = torch.rand(*shape, 2, generator=generator) * 40 + 40
-    scores = torch.rand(*shape, 1 + num_classes, generator=generator) ** 4
-    return torch.cat([centres, sizes, scores], dim=2)
+    scores = torch.rand(*shape, num_classes, generator=generator) ** 8
+    return DensePredictions(torch.cat([centres - sizes / 2, centres + sizes / 2], dim=2), scores, (num_predictions,))
+
+
+def rows(predictions, images=slice(None), boxes=slice(None), device="cpu"):
+    """Some images and boxes of ``predictions``, on a device."""
+    picked = (getattr(predictions, name)[images, boxes].to(device) for name in ("boxes", "scores"))
+    return DensePredictions(*picked, predictions.level_sizes)
 
 
 def assert_equal(actual, expected):
@@ -136,14 +142,14 @@ def assert_equal(actual, expected):
 def test_suppression_of_a_batch_is_that_of_each_image_on_either_device(topk, monkeypatch):
     postprocessor = YOLOPostprocessor(score_thresh=0.1, nms_thresh=0.7, max_detections=300, pre_nms_topk=topk)
     batch, sizes = predictions(6), [(1280, 1280)] * 6
-    together = postprocessor(batch.cuda(), sizes)
+    together = postprocessor(rows(batch, device="cuda"), sizes)
     assert_equal(together, postprocessor(batch, sizes))
     for i, found in enumerate(together):
-        (alone,) = postprocessor(batch[i : i + 1].cuda(), sizes[:1])
+        (alone,) = postprocessor(rows(batch, slice(i, i + 1), device="cuda"), sizes[:1])
         assert torch.equal(found.pred_boxes.tensor, alone.pred_boxes.tensor)
         assert torch.equal(found.scores, alone.scores)
     monkeypatch.setattr("parking.modeling.postprocessing._MAX_BOXES_GPU", 1000)
-    assert_equal(postprocessor(batch.cuda(), sizes), together)
+    assert_equal(postprocessor(rows(batch, device="cuda"), sizes), together)
 
 
 def count_waits(function):
@@ -180,7 +186,8 @@ def test_the_gpu_is_not_waited_for_image_by_image(mild_weights_file, views):
 def test_fusion_of_boxes_on_the_gpu(name):
     postprocessor = YOLOPostprocessor(score_thresh=0.1, nms_thresh=0.7, max_detections=300)
     fusion = DetectionFusion(name=name, iou_thresh=0.75, sigma=0.5, score_thresh=0.1, max_detections=100)
-    opinions = [postprocessor(predictions(3)[:, start : start + 3000], [(1280, 1280)] * 3) for start in (0, 3000)]
+    parts = [rows(predictions(3), boxes=slice(start, start + 3000)) for start in (0, 3000)]
+    opinions = [postprocessor(part, [(1280, 1280)] * 3) for part in parts]
     on_gpu = fusion([[found.to("cuda") for found in opinion] for opinion in opinions])
     assert_equal([found.to("cpu") for found in on_gpu], fusion(opinions))
 

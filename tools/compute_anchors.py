@@ -4,7 +4,7 @@
   python tools/compute_anchors.py --config-file configs/yolo.yaml [--output anchors.yaml] [KEY VALUE ...]
 
 Best possible recall is the share of boxes that some anchor fits: their widths and heights differ by less than a factor
-of MODEL.YOLO.ASSIGNER.ANCHOR_RATIO. Anchors are proposed if it is below 0.98. Train with them by
+of MODEL.ANCHOR_HEAD.ANCHOR_RATIO. Anchors are proposed if it is below 0.98. Train with them by
 
   python tools/train_net.py --config-file anchors.yaml
 
@@ -65,7 +65,7 @@ def main() -> None:
     stage = read_stages(args.config_file, args.opts)[0]
     cfg = stage.cfg
     check_values(cfg, Task.TRAIN)
-    anchors, max_ratio = np.array(cfg.MODEL.YOLO.ANCHORS, dtype=np.float64), cfg.MODEL.YOLO.ASSIGNER.ANCHOR_RATIO
+    anchors, max_ratio = np.array(cfg.MODEL.ANCHOR_HEAD.ANCHORS, dtype=np.float64), cfg.MODEL.ANCHOR_HEAD.ANCHOR_RATIO
     size = cfg.INPUT.SIZE_TRAIN
     register_datasets_from_config(cfg, cfg.DATASETS.TRAIN)
     boxes = collect_box_sizes(load_train_dicts(cfg), tuple(size))

@@ -25,6 +25,7 @@ from parking.inference.runner import (
     predict_images,
 )
 from parking.inference.sinks.journal import ResultsJournal
+from parking.modeling import DensePredictions
 
 #: Images of the challenge's test set.
 _NUM_TEST_IMAGES = 19521
@@ -39,7 +40,7 @@ def run_infer_benchmark(
     """Time the parts of an inference, each by itself, and all together.
 
     Args:
-        cfg: its device and number of classes are filled in, in place.
+        cfg: its device, number of classes and, for made-up weights, score threshold are filled in, in place.
         images: folder of photographs that are enlarged to PNGs of 1920 x 1080 pixels.
         weights: None: random ones, with scores such that about 1,000 boxes an image compete in the suppression.
         num_images: how many PNGs are made.
@@ -156,19 +157,27 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def count_candidates(predictions: Tensor, threshold: float) -> int:
-    """How many boxes (N, P, 5 + C) have a score above ``threshold``, each class counted."""
-    return int((predictions[..., 4:5] * predictions[..., 5:] > threshold).sum())
+def count_candidates(predictions: DensePredictions, threshold: float) -> int:
+    """How many scores are above ``threshold``, each class of a box counted."""
+    return int((predictions.scores > threshold).sum())
 
 
 def make_weights(cfg: CfgNode, images: Sequence[Tensor]) -> Weights:
-    """Random weights whose scores are spread, with so many candidates on average in ``images``, each (3, H, W)."""
+    """Random weights whose scores are spread.
+
+    MODEL.YOLO.SCORE_THRESH_TEST is set such that ``images``, each (3, H, W), have about as many candidates as a trained
+    detector has.
+    """
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for predictor in model.head.predictors:
-        nn.init.normal_(predictor.weight, std=0.05)
     with torch.no_grad():
+        for name, rows in model.head.class_rows().items():
+            tensor = model.head.get_parameter(name)
+            if tensor.dim() > 1:
+                nn.init.normal_(tensor, std=0.05)
+            else:  # the prior would make every class of every box faint
+                tensor.view(rows.groups, -1)[:, rows.before :] = 0.0
         batch = model.preprocess_image([{"image": image} for image in images]).tensor
         # Statistics of these images, or everything would fade from layer to layer.
         for norm in norms:
@@ -176,22 +185,7 @@ def make_weights(cfg: CfgNode, images: Sequence[Tensor]) -> Weights:
         model.predict(batch)
         for norm in norms:
             norm.eval()
-        shift = _find_shift(model.predict(batch), cfg.MODEL.YOLO.SCORE_THRESH_TEST)
-        for predictor in model.head.predictors:
-            predictor.bias.view(-1, 5 + cfg.MODEL.YOLO.NUM_CLASSES)[:, 4] += shift
+        best = model.predict(batch).scores.flatten().topk(_NUM_CANDIDATES * len(images)).values
+        cfg.MODEL.YOLO.SCORE_THRESH_TEST = best[-1].item()
     state = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     return Weights("random weights", state, class_names=[str(i) for i in range(cfg.MODEL.YOLO.NUM_CLASSES)])
-
-
-def _find_shift(predictions: Tensor, threshold: float) -> float:
-    """Of the objectness, before the sigmoid, that leaves ``_NUM_CANDIDATES`` an image above ``threshold``."""
-    low, high = -30.0, 30.0
-    shifted = predictions.clone()
-    for _ in range(30):
-        middle = (low + high) / 2
-        shifted[..., 4] = (predictions[..., 4].logit(1e-6) + middle).sigmoid()
-        if count_candidates(shifted, threshold) > _NUM_CANDIDATES * len(predictions):
-            high = middle
-        else:
-            low = middle
-    return low

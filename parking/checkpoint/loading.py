@@ -15,10 +15,8 @@ from .weights import Weights
 
 logger = logging.getLogger(__name__)
 
-# Head outputs before the classes: x, y, w, h, objectness.
-_NUM_BOX_ROWS = 5
-_HEAD_PREFIX = "head.predictors."
-_ANCHORS = "anchor_generator.anchors"
+# Of the names of the head's tensors.
+_HEAD = "head."
 # A logit whose probability is 0, also in half precision.
 _NEVER = -1e4
 
@@ -29,7 +27,6 @@ def load_weights(
     *,
     class_names: Sequence[str] | None = None,
     class_map: Sequence[tuple[str, str]] = (),
-    anchors_from_weights: bool = True,
     will_train: bool = False,
 ) -> None:
     """Copy ``weights`` into ``model`` (bare, not wrapped), and log what came from where.
@@ -41,25 +38,20 @@ def load_weights(
     Args:
         class_names: the model's classes.
         class_map: pairs (class of the model, class of the weights).
-        anchors_from_weights: False keeps the model's own anchors.
         will_train: whether it is no mistake when all class outputs start from the prior.
 
     Raises:
-        UserError: a tensor is missing, left over or of another shape (the first few are named), or the classes have
-            nothing to do with each other.
+        UserError: a tensor is missing, left over, of another shape or refused by the head (the first few are named), or
+            the classes have nothing to do with each other.
     """
     own = model.state_dict()
     state = dict(weights.state_dict)
-    notes = []
-    if not anchors_from_weights and _ANCHORS in state:
-        state[_ANCHORS] = own[_ANCHORS]
-        notes.append("the anchors are the config's")
+    notes = _adapt_to_head(model, state, weights)
     sources = _match_classes(model, weights, class_names, class_map, own)
     if sources is not None:
         if not will_train and all(source is None for source in sources):
             raise UserError(_explain_no_common_class(weights, _num_classes(model, state), len(sources)))
-        prior = model.head.class_prior_bias if will_train else _NEVER
-        replaced = _arrange_class_rows(model, state, own, sources, prior)
+        replaced = _arrange_class_rows(model, state, sources, will_train)
         described = _describe_sources(sources, class_names, weights, will_train)
         notes.append(f"class outputs of {', '.join(replaced)}: {printable(described)}")
     check_all_fit(state, own, weights)
@@ -181,30 +173,44 @@ def _warn_of_repeated_names(weights: Weights, sources: Sequence[int | None]) -> 
             )
 
 
+def _adapt_to_head(model: nn.Module, state: dict[str, Tensor], weights: Weights) -> list[str]:
+    """Let the head look at its tensors in ``state`` and replace some; returns what it did, for the log."""
+    inner = {name.removeprefix(_HEAD): state.pop(name) for name in list(state) if name.startswith(_HEAD)}
+    try:
+        notes = model.head.adapt_weights(inner)
+    except ValueError as e:
+        raise UserError(
+            f"weights {printable(weights.path)} are refused: {e}; the file is damaged, use an earlier checkpoint."
+        ) from e
+    state.update({_HEAD + name: tensor for name, tensor in inner.items()})
+    return notes
+
+
 def _num_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
     """Classes that the head in ``state`` predicts; None where it has no such head."""
-    bias = state.get(f"{_HEAD_PREFIX}0.bias")
-    if bias is None or bias.dim() != 1 or len(bias) % model.head.num_anchors:
-        return None
-    return len(bias) // model.head.num_anchors - _NUM_BOX_ROWS
+    for name, rows in model.head.class_rows().items():
+        return rows.count_classes(state[_HEAD + name]) if _HEAD + name in state else None
+    return None
 
 
-def _arrange_class_rows(model, state: dict[str, Tensor], own: Mapping[str, Tensor], sources, prior: float) -> list[str]:
-    """Replace the head's tensors in ``state`` by such with a row for each of ``sources``; returns their names."""
-    num_rows = model.head.num_anchors * (_NUM_BOX_ROWS + _num_classes(model, state))
-    # A tensor of another number of rows stays as it is, and so does not fit.
-    names = [n for n in own if n.startswith(_HEAD_PREFIX) and n in state and state[n].shape[:1] == (num_rows,)]
+def _arrange_class_rows(model: nn.Module, state: dict[str, Tensor], sources, will_train: bool) -> list[str]:
+    """Give the head's tensors in ``state`` a row of each group for each of ``sources``; returns their names."""
+    num_classes = _num_classes(model, state)
     known = [i for i, source in enumerate(sources) if source is not None]
-    for name in names:
-        # Rows are anchor-major: (anchors, 5 + classes, ...).
-        theirs = state[name].unflatten(0, (model.head.num_anchors, -1))
-        fresh = prior if name.endswith(".bias") else 0.0
-        rows = theirs.new_full((len(theirs), _NUM_BOX_ROWS + len(sources), *theirs.shape[2:]), fresh)
-        rows[:, :_NUM_BOX_ROWS] = theirs[:, :_NUM_BOX_ROWS]
-        chosen = torch.tensor([sources[i] for i in known], dtype=torch.int64)
-        rows[:, [_NUM_BOX_ROWS + i for i in known]] = theirs[:, _NUM_BOX_ROWS + chosen]
-        state[name] = rows.flatten(0, 1)
-    return names
+    chosen = torch.tensor([sources[i] for i in known], dtype=torch.int64)
+    replaced = []
+    for name, rows in model.head.class_rows().items():
+        tensor = state.get(_HEAD + name)
+        if tensor is None or rows.count_classes(tensor) != num_classes:
+            continue  # it does not fit, which is told where all shapes are compared
+        grouped = tensor.unflatten(0, (rows.groups, -1))
+        fresh = rows.prior if will_train else _NEVER if tensor.dim() == 1 else 0.0
+        arranged = grouped.new_full((rows.groups, rows.before + len(sources), *grouped.shape[2:]), fresh)
+        arranged[:, : rows.before] = grouped[:, : rows.before]
+        arranged[:, [rows.before + i for i in known]] = grouped[:, rows.before + chosen]
+        state[_HEAD + name] = arranged.flatten(0, 1)
+        replaced.append(_HEAD + name)
+    return replaced
 
 
 def _describe_sources(sources, class_names, weights: Weights, will_train: bool) -> str:

@@ -87,5 +87,3 @@ def _find_problems(state: Mapping[str, Tensor]) -> Iterator[str]:
             yield f"its tensor {shown} holds infinite values"
         elif lowest < 0 and name.endswith("running_var"):
             yield f"its tensor {shown}, a variance, is negative ({lowest:g})"
-        elif lowest <= 0 and name.endswith("anchor_generator.anchors"):
-            yield f"its tensor {shown} has an anchor without a size ({lowest:g} pixels)"

@@ -23,16 +23,10 @@ from parking.utils.machine import available_memory
 from parking.utils.text import printable
 
 from .foreign_files import describe_file
+from .formats.layout import LayoutError, check_not_foreign, without_wrappers
 from .formats.module_settings import check_settings
-from .formats.yolov5 import (
-    LayoutError,
-    check_not_foreign,
-    from_published,
-    is_published_layout,
-    read_module,
-    unwrap_module,
-    without_wrappers,
-)
+from .formats.pickled_modules import read_module, unwrap_module
+from .formats.yolov5 import from_published, is_published_layout
 from .last_checkpoint import find_last_checkpoint
 from .restricted_pickle import ModuleStandIn, read_pickled
 from .values import check_values, find_excess
@@ -98,9 +92,8 @@ class Weights:
         num = len(self.state_dict)
         if not self.left_out:
             return f"all {num} tensors"
-        return (
-            f"{num} of {num + len(self.left_out)} tensors ({printable(', '.join(self.left_out))} repeats the anchors)"
-        )
+        repeated = printable(", ".join(self.left_out))
+        return f"{num} of {num + len(self.left_out)} tensors (without {repeated}, which repeats others)"
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
@@ -227,8 +220,7 @@ def _first_of(checkpoint: Mapping, *keys: str) -> Any:
 
 
 def _import_published(path: str, state: Mapping[str, Tensor], **metadata) -> Weights:
-    left_out = tuple(name for name in state if name.endswith(".anchor_grid"))
-    state = from_published(state)
+    state, left_out = from_published(state)
     check_values(path, state)
     return _upgrade(Weights(path, state, is_published=True, left_out=left_out, **metadata))
 

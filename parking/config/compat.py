@@ -19,7 +19,7 @@ from parking.utils.errors import UserError
 from parking.utils.text import printable, show
 
 #: Version of what this code writes.
-CURRENT_VERSION = 2
+CURRENT_VERSION = 3
 #: Version of what states none.
 FIRST_VERSION = 1
 _VERSION = "VERSION"
@@ -33,8 +33,9 @@ class Upgrade(NamedTuple):
 
     Attributes:
         keys: old and new full names of keys or groups of keys.
-        values: by the old name of such a key, a function from its old to its new value; may raise a ValueError or
-            TypeError.
+        removed: full names of keys that no longer exist, and the only value of each that still means the same.
+        values: by the old name of a key in ``keys``, a function from its old to its new value; may raise a ValueError
+            or TypeError.
         earlier_behaviour: by the full name of a new key, the value that keeps the behaviour of older versions, if that
             is not the default. It is added to configs that state all values of a training.
         tensors: a regular expression that an old name must match as a whole, and the new name, with \\1 for its groups.
@@ -42,6 +43,7 @@ class Upgrade(NamedTuple):
     """
 
     keys: Mapping[str, str] = {}
+    removed: Mapping[str, Any] = {}
     values: Mapping[str, Callable[[Any], Any]] = {}
     earlier_behaviour: Mapping[str, Any] = {}
     tensors: Sequence[tuple[str, str]] = ()
@@ -54,6 +56,22 @@ UPGRADES: Mapping[int, Upgrade] = {
     1: Upgrade(
         earlier_behaviour={"INPUT.EXIF_ORIENTATION": "ignore"},
         scores="with areas that cannot be, or without boxes of some class",
+    ),
+    # There was one head, whose parts and keys belonged to the whole detector.
+    2: Upgrade(
+        keys={
+            "MODEL.YOLO.HEAD.NAME": "MODEL.HEAD.NAME",
+            "MODEL.YOLO.ANCHORS": "MODEL.ANCHOR_HEAD.ANCHORS",
+            "MODEL.YOLO.ANCHORS_FROM_WEIGHTS": "MODEL.ANCHOR_HEAD.ANCHORS_FROM_WEIGHTS",
+            "MODEL.YOLO.ASSIGNER.ANCHOR_RATIO": "MODEL.ANCHOR_HEAD.ANCHOR_RATIO",
+            "MODEL.YOLO.LOSS": "MODEL.ANCHOR_HEAD.LOSS",
+        },
+        values={"MODEL.YOLO.HEAD.NAME": lambda name: "AnchorHead" if name == "YOLOHead" else name},
+        removed={
+            "MODEL.ANCHOR_GENERATOR.NAME": "YOLOAnchorGenerator",
+            "MODEL.YOLO.ASSIGNER.NAME": "RatioAssigner",
+        },
+        tensors=[(r"anchor_generator\.anchors", "head.anchors")],
     ),
 }
 
@@ -101,6 +119,8 @@ def upgrade_config(config: Mapping[Any, Any], source: str, *, is_complete: bool 
         upgrade = UPGRADES.get(version, Upgrade())
         for old, new in upgrade.keys.items():
             upgraded = _rename(upgraded, old, new, upgrade.values.get(old), source)
+        for key, only_value in upgrade.removed.items():
+            upgraded = _remove(upgraded, key, only_value, source)
         for key, value in upgrade.earlier_behaviour.items() if is_complete else ():
             if _find(upgraded, key) is _ABSENT:
                 upgraded = _put(upgraded, key, value)
@@ -257,6 +277,15 @@ def _rename(config: dict, old: str, new: str, convert: Callable | None, source: 
     elif present is not _ABSENT:
         raise UserError(f"{source}: {old} and {new} are the same key; leave {old} out.")
     return _put(config, new, value)
+
+
+def _remove(config: dict, key: str, only_value: Any, source: str) -> dict:
+    value = _find(config, key)
+    if value is _ABSENT:
+        return config
+    if _decode(value) != only_value:
+        raise UserError(f"{source}: {key} is {show(value)}, but no longer exists; leave it out.")
+    return _drop(config, key)
 
 
 def _find(config: Any, key: str) -> Any:

@@ -101,7 +101,10 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.PIXEL_MEAN = [0.0, 0.0, 0.0]
     cfg.MODEL.PIXEL_STD = [255.0, 255.0, 255.0]
     cfg.MODEL.BACKBONE.NAME = "build_csp_darknet_pafpn_backbone"
-    cfg.MODEL.ANCHOR_GENERATOR.NAME = "YOLOAnchorGenerator"
+    cfg.MODEL.HEAD = CN()
+    # A name in DENSE_HEAD_REGISTRY; a head reads MODEL.YOLO.NUM_CLASSES, MODEL.YOLO.IN_FEATURES and a group of its own.
+    cfg.MODEL.HEAD.NAME = "AnchorHead"
+    _add_anchor_head(cfg)
 
     cfg.MODEL.CSP_DARKNET = CN()
     # Stages whose features are returned; the last one ends the backbone: "dark5" makes a P5 model, "dark6" a P6 model.
@@ -117,8 +120,6 @@ def _add_model(cfg: CN) -> None:
     # [class of the data, class of the weights]. A class that is not listed starts from the class of the same name, if
     # there is one, else anew, as does a class that is listed with ''.
     cfg.MODEL.YOLO.CLASS_MAP = []
-    # Whether anchors in MODEL.WEIGHTS, with which the weights were trained, replace ANCHORS.
-    cfg.MODEL.YOLO.ANCHORS_FROM_WEIGHTS = True
     # Depth (repeats of a block) and width (channels) relative to the large model, for backbone and neck.
     cfg.MODEL.YOLO.DEPTH_MULTIPLE = 0.33
     cfg.MODEL.YOLO.WIDTH_MULTIPLE = 0.25
@@ -126,44 +127,42 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.YOLO.NORM = "BN"
     # Levels the head works on, finest first.
     cfg.MODEL.YOLO.IN_FEATURES = ["p3", "p4", "p5"]
-    # Anchors per level: [width, height] in pixels of the network's input.
-    cfg.MODEL.YOLO.ANCHORS = [
-        [[10, 13], [16, 30], [33, 23]],
-        [[30, 61], [62, 45], [59, 119]],
-        [[116, 90], [156, 198], [373, 326]],
-    ]
-    cfg.MODEL.YOLO.HEAD = CN()
-    # A name in YOLO_HEAD_REGISTRY.
-    cfg.MODEL.YOLO.HEAD.NAME = "YOLOHead"
-    cfg.MODEL.YOLO.ASSIGNER = CN()
-    # A name in ASSIGNER_REGISTRY.
-    cfg.MODEL.YOLO.ASSIGNER.NAME = "RatioAssigner"
-    # A box is matched with an anchor whose width and height differ from its own by less than this factor.
-    cfg.MODEL.YOLO.ASSIGNER.ANCHOR_RATIO = 4.0
-
-    cfg.MODEL.YOLO.LOSS = CN()
-    # Gains of the three terms, for 3 levels, 80 classes and 640 x 640 pixels; the model scales them to its own.
-    cfg.MODEL.YOLO.LOSS.BOX_GAIN = 0.05
-    cfg.MODEL.YOLO.LOSS.OBJ_GAIN = 1.0
-    cfg.MODEL.YOLO.LOSS.CLS_GAIN = 0.5
-    # Weights of the positive targets in the cross entropies.
-    cfg.MODEL.YOLO.LOSS.OBJ_POS_WEIGHT = 1.0
-    cfg.MODEL.YOLO.LOSS.CLS_POS_WEIGHT = 1.0
-    # Above 0, the cross entropies become focal losses with this gamma.
-    cfg.MODEL.YOLO.LOSS.FOCAL_GAMMA = 0.0
-    # Class targets become 1 - s/2 and s/2.
-    cfg.MODEL.YOLO.LOSS.LABEL_SMOOTHING = 0.0
-    # Weight of each level's objectness, finest first.
-    cfg.MODEL.YOLO.LOSS.OBJ_LEVEL_WEIGHTS = [4.0, 1.0, 0.4]
-
-    # Candidates need objectness and objectness * class above this, 0..1.
+    # Candidates need a score above this, 0..1.
     cfg.MODEL.YOLO.SCORE_THRESH_TEST = 0.05
-    # True: every class of a cell above the threshold is a candidate. False: its best class only.
+    # True: every class of a prediction above the threshold is a candidate. False: its best class only.
     cfg.MODEL.YOLO.MULTI_LABEL_TEST = True
     # IoU above which the lower of two boxes of a class is suppressed.
     cfg.MODEL.YOLO.NMS_THRESH_TEST = 0.5
     # Number of best candidates of an image that take part in the suppression.
     cfg.MODEL.YOLO.PRE_NMS_TOPK_TEST = 30000
+
+
+def _add_anchor_head(cfg: CN) -> None:
+    cfg.MODEL.ANCHOR_HEAD = CN()
+    # Anchors per level: [width, height] in pixels of the network's input.
+    cfg.MODEL.ANCHOR_HEAD.ANCHORS = [
+        [[10, 13], [16, 30], [33, 23]],
+        [[30, 61], [62, 45], [59, 119]],
+        [[116, 90], [156, 198], [373, 326]],
+    ]
+    # Whether anchors in MODEL.WEIGHTS, with which the weights were trained, replace ANCHORS.
+    cfg.MODEL.ANCHOR_HEAD.ANCHORS_FROM_WEIGHTS = True
+    # A box is matched with an anchor whose width and height differ from its own by less than this factor.
+    cfg.MODEL.ANCHOR_HEAD.ANCHOR_RATIO = 4.0
+    cfg.MODEL.ANCHOR_HEAD.LOSS = CN()
+    # Gains of the three terms, for 3 levels, 80 classes and 640 x 640 pixels; the model scales them to its own.
+    cfg.MODEL.ANCHOR_HEAD.LOSS.BOX_GAIN = 0.05
+    cfg.MODEL.ANCHOR_HEAD.LOSS.OBJ_GAIN = 1.0
+    cfg.MODEL.ANCHOR_HEAD.LOSS.CLS_GAIN = 0.5
+    # Weights of the positive targets in the cross entropies.
+    cfg.MODEL.ANCHOR_HEAD.LOSS.OBJ_POS_WEIGHT = 1.0
+    cfg.MODEL.ANCHOR_HEAD.LOSS.CLS_POS_WEIGHT = 1.0
+    # Above 0, the cross entropies become focal losses with this gamma.
+    cfg.MODEL.ANCHOR_HEAD.LOSS.FOCAL_GAMMA = 0.0
+    # Class targets become 1 - s/2 and s/2.
+    cfg.MODEL.ANCHOR_HEAD.LOSS.LABEL_SMOOTHING = 0.0
+    # Weight of each level's objectness, finest first.
+    cfg.MODEL.ANCHOR_HEAD.LOSS.OBJ_LEVEL_WEIGHTS = [4.0, 1.0, 0.4]
 
 
 def _add_solver(cfg: CN) -> None:

@@ -76,7 +76,7 @@ def find_fits(sizes: np.ndarray, anchors: np.ndarray, max_ratio: float) -> np.nd
     Args:
         sizes: (N, 2) width and height of boxes.
         anchors: (A, 2) or (L, A, 2), in the same unit.
-        max_ratio: MODEL.YOLO.ASSIGNER.ANCHOR_RATIO, above 1.
+        max_ratio: MODEL.ANCHOR_HEAD.ANCHOR_RATIO, above 1.
 
     Returns:
         (N, A) or (N, L * A) bool.
@@ -143,7 +143,7 @@ def format_config(anchors: np.ndarray, base: str | None = None) -> str:
     """Return yaml that sets (L, A, 2) anchors, with the config file ``base``, if given, as its ``_BASE_``."""
     head = yaml.safe_dump({"_BASE_": base}, allow_unicode=True, width=10**6) if base else ""
     levels = "".join(f"      - {level}\n" for level in anchors.tolist())
-    return f"{head}MODEL:\n  YOLO:\n    ANCHORS_FROM_WEIGHTS: False\n    ANCHORS:\n{levels}"
+    return f"{head}MODEL:\n  ANCHOR_HEAD:\n    ANCHORS_FROM_WEIGHTS: False\n    ANCHORS:\n{levels}"
 
 
 def _cluster(points: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:

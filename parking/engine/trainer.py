@@ -170,7 +170,6 @@ class Trainer(DefaultTrainer):
                 read_weights(self.cfg.MODEL.WEIGHTS),
                 class_names=MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0]).thing_classes,
                 class_map=self.cfg.MODEL.YOLO.CLASS_MAP,
-                anchors_from_weights=self.cfg.MODEL.YOLO.ANCHORS_FROM_WEIGHTS,
                 will_train=True,
             )
             if self._ema:

@@ -9,6 +9,7 @@ from torch import nn
 import parking.modeling  # noqa: F401  (fills the registries)
 from parking.checkpoint import Weights, check_all_fit, find_not_finite, load_weights
 from parking.layers import fuse_conv_norm
+from parking.modeling.dense_heads import iter_raw
 from parking.modeling.ensemble import DetectionFusion
 from parking.modeling.meta_arch import YOLO
 from parking.modeling.test_time_augmentation import YOLOWithTTA
@@ -54,7 +55,6 @@ def build_inference_model(cfg, weights: Weights, class_names: Sequence[str] | No
         weights,
         class_names=class_names or weights.class_names,
         class_map=cfg.MODEL.YOLO.CLASS_MAP,
-        anchors_from_weights=cfg.MODEL.YOLO.ANCHORS_FROM_WEIGHTS,
     )
     _compute_in(inference_dtype(cfg), fuse_conv_norm(model.eval()))
     _refuse_overflow(model, weights, inference_dtype(cfg))
@@ -69,9 +69,11 @@ def inference_dtype(cfg) -> torch.dtype:
 
 
 def _compute_in(dtype: torch.dtype, model: YOLO) -> None:
-    # Only the convolutions: pixels, anchors and decoded boxes would lose what they need in half precision.
+    # Only the convolutions: pixels, decoded boxes and what they are decoded with would lose too much in half precision.
     model.backbone.to(dtype)
-    model.head.to(dtype)
+    for part in model.head.modules():
+        if next(part.children(), None) is None and next(part.parameters(), None) is not None:
+            part.to(dtype)
     if dtype != torch.float32:
         model.backbone.register_forward_pre_hook(lambda _, images: (images[0].to(dtype),))
 
@@ -90,8 +92,8 @@ def _refuse_overflow(model: YOLO, weights: Weights, dtype: torch.dtype) -> None:
             f"{advice}."
         )
 
-    def check(head, args, outputs) -> None:
-        if not torch.stack([torch.stack(torch.aminmax(level)) for level in outputs]).isfinite().all():
+    def check(head, args, raw) -> None:
+        if not torch.stack([torch.stack(torch.aminmax(tensor)) for tensor in iter_raw(raw)]).isfinite().all():
             raise UserError(
                 f"weights {printable(weights.path)}: the network's outputs for a picture are not finite in {name}; "
                 f"{advice}."

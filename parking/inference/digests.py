@@ -25,7 +25,6 @@ def describe_recipe(
     test = config["TEST"]
     views = test["AUG"]["ENABLED"]
     model = {key: value for key, value in config["MODEL"].items() if key != "WEIGHTS"}
-    model["YOLO"] = {key: value for key, value in model["YOLO"].items() if key not in ("LOSS", "ASSIGNER")}
     kept = {
         "MODEL": model,
         # How views are fused matters where there are some; several models are fused anew each time.
@@ -36,7 +35,8 @@ def describe_recipe(
         },
     }
     return {
-        **dict(flatten(kept)),
+        # What a head reads for its losses only is in a group LOSS of its keys.
+        **{key: value for key, value in flatten(kept) if ".LOSS." not in key},
         "MODEL.DEVICE": cfg.MODEL.DEVICE,
         "INPUT.SIZE_TEST": cfg.INPUT.SIZE_TEST,
         "TEST.IMS_PER_BATCH": find_batch_size(cfg),

@@ -1,4 +1,4 @@
-"""From decoded predictions to detections.
+"""From a head's predictions to detections.
 
 Shape legend: N images, P predictions of an image, C classes, K candidates or detections.
 """
@@ -7,7 +7,9 @@ import torch
 from detectron2.config import configurable
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
-from torchvision.ops import box_convert, nms
+from torchvision.ops import nms
+
+from .dense_heads.base import DensePredictions
 
 # Pixels between the classes when the published scores were made, in float32. It rounds coordinates, by up to 0.03
 # pixels for class 79; the published weights have no class above that.
@@ -38,7 +40,7 @@ class YOLOPostprocessor:
     ):
         """
         Args:
-            score_thresh: candidates need objectness and objectness * class above this.
+            score_thresh: candidates need a score above this.
             nms_thresh: IoU above which the lower of two boxes of a class is suppressed.
             max_detections: per image.
             pre_nms_topk: candidates per image that take part in the suppression.
@@ -60,12 +62,11 @@ class YOLOPostprocessor:
             "multi_label": cfg.MODEL.YOLO.MULTI_LABEL_TEST,
         }
 
-    def __call__(self, predictions: Tensor, image_sizes: list[tuple[int, int]]) -> list[Instances]:
+    def __call__(self, predictions: DensePredictions, image_sizes: list[tuple[int, int]]) -> list[Instances]:
         """All images at once; what is found in one does not depend on the others.
 
         Args:
-            predictions: (N, P, 5 + C), cx, cy, w, h in pixels of the network's input, then probabilities.
-            image_sizes: (height, width) of each image in that input, without padding.
+            image_sizes: (height, width) of each image in the network's input, without padding.
 
         Returns:
             per image pred_boxes (XYXY in the same pixels, not clipped), scores (descending) and pred_classes (int64).
@@ -84,13 +85,13 @@ class YOLOPostprocessor:
             )
         ]
 
-    def _candidates(self, predictions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _candidates(self, predictions: DensePredictions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Boxes (K, 4) XYXY, scores, classes and images (K,) of all candidates, by image and descending score."""
+        bound = predictions.scores.amax(dim=-1) if predictions.upper_bound is None else predictions.upper_bound
         # Not a number is above no threshold; an infinite box would be refused by Boxes.clip.
-        sound = (predictions[..., 4] > self.score_thresh) & predictions[..., :4].isfinite().all(dim=-1)
+        sound = (bound > self.score_thresh) & predictions.boxes.isfinite().all(dim=-1)
         images, rows = sound.nonzero(as_tuple=True)
-        picked = predictions[images, rows]
-        scores = picked[:, 5:] * picked[:, 4:5]
+        boxes, scores = predictions.boxes[images, rows], predictions.scores[images, rows]
         if self.multi_label:
             rows, classes = (scores > self.score_thresh).nonzero(as_tuple=True)
             scores = scores[rows, classes]
@@ -102,9 +103,9 @@ class YOLOPostprocessor:
         order = order[images[rows[order]].argsort(stable=True)]
         images = images[rows[order]]
         if len(order) > self.pre_nms_topk:  # else no image can have more
-            among_best = _rank_in_image(images, len(predictions)) < self.pre_nms_topk
+            among_best = _rank_in_image(images, len(predictions.boxes)) < self.pre_nms_topk
             order, images = order[among_best], images[among_best]
-        return box_convert(picked[rows[order], :4], "cxcywh", "xyxy"), scores[order], classes[order], images
+        return boxes[rows[order]], scores[order], classes[order], images
 
 
 def _rank_in_image(images: Tensor, num_images: int) -> Tensor:

@@ -1,12 +1,10 @@
 """Which names of parts of the model a config may have."""
 
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
-from detectron2.modeling.anchor_generator import ANCHOR_GENERATOR_REGISTRY
 
 from parking.utils.constants import DETECTRON2_BACKBONES
 
-from .dense_heads import YOLO_HEAD_REGISTRY
-from .dense_heads.anchor import ASSIGNER_REGISTRY
+from .dense_heads import DENSE_HEAD_REGISTRY
 
 
 def list_registered() -> dict[str, list[str]]:
@@ -14,9 +12,7 @@ def list_registered() -> dict[str, list[str]]:
     registries = {
         "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
         "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
-        "MODEL.ANCHOR_GENERATOR.NAME": ANCHOR_GENERATOR_REGISTRY,
-        "MODEL.YOLO.HEAD.NAME": YOLO_HEAD_REGISTRY,
-        "MODEL.YOLO.ASSIGNER.NAME": ASSIGNER_REGISTRY,
+        "MODEL.HEAD.NAME": DENSE_HEAD_REGISTRY,
     }
     return {
         key: [

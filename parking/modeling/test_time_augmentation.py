@@ -9,6 +9,7 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from .dense_heads.base import DensePredictions, join_predictions
 from .ensemble import DetectionFusion
 from .meta_arch import YOLO
 
@@ -75,33 +76,32 @@ class YOLOWithTTA(nn.Module):
         if self.fusion is None:
             return self.model.postprocessor(self.predict(images), image_sizes)
         views = self._predict_views(images)
-        return self.fusion([self.model.postprocessor(torch.cat(view, dim=1), image_sizes) for view in views])
+        return self.fusion([self.model.postprocessor(view, image_sizes) for view in views])
 
-    def predict(self, images: Tensor) -> Tensor:
+    def predict(self, images: Tensor) -> DensePredictions:
         """The views joined as published.
 
         Args:
             images: (N, 3, H, W), normalised and padded.
 
         Returns:
-            (N, P, 5 + C): the decoded predictions of all views, mapped back to ``images``.
+            The predictions of all views, with boxes in pixels of ``images``.
         """
         views = self._predict_views(images)
-        views[0] = views[0][:-1]
-        views[-1] = views[-1][1:]
-        return torch.cat([level for view in views for level in view], dim=1)
+        views[0] = views[0].of_levels(0, -1)
+        views[-1] = views[-1].of_levels(1)
+        return join_predictions(views)
 
-    def _predict_views(self, images: Tensor) -> list[list[Tensor]]:
+    def _predict_views(self, images: Tensor) -> list[DensePredictions]:
         return [self._predict_view(images, *view) for view in zip(self.scales, self.flips, strict=True)]
 
-    def _predict_view(self, images: Tensor, scale: float, flip: bool) -> list[Tensor]:
-        view = images.flip(-1) if flip else images
-        levels = self.model.predict_levels(self._resize(view, scale))
-        for level in levels:
-            level[..., :4] /= scale
-            if flip:
-                level[..., 0] = images.shape[-1] - level[..., 0]
-        return levels
+    def _predict_view(self, images: Tensor, scale: float, flip: bool) -> DensePredictions:
+        view = self.model.predict(self._resize(images.flip(-1) if flip else images, scale))
+        boxes = view.boxes / scale
+        if flip:
+            x1, y1, x2, y2 = boxes.unbind(dim=-1)
+            boxes = torch.stack([images.shape[-1] - x2, y1, images.shape[-1] - x1, y2], dim=-1)
+        return view._replace(boxes=boxes)
 
     def _resize(self, images: Tensor, scale: float) -> Tensor:
         """Resize to the floor of the scaled size, then pad to what the scaled size needs in whole strides."""

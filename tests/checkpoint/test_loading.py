@@ -18,7 +18,7 @@ from parking.challenge.classes import CLASS_NAMES
 from parking.checkpoint import Weights, load_weights
 from parking.checkpoint.loading import find_class_sources
 from parking.config import get_cfg
-from parking.modeling import YOLO
+from parking.modeling import YOLO, ClassRows, DenseHead
 from parking.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,27 +26,31 @@ HEAD_TENSORS = [f"head.predictors.{level}.{name}" for level in (0, 1) for name i
 NEW = object()  # of a class output: it starts from the prior
 
 
-class Head(nn.Module):
-    num_anchors = 2
-    class_prior_bias = -3.25
-
-    def __init__(self, num_classes):
+class Head(DenseHead):
+    def __init__(self, num_classes, keeps_anchors=False):
         super().__init__()
         self.predictors = nn.ModuleList(nn.Conv2d(channels, 2 * (5 + num_classes), 1) for channels in (2, 3))
-
-
-class AnchorGenerator(nn.Module):
-    def __init__(self):
-        super().__init__()
         self.register_buffer("anchors", torch.ones(2, 2, 2))
+        self.keeps_anchors = keeps_anchors
+
+    def class_rows(self):
+        priors = {"weight": 0.0, "bias": -3.25}
+        return {f"predictors.{level}.{name}": ClassRows(2, 5, priors[name]) for level in (0, 1) for name in priors}
+
+    def adapt_weights(self, state):
+        if self.keeps_anchors:
+            state["anchors"] = self.anchors
+            return ["the anchors are the config's"]
+        if (state.get("anchors", self.anchors) <= 0).any():
+            raise ValueError("head.anchors has an anchor without a size")
+        return []
 
 
 class Model(nn.Module):
-    def __init__(self, num_classes=4):
+    def __init__(self, num_classes=4, keeps_anchors=False):
         super().__init__()
         self.stem = nn.Conv2d(3, 2, 1)
-        self.anchor_generator = AnchorGenerator()
-        self.head = Head(num_classes)
+        self.head = Head(num_classes, keeps_anchors)
 
 
 def make_weights(num_classes=4, class_names=None, **changes) -> Weights:
@@ -58,7 +62,7 @@ def make_weights(num_classes=4, class_names=None, **changes) -> Weights:
             for anchor in range(2):
                 for row in range(5 + num_classes):
                     tensor[anchor * (5 + num_classes) + row] = 1000 * level + 100 * anchor + row
-    state["anchor_generator.anchors"] = torch.full((2, 2, 2), 7.0)
+    state["head.anchors"] = torch.full((2, 2, 2), 7.0)
     for name, tensor in changes.items():
         state[name.replace("__", ".")] = tensor
     return Weights("w.pth", state, class_names=class_names)
@@ -125,15 +129,15 @@ def test_half_precision_is_loaded_into_float32():
     ("changes", "dropped", "message"),
     [
         ({}, ["stem.bias"], "stem.bias is missing; use the config they were trained with"),
-        ({}, ["anchor_generator.anchors"], "anchor_generator.anchors is missing"),
+        ({}, ["head.anchors"], "head.anchors is missing"),
         ({}, ["head.predictors.1.bias"], "head.predictors.1.bias is missing"),
         ({"extra__weight": torch.zeros(1)}, [], "extra.weight is left over"),
         ({"head__predictors__2__bias": torch.zeros(18)}, [], "head.predictors.2.bias is left over"),
         ({"stem__bias": torch.zeros(9)}, [], r"stem.bias has shape \(9,\) instead of \(2,\)"),
         (
-            {"anchor_generator__anchors": torch.ones(3, 2, 2)},
+            {"head__anchors": torch.ones(3, 2, 2)},
             [],
-            r"anchor_generator.anchors has shape \(3, 2, 2\) instead of \(2, 2, 2",
+            r"head.anchors has shape \(3, 2, 2\) instead of \(2, 2, 2",
         ),
         # 2 * (5 + 4) rows, but for 5 input channels instead of 3
         (
@@ -182,17 +186,22 @@ def test_weights_with_more_anchors_do_not_pass_for_other_classes():
 # Anchors
 
 
+def test_what_the_head_refuses_is_told_with_the_file():
+    with pytest.raises(UserError, match=r"w\.pth.*head\.anchors"):
+        load_weights(Model(), make_weights(head__anchors=torch.zeros(2, 2, 2)))
+
+
 def test_anchors_of_the_weights_win(caplog):
     model = Model()
     load_weights(model, make_weights())
-    assert model.anchor_generator.anchors.eq(7).all()
+    assert model.head.anchors.eq(7).all()
     assert "anchors" not in logged(caplog)
 
 
 def test_anchors_of_the_config_can_be_kept(caplog):
-    model = Model()
-    load_weights(model, make_weights(), anchors_from_weights=False)
-    assert model.anchor_generator.anchors.eq(1).all()
+    model = Model(keeps_anchors=True)
+    load_weights(model, make_weights())
+    assert model.head.anchors.eq(1).all()
     assert_class_rows(model, [0, 1, 2, 3])
     assert logged(caplog) == "Loaded all 7 tensors of w.pth; the anchors are the config's"
 
@@ -209,7 +218,7 @@ def test_several_classes_start_from_one(caplog):
         class_map=[["sedan", "car"], ["van", "car"], ["adult", "person"]],
     )
     assert_class_rows(model, [2, 0, 2])
-    assert model.anchor_generator.anchors.eq(7).all()
+    assert model.head.anchors.eq(7).all()
     assert logged(caplog) == (
         f"Loaded all 7 tensors of w.pth; class outputs of {', '.join(HEAD_TENSORS)}: sedan, van from car; "
         "adult from person"
@@ -443,14 +452,15 @@ def test_a_mapped_model_predicts_what_the_weights_predict_for_the_source():
     load_weights(new, weights, class_names=["taxi", "cart", "person"], class_map=[["taxi", "car"]], will_train=True)
     images = torch.rand(2, 3, 64, 96)
     theirs, ours = old.predict(images), new.predict(images)
-    assert theirs[..., 5:].std() > 0.1
-    assert_close(ours[..., :5], theirs[..., :5], rtol=1e-5, atol=1e-5)
-    assert_close(ours[..., 5], theirs[..., 5 + 2], rtol=1e-5, atol=1e-6)
-    assert_close(ours[..., 7], theirs[..., 5 + 0], rtol=1e-5, atol=1e-6)
+    assert theirs.scores.std() > 0.1
+    assert_close(ours.boxes, theirs.boxes, rtol=1e-5, atol=1e-3)
+    assert_close(ours.upper_bound, theirs.upper_bound, rtol=1e-5, atol=1e-5)
+    assert_close(ours.scores[..., 0], theirs.scores[..., 2], rtol=1e-5, atol=1e-6)
+    assert_close(ours.scores[..., 2], theirs.scores[..., 0], rtol=1e-5, atol=1e-6)
     # Of three classes a new one starts at log(0.6 / (3 - 0.99999)), wherever it looks: a probability of 0.2307.
     prior = 1 / (1 + math.exp(-math.log(0.6 / 2.00001)))
     assert prior == pytest.approx(0.2307, abs=1e-4)
-    assert_close(ours[..., 6], torch.full_like(ours[..., 6], prior))
+    assert_close(ours.scores[..., 1] / ours.upper_bound, torch.full_like(ours.upper_bound, prior))
 
 
 def test_a_class_mapped_to_nothing_starts_from_the_prior():

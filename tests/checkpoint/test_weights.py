@@ -21,17 +21,19 @@ from parking.checkpoint import (
     read_weights,
     write_weights,
 )
+from parking.modeling import ClassRows, DenseHead
 from parking.utils.errors import UserError
 
 PARITY = Path(__file__).resolve().parents[2] / "../shared/parity"
 
 
-class Head(nn.Module):
-    num_anchors = 3
-
+class Head(DenseHead):
     def __init__(self, num_classes):
         super().__init__()
         self.predictors = nn.ModuleList([nn.Conv2d(2, 3 * (5 + num_classes), 1)])
+
+    def class_rows(self):
+        return {f"predictors.0.{name}": ClassRows(3, 5, 0.0) for name in ("weight", "bias")}
 
 
 class Model(nn.Module):
@@ -62,11 +64,11 @@ def save(path: Path, content) -> str:
 def test_release_file_carries_everything(tmp_path):
     model = Model()
     checkpointer = Checkpointer(
-        model, str(tmp_path), extra={"config": {"SEED": 1, "VERSION": 2}, "class_names": ["a"], "category_ids": [7]}
+        model, str(tmp_path), extra={"config": {"SEED": 1, "VERSION": 3}, "class_names": ["a"], "category_ids": [7]}
     )
     checkpointer.save_release("model_best", model.state_dict(), iteration=5)
     weights = read_weights(tmp_path / "model_best.pth")
-    assert (weights.config, weights.class_names, weights.category_ids) == ({"SEED": 1, "VERSION": 2}, ["a"], [7])
+    assert (weights.config, weights.class_names, weights.category_ids) == ({"SEED": 1, "VERSION": 3}, ["a"], [7])
     other = Model()
     load_weights(other, weights)
     for name, tensor in other.state_dict().items():
@@ -239,13 +241,13 @@ def test_a_pickled_module_needs_none_of_its_classes(tmp_path, monkeypatch, forei
     assert (weights.is_published, weights.class_names, weights.config) == (True, ["car", "bus"], None)
     stem = "backbone.bottom_up.stem"
     norm = [f"{stem}.norm.{n}" for n in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")]
-    head = ["head.predictors.0.weight", "head.predictors.0.bias", "anchor_generator.anchors"]
+    head = ["head.predictors.0.weight", "head.predictors.0.bias", "head.anchors"]
     assert sorted(weights.state_dict) == sorted([f"{stem}.conv.weight", *norm, *head])
     assert weights.state_dict[norm[-1]].dtype == torch.int64
     assert {tensor.dtype for name, tensor in weights.state_dict.items() if name != norm[-1]} == {torch.float32}
     assert weights.state_dict[f"{stem}.conv.weight"].eq(0.5).all()
     # One cell of the levels is 8, 16 and 32 pixels wide.
-    assert weights.state_dict["anchor_generator.anchors"][:, 0, 0].tolist() == [8.0, 16.0, 32.0]
+    assert weights.state_dict["head.anchors"][:, 0, 0].tolist() == [8.0, 16.0, 32.0]
     assert "models.yolo" not in sys.modules
 
 

@@ -53,8 +53,8 @@ def test_every_key_is_read_somewhere():
     for path in [*(ROOT / "parking").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]:
         if path.parent.name != "config" or path.name == "stages.py":
             chains |= attribute_chains(path.read_text(encoding="utf-8"))
-    # detectron2 reads these itself: build_backbone, build_anchor_generator, build_model, default_setup.
-    by_detectron2 = {f"MODEL.{key}" for key in ("BACKBONE.NAME", "ANCHOR_GENERATOR.NAME", "META_ARCHITECTURE")}
+    # detectron2 reads these itself: build_backbone, build_model, default_setup.
+    by_detectron2 = {f"MODEL.{key}" for key in ("BACKBONE.NAME", "META_ARCHITECTURE")}
     by_detectron2.add("CUDNN_BENCHMARK")
     by_compat = {"VERSION"}
     unread = []
@@ -86,7 +86,7 @@ def test_every_key_has_a_comment_or_a_neighbour_that_has_one():
             covered = False
     detectron2s = {"DATASETS.TRAIN", "DATASETS.TEST", "SOLVER.BASE_LR", "SOLVER.MOMENTUM", "SOLVER.NESTEROV"}
     detectron2s |= {key for key in ours if key.startswith("MODEL.") and key.count(".") == 1}
-    detectron2s |= {"MODEL.BACKBONE.NAME", "MODEL.ANCHOR_GENERATOR.NAME", "TEST.DETECTIONS_PER_IMAGE"}
+    detectron2s |= {"MODEL.BACKBONE.NAME", "TEST.DETECTIONS_PER_IMAGE"}
     assert ours - commented - detectron2s == set()
 
 

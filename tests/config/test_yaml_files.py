@@ -18,7 +18,7 @@ def test_bases_are_merged_in_their_order(tmp_path):
     write(tmp_path / "sub/a.yaml", "A: 1\nB: {C: 1, D: 1}\n")
     write(tmp_path / "b.yaml", "A: 2\nB: {D: 2}\n")
     path = write(tmp_path / "c.yaml", "_BASE_: [sub/a.yaml, b.yaml]\nB: {E: 3}\n")
-    assert ConfigFiles().load(path) == {"A": 2, "B": {"C": 1, "D": 2, "E": 3}, "VERSION": 2}
+    assert ConfigFiles().load(path) == {"A": 2, "B": {"C": 1, "D": 2, "E": 3}, "VERSION": 3}
     assert CfgNode.load_yaml_with_base(path) == ConfigFiles().load(path)
     write(tmp_path / "b.yaml", "B: 2\n")
     with pytest.raises(UserError, match=r"c\.yaml: B is a mapping"):

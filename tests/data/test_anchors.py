@@ -12,9 +12,9 @@ from parking.data.anchors import (
     measure_fit,
     propose_anchors,
 )
-from parking.modeling import RatioAssigner
+from parking.modeling.dense_heads.anchor import RatioAssigner
 
-COCO_ANCHORS = np.array(get_cfg().MODEL.YOLO.ANCHORS, dtype=float)
+COCO_ANCHORS = np.array(get_cfg().MODEL.ANCHOR_HEAD.ANCHORS, dtype=float)
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +169,8 @@ class TestConfig:
         (tmp_path / "anchors.yaml").write_text(format_config(anchors, "한글: base.yaml"), encoding="utf-8")
         cfg = get_cfg()
         cfg.merge_from_file(tmp_path / "anchors.yaml")
-        np.testing.assert_array_equal(cfg.MODEL.YOLO.ANCHORS, anchors)
-        assert cfg.MODEL.YOLO.ANCHORS_FROM_WEIGHTS is False
+        np.testing.assert_array_equal(cfg.MODEL.ANCHOR_HEAD.ANCHORS, anchors)
+        assert cfg.MODEL.ANCHOR_HEAD.ANCHORS_FROM_WEIGHTS is False
         assert cfg.SEED == 7
 
     def test_without_a_base(self):

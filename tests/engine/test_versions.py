@@ -22,7 +22,7 @@ from .test_trainer import make_cfg
 V1 = Path(__file__).resolve().parents[2] / "tests/data_of_versions/v1"
 LATER = {
     **compat.UPGRADES,
-    2: Upgrade(
+    3: Upgrade(
         keys={"SOLVER.RATE": "SOLVER.BASE_LR"},
         tensors=[(r"trunk\.(.+)", r"backbone.\1"), (r"head\.outputs\.(\d)\.(.+)", r"head.predictors.\1.\2")],
     ),
@@ -34,11 +34,11 @@ def old_name(name):
 
 
 def make_older(checkpoint):
-    """What the made-up version 2 would have saved: other names, and another order of everything."""
+    """What the made-up version 3 would have saved: other names, and another order of everything."""
     older = copy.deepcopy(checkpoint)
     solver = older["config"]["SOLVER"]
     solver["RATE"] = solver.pop("BASE_LR")
-    older["config"]["VERSION"] = 2
+    older["config"]["VERSION"] = 3
     older["model"] = {old_name(name): tensor for name, tensor in reversed(older["model"].items())}
     average = older["ema"]["average"]
     older["ema"]["average"] = {old_name(name): average[name] for name in sorted(average)}
@@ -85,7 +85,7 @@ def test_a_training_of_a_version_with_other_names_goes_on_exactly(tiny_scenes, t
     with pytest.raises(UserError, match=r"model_0000004\.pth"):
         resume(cfg)  # today's table knows no such names
     monkeypatch.setattr(compat, "UPGRADES", LATER)
-    monkeypatch.setattr(compat, "CURRENT_VERSION", 3)
+    monkeypatch.setattr(compat, "CURRENT_VERSION", 4)
     resume(cfg)
     resumed = torch.load(folder / "model_final.pth", weights_only=True)
     assert resumed["model"].keys() == expected.keys()
@@ -134,9 +134,9 @@ def test_numbers_of_version_1_mean_the_same_parameters():
 def test_a_checkpoint_of_the_future_is_one_sentence(tiny_scenes, tmp_path):
     cfg = make_cfg(tiny_scenes, tmp_path / "out", "DATASETS.TEST", "()")
     checkpoint = torch.load(V1 / "training/model_0000799.pth", weights_only=True)
-    checkpoint["config"]["VERSION"] = 3
+    checkpoint["config"]["VERSION"] = 4
     torch.save(checkpoint, tmp_path / "out/model_0000799.pth")
-    with pytest.raises(UserError, match=r"^the checkpoint \S+model_0000799\.pth: VERSION is 3, .*up to 2; "):
+    with pytest.raises(UserError, match=r"^the checkpoint \S+model_0000799\.pth: VERSION is 4, .*up to 3; "):
         Trainer(cfg).resume_or_load(resume=True)
 
 

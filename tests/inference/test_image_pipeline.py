@@ -274,7 +274,7 @@ def test_a_recipe_tells_all_that_matters(weights_file, folder):
         assert model._replace(cfg=cfg).describe(digest) != known, key
     renamed = dataclasses.replace(model.weights, class_names=["dog", "cat"])
     assert model._replace(weights=renamed).describe(digest) != known
-    for key in ("SEED", "DATALOADER.NUM_WORKERS", "TEST.EVAL_PERIOD", "MODEL.YOLO.LOSS.BOX_GAIN"):
+    for key in ("SEED", "DATALOADER.NUM_WORKERS", "TEST.EVAL_PERIOD", "MODEL.ANCHOR_HEAD.LOSS.BOX_GAIN"):
         cfg = model.cfg.clone()
         cfg.merge_from_list([key, 77])
         assert model._replace(cfg=cfg).describe(digest) == known, key

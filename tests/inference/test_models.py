@@ -22,9 +22,7 @@ FOREIGN = [
     (("MODEL", "META_ARCHITECTURE"), "GeneralizedRCNN"),
     (("MODEL", "META_ARCHITECTURE"), "RetinaNet"),
     (("MODEL", "BACKBONE", "NAME"), "build_transformer_backbone"),
-    (("MODEL", "ANCHOR_GENERATOR", "NAME"), "DefaultAnchorGenerator"),
-    (("MODEL", "YOLO", "HEAD", "NAME"), "Hydra"),
-    (("MODEL", "YOLO", "ASSIGNER", "NAME"), "RatioAssigner "),
+    (("MODEL", "HEAD", "NAME"), "Hydra"),
     (("MODEL", "YOLO", "NORM"), "GN"),
     (("MODEL", "YOLO", "WIDTH_MULTIPLE"), 1e6),
     (("MODEL", "YOLO", "DEPTH_MULTIPLE"), float("inf")),
@@ -34,7 +32,7 @@ FOREIGN = [
     (("MODEL", "CSP_DARKNET", "OUT_FEATURES"), ["dark9"]),
     (("MODEL", "PAFPN", "IN_FEATURES"), ["dark3", "dark5"]),
     (("MODEL", "YOLO", "IN_FEATURES"), ["p3", "p4"]),
-    (("MODEL", "YOLO", "ANCHORS"), [[[1.0, 2.0]]]),
+    (("MODEL", "ANCHOR_HEAD", "ANCHORS"), [[[1.0, 2.0]]]),
     (("INPUT", "SIZE_TEST"), -640),
 ]
 
@@ -50,7 +48,7 @@ def test_what_cannot_work_is_told_by_every_task_and_of_every_origin(path, value,
     cfg = get_cfg()
     cfg.merge_from_dict(nest(path, value), source="test")
     # A level more or less is told by the part that has no room for it.
-    named = rf"{re.escape('.'.join(path))}|MODEL\.YOLO\.(ANCHORS|IN_FEATURES|LOSS)"
+    named = rf"{re.escape('.'.join(path))}|MODEL\.(ANCHOR_HEAD|YOLO\.IN_FEATURES)"
     for task in Task:
         with pytest.raises(UserError, match=named):
             check_config(cfg, task)

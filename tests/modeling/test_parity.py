@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
+from torchvision.ops import box_convert
 
 from parking.checkpoint import load_weights, read_weights
 from parking.config import get_cfg
@@ -76,11 +77,15 @@ def assert_raw_equal(actual, expected):
 
 
 def assert_decoded_equal(actual, expected):
-    assert_close(actual[..., :4], expected[..., :4], rtol=1e-4, atol=1e-4)
-    assert_close(actual[..., 4:], expected[..., 4:], rtol=1e-4, atol=0)
-    assert relative_error(actual[..., :4], expected[..., :4]) < 1e-6
-    # Scores are small, the sigmoid steep there: measured 1.5e-6.
-    assert relative_error(actual[..., 4:], expected[..., 4:]) < 5e-6
+    """``expected``: (N, P, 5 + C) cx, cy, w, h, objectness, probability of each class."""
+    boxes = box_convert(actual.boxes, "xyxy", "cxcywh")
+    assert_close(boxes, expected[..., :4], rtol=1e-4, atol=1e-4)
+    assert relative_error(boxes, expected[..., :4]) < 1e-6
+    scores = expected[..., 4:5] * expected[..., 5:]
+    for ours, published in ((actual.upper_bound, expected[..., 4]), (actual.scores, scores)):
+        assert_close(ours, published, rtol=1e-4, atol=0)
+        # Scores are small, the sigmoid steep there: measured 1.5e-6.
+        assert relative_error(ours, published) < 5e-6
 
 
 every_form = pytest.mark.parametrize(
@@ -99,16 +104,20 @@ def test_network_and_decoding(build, numbers, size, fused, memory_format):
     assert [f"raw_{name}" for name in model.head_in_features] == [key for key in data if key.startswith("raw_")]
     for name, level in zip(model.head_in_features, raw, strict=True):
         assert_raw_equal(level, data[f"raw_{name}"])
-    assert_decoded_equal(torch.cat(model.decode(raw), dim=1), data["decoded"])
+    assert_decoded_equal(model.head.decode(raw), data["decoded"])
 
 
 @pytest.mark.parametrize("size", CASES)
-def test_decoding_alone(build, numbers, size):
+def test_decoding_alone(build, numbers, size, monkeypatch):
     """From the published raw outputs: nothing but the anchors in the file has a part in it."""
-    model, data = build(size), numbers(CASES[size][1])
-    decoded = torch.cat(model.decode([data[f"raw_{name}"] for name in model.head_in_features]), dim=1)
-    assert_close(decoded[..., :4], data["decoded"][..., :4], rtol=1e-6, atol=1e-5)
-    assert_close(decoded[..., 4:], data["decoded"][..., 4:], rtol=1e-6, atol=0)
+    # As cx, cy, w, h: corners are sums, whose error in proportion to them has no bound.
+    monkeypatch.setattr("parking.modeling.dense_heads.anchor.head.box_convert", lambda boxes, *_: boxes)
+    model, expected = build(size), numbers(CASES[size][1])
+    found = model.head.decode([expected[f"raw_{name}"] for name in model.head_in_features])
+    decoded = expected["decoded"]
+    assert_close(found.boxes, decoded[..., :4], rtol=1e-6, atol=1e-5)
+    assert_close(found.upper_bound, decoded[..., 4], rtol=1e-6, atol=0)
+    assert_close(found.scores, decoded[..., 4:5] * decoded[..., 5:], rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(("fused", "memory_format"), [(False, "contiguous"), (True, "channels_last")])

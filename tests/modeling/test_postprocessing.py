@@ -4,10 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
-from torchvision.ops import nms
+from torchvision.ops import box_convert, nms
 
 from parking.layers import box_iou
-from parking.modeling import YOLOPostprocessor, postprocessing
+from parking.modeling import DensePredictions, YOLOPostprocessor, postprocessing
 from parking.modeling.postprocessing import nms_per_class
 
 
@@ -17,8 +17,8 @@ def make(**overrides):
 
 
 def detect(postprocessor, prediction):
-    """Boxes, scores and classes of one image (P, 5 + C)."""
-    (found,) = postprocessor(prediction[None], [(1000, 1000)])
+    """Boxes, scores and classes of one image, given as (P, 5 + C)."""
+    (found,) = postprocessor(to_predictions(prediction[None]), [(1000, 1000)])
     return found.pred_boxes.tensor, found.scores, found.pred_classes
 
 
@@ -27,7 +27,13 @@ def prediction(*rows):
     return torch.tensor(rows, dtype=torch.float32)
 
 
-def test_scores_are_objectness_times_class_and_boxes_become_corners():
+def to_predictions(table):
+    """``table`` (N, P, 5 + C): cx, cy, w, h, objectness, class probabilities."""
+    boxes = box_convert(table[..., :4], "cxcywh", "xyxy")
+    return DensePredictions(boxes, table[..., 5:] * table[..., 4:5], (table.shape[1],), upper_bound=table[..., 4])
+
+
+def test_every_class_above_the_threshold():
     boxes, scores, classes = detect(make(), prediction([10, 20, 4, 8, 0.5, 0.4, 0.9]))
     assert_close(boxes, torch.tensor([[8.0, 16, 12, 24]] * 2))
     assert_close(scores, torch.tensor([0.45, 0.2]))
@@ -40,11 +46,26 @@ def test_best_class_only():
     assert classes.tolist() == [1]
 
 
-def test_both_objectness_and_score_must_be_above_the_threshold():
+def test_a_score_must_be_above_the_threshold():
     rows = [[10, 10, 4, 4, 0.1, 1.0], [30, 10, 4, 4, 0.2, 0.5], [50, 10, 4, 4, 0.2, 0.6]]
     boxes, scores, _ = detect(make(), prediction(*rows))
     assert_close(boxes[:, 0], torch.tensor([48.0]))
     assert_close(scores, torch.tensor([0.12]))
+
+
+@pytest.mark.parametrize("multi_label", [True, False])
+def test_an_upper_bound_only_saves_time(multi_label):
+    predictions = to_predictions(random_predictions(3))
+    sizes = [(640, 640)] * 3
+    for with_bound, without in zip(
+        make(multi_label=multi_label)(predictions, sizes),
+        make(multi_label=multi_label)(predictions._replace(upper_bound=None), sizes),
+        strict=True,
+    ):
+        assert len(with_bound) > 20
+        assert torch.equal(with_bound.pred_boxes.tensor, without.pred_boxes.tensor)
+        assert torch.equal(with_bound.scores, without.scores)
+        assert torch.equal(with_bound.pred_classes, without.pred_classes)
 
 
 def test_suppression_within_a_class_only():
@@ -88,7 +109,7 @@ def test_what_is_not_finite_is_left_out(row):
 
 @pytest.mark.parametrize("multi_label", [True, False])
 def test_nothing_found(multi_label):
-    (instances,) = make(multi_label=multi_label)(torch.zeros(1, 7, 8), [(20, 30)])
+    (instances,) = make(multi_label=multi_label)(to_predictions(torch.zeros(1, 7, 8)), [(20, 30)])
     assert len(instances) == 0
     assert instances.image_size == (20, 30)
     assert instances.pred_boxes.tensor.shape == (0, 4)
@@ -97,7 +118,7 @@ def test_nothing_found(multi_label):
 
 def test_images_do_not_mix():
     predictions = torch.stack([prediction([10, 10, 4, 4, 1, 1]), prediction([10, 10, 4, 4, 0, 1])])
-    first, second = make()(predictions, [(20, 20), (20, 20)])
+    first, second = make()(to_predictions(predictions), [(20, 20), (20, 20)])
     assert len(first) == 1
     assert len(second) == 0
 
@@ -155,9 +176,9 @@ def test_a_batch_has_the_results_of_its_images_bit_for_bit(multi_label, override
     predictions = random_predictions(5)
     predictions[2, :, 4] = 0  # nothing in the third image
     sizes = [(640, 640), (600, 640), (10, 10), (640, 300), (1, 2)]
-    together = postprocessor(predictions, sizes)
+    together = postprocessor(to_predictions(predictions), sizes)
     for i, found in enumerate(together):
-        (alone,) = postprocessor(predictions[i : i + 1], sizes[i : i + 1])
+        (alone,) = postprocessor(to_predictions(predictions[i : i + 1]), sizes[i : i + 1])
         assert found.image_size == sizes[i]
         assert torch.equal(found.pred_boxes.tensor, alone.pred_boxes.tensor)
         assert torch.equal(found.scores, alone.scores) and (found.scores.diff() <= 0).all()
@@ -168,8 +189,8 @@ def test_a_batch_has_the_results_of_its_images_bit_for_bit(multi_label, override
 
 
 def test_no_image_or_no_prediction():
-    assert make()(torch.zeros(0, 7, 8), []) == []
-    (found,) = make()(torch.zeros(1, 0, 8), [(20, 30)])
+    assert make()(to_predictions(torch.zeros(0, 7, 8)), []) == []
+    (found,) = make()(to_predictions(torch.zeros(1, 0, 8)), [(20, 30)])
     assert len(found) == 0
 
 

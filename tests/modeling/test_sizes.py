@@ -44,7 +44,7 @@ def test_parameters(size):
     model = build(cfg)
     assert num_parameters(model) == PARAMETERS[size]
     assert model.backbone.size_divisibility == (64 if size.endswith("6") else 32)
-    assert model.anchor_generator.strides == [8, 16, 32, 64][: len(model.head_in_features)]
+    assert model.head.strides == [8, 16, 32, 64][: len(model.head_in_features)]
 
 
 def test_parameters_of_pico():

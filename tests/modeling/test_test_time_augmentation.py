@@ -4,11 +4,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from parking.inference.build import wrap_for_inference
-from parking.modeling import DetectionFusion, YOLOWithTTA
+from parking.modeling import DensePredictions, DetectionFusion, YOLOWithTTA
 
 
 class StandIn(nn.Module):
-    """Records the views it is shown and predicts one box per level: level + 1 everywhere."""
+    """Records the views it is shown and predicts one box per level k = 1, 2, 3: [k, k, 3k, 2k] with the score k."""
 
     size_divisibility = 32
 
@@ -19,9 +19,10 @@ class StandIn(nn.Module):
     def normalize(self, images):
         return images / 255
 
-    def predict_levels(self, images):
+    def predict(self, images):
         self.views.append(images)
-        return [torch.full((len(images), 1, 6), float(level + 1)) for level in range(3)]
+        scores = torch.tensor([1.0, 2, 3]).view(1, 3, 1).repeat(len(images), 1, 1)
+        return DensePredictions(scores * torch.tensor([1.0, 1, 3, 2]), scores, (1, 1, 1), upper_bound=scores[..., 0])
 
 
 def test_views_are_resized_to_the_floor_and_padded_in_whole_strides():
@@ -52,16 +53,19 @@ def test_join_by_hand():
     # View 1 without its coarsest level; view 2 over 0.5 and mirrored in 64 pixels; view 3 over 0.25 without its finest.
     expected = torch.tensor(
         [
-            [1.0, 1, 1, 1, 1, 1],
-            [2.0, 2, 2, 2, 2, 2],
-            [64 - 2, 2, 2, 2, 1, 1],
-            [64 - 4, 4, 4, 4, 2, 2],
-            [64 - 6, 6, 6, 6, 3, 3],
-            [8, 8, 8, 8, 2, 2],
-            [12, 12, 12, 12, 3, 3],
+            [1.0, 1, 3, 2],
+            [2.0, 2, 6, 4],
+            [64 - 6, 2, 64 - 2, 4],
+            [64 - 12, 4, 64 - 4, 8],
+            [64 - 18, 6, 64 - 6, 12],
+            [8, 8, 24, 16],
+            [12, 12, 36, 24],
         ]
     )
-    assert_close(predictions, expected[None])
+    assert_close(predictions.boxes, expected[None])
+    assert predictions.scores.flatten().tolist() == [1, 2, 1, 2, 3, 2, 3]
+    assert predictions.upper_bound.flatten().tolist() == [1, 2, 1, 2, 3, 2, 3]
+    assert predictions.level_sizes == (1,) * 7
 
 
 @torch.no_grad()
@@ -102,13 +106,13 @@ def test_a_batch_equals_one_by_one(pico, sample, fusion):
 
 def test_images_of_one_padded_shape_share_a_batch(pico, sample, monkeypatch):
     shapes = []
-    real = pico.predict_levels
+    real = pico.predict
 
     def record(images):
         shapes.append(tuple(images.shape))
         return real(images)
 
-    monkeypatch.setattr(pico, "predict_levels", record)
+    monkeypatch.setattr(pico, "predict", record)
     with torch.no_grad():
         YOLOWithTTA(pico)([sample(64, 96), sample(96, 64), sample(33, 90)])
     assert shapes[::3] == [(2, 3, 64, 96), (1, 3, 96, 64)]
@@ -133,7 +137,8 @@ def test_fused_views_are_whole_and_each_has_its_own_suppression(pico, sample):
     YOLOWithTTA(pico, scales=(1.0, 1.0), flips=(False, True), fusion=record)(inputs)
     expected = pico.postprocessor(pico.predict(images.tensor), images.image_sizes)
     mirrored = pico.predict(images.tensor.flip(-1))
-    mirrored[..., 0] = 96 - mirrored[..., 0]
+    mirrored = mirrored._replace(boxes=mirrored.boxes[..., [2, 1, 0, 3]])
+    mirrored.boxes[..., [0, 2]] = 96 - mirrored.boxes[..., [0, 2]]
     expected += pico.postprocessor(mirrored, images.image_sizes)
     found = [instances for view in opinions for instances in view]
     assert len(found) == len(expected) == 4
@@ -168,9 +173,11 @@ def test_the_config_says_how_views_are_fused(pico_cfg, pico, name, expected):
 @torch.no_grad()
 def test_one_view_twice_is_that_view(pico):
     images = torch.rand(1, 3, 64, 64)
-    levels = pico.predict_levels(images)
+    view = pico.predict(images)
     joined = YOLOWithTTA(pico, scales=(1.0, 1.0), flips=(False, False)).predict(images)
-    assert_close(joined, torch.cat([*levels[:-1], *levels[1:]], dim=1))
+    finest, coarsest = view.level_sizes[0], view.level_sizes[-1]
+    assert_close(joined.boxes, torch.cat([view.boxes[:, :-coarsest], view.boxes[:, finest:]], dim=1))
+    assert_close(joined.scores, torch.cat([view.scores[:, :-coarsest], view.scores[:, finest:]], dim=1))
 
 
 @pytest.mark.parametrize("views", [((1.0,), (False,)), ((1.0, 0.5), (False,))])

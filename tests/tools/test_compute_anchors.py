@@ -30,10 +30,10 @@ def test_proposes_a_config_that_reaches_more_boxes(compute, tmp_path):
     cfg, base = get_cfg(), get_cfg()
     cfg.merge_from_file(tmp_path / "new" / "anchors.yaml")
     base.merge_from_file(CONFIGS / "quickstart.yaml")
-    assert cfg.MODEL.YOLO.ANCHORS_FROM_WEIGHTS is False
-    assert f"- {cfg.MODEL.YOLO.ANCHORS[2]}\n" in out
-    assert cfg.MODEL.YOLO.ANCHORS != base.MODEL.YOLO.ANCHORS
-    cfg.MODEL.YOLO.ANCHORS, cfg.MODEL.YOLO.ANCHORS_FROM_WEIGHTS = base.MODEL.YOLO.ANCHORS, True
+    assert cfg.MODEL.ANCHOR_HEAD.ANCHORS_FROM_WEIGHTS is False
+    assert f"- {cfg.MODEL.ANCHOR_HEAD.ANCHORS[2]}\n" in out
+    assert cfg.MODEL.ANCHOR_HEAD.ANCHORS != base.MODEL.ANCHOR_HEAD.ANCHORS
+    cfg.MODEL.ANCHOR_HEAD.ANCHORS, cfg.MODEL.ANCHOR_HEAD.ANCHORS_FROM_WEIGHTS = base.MODEL.ANCHOR_HEAD.ANCHORS, True
     assert cfg == base
 
     # With the proposed ones, the same figures come out, and the same anchors anew.
@@ -46,7 +46,7 @@ def test_proposes_a_config_that_reaches_more_boxes(compute, tmp_path):
 
 
 def test_good_anchors_are_kept(compute, tmp_path):
-    opts = ("MODEL.YOLO.ANCHORS", "[[[2,3],[6,4]],[[10,10],[40,20]]]", "MODEL.YOLO.ASSIGNER.ANCHOR_RATIO", 20.0)
+    opts = ("MODEL.ANCHOR_HEAD.ANCHORS", "[[[2,3],[6,4]],[[10,10],[40,20]]]", "MODEL.ANCHOR_HEAD.ANCHOR_RATIO", 20.0)
     code, out, err = compute("--output", tmp_path / "anchors.yaml", opts=opts)
     assert (code, err) == (0, "")
     assert "boxes at 320 x 192 pixels" in out and "not below 0.98" in out and "ANCHORS:" not in out
@@ -55,7 +55,7 @@ def test_good_anchors_are_kept(compute, tmp_path):
 
 def test_others_are_proposed_only_if_they_reach_more(compute, tmp_path):
     # No anchors reach 98 % of the boxes within a factor of 1.1; those proposed once are found anew with their own seed.
-    opts = (*TINY, "MODEL.YOLO.ASSIGNER.ANCHOR_RATIO", 1.1)
+    opts = (*TINY, "MODEL.ANCHOR_HEAD.ANCHOR_RATIO", 1.1)
     assert compute("--output", tmp_path / "once.yaml", opts=opts)[0] == 0
     code, out, err = compute("--output", tmp_path / "twice.yaml", config=tmp_path / "once.yaml", opts=opts)
     assert (code, err) == (0, "")
@@ -76,8 +76,8 @@ def test_the_first_stage_counts(compute, tmp_path):
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (("MODEL.YOLO.ANCHORS", "[[[1,2]],[[1,2],[3,4]]]"), "MODEL.YOLO.ANCHORS is "),
-        (("MODEL.YOLO.ASSIGNER.ANCHOR_RATIO", "1.0"), "ANCHOR_RATIO is 1.0"),
+        (("MODEL.ANCHOR_HEAD.ANCHORS", "[[[1,2]],[[1,2],[3,4]]]"), "MODEL.ANCHOR_HEAD.ANCHORS is "),
+        (("MODEL.ANCHOR_HEAD.ANCHOR_RATIO", "1.0"), "ANCHOR_RATIO is 1.0"),
         (("INPUT.SIZE_TRAIN", "[640]"), "must be [height, width]"),
         (("INPUT.SIZE_TRAIN", "[1,1]"), "no box to fit anchors to"),
         (("DATASETS.TRAIN", "()"), "DATASETS.TRAIN is empty"),

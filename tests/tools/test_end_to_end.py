@@ -379,7 +379,7 @@ def test_a_mistake_with_overwrite_costs_nothing(trained, tiny_scenes, tmp_path, 
         ),
         (
             "train_net.py",
-            [*QUICKSTART, "OUTPUT_DIR", "{tmp}/o", "DATASETS.ROOT", "{scenes}", "MODEL.YOLO.HEAD.NAME", "Hydra"],
+            [*QUICKSTART, "OUTPUT_DIR", "{tmp}/o", "DATASETS.ROOT", "{scenes}", "MODEL.HEAD.NAME", "Hydra"],
             1,
             "'Hydra'",
         ),

@@ -14,7 +14,8 @@ from torch import Tensor
 from parking.checkpoint.restricted_pickle import ModuleStandIn
 from parking.utils.text import printable
 
-from .yolov5 import P5_LAYERS, P6_LAYERS, LayoutError
+from .layout import LayoutError
+from .yolov5 import HEAD, P5_LAYERS, P6_LAYERS
 
 # Positions of upsamplings, and of concatenations with that of their second input, in the flat list of layers.
 _P5_UPSAMPLINGS, _P5_CONCATENATIONS = (11, 15), {12: 6, 16: 4, 19: 14, 22: 10}
@@ -57,7 +58,7 @@ def _find_problems(model: ModuleStandIn) -> Iterator[str]:
         position = int(name) if name.isascii() and name.isdecimal() and len(name) < 4 else -1
         if position in roles:
             yield from _check_layer(layer, path, roles[position])
-            if roles[position] != "head":
+            if roles[position] != HEAD:
                 yield from _check(layer, path, f=-1)
         elif position in upsamplings:
             yield from _check_kind(layer, path, ("Upsample",))
@@ -71,7 +72,7 @@ def _find_problems(model: ModuleStandIn) -> Iterator[str]:
 
 def _check_layer(layer: ModuleStandIn, path: str, role: str) -> Iterator[str]:
     parts = role.split(".")
-    if role == "head":
+    if role == HEAD:
         yield from _check_head(layer, path)
     elif parts[-1] == "stem":
         yield from _check_conv(layer, path, stride=2, padding=2)

@@ -1,6 +1,14 @@
-"""Dense heads; importing this package fills the registry."""
+"""Dense heads, a folder for each; importing this package fills ``DENSE_HEAD_REGISTRY``."""
 
-from .anchor import YOLOHead
-from .build import YOLO_HEAD_REGISTRY, build_yolo_head
+from .anchor import AnchorHead
+from .base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions, build_dense_head, iter_raw
 
-__all__ = ["YOLO_HEAD_REGISTRY", "YOLOHead", "build_yolo_head"]
+__all__ = [
+    "DENSE_HEAD_REGISTRY",
+    "AnchorHead",
+    "ClassRows",
+    "DenseHead",
+    "DensePredictions",
+    "build_dense_head",
+    "iter_raw",
+]

@@ -5,13 +5,10 @@ import math
 import pytest
 import torch
 
+from parking.checkpoint.formats.layout import LayoutError
 from parking.checkpoint.formats.module_settings import check_settings
-from parking.checkpoint.formats.yolov5 import (
-    P5_LAYERS,
-    P6_LAYERS,
-    LayoutError,
-    unwrap_module,
-)
+from parking.checkpoint.formats.pickled_modules import unwrap_module
+from parking.checkpoint.formats.yolov5 import P5_LAYERS, P6_LAYERS
 from parking.checkpoint.restricted_pickle import ModuleStandIn
 
 NN = "torch.nn.modules"

@@ -6,13 +6,9 @@ import pytest
 import torch
 
 from parking.checkpoint import read_weights
-from parking.checkpoint.formats.yolov5 import (
-    LayoutError,
-    from_published,
-    is_published_layout,
-    read_module,
-    to_published,
-)
+from parking.checkpoint.formats.layout import LayoutError
+from parking.checkpoint.formats.pickled_modules import read_module
+from parking.checkpoint.formats.yolov5 import from_published, is_published_layout, to_published
 from parking.checkpoint.restricted_pickle import ModuleStandIn
 from parking.config import get_cfg
 from parking.modeling import YOLO
@@ -80,7 +76,7 @@ def test_every_size_has_the_published_names(size):
     published = to_published(state)
     assert published.keys() == expected_keys(size)
     assert is_published_layout(published) and not is_published_layout(state)
-    back = from_published(published)
+    back, _ = from_published(published)
     assert back.keys() == state.keys()
     assert {name: tensor.shape for name, tensor in back.items()} == {n: tensor.shape for n, tensor in state.items()}
 
@@ -102,7 +98,7 @@ def test_there_and_back_without_loss(size):
             tensor.normal_()
         if name.endswith("num_batches_tracked"):
             tensor.fill_(123_457)
-    back = from_published(to_published(state))
+    back, _ = from_published(to_published(state))
     assert back.keys() == state.keys()
     for name, tensor in state.items():
         assert back[name].dtype == tensor.dtype
@@ -112,12 +108,12 @@ def test_there_and_back_without_loss(size):
 @pytest.mark.parametrize("anchor", [1 / 3, 9.999999, 373.21, 1e-4])
 def test_anchors_of_any_size_survive_the_strides(anchor):
     # A stride is a power of two, so dividing by it loses nothing.
-    state = {"anchor_generator.anchors": torch.full((3, 3, 2), anchor)}
+    state = {"head.anchors": torch.full((3, 3, 2), anchor)}
     published = to_published(state)
     assert [level.unique().item() for level in published["model.24.anchors"]] == [
         pytest.approx(anchor / stride) for stride in (8, 16, 32)
     ]
-    assert torch.equal(from_published(published)["anchor_generator.anchors"], state["anchor_generator.anchors"])
+    assert torch.equal(from_published(published)[0]["head.anchors"], state["head.anchors"])
 
 
 def test_some_names_by_hand():
@@ -128,10 +124,10 @@ def test_some_names_by_hand():
         "model.14.bn.weight": "backbone.laterals.p4.norm.weight",
         "model.23.cv3.conv.weight": "backbone.bottom_up_blocks.p5.conv3.conv.weight",
         "model.24.m.2.bias": "head.predictors.2.bias",
-        "model.24.anchors": "anchor_generator.anchors",
+        "model.24.anchors": "head.anchors",
     }
     values = {key: torch.full((3, 3, 2), float(i)) for i, key in enumerate(names)}
-    converted = from_published(values)
+    converted, _ = from_published(values)
     assert list(converted) == list(names.values())
     for i, (key, name) in enumerate(names.items()):
         factor = torch.tensor([8.0, 16, 32]).view(3, 1, 1) if key.endswith("anchors") else 1
@@ -140,10 +136,10 @@ def test_some_names_by_hand():
 
 def test_position_9_depends_on_the_levels():
     tensor = torch.zeros(1)
-    assert list(from_published({"model.9.cv1.conv.weight": tensor})) == [
+    assert list(from_published({"model.9.cv1.conv.weight": tensor})[0]) == [
         "backbone.bottom_up.dark5.sppf.conv1.conv.weight"
     ]
-    assert list(from_published({"model.9.conv.weight": tensor, "model.33.m.0.bias": tensor})) == [
+    assert list(from_published({"model.9.conv.weight": tensor, "model.33.m.0.bias": tensor})[0]) == [
         "backbone.bottom_up.dark6.downsample.conv.weight",
         "head.predictors.0.bias",
     ]
@@ -152,11 +148,12 @@ def test_position_9_depends_on_the_levels():
 def test_the_repeated_anchors_of_older_files_are_left_out(tmp_path):
     state = to_published(make_state("n", "cpu"))
     with_grid = {**state, "model.24.anchor_grid": torch.zeros(3, 1, 3, 1, 1, 2)}
-    assert from_published(with_grid).keys() == from_published(state).keys()
+    converted, repeated = from_published(with_grid)
+    assert (converted.keys(), repeated) == (from_published(state)[0].keys(), ("model.24.anchor_grid",))
     torch.save({"model": with_grid}, tmp_path / "old.pth")
     weights = read_weights(tmp_path / "old.pth")
     assert weights.left_out == ("model.24.anchor_grid",)
-    assert weights.describe_tensors() == "349 of 350 tensors (model.24.anchor_grid repeats the anchors)"
+    assert weights.describe_tensors() == "349 of 350 tensors (without model.24.anchor_grid, which repeats others)"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +190,7 @@ def test_what_the_layout_is_told_by():
 
 
 def test_half_precision_becomes_float32_and_counters_stay():
-    converted = from_published(
+    converted, _ = from_published(
         {
             "model.0.conv.weight": torch.tensor([0.1, 65504.0], dtype=torch.float16),
             "model.0.bn.num_batches_tracked": torch.tensor(2**40),
@@ -206,7 +203,7 @@ def test_half_precision_becomes_float32_and_counters_stay():
     assert weight.tolist() == [0.0999755859375, 65504.0]  # 0.1 in half precision: 1638 / 2^14
     count = converted["backbone.bottom_up.stem.norm.num_batches_tracked"]
     assert count.dtype == torch.int64 and count.item() == 2**40
-    anchors = converted["anchor_generator.anchors"]
+    anchors = converted["head.anchors"]
     assert anchors.dtype == torch.float32
     assert anchors[:, 0].tolist() == [[10.0, 93.25], [20.0, 186.5], [40.0, 373.0]]
 
@@ -291,11 +288,11 @@ def test_anchors_of_a_published_file_are_pixels(published_file):
     weights, size, _ = published_file
     if size == "n":
         expected = [10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373, 326]
-        assert weights.state_dict["anchor_generator.anchors"].flatten().tolist() == expected
+        assert weights.state_dict["head.anchors"].flatten().tolist() == expected
     else:
         expected = [19, 27, 44, 40, 38, 94, 96, 68, 86, 152, 180, 137]
         expected += [140, 301, 303, 264, 238, 542, 436, 615, 739, 380, 925, 792]
-        assert weights.state_dict["anchor_generator.anchors"].flatten().tolist() == expected
+        assert weights.state_dict["head.anchors"].flatten().tolist() == expected
 
 
 # Class names in a module object

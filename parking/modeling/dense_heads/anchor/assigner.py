@@ -4,18 +4,35 @@ Shape legend: T ground truth boxes of the whole batch, A anchors of a level, M m
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from detectron2.config import configurable
 from torch import Tensor
-
-from .level_assignment import ASSIGNER_REGISTRY, LevelAssignment
 
 # (column, row) steps: own cell, left, upper, right, lower neighbour. The order decides collisions.
 _STEPS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
 
 
-@ASSIGNER_REGISTRY.register()
+class LevelAssignment(NamedTuple):
+    """The M matches of one level, in the order in which they claim a prediction: where two claim the same one, the
+    later match wins its objectness.
+
+    Attributes:
+        image, anchor, row, col: (M,) int64 each; the prediction is ``predictions[image, anchor, row, col]``.
+        gt_index: (M,) int64, the matched ground truth.
+        gt_boxes: (M, 4) cx, cy, w, h in cells, relative to the corner of the match's cell.
+        anchor_sizes: (M, 2) width and height in cells.
+    """
+
+    image: Tensor
+    anchor: Tensor
+    row: Tensor
+    col: Tensor
+    gt_index: Tensor
+    gt_boxes: Tensor
+    anchor_sizes: Tensor
+
+
 class RatioAssigner:
     """Matches a box with every anchor whose width and height differ from its own by less than a factor.
 
@@ -23,7 +40,6 @@ class RatioAssigner:
     of it, that neighbour as well, if there is one: up to three cells.
     """
 
-    @configurable
     def __init__(self, *, anchor_ratio: float):
         """
         Args:
@@ -32,10 +48,6 @@ class RatioAssigner:
         if not anchor_ratio > 1:
             raise ValueError(f"anchor_ratio is {anchor_ratio}; it must be above 1")
         self.anchor_ratio = anchor_ratio
-
-    @classmethod
-    def from_config(cls, cfg):
-        return {"anchor_ratio": cfg.MODEL.YOLO.ASSIGNER.ANCHOR_RATIO}
 
     @torch.no_grad()
     def __call__(

@@ -1,60 +1,105 @@
-"""The head of the YOLOv5 family: one convolution per level."""
+"""The head of the YOLOv5 family: anchors, and one convolution per level.
+
+Shape legend: N images, L levels of A anchors each, H x W cells of a level, C classes, T ground truth boxes of a batch.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
+from detectron2.structures import Instances
 from torch import Tensor, nn
+from torchvision.ops import box_convert
 
-from ..build import YOLO_HEAD_REGISTRY
+from parking.utils.errors import UserError
+
+from ..base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions
+from .assigner import RatioAssigner
+from .box_coder import YOLOBoxCoder
+from .losses import YOLOLoss
 
 # A new head expects 8 objects in an image of this side, and a probability of 0.6 shared by all classes.
 _PRIOR_OBJECTS = 8
 _PRIOR_IMAGE_SIZE = 640
 _PRIOR_CLASS_PROB = 0.6
+# Outputs of an anchor before its classes: x, y, w, h, objectness.
+_NUM_BOX_OUTPUTS = 5
 
 
-@YOLO_HEAD_REGISTRY.register()
-class YOLOHead(nn.Module):
+@DENSE_HEAD_REGISTRY.register()
+class AnchorHead(DenseHead):
     """A 1x1 convolution per level to (x, y, w, h, objectness, classes) for every anchor.
 
     The biases of objectness and classes start from a prior (Lin et al., "Focal Loss", ICCV 2017, Sec. 3.3).
+
+    Attributes:
+        anchors: (L, A, 2) buffer, width and height in pixels of the network's input. It is part of the state, because
+            weights are only right together with the anchors that they were trained with.
     """
 
     @configurable
-    def __init__(self, *, in_channels: Sequence[int], strides: Sequence[int], num_anchors: int, num_classes: int):
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        num_classes: int,
+        anchors: Sequence[Sequence[Sequence[float]]],
+        anchors_from_weights: bool = True,
+        assigner: RatioAssigner,
+        loss: YOLOLoss,
+    ):
         """
         Args:
             in_channels, strides: of each level, finest first.
-            num_anchors: per cell.
+            anchors: L lists of A pairs [width, height] in pixels.
+            anchors_from_weights: whether anchors in weights replace these.
+
+        Raises:
+            UserError: ``anchors`` are not one list for each level, not equally many each, or not positive.
         """
         super().__init__()
-        self.num_anchors = num_anchors
-        self.num_outputs = 5 + num_classes
-        #: What a new class output starts from: the logit of its share of a probability, finite also for one class.
-        self.class_prior_bias = math.log(_PRIOR_CLASS_PROB / (num_classes - 0.99999))
+        self.register_buffer("anchors", _to_tensor(anchors, len(strides)))
+        self.strides = list(strides)
+        self.anchors_from_weights = anchors_from_weights
+        self.num_anchors = self.anchors.shape[1]
+        self.num_outputs = _NUM_BOX_OUTPUTS + num_classes
+        # The logit of a class's share of the probability, finite also for one class.
+        self._class_prior = math.log(_PRIOR_CLASS_PROB / (num_classes - 0.99999))
         self.predictors = nn.ModuleList(
-            nn.Conv2d(channels, num_anchors * self.num_outputs, kernel_size=1) for channels in in_channels
+            nn.Conv2d(channels, self.num_anchors * self.num_outputs, kernel_size=1) for channels in in_channels
         )
         for predictor, stride in zip(self.predictors, strides, strict=True):
             self._add_prior(predictor, stride)
+        self.box_coder = YOLOBoxCoder()
+        self.assigner = assigner
+        self.loss = loss
 
     @classmethod
     def from_config(cls, cfg, input_shape: list[ShapeSpec]):
+        head = cfg.MODEL.ANCHOR_HEAD
+        if len(head.LOSS.OBJ_LEVEL_WEIGHTS) != len(input_shape):
+            raise UserError(
+                f"MODEL.ANCHOR_HEAD.LOSS.OBJ_LEVEL_WEIGHTS is {list(head.LOSS.OBJ_LEVEL_WEIGHTS)}, but "
+                f"MODEL.YOLO.IN_FEATURES has {len(input_shape)} levels: give one weight for each."
+            )
         return {
             "in_channels": [shape.channels for shape in input_shape],
             "strides": [shape.stride for shape in input_shape],
-            "num_anchors": len(cfg.MODEL.YOLO.ANCHORS[0]),
             "num_classes": cfg.MODEL.YOLO.NUM_CLASSES,
+            "anchors": head.ANCHORS,
+            "anchors_from_weights": head.ANCHORS_FROM_WEIGHTS,
+            "assigner": RatioAssigner(anchor_ratio=head.ANCHOR_RATIO),
+            "loss": YOLOLoss(cfg),
         }
 
     @torch.no_grad()
     def _add_prior(self, predictor: nn.Conv2d, stride: int) -> None:
         bias = predictor.bias.view(self.num_anchors, self.num_outputs)
         bias[:, 4] += math.log(_PRIOR_OBJECTS / (_PRIOR_IMAGE_SIZE / stride) ** 2)
-        bias[:, 5:] += self.class_prior_bias
+        bias[:, _NUM_BOX_OUTPUTS:] += self._class_prior
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """
@@ -62,10 +107,79 @@ class YOLOHead(nn.Module):
             features: per level (N, in_channels, H, W).
 
         Returns:
-            per level (N, num_anchors, H, W, 5 + num_classes), raw; a view of the convolution's output.
+            per level (N, A, H, W, 5 + C), raw; a view of the convolution's output.
         """
-        predictions = []
+        outputs = []
         for predictor, feature in zip(self.predictors, features, strict=True):
             raw = predictor(feature)
-            predictions.append(raw.unflatten(1, (self.num_anchors, self.num_outputs)).permute(0, 1, 3, 4, 2))
-        return predictions
+            outputs.append(raw.unflatten(1, (self.num_anchors, self.num_outputs)).permute(0, 1, 3, 4, 2))
+        return outputs
+
+    def decode(self, raw: list[Tensor]) -> DensePredictions:
+        """Ordered by level, anchor, row, column. A score is objectness times class; the objectness bounds them."""
+        boxes, scores, objectness = [], [], []
+        for level, anchors, stride in zip(raw, self.anchors, self.strides, strict=True):
+            decoded = self.box_coder.decode(level[..., :4], self._cells(level), anchors[:, None, None], stride)
+            boxes.append(box_convert(decoded, "cxcywh", "xyxy").flatten(1, 3))
+            probs = level[..., 4:].float().sigmoid()
+            objectness.append(probs[..., 0].flatten(1))
+            scores.append((probs[..., 1:] * probs[..., :1]).flatten(1, 3))
+        sizes = tuple(level.shape[1] for level in boxes)
+        return DensePredictions(
+            torch.cat(boxes, dim=1), torch.cat(scores, dim=1), sizes, upper_bound=torch.cat(objectness, dim=1)
+        )
+
+    def _cells(self, level: Tensor) -> Tensor:
+        """(H, W, 2), the column and row of each cell."""
+        # Made anew in every call: it is cheap, and a cache would be state that tracing and threads trip over.
+        height, width = level.shape[2:4]
+        rows = torch.arange(height, device=level.device, dtype=torch.float32)
+        cols = torch.arange(width, device=level.device, dtype=torch.float32)
+        rows, cols = torch.meshgrid(rows, cols, indexing="ij")
+        return torch.stack([cols, rows], dim=-1)
+
+    def losses(
+        self, raw: list[Tensor], gt_instances: list[Instances], image_size: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        gt_boxes = torch.cat([instances.gt_boxes.tensor for instances in gt_instances])
+        gt_classes = torch.cat([instances.gt_classes for instances in gt_instances])
+        counts = torch.tensor([len(instances) for instances in gt_instances])
+        gt_images = torch.arange(len(counts)).repeat_interleave(counts).to(gt_boxes.device)
+        grid_sizes = [level.shape[2:4] for level in raw]
+        assignments = self.assigner(gt_boxes, gt_images, self.anchors, self.strides, grid_sizes)
+        return self.loss(raw, gt_classes, assignments, image_size=image_size)
+
+    def class_rows(self) -> Mapping[str, ClassRows]:
+        return {
+            f"predictors.{level}.{name}": ClassRows(self.num_anchors, _NUM_BOX_OUTPUTS, prior)
+            for level in range(len(self.predictors))
+            for name, prior in (("weight", 0.0), ("bias", self._class_prior))
+        }
+
+    def adapt_weights(self, state: dict[str, Tensor]) -> list[str]:
+        if "anchors" not in state:
+            return []
+        if not self.anchors_from_weights:
+            state["anchors"] = self.anchors
+            return ["the anchors are the config's"]
+        if (state["anchors"] <= 0).any():
+            raise ValueError(f"head.anchors has an anchor without a size ({state['anchors'].min().item():g} pixels)")
+        return []
+
+
+def _to_tensor(anchors: Sequence[Sequence[Sequence[float]]], num_levels: int) -> Tensor:
+    if len(anchors) != num_levels:
+        raise UserError(
+            f"MODEL.ANCHOR_HEAD.ANCHORS has {len(anchors)} levels, but MODEL.YOLO.IN_FEATURES has {num_levels}: give "
+            f"one list of anchors for each."
+        )
+    try:
+        tensor = torch.tensor(anchors, dtype=torch.float32)
+    except (TypeError, ValueError):
+        tensor = torch.empty(0)
+    if tensor.dim() != 3 or tensor.shape[-1] != 2 or not all(w > 0 and h > 0 for level in anchors for w, h in level):
+        raise UserError(
+            f"MODEL.ANCHOR_HEAD.ANCHORS is {anchors}: every level needs equally many [width, height] of positive "
+            f"numbers."
+        )
+    return tensor

@@ -15,8 +15,8 @@ from torchvision.ops import box_convert
 
 from parking.layers import box_ciou
 
+from .assigner import LevelAssignment
 from .box_coder import YOLOBoxCoder
-from .level_assignment import LevelAssignment
 
 # The gains are meant for this many levels and classes and this side of the image.
 _REFERENCE_LEVELS = 3
@@ -76,7 +76,7 @@ class YOLOLoss(nn.Module):
 
     @classmethod
     def from_config(cls, cfg):
-        loss = cfg.MODEL.YOLO.LOSS
+        loss = cfg.MODEL.ANCHOR_HEAD.LOSS
         return {
             "num_classes": cfg.MODEL.YOLO.NUM_CLASSES,
             "box_gain": loss.BOX_GAIN,

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from parking.modeling import RatioAssigner
+from parking.modeling.dense_heads.anchor import RatioAssigner
 
 
 def assign(boxes, anchors, grid_size=(4, 4), stride=8, images=None, anchor_ratio=4.0):

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from torchvision.ops import box_convert
 
 from parking.config import get_cfg
-from parking.modeling import LevelAssignment, RatioAssigner, YOLOLoss
+from parking.modeling.dense_heads.anchor import LevelAssignment, RatioAssigner, YOLOLoss
 from parking.modeling.dense_heads.anchor.losses import focal_weight, scatter_last
 
 LN2 = math.log(2)
@@ -187,7 +187,7 @@ P6_ANCHORS = [
     [[436, 615], [739, 380], [925, 792]],
 ]
 MODELS = {
-    "p5_80": (80, get_cfg().MODEL.YOLO.ANCHORS, [4.0, 1.0, 0.4]),
+    "p5_80": (80, get_cfg().MODEL.ANCHOR_HEAD.ANCHORS, [4.0, 1.0, 0.4]),
     "p6_14": (14, P6_ANCHORS, [4.0, 1.0, 0.25, 0.06]),
 }
 

@@ -1,0 +1,47 @@
+"""What all layouts of tensors in weights files have in common."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from parking.utils.text import printable
+
+# Parts of names where several processes or torch.compile are put around a model.
+_WRAPPING_PARTS = ("module", "_orig_mod")
+
+
+class LayoutError(ValueError):
+    """The file is not laid out like a published detector; the message says where."""
+
+
+def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the names that they have without DataParallel, torch.compile or an inference wrapper.
+
+    Raises:
+        LayoutError: two tensors would have one name.
+    """
+    renamed = {
+        ".".join(part for part in name.split(".") if part not in _WRAPPING_PARTS): tensor
+        for name, tensor in state.items()
+    }
+    if len(renamed) < len(state):
+        raise LayoutError("some of its tensors differ only by a part 'module' or '_orig_mod' of their names")
+    # Inference wrappers of published models call the model "model", as that calls its layers.
+    while renamed and all(name.startswith("model.model.") for name in renamed):
+        renamed = {name.removeprefix("model."): tensor for name, tensor in renamed.items()}
+    return renamed
+
+
+def check_not_foreign(state: Mapping[str, Tensor]) -> None:
+    """Raise a LayoutError for tensors under names that are not published ones, but known to be of another use."""
+    if (key := "backbone.bottom_up.stem.conv.bias") in state:
+        raise LayoutError(explain_folded(key))
+    if any(name.startswith(("backbone.backbone.dark", "head.cls_preds.")) for name in state):
+        raise LayoutError("it is a YOLOX model, whose head this project does not have; use YOLOv5 weights")
+
+
+def explain_folded(key: str) -> str:
+    return (
+        f"its norms are folded into the convolutions ({printable(key[:100])}), as after fuse() or an export; give the "
+        f"checkpoint as the training wrote it"
+    )

@@ -1,0 +1,45 @@
+"""What YOLOv5 files of releases 6 and 7 call the head's tensors, and in which unit they have the anchors.
+
+Names are relative to the head, ours and theirs. Weights files are read without a model, so this needs none.
+"""
+
+import re
+
+import torch
+from torch import Tensor
+
+_ANCHORS = "anchors"
+_PREDICTOR = re.compile(r"m\.([^.]+\.[^.]+)")
+_OWN_PREDICTOR = re.compile(r"predictors\.(.+)")
+_FINEST_STRIDE = 8
+#: Buffers of older files that repeat other tensors.
+REPEATED = ("anchor_grid",)
+
+
+def from_published(name: str, tensor: Tensor) -> tuple[str, Tensor] | None:
+    """Our name and value of a published tensor; None where the name is not one of this head.
+
+    Raises:
+        ValueError: the anchors are not laid out as (levels, anchors, 2).
+    """
+    if name == _ANCHORS:
+        if tensor.dim() != 3:
+            raise ValueError(f"has {tensor.dim()} dimensions instead of 3")
+        return _ANCHORS, tensor * _strides_like(tensor)
+    match = _PREDICTOR.fullmatch(name)
+    return (f"predictors.{match[1]}", tensor) if match else None
+
+
+def to_published(name: str, tensor: Tensor) -> tuple[str, Tensor]:
+    """:func:`from_published` undone; raises KeyError where the name is not one of this head."""
+    if name == _ANCHORS:
+        return _ANCHORS, tensor / _strides_like(tensor)
+    match = _OWN_PREDICTOR.fullmatch(name)
+    if not match:
+        raise KeyError(name)
+    return f"m.{match[1]}", tensor
+
+
+def _strides_like(anchors: Tensor) -> Tensor:
+    """(L, 1, 1): pixels per cell of each level."""
+    return _FINEST_STRIDE * 2.0 ** torch.arange(len(anchors), dtype=anchors.dtype, device=anchors.device).view(-1, 1, 1)

@@ -1,0 +1,139 @@
+"""What a head is to the rest of the detector, and what of its results the rest knows.
+
+Shape legend: N images, P predictions of an image (of all levels), C classes.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.structures import Instances
+from detectron2.utils.registry import Registry
+from torch import Tensor, nn
+
+DENSE_HEAD_REGISTRY = Registry("DENSE_HEAD")
+DENSE_HEAD_REGISTRY.__doc__ = """
+Registry for heads of :class:`parking.modeling.YOLO`: subclasses of :class:`DenseHead`.
+
+The registered object is called with `obj(cfg, input_shape)`, the list of the levels' :class:`ShapeSpec`, finest first.
+"""
+
+
+class DensePredictions(NamedTuple):
+    """All that a head predicts in a batch, in float32; the finest level comes first.
+
+    Attributes:
+        boxes: (N, P, 4) XYXY in pixels of the network's input.
+        scores: (N, P, C) final probabilities.
+        level_sizes: how many predictions of an image each level has; their sum is P.
+        upper_bound: (N, P), not below any score of the prediction, or None. Where it is cheap, it saves the
+            postprocessing from looking at all scores.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    level_sizes: tuple[int, ...]
+    upper_bound: Tensor | None = None
+
+    def of_levels(self, start: int, stop: int | None = None) -> "DensePredictions":
+        """The predictions of the levels ``start:stop``, as views of the same memory."""
+        sizes = self.level_sizes[start:stop]
+        first = sum(self.level_sizes[:start])
+        rows = slice(first, first + sum(sizes))
+        bound = None if self.upper_bound is None else self.upper_bound[:, rows]
+        return DensePredictions(self.boxes[:, rows], self.scores[:, rows], sizes, bound)
+
+
+def join_predictions(parts: Sequence[DensePredictions]) -> DensePredictions:
+    """The predictions of all ``parts`` of the same images, one after the other."""
+    bounds = [part.upper_bound for part in parts]
+    return DensePredictions(
+        torch.cat([part.boxes for part in parts], dim=1),
+        torch.cat([part.scores for part in parts], dim=1),
+        tuple(size for part in parts for size in part.level_sizes),
+        None if any(bound is None for bound in bounds) else torch.cat(bounds, dim=1),
+    )
+
+
+class ClassRows(NamedTuple):
+    """Where a tensor has its classes: its rows are ``groups`` groups of ``before`` other rows and one for each class.
+
+    Attributes:
+        prior: what a new class's rows start from, a logit for a bias and 0 for weights.
+    """
+
+    groups: int
+    before: int
+    prior: float
+
+    def count_classes(self, tensor: Tensor) -> int | None:
+        """How many classes a tensor laid out so has; None where it cannot be laid out so."""
+        if not tensor.dim() or len(tensor) % self.groups:
+            return None
+        num_classes = len(tensor) // self.groups - self.before
+        return num_classes if num_classes > 0 else None
+
+
+class DenseHead(nn.Module):
+    """From features to predictions of boxes: convolutions, decoding, assignment and losses.
+
+    What :meth:`forward` returns is the head's own affair; others only hand it on to :meth:`decode` or :meth:`losses`.
+    """
+
+    def forward(self, features: list[Tensor]) -> Any:
+        """Called in training and inference, in the precision of either, and by exports.
+
+        Args:
+            features: per level (N, channels, H, W), finest first.
+
+        Returns:
+            raw outputs: a tensor, or lists or tuples of these, nested as the head likes.
+        """
+        raise NotImplementedError
+
+    def decode(self, raw: Any) -> DensePredictions:
+        """Predictions in float32, whatever the precision of ``raw``; nothing that depends on values of tensors."""
+        raise NotImplementedError
+
+    def losses(self, raw: Any, gt_instances: list[Instances], image_size: tuple[int, int]) -> dict[str, Tensor]:
+        """
+        Args:
+            gt_instances: for each image gt_boxes (XYXY in pixels of the network's input) and gt_classes; any number.
+            image_size: (height, width) in pixels of the padded batch.
+
+        Returns:
+            float32 scalars by name ("loss_..."), whose sum is trained. Means are over the matches of all processes. A
+            loss that changes during the training asks ``detectron2.utils.events.get_event_storage().iter`` when, so
+            that a resumed training stays exact.
+        """
+        raise NotImplementedError
+
+    def class_rows(self) -> Mapping[str, ClassRows]:
+        """By name, relative to the head, each tensor that has rows for classes; biases are 1-dimensional."""
+        raise NotImplementedError
+
+    def adapt_weights(self, state: dict[str, Tensor]) -> list[str]:
+        """Called with the head's tensors of weights before they are loaded; may replace some in ``state``.
+
+        Returns:
+            What it did, for the log: phrases such as "the anchors are the config's".
+
+        Raises:
+            ValueError: a tensor has values that no sound head has; the message names it and says which.
+        """
+        return []
+
+
+def iter_raw(raw: Any) -> Iterator[Tensor]:
+    """The tensors of what :meth:`DenseHead.forward` returned."""
+    if isinstance(raw, Tensor):
+        yield raw
+    else:
+        for part in raw:
+            yield from iter_raw(part)
+
+
+def build_dense_head(cfg, input_shape: list[ShapeSpec]) -> DenseHead:
+    """The head that ``cfg.MODEL.HEAD.NAME`` names."""
+    return DENSE_HEAD_REGISTRY.get(cfg.MODEL.HEAD.NAME)(cfg, input_shape)
