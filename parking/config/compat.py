@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 
@@ -179,7 +180,8 @@ def upgrade_checkpoint(checkpoint: Mapping[str, Any], source: str) -> dict[str, 
     """The checkpoint of a training with today's names; values of unexpected types stay as they are.
 
     Raises:
-        UserError: the VERSION of its config is wrong (see :func:`read_version`), or a name is there twice.
+        UserError: the VERSION of its config is wrong (see :func:`read_version`), a name is there twice, or the training
+            cannot go on exactly.
     """
     config, model, average = (checkpoint.get(key) for key in ("config", "model", "ema"))
     version, upgraded = read_version(config, source), dict(checkpoint)
@@ -194,7 +196,46 @@ def upgrade_checkpoint(checkpoint: Mapping[str, Any], source: str) -> dict[str, 
     if isinstance(state, Mapping):
         names = _name_first_training_state(model) if version == FIRST_VERSION else state.get("names")
         upgraded = _put(upgraded, "trainer._trainer.names", _upgrade_training_names(names, version))
+        upgraded = _rewind_to_step(upgraded, source)
     return upgraded
+
+
+def _rewind_to_step(checkpoint: dict[str, Any], source: str) -> dict[str, Any]:
+    """Take back the iterations after the optimizer's last step, so that the training goes on with them once more.
+
+    Early releases saved amid an accumulation as well, with the gradients so far and the statistics of norms before
+    them. Weights, average and optimizer are those right after the last step, and the samples of an iteration are always
+    the same ones.
+    """
+    trainer, model = checkpoint["trainer"], checkpoint["model"]
+    state = dict(trainer["_trainer"])
+    _, _, buffers = (state.pop(key, None) for key in ("gradients", "since_step", "sound_buffers"))
+    checkpoint = _put(checkpoint, "trainer._trainer", state)
+    numbers = [trainer.get(key) for key in ("iteration", "max_iter", "evaluated_before")]
+    step, names = state.get("last_step_iteration"), _find(state, "names.buffers")
+    if any(type(number) is not int for number in (*numbers, step)) or not _are_texts(names):
+        return checkpoint  # found wrong where the state is checked
+    iteration, max_iter, evaluated_before = numbers
+    is_amid_step = -1 <= step < iteration < min(max_iter - 1, 10**12)
+    if not is_amid_step or type(buffers) is not list or len(buffers) != len(names):
+        return checkpoint
+    is_balanced = _find(checkpoint, "config.DATALOADER.SAMPLER_TRAIN") == "ClassBalancedTrainingSampler"
+    if is_balanced and evaluated_before > step + 1:
+        raise UserError(
+            f"{source} was saved by an older release right after an evaluation, amid the iterations of one step, which "
+            f"this release cannot repeat with DATALOADER.SAMPLER_TRAIN ClassBalancedTrainingSampler; resume from the "
+            f"checkpoint before it (write its name into last_checkpoint), or with that release."
+        )
+    restored = {name: buffer for name, buffer in zip(names, buffers, strict=True) if name in model}
+    counts = {name: n - (iteration - step) for name, n in model.items() if _is_count_of_batches(name, n)}
+    checkpoint = {**checkpoint, "model": {**model, **restored, **counts}}
+    for key, value in (("iteration", step), ("hooks.LRScheduler.last_epoch", step + 1), ("_trainer.iteration", step)):
+        checkpoint = _put(checkpoint, f"trainer.{key}", value)
+    return checkpoint
+
+
+def _is_count_of_batches(name: str, value: Any) -> bool:
+    return name.endswith(".num_batches_tracked") and isinstance(value, torch.Tensor)
 
 
 def _has_names(state: Any) -> bool:

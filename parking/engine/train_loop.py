@@ -88,7 +88,7 @@ class AccumulatingTrainer(SimpleTrainer):
         self._pending: list[tuple[int, dict[str, Tensor], float]] = []
         self._since_step: list[_Batch] = []
         self._buffers = [b for b in model.buffers() if b.is_floating_point()]
-        # Those of norms before the first batch since the last step; None right after a step.
+        # The statistics of norms before the first batch since the last step; None right after a step.
         self._sound_buffers: list[Tensor] | None = None
         self.last_step_iteration = -1
         self.num_skipped_in_a_row = 0
@@ -100,6 +100,11 @@ class AccumulatingTrainer(SimpleTrainer):
     def has_stepped(self) -> bool:
         """Whether the present iteration ended with a step of the optimizer that was not left out."""
         return self.last_step_iteration == self.iter and self._took_step
+
+    @property
+    def is_amid_step(self) -> bool:
+        """Whether there are gradients that wait for a step of the optimizer; the same in all processes."""
+        return bool(self._since_step)
 
     def run_step(self) -> None:
         start = time.perf_counter()
@@ -156,8 +161,7 @@ class AccumulatingTrainer(SimpleTrainer):
     def skip_unless_finite(self) -> None:
         """Where a loss since the last step is not finite, tell which, and go on as if those batches had not been.
 
-        To be called by all processes, before a step and after the last iteration. A checkpoint in between keeps them,
-        bad or not: what becomes of them must not depend on when checkpoints are written.
+        To be called by all processes, before a step and after the last iteration.
 
         Raises:
             UserError: it is the third time in a row.
@@ -173,7 +177,7 @@ class AccumulatingTrainer(SimpleTrainer):
         self._end_step()
 
     def _is_finite(self) -> bool:
-        """Of the losses and what they give, the gradients. The same answer in all processes; waits for the device."""
+        """Whether all losses and gradients since the last step are finite; all processes agree; synchronises."""
         values = [value.float() for batch in self._since_step for value in batch.losses.values()]
         if not self._scaler.is_enabled():  # which looks at gradients itself, and whose own scale makes some infinite
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -220,13 +224,11 @@ class AccumulatingTrainer(SimpleTrainer):
         self._pending.clear()
 
     def state_dict(self) -> dict[str, Any]:
+        """The state, without gradients that wait for a step: to be saved right after a step, or after the end."""
         state = super().state_dict()
         state["grad_scaler"] = self._scaler.state_dict()
         state["last_step_iteration"] = self.last_step_iteration
         state["num_skipped_in_a_row"] = self.num_skipped_in_a_row
-        state["gradients"] = self._gather_gradients()
-        state["since_step"] = self._describe_since_step()
-        state["sound_buffers"] = self._sound_buffers or []
         state["names"] = self.list_names()
         return state
 
@@ -245,26 +247,6 @@ class AccumulatingTrainer(SimpleTrainer):
             "optimizer": [[names[p] for p in group["params"]] for group in self.optimizer.param_groups],
         }
 
-    def _describe_since_step(self) -> list[tuple[int, list[str], dict[str, float]]]:
-        """The batches of all processes, which must all call it, since the last step."""
-        own = [
-            (batch.iteration, batch.images, {name: value.item() for name, value in batch.losses.items()})
-            for batch in self._since_step
-        ]
-        return [batch for batches in comm.all_gather(own) for batch in batches]
-
-    def _gather_gradients(self) -> list[list[Tensor | None]]:
-        """What is summed up for the next step, by process; after a step empty. All processes must call it.
-
-        Of each process, for their average, though it gives the same step, gives it with other rounding errors. It makes
-        a large file only where several processes together still need accumulation.
-        """
-        if self.last_step_iteration == self.iter:
-            return []
-        # Without the scaler's factor, a power of two: the run may go on with another, or without.
-        scale = self._scaler.get_scale()
-        return comm.gather([None if p.grad is None else (p.grad / scale).cpu() for p in self.model.parameters()])
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state_dict = arrange_by_names(state_dict, self.list_names())
         super().load_state_dict(state_dict)
@@ -273,22 +255,3 @@ class AccumulatingTrainer(SimpleTrainer):
             self._scaler.load_state_dict(state_dict["grad_scaler"])
         self.last_step_iteration = state_dict["last_step_iteration"]
         self.num_skipped_in_a_row = state_dict["num_skipped_in_a_row"]
-        for parameter, gradient in zip(self.model.parameters(), self._own_gradients(state_dict), strict=False):
-            parameter.grad = None if gradient is None else gradient.to(parameter) * self._scaler.get_scale()
-        # They are of all processes: were each to have them, each would report them.
-        pending = state_dict["since_step"] if comm.is_main_process() else []
-        device = next(self.model.parameters()).device
-        self._since_step = [
-            _Batch(iteration, images, {name: torch.tensor(value, device=device) for name, value in losses.items()})
-            for iteration, images, losses in pending
-        ]
-        sound = [buffer.to(own) for buffer, own in zip(state_dict["sound_buffers"], self._buffers, strict=False)]
-        self._sound_buffers = sound or ([] if state_dict["since_step"] else None)
-
-    @staticmethod
-    def _own_gradients(state_dict: dict[str, Any]) -> list[Tensor | None]:
-        by_process = state_dict["gradients"]
-        if len(by_process) in (0, comm.get_world_size()):
-            return by_process[comm.get_rank()] if by_process else []
-        # The exchange before the step averages: started from the average, other processes come to the same sum.
-        return [None if own[0] is None else torch.stack(own).mean(dim=0) for own in zip(*by_process, strict=True)]

@@ -34,14 +34,17 @@ from parking.inference.models import check_config
 from parking.inference.out_of_memory import explaining_out_of_memory
 from parking.utils.errors import UserError, explain, is_lost_connection
 
+from .clock import TrainingClock
 from .hooks import (
     BestCheckpointHook,
     CheckpointHook,
     EarlyStoppingHook,
     EMAHook,
     EvalHook,
+    Evaluations,
     InterruptHook,
     PictureHook,
+    StopRequest,
     TimeBudgetHook,
     UnreadableImagesHook,
     WarmupHook,
@@ -82,10 +85,9 @@ class Trainer(DefaultTrainer):
         self._is_followed = is_followed
         self.max_iter = cfg.SOLVER.MAX_ITER
         self._last_eval_results: OrderedDict[str, Any] | None = None
-        #: The iteration before which the last evaluation took place.
-        self.evaluated_before = -1
-        #: How long that took on the main process, 0 before the first, and all evaluations of this run together.
-        self.eval_seconds = self.total_eval_seconds = 0.0
+        self._evaluations = Evaluations()
+        self._clock = TrainingClock(os.path.join(cfg.OUTPUT_DIR, SECONDS_USED))
+        self._stop_request = StopRequest()
         self._class_ap: list[float] | None = None
         self._max_seconds = max_seconds
         self._dataset_dicts = load_train_dicts(cfg)
@@ -137,19 +139,9 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     @property
-    def last_batch(self) -> list[dict[str, Any]]:
-        """This process's samples of the iteration that ran last."""
-        return self._trainer.last_batch
-
-    @property
     def iters_per_epoch(self) -> int:
         """Iterations that count as an epoch: SOLVER.ITERS_PER_EPOCH, or one pass over the training set."""
         return self.cfg.SOLVER.ITERS_PER_EPOCH or math.ceil(len(self._dataset_dicts) / self.cfg.SOLVER.IMS_PER_BATCH)
-
-    @property
-    def optimizer_has_stepped(self) -> bool:
-        """Whether the present iteration ended with a step of the optimizer."""
-        return self._trainer.has_stepped
 
     def release_state_dict(self) -> dict[str, torch.Tensor]:
         """The weights to evaluate and release: the averaged ones, or the raw ones without averaging."""
@@ -190,7 +182,7 @@ class Trainer(DefaultTrainer):
     @property
     def seconds_used(self) -> float:
         """Time that the training took, interrupted runs included."""
-        return self._time_budget.seconds
+        return self._clock.seconds
 
     def end_at(self, max_iter: int, next_iteration: int) -> None:
         """Move the end of the training, and with it that of the learning rate's decay; every process must call it.
@@ -203,14 +195,6 @@ class Trainer(DefaultTrainer):
         if self.cfg.INPUT.AUG.STRONG_OFF_ITERS > 0 and next_iteration < max_iter:
             self._reset_data_loader(next_iteration)  # where it is switched off moves, too
 
-    def flush_metrics(self) -> None:
-        """Log the losses so far; every process must call it."""
-        self._trainer.flush_metrics()
-
-    def skip_unless_finite(self) -> None:
-        """Forget gradients that come from a loss that is not finite; every process must call it."""
-        self._trainer.skip_unless_finite()
-
     def run_step(self) -> None:
         self._trainer.iter = self.iter
         batch_size, world_size = self.cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
@@ -222,32 +206,36 @@ class Trainer(DefaultTrainer):
             self._trainer.run_step()
 
     def build_hooks(self) -> list:
-        cfg = self.cfg
+        cfg, loop = self.cfg, self._trainer
         ret = [
             hooks.IterationTimer(),
             # Sets the rates of the next iteration, which the warm-up then overrides before that iteration starts.
             hooks.LRScheduler(self.optimizer, self.scheduler),
             WarmupHook(self._warmup, self.optimizer, self.scheduler),
-            EMAHook(self._ema, self._bare_model) if self._ema else None,
+            EMAHook(self._ema, self._bare_model, loop) if self._ema else None,
             # Before the checkpoint, which shall have the names of its own iteration.
-            UnreadableImagesHook(os.path.join(cfg.OUTPUT_DIR, UNREADABLE_IMAGES)),
+            UnreadableImagesHook(os.path.join(cfg.OUTPUT_DIR, UNREADABLE_IMAGES), lambda: loop.last_batch),
             # Before the evaluation: if that fails, the weights are there to find out why.
-            CheckpointHook(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD),
+            CheckpointHook(self.checkpointer, loop, cfg.SOLVER.CHECKPOINT_PERIOD, self.release_state_dict),
         ]
         if cfg.DATASETS.TEST:
-            ret.append(EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
-            ret.append(BestCheckpointHook(self.checkpointer, best_metric(cfg)))
+            metric, shared = best_metric(cfg), self._evaluations
+            ret.append(EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, shared))
+            ret.append(BestCheckpointHook(self.checkpointer, metric, shared, self.release_state_dict))
             if cfg.SOLVER.EARLY_STOPPING_PATIENCE > 0:
-                ret.append(EarlyStoppingHook(best_metric(cfg), cfg.SOLVER.EARLY_STOPPING_PATIENCE))
-        self._time_budget = TimeBudgetHook(
-            self._max_seconds,
-            cfg.TEST.EVAL_PERIOD if cfg.DATASETS.TEST else 0,
-            record=os.path.join(cfg.OUTPUT_DIR, SECONDS_USED),
-        )
-        ret.append(self._time_budget)
-        ret.append(PictureHook(lambda: self.last_batch, self._class_names, period=_PICTURE_PERIOD))
-        self._interrupt = InterruptHook(self.checkpointer)
-        ret.append(self._interrupt)
+                ret.append(EarlyStoppingHook(metric, cfg.SOLVER.EARLY_STOPPING_PATIENCE, shared, self.end_at))
+        ret += [
+            TimeBudgetHook(
+                self._max_seconds,
+                max_iter=cfg.SOLVER.MAX_ITER,
+                eval_period=cfg.TEST.EVAL_PERIOD if cfg.DATASETS.TEST else 0,
+                clock=self._clock,
+                evaluations=self._evaluations,
+                end_at=self.end_at,
+            ),
+            PictureHook(lambda: loop.last_batch, self._class_names, period=_PICTURE_PERIOD),
+            InterruptHook(self.checkpointer, loop, self._stop_request),
+        ]
         if comm.is_main_process():
             # Last, so that everything put into the storage above is written.
             ret.append(hooks.PeriodicWriter(self.build_writers(), period=_LOG_PERIOD))
@@ -255,7 +243,7 @@ class Trainer(DefaultTrainer):
 
     def _evaluate(self, next_iteration: int) -> OrderedDict[str, Any]:
         raw_results = {}
-        self._time_budget.write_record()
+        self._clock.write_record()
         start = time.monotonic()
         try:
             if self._ema and self.cfg.SOLVER.EMA.EVAL_RAW:
@@ -270,9 +258,7 @@ class Trainer(DefaultTrainer):
             return OrderedDict()
         put_pictures(self.storage, pop_pictures(results))
         self._last_eval_results = results
-        self.evaluated_before = next_iteration
-        self.eval_seconds = comm.all_gather(time.monotonic() - start)[0]
-        self.total_eval_seconds += self.eval_seconds
+        self._evaluations.add(next_iteration, comm.all_gather(time.monotonic() - start)[0])
         if self.cfg.DATALOADER.SAMPLER_TRAIN == "ClassBalancedTrainingSampler":
             self._class_ap = comm.all_gather(class_ap_of(results, self._class_names))[0]
             if next_iteration < self.max_iter:
@@ -286,8 +272,10 @@ class Trainer(DefaultTrainer):
         )
 
     def _should_stop_evaluation(self) -> bool:
-        # Several processes would have to agree, or one would wait for the other's results.
-        return self._interrupt.requested and comm.get_world_size() == 1
+        # A checkpoint must follow at once, before an iteration that draws its samples by these results. Several
+        # processes would have to agree, or one would wait for the other's results.
+        can_stop = not self._trainer.is_amid_step or self.iter >= self.max_iter
+        return self._stop_request.is_made and can_stop and comm.get_world_size() == 1
 
     def train(self) -> OrderedDict[str, Any] | None:
         """Train from ``start_iter`` to ``max_iter``; returns the last evaluation's results, None without any.
@@ -348,7 +336,7 @@ class Trainer(DefaultTrainer):
             **super().state_dict(),
             "seed": self._seed,
             "max_iter": self.max_iter,
-            "evaluated_before": self.evaluated_before,
+            "evaluated_before": self._evaluations.before,
             "class_ap": self._class_ap,
             # Nothing in a training draws from it, but a part that someone adds may.
             "rng": comm.all_gather(torch.get_rng_state()),
@@ -361,8 +349,6 @@ class Trainer(DefaultTrainer):
             self.optimizer,
             self._hooks,
             self._trainer.list_names(),
-            parameters=list(self._bare_model.parameters()),
-            buffers=[buffer for buffer in self._bare_model.buffers() if buffer.is_floating_point()],
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -370,7 +356,7 @@ class Trainer(DefaultTrainer):
         self._seed = state_dict["seed"]
         self.max_iter = self._trainer.max_iter = state_dict["max_iter"]
         self.scheduler.set_max_iter(self.max_iter)
-        self.evaluated_before = state_dict["evaluated_before"]
+        self._evaluations.before = state_dict["evaluated_before"]
         self._class_ap = state_dict["class_ap"]
         if len(state_dict["rng"]) == comm.get_world_size():
             torch.set_rng_state(state_dict["rng"][comm.get_rank()])

@@ -3,7 +3,6 @@
 PyTorch's optimizers and detectron2's trainer take almost anything and fail, or go wrong, much later.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -52,7 +51,7 @@ _HOOKS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "UnreadableImagesHook": {"names": _are_texts},
 }
 _TRAINER: dict[str, Callable[[Any], bool]] = {
-    "iteration": _is_count,
+    "iteration": _is_iteration,
     "max_iter": lambda value: _is_count(value) and value > 0,
     "seed": lambda value: type(value) is int and 0 <= value < 2**63,
     "evaluated_before": _is_iteration,
@@ -63,14 +62,11 @@ _TRAINER: dict[str, Callable[[Any], bool]] = {
     "_trainer": lambda value: type(value) is dict,
 }
 _LOOP: dict[str, Callable[[Any], bool]] = {
-    "iteration": _is_count,
+    "iteration": _is_iteration,
     "optimizer": lambda value: type(value) is dict,
     "grad_scaler": lambda value: type(value) is dict,
     "last_step_iteration": _is_iteration,
     "num_skipped_in_a_row": _is_count,
-    "gradients": lambda value: type(value) is list,
-    "since_step": lambda value: type(value) is list,
-    "sound_buffers": lambda value: type(value) is list and all(isinstance(tensor, Tensor) for tensor in value),
     "names": are_training_names,
 }
 
@@ -80,26 +76,21 @@ def check_training_state(
     optimizer: torch.optim.Optimizer,
     hooks: Sequence[HookBase | None],
     names: Mapping[str, list],
-    *,
-    parameters: Sequence[Tensor],
-    buffers: Sequence[Tensor],
 ) -> None:
     """Raise a ValueError that says what is wrong with ``state``, and change nothing.
 
     Args:
         state: of a ``Trainer``.
         optimizer, hooks, names: the training's own, fresh; ``names`` from ``AccumulatingTrainer.list_names``.
-        parameters, buffers: that ``names`` names, in its order.
     """
     _check_values(state, _TRAINER, "trainer")
     if state["iteration"] >= state["max_iter"]:
         raise ValueError(f"stands at iteration {state['iteration']} of {state['max_iter']}")
     _check_values(state["_trainer"], _LOOP, "trainer")
-    _check_lengths(state["_trainer"], len(parameters), len(buffers))
     loop = arrange_by_names(state["_trainer"], names)
+    if loop["last_step_iteration"] != state["iteration"] and state["iteration"] + 1 < state["max_iter"]:
+        raise ValueError("was not saved right after a step of the optimizer")
     _check_optimizer(loop["optimizer"], optimizer)
-    _check_tensors([t for gradients in loop["gradients"] for t in gradients], parameters, "gradient")
-    _check_tensors(loop["sound_buffers"], buffers, "buffer")
     states = state.get("hooks", {})
     if type(states) is not dict:
         raise ValueError("holds states of hooks that are not a dict")
@@ -124,21 +115,10 @@ def arrange_by_names(state: dict[str, Any], names: Mapping[str, list]) -> dict[s
     if theirs == names:
         return state
     own_groups, groups = names["optimizer"], theirs["optimizer"]
-    arranged = dict(state)
     same = [sorted(theirs[key]) == sorted(names[key]) for key in ("parameters", "buffers")]
     if not all(same) or list(map(sorted, groups)) != list(map(sorted, own_groups)):
         raise ValueError("holds the state of an optimizer of another model, or with other groups of parameters")
-    arranged["optimizer"] = _arrange_optimizer(state["optimizer"], groups, own_groups)
-    arranged["gradients"] = [_arrange(g, theirs["parameters"], names["parameters"]) for g in state["gradients"]]
-    arranged["sound_buffers"] = _arrange(state["sound_buffers"], theirs["buffers"], names["buffers"])
-    return arranged
-
-
-def _arrange(values: Any, order: list[str], wanted: list[str]) -> Any:
-    if type(values) is not list or len(values) != len(order):
-        return values  # empty, or found wrong where it is used
-    by_name = dict(zip(order, values, strict=True))
-    return [by_name[name] for name in wanted]
+    return {**state, "optimizer": _arrange_optimizer(state["optimizer"], groups, own_groups)}
 
 
 def _arrange_optimizer(state: dict, groups: list[list[str]], wanted: list[list[str]]) -> dict:
@@ -159,32 +139,6 @@ def _check_values(state: Any, checks: dict[str, Callable[[Any], bool]], name: st
             raise ValueError(f"has no {key} in the state of {name}")
         if not is_sound(state[key]):
             raise ValueError(f"holds an impossible {key} in the state of {name}")
-
-
-def _check_lengths(loop: dict, num_parameters: int, num_buffers: int) -> None:
-    """The lists of gradients, one for each process, and of buffers: a file can name one list any number of times."""
-    gradients, buffers = loop["gradients"], loop["sound_buffers"]
-    if not all(type(own) is list and len(own) == num_parameters for own in gradients):
-        raise ValueError("holds gradients of another model")
-    if len({id(own) for own in gradients}) < len(gradients):
-        raise ValueError("holds the gradients of one process twice")
-    if len(buffers) not in (0, num_buffers):
-        raise ValueError("holds buffers of another model")
-
-
-def _check_tensors(tensors: Sequence[Any], likes: Sequence[Tensor], what: str) -> None:
-    """``tensors`` are as many as ``likes``, or a multiple: None, or of their shapes and in memory of their own."""
-    seen = set()
-    for tensor, like in zip(tensors, itertools.cycle(likes), strict=False):
-        if tensor is None and what == "gradient":
-            continue
-        if not isinstance(tensor, Tensor) or tensor.shape != like.shape or not tensor.is_floating_point():
-            raise ValueError(f"holds a {what} of another shape or type")
-        storage = tensor.untyped_storage().data_ptr()
-        # A few bytes of a file can put one tensor into many places, which then need memory each.
-        if storage in seen:
-            raise ValueError(f"holds a {what} that shares its memory")
-        seen.add(storage)
 
 
 def _check_optimizer(state: dict, optimizer: torch.optim.Optimizer) -> None:

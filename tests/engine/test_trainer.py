@@ -22,6 +22,7 @@ def make_cfg(scenes, output_dir, *opts):
     )
     cfg.merge_from_list(["INPUT.SIZE_TRAIN", "[64, 96]", "INPUT.SIZE_TEST", "96", "DATALOADER.NUM_WORKERS", "0"])
     cfg.merge_from_list(["MODEL.YOLO.WIDTH_MULTIPLE", "0.125", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.WARMUP_ITERS", "2"])
+    cfg.merge_from_list(["SOLVER.NOMINAL_BATCH_SIZE", "0"])
     cfg.merge_from_list(["SOLVER.MAX_ITER", "4", *map(str, opts)])
     register_datasets_from_config(cfg)
     output_dir.mkdir(exist_ok=True)

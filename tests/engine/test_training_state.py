@@ -62,14 +62,13 @@ def endless():
 
 
 NAMES = "trainer/_trainer/names"
-GRADIENTS = "trainer/_trainer/gradients"
 STEM = "backbone.bottom_up.stem.conv.weight"
 MOMENTUM = "trainer/_trainer/optimizer/state/0/momentum_buffer"
 CASES = [
     ("trainer", ..., "'trainer'"),
     ("trainer", [], "not a dict"),
     ("trainer", {}, "no iteration"),
-    ("trainer/iteration", -1, "impossible iteration"),
+    ("trainer/iteration", -2, "impossible iteration"),
     ("trainer/iteration", 10**30, "impossible iteration"),
     ("trainer/iteration", 1.0, "impossible iteration"),
     ("trainer/iteration", 4, "iteration 4 of 4"),
@@ -88,9 +87,7 @@ CASES = [
     ("trainer/hooks/TimeBudgetHook/seconds", math.inf, "seconds"),
     ("trainer/hooks/UnreadableImagesHook/names", [1], "names"),
     ("trainer/_trainer", None, "_trainer"),
-    ("trainer/_trainer/gradients", 7, "gradients"),
-    ("trainer/_trainer/sound_buffers", [1], "sound_buffers"),
-    ("trainer/_trainer/sound_buffers", [torch.zeros(1)], "buffers of another model"),
+    ("trainer/_trainer/last_step_iteration", 0, "step of the optimizer"),
     (NAMES, ..., "impossible names"),
     (NAMES, shared(60), "impossible names"),
     (f"{NAMES}/parameters", endless(), "impossible names"),
@@ -98,11 +95,6 @@ CASES = [
     (f"{NAMES}/optimizer", lambda groups: [groups[2]] * 10**6, "impossible names"),
     (f"{NAMES}/optimizer", [[]] * 10**6, "impossible names"),
     (f"{NAMES}/buffers", lambda names: [*names[1:], "x"], "another model"),
-    (GRADIENTS, [[None]], "gradients of another model"),
-    (GRADIENTS, lambda own: [own[0]] * 10**6, "one process twice"),
-    (f"{GRADIENTS}/0/0", lambda tensor: tensor[:1], "gradient of another shape"),
-    (f"{GRADIENTS}/0/0", lambda tensor: tensor.long(), "gradient of another shape or type"),
-    (GRADIENTS, lambda gradients: [gradients[0], list(gradients[0])], "gradient that shares"),
     ("trainer/_trainer/num_skipped_in_a_row", -3, "num_skipped_in_a_row"),
     ("trainer/_trainer/optimizer", {}, "no state of an optimizer"),
     ("trainer/_trainer/optimizer/param_groups", lambda groups: groups[:2], "other groups"),

@@ -75,7 +75,7 @@ def chain(run_here, images, tmp_path):
         config.write_text(
             "MODEL: {DEVICE: cpu, YOLO: {NUM_CLASSES: 0, WIDTH_MULTIPLE: 0.125}}\n"
             "INPUT: {SIZE_TRAIN: [64, 64], SIZE_TEST: 64}\n"
-            "SOLVER: {MAX_ITER: 2, IMS_PER_BATCH: 2, WARMUP_ITERS: 1, CHECKPOINT_PERIOD: 1}\n"
+            "SOLVER: {MAX_ITER: 2, IMS_PER_BATCH: 2, WARMUP_ITERS: 1, NOMINAL_BATCH_SIZE: 0, CHECKPOINT_PERIOD: 1}\n"
             "DATALOADER: {NUM_WORKERS: 0}\nTEST: {DETECTIONS_PER_IMAGE: 20}\nSEED: 1\n"
         )
         options = ("--config-file", config, "OUTPUT_DIR", output, *data)

@@ -2,8 +2,8 @@
 
 from .checkpoints import BestCheckpointHook, CheckpointHook
 from .early_stopping import EarlyStoppingHook
-from .evaluation import EvalHook
-from .interrupt import InterruptHook
+from .evaluation import EvalHook, Evaluations
+from .interrupt import InterruptHook, StopRequest
 from .optimization import EMAHook, WarmupHook
 from .pictures import PictureHook, put_pictures
 from .time_budget import TimeBudgetHook
@@ -15,8 +15,10 @@ __all__ = [
     "EMAHook",
     "EarlyStoppingHook",
     "EvalHook",
+    "Evaluations",
     "InterruptHook",
     "PictureHook",
+    "StopRequest",
     "TimeBudgetHook",
     "UnreadableImagesHook",
     "WarmupHook",

@@ -2,39 +2,63 @@
 
 import logging
 import math
+from collections.abc import Callable
 
+import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from parking.checkpoint import Checkpointer
 
 from ..scores import find_last_score
+from ..train_loop import AccumulatingTrainer
+from .evaluation import Evaluations
 
 logger = logging.getLogger(__name__)
 
 
 class CheckpointHook(HookBase):
-    """Save ``model_{iteration:07d}.pth`` every ``period`` iterations and at the end, then also ``model_final.pth``."""
+    """Save ``model_{iteration:07d}.pth`` every ``period`` iterations and at the end, then also ``model_final.pth``.
 
-    def __init__(self, checkpointer: Checkpointer, period: int):
+    Amid an accumulation it waits for the optimizer's step, so that no gradients need to be saved. What is accumulated
+    after the last step of a training changes no weights.
+    """
+
+    def __init__(
+        self,
+        checkpointer: Checkpointer,
+        loop: AccumulatingTrainer,
+        period: int,
+        release_state_dict: Callable[[], dict[str, torch.Tensor]],
+    ):
+        """
+        Args:
+            period: 0: only at the end.
+            release_state_dict: the weights for ``model_final.pth``.
+        """
         self._checkpointer = checkpointer
+        self._loop = loop
         self._period = period
+        self._release_state_dict = release_state_dict
+        self._is_due = False
 
     def after_step(self) -> None:
         iteration = self.trainer.iter
+        self._is_due = self._is_due or (self._period > 0 and (iteration + 1) % self._period == 0)
         is_last = iteration == self.trainer.max_iter - 1
         if is_last:
             # First: a run that resumes from the last checkpoint has no iteration left after which it would be saved.
-            self.trainer.skip_unless_finite()
-            self._checkpointer.save_release("model_final", self.trainer.release_state_dict(), iteration=iteration)
-        if is_last or (self._period > 0 and (iteration + 1) % self._period == 0):
-            save_resumable(self._checkpointer, self.trainer)
+            self._loop.skip_unless_finite()
+            self._checkpointer.save_release("model_final", self._release_state_dict(), iteration=iteration)
+        if is_last or (self._is_due and not self._loop.is_amid_step):
+            save_resumable(self._checkpointer, self._loop)
+            self._is_due = False
 
 
-def save_resumable(checkpointer: Checkpointer, trainer) -> None:
+def save_resumable(checkpointer: Checkpointer, loop: AccumulatingTrainer) -> None:
     """Save the state after the present iteration; every process must call it."""
-    trainer.flush_metrics()
-    checkpointer.save_resumable(f"model_{trainer.iter:07d}")
+    loop.flush_metrics()
+    checkpointer.save_resumable(f"model_{loop.iter:07d}")
 
 
 class BestCheckpointHook(HookBase):
@@ -48,9 +72,17 @@ class BestCheckpointHook(HookBase):
 
     FILE = "model_best"
 
-    def __init__(self, checkpointer: Checkpointer, metric: str):
+    def __init__(
+        self,
+        checkpointer: Checkpointer,
+        metric: str,
+        evaluations: Evaluations,
+        release_state_dict: Callable[[], dict[str, torch.Tensor]],
+    ):
         self._checkpointer = checkpointer
         self._metric = metric
+        self._evaluations = evaluations
+        self._release_state_dict = release_state_dict
         self._best: float | None = None
         self._seen_before = -1
         self._has_warned = False
@@ -71,9 +103,9 @@ class BestCheckpointHook(HookBase):
         self._check()
 
     def _check(self) -> None:
-        if self.trainer.evaluated_before <= self._seen_before:
+        if self._evaluations.before <= self._seen_before:
             return
-        self._seen_before = self.trainer.evaluated_before
+        self._seen_before = self._evaluations.before
         value = find_last_score(self.trainer.storage, self._metric)
         if not math.isfinite(value):
             self._warn_once()
@@ -81,8 +113,8 @@ class BestCheckpointHook(HookBase):
             self._best = value
             self._checkpointer.save_release(
                 self.FILE,
-                self.trainer.release_state_dict(),
-                iteration=self.trainer.evaluated_before - 1,
+                self._release_state_dict(),
+                iteration=self._evaluations.before - 1,
                 metric=self._metric,
                 value=self._best,
             )

@@ -2,12 +2,14 @@
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from ..scores import find_last_score
+from .evaluation import Evaluations
 
 logger = logging.getLogger(__name__)
 
@@ -20,9 +22,15 @@ class EarlyStoppingHook(HookBase):
     saves what must be saved.
     """
 
-    def __init__(self, metric: str, patience: int):
+    def __init__(self, metric: str, patience: int, evaluations: Evaluations, end_at: Callable[..., None]):
+        """
+        Args:
+            end_at: called with the new end and ``next_iteration``.
+        """
         self._metric = metric
         self._patience = patience
+        self._evaluations = evaluations
+        self._end_at = end_at
         self._best = -math.inf
         self._num_worse = 0
         self._seen_iteration = -1
@@ -34,9 +42,9 @@ class EarlyStoppingHook(HookBase):
         self._check(self.trainer.iter + 1)
 
     def _check(self, next_iteration: int) -> None:
-        if self.trainer.evaluated_before <= self._seen_iteration:
+        if self._evaluations.before <= self._seen_iteration:
             return
-        self._seen_iteration = self.trainer.evaluated_before
+        self._seen_iteration = self._evaluations.before
         # The main process alone has the scores.
         value = comm.all_gather(find_last_score(self.trainer.storage, self._metric))[0]
         if not math.isfinite(value):
@@ -50,7 +58,7 @@ class EarlyStoppingHook(HookBase):
                 f"{self._num_worse} evaluations in a row without a better {self._metric} than {self._best:.3f}: ending "
                 f"after iteration {next_iteration} instead of {self.trainer.max_iter - 1}"
             )
-            self.trainer.end_at(next_iteration + 1, next_iteration)
+            self._end_at(next_iteration + 1, next_iteration=next_iteration)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self._best, "num_worse": self._num_worse, "seen_iteration": self._seen_iteration}

@@ -1,11 +1,32 @@
 """When a training is evaluated."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
+
+
+@dataclass
+class Evaluations:
+    """What the evaluations of a training have come to; trainer and hooks share it.
+
+    Attributes:
+        before: next iteration at the time of the last evaluation; -1 before the first.
+        seconds: that the last one took on the main process; 0 before the first.
+        total_seconds: that all of this run took together.
+    """
+
+    before: int = -1
+    seconds: float = 0.0
+    total_seconds: float = 0.0
+
+    def add(self, before: int, seconds: float) -> None:
+        """Note another one, of so many seconds."""
+        self.before, self.seconds = before, seconds
+        self.total_seconds += seconds
 
 
 class EvalHook(HookBase):
@@ -15,16 +36,17 @@ class EvalHook(HookBase):
     failed; and where a checkpoint was saved but its evaluation did not come to an end, it makes up for that first.
     """
 
-    def __init__(self, period: int, evaluate: Callable[[int], Mapping[str, Any]]):
+    def __init__(self, period: int, evaluate: Callable[[int], Mapping[str, Any]], evaluations: Evaluations):
         self._period = period
         self._evaluate = evaluate
+        self._evaluations = evaluations
 
     def _is_due(self, next_iteration: int) -> bool:
         return self._period > 0 and next_iteration % self._period == 0 and next_iteration < self.trainer.max_iter
 
     def before_train(self) -> None:
         start = self.trainer.start_iter
-        if start > 0 and self._is_due(start) and self.trainer.evaluated_before != start:
+        if start > 0 and self._is_due(start) and self._evaluations.before != start:
             self._run(start)
 
     def after_step(self) -> None:

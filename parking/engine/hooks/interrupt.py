@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 from detectron2.engine import HookBase
@@ -11,26 +12,36 @@ from detectron2.utils import comm
 
 from parking.checkpoint import Checkpointer
 
+from ..train_loop import AccumulatingTrainer
 from .checkpoints import save_resumable
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass
+class StopRequest:
+    """Whether this process was asked to stop training; who does long work looks here."""
+
+    is_made: bool = False
+
+
 class InterruptHook(HookBase):
-    """Turn Ctrl-C into a checkpoint after the present iteration; a second Ctrl-C ends at once.
+    """Turn Ctrl-C into a checkpoint after the optimizer's next step; a second Ctrl-C ends at once.
 
     To stand last but the writers, so that all other state is that of the finished iteration. Data workers are forked
     after ``before_train`` and inherit the handler, so that Ctrl-C in a terminal does not kill them first.
     """
 
-    #: Several processes agree on stopping so often, which costs an exchange of one number.
+    #: Iterations between two exchanges in which several processes agree on stopping.
     AGREE_PERIOD = 10
 
-    def __init__(self, checkpointer: Checkpointer):
+    def __init__(self, checkpointer: Checkpointer, loop: AccumulatingTrainer, request: StopRequest):
         self._checkpointer = checkpointer
+        self._loop = loop
+        self._request = request
+        self._is_agreed = False
         self._previous_handler: Any = None
         self._pid = os.getpid()
-        self.requested = False
 
     def before_train(self) -> None:
         # Python allows handlers in the main thread only, where Ctrl-C arrives.
@@ -42,21 +53,21 @@ class InterruptHook(HookBase):
             signal.signal(signal.SIGINT, self._previous_handler)
 
     def _on_interrupt(self, signum, frame) -> None:
-        if self.requested:
+        if self._request.is_made:
             raise KeyboardInterrupt
-        self.requested = True
+        self._request.is_made = True
         if comm.is_main_process() and os.getpid() == self._pid:
             # Not through logging, which may be in the middle of a line.
-            os.write(2, b"\nCtrl-C: saving a checkpoint after this iteration; once more ends at once, without\n")
+            os.write(2, b"\nCtrl-C: saving a checkpoint after the next step; once more ends at once, without\n")
 
     def after_step(self) -> None:
         iteration = self.trainer.iter
-        if comm.get_world_size() > 1:
-            if (iteration + 1) % self.AGREE_PERIOD:
-                return
-            self.requested = any(comm.all_gather(self.requested))
-        if self.requested and iteration < self.trainer.max_iter - 1:
-            save_resumable(self._checkpointer, self.trainer)
+        if comm.get_world_size() == 1:
+            self._is_agreed = self._request.is_made
+        elif (iteration + 1) % self.AGREE_PERIOD == 0:
+            self._is_agreed = any(comm.all_gather(self._request.is_made))
+        if self._is_agreed and not self._loop.is_amid_step and iteration < self.trainer.max_iter - 1:
+            save_resumable(self._checkpointer, self._loop)
             logger.info(f"Stopped by Ctrl-C after iteration {iteration}; continue with the same command and --resume.")
             # A process that ended first would have the launcher end the one that still writes.
             comm.synchronize()

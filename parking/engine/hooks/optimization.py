@@ -5,6 +5,8 @@ from detectron2.engine import HookBase
 
 from parking.solver import ModelEMA, Warmup
 
+from ..train_loop import AccumulatingTrainer
+
 
 class WarmupHook(HookBase):
     """Set learning rates and momentum of each parameter group before the iterations of the warm-up.
@@ -39,10 +41,11 @@ class WarmupHook(HookBase):
 class EMAHook(HookBase):
     """Average the weights after every step of the optimizer; the average's state is a checkpointable of its own."""
 
-    def __init__(self, ema: ModelEMA, model: torch.nn.Module):
+    def __init__(self, ema: ModelEMA, model: torch.nn.Module, loop: AccumulatingTrainer):
         self._ema = ema
         self._model = model
+        self._loop = loop
 
     def after_step(self) -> None:
-        if self.trainer.optimizer_has_stepped:
+        if self._loop.has_stepped:
             self._ema.update(self._model)

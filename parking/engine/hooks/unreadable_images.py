@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from detectron2.engine import HookBase
@@ -16,16 +17,20 @@ logger = logging.getLogger(__name__)
 class UnreadableImagesHook(HookBase):
     """Tell of each image that could not be read and was left out, and list them all in a file at the end.
 
-    It reads the key ``unreadable`` of the samples in ``trainer.last_batch``, which they have under DATASETS.POLICY
-    repair (see ``TrainDatasetMapper``).
+    It reads the key ``unreadable`` that samples have under DATASETS.POLICY repair (see ``TrainDatasetMapper``).
     """
 
-    def __init__(self, list_file: str):
+    def __init__(self, list_file: str, last_batch: Callable[[], Sequence[Mapping[str, Any]]]):
+        """
+        Args:
+            last_batch: returns this process's samples of the present iteration.
+        """
         self._list_file = list_file
+        self._last_batch = last_batch
         self._names: set[str] = set()
 
     def after_step(self) -> None:
-        for name in [name for sample in self.trainer.last_batch for name in sample.get("unreadable", ())]:
+        for name in [name for sample in self._last_batch() for name in sample.get("unreadable", ())]:
             if name not in self._names:
                 self._names.add(name)
                 logger.warning(f"The image '{printable(name)}' cannot be read; others take its place")

@@ -24,14 +24,10 @@ class Recorder:
 
 
 def make_trainer(max_iter=10):
-    return SimpleNamespace(
-        iter=0,
-        storage=EventStorage(),
-        start_iter=0,
-        max_iter=max_iter,
-        release_state_dict=dict,
-        optimizer_has_stepped=True,
-        evaluated_before=-1,
-        skip_unless_finite=lambda: None,
-        flush_metrics=lambda: None,
-    )
+    return SimpleNamespace(iter=0, storage=EventStorage(), start_iter=0, max_iter=max_iter)
+
+
+def make_loop(**attributes):
+    """Of an ``AccumulatingTrainer`` that steps in every iteration, what hooks use."""
+    values = {"has_stepped": True, "is_amid_step": False, "skip_unless_finite": lambda: None}
+    return SimpleNamespace(iter=0, **{**values, "flush_metrics": lambda: None, **attributes})

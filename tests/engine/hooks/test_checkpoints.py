@@ -1,27 +1,33 @@
 import pytest
 from detectron2.utils.events import EventStorage
 
-from parking.engine.hooks import BestCheckpointHook, CheckpointHook
+from parking.engine.hooks import BestCheckpointHook, CheckpointHook, Evaluations
 from parking.utils.errors import UserError
 
-from .stand_ins import Recorder, make_trainer
+from .stand_ins import Recorder, make_loop, make_trainer
 
 
-def test_checkpoints_by_period_and_at_the_end():
-    recorder = Recorder()
-    hook = CheckpointHook(recorder, period=4)
-    hook.trainer = make_trainer(max_iter=10)
-    for hook.trainer.iter in range(10):
+def save_while_training(recorder, loop, *, period, max_iter):
+    hook = CheckpointHook(recorder, loop, period, dict)
+    hook.trainer = make_trainer(max_iter)
+    for iteration in range(max_iter):
+        hook.trainer.iter = loop.iter = iteration
+        loop.is_amid_step = iteration not in getattr(loop, "steps", range(max_iter))
         hook.after_step()
-    assert recorder.saved == [
-        "model_0000003",
-        "model_0000007",
-        ("model_final", {"iteration": 9}),
-        "model_0000009",
-    ]
 
 
-def follow(hook, values, start_iter=0):
+@pytest.mark.parametrize(("steps", "saved"), [(range(10), [3, 7]), ([2, 5, 8], [5, 8]), ([0, 9], [])])
+def test_checkpoints_by_period_after_the_next_step_and_at_the_end(steps, saved):
+    recorder = Recorder()
+    save_while_training(recorder, make_loop(steps=steps), period=4, max_iter=10)
+    *others, release, last = recorder.saved
+    assert others == [f"model_{iteration:07d}" for iteration in saved]
+    assert (release, last) == (("model_final", {"iteration": 9}), "model_0000009")
+
+
+def follow(recorder, values, start_iter=0):
+    evaluations = Evaluations()
+    hook = BestCheckpointHook(recorder, "bbox/AP75", evaluations, dict)
     hook.trainer = make_trainer()
     hook.trainer.start_iter = start_iter
     with EventStorage() as storage:
@@ -29,7 +35,7 @@ def follow(hook, values, start_iter=0):
         hook.before_train()
         for iteration, value in values:
             storage.iter = iteration
-            hook.trainer.evaluated_before = iteration + 1
+            evaluations.before = iteration + 1
             if value is not None:
                 storage.put_scalar("bbox/AP75", value, smoothing_hint=False)
             hook.after_step()
@@ -38,7 +44,7 @@ def follow(hook, values, start_iter=0):
 def test_best_ignores_nan_and_what_is_not_better():
     recorder = Recorder()
     follow(
-        BestCheckpointHook(recorder, "bbox/AP75"),
+        recorder,
         [(0, None), (1, float("nan")), (2, 10.0), (3, None), (4, 9.0), (5, 10.5)],
     )
     assert [(values["iteration"], values["value"]) for _, values in recorder.saved] == [(2, 10.0), (5, 10.5)]
@@ -48,13 +54,13 @@ def test_best_ignores_nan_and_what_is_not_better():
 def test_a_resumed_training_knows_the_best_weights_on_disk(metric, saved):
     # Those of another metric are no rival.
     recorder = Recorder(values={"metric": metric, "value": 10.0})
-    follow(BestCheckpointHook(recorder, "bbox/AP75"), [(5, 9.5), (6, 11.0)], start_iter=5)
+    follow(recorder, [(5, 9.5), (6, 11.0)], start_iter=5)
     assert [values["value"] for _, values in recorder.saved] == saved
 
 
 def test_a_new_training_ignores_the_best_weights_on_disk():
     recorder = Recorder(values={"metric": "bbox/AP75", "value": 10.0})
-    follow(BestCheckpointHook(recorder, "bbox/AP75"), [(5, 9.5)])
+    follow(recorder, [(5, 9.5)])
     assert len(recorder.saved) == 1
 
 
@@ -64,23 +70,21 @@ def test_nothing_is_saved_at_the_end_after_a_loss_that_is_not_finite():
     def skip_unless_finite():
         raise UserError("NaN")
 
-    hook = CheckpointHook(recorder, period=1)
-    hook.trainer = make_trainer(max_iter=1)
-    hook.trainer.skip_unless_finite = skip_unless_finite
     with pytest.raises(UserError):
-        hook.after_step()
+        save_while_training(recorder, make_loop(skip_unless_finite=skip_unless_finite), period=1, max_iter=1)
     assert recorder.saved == []
 
 
 def test_the_best_is_found_in_every_evaluation_also_after_one_that_was_made_up_for():
     recorder = Recorder({"metric": "bbox/AP75", "value": 5.0})
-    hook = BestCheckpointHook(recorder, "bbox/AP75")
+    evaluations = Evaluations(before=3)
+    hook = BestCheckpointHook(recorder, "bbox/AP75", evaluations, dict)
     hook.trainer = make_trainer()
-    hook.trainer.start_iter = hook.trainer.evaluated_before = 3
+    hook.trainer.start_iter = 3
     with EventStorage(3) as hook.trainer.storage:
         hook.trainer.storage.put_scalar("bbox/AP75", 6.0)
         hook.before_train()
-        hook.trainer.evaluated_before = 4
+        evaluations.before = 4
         hook.trainer.storage.put_scalar("bbox/AP75", 9.0)
         hook.after_step()
     assert [(values["iteration"], values["value"]) for _, values in recorder.saved] == [(2, 6.0), (3, 9.0)]
@@ -88,12 +92,13 @@ def test_the_best_is_found_in_every_evaluation_also_after_one_that_was_made_up_f
 
 def test_a_score_that_cannot_be_computed_is_not_an_earlier_one_and_told_once(caplog):
     recorder = Recorder()
-    hook = BestCheckpointHook(recorder, "bbox/AP75-cart")
+    evaluations = Evaluations()
+    hook = BestCheckpointHook(recorder, "bbox/AP75-cart", evaluations, dict)
     hook.trainer = make_trainer()
     with EventStorage(0) as hook.trainer.storage:
         # A nan is not stored, so that the storage still has the score of the evaluation before.
         for iteration, score in enumerate([None, 7.0, None, None, 8.0]):
-            hook.trainer.evaluated_before = iteration + 1
+            evaluations.before = iteration + 1
             if score is not None:
                 hook.trainer.storage.put_scalar("bbox/AP75-cart", score)
             hook.after_step()

@@ -1,24 +1,33 @@
 import math
-from types import SimpleNamespace
 
 import pytest
 from detectron2.utils.events import EventStorage
 
-from parking.engine.hooks import EarlyStoppingHook, TimeBudgetHook
+from parking.engine.clock import TrainingClock
+from parking.engine.hooks import EarlyStoppingHook, Evaluations, TimeBudgetHook
 
 
 class Run:
-    """Stands in for a trainer: ``evaluations`` are the scores after iterations 10, 20, ..."""
+    """Stands in for a trainer: ``scores`` are those after iterations 10, 20, ..."""
 
-    def __init__(self, hook, max_iter, evaluations=(), seconds_per_iter=0.0, eval_seconds=0.0):
-        self.hook, self.max_iter, self.evaluations = hook, max_iter, list(evaluations)
+    def __init__(self, *, max_iter, scores=(), seconds_per_iter=0.0, eval_seconds=0.0):
+        self.hooks, self.max_iter, self.scores = [], max_iter, list(scores)
         self.seconds_per_iter = seconds_per_iter
-        self.start_iter, self.evaluated_before, self.eval_seconds = 0, -1, eval_seconds
-        self.total_eval_seconds = 0.0
-        self.cfg = SimpleNamespace(SOLVER=SimpleNamespace(MAX_ITER=max_iter))
+        self.start_iter, self.evaluations = 0, Evaluations(seconds=eval_seconds)
         self.now = 1000.0
         self.ends = []
-        hook.trainer = self
+
+    def add_early_stopping(self, patience):
+        self.hooks.append(EarlyStoppingHook("bbox/AP75", patience, self.evaluations, self.end_at))
+        self.hooks[-1].trainer = self
+        return self
+
+    def add_budget(self, max_seconds, *, eval_period=0, record=None):
+        clock = TrainingClock(record, clock=lambda: self.now)
+        shared = {"clock": clock, "evaluations": self.evaluations, "end_at": self.end_at}
+        self.hooks.append(TimeBudgetHook(max_seconds, max_iter=self.max_iter, eval_period=eval_period, **shared))
+        self.hooks[-1].trainer, self.clock = self, clock
+        return self
 
     def end_at(self, max_iter, next_iteration):
         assert next_iteration in (self.iter, self.iter + 1)
@@ -28,55 +37,57 @@ class Run:
     def run(self, stop_at=None):
         with EventStorage(self.start_iter) as self.storage:
             self.iter = self.start_iter
-            self.hook.before_train()
+            for hook in self.hooks:
+                hook.before_train()
             while self.iter < min(self.max_iter, stop_at or self.max_iter):
                 per_iter = self.seconds_per_iter
                 self.now += per_iter(self.iter) if callable(per_iter) else per_iter
-                if (self.iter + 1) % 10 == 0 and len(self.evaluations) >= (self.iter + 1) // 10:
-                    self.evaluated_before = self.iter + 1
-                    score = self.evaluations[self.iter // 10]
+                if (self.iter + 1) % 10 == 0 and len(self.scores) >= (self.iter + 1) // 10:
+                    self.evaluations.before = self.iter + 1
+                    score = self.scores[self.iter // 10]
                     if math.isfinite(score):  # as the trainer's evaluations do
                         self.storage.put_scalar("bbox/AP75", score)
-                self.hook.after_step()
+                for hook in self.hooks:
+                    hook.after_step()
                 self.iter += 1
                 self.storage.step()
         return self.iter
 
 
+def stop_early(patience, scores, max_iter=100):
+    return Run(max_iter=max_iter, scores=scores).add_early_stopping(patience)
+
+
 def test_early_stopping_after_patience_evaluations_without_a_better_score():
     # Best after 20; 30 and 40 are no better, so that one iteration follows iteration 39.
-    assert Run(EarlyStoppingHook("bbox/AP75", 2), 100, [5, 7, 6, 7, 9, 9, 9, 9, 9, 9]).run() == 41
-    assert Run(EarlyStoppingHook("bbox/AP75", 3), 100, [5, 7, 6, 7, 9, 9, 9, 8, 10, 9]).run() == 81
-    assert Run(EarlyStoppingHook("bbox/AP75", 9), 100, [5] * 10).run() == 100
+    assert stop_early(2, [5, 7, 6, 7, 9, 9, 9, 9, 9, 9]).run() == 41
+    assert stop_early(3, [5, 7, 6, 7, 9, 9, 9, 8, 10, 9]).run() == 81
+    assert stop_early(9, [5] * 10).run() == 100
 
 
 @pytest.mark.parametrize(
-    ("evaluations", "end"),
+    ("scores", "end"),
     [
         ([math.nan] * 10, 100),
         ([5, math.nan, math.nan, math.nan, math.nan, 6, 5, math.nan, 5, 5], 91),
         ([5, 4, math.nan, 4, 9, 9, 9, 9, 9, 9], 41),
     ],
 )
-def test_a_score_that_cannot_be_computed_is_not_worse(evaluations, end):
-    assert Run(EarlyStoppingHook("bbox/AP75", 2), 100, evaluations).run() == end
+def test_a_score_that_cannot_be_computed_is_not_worse(scores, end):
+    assert stop_early(2, scores).run() == end
 
 
 def test_early_stopping_counts_on_after_a_resume():
-    first = Run(EarlyStoppingHook("bbox/AP75", 2), 100, [5, 7, 6, 7])
+    first = stop_early(2, [5, 7, 6, 7])
     first.run(stop_at=35)
-    hook = EarlyStoppingHook("bbox/AP75", 2)
-    hook.load_state_dict(first.hook.state_dict())
-    second = Run(hook, 100, [5, 7, 6, 7])
-    second.start_iter, second.evaluated_before = 35, 30
+    second = stop_early(2, [5, 7, 6, 7])
+    second.hooks[0].load_state_dict(first.hooks[0].state_dict())
+    second.start_iter, second.evaluations.before = 35, 30
     assert second.run() == 41
 
 
 def make_budget(max_seconds, *, eval_period=0, record=None, **kwargs):
-    clock = SimpleNamespace()
-    hook = TimeBudgetHook(max_seconds, eval_period, record=record, clock=lambda: clock.run.now)
-    clock.run = Run(hook, **kwargs)
-    return clock.run
+    return Run(**kwargs).add_budget(max_seconds, eval_period=eval_period, record=record)
 
 
 def test_with_time_to_spare_nothing_changes():
@@ -89,7 +100,7 @@ def test_a_run_that_is_too_slow_ends_in_time():
     # 1 s an iteration: 980 of 2000 fit into 1000 s, of which 2 % are kept.
     run = make_budget(1000.0, max_iter=2000, seconds_per_iter=1.0)
     assert run.run() == 980
-    assert run.ends == [980] and run.hook.seconds <= 1000
+    assert run.ends == [980] and run.clock.seconds <= 1000
 
 
 def test_time_for_evaluations_is_kept():
@@ -110,9 +121,8 @@ def test_a_slow_beginning_is_not_held_against_the_rest():
 def test_the_time_of_earlier_runs_counts():
     run = make_budget(1000.0, max_iter=4000, seconds_per_iter=1.0)
     run.run(stop_at=300)
-    hook = run.hook
     again = make_budget(1000.0, max_iter=4000, seconds_per_iter=1.0)
-    again.hook.load_state_dict(hook.state_dict())
+    again.hooks[0].load_state_dict(run.hooks[0].state_dict())
     again.start_iter = 300
     assert again.run() == pytest.approx(980, abs=1)
 
@@ -120,11 +130,11 @@ def test_the_time_of_earlier_runs_counts():
 def test_the_time_between_a_checkpoint_and_a_kill_counts(tmp_path):
     run = make_budget(1000.0, max_iter=4000, seconds_per_iter=1.0, record=tmp_path / "seconds_used")
     run.run(stop_at=200)
-    at_checkpoint = run.hook.state_dict()
+    at_checkpoint = run.hooks[0].state_dict()
     run.start_iter = 200
     run.run(stop_at=300)  # and is killed: what it wrote last is of iteration 300, or of the minute before
     again = make_budget(1000.0, max_iter=4000, seconds_per_iter=1.0, record=tmp_path / "seconds_used")
-    again.hook.load_state_dict(at_checkpoint)
+    again.hooks[0].load_state_dict(at_checkpoint)
     again.start_iter = 200
     # 240 to 300 of the 1000 seconds are gone with 200 iterations done.
     assert 880 <= again.run() <= 940
@@ -134,23 +144,15 @@ def test_a_run_without_a_budget_counts_for_one_with(tmp_path):
     run = make_budget(None, max_iter=4000, seconds_per_iter=1.0, record=tmp_path / "seconds_used")
     run.run(stop_at=500)
     assert run.ends == []
-    run.hook.after_train()
+    run.hooks[0].after_train()
     again = make_budget(1000.0, max_iter=4000, seconds_per_iter=1.0, record=tmp_path / "seconds_used")
     again.start_iter = 500
     assert again.run() == pytest.approx(980, abs=1)
 
 
 def test_a_budget_does_not_undo_early_stopping():
-    early, budget = EarlyStoppingHook("bbox/AP75", 2), make_budget(1e6, max_iter=2000).hook
-    run = Run(early, 2000, [5.0] * 200, seconds_per_iter=1.0)
-    budget.trainer = run
-    budget._clock = lambda: run.now
-    both = SimpleNamespace(
-        before_train=lambda: (early.before_train(), budget.before_train()),
-        after_step=lambda: (early.after_step(), budget.after_step()),
-    )
-    run.evaluations = [float(i) for i in range(25)] + [0.0] * 100
-    run.hook = both
+    run = stop_early(2, [float(i) for i in range(25)] + [0.0] * 100, max_iter=2000).add_budget(1e6)
+    run.seconds_per_iter = 1.0
     # Best after 250; 260 and 270 are worse, and one iteration follows.
     assert run.run() == 271
 
@@ -158,12 +160,12 @@ def test_a_budget_does_not_undo_early_stopping():
 def test_an_evaluation_before_the_training_counts(tmp_path):
     run = make_budget(1000.0, max_iter=4000, seconds_per_iter=1.0, record=tmp_path / "seconds_used")
     (tmp_path / "seconds_used").write_text("300\n")
-    run.hook.write_record()
+    run.clock.write_record()
     run.now += 100
-    assert run.hook.seconds == 400
-    run.hook.before_train()
-    assert run.hook.seconds == 400
-    run.hook.after_train()
+    assert run.clock.seconds == 400
+    run.hooks[0].before_train()
+    assert run.clock.seconds == 400
+    run.hooks[0].after_train()
     assert (tmp_path / "seconds_used").read_text() == "400\n"
 
 

@@ -1,7 +1,7 @@
 import pytest
 from detectron2.utils.events import EventStorage
 
-from parking.engine.hooks import EvalHook
+from parking.engine.hooks import EvalHook, Evaluations
 
 from .stand_ins import make_trainer
 
@@ -17,14 +17,14 @@ def test_only_a_training_that_finished_is_evaluated_at_its_end(iteration, evalua
     assert calls == evaluated
 
 
-def make_eval_hook(period, calls, **attributes):
+def make_eval_hook(period, calls, start_iter=0, evaluated_before=-1):
     def evaluate(next_iteration):
         calls.append(next_iteration)
         return {"bbox": {"AP": 50.0 + next_iteration}}
 
-    hook = EvalHook(period, evaluate)
+    hook = EvalHook(period, evaluate, Evaluations(before=evaluated_before))
     hook.trainer = make_trainer(max_iter=10)
-    vars(hook.trainer).update(attributes)
+    hook.trainer.start_iter = start_iter
     return hook
 
 

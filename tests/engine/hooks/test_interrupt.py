@@ -3,14 +3,15 @@ import signal
 
 import pytest
 
-from parking.engine.hooks import InterruptHook
+from parking.engine.hooks import InterruptHook, StopRequest
 
-from .stand_ins import Recorder, make_trainer
+from .stand_ins import Recorder, make_loop, make_trainer
 
 
-def test_ctrl_c_saves_after_the_iteration():
+def test_ctrl_c_saves_after_the_next_step():
     recorder = Recorder()
-    hook = InterruptHook(recorder)
+    loop, request = make_loop(), StopRequest()
+    hook = InterruptHook(recorder, loop, request)
     hook.trainer = make_trainer()
     before = signal.getsignal(signal.SIGINT)
     hook.before_train()
@@ -18,7 +19,12 @@ def test_ctrl_c_saves_after_the_iteration():
         hook.after_step()
         assert recorder.saved == []
         os.kill(os.getpid(), signal.SIGINT)
-        hook.trainer.iter = 3
+        assert request.is_made
+        loop.is_amid_step = True
+        hook.after_step()
+        assert recorder.saved == []
+        hook.trainer.iter = loop.iter = 3
+        loop.is_amid_step = False
         with pytest.raises(KeyboardInterrupt):
             hook.after_step()
         assert recorder.saved == ["model_0000003"]

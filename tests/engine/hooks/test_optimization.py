@@ -6,7 +6,7 @@ import torch
 from parking.engine.hooks import EMAHook, WarmupHook
 from parking.solver import ModelEMA, Warmup
 
-from .stand_ins import make_trainer
+from .stand_ins import make_loop, make_trainer
 
 
 def test_warmup_sets_each_kind_of_group():
@@ -41,11 +41,10 @@ def test_warmup_of_adamw_moves_the_first_beta():
 def test_ema_moves_only_with_the_optimizer():
     model = torch.nn.Linear(1, 1)
     ema = ModelEMA(model, decay=0.9, warmup=1.0)
-    hook = EMAHook(ema, model)
-    hook.trainer = make_trainer()
-    hook.trainer.optimizer_has_stepped = False
+    loop = make_loop(has_stepped=False)
+    hook = EMAHook(ema, model, loop)
     hook.after_step()
     assert ema.num_updates == 0
-    hook.trainer.optimizer_has_stepped = True
+    loop.has_stepped = True
     hook.after_step()
     assert ema.num_updates == 1
