@@ -36,8 +36,6 @@ INSTALL_REQUIRES = [
 EXTRAS = {
     "torch": ["torch>=2.11,<2.16", "torchvision>=0.26,<0.31"],
     "opencv": ["opencv-python-headless>=4.12"],
-    # PNG files decode a sixth faster than with OpenCV, which is used where this is missing; samples are the same.
-    "png": ["pyspng>=0.1.4"],
     # Korean class names in pictures: a font (Nanum Gothic), of which only the files are used.
     "korean": ["koreanize-matplotlib>=0.1.1"],
     # faster-coco-eval: what `tools/benchmark.py --task score` compares with.

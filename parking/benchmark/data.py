@@ -22,7 +22,6 @@ from parking.config import get_cfg
 from parking.data.build import build_train_loader
 from parking.data.cache import JPEG_QUALITY, ImageCache
 from parking.data.dataset_mapper import TrainDatasetMapper
-from parking.data.decoding.decoders import pyspng
 from parking.data.image_io import read_image
 from parking.data.transforms import get_sample_rng
 from parking.synthetic import make_dataset
@@ -55,7 +54,7 @@ def run_data_benchmark(
         dicts = make_pngs(images, Path(folder, "png"), num_images)
         mega = statistics.mean(os.path.getsize(d["file_name"]) for d in dicts) / 1e6
         yield f"{len(dicts)} PNGs of 1920 x 1080 pixels, {mega:.1f} MB each, from '{images}'"
-        yield f"one core; PNG decoder: {'OpenCV, as pyspng is not installed' if pyspng is None else 'pyspng'}"
+        yield "one core"
         samplers = make_samplers(dicts, side, Path(folder, "cache"))
         for d in dicts:
             for image_format in ("raw", "jpeg"):

@@ -1,7 +1,6 @@
 """Map dataset dicts to the input of the model."""
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -201,8 +200,8 @@ class TrainDatasetMapper:
         image = np.full((h, w, 3), PAD_VALUE, dtype=np.uint8)
         unreadable = ()
         for i in range(_TILES_PER_MOSAIC):
-            count_rows = functools.partial(self._count_visible_rows, i, centre=centre, transform=transform)
-            dicts[i], tile, names = self._read_or_replace(dicts[i], rng, count_rows)
+            is_visible = functools.partial(self._is_visible, i, centre=centre, transform=transform)
+            dicts[i], tile, names = self._read_or_replace(dicts[i], rng, is_visible)
             unreadable += names
             if tile is not None:
                 # Not padded, because the gray would lie between the pictures and the centre.
@@ -221,17 +220,16 @@ class TrainDatasetMapper:
             transform.apply_image(canvas), np.concatenate(placed), np.concatenate(classes), transform, names
         )
 
-    def _read_or_replace(self, dataset_dict, rng, count_rows=lambda _: None):
+    def _read_or_replace(self, dataset_dict, rng, is_visible=lambda _: True):
         """Return the dict, its tile, and the names of files that could not be read.
 
-        Under "repair", a dict whose image cannot be used is replaced by one drawn from ``rng``. ``count_rows`` maps a
-        dict to the number of its tile's rows that are needed (None: all); if that is 0, the tile is None.
+        Under "repair", a dict whose image cannot be used is replaced by one drawn from ``rng``. The tile is None, and
+        its image is not read, if ``is_visible`` of the dict says no.
         """
         unreadable = []
         while True:
             try:
-                num_rows = count_rows(dataset_dict)
-                tile = None if num_rows == 0 else self.tiles.read_image(dataset_dict, num_rows)
+                tile = self.tiles.read_image(dataset_dict) if is_visible(dataset_dict) else None
                 return dataset_dict, tile, tuple(unreadable)
             except UnreadableImageError as e:
                 if KINDS[e.kind].action(self.policy) != LEAVE_OUT:
@@ -245,14 +243,10 @@ class TrainDatasetMapper:
     def _place(self, i, dataset_dict, centre) -> tuple[int, int]:
         return compute_mosaic_offsets([self.tiles.measure(dataset_dict)] * _TILES_PER_MOSAIC, centre)[i]
 
-    def _count_visible_rows(self, i, dataset_dict, *, centre, transform) -> int:
+    def _is_visible(self, i, dataset_dict, *, centre, transform) -> bool:
         (h, w), (x, y) = self.tiles.measure(dataset_dict), self._place(i, dataset_dict, centre)
         x0, y0, x1, y1 = transform.find_pixels(place_boxes(np.array([[0, 0, w, h]]), (x, y), self.size))
-        if x0 >= x1 or y0 >= y1:
-            return 0
-        bottom = transform.inverse().apply_coords(np.array([[x1, y1]], dtype=float))[0, 1]
-        # One row more, because warping mixes a row with the next row.
-        return min(math.ceil(bottom - y) + 1, h)
+        return x0 < x1 and y0 < y1
 
     def _place_boxes(self, i, dataset_dict, centre) -> tuple[np.ndarray, np.ndarray]:
         boxes, classes = self.tiles.read_boxes(dataset_dict)

@@ -73,7 +73,7 @@ def read_image(path: str | os.PathLike, *, stated: Size | None = None, orientati
         UnreadableImageError: names the file. A file that is cut off or damaged is unreadable even if most of it could
             be shown. So is a file whose size is not the stated one; none of it is decoded.
     """
-    return decode_image(read_image_file(path), path, stated=stated, orientation=orientation)[0]
+    return decode_image(read_image_file(path), path, stated=stated, orientation=orientation)
 
 
 def read_listed_image(record: Mapping, orientation: str = AUTO) -> np.ndarray:
@@ -113,19 +113,14 @@ def read_image_file(path: str | os.PathLike) -> bytes:
 def decode_image(
     data: bytes,
     path: str | os.PathLike,
-    num_rows: int | None = None,
     *,
     stated: Size | None = None,
     orientation: str = AUTO,
-) -> tuple[np.ndarray, int]:
+) -> np.ndarray:
     """Decode the bytes of an image file as :func:`read_image` does.
 
     Args:
         path: for the error's message.
-        num_rows: how many rows from the top are needed; None: all.
-
-    Returns:
-        These rows, (min(num_rows, H), W, 3); and H, the height of the whole image.
     """
     try:
         header = headers.read_header_of(data)
@@ -133,9 +128,8 @@ def decode_image(
         is_upright = is_applied(orientation, header.orientation, header.stored_size, stated)
         size = turn_size(header.stored_size, header.orientation) if is_upright else header.stored_size
         check_stated_size(path, size, stated)
-        if not is_upright or header.orientation == 1:
-            return decoders.decode(data, header, num_rows), size[0]
-        return turn(decoders.decode(data, header), header.orientation)[:num_rows], size[0]
+        image = decoders.decode(data, header)
+        return turn(image, header.orientation) if is_upright and header.orientation != 1 else image
     except ImageProblem as e:
         raise UnreadableImageError(f"{_name(path)} cannot be decoded: {e}.", e.kind) from e
 
@@ -172,7 +166,7 @@ def inspect_image(path: str | os.PathLike) -> ImageFacts:
             header = headers.read_header_of(data)
             _, height, width, mode, orientation, has_more, _ = header
             facts = ImageFacts(height, width, mode, mode == "RGB", orientation, has_more)
-        image, _ = decode_image(data, path, orientation=IGNORE)
+        image = decode_image(data, path, orientation=IGNORE)
     except UnreadableImageError as e:
         return facts._replace(problem=e.kind, detail=str(e))
     digest = hashlib.blake2b(f"{facts.height} {facts.width} ".encode(), digest_size=16)

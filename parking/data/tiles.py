@@ -1,7 +1,5 @@
 """Read images and boxes of the training set, resized to fit a training sample: the tiles that mosaics are made of."""
 
-import math
-
 import numpy as np
 from detectron2.structures import BoxMode
 
@@ -41,19 +39,15 @@ class TileReader:
         """Return height and width of the tile in pixels, from the dict alone."""
         return compute_resized_sides(dataset_dict["height"], dataset_dict["width"], *self._size)
 
-    def read_image(self, dataset_dict: dict, num_rows: int | None = None) -> np.ndarray:
+    def read_image(self, dataset_dict: dict) -> np.ndarray:
         """Return the tile, uint8 (h, w, 3), RGB; it must not be changed.
-
-        Args:
-            num_rows: how many rows from the top are needed; the rows below may be missing. None: all.
 
         Raises:
             UnreadableImageError: names an image that cannot be read or does not have the size in the dict.
         """
         path, options = dataset_dict["file_name"], get_reading_options(dataset_dict, self._orientation)
         if self._cache is None:
-            num_source_rows = None if num_rows is None else self._count_source_rows(dataset_dict, num_rows)
-            return self._load(read_image_file(path), path, options, num_source_rows)[0]
+            return self._load(read_image_file(path), path, options)[0]
         variant = name_variant(dataset_dict, self._orientation)
         image, size = self._cache.fetch(path, lambda data: self._load(data, path, options), variant=variant)
         check_stated_size(path, size, options["stated"])
@@ -71,16 +65,7 @@ class TileReader:
         transform = LetterboxTransform(h, w, *self.measure(dataset_dict))
         return transform.apply_box(clip_boxes(boxes, h, w)), classes
 
-    def _load(self, data, path, options, num_source_rows=None) -> tuple[np.ndarray, tuple[int, int]]:
-        image, h = decode_image(data, path, num_source_rows, **options)
-        part_h, w = image.shape[:2]
-        new_h, new_w = compute_resized_sides(h, w, *self._size)
-        new_part_h = max(new_h * part_h // h, 1)
-        return LetterboxTransform(part_h, w, new_part_h, new_w).apply_image(image), (h, w)
-
-    def _count_source_rows(self, dataset_dict, num_rows) -> int:
-        """Return how many rows of the image give ``num_rows`` of the tile at exactly the whole tile's ratio."""
-        h, new_h = dataset_dict["height"], self.measure(dataset_dict)[0]
-        num_units = math.gcd(h, new_h)
-        # One unit more, because resizing mixes a row with the next row.
-        return min((num_rows * num_units // new_h + 2) * (h // num_units), h)
+    def _load(self, data, path, options) -> tuple[np.ndarray, tuple[int, int]]:
+        image = decode_image(data, path, **options)
+        h, w = image.shape[:2]
+        return LetterboxTransform(h, w, *compute_resized_sides(h, w, *self._size)).apply_image(image), (h, w)

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from parking.data.checking.findings import KINDS
-from parking.data.decoding import decoders
-from parking.data.image_io import UnreadableImageError, decode_image, inspect_image, read_image
+from parking.data.image_io import UnreadableImageError, inspect_image, read_image
 
 PIXELS = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
 
@@ -161,24 +160,6 @@ def test_orientation_is_seen(tmp_path):
         exif[0x0112] = orientation
         Image.fromarray(make_photo()).save(tmp_path / "a.jpg", exif=exif)
         assert inspect_image(tmp_path / "a.jpg").orientation == orientation
-
-
-@pytest.mark.parametrize("num_rows", [None, 1, 17, 48, 100])
-def test_rows_that_are_asked_for_are_there(formats, num_rows):
-    folder, pixels = formats
-    for name, expected in pixels.items():
-        image, height = decode_image((folder / name).read_bytes(), name, num_rows)
-        assert (height, image.shape) == (48, expected[:num_rows].shape)
-        difference = np.abs(image.astype(int) - expected[:num_rows].astype(int))
-        assert difference.max() <= 1, name
-
-
-@pytest.mark.skipif(decoders.pyspng is None, reason="pyspng, the faster of the two PNG decoders, is not installed")
-def test_both_png_decoders_give_the_same(tmp_path, monkeypatch):
-    Image.fromarray(make_photo()).save(tmp_path / "rgb.png")
-    fast = read_image(tmp_path / "rgb.png")
-    monkeypatch.setattr(decoders, "pyspng", None)
-    np.testing.assert_array_equal(fast, read_image(tmp_path / "rgb.png"))
 
 
 def test_colours_of_a_tiff_with_alpha_are_those_that_are_stored(tmp_path):

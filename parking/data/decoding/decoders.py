@@ -16,12 +16,6 @@ from parking.data.decoding.kinds import PNG_START
 from parking.data.decoding.problem import cut_off, damaged, unsupported
 from parking.utils.limits import MAX_JPEG_SCANS
 
-try:
-    import pyspng
-except ImportError:
-    # Optional: it gives the same pixels a sixth faster, and can stop early.
-    pyspng = None
-
 _CV2_COLOR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _CV2_DEEP = _CV2_COLOR | cv2.IMREAD_ANYDEPTH
 # OpenCV 5.0 gives memory that was never written for a TIFF of three channels of 16 bits when it is asked for RGB.
@@ -31,17 +25,16 @@ _PPM_HEADER_BYTES = 4096
 _TIFF_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 
 
-def decode(data: bytes, header: Header, num_rows: int | None = None) -> np.ndarray:
+def decode(data: bytes, header: Header) -> np.ndarray:
     """The first picture of a file as it is stored, whatever its bit depth and number of channels.
 
     Alpha is dropped; of 16 bits the upper 8 are kept, see :func:`.deep.narrow`.
 
     Args:
         header: of ``data``, by which its size was found acceptable.
-        num_rows: how many rows from the top are needed; None: all.
 
     Returns:
-        uint8 (min(num_rows, H), W, 3), RGB, contiguous.
+        uint8 (H, W, 3), RGB, contiguous.
 
     Raises:
         ImageProblem: the file is damaged, cut off, or of a kind that is not read.
@@ -49,16 +42,16 @@ def decode(data: bytes, header: Header, num_rows: int | None = None) -> np.ndarr
     if header.format == "JPEG":
         image = _decode_jpeg(data, header)
     elif header.format == "PNG":
-        image = _decode_png(data, header, num_rows)
+        image = _decode_png(data, header)
     elif header.format == "WEBP":
         image = _decode_webp(data)
     elif header.format == "TIFF":
         image = _decode_tiff(data, header)
     else:
         image = _decode_by_pillow(data, header)
-    if image.shape[1] != header.width or image.shape[0] < min(header.height, num_rows or header.height):
+    if image.shape[:2] != header.stored_size:
         raise damaged("its pixels have another size than its header states")
-    return image[:num_rows]
+    return image
 
 
 def _decode_by_cv2(data: bytes, flags: int) -> np.ndarray:
@@ -97,31 +90,17 @@ def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
     return _decode_by_cv2(data, _CV2_COLOR) if header.mode == "CMYK" else image
 
 
-def _decode_png(data: bytes, header: Header, num_rows: int | None) -> np.ndarray:
-    content = memoryview(data)
-    kind, has_transparent_colour = b"", False
-    for kind, chunk in _walk_png(content):
-        # No decoder looks at all of these checksums. What is not needed for the pixels may be damaged.
+def _decode_png(data: bytes, header: Header) -> np.ndarray:
+    kind = b""
+    for kind, chunk in _walk_png(memoryview(data)):
+        # The decoder does not look at all of these checksums. What is not needed for the pixels may be damaged.
         if kind[0] < 0x60 and zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
             raise damaged(f"the checksum of its {kind.decode('latin-1')} is wrong")
-        has_transparent_colour |= kind == b"tRNS"
     if kind != b"IEND":
         raise cut_off()
-    # After compression and filter method: no interlacing.
-    if header.mode == "RGB" and data[28] == 0 and not has_transparent_colour and pyspng is not None and num_rows != 0:
-        try:
-            return pyspng.load(_cut_png(content, num_rows) if num_rows and num_rows < header.height else data)
-        except (RuntimeError, ValueError) as e:
-            raise damaged(str(e)) from e
     if header.mode.endswith(";16"):
         return narrow(_decode_by_cv2(data, _CV2_DEEP))
     return _decode_by_cv2(data, _CV2_COLOR)
-
-
-def _cut_png(content: memoryview, num_rows: int) -> bytes:
-    """The PNG with another height in its header (bytes 8 to 33), which ends the decoding there."""
-    header = bytes(content[12:20]) + num_rows.to_bytes(4, "big") + bytes(content[24:29])
-    return b"".join([content[:12], header, zlib.crc32(header).to_bytes(4, "big"), content[33:]])
 
 
 def _walk_png(content: memoryview) -> Iterator[tuple[bytes, memoryview]]:

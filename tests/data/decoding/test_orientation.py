@@ -75,9 +75,6 @@ def test_every_format_is_turned_alike(tmp_path, name, orientation):
         image = read_image(path, **options)
         assert image.flags.c_contiguous
         np.testing.assert_allclose(image.astype(int), np.asarray(expected).astype(int), atol=atol, err_msg=str(options))
-        rows, num_rows = decode_image(path.read_bytes(), path, 5, **options)
-        np.testing.assert_array_equal(rows, image[:5])
-        assert num_rows == len(image)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -91,7 +88,7 @@ def test_tiffs_of_every_depth_are_turned_alike(channels, order, is_big):
             tags = {274: (3, [orientation])}
             content = make_tiff(stored, order=order, is_big=is_big, tags=tags)
             for policy, pixels in (("apply", expected), ("ignore", turn_back(expected, orientation))):
-                image, _ = decode_image(content, "a.tif", orientation=policy)
+                image = decode_image(content, "a.tif", orientation=policy)
                 np.testing.assert_array_equal(image, pixels, err_msg=f"{dtype} {orientation} {policy}")
 
 
@@ -102,7 +99,7 @@ def test_the_xmp_of_a_tiff_turns_nothing(orientation, dtype):
     for stored in (picture, picture[..., 0]):
         xmp = f'<rdf:Description tiff:Orientation="{orientation}"/>'.encode()
         content = make_tiff(stored.astype(dtype) * (257 if dtype == np.uint16 else 1), tags={700: (1, list(xmp))})
-        image, _ = decode_image(content, "a.tif")
+        image = decode_image(content, "a.tif")
         np.testing.assert_array_equal(image, np.broadcast_to(np.atleast_3d(stored), image.shape))
 
 
