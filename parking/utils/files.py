@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .errors import UserError
 from .limits import MAX_NOTE_BYTES
@@ -167,21 +167,23 @@ def locked(path: str | os.PathLike, *, busy: str, max_seconds: float = 0.0) -> I
     Raises:
         UserError: another process is in it.
     """
-    end = time.monotonic() + max_seconds
-    file = _open_locked(path, busy, end)
-    while not is_still_there(file, path):
-        # Whoever had it has removed it between the opening and the locking.
-        file.close()
-        file = _open_locked(path, busy, end)
     try:
-        yield
-    finally:
-        # What holds something is somebody else's file of the same name.
-        if is_still_there(file, path) and not os.fstat(file.fileno()).st_size:
-            # A folder that cannot be written to any more is a matter of what the block says, not of the lock.
-            with suppress(OSError):
-                os.unlink(path)
-        file.close()
+        # O_NONBLOCK: a FIFO would wait for ever.
+        file = open_locked(path, "ab", os.O_WRONLY | os.O_NONBLOCK, busy=busy, max_seconds=max_seconds)
+    except OSError as e:
+        raise UserError(
+            f"'{printable(path)}', which keeps other runs out, cannot be made ({e.strerror or e}); remove it, or give "
+            "another folder for the results."
+        ) from e
+    with file:
+        try:
+            yield
+        finally:
+            # What holds something is somebody else's file of the same name.
+            if is_still_there(file, path) and not os.fstat(file.fileno()).st_size:
+                # A folder that cannot be written to any more is a matter of what the block says, not of the lock.
+                with suppress(OSError):
+                    os.unlink(path)
 
 
 def remove_stale_lock(path: str | os.PathLike) -> None:
@@ -190,28 +192,28 @@ def remove_stale_lock(path: str | os.PathLike) -> None:
         pass
 
 
-def _open_locked(path, busy: str, end: float) -> BinaryIO:
-    try:
-        # A link leads to a file that is not ours to make; a FIFO would wait for ever.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        file = open(path, "ab", opener=lambda name, _: os.open(name, flags, 0o666))  # noqa: SIM115
-    except OSError as e:
-        raise UserError(
-            f"'{printable(path)}', which keeps other runs out, cannot be made ({e.strerror or e}); remove it, or give "
-            "another folder for the results."
-        ) from e
+def open_locked(path: str | os.PathLike, mode: str, flags: int, **limits: Any) -> BinaryIO:
+    """Open the file at ``path``, made if needed, for appending, and lock it; other processes may remove or replace it.
+
+    Args:
+        mode: of ``open``; flags: of ``os.open``, beside those that make and append.
+        limits: ``busy`` and ``max_seconds`` of :func:`wait_for_lock`.
+
+    Raises:
+        OSError: it cannot be opened, or is a link.
+    """
+    flags |= os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
+        file = open(path, mode, buffering=0, opener=lambda name, _: os.open(name, flags, 0o666))  # noqa: SIM115
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            if time.monotonic() >= end:
-                file.close()
-                raise UserError(busy) from e
-            time.sleep(_LOCK_INTERVAL)
-        except OSError:
-            return file  # some network file systems
-        else:
-            return file
+            with suppress(OSError):  # some network file systems cannot lock
+                wait_for_lock(file, fcntl.LOCK_EX, path=path, **limits)
+            if is_still_there(file, path):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def is_still_there(file: BinaryIO, path: str | os.PathLike) -> bool:
@@ -222,29 +224,40 @@ def is_still_there(file: BinaryIO, path: str | os.PathLike) -> bool:
         return False
 
 
-def wait_for_lock(file: BinaryIO | int, operation: int, *, path: str | os.PathLike) -> None:
-    """Lock a file that others hold for moments only.
+def wait_for_lock(
+    file: BinaryIO | int,
+    operation: int,
+    *,
+    path: str | os.PathLike,
+    busy: str | None = None,
+    max_seconds: float | None = None,
+) -> None:
+    """Lock an open file.
 
     Args:
         operation: ``fcntl.LOCK_SH`` or ``LOCK_EX``.
         path: for the error.
+        busy: what the error says instead.
+        max_seconds: how long to wait for other processes; None: :data:`_MAX_LOCK_SECONDS`, for a lock that is held for
+            moments only.
 
     Raises:
-        UserError: it was not to be had for :data:`_MAX_LOCK_SECONDS`.
+        UserError: another process has kept it locked for so long.
+        OSError: the file system cannot lock.
     """
-    end = time.monotonic() + _MAX_LOCK_SECONDS
+    end = time.monotonic() + (_MAX_LOCK_SECONDS if max_seconds is None else max_seconds)
     while True:
         try:
-            fcntl.flock(file, operation | fcntl.LOCK_NB)
+            return fcntl.flock(file, operation | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > end:
+            if time.monotonic() >= end:
                 raise UserError(
                     f"'{printable(path)}' has been locked for {_MAX_LOCK_SECONDS // 60} minutes, by a process that was "
                     "stopped or waits for a disk; end that process."
+                    if busy is None
+                    else busy
                 ) from None
             time.sleep(_LOCK_INTERVAL)
-        else:
-            return
 
 
 @contextmanager

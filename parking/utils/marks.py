@@ -13,7 +13,6 @@ every run: it is ours whatever it holds. Whoever changes or replaces a file make
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import UserError
-from .files import UNFINISHED_ENDING, is_still_there, open_atomic, open_regular, wait_for_lock
+from .files import UNFINISHED_ENDING, open_atomic, open_locked, open_regular
 from .limits import MAX_MARK_BYTES
 from .text import printable
 
@@ -381,7 +380,7 @@ class _Marks:
         entry = self.entries.get(name)
         if entry is not None and entry.says(written, source):
             return
-        with self._open_locked() as file:
+        with open_locked(self.path, "r+b", os.O_RDWR) as file:
             end = file.seek(0, os.SEEK_END)
             if end < len(_encode(_HEADER)):
                 file.truncate(0)
@@ -398,7 +397,7 @@ class _Marks:
 
     def _shorten(self) -> None:
         """Write the mark anew, without what is outdated."""
-        with self._open_locked():
+        with open_locked(self.path, "r+b", os.O_RDWR):
             self.refresh()
             with open_atomic(self.path) as file:
                 file.write(_encode(_HEADER))
@@ -406,19 +405,6 @@ class _Marks:
                     for written in [*entry.written, *([None] if entry.is_open else [])]:
                         file.write(_encode_entry(name, written, entry.source))
         self.refresh()
-
-    @contextmanager
-    def _open_locked(self) -> Iterator[BinaryIO]:
-        """Open the mark for appending, while no other process does."""
-        # O_NOFOLLOW: never into the target of a link.
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        while True:
-            with open(self.path, "r+b", buffering=0, opener=lambda path, _: os.open(path, flags, 0o666)) as file:
-                with suppress(OSError):  # some network file systems cannot lock
-                    wait_for_lock(file, fcntl.LOCK_EX, path=self.path)
-                if is_still_there(file, self.path):
-                    yield file
-                    return
 
     def _take(self, line: bytes) -> None:
         self._num_lines += 1
