@@ -27,7 +27,6 @@ INSTALL_REQUIRES = [
     "yacs>=0.1.8",
     # Used by detectron2 alone, which is installed without its own list.
     "cloudpickle>=2.2",
-    "hydra-core>=1.1",
     "omegaconf>=2.1,<2.4",
     "packaging>=21",
     "termcolor>=1.1",

@@ -36,8 +36,6 @@ from parking.utils.files import wait_for_lock
 
 logger = logging.getLogger(__name__)
 
-CACHES = ("none", "ram", "disk")
-FORMATS = ("raw", "jpeg")
 # On photographs: 45 dB PSNR on average, 43 at worst, and a twelfth of the raw pixels; colours are not subsampled.
 JPEG_QUALITY = 90
 # Part of the raw pixels that an estimate takes a JPEG for: more than most photographs need.
@@ -82,15 +80,10 @@ def build_cache(
         exif_orientation: INPUT.EXIF_ORIENTATION.
 
     Raises:
-        UserError: naming a key whose value is impossible, or the folder that lacks the room.
+        UserError: naming the folder that lacks the room.
     """
-    for key, value, options in (("CACHE", cache, CACHES), ("CACHE_FORMAT", image_format, FORMATS)):
-        if value not in options:
-            raise UserError(f"INPUT.{key} '{value}' must be one of {', '.join(options)}.")
     if cache == "none":
         return None
-    if not max_gb > 0:
-        raise UserError(f"INPUT.CACHE_GB {max_gb} must be above 0.")
     keys = ("file_name", "height", "width", "exif_orientation")
     records = [{key: d[key] for key in keys if key in d} for d in dataset_dicts]
     if cache == "disk":
@@ -119,7 +112,7 @@ def estimate_cache_bytes(dataset_dicts: Iterable[dict], size: tuple[int, int], i
     Args:
         dataset_dicts: ``file_name``, ``height`` and ``width`` are read.
         size: height and width in pixels that the images are resized to fit into.
-        image_format: one of ``FORMATS``.
+        image_format: "raw" or "jpeg".
     """
     sizes = {d["file_name"]: (d["height"], d["width"]) for d in dataset_dicts}
     raw = sum(_HEADER.size + 3 * math.prod(compute_resized_sides(h, w, *size)) for h, w in sizes.values())

@@ -11,6 +11,8 @@ from torch import nn
 
 from .schedule import PerEpochParamScheduler, accumulation_target
 
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm)
+
 
 def group_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Divide the trainable parameters into ``bias``, ``norm`` (weights of normalisation layers) and ``weight``.
@@ -18,14 +20,13 @@ def group_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     Only ``weight`` is decayed. A parameter shared by several modules is counted once.
     """
     groups: dict[str, list[nn.Parameter]] = {"bias": [], "norm": [], "weight": []}
-    norm_types = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
     seen = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or parameter in seen:
                 continue
             seen.add(parameter)
-            kind = "bias" if name == "bias" else "norm" if isinstance(module, norm_types) else "weight"
+            kind = "bias" if name == "bias" else "norm" if isinstance(module, _NORMS) else "weight"
             groups[kind].append(parameter)
     return groups
 
