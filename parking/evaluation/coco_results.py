@@ -1,4 +1,4 @@
-"""Files of COCO results, written and read; needs neither torch nor detectron2."""
+"""Write and read files of COCO results; needs neither torch nor detectron2."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.marks import open_output
 
-#: How files of :func:`write_coco_results` begin, and those that versions before the marks wrote.
+#: The first bytes of every file of :func:`write_coco_results`, also by versions that did not mark their files.
 COCO_RESULTS_START = b'[{"image_id":'
 
 
@@ -20,7 +20,7 @@ def write_coco_results(detections: Detections, path: str | os.PathLike, *, optio
     """Write ``detections``, in their order, as COCO results; the file appears whole or not at all, marked as ours.
 
     Args:
-        option: what the user calls the place of ``path``.
+        option: the option or config key by which the user chose ``path``.
 
     Raises:
         ValueError: a coordinate or score is not finite, which JSON cannot express.
@@ -39,17 +39,17 @@ def write_coco_results(detections: Detections, path: str | os.PathLike, *, optio
 
 
 def read_predictions(path: str | os.PathLike) -> Detections:
-    """The boxes of a ``predictions.json``, or of a submission: further keys than COCO results have are read over.
+    """Read a ``predictions.json`` or a submission; keys that COCO results do not have are ignored.
 
     Raises:
-        UserError: the file cannot be read, is not a JSON list of COCO results, has a number that is not
-            finite, or mixes numbers and texts as image ids.
+        UserError: the file cannot be read, is not a JSON list of COCO results, has a number that is not finite, or has
+            both numbers and texts as image ids.
     """
     image_ids: list[int | str] = []
     category_ids, boxes, scores = array("q"), array("d"), array("d")
 
-    # Called for each object as it is parsed: a million dicts would take a gigabyte before any of it is used. None
-    # stands for a row; what is none, such as the run-length code of a row's mask, stays as it is.
+    # Called for each object as it is parsed, because a million dicts would take a gigabyte. A row becomes None; an
+    # object that is not a row, such as the run-length code of a row's mask, stays as it is.
     def take_row(row: dict) -> dict | None:
         if "bbox" not in row:
             return row
@@ -80,7 +80,7 @@ def read_predictions(path: str | os.PathLike) -> Detections:
 
 
 def check_category_ids(detections: Detections, category_ids: Iterable[int], path: str | os.PathLike) -> None:
-    """Raise a UserError if a box of the file ``path`` is of a category that is not among ``category_ids``."""
+    """Raise a UserError if a box of the file ``path`` has a category that is not among ``category_ids``."""
     known = sorted(category_ids)
     unknown = np.setdiff1d(detections.category_ids, known)
     if len(unknown):
@@ -92,14 +92,14 @@ def check_category_ids(detections: Detections, category_ids: Iterable[int], path
 def fit_to_images(
     detections: Detections, sizes: Mapping[int | str, tuple[int | None, int | None]], *, path: str, image_info: str
 ) -> Detections:
-    """The same boxes, what is outside of their images cut off.
+    """Clip the boxes to their images.
 
     Args:
-        sizes: (height, width) in pixels by image id, None where it is not known.
-        path, image_info: the files that the boxes and the sizes are from, for the error.
+        sizes: (height, width) in pixels by image id, None if unknown.
+        path, image_info: the files of the boxes and of the sizes, for the error.
 
     Raises:
-        UserError: a box is on an image that has no entry.
+        UserError: a box is on an image that is not in ``sizes``.
     """
     image_ids, index = np.unique(detections.image_ids, return_inverse=True)
     limits = np.full((len(image_ids), 2), np.inf)
@@ -112,7 +112,7 @@ def fit_to_images(
     lows = np.clip(detections.boxes[:, :2], 0, limits[index])
     highs = np.clip(detections.boxes[:, :2] + detections.boxes[:, 2:], 0, limits[index])
     boxes = np.concatenate([lows, highs - lows], axis=1)
-    # Adding and taking away again costs the last bits; a box that is inside keeps its own.
+    # Adding and subtracting may change the last bits; a box that lies inside keeps its numbers.
     inside = (lows == detections.boxes[:, :2]).all(axis=1) & (highs == lows + detections.boxes[:, 2:]).all(axis=1)
     boxes[inside] = detections.boxes[inside]
     return Detections(detections.image_ids, detections.category_ids, boxes, detections.scores)

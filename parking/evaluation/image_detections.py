@@ -1,4 +1,4 @@
-"""What is found in one picture, in the forms that Python code goes on with."""
+"""What Python code gets for one image, with ways to go on: COCO results, supervision, pictures."""
 
 import importlib
 import os
@@ -15,7 +15,7 @@ from parking.utils.errors import UserError
 from parking.visualization.colors import class_colors
 from parking.visualization.drawing import BoxDrawer, save_image
 
-# Longer side in pixels of what a notebook shows: it is kept in the notebook's file.
+# Longer side in pixels of a picture in a notebook, whose file contains it.
 _MAX_NOTEBOOK_SIDE = 1280
 
 
@@ -32,16 +32,16 @@ class Detection(NamedTuple):
 class ImageDetections:
     """N detections in one image, the best score first.
 
-    Iterating gives a :class:`Detection` each, an index one of them, and a mask, a slice or several indices the
-    ``ImageDetections`` that they select.
+    Iterating gives each :class:`Detection`, and so does indexing with one number. A mask, a slice or several indices
+    give the selected ones as ``ImageDetections``.
 
     Attributes:
         boxes: (N, 4) float32, (x1, y1, x2, y2) in pixels of the original image, from its upper left corner.
         scores: (N,) float32, 0..1.
         class_ids: (N,) int64, indices into ``thing_classes``.
-        thing_classes: names of all the classes that the model knows.
-        category_ids: for each of ``thing_classes`` its id in the json files of its data set.
-        image_source: the image, see :attr:`image`, or a function that returns it when it is wanted.
+        thing_classes: names of all classes that the model knows.
+        category_ids: the id of each of ``thing_classes`` in the json files of its data set.
+        image_source: the image (see :attr:`image`), or a function that returns it.
     """
 
     boxes: np.ndarray
@@ -61,7 +61,7 @@ class ImageDetections:
 
     @property
     def image(self) -> np.ndarray:
-        """The (H, W, 3) uint8 RGB image. It is not copied, and read anew each time where a file was given.
+        """The (H, W, 3) uint8 RGB image, not a copy; if a file was given, it is read each time.
 
         Raises:
             UserError: the file cannot be read any more.
@@ -70,7 +70,7 @@ class ImageDetections:
 
     @property
     def class_names(self) -> list[str]:
-        """N names, of the class of each detection."""
+        """The N class names of the detections."""
         return [self.thing_classes[i] for i in self.class_ids]
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class ImageDetections:
         if isinstance(rows, int | np.integer):
             class_id = int(self.class_ids[rows])
             return Detection(self.boxes[rows], float(self.scores[rows]), class_id, self.thing_classes[class_id])
-        # An empty list, the one thing without a type, selects nothing.
+        # numpy takes an empty list for floats, which are no indices.
         rows = rows if isinstance(rows, slice) or len(rows) else slice(0)
         return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], class_ids=self.class_ids[rows])
 
@@ -109,7 +109,7 @@ class ImageDetections:
         """A ``supervision.Detections`` with ``xyxy``, ``confidence``, ``class_id`` and ``data["class_name"]``.
 
         Raises:
-            ImportError: the package supervision, which nothing else here needs, is not installed.
+            ImportError: the package supervision is not installed; nothing else here needs it.
         """
         try:
             supervision = importlib.import_module("supervision")
@@ -130,7 +130,7 @@ class ImageDetections:
         """Return a copy of :attr:`image`, (H, W, 3) uint8 RGB, with the boxes, their class names and scores.
 
         Args:
-            display_names: what to write instead of ``thing_classes``, for each of them; the colours stay.
+            display_names: what to write instead of each of ``thing_classes``; the colours stay.
 
         Raises:
             UserError: the file cannot be read any more, or no installed font can draw the names.
@@ -138,7 +138,7 @@ class ImageDetections:
         return self._draw(self.image, self.boxes, display_names)
 
     def save(self, path: str | os.PathLike, *, display_names: Sequence[str] | None = None) -> None:
-        """Write :meth:`draw` to ``path``, in the format of its ending (.jpg, .png, ...); its folder is made if needed.
+        """Write :meth:`draw` to ``path``, in the format of its ending (.jpg, .png, ...); its folder is made.
 
         Raises:
             UserError: what :meth:`draw` raises, or the file cannot be written.
@@ -150,7 +150,7 @@ class ImageDetections:
             raise UserError(f"The picture '{path}' cannot be written: end its name in .jpg or .png.") from e
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows: :meth:`draw`, reduced to 1280 pixels before, so that the names stay readable."""
+        """:meth:`draw` for a notebook; the image is reduced to 1280 pixels first, so that the names stay readable."""
         image = self.image
         height, width = image.shape[:2]
         scale = min(1.0, _MAX_NOTEBOOK_SIDE / max(height, width))

@@ -39,43 +39,43 @@ def test_more_than_coco_results_and_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "named"),
     [
-        ("[{", "is not valid JSON"),
-        ({"images": []}, "must hold a JSON list of boxes, not an object"),
-        (ROW, "must hold a JSON list of boxes, not an object"),
-        ("3", "must hold a JSON list of boxes, not a int"),
-        ([ROW, 3], "row 1, counted from 0, is not an object with a 'bbox'"),
-        ([ROW, {"image_id": 1}, ROW], "row 1, counted from 0, is not an object"),
-        ([None, ROW], "is not an object with a 'bbox'"),
-        ([ROW, {"bbox": [1, 2, 3, 4], "image_id": 1, "category_id": 1}], "row 1, counted from 0, has no 'score'"),
-        ([{**ROW, "bbox": [1, 2, 3]}], "row 0, counted from 0, cannot be used"),
-        ([{**ROW, "bbox": ["1", 2, 3, 4]}], "cannot be used"),
-        ([{**ROW, "bbox": None}], "cannot be used"),
-        ([{**ROW, "score": "high"}], "cannot be used"),
-        ([{**ROW, "category_id": 1.5}], "cannot be used"),
-        ([ROW, {**ROW, "score": float("nan")}], "row 1, counted from 0, has a bbox or score that is NaN"),
-        ([{**ROW, "bbox": [0, 0, float("inf"), 1]}], "row 0, counted from 0, has a bbox or score that is NaN"),
-        ([{**ROW, "image_id": 1.5}], "the image ids must be"),
-        ([{**ROW, "image_id": None}], "the image ids must be"),
-        ([ROW, {**ROW, "image_id": "7"}], "the image ids must be all whole numbers or all texts"),
+        ("[{", "JSON"),
+        ({"images": []}, "an object"),
+        (ROW, "an object"),
+        ("3", "int"),
+        ([ROW, 3], "row 1,"),
+        ([ROW, {"image_id": 1}, ROW], "row 1,"),
+        ([None, ROW], "row 0,"),
+        ([ROW, {"bbox": [1, 2, 3, 4], "image_id": 1, "category_id": 1}], "'score'"),
+        ([{**ROW, "bbox": [1, 2, 3]}], "row 0,"),
+        ([{**ROW, "bbox": ["1", 2, 3, 4]}], "row 0,"),
+        ([{**ROW, "bbox": None}], "row 0,"),
+        ([{**ROW, "score": "high"}], "row 0,"),
+        ([{**ROW, "category_id": 1.5}], "row 0,"),
+        ([ROW, {**ROW, "score": float("nan")}], "row 1,"),
+        ([{**ROW, "bbox": [0, 0, float("inf"), 1]}], "row 0,"),
+        ([{**ROW, "image_id": 1.5}], "image ids"),
+        ([{**ROW, "image_id": None}], "image ids"),
+        ([ROW, {**ROW, "image_id": "7"}], "image ids"),
     ],
 )
-def test_mistakes_are_told(tmp_path, content, message):
+def test_mistakes_are_told(tmp_path, content, named):
     with pytest.raises(UserError, match=r"predictions\.json") as error:
         read(tmp_path, content)
-    assert message in str(error.value)
+    assert named in str(error.value)
 
 
 def test_missing(tmp_path):
-    with pytest.raises(UserError, match="cannot be opened"):
+    with pytest.raises(UserError, match=r"none\.json"):
         read_predictions(tmp_path / "none.json")
 
 
 def test_category_ids(tmp_path):
     found = read(tmp_path, [ROW])
     check_category_ids(found, range(1, 15), "x")
-    with pytest.raises(UserError, match="'x' has boxes of the category 14; those of the challenge are 1 to 3"):
+    with pytest.raises(UserError, match=r"'x' .* 14\b.* 1 to 3"):
         check_category_ids(found, [1, 2, 3], "x")
 
 
@@ -85,5 +85,5 @@ def test_boxes_are_cut_at_the_borders(tmp_path):
     fitted = fit_to_images(found, {1: (10, 20), 2: (None, None)}, path="p", image_info="i")
     # The last but one is outside of its image, and has no size left.
     assert fitted.boxes.tolist() == [[0, 0, 5, 4], [15, 8, 5, 2], boxes[2], [20, 10, 0, 0], [0, 0, 95, 9]]
-    with pytest.raises(UserError, match="'p' has boxes on the image 2, which 'i' does not list"):
+    with pytest.raises(UserError, match=r"'p' .* 2\b.* 'i'"):
         fit_to_images(found, {1: (10, 20)}, path="p", image_info="i")
