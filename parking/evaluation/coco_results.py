@@ -47,10 +47,11 @@ def read_predictions(path: str | os.PathLike) -> Detections:
     """
     image_ids: list[int | str] = []
     category_ids, boxes, scores = array("q"), array("d"), array("d")
+    taken: dict = {}
 
-    # Called for each object as it is parsed, because a million dicts would take a gigabyte. A row becomes None; an
+    # Called for each object as it is parsed, because a million dicts would take a gigabyte. A row becomes ``taken``; an
     # object that is not a row, such as the run-length code of a row's mask, stays as it is.
-    def take_row(row: dict) -> dict | None:
+    def take_row(row: dict) -> dict:
         if "bbox" not in row:
             return row
         try:
@@ -63,11 +64,11 @@ def read_predictions(path: str | os.PathLike) -> Detections:
             raise UserError(f"'{path}': row {len(image_ids)}, counted from 0, has no {e}.") from e
         except (TypeError, ValueError, OverflowError) as e:
             raise UserError(f"'{path}': row {len(image_ids)}, counted from 0, cannot be used: {e}.") from e
-        return None
+        return taken
 
     content = read_json_list(path, object_hook=take_row)
-    if len(image_ids) != len(content) or content.count(None) != len(content):
-        number = next((i for i, row in enumerate(content) if row is not None), len(image_ids))
+    number = next((i for i, row in enumerate(content) if row is not taken), len(content))
+    if number < len(content) or len(image_ids) != len(content):
         raise UserError(f"'{path}': row {number}, counted from 0, is not an object with a 'bbox'.")
     if set(map(type, image_ids)) not in ({int}, {str}, set()):
         raise UserError(f"'{path}': the image ids must be all whole numbers or all texts.")

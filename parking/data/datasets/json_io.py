@@ -66,9 +66,7 @@ def read_json_list(json_file: str | os.PathLike, *, object_hook: Callable[[dict]
     """
     content, _ = parse_json(json_file, object_hook=object_hook)
     if not isinstance(content, list):
-        # A hook may have turned an object into None.
-        kind = "an object" if content is None else _name_kind(content)
-        raise UnusableFileError(json_file, f"must hold a JSON list of boxes, not {kind}")
+        raise UnusableFileError(json_file, f"must hold a JSON list of boxes, not {_name_kind(content)}")
     return content
 
 
