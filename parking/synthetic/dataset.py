@@ -1,16 +1,12 @@
 """Writes made-up scenes to disk in the layout of the challenge's data."""
 
 import json
-import multiprocessing
 import shutil
-import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import resource_tracker
 from pathlib import Path
 
 import cv2
@@ -20,7 +16,7 @@ from parking.challenge.classes import CLASS_NAMES
 from parking.synthetic.planning import SequencePlan, plan_sequences
 from parking.synthetic.scene import render_sequence
 from parking.utils.errors import UserError
-from parking.utils.signals import interrupts_held_back
+from parking.utils.processes import run_in_processes
 
 _TRAIN, _TEST = 0, 1
 _RESULTS = ("train", "test", "Test_Images_Information.json", "sample_submission.json")
@@ -81,7 +77,9 @@ def make_dataset(
         with _workplace(output) as place:
             train = _train_jobs(plan_sequences(num_train, size, seed, _TRAIN, balanced), place / "train" / "images")
             test = _test_jobs(plan_sequences(num_test, size, seed, _TEST, balanced), place / "test" / "images", seed)
-            drawn = _draw([*train, *test], workers, progress)
+            drawn = run_in_processes(
+                _draw_job, [*train, *test], num_workers=workers, done=lambda job: progress(len(job.file_names))
+            )
             summary = _write_train_json(place / "train" / "label" / "Train.json", train, drawn[: len(train)])
             _write_test_json(place, test)
             for name in _RESULTS:
@@ -120,46 +118,6 @@ def _test_jobs(plans: Iterator[SequencePlan], folder: Path, seed: int) -> list[_
         _Job(plan, folder, tuple(f"{uuid.UUID(bytes=rng.bytes(16), version=4)}.png" for _ in range(plan.length)))
         for plan in plans
     ]
-
-
-def _draw(jobs: list[_Job], workers: int, progress: Callable[[int], None]) -> list[list[Boxes]]:
-    """Draw all frames; return the boxes of each frame of each job, in the order of the jobs."""
-    results = []
-    if workers <= 1:
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)
-        try:
-            for job in jobs:
-                results.append(_draw_job(job))
-                progress(len(job.file_names))
-        finally:
-            cv2.setNumThreads(threads)
-        return results
-    # Not fork: a forked copy of a process that runs threads may hang.
-    context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
-    # If it started along with the first worker, the tracker would unblock SIGINT before the worker inherits the mask.
-    resource_tracker.ensure_running()
-    with ProcessPoolExecutor(min(workers, max(len(jobs), 1)), context, _start_worker) as pool:
-        try:
-            with interrupts_held_back():  # a worker that still imports could only answer Ctrl-C with a traceback
-                drawn = pool.map(_draw_job, jobs)
-            for job, boxes in zip(jobs, drawn, strict=True):
-                results.append(boxes)
-                progress(len(job.file_names))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
-            raise
-    return results
-
-
-def _start_worker() -> None:
-    # Ctrl-C reaches every process of the terminal; the parent alone answers it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    cv2.setNumThreads(1)
 
 
 def _draw_job(job: _Job) -> list[Boxes]:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from parking.data.checking.files import inspect_images
 from parking.data.checking.sources import Source
 from parking.data.datasets.categories import Categories, collect_categories, settle_categories
 from parking.data.datasets.columns import Columns
@@ -13,11 +12,15 @@ from parking.data.datasets.json_io import find_non_finite, is_too_large_id, read
 from parking.data.datasets.listing import list_files
 from parking.data.datasets.sizes import StoredSize
 from parking.data.decoding.orientation import APPLY, AUTO, turn_size
-from parking.data.image_io import ImageFacts, UnreadableImageError
+from parking.data.image_io import ImageFacts, UnreadableImageError, inspect_image
+from parking.utils.processes import run_in_processes
 from parking.utils.text import printable
 
 from .findings import Finding
 from .inspection import inspect_content, inspect_names
+
+# Images that a process takes at once: enough to save on messages, and few enough to keep the progress bar moving.
+_CHUNK_SIZE = 8
 
 
 @dataclass
@@ -74,13 +77,15 @@ def check_sources(
         progress: called with the number of images done since the last call.
 
     Raises:
-        UserError: a folder cannot be listed, or the system killed a worker process.
+        UserError: a folder cannot be listed.
     """
     opened = [_open(source, allow_outside) for source in sources]
     owned = _distribute(opened)
     paths = list(dict.fromkeys(path for one in owned for path in one))
     start(len(paths))
-    found = inspect_images(paths, num_workers=num_workers, progress=progress)
+    found = run_in_processes(
+        inspect_image, paths, num_workers=num_workers, chunk_size=_CHUNK_SIZE, done=lambda path: progress(1)
+    )
     facts = dict(zip(paths, found, strict=True))
     checked = [
         _check(one, categories, {path: facts[path] for path in own}, exif_orientation)

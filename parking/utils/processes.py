@@ -1,0 +1,71 @@
+"""Compute many things in several processes."""
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import resource_tracker
+from typing import TypeVar
+
+import cv2
+
+from parking.utils.signals import interrupts_held_back
+
+T, R = TypeVar("T"), TypeVar("R")
+
+
+def run_in_processes(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    *,
+    num_workers: int,
+    chunk_size: int = 1,
+    done: Callable[[T], object] = lambda item: None,
+) -> list[R]:
+    """Return ``function(item)`` for each item, in order; each process uses one thread of OpenCV.
+
+    If the work fails or is interrupted, the processes are ended.
+
+    Args:
+        num_workers: number of processes; with 1, the current process does the work.
+        chunk_size: number of items that a process takes at once.
+        done: called in order with each item whose result is there.
+    """
+    results: list[R] = []
+
+    def collect(found: Iterable[R]) -> None:
+        for item, result in zip(items, found, strict=True):
+            results.append(result)
+            done(item)
+
+    if num_workers <= 1 or len(items) <= chunk_size:
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            collect(map(function, items))
+        finally:
+            cv2.setNumThreads(threads)
+        return results
+    # Not fork, because a forked copy of a process with threads may hang.
+    context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
+    # If the tracker started along with the first worker, it would unblock SIGINT before the worker inherits the mask.
+    resource_tracker.ensure_running()
+    with ProcessPoolExecutor(min(num_workers, len(items)), context, _start_worker) as pool:
+        try:
+            with interrupts_held_back():  # a worker that still imports could only answer Ctrl-C with a traceback
+                found = pool.map(function, items, chunksize=chunk_size)
+            collect(found)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+    return results
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches every process of the terminal, but only the parent shall react.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    cv2.setNumThreads(1)
