@@ -166,8 +166,7 @@ def _cluster(points: np.ndarray, num_clusters: int, rng: np.random.Generator) ->
 
 def _squared_distances(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
     """Return the (N, A) squared distances of (N, 2) points and (A, 2) centres."""
-    x, y = points.T
-    return np.stack([(x - center_x) ** 2 + (y - center_y) ** 2 for center_x, center_y in centers], axis=1)
+    return ((points[:, None] - centers) ** 2).sum(axis=2)
 
 
 def _evolve(

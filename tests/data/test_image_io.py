@@ -154,14 +154,6 @@ def test_kinds_of_unreadable_files(tmp_path):
         assert pickle.loads(pickle.dumps(info.value)).kind == kind
 
 
-def test_orientation_is_seen(tmp_path):
-    for orientation in (1, 6):
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        Image.fromarray(make_photo()).save(tmp_path / "a.jpg", exif=exif)
-        assert inspect_image(tmp_path / "a.jpg").orientation == orientation
-
-
 def test_colours_of_a_tiff_with_alpha_are_those_that_are_stored(tmp_path):
     pixels = np.full((4, 5, 4), (200, 100, 50, 128), np.uint8)
     pixels[0, 0, 3] = 0

@@ -14,7 +14,7 @@ from parking.data.decoding.orientation import IGNORE
 from parking.utils.class_names import shown_name
 from parking.utils.text import printable
 
-from .findings import KEEP, KINDS, MEND, Finding
+from .findings import KINDS, Finding
 
 # Pixels by which a box may leave the image without a finding, because its numbers were rounded.
 _TOLERANCE = 1e-3
@@ -118,7 +118,7 @@ def inspect_boxes(
             number = int(annotations.numbers[i])
             box, image = entries[number]["bbox"], printable(records[annotations.rows[i]]["file_name"])
             findings.append(Finding(kind, _name_entry(entries, number), f"has the bbox {box} in {image}; {detail}"))
-        if KINDS[kind].action(policy) not in (KEEP, MEND):
+        if KINDS[kind].is_left_out(policy):
             used[mask] = False
 
     boxes = annotations.boxes.copy()

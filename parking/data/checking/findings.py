@@ -35,6 +35,10 @@ class Kind(NamedTuple):
         """Return what the loader does under ``policy``, "strict" or "repair"."""
         return {"strict": self.strict, "repair": self.repair}[policy]
 
+    def is_left_out(self, policy: str) -> bool:
+        """Return whether the image or annotation with a finding of this kind is not used under ``policy``."""
+        return self.action(policy) not in (KEEP, MEND)
+
 
 class Finding(NamedTuple):
     """One thing that is wrong.

@@ -1,7 +1,6 @@
 """Find what is wrong with a data set's json, without decoding images; needs neither torch nor detectron2."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from parking.data.decoding.orientation import AUTO
 from parking.utils.text import printable
 
 from .annotation_inspection import Annotations, collect_annotations, inspect_boxes, inspect_classes
-from .findings import KEEP, KINDS, MEND, STOP, Finding
+from .findings import KINDS, STOP, Finding
 
 _ABOUT_OUTSIDE = (
     "only absolute names may, with DATASETS.ALLOW_OUTSIDE True (check_data.py: --allow-outside), if you trust the json"
@@ -79,16 +78,11 @@ def inspect_content(
             annotations = inspect_boxes(annotations, entries, records, findings, policy)
             if records and not any(KINDS[finding.kind].repair == STOP for finding in findings):
                 inspect_classes(annotations, categories, findings)
-        columns = replace(_make_columns(records, annotations), listed_ids=all_ids)
+        columns = _make_columns(records, annotations, all_ids)
         if with_annotations:
             for row in np.flatnonzero(np.diff(columns.starts) == 0):
                 findings.append(Finding("image_without_boxes", printable(columns.names[row]), "has no boxes"))
     return Inspection(columns, findings, num_lost)
-
-
-def is_left_out(kind: str, policy: str) -> bool:
-    """Return whether the image or annotation that a finding of this kind names is left out."""
-    return KINDS[kind].action(policy) not in (KEEP, MEND)
 
 
 def inspect_names(names: Sequence[str], files: FileIndex) -> list[Finding]:
@@ -128,7 +122,7 @@ def _match_files(records: Iterable[dict], files: FileIndex, findings: list[Findi
             first = seen[name]
             detail = f"is listed as the images {first!r} and {record['image_id']!r}"
             findings.append(Finding("file_name_twice", printable(name), detail))
-            if is_left_out("file_name_twice", policy):
+            if KINDS["file_name_twice"].is_left_out(policy):
                 continue
         seen.setdefault(name, record["image_id"])
         if path is None:
@@ -166,7 +160,7 @@ def _add_sizes(
     return [record for record in records if "height" in record]
 
 
-def _make_columns(records: list[dict], annotations: Annotations) -> Columns:
+def _make_columns(records: list[dict], annotations: Annotations, listed_ids: list) -> Columns:
     order = np.argsort(annotations.rows, kind="stable")
     starts = np.zeros(len(records) + 1, dtype=np.int64)
     np.cumsum(np.bincount(annotations.rows, minlength=len(records)), out=starts[1:])
@@ -183,4 +177,5 @@ def _make_columns(records: list[dict], annotations: Annotations) -> Columns:
         crowd=annotations.crowd,
         areas=annotations.areas,
         exif_orientations=[record.get("exif_orientation", "") for record in records],
+        listed_ids=listed_ids,
     )

@@ -108,12 +108,6 @@ def test_a_missing_key(missing, kind):
     ]
 
 
-def test_everything_is_found_not_only_the_first():
-    wrong = [{**BOX, "id": i, "bbox": [1, 2, -3, 4]} for i in range(7)]
-    inspection = inspect([make_image()], [*wrong, {**BOX, "id": 8, "category_id": 9}, {**BOX, "id": 9}])
-    assert sorted(get_kinds(inspection)) == ["bbox_empty"] * 7 + ["category_unknown"]
-
-
 def test_boxes_are_clipped_to_the_image():
     boxes = [[-5, -6, 20, 30], [90, 70, 20, 30], [-1, -1, 102, 20], [50, 40, 50.0005, 40]]
     annotations = [{**BOX, "id": i, "bbox": box} for i, box in enumerate(boxes)]
@@ -155,7 +149,7 @@ def test_images_and_files():
         ("image_unlisted", "c.png"),
         ("image_without_boxes", "b.png"),
     }
-    assert inspection.columns.image_ids == [1, 4]
+    assert (inspection.columns.image_ids, inspection.columns.listed_ids) == ([1, 4], [1, 2, 3, 4])
     assert inspection.num_lost_boxes == 2
 
 
@@ -377,22 +371,10 @@ def test_ids_of_annotations_that_are_not_exact():
     assert kinds(category_id=True) == kinds(category_id=1.5) == kinds(category_id=2**70) == ["category_unknown"]
 
 
-def test_different_names_are_not_taken_for_one():
-    images = [make_image(1, "Straße.png"), make_image(2, "Strasse.png")]
-    inspection = inspect(images, [], files=["Straße.png", "Strasse.png"])
-    assert "name_ambiguous" not in get_kinds(inspection)
-    assert inspection.columns.file_names == ["root/Straße.png", "root/Strasse.png"]
-
-
 def test_a_name_that_does_not_print_is_shown_anyway():
     images = [make_image(1, "a\udcff.png"), make_image(1, "b\udcff.png")]
     for finding in inspect(images, [], files=["a\udcff.png"]).findings:
         " ".join(finding).encode()
-
-
-def test_all_listed_ids_are_kept():
-    inspection = inspect([make_image(7, "b.png"), make_image(3)], [])
-    assert (inspection.columns.image_ids, inspection.columns.listed_ids) == ([3], [7, 3])
 
 
 def test_names_that_lead_out_of_the_folder():

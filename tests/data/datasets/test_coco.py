@@ -1,7 +1,5 @@
 import json
 
-import cv2
-import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
@@ -70,34 +68,6 @@ def test_load(tmp_path):
             ],
         },
     ]
-
-
-def test_load_with_byte_order_mark_and_korean_names(tmp_path, caplog):
-    images = [{"id": 1, "file_name": "주차장.png", "height": 5, "width": 6}]
-    text = json.dumps(make_content(images=images, annotations=[]), ensure_ascii=False)
-    json_file = write(tmp_path, "\ufeff" + text)
-    (tmp_path / "사진").mkdir()
-    (tmp_path / "사진/주차장.png").touch()
-    with caplog.at_level("WARNING"):
-        dicts = load_dicts(json_file, str(tmp_path / "사진"), NAMES)
-    assert dicts[0]["file_name"] == f"{tmp_path}/사진/주차장.png"
-    assert f"1  {KINDS['json_bom'].title}: mended" in caplog.text
-
-
-def test_missing_sizes_come_from_the_headers(tmp_path):
-    images = [{"id": 20, "file_name": "b.png"}, {"id": 10, "file_name": "a.png", "height": None, "width": 41}]
-    json_file = write(tmp_path, make_content(images=images))
-    cv2.imwrite(str(tmp_path / "b.png"), np.zeros((7, 5, 3), np.uint8))
-    Image.new("RGB", (11, 9)).save(tmp_path / "a.png")
-    dicts = load_dicts(json_file, str(tmp_path), NAMES)
-    assert [(d["height"], d["width"]) for d in dicts] == [(7, 5), (9, 11)]
-
-
-@pytest.mark.parametrize("size", [{}, {"width": 5, "height": 4}])
-def test_a_missing_image_is_named(tmp_path, size):
-    json_file = write(tmp_path, make_content(images=[{"id": 10, "file_name": "gone.png", **size}], annotations=[]))
-    with pytest.raises(UserError, match=r"set\.json.*gone\.png"):
-        load_dicts(json_file, str(tmp_path), NAMES)
 
 
 BOX = {"id": 77, "image_id": 10, "category_id": 3, "bbox": [1, 2, 3, 4]}
@@ -221,14 +191,6 @@ def make_cfg(train, test=(), coco=()):
     return cfg
 
 
-def test_config_registers_both_kinds(tmp_path, registered):
-    entry = ["t_train", write(tmp_path, make_content()), str(tmp_path)]
-    register_datasets_from_config(make_cfg(["t_train"], coco=[entry]))
-    assert "t_train" in DatasetCatalog
-    register_datasets_from_config(make_cfg(["parking_train"], ["parking_val"]))
-    assert "parking_trainval" in DatasetCatalog
-
-
 def test_config_refuses_unknown_mixed_and_reserved_data_sets(tmp_path, registered):
     entry = ["t_train", write(tmp_path, make_content()), str(tmp_path)]
     with pytest.raises(UserError, match="'t_typo'"):
@@ -269,7 +231,7 @@ GONE = {"id": 30, "file_name": "gone.png", "height": 5, "width": 5}
 def flawed_json(tmp_path):
     content = make_content(annotations=FLAWED)
     content["images"].append(GONE)
-    return write(tmp_path, content)
+    return write(tmp_path, "\ufeff" + json.dumps(content))
 
 
 def test_strict_stops_at_the_first_and_tells_of_the_rest(tmp_path, flawed_json):
@@ -286,6 +248,7 @@ def test_repair_leaves_out_clips_counts_and_logs_once(tmp_path, flawed_json, cap
     lines = [line.split(maxsplit=1) for line in caplog.text.splitlines()[1:]]
     assert len(caplog.records) == 1
     assert lines == [
+        ["1", f"{KINDS['json_bom'].title}: mended"],
         ["1", f"{KINDS['image_missing'].title}: left out"],
         ["1", f"{KINDS['category_unknown'].title}: left out"],
         ["1", f"{KINDS['bbox_partly_outside'].title}: mended"],

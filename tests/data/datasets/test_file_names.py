@@ -40,8 +40,9 @@ def test_a_file_is_found_by_another_form_of_its_name(tmp_path, on_disk, listed):
 
 def test_lookups_are_by_the_full_name(tmp_path):
     touch(tmp_path / "x/a.1.png")
+    touch(tmp_path / "Straße.png")
     files = index_folder(str(tmp_path))
-    for name in ("a.1.png", "x/a.png", "x/a.2.png", "x/a.1.jpg", "x", ""):
+    for name in ("a.1.png", "x/a.png", "x/a.2.png", "x/a.1.jpg", "x", "", "Strasse.png"):
         assert files.find(name) is None
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 import unicodedata
 
 import pytest
@@ -119,14 +120,9 @@ def test_a_bad_list_is_named(tmp_path, names_by_id, message):
 
 def test_missing_and_empty_inputs_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    touch(tmp_path / "notes.txt", tmp_path / "a.png")
-    for input, message in (
-        ("nowhere", "does not exist"),
-        ("empty", "holds no images"),
-        ("*.jpg", "holds no images"),
-        ("notes.txt", "not an image file"),
-    ):
-        with pytest.raises(UserError, match=message):
+    touch(tmp_path / "a.png")
+    for input in ("nowhere", "empty", "*.jpg"):
+        with pytest.raises(UserError, match=re.escape(str(tmp_path / input))):
             list_images(str(tmp_path / input))
     with pytest.raises(UserError, match=r"gone\.json"):
         list_images(str(tmp_path / "a.png"), str(tmp_path / "gone.json"))

@@ -72,15 +72,12 @@ def test_missing_files_and_other_values(tmp_path):
         read_json_list(write(tmp_path, "{}"))
 
 
-def test_fifos_devices_and_sparse_files_are_not_read(tmp_path, monkeypatch):
+def test_fifos_and_sparse_files_are_not_read(tmp_path):
     os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UserError, match="FIFO"):
+        read_json_object(tmp_path / "fifo")
     with open(tmp_path / "sparse", "wb") as file:
         file.write(b'{"images": [')
-        file.truncate(5 * 10**9)
-    for path, detail in [(tmp_path / "fifo", "FIFO"), ("/dev/zero", "device"), (tmp_path / "sparse", "5,000,000,000")]:
-        with pytest.raises(UserError, match=detail):
-            read_json_object(path)
-    with open(tmp_path / "sparse", "r+b") as file:
         file.truncate(3 * 10**9)
     tracemalloc.start()
     try:
@@ -175,10 +172,7 @@ def test_the_collector_is_left_as_it_was():
         assert not gc.isenabled()
         json.loads("{")
     assert gc.isenabled()
-    gc.disable()
-    try:
+    with paused_gc():
         with paused_gc():
             pass
         assert not gc.isenabled()
-    finally:
-        gc.enable()

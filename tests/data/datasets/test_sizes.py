@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+from functools import partial
 
 import pytest
 from PIL import Image
@@ -84,16 +85,8 @@ def test_nothing_is_written_below_the_data(data, below, caplog):
 
 def test_several_processes(data, tmp_path):
     paths, cache = get_paths(data), str(tmp_path / "cache")
-    context = multiprocessing.get_context("fork")
-    processes = [
-        context.Process(target=read_headers, args=(paths[k:],), kwargs={"root": str(data), "cache_dir": cache})
-        for k in (0, 1, 2, 0)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        pool.map(partial(read_headers, root=str(data), cache_dir=cache), [paths[k:] for k in (0, 1, 2, 0)])
     assert read_headers(paths, root=str(data), cache_dir=cache) == [Size(7, 5), Size(7, 6), Size(7, 7)]
     assert len(list((tmp_path / "cache/sizes").iterdir())) == 1
 

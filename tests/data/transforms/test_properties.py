@@ -4,14 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from detectron2.data.transforms import AugInput, AugmentationList, Transform
+from detectron2.data.transforms import AugInput, Transform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parking.data.transforms import (
     LetterboxTransform,
     PadToSize,
-    RandomAugInput,
     RandomFlip,
     RandomHSV,
     RandomPerspective,
@@ -136,18 +135,3 @@ def test_a_drawn_object_is_found_in_its_box(kind, seed):
         assert ys.min() >= box[0, 1] - 1
         assert xs.max() + 1 <= box[0, 2] + 1
         assert ys.max() + 1 <= box[0, 3] + 1
-
-
-@quick
-@with_seeds
-def test_letterbox_shows_the_whole_image_and_comes_back(seed):
-    """Resizing and padding together."""
-    rng = np.random.default_rng(seed)
-    h, w, max_h, max_w = rng.integers(8, 160, 4).tolist()
-    boxes = np.array([[0.0, 0, w, h], [w / 4, h / 4, w / 2, h / 2]])
-    aug_input = RandomAugInput(np.full((h, w, 3), OBJECT, np.uint8), boxes=boxes, rng=rng)
-    transform = AugmentationList([ResizeToFit((max_h, max_w)), PadToSize((max_h, max_w))])(aug_input)
-    assert aug_input.image.shape == (max_h, max_w, 3)
-    ys, xs = np.nonzero(aug_input.image[..., 0] != 114)
-    np.testing.assert_allclose(aug_input.boxes[0], [0, 0, xs.max() + 1, ys.max() + 1])
-    np.testing.assert_allclose(transform.inverse().apply_box(aug_input.boxes), boxes)
