@@ -1,4 +1,4 @@
-"""Compare mosaics made of tiles, with and without a cache, with the canvas of twice the size that they replace."""
+"""Compare mosaics that are painted tile by tile, with and without a cache, with one warped canvas of all tiles."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Find what is wrong with annotations, fast if nothing is; needs neither torch nor detectron2."""
+"""Find what is wrong with annotations; sound ones take little time. Needs neither torch nor detectron2."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence

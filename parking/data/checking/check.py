@@ -114,7 +114,7 @@ def _open(source: Source, allow_outside: bool) -> _Opened:
 
 
 def _distribute(opened: Sequence[_Opened]) -> list[list[str]]:
-    """Give each source the paths it lists, and those below its folder that no source lists or was given before."""
+    """Return each source's image paths: those it lists, and unlisted ones below its folder that none before it has."""
     listed = {path for one in opened for path in one.listed}
     claimed: set[str] = set()
     owned = []

@@ -135,8 +135,8 @@ def _settle(facts: CategoryFacts, used: set[tuple[int, str]]) -> Categories:
     left_out = {}
     for category_id in unused:
         key = keys[category_id]
-        # Of categories with one name, unused groups are left out, and all unused ones but the first; if another is
-        # used, the first as well.
+        # If several categories have one name, groups without annotations are left out. Other categories without
+        # annotations are left out, too, except the first one if all are without.
         same = next((i for i in by_key[key] if i != category_id), None)
         if same is not None and (category_id in groups or key in used_keys or same < category_id):
             left_out[category_id] = f"repeats the name of category {same} and has no annotation"

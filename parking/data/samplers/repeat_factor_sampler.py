@@ -28,7 +28,7 @@ class RepeatFactorTrainingSampler(PositionedSampler):
         self._fractions, self._whole = np.modf(factors)
 
     def _find_epoch(self, position: int) -> tuple[int, int]:
-        # An epoch begins where the lengths of all earlier epochs add up to; they are cheap to draw again.
+        # An epoch's first position is the sum of the lengths of all earlier epochs, which are cheap to draw again.
         epoch, epoch_start = 0, 0
         while position >= (epoch_end := epoch_start + int(self._draw_repeats(self._get_rng(epoch)).sum())):
             epoch, epoch_start = epoch + 1, epoch_end

@@ -52,7 +52,7 @@ class WarpTransform(Transform):
 
     @property
     def is_upright(self) -> bool:
-        """Whether the map only scales and moves, so that it maps upright rectangles to such."""
+        """Whether the map only scales and moves, so that upright rectangles stay upright."""
         (a, b, _), (c, d, _), bottom = self.matrix
         return b == c == 0 and a > 0 and d > 0 and np.array_equal(bottom, [0, 0, 1])
 

@@ -257,7 +257,7 @@ def test_categories_of_coco(maker, tmp_path):
     other = make_coco(tmp_path / "two.json", ["b.png"], categories=("bus", "car"))
     checked = check_sources(make_coco_sources([(first, images), (other, images)]))
     overview = summarize(checked, split="sequence")
-    # The second has a bus only.
+    # The box of the second json has category 1, which is its bus.
     assert count(checked) == {"json_structure": 1, "class_without_boxes": 1}
     assert overview.class_names == ["car", "bus"]
     assert [side.class_counts.tolist() for side in overview.sides] == [[1, 0], [0, 1]]

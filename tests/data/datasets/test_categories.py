@@ -63,13 +63,13 @@ def test_a_group_without_annotations_is_left_out():
     rows = [(0, "car", "none"), (1, "car", "car"), (2, "bus", "car")]
     assert list(read_categories(content(*rows, used=[])).names) == [1, 2]
     rows[0] = (0, "vehicles", "none")
-    assert list(read_categories(content(*rows, used=[1])).names) == [0, 1, 2]  # 0 is no supercategory
+    assert list(read_categories(content(*rows, used=[1])).names) == [0, 1, 2]  # no category has 0 as its supercategory
     rows[1:] = [(1, "car", "vehicles"), (2, "bus", "vehicles")]
     assert list(read_categories(content(*rows, used=[1])).names) == [1, 2]
     assert list(read_categories(content(*rows, used=[0, 1])).names) == [0, 1, 2]
     # COCO's person is its own supercategory.
     assert len(read_categories(content((1, "person", "person"), (2, "rider", "person"), used=[2])).names) == 2
-    assert len(read_categories(content((1, "a", "b"), (2, "b", "a"))).names) == 2  # never all
+    assert len(read_categories(content((1, "a", "b"), (2, "b", "a"))).names) == 2  # not all are left out
 
 
 def test_files_that_are_used_together_have_the_order_and_names_of_the_first():
