@@ -61,7 +61,7 @@ def run_infer_benchmark(
             cfg, [mapper(record)["image"] for record in records[:_NUM_CALIBRATION_IMAGES]]
         )
         model = build_inference_model(cfg, weights)
-        batches = plan_inference(cfg, records)
+        batches = plan_inference(cfg, model, records)
         category_ids = list(range(1, cfg.MODEL.YOLO.NUM_CLASSES + 1))
         yield describe_setup(cfg, batches[0])
         image_ids = [record["image_id"] for record in records]

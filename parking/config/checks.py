@@ -267,9 +267,10 @@ CHECKS: Mapping[str, Check] = {
         Text(r"(.+/)?bbox/.+", "bbox/ and a score, such as bbox/AP75 or bbox/AP75-CLASS"), TRAIN, _scores_end_or_choose
     ),
     "TEST.DETECTIONS_PER_IMAGE": Check(_SOME, ALL, scores_steer),
-    # An evaluation while training sees each image once, in full precision.
-    "TEST.IMS_PER_BATCH": Check(Whole(0, _MAX_IMAGES), INFER, False),
-    "TEST.DTYPE": Check(OneOf("auto", "float32", "float16", "bfloat16"), TEST, False),
+    # On the CPU scores do not depend on it; the kernels of a GPU do.
+    "TEST.IMS_PER_BATCH": Check(Whole(0, _MAX_IMAGES), ALL, scores_steer),
+    "TEST.DTYPE": Check(OneOf("auto", "float32", "float16", "bfloat16"), ALL, scores_steer),
+    # An evaluation while training sees each image once.
     "TEST.AUG.ENABLED": Check(Flag(), TEST, False),
     "TEST.FUSION.NAME": Check(OneOf("nms", "soft_nms", "wbf"), TEST, False),
     "TEST.FUSION.IOU_THRESH": Check(_PART, TEST, False),

@@ -56,7 +56,7 @@ UPGRADES: Mapping[int, Upgrade] = {
     # Version 1 used pictures as they are stored.
     1: Upgrade(
         earlier_behaviour={"INPUT.EXIF_ORIENTATION": "ignore"},
-        scores="with areas that cannot be, or without boxes of some class",
+        scores="with areas that cannot be, or without boxes of some class, and on a GPU all data (in float32)",
     ),
     # There was one head, whose parts and keys belonged to the whole detector.
     2: Upgrade(

@@ -202,8 +202,9 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.EMA.ENABLED = True
     cfg.SOLVER.EMA.DECAY = 0.9999
     cfg.SOLVER.EMA.WARMUP = 2000
-    # Evaluate the weights themselves, too, in every evaluation while training; their scores are named raw/... .
-    cfg.SOLVER.EMA.EVAL_RAW = True
+    # Evaluate the weights themselves, too, in every evaluation while training, which then takes twice the time; their
+    # scores are named raw/... .
+    cfg.SOLVER.EMA.EVAL_RAW = False
     # End the training after this many evaluations without a better TEST.BEST_METRIC; 0: never. An evaluation that
     # cannot compute it does not count.
     cfg.SOLVER.EARLY_STOPPING_PATIENCE = 0
@@ -215,10 +216,11 @@ def _add_solver(cfg: CN) -> None:
 def _add_test(cfg: CN) -> None:
     # The score that decides which weights become model_best.pth.
     cfg.TEST.BEST_METRIC = "bbox/AP75"
-    # Images in a batch of inference; images of one batch have the same padded shape. 0: 8 on a GPU, 1 on the CPU.
+    # Images in a batch of an evaluation or inference; only images of the same padded shape share one. 0: 8 on a GPU, 1
+    # on the CPU, where a larger batch saves no time.
     cfg.TEST.IMS_PER_BATCH = 0
-    # Type in which the network computes for inference: "float32", "float16", "bfloat16", or "auto": float16 on a GPU,
-    # and float32 on the CPU. Boxes and scores are float32 in any case.
+    # Type in which the network computes for evaluations, also while training, and for inference: "float32", "float16",
+    # "bfloat16", or "auto": float16 on a GPU, and float32 on the CPU. Boxes and scores are float32 in any case.
     cfg.TEST.DTYPE = "auto"
     # How the boxes of several views (test-time augmentation) or several models of one image are joined:
     #   "nms": the best box suppresses the others (for views, all candidates go through one suppression, as published)

@@ -5,7 +5,6 @@ from operator import itemgetter
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, get_detection_dataset_dicts
-from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import Dataset
 
@@ -84,19 +83,11 @@ def _build_train_sampler(cfg, dataset_dicts, class_ap, *, seed: int, start: int)
     raise ValueError(f"there is no sampler {name!r}")
 
 
-def build_test_loader(cfg: CfgNode, dataset_name: str) -> WorkerLoader:
-    """Batches of one image, this process's share of a registered data set in order; see :class:`TestDatasetMapper`.
-
-    An image that cannot be used is an error or, under DATASETS.POLICY repair, a dict with the key ``error`` and without
-    ``image``.
-    """
+def load_test_dicts(dataset_name: str) -> list[dict]:
+    """The dataset dicts of a registered data set without their annotations, images without boxes included."""
     check_datasets([dataset_name])
     dataset_dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False, check_consistency=False)
-    mapper = TestDatasetMapper(cfg, report_errors=cfg.DATASETS.POLICY == "repair")
-    dataset = DatasetFromList(dataset_dicts, copy=False)
-    return WorkerLoader(
-        _MappedDataset(dataset, mapper), InferenceSampler(len(dataset)), num_workers=cfg.DATALOADER.NUM_WORKERS
-    )
+    return [{key: value for key, value in d.items() if key != "annotations"} for d in dataset_dicts]
 
 
 def build_inference_loader(cfg: CfgNode, batches: Sequence[list[dict]], order: Sequence[int]) -> WorkerLoader:

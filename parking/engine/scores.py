@@ -1,9 +1,8 @@
-"""What the trainer does with evaluations: stopping one, and reading scores out of it."""
+"""What the trainer reads out of the scores of an evaluation."""
 
-import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from detectron2.data import MetadataCatalog
@@ -13,41 +12,6 @@ from parking.evaluation.scorer import CLASS_METRICS, METRICS
 from parking.utils.class_names import find_classes
 from parking.utils.errors import UserError
 from parking.utils.text import printable
-
-logger = logging.getLogger(__name__)
-
-
-class StopEvaluation(Exception):
-    """An evaluation was asked to stop; there are no results."""
-
-
-class EvaluationLoader:
-    """A data loader that can be stopped, and that hands images which cannot be used to someone else than the model."""
-
-    def __init__(self, loader, *, should_stop: Callable[[], bool], leave_out: Callable[[Any], None]):
-        """
-        Args:
-            should_stop: asked before each batch; when it says yes, :class:`StopEvaluation` is raised.
-            leave_out: called with the image id of each dict that has an ``error``.
-        """
-        self._loader = loader
-        self._should_stop = should_stop
-        self._leave_out = leave_out
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __iter__(self):
-        for batch in self._loader:
-            if self._should_stop():
-                raise StopEvaluation
-            for inputs in batch:
-                if "error" in inputs:
-                    logger.warning(f"{inputs['error']} It is left out of the evaluation.")
-                    self._leave_out(inputs["image_id"])
-            usable = [inputs for inputs in batch if "error" not in inputs]
-            if usable:
-                yield usable
 
 
 def best_metric(cfg) -> str:

@@ -7,15 +7,13 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer, create_ddp_model, hooks
 from detectron2.engine.train_loop import TrainerBase
-from detectron2.evaluation import DatasetEvaluators, inference_on_dataset
+from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -25,7 +23,7 @@ from parking.checkpoint import SECONDS_USED, UNREADABLE_IMAGES, Checkpointer, lo
 from parking.config import Task
 from parking.config.plain import describe_config
 from parking.data.annotations import check_learnable
-from parking.data.build import build_test_loader, build_train_loader, load_train_dicts
+from parking.data.build import build_train_loader, load_train_dicts
 from parking.data.datasets.coco import original_category_ids
 from parking.evaluation.coco_evaluation import COCOBoxEvaluator
 from parking.evaluation.prediction_pictures import PredictionPictures, pop_pictures
@@ -35,6 +33,7 @@ from parking.inference.out_of_memory import explaining_out_of_memory
 from parking.utils.errors import UserError, explain, is_lost_connection
 
 from .clock import TrainingClock
+from .evaluation import StopEvaluation, evaluate_copy, evaluate_dataset
 from .hooks import (
     BestCheckpointHook,
     CheckpointHook,
@@ -52,7 +51,7 @@ from .hooks import (
 )
 from .precision import autocast_dtype
 from .resume import check_same_data, check_same_recipe, digest_dataset
-from .scores import EvaluationLoader, StopEvaluation, best_metric, class_ap_of, finite_only
+from .scores import best_metric, class_ap_of, finite_only
 from .train_loop import AccumulatingTrainer
 from .training_state import check_training_state
 
@@ -248,9 +247,8 @@ class Trainer(DefaultTrainer):
         try:
             if self._ema and self.cfg.SOLVER.EMA.EVAL_RAW:
                 logger.info("Evaluating the weights themselves, then their average")
-                raw_results = self._test_present_weights(with_pictures=False)
-            with self._ema.applied_to(self._bare_model) if self._ema else nullcontext():
-                results = self._test_present_weights(with_pictures=True)
+                raw_results = self._test_weights(self._bare_model.state_dict(), with_pictures=False)
+            results = self._test_weights(self.release_state_dict(), with_pictures=True)
         except StopEvaluation:
             logger.info("Evaluation left out after Ctrl-C.")
             if next_iteration in (self.start_iter, self.max_iter):
@@ -265,11 +263,11 @@ class Trainer(DefaultTrainer):
                 self._reset_data_loader(next_iteration)
         return finite_only({**results, **({"raw": raw_results} if raw_results else {})})
 
-    def _test_present_weights(self, *, with_pictures: bool) -> OrderedDict[str, Any]:
-        _broadcast_from_main(self._bare_model)
-        return self.test(
-            self.cfg, self._bare_model, should_stop=self._should_stop_evaluation, with_pictures=with_pictures
-        )
+    def _test_weights(self, state_dict: Mapping[str, torch.Tensor], *, with_pictures: bool) -> OrderedDict[str, Any]:
+        def test(model: nn.Module) -> OrderedDict[str, Any]:
+            return self.test(self.cfg, model, should_stop=self._should_stop_evaluation, with_pictures=with_pictures)
+
+        return evaluate_copy(self.cfg, self._bare_model, state_dict, test)
 
     def _should_stop_evaluation(self) -> bool:
         # A checkpoint must follow at once, before an iteration that draws its samples by these results. Several
@@ -378,10 +376,6 @@ class Trainer(DefaultTrainer):
         return build_train_loader(cfg, dataset_dicts, seed=seed, start_iter=start_iter, class_ap=class_ap)
 
     @classmethod
-    def build_test_loader(cls, cfg, dataset_name):
-        return build_test_loader(cfg, dataset_name)
-
-    @classmethod
     def build_evaluator(cls, cfg, dataset_name, class_names=None):
         return COCOBoxEvaluator(
             dataset_name, class_names=class_names, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
@@ -404,7 +398,7 @@ class Trainer(DefaultTrainer):
 
         Args:
             class_names: the model's classes, where they are not the data sets'.
-            should_stop: asked before every image.
+            should_stop: asked after every batch.
             with_pictures: add what :func:`pop_pictures` takes out; the model's classes must be the data sets'.
 
         Returns:
@@ -418,12 +412,9 @@ class Trainer(DefaultTrainer):
             evaluator = scorer = cls.build_evaluator(cfg, name, class_names)
             if with_pictures:
                 evaluator = DatasetEvaluators([scorer, PredictionPictures(name)])
-            loader = EvaluationLoader(
-                cls.build_test_loader(cfg, name), should_stop=should_stop, leave_out=scorer.leave_out
+            results[name] = evaluate_dataset(
+                cfg, model, name, evaluator, leave_out=scorer.leave_out, should_stop=should_stop
             )
-            remedy = f"lower INPUT.SIZE_TEST (now {cfg.INPUT.SIZE_TEST})"
-            with explaining_out_of_memory(f"in the evaluation on {name}", remedy):
-                results[name] = inference_on_dataset(model, loader, evaluator)
         return next(iter(results.values())) if len(results) == 1 else results
 
 
@@ -435,11 +426,3 @@ def _describe(cfg) -> dict[str, Any]:
         "class_names": [str(name) for name in metadata.thing_classes],
         "category_ids": original_category_ids(metadata),
     }
-
-
-@torch.no_grad()
-def _broadcast_from_main(model: nn.Module) -> None:
-    # BN statistics are each process's own; what is evaluated must be what the main process saves.
-    if comm.get_world_size() > 1:
-        for tensor in model.state_dict().values():
-            dist.broadcast(tensor, 0)

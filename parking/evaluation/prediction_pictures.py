@@ -1,6 +1,5 @@
 """A picture of what a model finds in a few images of a data set."""
 
-import math
 import os
 from typing import Any
 
@@ -20,10 +19,10 @@ _COLUMNS = 4
 
 
 class PredictionPictures(DatasetEvaluator):
-    """Draws predictions beside the annotations, for images spread evenly over the main process's part of a data set.
+    """Draws predictions beside the annotations, for images spread evenly over a data set.
 
-    Neighbours, as the first few images of a video are, would all show the same. The other processes do nothing. Goes
-    together with an evaluator of scores through ``DatasetEvaluators``; see :func:`pop_pictures` for its result.
+    Neighbours, as the first few images of a video are, would all show the same. Goes together with an evaluator of
+    scores through ``DatasetEvaluators``; see :func:`pop_pictures` for its result.
     """
 
     def __init__(self, dataset_name: str, *, max_images: int = 8, min_score: float = 0.25):
@@ -42,17 +41,13 @@ class PredictionPictures(DatasetEvaluator):
 
     def reset(self):
         self._tiles = {}
-        self._records = {}
-        if comm.is_main_process():
-            self._drawer = ThumbnailDrawer(MetadataCatalog.get(self._dataset_name).thing_classes, side=_SIDE)
-            self._records = {d["image_id"]: d for d in self._choose_images()}
+        self._drawer = ThumbnailDrawer(MetadataCatalog.get(self._dataset_name).thing_classes, side=_SIDE)
+        self._records = {d["image_id"]: d for d in self._choose_images()}
 
     def _choose_images(self) -> list[dict]:
         dataset_dicts = DatasetCatalog.get(self._dataset_name)
-        # What InferenceSampler gives the main process: the first of equal parts.
-        share = math.ceil(len(dataset_dicts) / comm.get_world_size())
-        num_images = min(self._max_images, share)
-        return [dataset_dicts[i * share // num_images] for i in range(num_images)]
+        num_images = min(self._max_images, len(dataset_dicts))
+        return [dataset_dicts[i * len(dataset_dicts) // num_images] for i in range(num_images)]
 
     def process(self, inputs, outputs):
         """
@@ -86,12 +81,16 @@ class PredictionPictures(DatasetEvaluator):
         )
 
     def evaluate(self) -> dict[str, np.ndarray]:
-        """What :func:`pop_pictures` looks for; {} on other processes, and where none of the images was processed."""
-        if not self._tiles:
+        """What :func:`pop_pictures` looks for, on the main process; {} where none of the images was processed.
+
+        Every process must call it.
+        """
+        drawn = {image_id: pair for part in comm.gather(self._tiles) for image_id, pair in part.items()}
+        if not drawn:
             return {}
         tiles, titles = [], []
-        for image_id in filter(self._tiles.__contains__, self._records):
-            tiles += self._tiles[image_id]
+        for image_id in filter(drawn.__contains__, self._records):
+            tiles += drawn[image_id]
             titles += [
                 os.path.basename(self._records[image_id]["file_name"]),
                 f"predicted, score ≥ {self._min_score:g}",

@@ -11,7 +11,6 @@ from parking.checkpoint import Weights, check_all_fit, find_not_finite, load_wei
 from parking.layers import fuse_conv_norm
 from parking.modeling.dense_heads import iter_raw
 from parking.modeling.ensemble import DetectionFusion
-from parking.modeling.meta_arch import YOLO
 from parking.modeling.test_time_augmentation import YOLOWithTTA
 from parking.utils.errors import UserError
 from parking.utils.text import printable
@@ -56,9 +55,22 @@ def build_inference_model(cfg, weights: Weights, class_names: Sequence[str] | No
         class_names=class_names or weights.class_names,
         class_map=cfg.MODEL.YOLO.CLASS_MAP,
     )
-    _compute_in(inference_dtype(cfg), fuse_conv_norm(model.eval()))
-    _refuse_overflow(model, weights, inference_dtype(cfg))
+    prepare_for_inference(model, inference_dtype(cfg))
+    refuse_overflow(model, inference_dtype(cfg), f"weights {printable(weights.path)}")
     return wrap_for_inference(cfg, model)
+
+
+def prepare_for_inference(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """``model``, changed in place: in eval mode, norms folded away, its network computing in ``dtype``."""
+    fuse_conv_norm(model.eval())
+    # Only the convolutions: pixels, decoded boxes and what they are decoded with would lose too much in half precision.
+    model.backbone.to(dtype)
+    for part in model.head.modules():
+        if next(part.children(), None) is None and next(part.parameters(), None) is not None:
+            part.to(dtype)
+    if dtype != torch.float32:
+        model.backbone.register_forward_pre_hook(lambda _, images: (images[0].to(dtype),))
+    return model
 
 
 def inference_dtype(cfg) -> torch.dtype:
@@ -68,51 +80,39 @@ def inference_dtype(cfg) -> torch.dtype:
     return dtypes[cfg.TEST.DTYPE]
 
 
-def _compute_in(dtype: torch.dtype, model: YOLO) -> None:
-    # Only the convolutions: pixels, decoded boxes and what they are decoded with would lose too much in half precision.
-    model.backbone.to(dtype)
-    for part in model.head.modules():
-        if next(part.children(), None) is None and next(part.parameters(), None) is not None:
-            part.to(dtype)
-    if dtype != torch.float32:
-        model.backbone.register_forward_pre_hook(lambda _, images: (images[0].to(dtype),))
+class NotFiniteError(UserError):
+    """Weights, or what a network makes of an image, are too large for the type that it computes in."""
 
 
-def _refuse_overflow(model: YOLO, weights: Weights, dtype: torch.dtype) -> None:
-    """Raise a UserError where the folded weights do not fit into ``dtype``, and later where an output does not.
+def refuse_overflow(model: nn.Module, dtype: torch.dtype, source: str) -> None:
+    """Raise a NotFiniteError where folded weights do not fit into ``dtype``, and later where an output does not.
 
     Sums above 65504 are infinite in float16, and boxes without a score are silently left out.
+
+    Args:
+        model: from :func:`prepare_for_inference`.
+        source: what messages call the weights.
     """
     name = str(dtype).removeprefix("torch.")
     advice = "set TEST.DTYPE to float32" if dtype != torch.float32 else "use other weights"
     lost = find_not_finite(model.state_dict())
     if lost:
-        raise UserError(
-            f"weights {printable(weights.path)}: {lost[0]}, its norm folded in, has values that {name} cannot hold; "
-            f"{advice}."
-        )
+        raise NotFiniteError(f"{source}: {lost[0]}, its norm folded in, has values that {name} cannot hold; {advice}.")
 
     def check(head, args, raw) -> None:
         if not torch.stack([torch.stack(torch.aminmax(tensor)) for tensor in iter_raw(raw)]).isfinite().all():
-            raise UserError(
-                f"weights {printable(weights.path)}: the network's outputs for a picture are not finite in {name}; "
-                f"{advice}."
-            )
+            raise NotFiniteError(f"{source}: the network's outputs for a picture are not finite in {name}; {advice}.")
 
     model.head.register_forward_hook(check)
 
 
-def find_size_divisibility(cfg) -> int:
-    """In pixels: the model of ``cfg`` pads the sides of images to multiples of it."""
-    return _build_without_memory(cfg).size_divisibility
-
-
 def find_shapes(cfg) -> dict[str, torch.Tensor]:
     """The names and shapes of the model's tensors, which take no memory; NUM_CLASSES may be 0."""
-    return _build_without_memory(cfg).state_dict()
+    return build_without_memory(cfg).state_dict()
 
 
-def _build_without_memory(cfg) -> nn.Module:
+def build_without_memory(cfg) -> nn.Module:
+    """The model of ``cfg`` without values, to see whether its parts fit together; NUM_CLASSES may be 0."""
     shapes_only = cfg.clone()
     shapes_only.defrost()
     shapes_only.MODEL.DEVICE = "meta"

@@ -52,7 +52,7 @@ from .digests import (
     digest_weights,
 )
 from .fusing import fuse_results
-from .runner import measure_speed, plan_inference, predict_images
+from .runner import measure_speed, plan_inference, predict_images, share_plan
 
 logger = logging.getLogger(__name__)
 
@@ -267,8 +267,8 @@ def _predict_missing(model: LoadedModel, images, journal: ResultsJournal, title:
     if num_done:
         logger.info("%s: %d of %d images were done before the interruption", title, num_done, len(images))
     if num_done < len(images):
-        batches = plan_inference(model.cfg, images)
         detector = model.build()
+        batches = share_plan(model.cfg, detector, images)
         category_ids = list(model.classes.values())
         predict_images(model.cfg, detector, batches, journal, category_ids=category_ids, title=title)
         del detector
@@ -299,17 +299,16 @@ def _free_memory() -> None:
 
 def _choose_fallbacks(models, images, *, folder: Path, budget: TimeBudget, images_digest: str) -> list[LoadedModel]:
     def measure(candidate: Candidate) -> float:
-        # All processes together; what comes after may fail on one of them, for lack of memory.
-        plans = [plan_inference(cfg, images) for cfg in candidate.cfgs]
+        # It may fail on one process only, for lack of memory.
         try:
-            return sum(map(measure_one, models, candidate.cfgs, plans))
+            return sum(map(measure_one, models, candidate.cfgs))
         except UserError as e:
             logger.warning("--max-hours: %s: %s", candidate.title, e)
             return math.inf
 
-    def measure_one(model: LoadedModel, cfg: CfgNode, batches: list[list[dict]]) -> float:
+    def measure_one(model: LoadedModel, cfg: CfgNode) -> float:
         detector = model._replace(cfg=cfg).build()
-        seconds = measure_speed(cfg, detector, batches)
+        seconds = measure_speed(cfg, detector, plan_inference(cfg, detector, images))
         del detector
         _free_memory()
         return seconds

@@ -29,7 +29,7 @@ from parking.utils.class_names import find_classes
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
-from .build import find_shapes, find_size_divisibility
+from .build import build_without_memory, find_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def check_config(cfg: CfgNode, task: Task, *, sources: Mapping[str, str] | None 
     """
     _check_table(cfg, task, sources)
     # Whether its parts fit together, their constructors tell.
-    stride = find_size_divisibility(cfg)
+    stride = build_without_memory(cfg).size_divisibility
     if task is Task.TRAIN and any(side % stride for side in cfg.INPUT.SIZE_TRAIN):
         raise UserError(
             f"INPUT.SIZE_TRAIN is {list(cfg.INPUT.SIZE_TRAIN)}; both must be multiples of the model's largest stride, "

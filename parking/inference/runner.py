@@ -1,5 +1,9 @@
-"""One model over many images: batches in, results into a journal."""
+"""The one way in which a model looks at images: batches planned by padded shape, data workers, streams of a GPU.
 
+Evaluations while training, ``--eval-only``, ``infer.py``, :class:`.detector.Detector` and videos all use it.
+"""
+
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,12 +22,11 @@ from parking.evaluation.prediction_collector import to_detections, to_prediction
 from parking.inference.sinks.journal import ResultsJournal
 
 from .batching import plan_batches
-from .build import find_size_divisibility
 from .out_of_memory import explaining_out_of_memory
 
-# Of TEST.IMS_PER_BATCH 0.
+# Images in a batch if TEST.IMS_PER_BATCH is 0.
 _BATCH_SIZE_GPU, _BATCH_SIZE_CPU = 8, 1
-# Batches in the GPU.
+# Batches that a GPU works on at once.
 _NUM_AT_ONCE = 2
 # How long a speed is measured. The first batches wait for the data workers and for the GPU to be set up. Two more for
 # each worker are decoded by then; only after them it shows whether the decoding keeps up.
@@ -38,20 +41,30 @@ def find_batch_size(cfg) -> int:
     return _BATCH_SIZE_GPU if cfg.MODEL.DEVICE.startswith("cuda") else _BATCH_SIZE_CPU
 
 
-def plan_inference(cfg, images: Sequence[dict]) -> list[list[dict]]:
-    """The batches in which the model of ``cfg`` sees ``images``; all processes must call this, and get the same."""
+def plan_inference(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]]:
+    """The batches in which ``model`` sees ``images``; this process's own view, see :func:`share_plan`."""
+    return plan_batches(
+        images,
+        size=cfg.INPUT.SIZE_TEST,
+        size_divisibility=model.size_divisibility,
+        batch_size=find_batch_size(cfg),
+    )
+
+
+def share_plan(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]]:
+    """:func:`plan_inference` of the main process for all processes, which must call this and get the same batches."""
     places = None
     if comm.is_main_process():
-        batches = plan_batches(
-            [{**image, "place": i} for i, image in enumerate(images)],
-            size=cfg.INPUT.SIZE_TEST,
-            size_divisibility=find_size_divisibility(cfg),
-            batch_size=find_batch_size(cfg),
-        )
+        batches = plan_inference(cfg, model, [{**image, "place": i} for i, image in enumerate(images)])
         places = [[image["place"] for image in batch] for batch in batches]
     # By one process: another machine's copies of the files may have other headers.
     places = comm.all_gather(places)[0]
     return [[images[i] for i in batch] for batch in places]
+
+
+def own_share(numbers: Sequence[int]) -> Sequence[int]:
+    """This process's part of the numbers of batches."""
+    return numbers[comm.get_rank() :: comm.get_world_size()]
 
 
 def predict_images(
@@ -75,7 +88,7 @@ def predict_images(
         UserError: memory runs out.
     """
     missing = [i for i, batch in enumerate(batches) if batch[0]["image_id"] not in journal.done]
-    own = missing[comm.get_rank() :: comm.get_world_size()]
+    own = own_share(missing)
     if comm.get_world_size() > 1:
         title = f"{title}, process 0 of {comm.get_world_size()}"
     loader = build_inference_loader(cfg, batches, own)
@@ -101,7 +114,7 @@ def measure_speed(cfg, model: nn.Module, batches: Sequence[list[dict]]) -> float
     num_warmup = _NUM_WARMUP_BATCHES + _NUM_PREFETCHED_PER_WORKER * num_workers
     num_batches = num_warmup + max(_MIN_TIMED_BATCHES, _NUM_TIMED_PER_WORKER * num_workers)
     # Not the same files as the other processes, which a cache of the operating system would then hold.
-    own = list(range(comm.get_rank(), len(batches), comm.get_world_size()))[:num_batches] or [0]
+    own = list(own_share(range(len(batches))))[:num_batches] or [0]
     num_warmup = min(num_warmup, len(own) // 2)
     num_images, start = 0, perf_counter()
     with inference_settings(cfg, len(batches[0])):
@@ -115,9 +128,15 @@ def measure_speed(cfg, model: nn.Module, batches: Sequence[list[dict]]) -> float
 
 
 def detect(model: nn.Module, batch: list[dict]) -> list[Instances | None]:
-    """What ``model`` finds in each image of a batch of :func:`build_inference_loader`; None for unreadable ones."""
+    """What ``model`` finds in each image of a batch of :func:`build_inference_loader`; None for unreadable ones.
+
+    On the CPU, images are looked at one by one: the last bits of a convolution there depend on the number of images in
+    a batch, and a larger batch saves no time.
+    """
     readable = [inputs for inputs in batch if "error" not in inputs]
-    outputs = iter(model(readable) if readable else ())
+    on_gpu = next(model.parameters()).is_cuda
+    groups = [readable] if on_gpu else [[inputs] for inputs in readable]
+    outputs = itertools.chain.from_iterable(model(group) for group in groups if group)
     return [None if "error" in inputs else next(outputs)["instances"] for inputs in batch]
 
 
@@ -165,12 +184,12 @@ def describe(inputs: dict, instances: Instances | None, category_ids: Sequence[i
 
 
 @contextmanager
-def inference_settings(cfg, batch_size: int) -> Iterator[None]:
+def inference_settings(cfg, batch_size: int, when: str = "while predicting") -> Iterator[None]:
     """No gradients, the same kernels each time, and one sentence where memory runs out."""
     remedy = (
         f"lower TEST.IMS_PER_BATCH (batches have {batch_size} images) or INPUT.SIZE_TEST (now {cfg.INPUT.SIZE_TEST})"
     )
-    with torch.inference_mode(), repeatable_kernels(), explaining_out_of_memory("while predicting", remedy):
+    with torch.inference_mode(), repeatable_kernels(), explaining_out_of_memory(when, remedy):
         yield
 
 

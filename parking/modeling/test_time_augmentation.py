@@ -50,6 +50,11 @@ class YOLOWithTTA(nn.Module):
         self.flips = tuple(flips)
         self.fusion = fusion
 
+    @property
+    def size_divisibility(self) -> int:
+        """That of the model: the first view is the image as it is."""
+        return self.model.size_divisibility
+
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
         """The contract of :meth:`YOLO.forward` in eval mode. Images of one padded shape are worked on together.
 

@@ -1,8 +1,6 @@
 """Exponential moving average of the weights."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,17 +35,6 @@ class ModelEMA:
         decay = self._decay * (1 - math.exp(-self.num_updates / self._warmup))
         current = _averaged_tensors(model)
         torch._foreach_lerp_(list(self._average.values()), [current[name] for name in self._average], 1 - decay)
-
-    @contextmanager
-    def applied_to(self, model: nn.Module) -> Iterator[nn.Module]:
-        """Within the context ``model`` holds the average; afterwards its own weights again, bit for bit."""
-        current = _averaged_tensors(model)
-        own = {name: tensor.detach().clone() for name, tensor in current.items()}
-        _copy(self._average, current)
-        try:
-            yield model
-        finally:
-            _copy(own, current)
 
     def model_state_dict(self, model: nn.Module) -> dict[str, torch.Tensor]:
         """``model.state_dict()`` with the average in the place of the weights (integer buffers are the model's)."""

@@ -169,11 +169,11 @@ def test_what_can_change_a_weight():
     alone, followed = Recipe(plain, False), Recipe(plain, True)
     balanced = Recipe({**plain, "DATALOADER.SAMPLER_TRAIN": "ClassBalancedTrainingSampler"}, False)
     stopping = Recipe({**plain, "SOLVER.EARLY_STOPPING_PATIENCE": 3}, False)
-    for key in ("TEST.AUG.ENABLED", "SOLVER.EMA.EVAL_RAW", "TEST.DTYPE", "OUTPUT_DIR", "SOLVER.CHECKPOINT_PERIOD"):
+    for key in ("TEST.AUG.ENABLED", "SOLVER.EMA.EVAL_RAW", "OUTPUT_DIR", "SOLVER.CHECKPOINT_PERIOD"):
         assert not changes_weights(key, alone, followed, balanced, stopping)
     for key in ("SEED", "SOLVER.BASE_LR", "SOLVER.EMA.DECAY", "INPUT.SIZE_TRAIN", "A.KEY.OF.ANOTHER_VERSION"):
         assert changes_weights(key, alone)
-    for key in ("INPUT.SIZE_TEST", "DATASETS.TEST", "TEST.EVAL_PERIOD", "MODEL.YOLO.NMS_THRESH_TEST"):
+    for key in ("INPUT.SIZE_TEST", "TEST.DTYPE", "DATASETS.TEST", "TEST.EVAL_PERIOD", "MODEL.YOLO.NMS_THRESH_TEST"):
         assert not changes_weights(key, alone)
         assert all(changes_weights(key, alone, recipe) for recipe in (followed, balanced, stopping))
     # The sampler reads the AP of each class, not the one score.

@@ -9,7 +9,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
-from parking.data.build import build_inference_loader, build_test_loader, build_train_loader, load_train_dicts
+from parking.data.build import build_inference_loader, build_train_loader, load_test_dicts, load_train_dicts
 from parking.data.common import PositionedDataset
 from parking.data.dataset_mapper import TrainDatasetMapper
 from parking.data.image_io import UnreadableImageError
@@ -169,7 +169,7 @@ def test_registered_data_sets(dicts, make_cfg):
         cfg = make_cfg()
         cfg.DATASETS.TRAIN = (name,)
         assert [d["image_id"] for d in load_train_dicts(cfg)] == [10, 11, 12, 13, 14]
-        assert [batch[0]["image_id"] for batch in build_test_loader(cfg, name)] == [10, 11, 12, 13, 14]
+        assert [d["image_id"] for d in load_test_dicts(name)] == [10, 11, 12, 13, 14]
     finally:
         DatasetCatalog.remove(name)
     with pytest.raises(UserError, match=r"DATASETS\.TRAIN"):

@@ -18,8 +18,8 @@ from detectron2.utils.events import EventStorage
 
 from parking.config import get_cfg
 from parking.engine import launch
+from parking.engine.evaluation import _broadcast_from_main
 from parking.engine.train_loop import AccumulatingTrainer
-from parking.engine.trainer import _broadcast_from_main
 from parking.inference.barrier import PatientBarrier
 from parking.modeling import YOLO
 from parking.utils.errors import UserError

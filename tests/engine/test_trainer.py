@@ -67,8 +67,10 @@ def test_an_evaluation_that_takes_too_much_memory_names_the_key(tiny_scenes, tmp
     def fail(*args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")
 
-    monkeypatch.setattr("parking.engine.trainer.inference_on_dataset", fail)
-    with pytest.raises(UserError, match=r"in the evaluation on parking_val .*: lower INPUT.SIZE_TEST \(now 96\)"):
+    monkeypatch.setattr("parking.engine.evaluation.detect_ahead", fail)
+    with pytest.raises(
+        UserError, match=r"in the evaluation on parking_val .*TEST\.IMS_PER_BATCH .*INPUT\.SIZE_TEST \(now 96\)"
+    ):
         Trainer.test(trainer.cfg, trainer.model)
 
 
@@ -108,8 +110,8 @@ def test_other_errors_stay_what_they_are(tiny_scenes, tmp_path, monkeypatch):
 
 
 def test_what_is_logged(tiny_scenes, tmp_path):
-    """Losses, rates of each group, and scores of the averaged weights and of the weights themselves."""
-    trainer = make_trainer(tiny_scenes, tmp_path / "out", "TEST.EVAL_PERIOD", 2)
+    """Losses, rates of each group, and scores of the averaged weights and, where asked, of the weights themselves."""
+    trainer = make_trainer(tiny_scenes, tmp_path / "out", "TEST.EVAL_PERIOD", 2, "SOLVER.EMA.EVAL_RAW", True)
     trainer.train()
     logged = {}
     for line in (tmp_path / "out" / "metrics.json").read_text().splitlines():
@@ -164,7 +166,7 @@ def test_a_resumed_training_may_evaluate_otherwise_and_ends_with_the_same_weight
 
     train(tmp_path / "whole")
     train(tmp_path / "parts", stop_after=2)
-    changed = ("SOLVER.EMA.EVAL_RAW", "False", "TEST.AUG.ENABLED", "True", "INPUT.SIZE_TEST", "64")
+    changed = ("SOLVER.EMA.EVAL_RAW", "True", "TEST.AUG.ENABLED", "True", "INPUT.SIZE_TEST", "64")
     train(tmp_path / "parts", *changed, resume=True)
     assert caplog.text.count("scores before and after") == 1 and "INPUT.SIZE_TEST is 64 and was 96" in caplog.text
     whole, parts = (torch.load(tmp_path / name / "model_0000003.pth", weights_only=True) for name in ("whole", "parts"))

@@ -89,22 +89,16 @@ def test_images_are_spread_over_the_data_set_in_its_order(dataset):
     assert first[0] < last[0] and first[1] < last[1]
 
 
-def test_of_several_processes_the_main_one_shows_what_it_sees(dataset, monkeypatch):
-    monkeypatch.setattr(comm, "get_world_size", lambda: 3)
-    evaluator = PredictionPictures(dataset, max_images=3)
-    evaluator.reset()
-    # 20 images in 3 parts: 7, 7, 6.
-    process(evaluator, range(7))
-    assert grays_in(picture_of(evaluator)) == [0, 2, 4]
-
-
-def test_other_processes_do_nothing(dataset, monkeypatch):
-    monkeypatch.setattr(comm, "is_main_process", lambda: False)
-    monkeypatch.setattr(DatasetCatalog, "get", None)
-    evaluator = PredictionPictures(dataset)
-    evaluator.reset()
-    process(evaluator, range(7), (200, 40, 300, 160, 0.75, 1))
-    assert evaluator.evaluate() == {}
+def test_the_main_process_shows_what_all_have_seen(dataset, monkeypatch):
+    gathered = []
+    for share in (range(0, 20, 2), range(1, 20, 2)):
+        evaluator = PredictionPictures(dataset, max_images=4)
+        evaluator.reset()
+        process(evaluator, share)
+        monkeypatch.setattr(comm, "gather", lambda tiles: gathered.append(tiles) or [])
+        assert evaluator.evaluate() == {}, "as on another process"
+    monkeypatch.setattr(comm, "gather", lambda _: gathered)
+    assert grays_in(picture_of(evaluator)) == [0, 5, 10, 15]
 
 
 def test_nothing_processed_and_started_anew(dataset):

@@ -10,6 +10,7 @@ from parking.config import get_cfg
 from parking.inference.build import build_inference_model
 from parking.inference.image_pipeline import load_models
 from parking.inference.runner import (
+    detect,
     find_batch_size,
     measure_speed,
     plan_inference,
@@ -45,7 +46,7 @@ def predict(mild_weights_file, images, tmp_path):
         opts = ["MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0", *map(str, opts)]
         (loaded,) = load_models(None, [str(mild_weights_file)], opts, default_config="")
         model = build_inference_model(loaded.cfg, loaded.weights)
-        batches = plan_inference(loaded.cfg, images)
+        batches = plan_inference(loaded.cfg, model, images)
         journal = ResultsJournal(
             tmp_path / str(next(numbers)), {}, image_ids=[image["image_id"] for image in images], category_ids=[7, 3]
         )
@@ -64,12 +65,29 @@ def rows(content):
     return found[order]
 
 
-def assert_close(actual, expected):
+def assert_equal(actual, expected):
     actual, expected = rows(actual), rows(expected)
     np.testing.assert_array_equal(actual.image_ids, expected.image_ids)
     np.testing.assert_array_equal(actual.category_ids, expected.category_ids)
-    np.testing.assert_allclose(actual.boxes, expected.boxes, rtol=0, atol=0.01)
-    np.testing.assert_allclose(actual.scores, expected.scores, rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(actual.boxes, expected.boxes)
+    np.testing.assert_array_equal(actual.scores, expected.scores)
+
+
+def test_on_the_cpu_no_bit_depends_on_the_number_of_images_in_a_batch(make_weights, tmp_path):
+    # Wide enough for the CPU to choose other convolutions for other numbers of images.
+    path = make_weights(tmp_path / "wide.pth", "MODEL.YOLO.WIDTH_MULTIPLE", "0.5", std=0.01)
+    (loaded,) = load_models(None, [str(path)], ["MODEL.DEVICE", "cpu"], default_config="")
+    model = loaded.build()
+    generator = torch.Generator().manual_seed(0)
+    batch = [{"image": torch.randint(256, (3, 64, 96), generator=generator, dtype=torch.uint8)} for _ in range(8)]
+    with torch.inference_mode():
+        alone = [instances for inputs in batch for instances in detect(model, [inputs])]
+        assert all(len(instances) for instances in alone)
+        for size in (2, 3, 5, 8):
+            for instances, expected in zip(detect(model, batch[:size]), alone, strict=False):
+                assert torch.equal(instances.pred_boxes.tensor, expected.pred_boxes.tensor)
+                assert torch.equal(instances.scores, expected.scores)
+                assert torch.equal(instances.pred_classes, expected.pred_classes)
 
 
 @pytest.mark.parametrize("views", [False, True])
@@ -79,11 +97,11 @@ def test_results_depend_on_neither_batch_nor_order_nor_workers(predict, images, 
     assert alone.done == {1, 2, 3, 4, 5, 6, 7} and set(alone.detections.image_ids) == alone.done
     together, batches = predict("TEST.AUG.ENABLED", views, "TEST.IMS_PER_BATCH", 3)
     assert batches == [[1, 2, 3], [4], [5, 7], [6]]
-    assert_close(together, alone)
+    assert_equal(together, alone)
     backwards, batches = predict("TEST.AUG.ENABLED", views, "TEST.IMS_PER_BATCH", 3, images=images[::-1])
     assert batches == [[7, 5], [6], [4, 3, 2], [1]]
-    assert_close(backwards, alone)
-    assert_close(predict("TEST.AUG.ENABLED", views, "DATALOADER.NUM_WORKERS", 2)[0], alone)
+    assert_equal(backwards, alone)
+    assert_equal(predict("TEST.AUG.ENABLED", views, "DATALOADER.NUM_WORKERS", 2)[0], alone)
 
 
 def test_unreadable_images_cost_only_themselves(predict, images, tmp_path):
@@ -99,7 +117,7 @@ def test_unreadable_images_cost_only_themselves(predict, images, tmp_path):
     assert content.done == expected.done and set(content.errors) == {2, 3, 6}
     assert "missing.png" in content.errors[2] and "3.png" not in content.errors[3] and "2.png" in content.errors[3]
     kept = np.isin(expected.detections.image_ids, [1, 4, 5, 7])
-    assert_close(content, type(expected)(expected.detections[kept], set(), {}))
+    assert_equal(content, type(expected)(expected.detections[kept], set(), {}))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -1,4 +1,4 @@
-"""train_net.py --eval-only and infer.py --annotations score the same boxes of the same data alike."""
+"""A training, train_net.py --eval-only and infer.py --annotations score the same boxes of the same data alike."""
 
 import dataclasses
 import json
@@ -151,3 +151,57 @@ def test_the_scores_of_both_tools_are_equal(scores, run_here, images, weights, t
     path.write_bytes(path.read_bytes()[:-200])
     evaluated, inferred = scores(content, "DATASETS.POLICY", "repair", unreadable=True)
     assert inferred == evaluated != again
+
+
+def test_the_last_score_of_a_training_is_that_of_its_weights(run_here, images, weights, tmp_path):
+    code, _, err = run_here(
+        *("infer.py", "--input", images, "--weights", weights, "--output", tmp_path / "first"),
+        *("TEST.DETECTIONS_PER_IMAGE", "30", *CPU),
+    )
+    assert code == 0, err
+    rows = json.loads((tmp_path / "first" / "images.json").read_text())
+    found = json.loads((tmp_path / "first" / "predictions.json").read_text())
+    annotations = [
+        {"id": number, "image_id": row["image_id"], "category_id": row["category_id"], "bbox": [x, y, w, h]}
+        for number, row in enumerate(found, start=1)
+        for x, y, w, h in [[row["bbox"][0] + number % 3, row["bbox"][1] + number % 2, *row["bbox"][2:]]]
+        if w > 1 and h > 1
+    ]
+    categories = [{"id": i, "name": name} for i, name in enumerate(NAMES, start=1)]
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps({"images": rows, "annotations": annotations, "categories": categories}))
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "MODEL: {YOLO: {WIDTH_MULTIPLE: 0.125, NUM_CLASSES: 0}}\n"
+        f"DATASETS: {{COCO: [[trained, {truth}, {images}]], TRAIN: [trained], TEST: [trained], POLICY: repair}}\n"
+        "INPUT: {SIZE_TRAIN: [64, 96], SIZE_TEST: 96}\n"
+        f"OUTPUT_DIR: {tmp_path}/training\n"
+        "SOLVER: {IMS_PER_BATCH: 2, MAX_ITER: 4, BASE_LR: 0.0001, WARMUP_BIAS_LR: 0.0001, WARMUP_ITERS: 2}\n"
+    )
+    opts = ("MODEL.WEIGHTS", weights, "TEST.IMS_PER_BATCH", 3, "TEST.EVAL_PERIOD", 2, *CPU)
+    code, _, err = run_here("train_net.py", "--config-file", config, *opts)
+    assert code == 0, err
+    logged = [json.loads(line) for line in (tmp_path / "training" / "metrics.json").read_text().splitlines()]
+    last = {name: value for name, value in logged[-1].items() if name.startswith("bbox/")}
+    assert 1 < last["bbox/AP"] < 99 and not any(name.startswith("raw/") for name in logged[-1])
+    folder = tmp_path / "training" / "inference" / "trained"
+    boxes = (folder / "coco_instances_results.json").read_bytes()
+
+    from parking.evaluation.coco_evaluation import COCOBoxEvaluator
+
+    given = []
+    with pytest.MonkeyPatch.context() as patch:
+        evaluate = COCOBoxEvaluator.evaluate
+        patch.setattr(COCOBoxEvaluator, "evaluate", lambda self: given.append(evaluate(self)) or given[-1])
+        for file, batch in (("model_final.pth", 1), ("model_final.pth", 2), ("model_0000003.pth", 5)):
+            opts = ("MODEL.WEIGHTS", tmp_path / "training" / file, "TEST.IMS_PER_BATCH", batch, *CPU)
+            code, out, err = run_here("train_net.py", "--eval-only", "--config-file", config, *opts)
+            assert code == 0, err
+            scores = {f"bbox/{name}": value for name, value in given[-1]["bbox"].items() if value == value}
+            assert scores == last
+            assert (folder / "coco_instances_results.json").read_bytes() == boxes
+    code, out, err = run_here(
+        *("infer.py", "--input", images, "--weights", tmp_path / "training" / "model_final.pth"),
+        *("--output", tmp_path / "last", "--annotations", truth, *CPU),
+    )
+    assert code == 0 and f"AP {last['bbox/AP']:.2f}, AP50 {last['bbox/AP50']:.2f}" in out, err

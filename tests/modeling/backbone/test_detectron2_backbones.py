@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from parking.config import get_cfg
-from parking.inference.build import build_model, find_size_divisibility
+from parking.inference.build import build_model
 from parking.layers import fuse_conv_norm
 from parking.modeling import YOLOWithTTA
 from parking.modeling.registered import list_registered
@@ -57,7 +57,6 @@ def test_strides_and_channels_are_the_backbones_and_every_weight_is_trained(name
     model = make_model(name)
     strides = [8, 16, 32, 64, 128][: len(LEVELS[name])]
     assert model.head.strides == strides and model.size_divisibility == strides[-1]
-    assert find_size_divisibility(make_cfg(name)) == strides[-1]
     boxes = Instances((70, 100), gt_boxes=Boxes(torch.tensor([[10.0, 10, 60, 50]])), gt_classes=torch.tensor([1]))
     losses = model([{"image": torch.rand(3, 70, 100) * 255, "instances": boxes}])
     sum(losses.values()).backward()
@@ -112,4 +111,4 @@ def test_norms_are_folded(norm, freeze_at):
 )
 def test_what_cannot_be_built_is_one_sentence(opts, message):
     with pytest.raises(UserError, match=message):
-        find_size_divisibility(make_cfg(RESNET_FPN, *opts))
+        build_model(make_cfg(RESNET_FPN, *opts))

@@ -1,0 +1,130 @@
+"""Evaluating a model on registered data sets, while it is trained or afterwards."""
+
+import copy
+import gc
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.evaluation import DatasetEvaluator, inference_context
+from detectron2.utils import comm
+from detectron2.utils.logger import log_every_n_seconds
+from torch import nn
+
+from parking.data.build import build_inference_loader, load_test_dicts
+from parking.inference.build import NotFiniteError, inference_dtype, prepare_for_inference, refuse_overflow
+from parking.inference.runner import detect_ahead, inference_settings, own_share, share_plan
+from parking.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# Between two lines of the log about the progress of an evaluation.
+_LOG_SECONDS = 30
+
+
+class StopEvaluation(Exception):
+    """An evaluation was asked to stop; there are no results."""
+
+
+def evaluate_dataset(
+    cfg,
+    model: nn.Module,
+    dataset_name: str,
+    evaluator: DatasetEvaluator,
+    *,
+    leave_out: Callable[[int | str], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Run ``model`` over a registered data set, which the processes share, and let ``evaluator`` score it.
+
+    All processes must call this; the main one gets the scores.
+
+    Args:
+        model: it is evaluated as it is, in eval mode, batches as TEST.IMS_PER_BATCH says.
+        leave_out: called with the id of each image that cannot be used, under DATASETS.POLICY repair.
+        should_stop: asked after every batch.
+
+    Raises:
+        StopEvaluation: ``should_stop`` said yes.
+        UserError: memory runs out or, under DATASETS.POLICY strict, an image cannot be used.
+        NotFiniteError: in any of the processes, see :func:`parking.inference.build.refuse_overflow`.
+    """
+    evaluator.reset()
+    batches = share_plan(cfg, model, load_test_dicts(dataset_name))
+    own = own_share(range(len(batches)))
+    num_images, num_done = sum(len(batches[i]) for i in own), 0
+    overflow: NotFiniteError | None = None
+    settings = inference_settings(cfg, len(batches[0]) if batches else 0, f"in the evaluation on {dataset_name}")
+    try:
+        with inference_context(model), settings:
+            for batch, found in detect_ahead(model, build_inference_loader(cfg, batches, own)):
+                if should_stop():
+                    raise StopEvaluation
+                for inputs in batch:
+                    if "error" in inputs:
+                        _leave_out(cfg, inputs, leave_out)
+                usable = [inputs for inputs in batch if "error" not in inputs]
+                evaluator.process(usable, [{"instances": instances} for instances in found if instances is not None])
+                num_done += len(batch)
+                log_every_n_seconds(
+                    logging.INFO, f"{dataset_name}: {num_done} of {num_images} images", _LOG_SECONDS, name=__name__
+                )
+    except NotFiniteError as e:
+        overflow = e
+    # The other processes would wait in vain for the results of one that gave up.
+    overflow = next(filter(None, comm.all_gather(overflow)), None)
+    if overflow is not None:
+        raise overflow
+    return evaluator.evaluate() or {}
+
+
+def _leave_out(cfg, inputs: dict, leave_out: Callable[[int | str], None]) -> None:
+    if cfg.DATASETS.POLICY != "repair":
+        raise UserError(inputs["error"])
+    logger.warning("%s It is left out of the evaluation.", inputs["error"])
+    leave_out(inputs["image_id"])
+
+
+def evaluate_copy(
+    cfg, model: nn.Module, state_dict: Mapping[str, torch.Tensor], test: Callable[[nn.Module], dict[str, Any]]
+) -> dict[str, Any]:
+    """``test`` a copy of ``model`` that holds the main process's ``state_dict`` and is made ready for inference.
+
+    It computes as ``--eval-only`` does, norms folded away, in TEST.DTYPE; if that is too small for the weights, in
+    float32. The copy takes as much memory as the weights; ``model``, which is being trained, is not touched.
+    """
+    dtype = inference_dtype(cfg)
+    try:
+        return _evaluate_copy(model, state_dict, dtype, test)
+    except NotFiniteError as e:
+        if dtype == torch.float32:
+            raise
+        logger.warning("%s This evaluation is done in float32 instead.", e)
+    return _evaluate_copy(model, state_dict, torch.float32, test)
+
+
+def _evaluate_copy(model, state_dict, dtype, test):
+    copied = copy.deepcopy(model)
+    copied.load_state_dict(state_dict)
+    _broadcast_from_main(copied)
+    prepare_for_inference(copied, dtype)
+    try:
+        # In float32 boxes that are not finite are left out: weights that diverge do not end a training.
+        if dtype != torch.float32:
+            refuse_overflow(copied, dtype, "the weights in training")
+        return test(copied)
+    finally:
+        del copied
+        if torch.cuda.is_available():
+            gc.collect()
+            torch.cuda.empty_cache()  # a training does not use the memory of the evaluation's streams
+
+
+@torch.no_grad()
+def _broadcast_from_main(model: nn.Module) -> None:
+    # BN statistics are each process's own; what is evaluated must be what the main process saves.
+    if comm.get_world_size() > 1:
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, 0)
