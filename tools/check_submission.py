@@ -8,10 +8,9 @@ Exit codes: 0 it would, 1 it would not or a mistake that the message explains, 2
 """
 
 import argparse
-import math
 
+from parking.challenge.submission.options import add_limit_arguments
 from parking.utils.cli import EXIT_USER_ERROR, ArgumentParser, run_tool, say
-from parking.utils.errors import UserError
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,15 +20,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--sample", metavar="FILE", help="sample_submission.json, with the keys that every box must have"
     )
-    parser.add_argument("--max-per-image", type=int, default=50, metavar="N", help="limit of boxes per image (50)")
-    parser.add_argument("--max-size-mb", type=float, default=20.0, metavar="MB", help="limit in MB of 10^6 bytes (20)")
+    add_limit_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
-    if not math.isfinite(args.max_size_mb):
-        raise UserError(f"--max-size-mb is {args.max_size_mb}; it must be a number of megabytes.")
     from parking.challenge.submission.check import check_submission
 
     check = check_submission(
@@ -37,7 +33,7 @@ def main() -> int:
         image_info=args.image_info,
         sample=args.sample,
         max_per_image=args.max_per_image,
-        max_bytes=int(args.max_size_mb * 1e6),
+        max_bytes=args.max_bytes,
     )
     say(f"{args.file}: {check.num_boxes} boxes on {check.num_images} images, {check.num_bytes / 1e6:.2f} MB")
     for problem in check.problems:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from parking.challenge.classes import CLASS_NAMES
-from parking.challenge.submission.options import OptionNames, make_submission_options
+from parking.challenge.submission.options import add_limit_arguments, parse_class_floors
 from parking.challenge.submission.selection import SPACINGS, write_submission
 from parking.data.datasets.json_io import read_image_records, read_json_object
 from parking.evaluation.coco_results import check_category_ids, fit_to_images, read_predictions
@@ -31,8 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
     parser.add_argument("--predictions", required=True, metavar="FILE", help="predictions.json; stays as it is")
     parser.add_argument("--output", metavar="FILE", help="default: submission.json beside the predictions")
-    parser.add_argument("--max-size-mb", type=float, default=20.0, metavar="MB", help="limit in MB of 10^6 bytes (20)")
-    parser.add_argument("--max-per-image", type=int, default=50, metavar="N", help="limit of boxes per image (50)")
+    add_limit_arguments(parser)
     parser.add_argument(
         "--class-floor",
         action="append",
@@ -61,14 +60,7 @@ def main() -> None:
     for path in inputs:
         if os.path.realpath(output) == os.path.realpath(path):
             raise UserError(f"--output {output} would overwrite '{path}'; give another name.")
-    options = make_submission_options(
-        max_size_mb=args.max_size_mb,
-        max_per_image=args.max_per_image,
-        class_floors=args.class_floor,
-        spacing=args.spacing,
-        classes=CLASSES,
-        names=OptionNames("--max-size-mb", "--max-per-image", "--class-floor", "--spacing"),
-    )
+    class_floors = parse_class_floors(args.class_floor, CLASSES, option="--class-floor")
     predictions = read_predictions(args.predictions)
     for sentence in read_about_ids(args.predictions):
         complain(f"{printable(args.predictions)}: {sentence}")
@@ -80,7 +72,14 @@ def main() -> None:
     # Read before the submission is written, so that a mistake in the annotations leaves no new file.
     annotations = read_annotations(args) if args.annotations is not None else None
 
-    report = write_submission(predictions, output, **options._asdict())
+    report = write_submission(
+        predictions,
+        output,
+        max_bytes=args.max_bytes,
+        max_per_image=args.max_per_image,
+        class_floors=class_floors,
+        spacing=args.spacing,
+    )
     say(f"{output}: {report.describe()[0]}", *(f"  {line}" for line in report.describe()[1:]))
     print_classes(predictions, predictions[report.kept], annotations)
 

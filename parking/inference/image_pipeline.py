@@ -17,7 +17,7 @@ from torch import nn
 
 from parking.challenge.classes import CLASS_NAMES
 from parking.challenge.registration import find_category_ids
-from parking.challenge.submission.options import OptionNames, SubmissionOptions, make_submission_options
+from parking.challenge.submission.options import SubmissionOptions, parse_class_floors
 from parking.checkpoint import Weights, distinct_names
 from parking.config import CfgNode
 from parking.data.datasets.images import ImageList
@@ -139,20 +139,14 @@ def _shorten(classes: Mapping[str, int], limit: int = 5) -> str:
 
 
 def get_submission_options(cfg: CfgNode, classes: Mapping[str, int]) -> SubmissionOptions:
-    """Those of TEST.SUBMISSION_*, checked; UserError if one is wrong.
+    """The options in TEST.SUBMISSION_*; a UserError if a floor is wrong.
 
     Args:
         classes: category id by class name, of the model's classes.
     """
-    names = ("SUBMISSION_MB", "SUBMISSION_MAX_PER_IMAGE", "SUBMISSION_CLASS_FLOORS", "SUBMISSION_SPACING")
-    return make_submission_options(
-        max_size_mb=cfg.TEST.SUBMISSION_MB,
-        max_per_image=cfg.TEST.SUBMISSION_MAX_PER_IMAGE,
-        class_floors=cfg.TEST.SUBMISSION_CLASS_FLOORS,
-        spacing=cfg.TEST.SUBMISSION_SPACING,
-        classes=classes,
-        names=OptionNames(*(f"TEST.{name}" for name in names)),
-    )
+    floors = parse_class_floors(cfg.TEST.SUBMISSION_CLASS_FLOORS, classes, option="TEST.SUBMISSION_CLASS_FLOORS")
+    max_bytes, max_per_image = int(cfg.TEST.SUBMISSION_MB * 1e6), cfg.TEST.SUBMISSION_MAX_PER_IMAGE
+    return SubmissionOptions(max_bytes, max_per_image, floors, cfg.TEST.SUBMISSION_SPACING)
 
 
 def choose_submission(

@@ -441,17 +441,9 @@ def test_a_submission_where_the_ids_are_the_challenges(folder, tmp_path):
     assert options is None and "not the challenge's" in note
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("SUBMISSION_MB", -1.0),
-        ("SUBMISSION_MAX_PER_IMAGE", 0),
-        ("SUBMISSION_CLASS_FLOORS", ("z=5",)),
-        ("SUBMISSION_SPACING", "wide"),
-    ],
-)
-def test_submission_options_from_the_config(key, value):
+def test_submission_options_from_the_config():
     cfg = get_cfg()
-    cfg.TEST[key] = value
-    with pytest.raises(UserError, match=f"TEST.{key}"):
-        get_submission_options(cfg, {"x": 3})
+    cfg.merge_from_list(["TEST.SUBMISSION_MB", "1.5", "TEST.SUBMISSION_CLASS_FLOORS", "('x=5',)"])
+    assert get_submission_options(cfg, {"x": 3}) == (1_500_000, 50, {3: 5}, "compact")
+    with pytest.raises(UserError, match=r"TEST\.SUBMISSION_CLASS_FLOORS"):
+        get_submission_options(cfg, {"z": 3})

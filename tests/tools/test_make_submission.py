@@ -84,13 +84,14 @@ def test_mistakes_leave_what_is_there(predictions, tmp_path, run_here):
     (tmp_path / "submission.json").write_text("old")
     for args, message in [
         (["--class-floor", "tram=5"], "--class-floor 'tram=5'"),
-        (["--max-size-mb", "-1"], "--max-size-mb is -1.0"),
-        (["--max-per-image", "0"], "--max-per-image is 0"),
+        *[(["--max-size-mb", size], f"--max-size-mb: '{size}'") for size in ("0", "-1", "1e-6", "nan", "inf")],
+        (["--max-per-image", "0"], "--max-per-image: '0'"),
+        (["--spacing", "wide"], "--spacing: "),
         (["--annotations", "none.json"], "'none.json'"),
         (["--image-info", "none.json"], "'none.json'"),
     ]:
         code, _, err = run_here("make_submission.py", "--predictions", predictions, *args)
-        assert code == 1 and message in err
+        assert code in (1, 2) and message in err
     assert (tmp_path / "submission.json").read_text() == "old"
 
 

@@ -1,18 +1,17 @@
-"""The options of a submission, checked and converted from a command line or a config."""
+"""The options of a submission, from a command line or a config."""
 
-import math
+import argparse
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from parking.utils.class_names import find_classes
+from parking.utils.cli import at_least
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
-from .selection import SPACINGS
-
 
 class SubmissionOptions(NamedTuple):
-    """Arguments of :func:`parking.challenge.submission.selection.write_submission`, checked."""
+    """Arguments of :func:`parking.challenge.submission.selection.write_submission`."""
 
     max_bytes: int
     max_per_image: int
@@ -20,46 +19,30 @@ class SubmissionOptions(NamedTuple):
     spacing: str
 
 
-class OptionNames(NamedTuple):
-    """The flags or config keys in which the user gave the options, for errors."""
+def _parse_megabytes(text: str) -> int:
+    """Bytes of a size in MB of 10^6 bytes."""
+    try:
+        size = int(float(text) * 1e6)
+    except (ValueError, OverflowError):
+        size = 0
+    # An empty JSON list takes 2 bytes.
+    if size < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of megabytes above 0")
+    return size
 
-    max_size_mb: str
-    max_per_image: str
-    class_floors: str
-    spacing: str
 
-
-def make_submission_options(
-    *,
-    max_size_mb: float,
-    max_per_image: int,
-    class_floors: Iterable[str | int],
-    spacing: str,
-    classes: Mapping[str, int],
-    names: OptionNames,
-) -> SubmissionOptions:
-    """Check and convert the options of a submission.
-
-    Args:
-        max_size_mb: largest size of the file in MB of 10^6 bytes.
-        class_floors: see :func:`parse_class_floors`.
-        classes: category id by class name.
-
-    Raises:
-        UserError: an option is wrong; the message names it.
-    """
-    # An empty list takes two bytes.
-    if not math.isfinite(max_size_mb) or int(max_size_mb * 1e6) < 2:
-        raise UserError(f"{names.max_size_mb} is {max_size_mb}; it must be a number of megabytes above 0.")
-    if max_per_image < 1:
-        raise UserError(f"{names.max_per_image} is {max_per_image}; it must be at least 1.")
-    if spacing not in SPACINGS:
-        raise UserError(f"{names.spacing} is {spacing!r}; choose one of {', '.join(SPACINGS)}.")
-    return SubmissionOptions(
-        max_bytes=int(max_size_mb * 1e6),
-        max_per_image=max_per_image,
-        class_floors=parse_class_floors(class_floors, classes, option=names.class_floors),
-        spacing=spacing,
+def add_limit_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for the challenge's limits, as ``args.max_bytes`` and ``args.max_per_image``."""
+    parser.add_argument(
+        "--max-size-mb",
+        type=_parse_megabytes,
+        default="20",
+        dest="max_bytes",
+        metavar="MB",
+        help="limit of the file's size in MB of 10^6 bytes (20)",
+    )
+    parser.add_argument(
+        "--max-per-image", type=at_least(1), default=50, metavar="N", help="limit of boxes per image (50)"
     )
 
 

@@ -1,16 +1,9 @@
 import pytest
 
-from parking.challenge.submission.options import OptionNames, make_submission_options, parse_class_floors
+from parking.challenge.submission.options import parse_class_floors
 from parking.utils.errors import UserError
 
 CLASSES = {"sedan": 1, "school bus": 5, "stroller": 13}
-NAMES = OptionNames("--max-size-mb", "--max-per-image", "--class-floor", "--spacing")
-GOOD = {"max_size_mb": 20.0, "max_per_image": 50, "class_floors": ["stroller=500"], "spacing": "compact"}
-
-
-def test_converted():
-    expected = (20_000_000, 50, {1: 0, 5: 0, 13: 500}, "compact")
-    assert make_submission_options(**GOOD, classes=CLASSES, names=NAMES) == expected
 
 
 @pytest.mark.parametrize(
@@ -44,17 +37,3 @@ def test_floors(texts, floors):
 def test_floors_that_mean_nothing(texts, message):
     with pytest.raises(UserError, match=f"^--class-floor .*{message}"):
         parse_class_floors(texts, CLASSES, option="--class-floor")
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        *[("max_size_mb", value) for value in (0.0, -1.0, 1e-6, float("nan"), float("inf"))],
-        ("max_per_image", 0),
-        ("spacing", "wide"),
-        ("class_floors", ["tram=1"]),
-    ],
-)
-def test_the_wrong_option_is_named(key, value):
-    with pytest.raises(UserError, match=getattr(NAMES, key)):
-        make_submission_options(**{**GOOD, key: value}, classes=CLASSES, names=NAMES)
