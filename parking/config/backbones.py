@@ -6,31 +6,20 @@ may register, can read this project's keys.
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from detectron2.config import CfgNode as CN
 
 from parking.utils.constants import RESNET, RESNET_FPN, RETINANET_FPN
 
-
-class _Group(NamedTuple):
-    """A group of keys in MODEL, with defaults for a training that starts from random weights."""
-
-    name: str
-    defaults: Mapping[str, Any]
-
-
-_BACKBONE = _Group(
-    "BACKBONE",
-    {
+# Groups of keys in MODEL, with defaults for a training that starts from random weights. The keys of deformable
+# convolutions, which detectron2 computes only on GPUs, are left out.
+_GROUPS: Mapping[str, Mapping[str, Any]] = {
+    "BACKBONE": {
         # How many stages stay untrained: 1 is the stem, 2 is stem and res2. detectron2's default, 2, suits its weights.
         "FREEZE_AT": 0,
     },
-)
-# Without the keys of deformable convolutions, which detectron2 computes only on GPUs.
-_RESNETS = _Group(
-    "RESNETS",
-    {
+    "RESNETS": {
         "DEPTH": 50,
         # Stages that return features, finest first: "stem" (stride 4), "res2" (4), "res3" (8), "res4" (16), "res5" (32)
         "OUT_FEATURES": ["res3", "res4", "res5"],
@@ -46,10 +35,7 @@ _RESNETS = _Group(
         "RES2_OUT_CHANNELS": 256,
         "STEM_OUT_CHANNELS": 64,
     },
-)
-_FPN = _Group(
-    "FPN",
-    {
+    "FPN": {
         # Stages that the pyramid joins, finest first, up to res5; its outputs are p3 of res3, p4 of res4, ...
         "IN_FEATURES": ["res3", "res4", "res5"],
         "OUT_CHANNELS": 256,
@@ -58,16 +44,14 @@ _FPN = _Group(
         # "sum" or "avg" of a finer and a coarser level.
         "FUSE_TYPE": "sum",
     },
-)
-_GROUPS: Mapping[str, Sequence[_Group]] = {
-    RESNET: (_BACKBONE, _RESNETS),
-    RESNET_FPN: (_BACKBONE, _RESNETS, _FPN),
-    RETINANET_FPN: (_BACKBONE, _RESNETS, _FPN),
+}
+_GROUPS_OF: Mapping[str, Sequence[str]] = {
+    RESNET: ("BACKBONE", "RESNETS"),
+    RESNET_FPN: tuple(_GROUPS),
+    RETINANET_FPN: tuple(_GROUPS),
 }
 #: Full keys that only detectron2's backbones read.
-BACKBONE_KEYS = frozenset(
-    f"MODEL.{group.name}.{key}" for groups in _GROUPS.values() for group in groups for key in group.defaults
-)
+BACKBONE_KEYS = frozenset(f"MODEL.{group}.{key}" for group, defaults in _GROUPS.items() for key in defaults)
 #: Full keys, with defaults in ``defaults.py``, that detectron2's backbones do not read.
 CSP_DARKNET_KEYS = frozenset(
     {
@@ -87,13 +71,12 @@ def fit_keys_to_backbone(cfg: CN, defaults: CN) -> None:
         defaults: a config with the values for :data:`CSP_DARKNET_KEYS`.
     """
     name = cfg.MODEL.BACKBONE.NAME
-    groups = _GROUPS.get(name, ())
-    for group in (_BACKBONE, _RESNETS, _FPN):
-        for key, value in group.defaults.items():
-            _fit_key(cfg, f"MODEL.{group.name}.{key}", copy.copy(value), is_read=group in groups)
+    for group, values in _GROUPS.items():
+        for key, value in values.items():
+            _fit_key(cfg, f"MODEL.{group}.{key}", copy.copy(value), is_read=group in _GROUPS_OF.get(name, ()))
     for full_key in CSP_DARKNET_KEYS:
         _, group, key = full_key.split(".")
-        _fit_key(cfg, full_key, copy.deepcopy(defaults.MODEL[group][key]), is_read=name not in _GROUPS)
+        _fit_key(cfg, full_key, copy.deepcopy(defaults.MODEL[group][key]), is_read=name not in _GROUPS_OF)
 
 
 def _fit_key(cfg: CN, full_key: str, default: Any, *, is_read: bool) -> None:
@@ -117,5 +100,5 @@ def suggest_backbone(full_key: str) -> str | None:
     if not is_in(BACKBONE_KEYS):
         return None
     group = full_key.split(".")[1]
-    names = [name for name, groups in _GROUPS.items() if group in [g.name for g in groups]]
+    names = [name for name, groups in _GROUPS_OF.items() if group in groups]
     return f"only detectron2's backbones read it: set MODEL.BACKBONE.NAME to {' or '.join(names)}, or leave it out."

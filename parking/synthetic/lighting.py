@@ -1,6 +1,6 @@
 """The light on a scene, from sky, sun, lamps and the own headlights, and the haze in the air."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,16 +23,16 @@ class Lighting:
     """
 
     ambient: tuple[float, float, float]
-    sun: tuple[float, float, float]
-    sun_direction: tuple[float, float, float]
     sky: tuple[float, float, float]
     sky_low: tuple[float, float, float]
+    sun: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    sun_direction: tuple[float, float, float] = (0.0, 0.0, 1.0)
     haze: float = 0.002
     haze_colour: tuple[float, float, float] = (200.0, 210.0, 220.0)
     lamps: tuple = ()
     lamp_colour: tuple[float, float, float] = (1.0, 0.86, 0.62)
     headlights: float = 0.0
-    own: tuple[float, float, float] = field(default=(0.0, 0.0, 0.0))
+    own: tuple[float, float, float] = (0.0, 0.0, 0.0)
     lamp_gain: float = 0.8
     snow_cover: float = 0.0
     wet: float = 0.0

@@ -19,8 +19,6 @@ def make_lighting(name: FrameName, lot: Lot, own: tuple[float, float, float], rn
         dim = 0.82 if name.daytime == "night" else 1.0
         return Lighting(
             ambient=(0.50 * dim, 0.51 * dim, 0.50 * dim),
-            sun=(0.0, 0.0, 0.0),
-            sun_direction=(0.0, 0.0, 1.0),
             sky=(190, 192, 186),
             sky_low=(120, 122, 118),
             haze=0.004,
@@ -36,8 +34,6 @@ def make_lighting(name: FrameName, lot: Lot, own: tuple[float, float, float], rn
         lamps = tuple((x, y, 4.2, 0.75) for x, y in lamp_places(lot))
         return Lighting(
             ambient=(0.125, 0.14, 0.195),
-            sun=(0.0, 0.0, 0.0),
-            sun_direction=(0.0, 0.0, 1.0),
             sky=(10, 13, 26),
             sky_low=(36, 38, 56),
             haze=0.006 if name.weather == "clear" else 0.014,
@@ -67,8 +63,6 @@ def make_lighting(name: FrameName, lot: Lot, own: tuple[float, float, float], rn
     grey = {"cloudy": 0.95, _RAINY: 0.74, _SNOWY: 0.88}[name.weather]
     return Lighting(
         ambient=(grey, grey, grey * 1.03),
-        sun=(0.0, 0.0, 0.0),
-        sun_direction=(0.0, 0.0, 1.0),
         sky=tuple(190 * grey * c for c in (0.86, 0.92, 1.0)),
         sky_low=tuple(236 * grey * c for c in (0.95, 0.98, 1.0)),
         haze={"cloudy": 0.005, _RAINY: 0.014, _SNOWY: 0.016}[name.weather],

@@ -14,7 +14,7 @@ from parking.synthetic.scene import MIN_VISIBLE, render_sequence, tight_boxes
 from parking.synthetic.shapes import DIMENSIONS, build_shape
 
 SIZE = (480, 270)
-DAYLIGHT = Lighting((0.6, 0.6, 0.6), (0.5, 0.5, 0.5), (0.0, -0.6, 0.8), (90, 140, 210), (200, 220, 240))
+DAYLIGHT = Lighting((0.6, 0.6, 0.6), (90, 140, 210), (200, 220, 240), (0.5, 0.5, 0.5), (0.0, -0.6, 0.8))
 
 
 @pytest.fixture(scope="module")

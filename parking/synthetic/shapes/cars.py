@@ -1,6 +1,7 @@
 """Sedan, taxi, SUV and van: a lofted body, a cabin on top of it, wheels and trim."""
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -124,13 +125,7 @@ def build_van(rng: np.random.Generator) -> Mesh:
     mesh = _car(VAN, paint, rng)
     mesh.part(2)
     for side in (-1, 1):
-        rail = [
-            (side * 0.99, -2.2, 1.02),
-            (side * 0.99, 0.1, 1.02),
-            (side * 0.99, 0.1, 1.06),
-            (side * 0.99, -2.2, 1.06),
-        ]
-        mesh.face(rail if side > 0 else rail[::-1], scaled(paint, 0.5), decal=2)
+        strip(mesh, side, side * 0.99, (-2.2, 0.1), (1.02, 1.06), scaled(paint, 0.5))
     return mesh.build()
 
 
@@ -143,9 +138,7 @@ def build_taxi(rng: np.random.Generator) -> Mesh:
     mesh.part(2)
     for side in (-1, 1):
         for low, high, colour in ((0.60, 0.74, stripe), (0.54, 0.60, (34, 50, 110))):
-            x = side * 0.945
-            band = [(x, -1.95, low), (x, 1.25, low), (x, 1.25, high), (x, -1.95, high)]
-            mesh.face(band if side > 0 else band[::-1], colour, PAINT, decal=2)
+            strip(mesh, side, side * 0.945, (-1.95, 1.25), (low, high), colour, PAINT)
     mesh.part(3)
     mesh.box((0, -0.25, SEDAN.height + 0.03), (0.66, 0.26, 0.06), TRIM)
     mesh.part(4)
@@ -214,19 +207,14 @@ def _body_trim(mesh: MeshBuilder, shape: CarProfile, half: float, paint) -> None
     top = shape.stations[1][3]
     mid = nose[2]
 
-    def front_quad(x0, x1, z0, z1, colour, material=MATTE, y=front, y_out=None):
-        """Mirrored pair, seen from ahead; the outer edge may sweep back."""
+    def draw_pair(y, x0, x1, z0, z1, colour, material=MATTE, y_out=None):
+        """A mirrored pair at the front or the back; the outer edge may sweep along the car."""
         outer = y if y_out is None else y_out
         for side in (-1, 1):
             quad = [(side * x0, y, z0), (side * x1, outer, z0), (side * x1, outer, z1), (side * x0, y, z1)]
-            mesh.face(quad if side < 0 else quad[::-1], colour, material, decal=2)
+            mesh.face(quad if (side < 0) == (y == front) else quad[::-1], colour, material, decal=2)
 
-    def back_quad(x0, x1, z0, z1, colour, material=MATTE, y_out=None):
-        outer = back if y_out is None else y_out
-        for side in (-1, 1):
-            quad = [(side * x0, back, z0), (side * x1, outer, z0), (side * x1, outer, z1), (side * x0, back, z1)]
-            mesh.face(quad[::-1] if side < 0 else quad, colour, material, decal=2)
-
+    front_quad, back_quad = partial(draw_pair, front), partial(draw_pair, back)
     front_quad(0, nose[1] * 0.62, mid + 0.10, top - 0.16, (26, 27, 30))
     front_quad(0, nose[1] * 0.62, top - 0.18, top - 0.15, CHROME)
     front_quad(nose[1] * 0.66, wide * 1.0, top - 0.22, top - 0.06, HEADLAMP, LAMP, y_out=shape.stations[1][0] - 0.02)
@@ -243,32 +231,28 @@ def _body_trim(mesh: MeshBuilder, shape: CarProfile, half: float, paint) -> None
         rear, ahead = shape.wheel[2] + 0.45, shape.wheel[1] - 0.5
         middle = rear + (ahead - rear) * 0.45
         for y in (rear, middle, ahead):
-            _strip(mesh, side, x, (y, y + 0.025), (0.36, shape.belt - 0.08), scaled(paint, 0.45))
+            strip(mesh, side, x, (y, y + 0.025), (0.36, shape.belt - 0.08), scaled(paint, 0.45))
         for y in (rear + 0.12, middle + 0.14):
-            _strip(mesh, side, x, (y, y + 0.2), (shape.belt - 0.2, shape.belt - 0.165), scaled(paint, 0.62))
+            strip(mesh, side, x, (y, y + 0.2), (shape.belt - 0.2, shape.belt - 0.165), scaled(paint, 0.62))
 
 
-def _strip(mesh, side, x, ys, zs, colour) -> None:
+def strip(mesh: MeshBuilder, side: int, x: float, ys, zs, colour, material=MATTE, decal=2) -> None:
+    """Draw a rectangle in the plane `x`, seen from outside; `side` is the sign of `x`."""
     quad = [(x, ys[0], zs[0]), (x, ys[1], zs[0]), (x, ys[1], zs[1]), (x, ys[0], zs[1])]
-    mesh.face(quad if side > 0 else quad[::-1], colour, decal=2)
+    mesh.face(quad if side > 0 else quad[::-1], colour, material, decal)
+
+
+def outline(front: float, back: float, half: float) -> np.ndarray:
+    """The corners (4, 2) of a rectangle of twice the width `half`, counter-clockwise."""
+    return np.array([(half, back), (half, front), (-half, front), (-half, back)])
 
 
 def _cabin(mesh: MeshBuilder, shape: CarProfile, paint) -> None:
-    def outline(front, back, half):
-        return np.array([(half, back), (half, front), (-half, front), (-half, back)])
-
     mesh.part(2)
     shoulder = tuple(r + d for r, d in zip(shape.roof, (0.08, -0.08, 0.06), strict=True))
-    levels = mesh.stack(
-        [
-            (outline(*shape.cabin), shape.belt),
-            (outline(*shoulder), shape.height - 0.09),
-            (outline(*shape.roof), shape.height),
-        ],
-        paint,
-        PAINT,
-        top=mix(paint, (255, 255, 255), 0.08),
-    )
+    heights = (shape.belt, shape.height - 0.09, shape.height)
+    rings = [(outline(*ring), z) for ring, z in zip((shape.cabin, shoulder, shape.roof), heights, strict=True)]
+    levels = mesh.stack(rings, paint, PAINT, top=mix(paint, (255, 255, 255), 0.08))
     right, front, left, back = levels[0]
     mesh.face(inset(front, 0.06, 0.94, 0.1, 0.96), GLASS_COLOUR, GLASS, decal=1)
     mesh.face(inset(back, 0.1, 0.9, 0.18, 0.92), GLASS_COLOUR, GLASS, decal=1)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from parking.synthetic.mesh import GLASS, LAMP, MATTE, PAINT, Mesh, MeshBuilder, inset, mix, scaled
-from parking.synthetic.shapes.cars import GLASS_COLOUR, HEADLAMP, PLATE, RIM, RUBBER, TAILLAMP, TRIM
+from parking.synthetic.shapes.cars import GLASS_COLOUR, HEADLAMP, PLATE, RIM, RUBBER, TAILLAMP, TRIM, outline, strip
 
 
 def build_bus(rng: np.random.Generator) -> Mesh:
@@ -21,8 +21,7 @@ def build_school_bus(rng: np.random.Generator) -> Mesh:
         mesh.part(1)
         x = side * 1.034
         for low, high, colour in ((0.92, 1.04, (28, 96, 56)), (0.70, 0.76, (34, 34, 36))):
-            band = [(x, -3.2, low), (x, 3.1, low), (x, 3.1, high), (x, -3.2, high)]
-            mesh.face(band if side > 0 else band[::-1], colour, decal=2)
+            strip(mesh, side, x, (-3.2, 3.1), (low, high), colour)
         for y in (3.0, -3.0):
             mesh.part(1)
             mesh.box((side * 0.72, y, 2.70), (0.3, 0.16, 0.18), (226, 40, 30), LAMP)
@@ -50,9 +49,7 @@ def build_truck(rng: np.random.Generator) -> Mesh:
         mesh.box((0, -1.0, 1.68), (1.82, 3.1, 1.96), cover, PAINT, top=mix(cover, (255, 255, 255), 0.3))
         for side in (-1, 1):
             for y in (-2.2, -1.4, -0.6, 0.2):
-                quad = [(side * 0.915, y, 0.74), (side * 0.915, y + 0.05, 0.74)]
-                quad += [(side * 0.915, y + 0.05, 2.6), (side * 0.915, y, 2.6)]
-                mesh.face(quad if side > 0 else quad[::-1], scaled(cover, 0.72), decal=1)
+                strip(mesh, side, side * 0.915, (y, y + 0.05), (0.74, 2.6), scaled(cover, 0.72), decal=1)
         for x in (-0.03, 0.87, -0.9):
             quad = [(x, -2.56, 0.74), (x + 0.05, -2.56, 0.74), (x + 0.05, -2.56, 2.6), (x, -2.56, 2.6)]
             mesh.face(quad, scaled(cover, 0.6), decal=1)
@@ -74,9 +71,6 @@ def _wheel(mesh: MeshBuilder, x: float, y: float, radius: float) -> None:
 
 
 def _truck_cab(mesh: MeshBuilder, paint) -> None:
-    def outline(front, back, half):
-        return np.array([(half, back), (half, front), (-half, front), (-half, back)])
-
     rings = [
         (outline(2.46, 0.72, 0.84), 0.36),
         (outline(2.52, 0.72, 0.87), 0.62),
@@ -123,7 +117,7 @@ def _flat_bed(mesh: MeshBuilder, paint, load_rng) -> None:
 
 
 def _coach(paint, skirt, length, half, height, belt, radius, windows) -> MeshBuilder:
-    def outline(end, w):
+    def octagon(end, w):
         """A rectangle with cut corners."""
         cut = 0.16
         right = [(w, -end + cut), (w, end - cut), (w - cut, end), (cut - w, end)]
@@ -137,11 +131,11 @@ def _coach(paint, skirt, length, half, height, belt, radius, windows) -> MeshBui
         mesh.cylinder((x, y, radius), (np.sign(x), 0.0, 0.0), radius, 0.26, RUBBER)
     mesh.part(1)
     rings = [
-        (outline(end - 0.03, half - 0.02), 0.30),
-        (outline(end, half + 0.01), 0.62),
-        (outline(end, half + 0.01), belt),
-        (outline(end - 0.1, half - 0.05), height - 0.22),
-        (outline(end - 0.22, half - 0.2), height),
+        (octagon(end - 0.03, half - 0.02), 0.30),
+        (octagon(end, half + 0.01), 0.62),
+        (octagon(end, half + 0.01), belt),
+        (octagon(end - 0.1, half - 0.05), height - 0.22),
+        (octagon(end - 0.22, half - 0.2), height),
     ]
     levels = mesh.stack(rings, paint, PAINT, top=mix(paint, (255, 255, 255), 0.35))
     sides = (0, 4)
