@@ -172,7 +172,7 @@ def _squared_distances(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
 def _evolve(
     points: np.ndarray, anchors: np.ndarray, max_log_ratio: float, num_generations: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Refine anchors: mutate one anchor at a time, and keep the change if it improves the fitness at no less recall.
+    """Refine anchors: mutate one at a time, and keep the change if fitness rises and recall does not fall.
 
     ``points`` (N, 2) and ``anchors`` (A, 2) are logarithms of sides.
     """

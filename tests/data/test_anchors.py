@@ -55,7 +55,7 @@ class TestCollecting:
         np.testing.assert_allclose(boxes.sizes, [expected])
 
     def test_small_boxes_and_crowds_are_left_out_and_counted(self):
-        # At half the size: 2 x 5 stays, 1.95 x 5 and 5 x 1.5 do not; the crowds count as crowds, small or not.
+        # At half size, 2 x 5 is kept, 1.95 x 5 and 5 x 1.5 are too small; small crowds count as crowds.
         kept = ([0, 0, 4, 10], 2, 0)
         small = [([0, 0, 3.9, 10], 0, 0), ([0, 0, 10, 3], 1, 0)]
         crowds = [([0, 0, 40, 40], 0, 1), ([0, 0, 1, 1], 0, 1), ([0, 0, 9, 9], 0, 1)]
@@ -73,8 +73,9 @@ class TestMeasuring:
     def test_by_hand(self):
         anchors = np.array([[[10, 10]], [[20, 40]]])
         sizes = np.array(
+            # The ratios of the sides to the first anchor; to the second anchor: which of them fit.
             [
-                [12, 20],  # ratios 1.2 and 2; 20/12 = 1.67 and 2: both
+                [12, 20],  # 1.2 and 2; 20/12 = 1.67 and 2: both
                 [39, 39],  # 3.9; 1.95 and 1.03: both
                 [40, 10],  # 4 is not below 4; 2 and 4: none
                 [3, 10],  # 10/3 = 3.33 and 1; 20/3 = 6.7: the first

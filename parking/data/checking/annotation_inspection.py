@@ -26,16 +26,17 @@ _NUM_EXAMPLES = 20
 _WHOLE = 0.95
 # Boxes are in another format if there are at least this many and at least this share of them looks so.
 _MIN_BOXES, _MIN_SHARE = 20, 0.9
-# Carelessly drawn boxes leave the image by less than this part of its side. If corners were taken for sizes, at least
-# this share of the boxes leaves it by more; all do but those in the top-left quarter.
-_FAR_OUTSIDE, _MIN_OUTSIDE_SHARE = 0.1, 0.2
+# Carelessly drawn boxes leave the image by less than this part of its side.
+_FAR_OUTSIDE = 0.1
+# If corners were taken for sizes, all boxes but those in the top-left quarter leave it by more: at least this share.
+_MIN_OUTSIDE_SHARE = 0.2
 # A few boxes are enough to say that they fit the turned picture, because EXIF's orientation suggests it already.
 _MIN_TURNED_BOXES = 5
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """A annotations as arrays.
+    """Arrays that describe A annotations.
 
     Attributes:
         numbers: (A,) ints, indices into the json's list.
@@ -154,7 +155,7 @@ def inspect_boxes(
 
 
 def inspect_classes(annotations: Annotations, categories: Mapping[int, str], findings: list[Finding]) -> None:
-    """Add to ``findings`` if there is too little to learn from in ``annotations``, those that are used.
+    """Add to ``findings`` that classes have no boxes or that most boxes are crowds, among the ``annotations`` in use.
 
     Args:
         categories: names by category id, in the order of the contiguous classes.

@@ -51,7 +51,7 @@ class _Opened:
     listed: dict[str, str]
 
     def image_paths(self) -> list[str]:
-        """The paths of all pictures in the folder, except those that this product drew."""
+        """Return the paths of all pictures in the folder, except those that this product drew."""
         return [self.files.path(name) for name in list_files(self.files.root, self.files.names).names]
 
     def name_of(self, path: str) -> str:

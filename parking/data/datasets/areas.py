@@ -61,7 +61,7 @@ def stand_in_areas(areas: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def _to_numbers(values: Sequence[Any]) -> tuple[np.ndarray, dict[int, str]]:
-    """Return (A,) float64, NaN for what is not a finite number; and, by index, why, except for None."""
+    """Return (A,) float64 with NaN for what is not a finite number, and the problem by index, without that of None."""
     try:
         if {int, float}.issuperset(map(type, values)):
             areas = np.array(values, dtype=np.float64)

@@ -143,7 +143,7 @@ class _ImageInfos:
 
 
 def _find_image_info(root: Path, paths: list[str]) -> tuple[str | None, _ImageInfos | None, str]:
-    """Return the path and content of the nearest image list that names any image, or None twice; and a note why."""
+    """Return path and content of the nearest image list that names any of the images, and ""; or None, None and why."""
     folder = root.resolve()
     note = f"There is no image list ({IMAGE_INFO_NAME}) beside or above the images, so they are numbered from 1."
     for candidate in [folder, *folder.parents][:3]:

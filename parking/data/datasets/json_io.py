@@ -178,7 +178,7 @@ def read_image_records(content: dict, json_file: str) -> list[dict]:
 
 
 def inspect_image_records(content: dict) -> tuple[list[dict], list[Finding]]:
-    """Read the ``images`` as :func:`read_image_records` does, but return all that is wrong; it leaves bad ones out."""
+    """Read the ``images`` as :func:`read_image_records` does, but leave out bad entries and return all findings."""
     records: list[dict] = []
     entries, problem = find_list(content, "images")
     if problem or not entries:

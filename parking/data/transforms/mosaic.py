@@ -14,7 +14,7 @@ from parking.utils.constants import PAD_VALUE
 def compose_mosaic(
     images: list[np.ndarray], boxes: list[np.ndarray], centre: tuple[int, int], size: tuple[int, int]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Place four images on a gray canvas so that they meet in a point; they are top-left, top-right, and so on.
+    """Place four images on a gray canvas: top-left, top-right, bottom-left and bottom-right of a point.
 
     Args:
         images: four uint8 (h_i, w_i, 3).

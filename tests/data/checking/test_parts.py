@@ -21,7 +21,7 @@ def test_a_crop_shows_the_box_in_its_middle():
 def test_a_crop_beyond_the_image_is_gray_and_a_large_one_is_averaged():
     checkers = np.indices((400, 400)).sum(axis=0) % 2 * 255
     image = np.repeat(checkers[:, :, None], 3, axis=2).astype(np.uint8)
-    # 500 pixels become 50, the image's 400 the middle 40 of them, a frame of 114 around it.
+    # 500 pixels become 50; the image's 400 pixels become the middle 40 of them, with gray (114) around.
     picture = cut_box(image, (0, 0, 400, 400), 50)
     assert (picture[:4] == 114).all() and (picture[:, 46:] == 114).all()
     np.testing.assert_allclose(picture[8:42, 8:42], 127.5, atol=3)

@@ -46,7 +46,10 @@ def test_unicode_forms_are_compared_composed():
     assert class_key(nfd) == nfc != class_key("cafe")
     assert kinds(read_categories(content((1, nfc), used=[1]))) == []
     assert find_classes([nfc], [nfd]) == [nfd]
-    assert find_classes([nfc, "x"], [nfc, nfd, "x ", "x\t"]) == [nfc, None]  # of two, the same one or none
+    assert find_classes([nfc, "x"], [nfc, nfd, "x ", "x\t"]) == [
+        nfc,
+        None,
+    ]  # if two match, only an identical one counts
 
 
 @pytest.mark.parametrize("second", ["car", "car ", "\ufeffcar"])
@@ -79,7 +82,7 @@ def test_files_that_are_used_together_have_the_order_and_names_of_the_first():
     assert list(train.names.items()) == [(1, "car"), (2, "bus ")]
     assert list(val.names.items()) == [(7, "car"), (5, "bus ")]
     assert "class_name_differs" in kinds(val)
-    # A category that one json uses is left out of none.
+    # A category that one of the jsons uses is kept in both.
     first["annotations"].append({"category_id": 0})
     train, val = settle_categories([collect_categories(first), collect_categories(other)])
     assert list(train.names) == [0, 1, 2]

@@ -56,7 +56,7 @@ def test_what_this_product_wrote_is_no_input(tmp_path):
     touch(tmp_path / "a.png", tmp_path / "out" / "mine.png")
     write_own(tmp_path / "out", "0.png", "1.png")
     assert list_files(str(tmp_path), ["a.png", "out/0.png", "out/1.png"]).names == ["a.png"]
-    # A file stays ours behind a link, but not one that somebody moved, or put in the place of ours.
+    # A file of ours that was moved is an image, and so is what somebody put in its place, also behind a link.
     (tmp_path / "link.png").symlink_to(tmp_path / "out" / "0.png")
     (tmp_path / "out" / "0.png").rename(tmp_path / "out" / "moved.png")
     touch(tmp_path / "out" / "0.png")

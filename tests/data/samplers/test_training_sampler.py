@@ -12,7 +12,7 @@ from parking.data.samplers import (
     encode_position,
 )
 
-# Every kind of sampler, of ten images.
+# One sampler of each kind, for ten images.
 SAMPLERS = [
     lambda **kwargs: PositionedTrainingSampler(10, **kwargs),
     lambda **kwargs: ClassBalancedTrainingSampler(range(1, 11), epoch_size=7, **kwargs),
@@ -33,7 +33,7 @@ def test_code_is_position_times_size_plus_index():
 
 @pytest.fixture
 def passes_2_0_1_and_1_2_0(monkeypatch):
-    """The first two permutations of any sampler of three images."""
+    """Make 2, 0, 1 and 1, 2, 0 the first two passes of any sampler of three images."""
     orders = {0: np.array([2, 0, 1]), 1: np.array([1, 2, 0])}
     monkeypatch.setattr(PositionedTrainingSampler, "_get_order", lambda self, epoch: orders[epoch])
 

@@ -1,4 +1,4 @@
-"""What holds for every transform of one image, whatever its parameters; mosaics are in test_mosaic.py."""
+"""Check what holds for every transform of one image and all its parameters; test_mosaic.py has the mosaics."""
 
 from typing import NamedTuple
 
