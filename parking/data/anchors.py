@@ -194,7 +194,7 @@ def _evolve(
 
 
 def _log_ratios(sides: np.ndarray, anchor: np.ndarray) -> np.ndarray:
-    """Return (N,) logarithms of the larger ratio (1 or more) of an anchor's sides and ``sides`` (2, N)."""
+    """Compare (2, N) ``sides`` with an anchor's; return (N,) logarithms of the larger ratio, which is 1 or more."""
     return np.maximum(np.abs(sides[0] - anchor[0]), np.abs(sides[1] - anchor[1]))
 
 

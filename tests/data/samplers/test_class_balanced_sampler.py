@@ -63,7 +63,7 @@ def test_stream_by_hand():
     np.testing.assert_allclose(np.random.default_rng([0, 0]).random(5), [0.637, 0.270, 0.041, 0.017, 0.813], atol=1e-3)
     np.testing.assert_allclose(np.random.default_rng([0, 1]).random(5), [0.890, 0.557, 0.801, 0.957, 0.059], atol=1e-3)
     assert take_indices(10, [1, 2, 1], epoch_size=5, seed=0) == [1, 1, 0, 0, 2, 2, 1, 2, 2, 0]
-    # An epoch of three ends earlier, and the next begins with the second generator.
+    # With epochs of three images, the second epoch starts at position 3, with the first draw of its own generator.
     assert take_indices(6, [1, 2, 1], epoch_size=3, seed=0) == [1, 1, 0, 2, 1, 2]
 
 
