@@ -1,0 +1,156 @@
+"""A head that is written here, and nowhere else, does all that the head of the YOLOv5 family does."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.testing import assert_close
+
+from parking.checkpoint import load_weights, read_weights
+from parking.config import get_cfg
+from parking.inference.build import build_model
+from parking.modeling import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICKSTART = ("--config-file", ROOT / "configs" / "quickstart.yaml")
+OPTS = [
+    *("MODEL.HEAD.NAME", "PointHead", "SEED", "0", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"),
+    *("INPUT.SIZE_TRAIN", "[64, 96]", "INPUT.SIZE_TEST", "96", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", "4"),
+    *("SOLVER.WARMUP_ITERS", "2", "SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.CHECKPOINTS_TO_KEEP", "4"),
+    *("MODEL.YOLO.SCORE_THRESH_TEST", "1e-5"),
+]
+
+
+@DENSE_HEAD_REGISTRY.register()
+class PointHead(DenseHead):
+    """The centre of each cell predicts the distances to four sides, in strides, and the classes; nothing else."""
+
+    def __init__(self, cfg, input_shape):
+        super().__init__()
+        self.strides = [shape.stride for shape in input_shape]
+        num_outputs = 4 + cfg.MODEL.YOLO.NUM_CLASSES
+        self.outputs = nn.ModuleList(nn.Conv2d(shape.channels, num_outputs, 1) for shape in input_shape)
+
+    def forward(self, features):
+        return [output(feature) for output, feature in zip(self.outputs, features, strict=True)]
+
+    def decode(self, raw):
+        boxes, logits = self._read(raw)
+        return DensePredictions(boxes, logits.sigmoid(), tuple(level[0, 0].numel() for level in raw))
+
+    def losses(self, raw, gt_instances, image_size):
+        boxes, logits = self._read(raw)
+        target, loss_box = torch.zeros_like(logits), boxes.sum() * 0
+        for i, instances in enumerate(gt_instances):
+            for box, label in zip(instances.gt_boxes.tensor, instances.gt_classes, strict=True):
+                nearest = (boxes[i].detach() - box).abs().sum(dim=1).argmin()
+                target[i, nearest, label] = 1
+                loss_box = loss_box + (boxes[i, nearest] - box).abs().sum() / max(image_size)
+        return {"loss_box": loss_box, "loss_cls": F.binary_cross_entropy_with_logits(logits, target, reduction="sum")}
+
+    def class_rows(self):
+        names = [f"outputs.{level}.{name}" for level in range(len(self.outputs)) for name in ("weight", "bias")]
+        return {name: ClassRows(groups=1, before=4, prior=-4.0 if name.endswith("bias") else 0.0) for name in names}
+
+    def _read(self, raw):
+        boxes = []
+        for level, stride in zip(raw, self.strides, strict=True):
+            y, x = (torch.arange(size, dtype=torch.float32) + 0.5 for size in level.shape[2:])
+            points = torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], dim=1)
+            sides = level[:, :4].float().exp().flatten(2).transpose(1, 2)
+            boxes.append(torch.cat([points - sides[..., :2], points + sides[..., 2:]], dim=2) * stride)
+        logits = torch.cat([level[:, 4:].float().flatten(2).transpose(1, 2) for level in raw], dim=1)
+        return torch.cat(boxes, dim=1), logits
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_scenes, tmp_path_factory, run_here):
+    """OUTPUT_DIR of a training with an evaluation at its end, and what it printed."""
+    folder = tmp_path_factory.mktemp("toy") / "out"
+    code, out, err = run_here("train_net.py", *QUICKSTART, *OPTS, "DATASETS.ROOT", tiny_scenes, "OUTPUT_DIR", folder)
+    assert code == 0, out + err
+    return folder, out
+
+
+def test_it_trains_and_a_resumed_training_ends_with_the_same_weights(trained, run_here, tiny_scenes, tmp_path):
+    folder, printed = trained
+    assert "loss_box" in printed and "AP75" in printed
+    begun = tmp_path / "out"
+    shutil.copytree(folder, begun)
+    for name in ("finished", "model_final.pth", "model_0000002.pth", "model_0000003.pth"):
+        (begun / name).unlink(missing_ok=True)
+    (begun / "last_checkpoint").write_text("model_0000001.pth")
+    code, out, err = run_here(
+        "train_net.py", *QUICKSTART, "--resume", *OPTS, "DATASETS.ROOT", tiny_scenes, "OUTPUT_DIR", begun
+    )
+    assert code == 0, out + err
+    whole, parts = (torch.load(path / "model_final.pth", weights_only=True)["model"] for path in (folder, begun))
+    assert "head.outputs.0.weight" in whole and "head.anchors" not in whole
+    assert_close(parts, whole, rtol=0, atol=0)
+
+
+def test_it_is_evaluated(trained, run_here, tiny_scenes, tmp_path):
+    weights = ("MODEL.WEIGHTS", trained[0] / "model_final.pth", "OUTPUT_DIR", tmp_path)
+    code, out, err = run_here("train_net.py", "--eval-only", *QUICKSTART, *OPTS, "DATASETS.ROOT", tiny_scenes, *weights)
+    assert code == 0, out + err
+    assert "sedan" in out and "AP75" in out
+
+
+@pytest.mark.parametrize("fusion", ["nms", "wbf"])
+def test_it_infers_with_test_time_augmentation(trained, run_here, tiny_scenes, tmp_path, fusion):
+    images = tiny_scenes / "test" / "images"
+    code, out, err = run_here(
+        *("infer.py", "--weights", trained[0] / "model_final.pth", "--input", images, "--output", tmp_path),
+        *("TEST.AUG.ENABLED", True, "TEST.FUSION.NAME", fusion, "DATALOADER.NUM_WORKERS", 0),
+    )
+    assert code == 0, out + err
+    found = json.loads((tmp_path / "predictions.json").read_text())
+    assert len({box["image_id"] for box in found}) == len(list(images.iterdir()))
+
+
+def make_model(num_classes, head="PointHead"):
+    cfg = get_cfg()
+    cfg.merge_from_file(str(QUICKSTART[1]))
+    cfg.merge_from_list([*OPTS, "MODEL.HEAD.NAME", head, "MODEL.YOLO.NUM_CLASSES", str(num_classes)])
+    torch.manual_seed(0)
+    return build_model(cfg).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("will_train", "unknown"), [(True, -4.0), (False, -1e4)])
+def test_its_classes_are_mapped_from_other_weights(trained, will_train, unknown):
+    weights = read_weights(trained[0] / "model_final.pth")
+    model, original = make_model(3), make_model(14)
+    load_weights(original, weights)
+    names, class_map = ["tractor", "lorry", "bus"], [["lorry", "truck"]]
+    load_weights(model, weights, class_names=names, class_map=class_map, will_train=will_train)
+    images = torch.rand(2, 3, 64, 96)
+    expected, found = original.predict(images), model.predict(images)
+    assert_close(found.boxes, expected.boxes)
+    for i, name in ((1, "truck"), (2, "bus")):
+        assert_close(found.scores[..., i], expected.scores[..., weights.class_names.index(name)])
+    assert_close(found.scores[..., 0], torch.full_like(found.scores[..., 0], unknown).sigmoid())
+
+
+class Exported(nn.Module):
+    """What leaves a network: boxes and scores of images that are normalised and padded."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        predictions = self.model.predict(images)
+        return predictions.boxes, predictions.scores
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("head", ["PointHead", "AnchorHead"])
+def test_it_goes_through_export(head):
+    model, images = make_model(3, head), torch.rand(1, 3, 64, 96)
+    program = torch.export.export(Exported(model), (images,))
+    assert_close(program.module()(images), Exported(model)(images))
