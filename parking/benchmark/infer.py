@@ -64,8 +64,7 @@ def run_infer_benchmark(
         batches = plan_inference(cfg, model, records)
         category_ids = list(range(1, cfg.MODEL.YOLO.NUM_CLASSES + 1))
         yield describe_setup(cfg, batches[0])
-        image_ids = [record["image_id"] for record in records]
-        journal = ResultsJournal(Path(folder, "parts"), {}, image_ids=image_ids, category_ids=category_ids)
+        journal = ResultsJournal(Path(folder, "parts"), {})
         yield from time_parts(cfg, model, batches, mapper, journal, category_ids)
 
         repeated = [
@@ -73,10 +72,7 @@ def run_infer_benchmark(
             for i in range(num_passes)
             for batch in batches
         ]
-        image_ids = [image["image_id"] for batch in repeated for image in batch]
-        timed = _TimedJournal(
-            ResultsJournal(Path(folder, "pipeline"), {}, image_ids=image_ids, category_ids=category_ids)
-        )
+        timed = _TimedJournal(ResultsJournal(Path(folder, "pipeline"), {}))
         predict_images(cfg, model, repeated, timed, category_ids=category_ids)
         yield from timed.describe(cfg.DATALOADER.NUM_WORKERS)
         if cfg.MODEL.DEVICE.startswith("cuda"):

@@ -232,8 +232,7 @@ def run_inference(
     contents = []
     for i, model in enumerate(models):
         title = "predicting" if len(models) == 1 else f"model {i + 1} of {len(models)}"
-        known = {"image_ids": [image["image_id"] for image in images], "category_ids": model.classes.values()}
-        with closing(ResultsJournal(folder / f"model-{i}", model.describe(images_digest), **known)) as journal:
+        with closing(ResultsJournal(folder / f"model-{i}", model.describe(images_digest))) as journal:
             _predict_missing(model, images, journal, title)
             barrier.wait()
             contents.append(journal.gather())

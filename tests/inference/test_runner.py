@@ -47,9 +47,7 @@ def predict(mild_weights_file, images, tmp_path):
         (loaded,) = load_models(None, [str(mild_weights_file)], opts, default_config="")
         model = build_inference_model(loaded.cfg, loaded.weights)
         batches = plan_inference(loaded.cfg, model, images)
-        journal = ResultsJournal(
-            tmp_path / str(next(numbers)), {}, image_ids=[image["image_id"] for image in images], category_ids=[7, 3]
-        )
+        journal = ResultsJournal(tmp_path / str(next(numbers)), {})
         predict_images(loaded.cfg, model, batches, journal, category_ids=[7, 3])
         content = journal.gather()
         journal.close()
