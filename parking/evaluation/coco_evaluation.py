@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
@@ -14,13 +15,13 @@ from tabulate import tabulate
 
 from parking.data.datasets.coco import original_category_ids
 from parking.structures.detections import Detections
+from parking.structures.instances import drop_not_finite, to_detections
 from parking.utils.class_names import find_classes, shown_name
 from parking.utils.errors import UserError
 from parking.utils.marks import OutputFolder
 from parking.utils.text import printable
 
 from .coco_results import COCO_RESULTS_START, write_coco_results
-from .prediction_collector import PredictionCollector, to_detections
 from .scorer import CLASS_METRICS, METRICS, BoxScores, score_boxes
 from .truth import make_truth
 
@@ -30,12 +31,12 @@ logger = logging.getLogger(__name__)
 RESULTS_NAME = "coco_instances_results.json"
 
 
-class COCOBoxEvaluator(PredictionCollector):
+class COCOBoxEvaluator(DatasetEvaluator):
     """Box AP and AR as COCO defines them (cocodataset.org/#detection-eval), over a whole registered data set.
 
     The ground truth is what ``DatasetCatalog`` gives, which may be a part of a json file. At most 1, 10 or 100 boxes
     of an image and class count, COCO's own limits, whatever ``TEST.DETECTIONS_PER_IMAGE`` is. An image that was not
-    processed counts as one in which nothing was found.
+    processed counts as one in which nothing was found; one that is processed twice, by whichever process, counts once.
 
     Attributes:
         scores: matches and curves of the last :meth:`evaluate`, on the main process; None before.
@@ -55,7 +56,6 @@ class COCOBoxEvaluator(PredictionCollector):
                 the data set does not have are left out.
             output_dir: where to write ``coco_instances_results.json`` (COCO results), if at all; the folder is made.
         """
-        super().__init__()
         metadata = MetadataCatalog.get(dataset_name)
         self._dataset_name = dataset_name
         self._class_names = list(metadata.thing_classes)
@@ -68,13 +68,28 @@ class COCOBoxEvaluator(PredictionCollector):
             ids = {name: category_id for name, category_id in found if name is not None}
             # If two classes of the model have the same name, the first counts, as in infer.py --annotations.
             self._predicted_ids = [ids.pop(name, None) for name in class_names]
+        self.reset()
+
+    def process(self, inputs, outputs):
+        """
+        Args:
+            inputs: list of dicts with "image_id".
+            outputs: list of dicts with "instances", which have ``pred_boxes`` in pixels of the original image,
+                ``scores`` and ``pred_classes``.
+
+        Raises:
+            ValueError: a predicted class is not among those of the model.
+        """
+        for image, output in zip(inputs, outputs, strict=True):
+            image_id = image["image_id"]
+            self._found[image_id] = to_detections(image_id, output["instances"], self._predicted_ids)
 
     def leave_out(self, image_id: int | str) -> None:
         """Score as if the data set did not have this image, because it cannot be read."""
         self._left_out.add(image_id)
 
     def reset(self):
-        super().reset()
+        self._found: dict[int | str, Detections] = {}
         self._left_out: set[int | str] = set()
         self.scores: BoxScores | None = None
 
@@ -98,18 +113,18 @@ class COCOBoxEvaluator(PredictionCollector):
             "AP50-<class>" and "AP75-<class>"; nan if no box is annotated for a score.
 
         Raises:
-            ValueError: a prediction is of an image or class that the data set does not have.
+            ValueError: an image was processed that the data set does not have.
         """
-        predictions = self.gather()
+        comm.synchronize()
+        found = {image_id: boxes for part in comm.gather(self._found) for image_id, boxes in part.items()}
         left_out = set().union(*comm.gather(self._left_out))
-        if predictions is None:
+        if not comm.is_main_process():
             return {}
         if left_out:
             logger.warning("%d images of %s are left out of the scores.", len(left_out), self._dataset_name)
         truth = _make_truth(DatasetCatalog.get(self._dataset_name), self._category_ids).without_images(left_out)
-        self._check_images(predictions, truth.image_ids)
-        # Rounded as in the file, so that the file and infer.py give the same scores.
-        detections = to_detections(predictions, self._predicted_ids).round()
+        self._check_images(found, truth.image_ids)
+        detections = drop_not_finite(Detections.concatenate([Detections.from_columns([], [], [], []), *found.values()]))
         if self._output_dir:
             self._write(detections)
         if not truth.num_boxes.any():
@@ -121,15 +136,15 @@ class COCOBoxEvaluator(PredictionCollector):
             results.update({f"{metric}-{name}": score for metric, score in zip(CLASS_METRICS, scores, strict=True)})
         return OrderedDict(bbox=results)
 
-    def _check_images(self, predictions, image_ids):
+    def _check_images(self, found, image_ids):
         known = set(image_ids)
-        unknown = next((i for i in predictions if i not in known), None)
+        unknown = next((i for i in found if i not in known), None)
         if unknown is not None:
             raise ValueError(f"there is a prediction for image {unknown!r}, which is not in {self._dataset_name}")
-        if len(predictions) < len(image_ids):
+        if len(found) < len(image_ids):
             logger.warning(
                 "%d of the %d images of %s were not processed: nothing counts as found in them.",
-                len(image_ids) - len(predictions),
+                len(image_ids) - len(found),
                 len(image_ids),
                 self._dataset_name,
             )

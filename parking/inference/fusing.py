@@ -10,6 +10,7 @@ from detectron2.structures import Boxes, Instances
 
 from parking.modeling import DetectionFusion
 from parking.structures.detections import Detections, make_id_column
+from parking.structures.instances import to_detections
 
 _FUSE_AT_ONCE = 64  # images
 
@@ -32,20 +33,8 @@ def fuse_results(
     for start in range(0, len(image_ids), _FUSE_AT_ONCE):
         some_ids = image_ids[start : start + _FUSE_AT_ONCE]
         fused = fusion([[next(instances) for _ in some_ids] for instances in by_image])
-        parts += [
-            _to_detections(image_id, found, category_ids) for image_id, found in zip(some_ids, fused, strict=True)
-        ]
+        parts += [to_detections(i, found, category_ids.tolist()) for i, found in zip(some_ids, fused, strict=True)]
     return Detections.concatenate(parts)
-
-
-def _to_detections(image_id, found: Instances, category_ids) -> Detections:
-    corners = found.pred_boxes.tensor.double().numpy()
-    return Detections.from_columns(
-        [image_id] * len(found),
-        category_ids[found.pred_classes.numpy()],
-        np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
-        found.scores.double().numpy(),
-    ).round()
 
 
 def _split(detections: Detections, image_ids: Sequence, category_ids: np.ndarray) -> Iterator[Instances]:

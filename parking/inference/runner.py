@@ -18,8 +18,8 @@ from torch import nn
 from tqdm import tqdm
 
 from parking.data.build import build_inference_loader
-from parking.evaluation.prediction_collector import to_detections, to_predictions
 from parking.inference.sinks.journal import ResultsJournal
+from parking.structures.instances import drop_not_finite, to_detections
 
 from .batching import plan_batches
 from .out_of_memory import explaining_out_of_memory
@@ -178,7 +178,7 @@ def describe(inputs: dict, instances: Instances | None, category_ids: Sequence[i
     image_id = inputs["image_id"]
     if instances is None:
         return {"image_id": image_id, "error": inputs["error"]}
-    found = to_detections({image_id: to_predictions(instances)}, category_ids).round()
+    found = drop_not_finite(to_detections(image_id, instances, category_ids))
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.category_ids.tolist(), strict=True)
     return {"image_id": image_id, "boxes": [[*box, score, category_id] for box, score, category_id in rows]}
 

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from parking.evaluation.coco_evaluation import METRICS, COCOBoxEvaluator
-from parking.evaluation.prediction_collector import ImagePredictions
+from parking.structures.detections import Detections
 
 CLASSES = ["car", "person", "cart"]
 ORIGINAL_IDS = [1, 5, 7]
@@ -245,7 +245,7 @@ def test_boxes_that_are_not_finite_are_dropped_with_a_warning(register, caplog):
 
 def test_processes_are_gathered_on_the_main_one(register, monkeypatch):
     name = register([image(i, (0, [0, 0, 50, 50])) for i in (1, 2)])
-    elsewhere = {2: ImagePredictions(*(np.array(x, np.float32) for x in ([[0, 0, 50, 50]], [0.5])), np.array([0]))}
+    elsewhere = {2: Detections.from_columns([2], [ORIGINAL_IDS[0]], [[0, 0, 50, 50]], [0.5])}
     # Of predictions, and of images that were left out: none.
     monkeypatch.setattr(
         "detectron2.utils.comm.gather", lambda data, dst=0: [data, elsewhere if isinstance(data, dict) else set()]

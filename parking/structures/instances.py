@@ -1,0 +1,46 @@
+"""From what a model returns to the table of boxes."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+from detectron2.structures import Instances
+
+from .detections import Detections, make_id_column
+
+logger = logging.getLogger(__name__)
+
+
+def to_detections(image_id: int | str, instances: Instances, category_ids: Sequence[int | None]) -> Detections:
+    """The boxes of one image, rounded as they are written.
+
+    Args:
+        instances: ``pred_boxes`` in pixels of the original image, ``scores`` and ``pred_classes``, on any device.
+        category_ids: the data set's own category id of each of the model's classes; None: its boxes are left out.
+
+    Raises:
+        ValueError: a predicted class is not among the ``category_ids``.
+    """
+    instances = instances.to("cpu")
+    classes = instances.pred_classes.numpy()
+    if classes.size and not 0 <= classes.min() <= classes.max() < len(category_ids):
+        raise ValueError(
+            f"the model predicts class {classes.max()}, but the data set has {len(category_ids)} classes: "
+            "does MODEL.YOLO.NUM_CLASSES match it?"
+        )
+    kept = np.array([category_id is not None for category_id in category_ids], dtype=bool)[classes]
+    corners = instances.pred_boxes.tensor.detach().double().numpy()[kept]
+    return Detections.from_columns(
+        [image_id] * len(corners),
+        make_id_column(category_ids)[classes[kept]],
+        np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
+        instances.scores.detach().double().numpy()[kept],
+    ).round()
+
+
+def drop_not_finite(detections: Detections) -> Detections:
+    """Leave out boxes with a coordinate or score that is not finite, with a warning."""
+    finite = detections.is_finite()
+    if not finite.all():
+        logger.warning("Dropped %d of %d boxes: not finite. Have the weights diverged?", (~finite).sum(), finite.size)
+    return detections[finite]
