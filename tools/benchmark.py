@@ -19,19 +19,11 @@ score  Scoring the boxes of 3,000 images, compared with faster-coco-eval.
 
 import argparse
 
-from parking.utils.cli import (
-    ArgumentParser,
-    add_opts_argument,
-    at_least,
-    check_opts,
-    check_started_alone,
-    run_tool,
-    say,
-)
+from parking.utils import cli
 
 
 def parse_args() -> argparse.Namespace:
-    parser = ArgumentParser(__doc__)
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--task", choices=list(TASKS), default="train", help="what to measure (train)")
     parser.add_argument("--config-file", metavar="FILE", help="train, infer: yaml file, e.g. configs/yolo.yaml")
     parser.add_argument("--weights", metavar="FILE", help="infer: weights (random ones)")
@@ -45,10 +37,9 @@ def parse_args() -> argparse.Namespace:
         ("--batches", 2000, "data: batches for the memory of workers"),
     ):
         low = 100 if flag == "--batches" else 1
-        parser.add_argument(flag, type=at_least(low), default=default, metavar="N", help=f"{what} ({default})")
-    add_opts_argument(parser)
+        parser.add_argument(flag, type=cli.at_least(low), default=default, metavar="N", help=f"{what} ({default})")
+    cli.add_opts_argument(parser)
     args = parser.parse_args()
-    check_opts(parser, args.opts)
     if args.task in ("train", "infer") and not args.config_file:
         parser.error("the following arguments are required: --config-file")
     if args.task not in ("train", "infer") and args.opts:
@@ -58,10 +49,10 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    check_started_alone()
-    say("Loading PyTorch and detectron2 ...")
+    cli.check_started_alone()
+    cli.say("Loading PyTorch and detectron2 ...")
     for line in TASKS[args.task](args):
-        say(line)
+        cli.say(line)
 
 
 def run_train(args):
@@ -109,4 +100,4 @@ def run_made_up(args):
 TASKS = {"train": run_train, "infer": run_infer, "data": run_data, "load": run_made_up, "score": run_made_up}
 
 if __name__ == "__main__":
-    run_tool(main)
+    cli.run_tool(main)

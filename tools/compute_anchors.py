@@ -15,7 +15,7 @@ import argparse
 import os
 from pathlib import Path
 
-from parking.utils.cli import ArgumentParser, add_opts_argument, at_least, check_opts, run_tool, say
+from parking.utils.cli import ArgumentParser, add_opts_argument, at_least, run_tool, say
 from parking.utils.errors import UserError
 from parking.utils.files import check_writable, open_atomic
 
@@ -30,7 +30,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--output", metavar="FILE.yaml", help="config with the proposed anchors to write")
     add_opts_argument(parser)
     args = parser.parse_args()
-    check_opts(parser, args.opts)
     if args.output and not args.output.endswith((".yaml", ".yml")):
         parser.error(f"--output {args.output} must end in .yaml")
     return args

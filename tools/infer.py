@@ -52,7 +52,6 @@ def parse_args() -> argparse.Namespace:
     cli.add_launch_arguments(parser)
     cli.add_opts_argument(parser)
     args = parser.parse_args()
-    cli.check_opts(parser, args.opts)
     args.is_video = args.frames or is_video_input(args.input)
     check_flags(parser, args)
     return args

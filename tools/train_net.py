@@ -7,19 +7,11 @@ python tools/train_net.py --config-file configs/yolo.yaml [--num-gpus N] [--stag
 
 import argparse
 
-from parking.utils.cli import (
-    ArgumentParser,
-    add_launch_arguments,
-    add_opts_argument,
-    check_opts,
-    check_started_alone,
-    run_tool,
-    say,
-)
+from parking.utils import cli
 
 
 def parse_args() -> argparse.Namespace:
-    parser = ArgumentParser(__doc__)
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="yaml file, e.g. configs/yolo.yaml")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--overwrite", action="store_true", help="start anew where OUTPUT_DIR already holds a training")
@@ -27,10 +19,9 @@ def parse_args() -> argparse.Namespace:
         "--eval-only", action="store_true", help="score OUTPUT_DIR's best weights, or those typed as MODEL.WEIGHTS FILE"
     )
     parser.add_argument("--stage", metavar="NAME", help="only this one of the config's SOLVER.STAGES")
-    add_launch_arguments(parser)
-    add_opts_argument(parser)
+    cli.add_launch_arguments(parser)
+    cli.add_opts_argument(parser)
     args = parser.parse_args()
-    check_opts(parser, args.opts)
     if args.resume and args.overwrite:
         parser.error("--resume continues a training and --overwrite removes it: give one of them")
     return args
@@ -46,20 +37,20 @@ def main(args: argparse.Namespace) -> None:
     if not comm.is_main_process():
         return
     if results:
-        say(format_scores(results))
+        cli.say(format_scores(results))
     if not args.eval_only:
         for title, path in list_results(args):
-            say(f"{title + ':':24}{path}")
+            cli.say(f"{title + ':':24}{path}")
 
 
 def run() -> None:
     args = parse_args()
-    check_started_alone(args.num_machines)
-    say("Loading PyTorch and detectron2 ...")
+    cli.check_started_alone(args.num_machines)
+    cli.say("Loading PyTorch and detectron2 ...")
     from parking.engine import launch
 
     launch(main, args)
 
 
 if __name__ == "__main__":
-    run_tool(run)
+    cli.run_tool(run)

@@ -14,40 +14,29 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from parking.utils.cli import (
-    EXIT_UNREADABLE_IMAGES,
-    ArgumentParser,
-    add_opts_argument,
-    at_least,
-    check_opts,
-    complain,
-    run_tool,
-    say,
-)
+from parking.utils import cli
 from parking.utils.errors import UserError
 from parking.utils.files import check_writable
 from parking.utils.marks import OutputFolder
 
 
 def parse_args() -> argparse.Namespace:
-    parser = ArgumentParser(__doc__)
+    parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--source", required=True, choices=("annotation", "dataloader"), help="what is drawn")
     parser.add_argument("--config-file", required=True, metavar="FILE", help="yaml file, e.g. configs/yolo.yaml")
     parser.add_argument("--stage", metavar="NAME", help="which of the config's SOLVER.STAGES (the first)")
     parser.add_argument(
         "--output", type=Path, default="output/data_pictures", metavar="DIR", help="folder (output/data_pictures)"
     )
-    parser.add_argument("--num-images", type=at_least(1), default=50, metavar="N", help="pictures at most (50)")
+    parser.add_argument("--num-images", type=cli.at_least(1), default=50, metavar="N", help="pictures at most (50)")
     parser.add_argument("--korean", action="store_true", help="draw the class names in Korean")
-    add_opts_argument(parser)
-    args = parser.parse_args()
-    check_opts(parser, args.opts)
-    return args
+    cli.add_opts_argument(parser)
+    return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
-    say("Loading PyTorch and detectron2 ...")
+    cli.say("Loading PyTorch and detectron2 ...")
     from detectron2.data import MetadataCatalog
 
     from parking.challenge.registration import register_datasets_from_config
@@ -85,11 +74,11 @@ def main() -> int:
         # The number tells files of the same name in several folders apart.
         with folder.open(f"{Path(file_name).stem}_{num_pictures:05d}.png") as file:
             file.write(encode_image(drawer.draw(image, boxes, classes)))
-    say(f"{num_pictures} pictures written to {args.output}")
+    cli.say(f"{num_pictures} pictures written to {args.output}")
     for sentence in unreadable:
-        complain(f"unreadable: {sentence}")
-    return EXIT_UNREADABLE_IMAGES if unreadable else 0
+        cli.complain(f"unreadable: {sentence}")
+    return cli.EXIT_UNREADABLE_IMAGES if unreadable else 0
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    cli.run_tool(main)

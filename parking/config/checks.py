@@ -288,18 +288,6 @@ CHECKS: Mapping[str, Check] = {
 }
 
 
-class Relation(NamedTuple):
-    """A condition that values must meet together.
-
-    Attributes:
-        find_fault: called with the config and the number of processes if each value alone is allowed; returns a
-            sentence, or None if nothing is wrong.
-    """
-
-    find_fault: Callable[[Mapping, int], str | None]
-    tasks: frozenset[Task]
-
-
 def _find_uneven_batch(cfg, num_processes: int) -> str | None:
     if cfg.SOLVER.IMS_PER_BATCH % num_processes == 0:
         return None
@@ -356,12 +344,14 @@ def _find_untrained_level(cfg, num_processes: int) -> str | None:
     )
 
 
-RELATIONS: Sequence[Relation] = (
-    Relation(_find_incomplete_pyramid, ALL),
-    Relation(_find_untrained_level, TRAIN),
-    Relation(_find_nothing_to_train_on, TRAIN),
-    Relation(_find_uneven_batch, TRAIN),
-    Relation(_find_nesterov_without_momentum, TRAIN),
+# Conditions that values must meet together, if each alone is allowed: a function of the config and the number of
+# processes, which returns a sentence or, if nothing is wrong, None; and the tasks.
+_RELATIONS: Sequence[tuple[Callable[[Mapping, int], str | None], frozenset[Task]]] = (
+    (_find_incomplete_pyramid, ALL),
+    (_find_untrained_level, TRAIN),
+    (_find_nothing_to_train_on, TRAIN),
+    (_find_uneven_batch, TRAIN),
+    (_find_nesterov_without_momentum, TRAIN),
 )
 
 
@@ -388,8 +378,8 @@ def check_values(
         if isinstance(kind, Registered) and registered and key in registered:
             kind = OneOf(*registered[key])
         _check_value(key, find_value(cfg, key), kind, (sources or {}).get(key))
-    for relation in RELATIONS:
-        if task in relation.tasks and (fault := relation.find_fault(cfg, num_processes)):
+    for find_fault, tasks in _RELATIONS:
+        if task in tasks and (fault := find_fault(cfg, num_processes)):
             raise UserError(fault)
 
 

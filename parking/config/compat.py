@@ -116,8 +116,7 @@ def upgrade_config(config: Mapping[Any, Any], source: str, *, is_complete: bool 
             cannot be translated.
     """
     upgraded = dict(config)
-    for version in range(read_version(config, source), CURRENT_VERSION):
-        upgrade = UPGRADES.get(version, Upgrade())
+    for upgrade in _list_upgrades(read_version(config, source)):
         for old, new in upgrade.keys.items():
             upgraded = _rename(upgraded, old, new, upgrade.values.get(old), source)
         for key, only_value in upgrade.removed.items():
@@ -128,10 +127,15 @@ def upgrade_config(config: Mapping[Any, Any], source: str, *, is_complete: bool 
     return {**upgraded, _VERSION: CURRENT_VERSION}
 
 
+def _list_upgrades(version: int) -> list[Upgrade]:
+    """The upgrades from ``version`` to the present one."""
+    return [UPGRADES.get(v, Upgrade()) for v in range(version, CURRENT_VERSION)]
+
+
 def upgrade_key(key: str) -> str:
     """Today's full name of a key that a user typed."""
-    for version in range(FIRST_VERSION, CURRENT_VERSION):
-        for old, new in UPGRADES.get(version, Upgrade()).keys.items():
+    for upgrade in _list_upgrades(FIRST_VERSION):
+        for old, new in upgrade.keys.items():
             if key == old or key.startswith(f"{old}."):
                 key = new + key.removeprefix(old)
     return key
@@ -146,13 +150,12 @@ def earlier_behaviour() -> dict[str, Any]:
 
 def find_changed_scores(version: int) -> list[str]:
     """On which data ``version`` gave other scores than today, as parts of sentences."""
-    upgrades = (UPGRADES.get(v, Upgrade()) for v in range(version, CURRENT_VERSION))
-    return [upgrade.scores for upgrade in upgrades if upgrade.scores]
+    return [upgrade.scores for upgrade in _list_upgrades(version) if upgrade.scores]
 
 
 def upgrade_tensor_name(name: str, version: int) -> str:
     """Today's name of a tensor that ``version`` called ``name``."""
-    for upgrade in (UPGRADES.get(v, Upgrade()) for v in range(version, CURRENT_VERSION)):
+    for upgrade in _list_upgrades(version):
         for pattern, new in upgrade.tensors:
             match = re.fullmatch(pattern, name)
             if match:

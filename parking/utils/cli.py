@@ -24,10 +24,20 @@ _NUM_PROCESSES = {
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse's, with a tool's docstring as its description, and usage errors without control characters."""
+    """argparse's parser for a tool, whose docstring is the description.
+
+    A flag among KEY VALUE pairs (see :func:`add_opts_argument`), where argparse would swallow it, is a usage error.
+    """
 
     def __init__(self, description: str | None):
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def parse_args(self, args=None, namespace=None):
+        parsed = super().parse_args(args, namespace)
+        for value in getattr(parsed, "opts", ()):
+            if value.startswith("--"):
+                self.error(f"{value} stands after a KEY VALUE pair; flags must stand before the pairs")
+        return parsed
 
     def error(self, message: str):
         super().error(printable(message))
@@ -127,17 +137,10 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_opts_argument(parser: argparse.ArgumentParser) -> None:
-    """Let ``parser`` take ``KEY VALUE`` pairs after all flags, as ``args.opts``; see :func:`check_opts`."""
+    """Let ``parser`` take ``KEY VALUE`` pairs after all flags, as ``args.opts``."""
     parser.add_argument(
         "opts",
         nargs=argparse.REMAINDER,
         metavar="KEY VALUE",
         help="config keys and values, after all flags, e.g. SOLVER.MAX_ITER 1000",
     )
-
-
-def check_opts(parser: argparse.ArgumentParser, opts: list[str]) -> None:
-    """End with a usage error when a flag stands among the ``KEY VALUE`` pairs, where argparse would swallow it."""
-    for value in opts:
-        if value.startswith("--"):
-            parser.error(f"{value} stands after a KEY VALUE pair; flags must stand before the pairs")

@@ -11,13 +11,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 
-from parking.benchmark.data import (
-    make_pngs,
-    make_samplers,
-    measure_memory_slope,
-    run_data_benchmark,
-    run_memory_benchmark,
-)
+from parking.benchmark import data
+from parking.benchmark.data import make_pngs, make_samplers, measure_memory_slope
 from parking.data.dataset_mapper import TrainDatasetMapper
 from parking.synthetic import make_dataset
 
@@ -62,7 +57,7 @@ def test_a_leak_is_seen():
 
 @linux_only
 def test_workers_do_not_grow(trimmed_heap):
-    (line,) = run_memory_benchmark(2000)
+    (line,) = data.run_memory_benchmark(2000)
     slope = float(line.split(":")[1].split("KB")[0])
     # A sample of 64 x 64 pixels kept of each batch would be 6,000.
     assert abs(slope) < 200, line
@@ -84,7 +79,7 @@ def test_plain_loader_makes_the_same_mosaics(tmp_path):
 
 def test_figures_are_reported(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
-    lines = list(run_data_benchmark(str(tmp_path), side=64, num_images=2, num_samples=2, num_rounds=1))
+    lines = list(data.run_data_benchmark(str(tmp_path), side=64, num_images=2, num_samples=2, num_rounds=1))
     text = "\n".join(lines)
     for name in ("plain loader", "no cache", "raw disk cache", "jpeg disk cache"):
         assert f"  {name}:" in text

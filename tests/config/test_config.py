@@ -315,11 +315,9 @@ def test_addresses_of_files_are_refused(tmp_path, name, scheme):
 
     address = scheme + name
     message = rf"{re.escape(address)}.*(not opened|nothing is downloaded)"
-    bases = [
-        write(tmp_path / "a.yaml", f"_BASE_: '{address}'\n"),
-        write(tmp_path / "b.yaml", f"_BASE_: ['{address}']\n"),
-    ]
-    for path in (address, *bases):
+    one = write(tmp_path / "one.yaml", f"_BASE_: '{address}'\n")
+    listed = write(tmp_path / "listed.yaml", f"_BASE_: ['{address}']\n")
+    for path in (address, one, listed):
         with pytest.raises(UserError, match=message):
             get_cfg().merge_from_file(path)
     with pytest.raises(UserError, match=message):

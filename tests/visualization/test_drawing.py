@@ -62,14 +62,11 @@ def test_tag_stands_on_the_box_and_has_text():
     assert letters > 20
 
 
-BORDERS = [[0, 0, 40, 40], [280, 0, 320, 20], [300, 220, 320, 240], [0, 0, 320, 240], [5, 2, 7, 4]]
-
-
-@pytest.mark.parametrize("box", BORDERS)
-def test_tags_stay_inside_the_image(box):
-    tags = place_tags(np.array([box]), np.array([[70, 14]]), (240, 320))
-    assert (tags[:, :2] >= 0).all() and (tags[:, 2:] <= [320, 240]).all()
-    np.testing.assert_array_equal(tags[:, 2:] - tags[:, :2], [[70, 14]])
+def test_tags_stay_inside_the_image():
+    for box in [[0, 0, 40, 40], [280, 0, 320, 20], [300, 220, 320, 240], [0, 0, 320, 240], [5, 2, 7, 4]]:
+        tags = place_tags(np.array([box]), np.array([[70, 14]]), (240, 320))
+        assert (tags[:, :2] >= 0).all() and (tags[:, 2:] <= [320, 240]).all()
+        np.testing.assert_array_equal(tags[:, 2:] - tags[:, :2], [[70, 14]])
 
 
 def test_tags_avoid_each_other():
@@ -91,21 +88,13 @@ def test_tag_larger_than_the_image():
 def test_what_lies_outside_is_not_drawn():
     image = gray()
     outside = [[-50, 0, -10, 50], [330, 0, 400, 50], [0, 250, 50, 300], [60, 60, 50, 70], [0, 0, np.nan, 9]]
-    drawn = draw_boxes(image, outside, ["name"] * 5, [RED] * 5)
-    np.testing.assert_array_equal(drawn, image)
-
-
-def test_box_partly_outside_is_cut():
-    drawn = draw_boxes(gray(), [[-100, 100, 50, 1000]], [""], [RED])
-    assert extent(is_color(drawn, RED)) == [0, 100, 50, 240]
-
-
-def test_no_boxes():
-    image = gray()
-    drawn = draw_boxes(image, [], [], [])
-    np.testing.assert_array_equal(drawn, image)
-    drawn[:] = 0
+    for boxes in (outside, []):
+        drawn = draw_boxes(image, boxes, ["name"] * len(boxes), [RED] * len(boxes))
+        np.testing.assert_array_equal(drawn, image)
+        drawn[:] = 0
     assert (image == 128).all()
+    partly = draw_boxes(image, [[-100, 100, 50, 1000]], [""], [RED])
+    assert extent(is_color(partly, RED)) == [0, 100, 50, 240]
 
 
 def test_small_box_is_not_filled():
@@ -191,11 +180,8 @@ def test_font_is_found_in_a_package_by_its_glyphs(monkeypatch, tmp_path):
     assert fonts.find_font("sedan") == package / "zz.ttf"
 
 
-def test_korean_names_are_drawn_where_a_font_is_installed():
-    try:
-        drawer = BoxDrawer(CLASS_NAMES_KO, CLASS_COLORS)
-    except UserError:
-        pytest.skip("no font with Hangul is installed")
+def test_korean_names_are_drawn():
+    drawer = BoxDrawer(CLASS_NAMES_KO, CLASS_COLORS)
     tags = [drawer.draw(gray(), [[100, 100, 200, 200]], [c])[60:100] for c in (0, 2, 5)]
     assert (tags[0] != tags[1]).any() and (tags[1] != tags[2]).any()
 
