@@ -94,8 +94,10 @@ def to_dicts(columns: Columns, *, with_annotations: bool = True) -> list[dict]:
     """
     with paused_gc():
         values = (columns.file_names, columns.image_ids, columns.heights, columns.widths)
-        keys = ("file_name", "image_id", "height", "width")
-        dicts = [dict(zip(keys, row, strict=True)) for row in zip(*values, strict=True)]
+        dicts = [
+            {"file_name": file_name, "image_id": image_id, "height": height, "width": width}
+            for file_name, image_id, height, width in zip(*values, strict=True)
+        ]
         for record, orientation in zip(dicts, columns.exif_orientations, strict=True):
             if orientation:
                 record["exif_orientation"] = orientation
@@ -107,9 +109,10 @@ def to_dicts(columns: Columns, *, with_annotations: bool = True) -> list[dict]:
 
 
 def _make_annotations(columns: Columns) -> list[dict]:
+    mode = BoxMode.XYWH_ABS  # outside of the loop, because attributes of an enum are slow
     values = (columns.boxes.tolist(), columns.classes.tolist(), columns.crowd.astype(int).tolist())
     annotations = [
-        {"bbox": box, "bbox_mode": BoxMode.XYWH_ABS, "category_id": category, "iscrowd": crowd}
+        {"bbox": box, "bbox_mode": mode, "category_id": category, "iscrowd": crowd}
         for box, category, crowd in zip(*values, strict=True)
     ]
     for i in np.flatnonzero(~np.isnan(columns.areas)).tolist():
