@@ -24,7 +24,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -92,15 +91,13 @@ def build_cache(
     else:
         folder = SharedMemoryFolder().path
     result = ImageCache(folder, size=size, image_format=image_format, max_gb=max_gb)
-    used = result.measure_used()
-    if used.own:
-        # Of the same size and format, but perhaps of other data.
-        present = result.measure_present((d["file_name"], name_variant(d, exif_orientation)) for d in records)
-        used = Used(present, used.own + used.others - present)
-    needed = estimate_cache_bytes(records, size, image_format)
+    missing = [
+        record for record in records if not result.holds(record["file_name"], name_variant(record, exif_orientation))
+    ]
+    needed, used = estimate_cache_bytes(missing, size, image_format), result.measure_used()
     logger.info(
-        "The images will take %.1f GB in the cache '%s' (%s, %s); it holds %.1f GB of them and %.1f GB of others",
-        *(needed / _GB, folder, cache, image_format, used.own / _GB, used.others / _GB),
+        "The cache '%s' (%s, %s) holds %.1f GB; images that it lacks will take %.1f GB",
+        *(folder, cache, image_format, used / _GB, needed / _GB),
     )
     check_room(folder, needed=needed, used=used, max_gb=max_gb, cache=cache)
     return result
@@ -117,13 +114,6 @@ def estimate_cache_bytes(dataset_dicts: Iterable[dict], size: tuple[int, int], i
     sizes = {d["file_name"]: (d["height"], d["width"]) for d in dataset_dicts}
     raw = sum(_HEADER.size + 3 * math.prod(compute_resized_sides(h, w, *size)) for h, w in sizes.values())
     return raw if image_format == "raw" else int(raw * _JPEG_PART)
-
-
-class Used(NamedTuple):
-    """Bytes in a cache's folder: of images of its own size and format (or those of them that count), and the rest."""
-
-    own: int
-    others: int
 
 
 class ImageCache:
@@ -177,31 +167,23 @@ class ImageCache:
             self._write(entry, [_INDEX_ENTRY.pack(*stamp, digest.digest())])
         return found
 
-    def measure_used(self) -> Used:
+    def measure_used(self) -> int:
         """Count the bytes in the folder anew, and remove what interrupted processes left."""
-        own = others = 0
         with self._lock():
-            for folder, _, names in os.walk(self._folder):
-                if folder == str(self._folder):
-                    continue
-                for name in names:
-                    num_bytes = _measure_file(os.path.join(folder, name))
-                    if Path(folder).is_relative_to(self._images):
-                        own += num_bytes
-                    else:
-                        others += num_bytes
-            (self._folder / "used").write_text(str(own + others))
-        return Used(own, others)
+            used = sum(
+                _measure_file(os.path.join(folder, name))
+                for folder, _, names in os.walk(self._folder)
+                for name in names
+                if folder != str(self._folder)
+            )
+            (self._folder / "used").write_text(str(used))
+        return used
 
-    def measure_present(self, images: Iterable[tuple[str, str]]) -> int:
-        """Bytes of these images, (path, variant) as for :meth:`fetch`, that are in the cache already."""
-        found = set()
-        for path, variant in set(images):
-            stamp = _stamp(path)
-            content = _read_index(self._find_index_entry(path, variant), stamp) if stamp else None
-            if content is not None:
-                found.add(self._images / content[:2] / content)
-        return sum(_measure_file(str(file)) for file in found)
+    def holds(self, path: str, variant: str = "") -> bool:
+        """Whether the image of a file, with the parameters of :meth:`fetch`, is in the cache already."""
+        stamp = _stamp(path)
+        content = _read_index(self._find_index_entry(path, variant), stamp) if stamp else None
+        return content is not None and (self._images / content[:2] / content).exists()
 
     def _find_index_entry(self, path: str, variant: str) -> Path:
         name = hashlib.blake2b(os.fsencode(os.path.abspath(path)), digest_size=16, person=_DECODERS)
@@ -305,12 +287,12 @@ def check_outside_image_folders(folder: str | os.PathLike, file_names: Iterable[
             )
 
 
-def check_room(folder: str | os.PathLike, *, needed: int, used: Used, max_gb: float, cache: str) -> None:
+def check_room(folder: str | os.PathLike, *, needed: int, used: int, max_gb: float, cache: str) -> None:
     """Refuse a cache that will not fit, before anything is decoded.
 
     Args:
-        needed: bytes from :func:`estimate_cache_bytes`.
-        used: what the folder holds already, ``own`` of the same images.
+        needed: bytes from :func:`estimate_cache_bytes` of the images that are not in the cache yet.
+        used: bytes in the folder.
         max_gb: INPUT.CACHE_GB.
         cache: INPUT.CACHE, for the message.
 
@@ -318,14 +300,14 @@ def check_room(folder: str | os.PathLike, *, needed: int, used: Used, max_gb: fl
         UserError: it would exceed ``max_gb`` or what is free.
     """
     advice = "choose INPUT.CACHE_FORMAT jpeg (an eighth of raw) or INPUT.CACHE none"
-    if needed + used.others > max_gb * _GB:
-        others = f" beside {used.others / _GB:.1f} GB of others in '{folder}'" if used.others > 0.05 * _GB else ""
+    if needed + used > max_gb * _GB:
+        present = f" beside {used / _GB:.1f} GB in '{folder}'" if used > 0.05 * _GB else ""
         raise UserError(
-            f"The images take {needed / _GB:.1f} GB in the cache{others}, more than INPUT.CACHE_GB {max_gb:g}; raise "
+            f"The images take {needed / _GB:.1f} GB in the cache{present}, more than INPUT.CACHE_GB {max_gb:g}; raise "
             f"it, or {advice}."
         )
     free = shutil.disk_usage(folder).free
-    if needed - used.own > free:
+    if needed > free:
         raise UserError(
             f"The images take {needed / _GB:.1f} GB in the cache, but '{folder}' has only {free / _GB:.1f} GB left; "
             + ("set INPUT.CACHE_DIR to a larger disk, " if cache == "disk" else "choose INPUT.CACHE disk, ")

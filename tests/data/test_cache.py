@@ -10,7 +10,6 @@ from parking.data import cache as cache_module
 from parking.data.cache import (
     ImageCache,
     SharedMemoryFolder,
-    Used,
     build_cache,
     check_outside_image_folders,
     check_room,
@@ -136,7 +135,7 @@ def test_a_full_cache_says_which_key_to_raise(tmp_path, source):
     with pytest.raises(UserError, match=r"full: INPUT\.CACHE_GB 3e-06"):
         cache.fetch(str(other), load)
     np.testing.assert_array_equal(cache.fetch(str(source), load)[0], make_picture(1))
-    assert cache.measure_used() == Used(own=2340, others=40)
+    assert cache.measure_used() == 2380
     assert sum(p.stat().st_size for p in (tmp_path / "c").glob("*/*/*")) == 2380
 
 
@@ -150,7 +149,7 @@ def test_counting_mends_the_count_and_removes_what_was_interrupted(tmp_path, sou
     new.write_bytes(bytes(10))
     os.utime(old, (1, 1))
     # The new one may belong to a process that is writing it.
-    assert cache.measure_used() == Used(own=2340 + 10, others=40)
+    assert cache.measure_used() == 2390
     assert (old.exists(), new.exists()) == (False, True)
     assert (tmp_path / "c" / "used").read_text() == "2390"
 
@@ -179,8 +178,7 @@ def test_several_processes_at_once(tmp_path, source):
         process.join()
     assert results == [[int(make_picture(i).sum()) for i in range(40)]] * 2
     assert len(find_entries(tmp_path / "c")) == 40
-    used = make_cache(tmp_path / "c").measure_used()
-    assert used.own == 40 * 2340 and used.others >= 40 * 40
+    assert make_cache(tmp_path / "c").measure_used() >= 40 * 2380
 
 
 def test_estimate_counts_each_file_once():
@@ -196,14 +194,14 @@ def test_a_cache_that_will_not_fit_is_refused(tmp_path, monkeypatch):
     gb = 10**9
     monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 5 * gb}))
     check = {"max_gb": 20.0, "cache": "disk"}
-    check_room(tmp_path, needed=5 * gb, used=Used(0, 0), **check)
-    check_room(tmp_path, needed=9 * gb, used=Used(4 * gb, 11 * gb), **check)
+    check_room(tmp_path, needed=5 * gb, used=0, **check)
+    check_room(tmp_path, needed=5 * gb, used=15 * gb, **check)
     with pytest.raises(UserError, match=r"68\.0 GB .*INPUT\.CACHE_GB 20"):
-        check_room(tmp_path, needed=68 * gb, used=Used(0, 0), **check)
-    with pytest.raises(UserError, match=r"beside 12\.0 GB of others.*INPUT\.CACHE_GB 20"):
-        check_room(tmp_path, needed=9 * gb, used=Used(0, 12 * gb), **check)
-    with pytest.raises(UserError, match=r"only 5\.0 GB left; set INPUT\.CACHE_DIR"):
-        check_room(tmp_path, needed=6 * gb, used=Used(0, 0), **check)
+        check_room(tmp_path, needed=68 * gb, used=0, **check)
+    with pytest.raises(UserError, match=r"beside 12\.0 GB.*INPUT\.CACHE_GB 20"):
+        check_room(tmp_path, needed=9 * gb, used=12 * gb, **check)
+    with pytest.raises(UserError, match=r"5\.0 GB left.*INPUT\.CACHE_DIR"):
+        check_room(tmp_path, needed=6 * gb, used=0, **check)
 
 
 def test_the_image_folder_is_never_written_to(tmp_path):
@@ -254,18 +252,13 @@ def test_shared_memory_of_someone_else_is_refused(tmp_path):
         SharedMemoryFolder(tmp_path / "missing")
 
 
-def test_only_the_same_images_count_as_present(tmp_path, source):
+def test_only_the_same_images_are_held(tmp_path, source):
     cache = make_cache(tmp_path / "cache")
     cache.fetch(str(source), Loader())
-    other = source.with_name("other.png")
-    other.write_bytes(b"\x02")
-    one = cache.measure_present([(str(source), "")])
-    assert one > 24 * 32 * 3
-    assert cache.measure_present([(str(other), "")]) == 0
-    cache.fetch(str(other), Loader())
-    assert cache.measure_present([(str(source), ""), (str(other), ""), (str(source), "")]) == 2 * one
+    assert cache.holds(str(source)) and not cache.holds(str(source), "apply")
+    assert not cache.holds(str(source.with_name("other.png")))
     source.write_bytes(b"\x03changed")
-    assert cache.measure_present([(str(source), "")]) == 0
+    assert not cache.holds(str(source))
 
 
 def test_a_cache_full_of_other_data_is_refused_at_the_start(tmp_path):
