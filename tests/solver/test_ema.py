@@ -63,8 +63,8 @@ def test_restart_forgets():
 
 def test_refuses_foreign_state_and_odd_arguments():
     ema = ModelEMA(Tiny(), decay=0.9, warmup=2.0)
-    with pytest.raises(KeyError, match="another model"):
-        ema.load_state_dict({"num_updates": 1, "average": {"other": torch.zeros(1)}})
+    with pytest.raises(ValueError, match="another model"):
+        ema.check_state_dict({"num_updates": 1, "average": {"other": torch.zeros(1)}})
     for decay, warmup in ((1.0, 2.0), (-0.1, 2.0), (0.5, 0.0)):
         with pytest.raises(ValueError, match="decay"):
             ModelEMA(Tiny(), decay=decay, warmup=warmup)
