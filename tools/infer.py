@@ -24,30 +24,24 @@ DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "yolo.yaml"
 
 def parse_args() -> argparse.Namespace:
     parser = cli.ArgumentParser(__doc__)
-    parser.add_argument(
-        "--input",
-        required=True,
-        help="images: a folder (with or without images/), file or glob; or a video file, a camera's number or a URL",
-    )
+    parser.add_argument("--input", required=True, help="folder, file or glob of images; or a video, camera or URL")
     parser.add_argument("--frames", action="store_true", help="the input is a folder with the frames of a video")
-    parser.add_argument("--fps", type=float, help="with --frames: so many frames are a second (10)")
-    parser.add_argument("--no-video", action="store_true", help="of a video: write the boxes only, as JSON lines")
+    parser.add_argument("--fps", type=float, help="with --frames: frames per second (10)")
+    parser.add_argument("--no-video", action="store_true", help="for a video: write only the boxes, as JSON lines")
     parser.add_argument("--config-file", metavar="FILE", help="default: what --weights carry, else configs/yolo.yaml")
     parser.add_argument(
         "--weights",
         action="append",
         default=[],
         metavar="FILE",
-        help="default: the best, final or last of the config's OUTPUT_DIR; given several times, all find and are fused",
+        help="default: the best, final or last of the config's OUTPUT_DIR; results of several models are fused",
     )
     parser.add_argument("--output", metavar="DIR", help="where results go; default OUTPUT_DIR/inference")
-    parser.add_argument(
-        "--image-info", metavar="FILE", help="the challenge's image list; default: as found beside or above the input"
-    )
-    parser.add_argument("--max-hours", type=float, metavar="H", help="take TEST.FALLBACKS as far as needed to be done")
-    parser.add_argument("--visualize", type=int, default=0, metavar="N", help="draw the first N pictures")
+    parser.add_argument("--image-info", metavar="FILE", help="the challenge's image list; default: beside the input")
+    parser.add_argument("--max-hours", type=float, metavar="H", help="take TEST.FALLBACKS if there is too little time")
+    parser.add_argument("--visualize", type=cli.at_least(0), default=0, metavar="N", help="draw the first N pictures")
     parser.add_argument("--annotations", metavar="FILE", help="COCO json: print scores, and draw its boxes beside ours")
-    parser.add_argument("--min-score", type=float, default=0.25, metavar="S", help="of a box to be drawn (0.25)")
+    parser.add_argument("--min-score", type=float, default=0.25, metavar="S", help="lowest score that is drawn (0.25)")
     parser.add_argument("--korean", action="store_true", help="draw the names of the challenge's classes in Korean")
     cli.add_launch_arguments(parser)
     cli.add_opts_argument(parser)
@@ -72,8 +66,8 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         parser.error("--frames is for a folder: a video is known by its name")
     if args.fps is not None and not args.frames:
         parser.error("--fps is for --frames: everything else states its own")
-    if args.visualize < 0 or not 0 <= args.min_score <= 1:
-        parser.error("--visualize must be at least 0, and --min-score from 0 to 1")
+    if not 0 <= args.min_score <= 1:
+        parser.error("--min-score must be from 0 to 1")
     if args.max_hours is not None and not args.max_hours > 0:
         parser.error("--max-hours must be above 0")
 
@@ -111,10 +105,7 @@ def main(args: argparse.Namespace) -> int:
 
 def tell(outcome) -> int:
     """Print what came of it; the exit code."""
-    for sentence in outcome.summary:
-        cli.say(sentence)
-    for name, path in outcome.files.items():
-        cli.say(f"{name + ':':16}{printable(path)}")
+    cli.say(*outcome.summary, *(f"{name + ':':16}{printable(path)}" for name, path in outcome.files.items()))
     for sentence in outcome.unreadable:
         cli.complain(f"unreadable: {sentence}")
     if outcome.interrupted:

@@ -124,7 +124,9 @@ class COCOBoxEvaluator(DatasetEvaluator):
             logger.warning("%d images of %s are left out of the scores.", len(left_out), self._dataset_name)
         truth = _make_truth(DatasetCatalog.get(self._dataset_name), self._category_ids).without_images(left_out)
         self._check_images(found, truth.image_ids)
-        detections = drop_not_finite(Detections.concatenate([Detections.from_columns([], [], [], []), *found.values()]))
+        # In the order of the data set, whatever the batches.
+        parts = [Detections.from_columns([], [], [], []), *(found[i] for i in truth.image_ids if i in found)]
+        detections = drop_not_finite(Detections.concatenate(parts))
         if self._output_dir:
             self._write(detections)
         if not truth.num_boxes.any():

@@ -59,6 +59,22 @@ class ImageDetections:
         if len(self.thing_classes) != len(self.category_ids):
             raise ValueError(f"{len(self.thing_classes)} classes have {len(self.category_ids)} category ids")
 
+    @classmethod
+    def from_instances(cls, instances, *, min_score: float, **fields) -> "ImageDetections":
+        """What a model found with a score of at least ``min_score``.
+
+        Args:
+            instances: detectron2's ``Instances`` with ``pred_boxes``, ``scores`` and ``pred_classes``.
+            fields: the other attributes.
+        """
+        instances = instances[instances.scores >= min_score].to("cpu")
+        return cls(
+            boxes=instances.pred_boxes.tensor.float().numpy(),
+            scores=instances.scores.float().numpy(),
+            class_ids=instances.pred_classes.long().numpy(),
+            **fields,
+        )
+
     @property
     def image(self) -> np.ndarray:
         """The (H, W, 3) uint8 RGB image, not a copy; if a file was given, it is read each time.
@@ -98,12 +114,13 @@ class ImageDetections:
         ``category_ids``; the score has 6 places.
         """
         corners = self.boxes.astype(np.float64)
-        return Detections.from_columns(
+        found = Detections.from_columns(
             [image_id] * len(self),
             make_id_column(self.category_ids)[self.class_ids],
             np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
             self.scores,
-        ).to_coco_results()
+        )
+        return found.round().to_coco_results()
 
     def to_supervision(self):
         """A ``supervision.Detections`` with ``xyxy``, ``confidence``, ``class_id`` and ``data["class_name"]``.

@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from parking.challenge.classes import translate_names
@@ -137,12 +138,14 @@ def infer_video(args: argparse.Namespace, source: FrameSource, default_config: s
 
 def _predict_frames(args: argparse.Namespace, source: FrameSource, models: Sequence[LoadedModel]) -> Outcome:
     cfg, classes = models[0].cfg, models[0].classes
+    detector = ArrayDetector(
+        [model.cfg for model in models],
+        # In the first one's order, though the weights of the others may have another.
+        [model._replace(classes=classes).build() for model in models],
+    )
     report = predict_video(
-        ArrayDetector(
-            [model.cfg for model in models],
-            # In the first one's order, though the others' weights may have another.
-            [model._replace(classes=classes).build() for model in models],
-        ),
+        # The frames of a live source come one by one, and each at once.
+        partial(map, detector) if source.is_live else detector.detect_ahead,
         source,
         output_dir=_make_output_dir(args, cfg),
         name=source.stem,

@@ -117,15 +117,13 @@ class Detector:
     def _detect(self, image: ImageLike, role: str) -> ImageDetections:
         pixels = _get_pixels(image, role, self._orientation)
         (found,) = self._detect_arrays([pixels])
-        found = found[found.scores >= self.score_threshold]
         source = pixels
         if isinstance(image, str | os.PathLike):
             # The pixels of many files would not fit into memory.
             source = functools.partial(read_image, image, orientation=self._orientation)
-        return ImageDetections(
-            boxes=found.pred_boxes.tensor.float().numpy(),
-            scores=found.scores.float().numpy(),
-            class_ids=found.pred_classes.long().numpy(),
+        return ImageDetections.from_instances(
+            found,
+            min_score=self.score_threshold,
             thing_classes=self.thing_classes,
             category_ids=self.category_ids,
             image_source=source,

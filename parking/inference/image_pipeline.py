@@ -238,8 +238,7 @@ def run_inference(
             contents.append(journal.gather())
     if not comm.is_main_process():
         return None
-    # As it is written: what is printed about the detections holds for the file.
-    detections = _join(models[0], contents, images).round()
+    detections = _join(models[0], contents, images)
     rows = [{**image, "file_name": image["relative_path"]} for image in images]
     if ids is not None:
         rows = [{**row, "image_id": ids.image_ids[row["image_id"]]} for row in rows]

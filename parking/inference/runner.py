@@ -5,11 +5,12 @@ Evaluations while training, ``--eval-only``, ``infer.py``, :class:`.detector.Det
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from detectron2.structures import Instances
@@ -23,6 +24,8 @@ from parking.structures.instances import drop_not_finite, to_detections
 
 from .batching import plan_batches
 from .out_of_memory import explaining_out_of_memory
+
+T, R = TypeVar("T"), TypeVar("R")
 
 # Images in a batch if TEST.IMS_PER_BATCH is 0.
 _BATCH_SIZE_GPU, _BATCH_SIZE_CPU = 8, 1
@@ -143,34 +146,38 @@ def detect(model: nn.Module, batch: list[dict]) -> list[Instances | None]:
 def detect_ahead(
     model: nn.Module, batches: Iterable[list[dict]]
 ) -> Iterator[tuple[list[dict], list[Instances | None]]]:
-    """Each batch and what :func:`detect` finds in it, in order.
+    """Each batch and what :func:`detect` finds in it, in order; see :func:`run_ahead`."""
+    return run_ahead(partial(detect, model), batches, next(model.parameters()).device)
+
+
+def run_ahead(work: Callable[[T], R], batches: Iterable[T], device: torch.device) -> Iterator[tuple[T, R]]:
+    """Each batch and what ``work`` makes of it, in order.
 
     On a GPU two batches are worked on at once, in streams of their own: the suppression of boxes waits for the GPU now
     and then, and for the CPU, and the network of the next batch computes meanwhile.
     """
-    device = next(model.parameters()).device
     if device.type != "cuda":
         for batch in batches:
-            yield batch, detect(model, batch)
+            yield batch, work(batch)
         return
     streams = [torch.cuda.Stream(device) for _ in range(_NUM_AT_ONCE)]
     for stream in streams:
         stream.wait_stream(torch.cuda.current_stream(device))  # where the weights were put on the GPU
     with ThreadPoolExecutor(_NUM_AT_ONCE) as pool:
-        waiting: deque[tuple[list[dict], Future]] = deque()
+        waiting: deque[tuple[T, Future]] = deque()
         for i, batch in enumerate(batches):
-            waiting.append((batch, pool.submit(_detect_in, streams[i % _NUM_AT_ONCE], model, batch)))
+            waiting.append((batch, pool.submit(_work_in, streams[i % _NUM_AT_ONCE], work, batch)))
             if len(waiting) == _NUM_AT_ONCE:
-                first, found = waiting.popleft()
-                yield first, found.result()
-        for rest, found in waiting:
-            yield rest, found.result()
+                first, result = waiting.popleft()
+                yield first, result.result()
+        for rest, result in waiting:
+            yield rest, result.result()
 
 
-def _detect_in(stream, model, batch) -> list[Instances | None]:
+def _work_in(stream, work, batch):
     # The mode is one of the thread.
     with torch.inference_mode(), torch.cuda.stream(stream):
-        return detect(model, batch)
+        return work(batch)
 
 
 def describe(inputs: dict, instances: Instances | None, category_ids: Sequence[int]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,7 @@ class VideoReport:
 
 
 def predict_video(
-    detect: Callable[[list[np.ndarray]], Sequence[Instances]],
+    detect: Callable[[Iterable[list[np.ndarray]]], Iterable[Sequence[Instances]]],
     source: FrameSource,
     *,
     output_dir: str,
@@ -95,7 +95,8 @@ def predict_video(
     When something is raised, both files are whole up to there.
 
     Args:
-        detect: gives the detections for RGB uint8 pictures (H, W, 3), as :class:`.array_detector.ArrayDetector` does.
+        detect: gives the detections for each of several batches of RGB uint8 pictures (H, W, 3) of one size, as
+            :meth:`.array_detector.ArrayDetector.detect_ahead` does.
         source: is left to the caller to close.
         name: of the files, without ending.
         batch_size: frames given to ``detect`` at once; live sources give one at a time.
@@ -196,8 +197,16 @@ def _remove_unfinished(video: Path) -> None:
 
 def _predict(detect, source, batch_size, writer):
     with tqdm(total=source.num_frames, desc="predicting", unit="frame", dynamic_ncols=True) as bar:
-        for frames in _make_batches(source, batch_size):
-            for frame, instances in zip(frames, detect([frame.image for frame in frames]), strict=True):
+        begun: deque[list[Frame]] = deque()
+
+        def give_pictures() -> Iterator[list[np.ndarray]]:
+            for frames in _make_batches(source, batch_size):
+                begun.append(frames)
+                yield [frame.image for frame in frames]
+
+        for found in detect(give_pictures()):
+            frames = begun.popleft()
+            for frame, instances in zip(frames, found, strict=True):
                 writer.add(frame, instances)
             bar.update(len(frames))
             if source.is_live:
@@ -205,8 +214,12 @@ def _predict(detect, source, batch_size, writer):
 
 
 def _make_batches(frames, size: int) -> Iterator[list[Frame]]:
-    batch = []
+    """Neighbours of one size: what is found in a frame must not depend on another, to whose size it would be padded."""
+    batch: list[Frame] = []
     for frame in frames:
+        if batch and frame.image.shape != batch[0].image.shape:
+            yield batch
+            batch = []
         batch.append(frame)
         if len(batch) == size:
             yield batch
@@ -246,11 +259,9 @@ class _ResultWriter:
 
     def add(self, frame: Frame, instances: Instances) -> None:
         """Waits while too many frames are to be written. Raises what writing an earlier one raised."""
-        instances = instances[instances.scores >= self._min_score].to("cpu")
-        found = ImageDetections(
-            boxes=instances.pred_boxes.tensor.float().numpy(),
-            scores=instances.scores.float().numpy(),
-            class_ids=instances.pred_classes.long().numpy(),
+        found = ImageDetections.from_instances(
+            instances,
+            min_score=self._min_score,
             thing_classes=self._class_names,
             category_ids=self._category_ids,
             image_source=frame.image,

@@ -86,19 +86,13 @@ class Detections:
         return cls(*ids, *map(np.concatenate, rest))
 
     def round(self) -> "Detections":
-        """Boxes to 0.001 px and scores to 6 places, as they are written."""
+        """Boxes to 0.001 px and scores to 6 places; for what a model found, done once, where it is put into columns."""
         boxes, scores = self.boxes.round(_BOX_DECIMALS), self.scores.round(_SCORE_DECIMALS)
         return Detections(self.image_ids, self.category_ids, boxes, scores)
 
     def to_coco_results(self) -> list[dict]:
-        """A list of COCO results, boxes to 0.001 px and scores to 6 places."""
-        rounded = self.round()
-        columns = (
-            self.image_ids.tolist(),
-            self.category_ids.tolist(),
-            rounded.boxes.tolist(),
-            rounded.scores.tolist(),
-        )
+        """A list of COCO results; nothing is rounded here."""
+        columns = (self.image_ids.tolist(), self.category_ids.tolist(), self.boxes.tolist(), self.scores.tolist())
         keys = ("image_id", "category_id", "bbox", "score")
         return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
 

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections import namedtuple
 from contextlib import contextmanager
+from functools import partial
 
 import cv2
 import numpy as np
@@ -115,7 +116,7 @@ class GivenFrames:
 
 def predict(detect, source, folder, **kwargs):
     settings = {"classes": CLASSES, "min_score": 0.25, **kwargs}
-    return predict_video(detect, source, output_dir=str(folder), name="found", **settings)
+    return predict_video(partial(map, detect), source, output_dir=str(folder), name="found", **settings)
 
 
 def read_video(path):
@@ -360,7 +361,7 @@ def test_no_line_is_left_half_written(tmp_path):
 def test_a_result_that_opencv_could_not_write(tmp_path):
     with open_source(make_video(tmp_path / "in.mp4")) as source, pytest.raises(UserError, match="not UTF-8"):
         predict_video(
-            SquareFinder(),
+            partial(map, SquareFinder()),
             source,
             output_dir=str(tmp_path),
             name="\udcff",
@@ -467,6 +468,10 @@ def test_the_model_waits_when_four_frames_are_not_written(tmp_path, monkeypatch)
 class ModelOfBrightness(torch.nn.Module):
     """One box around all of the picture, of class 0, that scores the mean brightness."""
 
+    def __init__(self):
+        super().__init__()
+        self.on_the_device = torch.nn.Parameter(torch.zeros(1))
+
     def forward(self, batch):
         assert not torch.is_grad_enabled()
         outputs = []
@@ -484,8 +489,11 @@ def test_frame_detector():
     cfg.INPUT.SIZE_TEST = 64
     model = ModelOfBrightness().eval()
     images = [np.full((50, 100, 3), (gray, 0, 255), np.uint8) for gray in (51, 204)]
-    outputs = ArrayDetector([cfg], [model])(images)
+    detector = ArrayDetector([cfg], [model])
+    outputs = detector(images)
     assert model.seen == (3, 32, 64)
+    ahead = [[float(output.scores[0]) for output in found] for found in detector.detect_ahead([images, images[1:]])]
+    assert ahead == [[float(output.scores[0]) for output in outputs], [float(outputs[1].scores[0])]]
     assert [float(output.scores[0]) for output in outputs] == pytest.approx([0.2, 0.8], abs=1e-3)
     assert outputs[0].pred_boxes.tensor.tolist() == [[0, 0, 100, 50]]
 

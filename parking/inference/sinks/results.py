@@ -52,7 +52,7 @@ def write_results(
         ValueError: a box is on an image that is not among the ``images``.
         UserError: a file would replace one that is not ours, or cannot be written.
     """
-    detections = detections.round().in_order([image["image_id"] for image in images])
+    detections = detections.in_order([image["image_id"] for image in images])
     folder = OutputFolder(output_dir)
     paths = {name.removesuffix(".json"): str(folder.root / name) for name in RESULT_NAMES}
     with explaining_write_errors():

@@ -26,7 +26,7 @@ ROWS = [(10, 1, 1, 2, 10, 20, 0.5), (10, 7, 0, 0, 5, 5, 0.25), (30, 7, 0, 0, 9, 
 
 def detections(rows=ROWS):
     table = np.array(rows, dtype=float).reshape(-1, 7)
-    return Detections.from_columns(table[:, 0].astype(int), table[:, 1], table[:, 2:6], table[:, 6])
+    return Detections.from_columns(table[:, 0].astype(int), table[:, 1], table[:, 2:6], table[:, 6]).round()
 
 
 def write(tmp_path, rows=ROWS, submission=None):
