@@ -14,15 +14,15 @@ from parking.visualization.thumbnails import ThumbnailDrawer
 
 _KEY = "prediction_pictures"
 _SIDE = 480
-# Two images, each of which takes two places.
+# Two images in a row, each once with its annotations and once with the predictions.
 _COLUMNS = 4
 
 
 class PredictionPictures(DatasetEvaluator):
     """Draws predictions beside the annotations, for images spread evenly over a data set.
 
-    Neighbours, as the first few images of a video are, would all show the same. Goes together with an evaluator of
-    scores through ``DatasetEvaluators``; see :func:`pop_pictures` for its result.
+    Evenly, because consecutive frames of a video look alike. Use it in ``DatasetEvaluators``, beside an evaluator
+    of scores; :func:`pop_pictures` takes the pictures out of the results of both.
     """
 
     def __init__(self, dataset_name: str, *, max_images: int = 8, min_score: float = 0.25):
@@ -30,7 +30,7 @@ class PredictionPictures(DatasetEvaluator):
         Args:
             dataset_name: registered data set; the model's classes are its ``thing_classes``.
             max_images: at least 1.
-            min_score: boxes that score less are not drawn, 0..1.
+            min_score: boxes with a lower score are not drawn, 0..1.
         """
         self._dataset_name = dataset_name
         self._max_images = max_images
@@ -102,7 +102,7 @@ def pop_pictures(results: dict[str, Any]) -> dict[str, np.ndarray]:
     """Take the pictures of :class:`PredictionPictures` out of the results of an evaluation.
 
     Args:
-        results: {"bbox": ..., ...}, or that by data set name; what is left are scores.
+        results: {"bbox": ..., ...}, or a dict of these by data set name; only the scores stay in it.
 
     Returns:
         (H, W, 3) uint8 RGB by a name for TensorBoard, "val/predictions" or, by data set name, "val/predictions/NAME".
