@@ -111,7 +111,7 @@ def read_archive(file: str | os.PathLike, *, leading_folder: str) -> Archive:
             num_skipped += 1
             continue
         if _is_folder(info, name) and not name.strip("./\\"):
-            continue  # the folder itself, as some programs list it
+            continue  # an entry for the folder itself, which some programs write
         path = _to_relative_path(name, file)
         if _is_folder(info, name):
             continue
@@ -174,7 +174,7 @@ def _open_lzma(source, info: zipfile.ZipInfo) -> lzma.LZMADecompressor:
     _, _, num_bytes = struct.unpack("<BBH", source.read(4))
     properties = source.read(num_bytes)
     decompressor = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MAX_LZMA_BYTES)
-    # A .lzma header is the same properties and the size; a size of all ones means that the data has an end mark.
+    # A .lzma header consists of these properties and the size; a size of all ones means that the data has an end mark.
     size = 2**64 - 1 if info.flag_bits & _LZMA_HAS_END else info.file_size
     decompressor.decompress(properties + struct.pack("<Q", size), 0)
     return decompressor

@@ -55,7 +55,7 @@ def find_leaks(file_names: Mapping[int, str], val_ids: set[int], num_frames: int
     leaking = set()
     for frames in sequences.values():
         frames.sort(key=lambda frame: frame[0])
-        # The nearest frame on the other side comes last before this one, or last if the frames are read backwards.
+        # Read forwards and then backwards: the nearest frame on the other side is the last one read in one direction.
         for ordered in (frames, frames[::-1]):
             last: list[int | None] = [None, None]
             for number, image_id in ordered:

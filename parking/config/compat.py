@@ -21,7 +21,7 @@ from parking.utils.text import printable, show
 
 #: Version of what this code writes.
 CURRENT_VERSION = 3
-#: Version of what states none.
+#: Version of a file that states none.
 FIRST_VERSION = 1
 _VERSION = "VERSION"
 
@@ -58,7 +58,7 @@ UPGRADES: Mapping[int, Upgrade] = {
         earlier_behaviour={"INPUT.EXIF_ORIENTATION": "ignore"},
         scores="with areas that cannot be, or without boxes of some class, and on a GPU all data (in float32)",
     ),
-    # There was one head, whose parts and keys belonged to the whole detector.
+    # Version 2 had one head, whose parts and keys belonged to the whole detector.
     2: Upgrade(
         keys={
             "MODEL.YOLO.HEAD.NAME": "MODEL.HEAD.NAME",
@@ -142,7 +142,7 @@ def upgrade_key(key: str) -> str:
 
 
 def earlier_behaviour() -> dict[str, Any]:
-    """By today's full key, the value that keeps the behaviour of older versions, if that is not the default."""
+    """Values that keep the behaviour of older versions, by today's full key, if they are not the defaults."""
     return {
         upgrade_key(key): value for upgrade in UPGRADES.values() for key, value in upgrade.earlier_behaviour.items()
     }

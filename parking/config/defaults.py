@@ -189,8 +189,8 @@ def _add_solver(cfg: CN) -> None:
     # Values at the start of the warm-up: momentum, and learning rate of biases.
     cfg.SOLVER.WARMUP_MOMENTUM = 0.8
     cfg.SOLVER.WARMUP_BIAS_LR = 0.1
-    # Gradients are accumulated over about NOMINAL_BATCH_SIZE / IMS_PER_BATCH iterations; 0: never. Those after the last
-    # step of a training change no weights. Checkpoints wait for the next step, also on Ctrl-C.
+    # Gradients are accumulated over about NOMINAL_BATCH_SIZE / IMS_PER_BATCH iterations; 0: never. Gradients after the
+    # last step of a training change no weights. Checkpoints wait for the next step, also on Ctrl-C.
     cfg.SOLVER.NOMINAL_BATCH_SIZE = 64
     # How many of the newest model_{iteration}.pth are kept.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 2

@@ -9,7 +9,7 @@ from .config import CfgNode
 
 
 def describe_config(cfg: CfgNode) -> dict[str, Any]:
-    """``cfg`` as nested plain values for a weights file, without the device, which is that of this run."""
+    """``cfg`` as nested plain values for a weights file, without the device of this run."""
     config = yaml.safe_load(cfg.dump())
     del config["MODEL"]["DEVICE"]
     return config

@@ -9,11 +9,11 @@ STALL = (2.5, 5.0)
 
 @dataclass(frozen=True)
 class Lot:
-    """Stalls and the aisle that the own car stands in.
+    """A parking lot: stalls, and the aisle in which the camera's car stands.
 
     Attributes:
         kind: "facing" (the camera looks across the aisle at a row) or "along" (down the aisle between two rows).
-        edge: metres from the own car to the front line of the stalls.
+        edge: metres from the camera's car to the front line of the stalls.
         stalls: (N, 4): x and y of the centre, yaw of a car that drove in forwards, kind (0 plain, 1 disabled,
             2 electric).
     """

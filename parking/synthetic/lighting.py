@@ -1,4 +1,4 @@
-"""The light on a scene, from sky, sun, lamps and the own headlights, and the haze in the air."""
+"""The light on a scene, from sky, sun, lamps and headlights of the camera's car, and the haze in the air."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,8 @@ class Lighting:
         ambient: from everywhere, a third stronger from above.
         sun: from `sun_direction` (unit vector towards the sun); black where it is hidden.
         lamps: (x, y, radius, strength): pools of lamp light on the ground, metres.
-        headlights: strength of the own car's headlights (0 = off).
-        own: (x, y, yaw) of the own car.
+        headlights: strength of the headlights of the camera's car (0 = off).
+        own: (x, y, yaw) of the camera's car.
         sky: RGB 0..255 at the zenith; sky_low: at the horizon.
         haze: share of light lost per metre; haze_colour: what replaces it.
         lamp_gain: brightness of lamps and lit windows.

@@ -251,7 +251,7 @@ def _estimate_box(candidate: PlannedObject, frame: int, camera: Camera) -> np.nd
 
 
 def _clear_of(candidate: PlannedObject, placed: list[PlannedObject], plan: SequencePlan) -> bool:
-    """Whether it shares no ground with other objects or the own car, in the first, middle and last frame."""
+    """Whether the candidate shares no ground with others or the camera's car in first, middle and last frame."""
     for frame in {0, plan.length // 2, plan.length - 1}:
         room = candidate.footprint(frame, margin=0.15)
         eye = plan.camera(frame).position

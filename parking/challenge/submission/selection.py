@@ -204,7 +204,7 @@ def _rank(detections, tenths, image_index, rows):
 
 
 def _find_floored(category_ids, class_floors):
-    """Whether each ranked box is among the first boxes of its class that the floor protects."""
+    """Mask of the ranked boxes that a floor protects: the first n of a class with a floor of n."""
     floored = np.zeros(len(category_ids), dtype=bool)
     for category_id, floor in class_floors.items():
         floored[np.flatnonzero(category_ids == category_id)[:floor]] = True
