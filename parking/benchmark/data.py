@@ -90,10 +90,6 @@ def make_pngs(images: str, folder: Path, num_images: int) -> list[dict]:
     sources = sorted(p for p in Path(images).rglob("*") if p.suffix.lower() in _IMAGE_ENDINGS)
     if not sources:
         raise UserError(f"--images: the folder '{images}' holds no JPEG or PNG.")
-    return _write_pngs(sources, folder, num_images)
-
-
-def _write_pngs(sources, folder, num_images) -> list[dict]:
     rng = np.random.default_rng(_SEED)
     h, w = IMAGE_SIZE
     dicts = []

@@ -164,9 +164,8 @@ def _patches(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _rectangle(x, y, width, length) -> np.ndarray:
-    return np.array([(x - width / 2, y - length / 2), (x + width / 2, y - length / 2)] * 2)[[0, 1, 3, 2]] + np.array(
-        [(0, 0), (0, 0), (0, length), (0, length)]
-    )
+    left, right, low = x - width / 2, x + width / 2, y - length / 2
+    return np.array([(left, low), (right, low), (right, low + length), (left, low + length)])
 
 
 def _stall_frame(x, y, yaw):

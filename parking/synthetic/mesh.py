@@ -165,6 +165,11 @@ def circle(centre, axis, radius, sides=14) -> np.ndarray:
     return np.asarray(centre, float) + radius * ring
 
 
+def mirrored_ring(right: Sequence[tuple[float, float]], y: float) -> np.ndarray:
+    """(2n, 3) points of a cross-section at `y`, from the n points (x, z) of its right half, from low to high."""
+    return np.array([(x, y, z) for x, z in [*right, *((-x, z) for x, z in reversed(right))]])
+
+
 def inset(quad: np.ndarray, left: float, right: float, low: float, high: float) -> np.ndarray:
     """The piece of a quad (lower left, lower right, upper right, upper left) between fractions of its sides."""
     a, b, c, d = np.asarray(quad, float)

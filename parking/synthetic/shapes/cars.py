@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from parking.synthetic.mesh import GLASS, LAMP, MATTE, PAINT, Mesh, MeshBuilder, inset, mix, scaled
+from parking.synthetic.mesh import GLASS, LAMP, MATTE, PAINT, Mesh, MeshBuilder, inset, mirrored_ring, mix, scaled
 
 GLASS_COLOUR = (38, 46, 56)
 RUBBER, RIM, TRIM, CHROME = (24, 24, 26), (172, 176, 182), (40, 41, 44), (196, 200, 205)
@@ -177,10 +177,8 @@ def _car(shape: CarProfile, paint, rng, cladding=None) -> MeshBuilder:
 def _section(y, half, low, belt, crown) -> np.ndarray:
     """Eight points, clockwise seen from the front."""
     sill = low + 0.18
-    right = [(half * 0.94, low), (half, sill), (half, belt - 0.12), (half * 0.9, belt), (half * 0.5, crown)]
-    right = [right[0], right[1], right[2], (half * 0.86, (belt + crown) / 2)]
-    outline = right + [(-x, z) for x, z in reversed(right)]
-    return np.array([(x, y, z) for x, z in outline])
+    right = [(half * 0.94, low), (half, sill), (half, belt - 0.12), (half * 0.86, (belt + crown) / 2)]
+    return mirrored_ring(right, y)
 
 
 def _wheel_face(mesh: MeshBuilder, x: float, y: float, radius: float, arch) -> None:

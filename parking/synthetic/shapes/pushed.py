@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from parking.synthetic.mesh import Mesh, MeshBuilder, mix, scaled
+from parking.synthetic.mesh import Mesh, MeshBuilder, mirrored_ring, mix, scaled
 from parking.synthetic.shapes.cars import RUBBER
 
 FABRICS = ((40, 160, 160), (232, 96, 120), (132, 112, 186), (60, 90, 150), (230, 150, 90))
@@ -31,7 +31,7 @@ def build_stroller(rng: np.random.Generator) -> Mesh:
     rings = []
     for y, half, low, high in seat:
         right = [(half * 0.7, low), (half, low + 0.05), (half, high - 0.03), (half * 0.8, high)]
-        rings.append(np.array([(px, y, z) for px, z in right + [(-px, z) for px, z in reversed(right)]]))
+        rings.append(mirrored_ring(right, y))
     mesh.loft(rings, fabric)
     mesh.ball((0, -0.02, 0.76), 0.105, (236, 198, 168))
     mesh.tube((0, 0.0, 0.6), (0, 0.2, 0.54), 0.1, mix(fabric, (255, 255, 255), 0.65))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from parking.synthetic.mesh import LAMP, PAINT, Mesh, MeshBuilder, circle, scaled
+from parking.synthetic.mesh import LAMP, PAINT, Mesh, MeshBuilder, circle, mirrored_ring, scaled
 from parking.synthetic.shapes.cars import CHROME, HEADLAMP, RUBBER, TAILLAMP
 
 BIKE_PAINTS = ((206, 36, 42), (30, 110, 200), (240, 240, 240), (34, 150, 90), (250, 160, 30), (120, 200, 210))
@@ -117,5 +117,5 @@ def _hull(mesh: MeshBuilder, sections, colour) -> None:
     for y, half, low, high in sections:
         cut = (high - low) * 0.25
         right = [(half * 0.6, low), (half, low + cut), (half, high - cut), (half * 0.6, high)]
-        rings.append(np.array([(x, y, z) for x, z in right + [(-x, z) for x, z in reversed(right)]]))
+        rings.append(mirrored_ring(right, y))
     mesh.loft(rings, colour, PAINT)

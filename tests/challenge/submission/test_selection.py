@@ -84,32 +84,6 @@ def test_limit_by_hand(tmp_path):
     assert (report.num_kept, report.num_left_out, report.threshold, report.num_bytes) == (1, 2, 0.5, 87)
 
 
-def test_no_shorter_row_overtakes_one_that_does_not_fit(tmp_path):
-    long, short = (1, 1, [1000, 1000, 1000, 1000], 0.8), (1, 1, [0, 0, 9, 9], 0.7)
-    first = (1, 1, [0, 0, 9, 9], 0.9)
-    # 173 bytes hold first and short (see above), but long scores higher than short and needs 4 * 3 more.
-    report, rows, _ = write(tmp_path, make(short, long, first), max_bytes=180)
-    assert [row["score"] for row in rows] == [0.9] and report.num_left_out == 2
-
-
-def test_ties_do_not_depend_on_the_order(tmp_path):
-    rows = [(image, category, [x, 0, 9, 9], 0.5) for image in (1, 2) for category in (1, 2) for x in (0, 1)]
-    generator = np.random.default_rng(0)
-    texts = set()
-    for _ in range(5):
-        shuffled = [rows[i] for i in generator.permutation(len(rows))]
-        texts.add(write(tmp_path, make(*shuffled), max_bytes=2 + 3 * 86)[2])
-    assert len(texts) == 1
-    kept = [(row["image_id"], row["category_id"], row["bbox"][0]) for row in json.loads(texts.pop())]
-    assert kept == [(1, 1, 0.0), (1, 1, 1.0), (1, 2, 0.0)]
-
-
-def test_lists_images_in_order_and_best_first(tmp_path):
-    box = [0, 0, 9, 9]
-    _, rows, _ = write(tmp_path, make((2, 1, box, 0.9), (1, 1, box, 0.2), (10, 1, box, 0.5), (1, 2, box, 0.8)))
-    assert [(row["image_id"], row["score"]) for row in rows] == [(1, 0.8), (1, 0.2), (2, 0.9), (10, 0.5)]
-
-
 def test_nothing_to_write(tmp_path):
     report, rows, data = write(tmp_path, make(), max_bytes=2)
     assert rows == [] and data == b"[]" and report.threshold is None
@@ -238,12 +212,6 @@ def test_floors_that_do_not_fit_themselves(tmp_path):
     report, _, _ = write(tmp_path, detections, max_bytes=173, class_floors={1: 3})
     assert (report.num_kept, report.num_left_out, report.num_floored_left_out, report.threshold) == (2, 1, 1, None)
     assert "lower the floors" in report.describe()[-1]
-
-
-def test_a_floor_comes_first_in_a_crowded_image(tmp_path):
-    detections = make((1, 1, BOX, 0.9), (1, 1, BOX, 0.8), (1, 13, BOX, 0.1))
-    _, rows, _ = write(tmp_path, detections, max_per_image=2, class_floors={13: 5})
-    assert [row["score"] for row in rows] == [0.9, 0.1]
 
 
 @pytest.mark.parametrize("limits", [{"max_bytes": 1}, {"max_per_image": 0}, {"class_floors": {1: -1}}])
