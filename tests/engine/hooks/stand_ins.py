@@ -1,8 +1,12 @@
 """What takes the place of a trainer and of a checkpointer in these tests."""
 
+import math
 from types import SimpleNamespace
 
 from detectron2.utils.events import EventStorage
+
+from parking.engine.clock import TrainingClock
+from parking.engine.hooks import EarlyStoppingHook, Evaluations, TimeBudgetHook
 
 
 class Recorder:
@@ -31,3 +35,54 @@ def make_loop(**attributes):
     """Of an ``AccumulatingTrainer`` that steps in every iteration, what hooks use."""
     values = {"has_stepped": True, "is_amid_step": False, "skip_unless_finite": lambda: None}
     return SimpleNamespace(iter=0, **{**values, "flush_metrics": lambda: None, **attributes})
+
+
+class Run:
+    """Stands in for a trainer: ``scores`` are those after iterations 10, 20, ..."""
+
+    def __init__(self, *, max_iter, scores=(), seconds_per_iter=0.0, eval_seconds=0.0):
+        self.hooks, self.max_iter, self.scores = [], max_iter, list(scores)
+        self.seconds_per_iter = seconds_per_iter
+        self.start_iter, self.evaluations = 0, Evaluations(seconds=eval_seconds)
+        self.now = 1000.0
+        self.ends = []
+
+    def add_early_stopping(self, patience):
+        self.hooks.append(EarlyStoppingHook("bbox/AP75", patience, self.evaluations, self.end_at))
+        self.hooks[-1].trainer = self
+        return self
+
+    def add_budget(self, max_seconds, *, eval_period=0, record=None):
+        clock = TrainingClock(record, clock=lambda: self.now)
+        shared = {"clock": clock, "evaluations": self.evaluations, "end_at": self.end_at}
+        self.hooks.append(TimeBudgetHook(max_seconds, max_iter=self.max_iter, eval_period=eval_period, **shared))
+        self.hooks[-1].trainer, self.clock = self, clock
+        return self
+
+    def end_at(self, max_iter, next_iteration):
+        assert next_iteration in (self.iter, self.iter + 1)
+        self.max_iter = max_iter
+        self.ends.append(max_iter)
+
+    def run(self, stop_at=None):
+        with EventStorage(self.start_iter) as self.storage:
+            self.iter = self.start_iter
+            for hook in self.hooks:
+                hook.before_train()
+            while self.iter < min(self.max_iter, stop_at or self.max_iter):
+                per_iter = self.seconds_per_iter
+                self.now += per_iter(self.iter) if callable(per_iter) else per_iter
+                if (self.iter + 1) % 10 == 0 and len(self.scores) >= (self.iter + 1) // 10:
+                    self.evaluations.before = self.iter + 1
+                    score = self.scores[self.iter // 10]
+                    if math.isfinite(score):  # as the trainer's evaluations do
+                        self.storage.put_scalar("bbox/AP75", score)
+                for hook in self.hooks:
+                    hook.after_step()
+                self.iter += 1
+                self.storage.step()
+        return self.iter
+
+
+def stop_early(patience, scores, max_iter=100):
+    return Run(max_iter=max_iter, scores=scores).add_early_stopping(patience)
