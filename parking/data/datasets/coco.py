@@ -109,7 +109,7 @@ def to_dicts(columns: Columns, *, with_annotations: bool = True) -> list[dict]:
 
 
 def _make_annotations(columns: Columns) -> list[dict]:
-    mode = BoxMode.XYWH_ABS  # outside of the loop, because attributes of an enum are slow
+    mode = BoxMode.XYWH_ABS
     values = (columns.boxes.tolist(), columns.classes.tolist(), columns.crowd.astype(int).tolist())
     annotations = [
         {"bbox": box, "bbox_mode": mode, "category_id": category, "iscrowd": crowd}
