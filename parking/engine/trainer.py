@@ -29,8 +29,7 @@ from parking.evaluation.coco_evaluation import COCOBoxEvaluator
 from parking.evaluation.prediction_pictures import PredictionPictures, pop_pictures
 from parking.inference.build import build_model
 from parking.inference.models import check_config
-from parking.inference.out_of_memory import explaining_out_of_memory
-from parking.utils.errors import UserError, explain, is_lost_connection
+from parking.utils.errors import UserError, explain, explaining_out_of_memory, is_lost_connection
 
 from .clock import TrainingClock
 from .evaluation import StopEvaluation, evaluate_copy, evaluate_dataset

@@ -21,9 +21,9 @@ from parking.utils.logs import setup_logging
 from parking.utils.marks import OutputFolder
 from parking.visualization.fonts import find_font
 
-from .array_detector import ArrayDetector
 from .barrier import PatientBarrier
 from .budget import TimeBudget
+from .detector import ArrayDetector
 from .image_pipeline import (
     InferenceReport,
     LoadedModel,

@@ -21,9 +21,9 @@ from tqdm import tqdm
 from parking.data.build import build_inference_loader
 from parking.inference.sinks.journal import ResultsJournal
 from parking.structures.instances import drop_not_finite, to_detections
+from parking.utils.errors import explaining_out_of_memory
 
 from .batching import plan_batches
-from .out_of_memory import explaining_out_of_memory
 
 T, R = TypeVar("T"), TypeVar("R")
 

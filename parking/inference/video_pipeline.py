@@ -96,7 +96,7 @@ def predict_video(
 
     Args:
         detect: gives the detections for each of several batches of RGB uint8 pictures (H, W, 3) of one size, as
-            :meth:`.array_detector.ArrayDetector.detect_ahead` does.
+            :meth:`.detector.ArrayDetector.detect_ahead` does.
         source: is left to the caller to close.
         name: of the files, without ending.
         batch_size: frames given to ``detect`` at once; live sources give one at a time.

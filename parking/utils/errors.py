@@ -1,7 +1,9 @@
 """The one exception that means "the user can fix this", and the one rule of which errors are told in a sentence."""
 
 import errno
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 
 from .text import printable
 
@@ -11,6 +13,12 @@ _ENVIRONMENT = frozenset(
     | {errno.EROFS, errno.ESTALE}
 )
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+# What says so beside torch's OutOfMemoryError: its allocator on the CPU, and what allocates on a GPU by itself.
+_MEMORY_IS_FULL = {
+    "can't allocate memory": "the CPU's memory is full",
+    "CUDA error: out of memory": "the GPU's memory is full",
+    "STATUS_ALLOC_FAILED": "the GPU's memory is full",
+}
 # Of a message: a name in it may be of any length.
 _MAX_LENGTH = 4000
 
@@ -61,6 +69,31 @@ def is_lost_connection(error: BaseException) -> bool:
     return bool(names & {"DistBackendError", "DistNetworkError", "DistStoreError"}) or (
         isinstance(error, RuntimeError) and "/gloo/" in str(error)
     )
+
+
+@contextmanager
+def explaining_out_of_memory(when: str, remedy: str) -> Iterator[None]:
+    """Turn PyTorch's errors about a lack of memory, on a GPU or the CPU, into a UserError; others pass.
+
+    Args:
+        when: such as "in iteration 7".
+        remedy: the keys to lower, with their present values.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as e:
+        reason = _find_lack_of_memory(e)
+        if reason is None:
+            raise
+        raise UserError(f"Out of memory {when} ({reason}): {remedy}.") from e
+
+
+def _find_lack_of_memory(error: BaseException) -> str | None:
+    if isinstance(error, MemoryError):
+        return "the CPU's memory is full"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; by name, as above
+        return str(error).split(". ")[0]
+    return next((reason for text, reason in _MEMORY_IS_FULL.items() if text in str(error)), None)
 
 
 def _explain_os_error(error: OSError) -> str | None:

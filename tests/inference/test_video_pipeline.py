@@ -19,7 +19,7 @@ from detectron2.structures import Boxes, Instances
 
 from parking.config import get_cfg
 from parking.inference import video_pipeline as video
-from parking.inference.array_detector import ArrayDetector
+from parking.inference.detector import ArrayDetector
 from parking.inference.sources.video import CaptureReader, FrameSource, open_source
 from parking.inference.video_pipeline import predict_video
 from parking.utils.errors import UserError
