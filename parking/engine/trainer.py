@@ -33,21 +33,14 @@ from parking.utils.errors import UserError, explain, explaining_out_of_memory, i
 
 from .clock import TrainingClock
 from .evaluation import StopEvaluation, evaluate_copy, evaluate_dataset
-from .hooks import (
-    BestCheckpointHook,
-    CheckpointHook,
-    EarlyStoppingHook,
-    EMAHook,
-    EvalHook,
-    Evaluations,
-    InterruptHook,
-    PictureHook,
-    StopRequest,
-    TimeBudgetHook,
-    UnreadableImagesHook,
-    WarmupHook,
-    put_pictures,
-)
+from .hooks.checkpoints import BestCheckpointHook, CheckpointHook
+from .hooks.early_stopping import EarlyStoppingHook
+from .hooks.evaluation import EvalHook, Evaluations
+from .hooks.interrupt import InterruptHook, StopRequest
+from .hooks.optimization import EMAHook, WarmupHook
+from .hooks.pictures import PictureHook, put_pictures
+from .hooks.time_budget import TimeBudgetHook
+from .hooks.unreadable_images import UnreadableImagesHook
 from .precision import autocast_dtype
 from .resume import check_same_data, check_same_recipe, digest_dataset
 from .scores import best_metric, class_ap_of, finite_only

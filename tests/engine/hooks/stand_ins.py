@@ -6,7 +6,9 @@ from types import SimpleNamespace
 from detectron2.utils.events import EventStorage
 
 from parking.engine.clock import TrainingClock
-from parking.engine.hooks import EarlyStoppingHook, Evaluations, TimeBudgetHook
+from parking.engine.hooks.early_stopping import EarlyStoppingHook
+from parking.engine.hooks.evaluation import Evaluations
+from parking.engine.hooks.time_budget import TimeBudgetHook
 
 
 class Recorder:

@@ -1,7 +1,8 @@
 import pytest
 from detectron2.utils.events import EventStorage
 
-from parking.engine.hooks import BestCheckpointHook, CheckpointHook, Evaluations
+from parking.engine.hooks.checkpoints import BestCheckpointHook, CheckpointHook
+from parking.engine.hooks.evaluation import Evaluations
 from parking.utils.errors import UserError
 
 from .stand_ins import Recorder, make_loop, make_trainer

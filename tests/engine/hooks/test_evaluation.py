@@ -1,7 +1,7 @@
 import pytest
 from detectron2.utils.events import EventStorage
 
-from parking.engine.hooks import EvalHook, Evaluations
+from parking.engine.hooks.evaluation import EvalHook, Evaluations
 
 from .stand_ins import make_trainer
 

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from parking.engine.hooks import InterruptHook, StopRequest
+from parking.engine.hooks.interrupt import InterruptHook, StopRequest
 
 from .stand_ins import Recorder, make_loop, make_trainer
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from parking.engine.hooks import EMAHook, WarmupHook
+from parking.engine.hooks.optimization import EMAHook, WarmupHook
 from parking.solver import ModelEMA, Warmup
 
 from .stand_ins import make_loop, make_trainer

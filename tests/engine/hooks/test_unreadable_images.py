@@ -1,6 +1,6 @@
 import os
 
-from parking.engine.hooks import UnreadableImagesHook
+from parking.engine.hooks.unreadable_images import UnreadableImagesHook
 
 from .stand_ins import make_trainer
 
