@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from parking.utils.errors import UserError
-from parking.utils.signals import interrupts_held_back, name_signal
+from parking.utils.processes import interrupts_held_back, name_signal
 
 #: Seconds after which a worker that has handed over nothing counts as stuck. A batch takes seconds; a disk that spins
 #: up or a network drive that reconnects takes minutes.

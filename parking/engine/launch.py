@@ -22,7 +22,7 @@ from torch.multiprocessing.spawn import ProcessException
 from parking.utils.cli import EXIT_INTERRUPTED, EXIT_USER_ERROR, complain
 from parking.utils.errors import UserError, explain, is_lost_connection
 from parking.utils.machine import num_available_cpus
-from parking.utils.signals import interrupts_held_back, name_signal
+from parking.utils.processes import interrupts_held_back, name_signal
 
 from .process_group import join_process_group, parse_dist_url
 

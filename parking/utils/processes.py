@@ -1,15 +1,15 @@
-"""Compute many things in several processes."""
+"""Work in several processes, and the signals that end them."""
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from typing import TypeVar
 
 import cv2
-
-from parking.utils.signals import interrupts_held_back
 
 T, R = TypeVar("T"), TypeVar("R")
 
@@ -69,3 +69,32 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     cv2.setNumThreads(1)
+
+
+@contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """SIGINT waits until the block ends; processes and threads started in it leave SIGINT to this one."""
+    came: list[int] = []
+    # Processes and threads inherit this thread's mask. Other threads, such as those of a progress bar or of OpenMP,
+    # still receive SIGINT, for which Python calls the handler in the main thread.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handler = signal.getsignal(signal.SIGINT)
+    notes = threading.current_thread() is threading.main_thread() and handler is not None
+    if notes:
+        signal.signal(signal.SIGINT, lambda signum, frame: came.append(signum))
+    try:
+        yield
+    finally:
+        if notes:
+            signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+def name_signal(number: int) -> str:
+    """The name of a signal, such as SIGKILL."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
