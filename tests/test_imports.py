@@ -110,6 +110,12 @@ def test_the_walk_sees_imports_of_all_kinds(tmp_path):
     assert "engine.hooks.evaluation" in modules  # relative
 
 
+def test_no_room_is_crowded():
+    for folder in [path for path in (PACKAGE, *PACKAGE.rglob("*")) if path.is_dir()]:
+        modules = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(modules) <= 12, f"{folder.relative_to(ROOT)} has {len(modules)} modules; give some a room"
+
+
 def test_tests_find_the_repository():
     # A test that is moved and looks for ../shared in the wrong place would be skipped, not fail.
     for path in (ROOT / "tests").rglob("*.py"):

@@ -10,9 +10,8 @@ from detectron2.utils.events import EventStorage
 
 from parking import solver
 from parking.config import Task
-from parking.engine.precision import autocast_dtype
 from parking.engine.setup import make_deterministic
-from parking.engine.train_loop import AccumulatingTrainer
+from parking.engine.train_loop import AccumulatingTrainer, autocast_dtype
 from parking.inference.build import build_model
 from parking.inference.models import check_config, resolve_device
 

@@ -41,10 +41,9 @@ from .hooks.optimization import EMAHook, WarmupHook
 from .hooks.pictures import PictureHook, put_pictures
 from .hooks.time_budget import TimeBudgetHook
 from .hooks.unreadable_images import UnreadableImagesHook
-from .precision import autocast_dtype
 from .resume import check_same_data, check_same_recipe, digest_dataset
 from .scores import best_metric, class_ap_of, finite_only
-from .train_loop import AccumulatingTrainer
+from .train_loop import AccumulatingTrainer, autocast_dtype
 from .training_state import check_training_state
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,6 @@ from parking.data.decoding.kinds import FORMATS
 from parking.data.decoding.orientation import IGNORE, turn
 from parking.data.decoding.pillow import read_orientation
 from parking.data.image_io import read_image
-from parking.evaluation.image_detections import ImageDetections
 from parking.inference.models import (
     check_config,
     choose_inference_classes,
@@ -31,6 +30,7 @@ from parking.modeling import DetectionFusion
 from parking.utils.errors import UserError
 
 from .build import build_inference_model
+from .image_detections import ImageDetections
 from .runner import detect, inference_settings, run_ahead
 
 _COCO_CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "coco"

@@ -20,10 +20,9 @@ from tqdm import tqdm
 
 from parking.data.build import build_inference_loader
 from parking.inference.sinks.journal import ResultsJournal
+from parking.inference.sources.batching import plan_batches
 from parking.structures.instances import drop_not_finite, to_detections
 from parking.utils.errors import explaining_out_of_memory
-
-from .batching import plan_batches
 
 T, R = TypeVar("T"), TypeVar("R")
 

@@ -18,13 +18,14 @@ import numpy as np
 from detectron2.structures import Instances
 from tqdm import tqdm
 
-from parking.evaluation.image_detections import ImageDetections
 from parking.inference.sources.video import Frame, FrameSource
 from parking.utils.errors import UserError
 from parking.utils.files import UNFINISHED_ENDING, locked
 from parking.utils.marks import OutputFolder, describe_file
 from parking.utils.text import printable
 from parking.visualization.frame_painter import FramePainter
+
+from .image_detections import ImageDetections
 
 # A live source's video must be encoded no slower than it plays, repeated frames included.
 _MAX_LIVE_FPS = 25.0

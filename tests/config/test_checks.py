@@ -197,7 +197,7 @@ def test_choices_are_what_the_code_knows():
 def test_every_choice_builds_something():
     import torch
 
-    from parking.engine.precision import autocast_dtype
+    from parking.engine.train_loop import autocast_dtype
     from parking.inference.build import inference_dtype
     from parking.modeling import DetectionFusion
     from parking.solver import build_lr_scheduler, build_optimizer

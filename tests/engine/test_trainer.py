@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog
 from parking.challenge.registration import register_datasets_from_config
 from parking.config import get_cfg
 from parking.engine import Trainer
-from parking.engine.precision import autocast_dtype
+from parking.engine.train_loop import autocast_dtype
 from parking.utils.errors import UserError
 
 

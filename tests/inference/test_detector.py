@@ -17,9 +17,9 @@ from PIL import Image
 
 import parking
 from parking.checkpoint import Weights, read_weights, write_weights
-from parking.evaluation.image_detections import ImageDetections
 from parking.inference import detector
 from parking.inference.detector import Detector
+from parking.inference.image_detections import ImageDetections
 from parking.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from parking.challenge.classes import CLASS_COLORS, CLASS_NAMES, CLASS_NAMES_KO
-from parking.evaluation.image_detections import ImageDetections
+from parking.inference.image_detections import ImageDetections
 from parking.utils.errors import UserError
 
 GRAY = 128

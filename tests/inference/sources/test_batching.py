@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parking.inference.batching import plan_batches
+from parking.inference.sources.batching import plan_batches
 from parking.visualization.drawing import save_image
 
 
