@@ -51,12 +51,12 @@ class Upgrade(NamedTuple):
     scores: str = ""
 
 
-#: By version, what changed from it to the next.
+#: What changed from each version to the next, by the older version.
 UPGRADES: Mapping[int, Upgrade] = {
     # Version 1 used pictures as they are stored.
     1: Upgrade(
         earlier_behaviour={"INPUT.EXIF_ORIENTATION": "ignore"},
-        scores="with areas that cannot be, or without boxes of some class, and on a GPU all data (in float32)",
+        scores="with impossible areas, or without boxes of some class, and on a GPU all data (in float32)",
     ),
     # Version 2 had one head, whose parts and keys belonged to the whole detector.
     2: Upgrade(
@@ -217,7 +217,7 @@ def _rewind_to_step(checkpoint: dict[str, Any], source: str) -> dict[str, Any]:
     numbers = [trainer.get(key) for key in ("iteration", "max_iter", "evaluated_before")]
     step, names = state.get("last_step_iteration"), _find(state, "names.buffers")
     if any(type(number) is not int for number in (*numbers, step)) or not _are_texts(names):
-        return checkpoint  # found wrong where the state is checked
+        return checkpoint  # the check of the state refuses it
     iteration, max_iter, evaluated_before = numbers
     is_amid_step = -1 <= step < iteration < min(max_iter - 1, 10**12)
     if not is_amid_step or type(buffers) is not list or len(buffers) != len(names):
@@ -264,7 +264,7 @@ def _are_texts(value: Any) -> bool:
 
 def _upgrade_training_names(names: Any, version: int) -> Any:
     if not are_training_names(names):
-        return names  # refused where the state is checked
+        return names  # the check of the state refuses it
 
     def upgrade(old: list[str]) -> list[str]:
         return [upgrade_tensor_name(name, version) for name in old]
@@ -284,7 +284,7 @@ def _name_first_training_state(names: Iterable[str]) -> dict[str, Any]:
     """
     names = list(names)
     norms = {name.rpartition(".")[0] for name in names if name.endswith(".running_mean")}
-    # These two are not saved with the model.
+    # The state of a model does not contain these two.
     buffers, parameters = ["pixel_mean", "pixel_std"], []
     groups: dict[str, list[str]] = {"bias": [], "norm": [], "weight": []}
     for name in names:

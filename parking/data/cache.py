@@ -37,11 +37,11 @@ logger = logging.getLogger(__name__)
 
 # On photographs: 45 dB PSNR on average, 43 at worst, and a twelfth of the raw pixels; colours are not subsampled.
 JPEG_QUALITY = 90
-# Part of the raw pixels that an estimate takes a JPEG for: more than most photographs need.
+# Estimated size of a JPEG as a part of the raw pixels; most photographs need less.
 _JPEG_PART = 1 / 8
 
 _MAGIC = b"PKC1"
-# Another one makes all entries anew: where decoders take for damaged, or decode otherwise, what they did not before.
+# Change it when decoders reject or decode images differently than before: all entries are then made anew.
 _DECODERS = b"2"
 # Magic, height and width of the image file, height and width of the tile, CRC-32 and length of what follows.
 _HEADER = struct.Struct("<4s4IIQ4x")
@@ -162,7 +162,7 @@ class ImageCache:
         if found is None:
             image, source_size = load(data)
             found = self._store(target, image, source_size), source_size
-        # Taken before reading: a file that changed meanwhile has another by now.
+        # The stamp is from before reading: it does not fit a file that changed meanwhile.
         if stamp:
             self._write(entry, [_INDEX_ENTRY.pack(*stamp, digest.digest())])
         return found
@@ -195,7 +195,7 @@ class ImageCache:
             payload = memoryview(np.ascontiguousarray(image)).cast("B")
         else:
             payload = _encode(image)
-            # What later calls will see, so that a sample does not depend on who came first.
+            # Return what later calls will read, so that a sample does not depend on which call came first.
             image = _decode(payload, image.shape[:2])
         header = _HEADER.pack(_MAGIC, *source_size, *image.shape[:2], zlib.crc32(payload), len(payload))
         self._write(target, [header, payload])
@@ -256,7 +256,7 @@ class SharedMemoryFolder:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._fd: int | None = _write_to_disk(lambda: os.open(self.path / "users", flags, 0o600), self.path)
         wait_for_lock(self._fd, fcntl.LOCK_SH, path=self.path / "users")
-        # Not when the object goes: the next data loader of the training uses the folder again.
+        # Not when the object is deleted: the next data loader of the training uses the folder again.
         atexit.register(self.close)
 
     def close(self) -> None:
@@ -369,7 +369,7 @@ def _spread(digest) -> str:
 
 
 def _measure_file(path: str) -> int:
-    """Bytes of a file; 0 where it is gone, or is now removed because nobody can be writing it any more."""
+    """Bytes of a file; 0 if it is gone, or if it is an old unfinished file, which this removes."""
     try:
         info = os.stat(path)
         if path.endswith(".tmp") and time.time() - info.st_mtime > _MAX_SECONDS_TO_WRITE:

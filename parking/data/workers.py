@@ -40,11 +40,11 @@ MAX_SILENT_SECONDS = 1800.0
 _NUM_AHEAD = 2
 # Batches in pinned memory ahead of the GPU.
 _NUM_PINNED_AHEAD = 2
-# Seconds that a worker has to end by itself, and between its looks whether its parent is still there.
+# Seconds that a worker has to end by itself; seconds between its checks whether its parent is alive.
 _END_SECONDS, _LOOK_SECONDS = 5.0, 5.0
-# Seconds between two looks whether a waiting thread shall stop.
+# Seconds between a waiting thread's checks whether it must stop.
 _STOP_LOOK_SECONDS = 0.5
-# Bytes from which on an array is not worth being sent through a socket; the alignment of those that are not.
+# Arrays of at least this many bytes travel in a file instead of a socket; their alignment in that file.
 _MIN_SHARED_BYTES, _ALIGNMENT = 4096, 64
 
 
@@ -84,7 +84,7 @@ class WorkerLoader:
         return -(-len(self.sampler) // self._batch_size)
 
     def __iter__(self) -> Iterator:
-        """To be closed, or left to the garbage collector.
+        """Start an iteration, to be closed or left to the garbage collector.
 
         Raises, also while iterating:
             UserError: a worker was killed, is stuck, or cannot be started.
@@ -113,14 +113,14 @@ class _WorkerIterator:
     def __init__(self, loader: WorkerLoader, batches: Iterator[list[int]], seed: int):
         self._batches = batches
         self._workers: list[_Worker] = []
-        # Whoever makes the next batch, the one after it, ...
+        # The worker that makes each batch asked for, in the order of the batches.
         self._owing: deque[_Worker] = deque()
         self._num_asked = 0
         self._is_closed = False
-        # Also when Python ends, before multiprocessing sends SIGTERM to what is left and waits for it.
+        # Also runs when Python ends, before multiprocessing sends SIGTERM to remaining processes and waits for them.
         self._finalizer = util.Finalize(self, _end_workers, args=(self._workers,), exitpriority=100)
         try:
-            # No Ctrl-C gets lost amid a fork, and none reaches a worker: this process alone answers it.
+            # Ctrl-C must neither get lost during a fork nor reach a worker: this process alone answers it.
             with interrupts_held_back():
                 for i in range(loader.num_workers):
                     self._workers.append(_Worker(loader, i, seed + i, self._workers))
@@ -145,7 +145,7 @@ class _WorkerIterator:
         return batch
 
     def stop(self) -> None:
-        """Have a ``next`` that another thread is in raise an error soon."""
+        """Make a ``next`` in which another thread waits raise an error soon."""
         self._is_closed = True
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ class _Worker:
         self._num_workers = loader.num_workers
         own, others = socket.socketpair()
         with own, others:
-            # A worker that is stopped amid a message would otherwise be waited for without end.
+            # Limits the wait for a worker that is stopped in the middle of a message.
             own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(MAX_SILENT_SECONDS), 0))
             self._connection = Connection(own.detach())
             to_close = [self._connection, *(worker._connection for worker in earlier)]
@@ -190,12 +190,12 @@ class _Worker:
                 connection.close()
 
     def ask(self, indices: list[int]) -> None:
-        # Where it is gone, `receive` says so.
+        # If the worker is gone, `receive` says so.
         with suppress(OSError):
             self._connection.send(indices)
 
     def receive(self, should_stop: Callable[[], bool]) -> Any:
-        """Wait for the next batch; raise what the worker raised, or a UserError where there is none to come."""
+        """Wait for the next batch; raise what the worker raised, or a UserError if none will come."""
         deadline = time.monotonic() + MAX_SILENT_SECONDS
         while not wait([self._connection, self._process.sentinel], _STOP_LOOK_SECONDS):
             if should_stop():
@@ -233,7 +233,7 @@ class _Worker:
     def end(self, deadline: float) -> None:
         self._process.join(max(deadline - time.monotonic(), 0))
         if self._process.is_alive():
-            self._process.kill()  # SIGTERM would not reach one that is stopped
+            self._process.kill()  # SIGTERM would not reach a stopped process
             self._process.join(_END_SECONDS)
 
 
@@ -252,7 +252,7 @@ def _pin_ahead(batches: _WorkerIterator) -> Iterator[list[dict]]:
 
 def _generate_pinned(batches: _WorkerIterator, device: int) -> Iterator[list[dict]]:
     def fetch() -> list[dict] | None:
-        torch.cuda.set_device(device)  # which is each thread's own
+        torch.cuda.set_device(device)  # each thread has its own
         batch = next(batches, None)
         return None if batch is None else [_pin(inputs) for inputs in batch]
 
@@ -274,7 +274,7 @@ def _pin(inputs: dict) -> dict:
 
 def _work(connection: Connection, to_close: Sequence[Connection], fetch: Callable, seed: int, parent: int) -> None:
     """What a worker process does: make batches until its parent hangs up or is gone."""
-    # Inherited from the parent, whose end of this connection must be the only one for the hanging up to be seen.
+    # Close the inherited copies of the parent's connections: with them open, no worker would see it hang up.
     for other in to_close:
         other.close()
     cv2.setNumThreads(0)
@@ -359,7 +359,7 @@ def _find_starts(sizes: Sequence[int]) -> list[int]:
 
 def _pack_error(error: Exception) -> tuple:
     try:
-        # Only some errors can be made anew from what pickle keeps of them.
+        # Some errors cannot be made anew from what pickle keeps of them.
         content = pickle.dumps(ExceptionWithTraceback(error, error.__traceback__))
         pickle.loads(content)
     except Exception:
@@ -377,7 +377,7 @@ def _unpack(message: tuple, connection: Connection) -> Any:
     descriptor = _receive_descriptor(connection)
     try:
         *starts, end = _find_starts(sizes)
-        # Mapped for as long as one of the arrays lives.
+        # The mapping lasts as long as any of the arrays.
         memory = memoryview(mmap.mmap(descriptor, end))
     except OSError as e:
         raise UserError(f"A batch of {end / 1e6:.1f} MB finds no room in memory ({e.strerror or e}).") from e
@@ -390,5 +390,5 @@ def _receive_descriptor(connection: Connection) -> int:
     try:
         return reduction.recv_handle(connection)
     except RuntimeError as e:
-        # The system drops what this process has no number for.
+        # The system drops descriptors for which this process has no free number.
         raise UserError("Too many files are open to take a batch from a data worker; raise ulimit -n.") from e

@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 class TrainingClock:
     """Counts the seconds of a training, interrupted runs included.
 
-    They are kept in a file, so that a resumed run counts what was lost since its checkpoint as well; also without a
-    time limit, for the next run may have one.
+    A file keeps them, so that a resumed run also counts the time lost since its checkpoint. It is written without a
+    time limit, too, because the next run may have one.
     """
 
     #: Seconds between two writings of the file.
@@ -27,7 +27,7 @@ class TrainingClock:
         """
         Args:
             record: the file with the time used; None: it is lost with the process.
-            clock: seconds from any beginning.
+            clock: gives seconds since an arbitrary moment.
         """
         self._record = Path(record) if record is not None else None
         self._clock = clock
@@ -35,12 +35,12 @@ class TrainingClock:
         self._start: float | None = None
 
     def start(self) -> None:
-        """Begin to count, once: an evaluation may come before the first iteration."""
+        """Begin to count, unless already begun: an evaluation may come before the first iteration."""
         if self._start is not None:
             return
         self._start = self._recorded_at = self._clock()
         if self._record is not None and comm.is_main_process():
-            # Later than what the checkpoint says, where the last run was killed some time after it.
+            # The file is ahead of the checkpoint if the last run was killed some time after saving it.
             self._seconds_before = max(self._seconds_before, read_number(self._record))
 
     @property
@@ -64,5 +64,5 @@ class TrainingClock:
                 with open_atomic(self._record, makes_folder=False) as file:
                     file.write(f"{self.seconds:.0f}\n".encode())
             except OSError as e:
-                # No reason to end a training; on a full disk its next checkpoint says what to do.
+                # This must not end a training; if the disk is full, saving the next checkpoint says what to do.
                 logger.warning(f"The time used could not be written to {self._record}: {e.strerror or e}")

@@ -20,7 +20,7 @@ from parking.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Between two lines of the log about the progress of an evaluation.
+# Seconds between two progress lines of an evaluation in the log.
 _LOG_SECONDS = 30
 
 
@@ -73,7 +73,7 @@ def evaluate_dataset(
                 )
     except NotFiniteError as e:
         overflow = e
-    # The other processes would wait in vain for the results of one that gave up.
+    # If one process gives up, the others must not wait for its results.
     overflow = next(filter(None, comm.all_gather(overflow)), None)
     if overflow is not None:
         raise overflow
@@ -124,7 +124,7 @@ def _evaluate_copy(model, state_dict, dtype, test):
 
 @torch.no_grad()
 def _broadcast_from_main(model: nn.Module) -> None:
-    # BN statistics are each process's own; what is evaluated must be what the main process saves.
+    # BN statistics differ between processes; those evaluated must be those that the main process saves.
     if comm.get_world_size() > 1:
         for tensor in model.state_dict().values():
             dist.broadcast(tensor, 0)

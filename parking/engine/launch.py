@@ -26,13 +26,13 @@ from parking.utils.processes import interrupts_held_back, name_signal
 
 from .process_group import join_process_group, parse_dist_url
 
-# Each takes half a GB before it does anything. Without GPUs, there is use for a few to try things out.
+# Each process takes half a GB at its start. Without GPUs, a few are useful for trying things out.
 _MAX_PROCESSES = 64
 _MAX_MACHINES = 1024
-# When one process has ended with an error, the others have so long to end by themselves, then again until SIGKILL.
+# After one process failed, the others have this long to end by themselves, and again this long until SIGKILL.
 _GRACE_SECONDS = 10.0
 
-# What a process records before it ends. _LOST: it could not reach another process.
+# Kinds of record that a process leaves when it ends. _LOST: it could not reach another process.
 _KINDS = _USER_ERROR, _LOST, _TRACEBACK, _INTERRUPTED = ".user_error", ".lost", ".traceback", ".interrupted"
 _RESULT = "result.json"
 
@@ -99,19 +99,19 @@ def _interrupts_passed_on() -> Iterator[None]:
 
 
 def _start(args: tuple, num_processes: int):
-    """Start the processes with SIGINT blocked: one that comes while they still import waits until `_run` can tell."""
-    # Started along with the first process, the tracker would unblock SIGINT before that process inherits the mask.
+    """Start the processes with SIGINT blocked: a signal during their imports stays pending until `_run` unblocks it."""
+    # If the tracker started with the first process, it would unblock SIGINT before that process inherits the mask.
     resource_tracker.ensure_running()
     with interrupts_held_back():
         return start_processes(_run, args=args, nprocs=num_processes, join=False)
 
 
 def _run(local_rank: int, main: Callable, args: argparse.Namespace, record_folder: str) -> None:
-    # Out of the terminal's process group: Ctrl-C there would come twice, once from the terminal and once passed on.
+    # Leave the terminal's process group: Ctrl-C would come twice, from the terminal and from the parent process.
     os.setpgrp()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        # From here on torch has the kernel send SIGINT when the parent dies; had it died before, none would come.
+        # torch has made the kernel send SIGINT when the parent dies from now on; it may have died before.
         if not multiprocessing.parent_process().is_alive():
             raise KeyboardInterrupt
         _share_cpus(args.num_gpus)
@@ -162,8 +162,8 @@ def _end_like(codes: Mapping[int, int], record_folder: str | os.PathLike) -> Non
         record_folder: with what the processes have recorded before they ended.
     """
     records = sorted(path for path in Path(record_folder).iterdir() if path.suffix in _KINDS)
-    # A process that has a record and was aborted afterwards ended by what the record says: a thread of gloo aborts now
-    # and then when Python ends before it.
+    # If a process left a record and was aborted afterwards, the record says why it ended: now and then a thread of gloo
+    # aborts because Python ends before it.
     unexplained = {
         rank: code for rank, code in codes.items() if code and not any(r.stem.endswith(f"-{rank}") for r in records)
     }
@@ -175,7 +175,7 @@ def _end_like(codes: Mapping[int, int], record_folder: str | os.PathLike) -> Non
                 f"process {rank} was killed by {name_signal(-code)}; the system sends SIGKILL when memory runs out: "
                 "free some, or use smaller batches and fewer data workers."
             ) from None
-    # The first is the cause. That the connection to another process was lost is never the cause, only a consequence.
+    # The earliest record is the cause, but a lost connection to another process is only ever a consequence.
     causes = [path for path in records if path.suffix != _LOST]
     if not causes and unexplained:
         rank, code = next(iter(unexplained.items()))

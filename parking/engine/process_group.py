@@ -20,15 +20,15 @@ MEETING_TIMEOUT = datetime.timedelta(minutes=30)
 
 
 def join_process_group(local_rank: int, args: argparse.Namespace, folder: str | os.PathLike) -> None:
-    """Become one of the processes of the run, as detectron2's launcher has it; returns when all are there.
+    """Join the process group as in detectron2's launcher; returns when all processes have joined.
 
     Args:
         local_rank: this process's number on this machine.
         args: ``num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url``, as checked by ``launch``.
-        folder: of this run and machine alone.
+        folder: used by this run on this machine only.
 
     Raises:
-        UserError: the others cannot be met at ``dist_url``.
+        UserError: the other processes cannot be reached at ``dist_url``.
     """
     if args.num_machines == 1:
         _use_loopback()
@@ -46,7 +46,7 @@ def join_process_group(local_rank: int, args: argparse.Namespace, folder: str | 
     comm.create_local_process_group(args.num_gpus)
     if has_gpu:
         torch.cuda.set_device(local_rank)
-    # Without it, a process that starts much later than the others can run into the timeout of the first collective.
+    # Without this barrier, a process that starts much later can run into the timeout of the first collective.
     comm.synchronize()
 
 
@@ -80,7 +80,7 @@ def open_store(
     """The store through which processes find each other; returns when all ``world_size`` have opened it.
 
     Args:
-        is_main: whether this process holds it.
+        is_main: whether this process hosts the store.
         only_here: listen on the address of ``url`` alone, not on all addresses of this machine.
 
     Raises:
@@ -120,7 +120,7 @@ def _listen(url: str, host: str, port: int, only_here: bool) -> socket.socket:
 
 
 def _use_loopback() -> None:
-    # gloo and NCCL would listen on the address that the machine's name has.
+    # By default gloo and NCCL listen on the address that the machine's name stands for.
     for _, name in socket.if_nameindex():
         if name.startswith("lo"):
             os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = name

@@ -66,7 +66,7 @@ def keep_earlier_behaviour(cfg: CfgNode, earlier: Mapping[str, Any], opts: Seque
 
 
 def tell_changed_scores(config: Mapping[str, Any], version: int, *, output_dir: str, is_followed: bool) -> None:
-    """Warn where a training goes on with scores that its own version would have computed otherwise.
+    """Warn if a resumed training uses scores that the version it began with computed differently.
 
     Args:
         config: nested plain values.

@@ -40,22 +40,22 @@ logger = logging.getLogger(__name__)
 
 
 def run_training(args) -> OrderedDict[str, Any] | None:
-    """Train the stages of ``args.config_file``, or the one that is ``args.stage``; the last one's final scores.
+    """Train the stages of ``args.config_file``, or only ``args.stage``; return the final scores of the last one.
 
     Args:
         args: ``config_file``, ``opts``, ``stage``, ``resume``, ``overwrite``.
 
     Raises:
-        UserError: anything that can be known to be wrong, of any stage, before the first one begins; or later.
+        UserError: something is wrong; what can be checked beforehand is checked for all stages before the first.
     """
-    setup_logging()  # for what reading the config tells
+    setup_logging()  # reading the config may log
     all_stages = read_stages(args.config_file, args.opts)
     stages = select_stages(all_stages, args.stage)
     for stage in stages:
         check_config(stage.cfg, Task.TRAIN)
     with ExitStack() as locks:
         if comm.is_main_process():
-            # Before anything is looked at: what another training writes meanwhile would be a mixture of both.
+            # Lock before reading anything: another training in the same folder would mix its files with ours.
             for stage in stages:
                 make_output_dir(stage.cfg.OUTPUT_DIR)
                 locks.enter_context(lock_output_dir(stage.cfg.OUTPUT_DIR))
@@ -87,16 +87,16 @@ def _train(stages, all_stages, args) -> OrderedDict[str, Any] | None:
             is_followed=stage is not all_stages[-1],
         )
         trainer.resume_or_load(resume=stage in resumed)
-        comm.synchronize()  # all have read what is removed now, when this one is ready to start
+        comm.synchronize()  # all processes have read the files that are removed next
         if stage not in resumed:
-            # What later stages hold, if --overwrite allows that, comes from other weights than this one will give.
+            # Later stages (present only with --overwrite) started from other weights than this stage will give.
             for replaced in stages[stages.index(stage) :]:
                 remove_training(replaced.cfg.OUTPUT_DIR, keep_time=args.resume)
             comm.synchronize()
         results = trainer.train()
         if comm.is_main_process():
             mark_finished(stage, trainer.seconds_used)
-        comm.synchronize()  # the next one reads what this one has written
+        comm.synchronize()  # the next stage reads the files of this one
         done.append(stage)
         del trainer
         gc.collect()  # trainer and hooks refer to each other, and the next stage needs the memory
@@ -120,7 +120,7 @@ def _choose_start(stage: Stage, args) -> None:
 
 def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resumed: list[Stage], args) -> None:
     for stage in stages:
-        # A stage of --resume without a checkpoint was stopped before its first, and may hold its logs.
+        # With --resume, a stage that was stopped before its first checkpoint may hold logs.
         check_output_dir(stage.cfg.OUTPUT_DIR, may_hold_training=args.resume or args.overwrite)
     check_stages_fit(stages)
     if args.resume:
@@ -142,7 +142,7 @@ def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resu
                 f"it to 0, or name weights of this project's model."
             )
         if weights and "://" not in weights and not os.path.exists(weights):
-            # Long before they are read, which is after the data.
+            # Check this early: weights are read only after the data.
             raise UserError(
                 f"MODEL.WEIGHTS {weights} is not there: put the file there (docs/weights.md says where to get it), "
                 f"name another with MODEL.WEIGHTS FILE, or train from scratch with MODEL.WEIGHTS ''."
@@ -152,7 +152,7 @@ def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resu
 def check_stages_fit(stages: Sequence[Stage]) -> None:
     """Raise a UserError where the weights of a stage would not fit the model of the next one."""
     for earlier, later in itertools.pairwise(stages):
-        # Class outputs are arranged where weights are loaded.
+        # Classes may differ: loading arranges the class outputs.
         same_classes = earlier.cfg.clone()
         same_classes.MODEL.YOLO.NUM_CLASSES = later.cfg.MODEL.YOLO.NUM_CLASSES
         misfits = find_misfits(find_shapes(same_classes), find_shapes(later.cfg))
@@ -164,7 +164,7 @@ def check_stages_fit(stages: Sequence[Stage]) -> None:
 
 
 def _keep_earlier_behaviour(stages: list[Stage], args) -> None:
-    """As the first stage of a training began, so do its later ones, perhaps years after it."""
+    """Keep, in later stages, the behaviour of the version that the first stage of the training began with."""
     saved = [stage for stage in stages if find_training(stage.cfg.OUTPUT_DIR) and _saved_config(stage).is_file()]
     if not saved:
         return
@@ -178,7 +178,7 @@ def _saved_config(stage: Stage) -> Path:
 
 
 def _read_saved_config(stage: Stage) -> tuple[dict[str, Any], int]:
-    """What a training began with, as of the present version, and the version that it is stored in.
+    """The config that a training began with, translated to the present version, and the VERSION it was stored with.
 
     To be read before this run writes its own config there.
     """
@@ -206,7 +206,7 @@ def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[St
         if find_training(folder) and _saved_config(stage).is_file():
             config = describe_config(stage.cfg)
             if config["MODEL"]["YOLO"]["NUM_CLASSES"] == 0:
-                del config["MODEL"]["YOLO"]["NUM_CLASSES"]  # as many as the data have, which are compared later
+                del config["MODEL"]["YOLO"]["NUM_CLASSES"]  # 0: as many as the data have; these are compared later
             saved, version = _read_saved_config(stage)
             is_followed = stage is not all_stages[-1]
             tell_changed_scores(config, version, output_dir=folder, is_followed=is_followed)

@@ -34,7 +34,7 @@ def best_metric(cfg) -> str:
 
 
 def find_last_score(storage: EventStorage, metric: str) -> float:
-    """``metric`` of the evaluation after the present iteration; nan where that has no such score.
+    """``metric`` of the evaluation after the present iteration; nan if it has no such score.
 
     A score that cannot be computed, of a class without boxes for example, is not stored, and the storage's latest one
     is then an earlier evaluation's.

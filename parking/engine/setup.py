@@ -54,11 +54,11 @@ def setup_training(cfg: CfgNode, args) -> None:
 
 
 def make_deterministic(enabled: bool) -> None:
-    """Have a GPU compute the same each time, which costs speed there; the CPU does anyway."""
+    """Make a GPU compute the same each time, which costs speed; a CPU does so anyway."""
     torch.backends.cudnn.deterministic = enabled
-    # Only warnings for what has no such kernel: errors would end a training that is repeatable but for rounding.
+    # Warn if no deterministic kernel exists: an error would end a training that is repeatable but for rounding.
     torch.use_deterministic_algorithms(enabled, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a check for bugs, which costs time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it only helps to find bugs, and costs time
     if enabled:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
 
@@ -68,7 +68,7 @@ def setup_evaluation(cfg: CfgNode) -> None:
     check_config(cfg, Task.EVAL)
     setup_logging()
     resolve_device(cfg)
-    # Where the config names no data set for it, what DATASETS.COCO lists is what there is to evaluate on.
+    # If DATASETS.TEST is empty, evaluate on every data set of DATASETS.COCO.
     cfg.DATASETS.TEST = cfg.DATASETS.TEST or tuple(entry[0] for entry in cfg.DATASETS.COCO)
     if not cfg.DATASETS.TEST:
         raise UserError("DATASETS.TEST is empty; name a data set to evaluate on, such as one of DATASETS.COCO.")
@@ -90,20 +90,20 @@ def make_output_dir(output_dir: str) -> Path:
 
 
 def lock_output_dir(output_dir: str) -> AbstractContextManager[None]:
-    """Keep other trainings out of the folder, which must exist; a UserError says that one is in it."""
+    """Keep other trainings out of the folder, which must exist; raises a UserError if one is in it."""
     busy = f"OUTPUT_DIR {output_dir} is in use by another training; wait for it, or give another OUTPUT_DIR."
     return locked(Path(output_dir, ".training.lock"), busy=busy, max_seconds=_LOCK_SECONDS)
 
 
 def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
-    """Make the folder. Raises a UserError when it cannot be made, or already holds a training and must not.
+    """Make the folder; a UserError if that fails, or if it holds a training and ``may_hold_training`` is false.
 
-    It is an error, too, when a file that is written in place is a link, which would be followed, or a FIFO or device,
-    and, unless the user has said that this is the folder of a training, when another file that a training replaces,
-    appends to or removes was there before any training.
+    It is also an error if a file that is written in place is a link (which would be followed), a FIFO or a device and,
+    unless ``may_hold_training``, if a file that a training replaces, appends to or removes was there before any
+    training.
     """
     folder = make_output_dir(output_dir)
-    # By listing: Path.glob() passes over links that lead nowhere, and a file would be made where they point to.
+    # List the folder: Path.glob() skips dead links, and writing to one would make a file where it points to.
     for path in sorted(folder.iterdir()):
         is_written = any(fnmatch(path.name, pattern) for pattern in _WRITTEN_IN_PLACE)
         if is_written and not stat.S_ISREG(path.lstat().st_mode):
@@ -124,5 +124,5 @@ def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
 
 
 def claim_output_dir(output_dir: str) -> None:
-    """Note in a folder that :func:`check_output_dir` has passed what trainings write there, and may remove."""
+    """Mark what trainings write and may remove in a folder that :func:`check_output_dir` has accepted."""
     OutputFolder(output_dir, option="OUTPUT_DIR").claim(_WRITTEN)

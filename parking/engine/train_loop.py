@@ -24,15 +24,15 @@ from .training_state import arrange_by_names
 
 logger = logging.getLogger(__name__)
 
-# One may be an accident; more mean that the weights have diverged.
+# One skipped step may be an accident; several in a row mean that the weights have diverged.
 _MAX_SKIPPED_IN_A_ROW = 3
-# Of gradients in half precision; reached when some thirty steps in a row overflow.
+# Least gradient scale in half precision; reached when some thirty steps in a row overflow.
 _MIN_SCALE = 2.0**-14
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """What is known of the images of one iteration and of this process."""
+    """What is known of this process's images of one iteration."""
 
     iteration: int
     images: list[str]
@@ -57,7 +57,7 @@ class AccumulatingTrainer(SimpleTrainer):
     of this process's images *times* their number, so gradients are sums over images: over iterations and, because
     DistributedDataParallel averages, after scaling by the number of processes, over processes.
 
-    Nothing waits for the device but a step: it is left out where one of the losses that it is made from is not finite.
+    Only a step waits for the device; it is left out if one of the losses behind it is not finite.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class AccumulatingTrainer(SimpleTrainer):
             max_iter: iterations in all, after the last of which everything pending is logged.
             accumulation: iterations to sum up before a step, as a function of the iteration.
             autocast_dtype: of mixed precision, torch.float16 (with a gradient scaler) or torch.bfloat16; None: float32.
-            metrics_period: the losses of so many iterations are fetched from the device and logged at once.
+            metrics_period: the losses of this many iterations are fetched from the device and logged at once.
         """
         super().__init__(model, data_loader, optimizer)
         self.max_iter = max_iter
@@ -88,7 +88,7 @@ class AccumulatingTrainer(SimpleTrainer):
         self._pending: list[tuple[int, dict[str, Tensor], float]] = []
         self._since_step: list[_Batch] = []
         self._buffers = [b for b in model.buffers() if b.is_floating_point()]
-        # The statistics of norms before the first batch since the last step; None right after a step.
+        # Norm statistics before the first batch after the last step; None right after a step.
         self._sound_buffers: list[Tensor] | None = None
         self.last_step_iteration = -1
         self.num_skipped_in_a_row = 0
@@ -141,7 +141,7 @@ class AccumulatingTrainer(SimpleTrainer):
         scale = self._scaler.get_scale()
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        # It leaves steps out by itself, to find the largest scale at which no gradient overflows.
+        # The scaler leaves steps out by itself, to find the largest scale at which no gradient overflows.
         self._took_step = self._scaler.get_scale() >= scale
         self.num_skipped_in_a_row = 0
         self._end_step()
@@ -159,7 +159,7 @@ class AccumulatingTrainer(SimpleTrainer):
         self._sound_buffers = None
 
     def skip_unless_finite(self) -> None:
-        """Where a loss since the last step is not finite, tell which, and go on as if those batches had not been.
+        """If a loss since the last step is not finite, log it, and go on as if those batches had never come.
 
         To be called by all processes, before a step and after the last iteration.
 
@@ -171,7 +171,7 @@ class AccumulatingTrainer(SimpleTrainer):
         self.num_skipped_in_a_row += 1
         self._took_step = False
         self._report_skipped()
-        # The statistics of norms are moved by a forward pass alone.
+        # Restore norm statistics: the forward passes have changed them.
         for buffer, sound in zip(self._buffers, self._sound_buffers, strict=True):
             buffer.copy_(sound)
         self._end_step()
@@ -179,7 +179,7 @@ class AccumulatingTrainer(SimpleTrainer):
     def _is_finite(self) -> bool:
         """Whether all losses and gradients since the last step are finite; all processes agree; synchronises."""
         values = [value.float() for batch in self._since_step for value in batch.losses.values()]
-        if not self._scaler.is_enabled():  # which looks at gradients itself, and whose own scale makes some infinite
+        if not self._scaler.is_enabled():  # a scaler checks gradients itself, and its scale makes some infinite
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             values += torch._foreach_norm(gradients) if gradients else []
         are_finite = torch.stack(values).isfinite().all().to(torch.int32)
@@ -233,7 +233,7 @@ class AccumulatingTrainer(SimpleTrainer):
         return state
 
     def list_names(self) -> dict[str, list]:
-        """What the numbers and lists of the state count, in their order, so that another version can arrange them.
+        """The names behind the numbers and lists of the state, in order, so that another version can arrange them.
 
         Returns:
             "parameters": of the model; "buffers": those with floating-point values; "optimizer": the parameters in each
@@ -250,7 +250,7 @@ class AccumulatingTrainer(SimpleTrainer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state_dict = arrange_by_names(state_dict, self.list_names())
         super().load_state_dict(state_dict)
-        # Empty where the run so far was on the CPU or in full precision: the scaler then starts from its defaults.
+        # Empty if the run so far was on the CPU or in full precision: the scaler then starts from its defaults.
         if self._scaler.is_enabled() and state_dict["grad_scaler"]:
             self._scaler.load_state_dict(state_dict["grad_scaler"])
         self.last_step_iteration = state_dict["last_step_iteration"]
@@ -258,7 +258,7 @@ class AccumulatingTrainer(SimpleTrainer):
 
 
 def autocast_dtype(cfg, on_gpu: bool) -> torch.dtype | None:
-    """What SOLVER.AMP says of mixed precision; None: none."""
+    """The type for mixed precision that SOLVER.AMP asks for; None: full precision."""
     dtypes = {"float16": torch.float16, "bfloat16": torch.bfloat16}
     dtypes["auto"] = torch.float16 if on_gpu else torch.bfloat16
     if not cfg.SOLVER.AMP.ENABLED:
@@ -270,5 +270,5 @@ def autocast_dtype(cfg, on_gpu: bool) -> torch.dtype | None:
 
 
 def _has_bfloat16_cpu() -> bool:
-    # Without them PyTorch converts to float32 and back, which takes longer than float32 alone. Always no on ARM.
+    # Without such instructions PyTorch converts to float32 and back, slower than float32 alone. False on ARM.
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -67,7 +67,7 @@ class Trainer(DefaultTrainer):
             max_seconds: that this training may take, interrupted runs included; None: as long as it takes.
             is_followed: whether another stage starts from the weights that the evaluations of this one choose.
         """
-        # Not DefaultTrainer's, which pins the wrapper for several processes to GPUs and builds the loader too early:
+        # DefaultTrainer.__init__ would pin the wrapper for several processes to GPUs and build the loader too early:
         # where the stream of samples starts is known only after loading a checkpoint.
         TrainerBase.__init__(self)
         check_config(cfg, Task.TRAIN)
@@ -156,7 +156,7 @@ class Trainer(DefaultTrainer):
             )
             if self._ema:
                 self._ema.restart_from(self._bare_model)
-        # Already here, where nothing of an earlier training is removed yet: it finds the last mistakes in the config.
+        # Before anything of an earlier training is removed: this finds the last mistakes in the config.
         self._reset_data_loader(self.start_iter)
 
     def _check_resumable(self, values: Mapping[str, Any]) -> None:
@@ -183,7 +183,7 @@ class Trainer(DefaultTrainer):
         self.max_iter = self._trainer.max_iter = max_iter
         self.scheduler.set_max_iter(max_iter)
         if self.cfg.INPUT.AUG.STRONG_OFF_ITERS > 0 and next_iteration < max_iter:
-            self._reset_data_loader(next_iteration)  # where it is switched off moves, too
+            self._reset_data_loader(next_iteration)  # the end of strong augmentation moves, too
 
     def run_step(self) -> None:
         self._trainer.iter = self.iter
@@ -203,7 +203,7 @@ class Trainer(DefaultTrainer):
             hooks.LRScheduler(self.optimizer, self.scheduler),
             WarmupHook(self._warmup, self.optimizer, self.scheduler),
             EMAHook(self._ema, self._bare_model, loop) if self._ema else None,
-            # Before the checkpoint, which shall have the names of its own iteration.
+            # Before the checkpoint, which must have the names from its own iteration.
             UnreadableImagesHook(os.path.join(cfg.OUTPUT_DIR, UNREADABLE_IMAGES), lambda: loop.last_batch),
             # Before the evaluation: if that fails, the weights are there to find out why.
             CheckpointHook(self.checkpointer, loop, cfg.SOLVER.CHECKPOINT_PERIOD, self.release_state_dict),
@@ -243,7 +243,7 @@ class Trainer(DefaultTrainer):
         except StopEvaluation:
             logger.info("Evaluation left out after Ctrl-C.")
             if next_iteration in (self.start_iter, self.max_iter):
-                raise KeyboardInterrupt from None  # no iteration follows whose end would be a checkpoint
+                raise KeyboardInterrupt from None  # no iteration follows that could save a checkpoint
             return OrderedDict()
         put_pictures(self.storage, pop_pictures(results))
         self._last_eval_results = results
@@ -261,8 +261,8 @@ class Trainer(DefaultTrainer):
         return evaluate_copy(self.cfg, self._bare_model, state_dict, test)
 
     def _should_stop_evaluation(self) -> bool:
-        # A checkpoint must follow at once, before an iteration that draws its samples by these results. Several
-        # processes would have to agree, or one would wait for the other's results.
+        # Only if a checkpoint follows at once, before an iteration draws samples by these results, and only with one
+        # process, because several would have to agree, or one would wait for another's results.
         can_stop = not self._trainer.is_amid_step or self.iter >= self.max_iter
         return self._stop_request.is_made and can_stop and comm.get_world_size() == 1
 
@@ -282,7 +282,7 @@ class Trainer(DefaultTrainer):
         with EventStorage(self.start_iter) as self.storage:
             try:
                 self.before_train()
-                # Hooks may move the end.
+                # Hooks may change max_iter.
                 while self.iter < self.max_iter:
                     self.before_step()
                     self.run_step()
@@ -300,7 +300,7 @@ class Trainer(DefaultTrainer):
         try:
             self.after_train()
         except Exception as e:
-            # On a full disk, say, the writers fail as well, and must not hide why the training ended.
+            # The writers may fail as well (on a full disk, say), and must not hide why the training ended.
             if not is_lost_connection(e):
                 logger.warning(f"Ending the training after {type(error).__name__} failed, too: {e}")
 
@@ -327,7 +327,7 @@ class Trainer(DefaultTrainer):
             "max_iter": self.max_iter,
             "evaluated_before": self._evaluations.before,
             "class_ap": self._class_ap,
-            # Nothing in a training draws from it, but a part that someone adds may.
+            # A training draws nothing from this generator, but code that someone adds may.
             "rng": comm.all_gather(torch.get_rng_state()),
         }
 

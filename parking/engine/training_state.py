@@ -126,8 +126,8 @@ def _arrange_optimizer(state: dict, groups: list[list[str]], wanted: list[list[s
     new_numbers = [numbers[name] for group in wanted for name in group]
     entries = state.get("state")
     if type(entries) is not dict:
-        return state  # found wrong where it is used
-    # The groups hold the same numbers as before: those of any optimizer count its parameters, group by group.
+        return state  # an error where it is used
+    # The groups keep their numbers: every optimizer numbers its parameters consecutively, group by group.
     return {**state, "state": {new: entries[old] for new, old in enumerate(new_numbers) if old in entries}}
 
 
@@ -149,7 +149,7 @@ def _check_optimizer(state: dict, optimizer: torch.optim.Optimizer) -> None:
     if [group.get("params") for group in groups] != [group["params"] for group in own]:
         raise ValueError("holds the state of an optimizer of another model, or with other groups of parameters")
     for group, own_group in zip(groups, own, strict=True):
-        # Releases of PyTorch differ in other keys.
+        # Other keys differ between releases of PyTorch.
         if {key for key in _OPTIMIZER_KEYS if key in group} != {key for key in _OPTIMIZER_KEYS if key in own_group}:
             raise ValueError("holds the state of another optimizer")
         for key, value in group.items():

@@ -17,10 +17,10 @@ from .errors import UserError
 from .limits import MAX_NOTE_BYTES
 from .text import printable
 
-#: How the names of unfinished files end, which a run that was killed leaves behind and a later one may remove.
+#: Ending of the names of unfinished files, which a killed run leaves behind and a later one may remove.
 UNFINISHED_ENDING = ".parking-tmp"
 
-# For what is done while a lock of `wait_for_lock` is held: the writing of some bytes.
+# Longest wait and interval of `wait_for_lock`, whose locks are held only while some bytes are written.
 _MAX_LOCK_SECONDS, _LOCK_INTERVAL = 600, 0.005
 _VIRTUAL_FILE_SYSTEMS = ("/proc", "/sys", "/dev")
 
@@ -63,7 +63,7 @@ def open_regular(path: str | os.PathLike, *, follow_links: bool = True) -> Binar
 
 
 def read_regular(path: str | os.PathLike, *, max_bytes: int, follow_links: bool = True) -> bytes:
-    """All of a regular file.
+    """Read all of a regular file.
 
     Args:
         max_bytes: from :mod:`parking.utils.limits`.
@@ -74,7 +74,7 @@ def read_regular(path: str | os.PathLike, *, max_bytes: int, follow_links: bool 
         OSError, ValueError: as :func:`open_regular`.
     """
     with open_regular(path, follow_links=follow_links) as file:
-        # By its size first: a sparse file of many GB costs nothing to make.
+        # Check the size first: a sparse file of many GB costs nothing to make.
         size = os.fstat(file.fileno()).st_size
         data = file.read(max_bytes + 1) if size <= max_bytes else b""
     if size > max_bytes or len(data) > max_bytes:
@@ -90,7 +90,7 @@ def is_dead_link(path: str | os.PathLike) -> bool:
 
 
 def describe_missing(path: str | os.PathLike) -> str:
-    """Why there is no regular file at ``path``, for behind its name."""
+    """Why there is no regular file at ``path``, as the end of a sentence that begins with its name."""
     if is_dead_link(path):
         return "is a link that leads nowhere"
     if os.path.isdir(path):
@@ -141,7 +141,7 @@ def open_atomic(
     if makes_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, because os.replace is atomic within one file system only.
-    # Of containers that share it, processes may have the same number.
+    # With a random part, because processes of containers that share the folder may have the same number.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED_ENDING}")
     try:
         with open(temporary, "xb") as file:
@@ -179,9 +179,9 @@ def locked(path: str | os.PathLike, *, busy: str, max_seconds: float = 0.0) -> I
         try:
             yield
         finally:
-            # What holds something is somebody else's file of the same name.
+            # A file of this name that is not empty is somebody else's and stays.
             if is_still_there(file, path) and not os.fstat(file.fileno()).st_size:
-                # A folder that cannot be written to any more is a matter of what the block says, not of the lock.
+                # If the folder cannot be written to any more, the block says so, not the lock.
                 with suppress(OSError):
                     os.unlink(path)
 
@@ -242,7 +242,7 @@ def wait_for_lock(
             moments only.
 
     Raises:
-        UserError: another process has kept it locked for so long.
+        UserError: another process has kept it locked for this long.
         OSError: the file system cannot lock.
     """
     end = time.monotonic() + (_MAX_LOCK_SECONDS if max_seconds is None else max_seconds)
@@ -262,7 +262,7 @@ def wait_for_lock(
 
 @contextmanager
 def explaining_write_errors() -> Iterator[None]:
-    """Turn what prevents the writing of results into one sentence; a full disk is left to who explains that."""
+    """Turn an error in writing results into one sentence; a full disk is explained by the caller."""
     try:
         yield
     except OSError as e:
@@ -298,7 +298,7 @@ def check_writable(folder: str | os.PathLike, *, name: str, data_folders: Iterab
 
 
 def read_number(path: str | os.PathLike) -> float:
-    """The number that is all of a text file's content; 0 where there is no such file, or something else in it."""
+    """The number that a text file consists of; 0 if there is no such file, or if it holds anything else."""
     try:
         return float(read_regular(path, max_bytes=MAX_NOTE_BYTES))
     except (OSError, ValueError, UserError):

@@ -28,7 +28,7 @@ MAX_IMAGE_PIXELS = 16384 * 16384
 MAX_JPEG_SCANS = 100
 #: A weights file or checkpoint.
 MAX_WEIGHTS_BYTES = 20 * _GB
-#: The pickle in it, which only describes tensors: that of the largest published model has about half a megabyte.
+#: The pickle in a weights file, which only describes tensors: half a megabyte in the largest published model.
 MAX_PICKLE_BYTES = 8 * 2**20
 #: Files written by this product that say one thing, such as ``last_checkpoint``.
 MAX_NOTE_BYTES = 64 * 1024
@@ -42,12 +42,12 @@ MAX_LZMA_BYTES = 512 * _MB
 #: A path in a zip or json: bytes of UTF-8 (Linux allows 4096), and folders above the file.
 MAX_PATH_BYTES = 2048
 MAX_PATH_FOLDERS = 64
-#: How many times its own size a zip may unpack to, where that is above MIN_BOMB_BYTES; deflate allows 1032.
+#: Largest ratio of unpacked size to size of a zip that unpacks to over MIN_BOMB_BYTES; deflate allows 1032.
 MAX_ARCHIVE_RATIO = 200
 MIN_BOMB_BYTES = 1 * _GB
 #: The list of the files that this product wrote into a folder, 100 bytes or more each.
 MAX_MARK_BYTES = 500 * _MB
 #: A line of an inference's journal: what was found in one batch.
 MAX_JOURNAL_LINE_BYTES = 250 * _MB
-#: What the results of an interrupted inference depend on, the names of all classes among it.
+#: What the results of an interrupted inference depend on, including the names of all classes.
 MAX_RECIPE_BYTES = 50 * _MB

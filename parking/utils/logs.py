@@ -6,7 +6,7 @@ import traceback
 
 from .text import printable_lines
 
-# What colours text: detectron2 logs its config so.
+# Escape codes that colour text; detectron2 logs its config with them.
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _COLORING_LOGGERS = ("detectron2", "fvcore")
 
@@ -33,13 +33,13 @@ def make_logs_printable() -> None:
 
 def setup_logging(output_dir: str | None = None) -> None:
     """Log to stdout on the main process and, given a folder, to ``log.txt`` (``log.txt.rankN``) there."""
-    # Tools that need no torch make logs printable, too.
+    # Imported here, because tools without torch use the rest of this module.
     from detectron2.utils import comm
     from detectron2.utils.logger import setup_logger
 
     make_logs_printable()
     rank = comm.get_rank()
-    # Those of an earlier stage would go on writing to its file.
+    # Handlers of an earlier stage would go on writing to its file.
     setup_logger.cache_clear()
     for name in ("fvcore", "detectron2", "parking"):
         logging.getLogger(name).handlers.clear()
