@@ -80,7 +80,7 @@ def run_infer_benchmark(
 
 
 class _TimedJournal:
-    """A journal that notes when how many images arrive."""
+    """A journal that records when images arrive, and how many."""
 
     def __init__(self, journal: ResultsJournal):
         self._journal = journal
@@ -175,7 +175,7 @@ def make_weights(cfg: CfgNode, images: Sequence[Tensor]) -> Weights:
             else:  # the prior would make every class of every box faint
                 tensor.view(rows.groups, -1)[:, rows.before :] = 0.0
         batch = model.preprocess_image([{"image": image} for image in images]).tensor
-        # Statistics of these images, or everything would fade from layer to layer.
+        # Let norms take their statistics from these images, or outputs would fade from layer to layer.
         for norm in norms:
             norm.train().momentum = 1.0
         model.predict(batch)

@@ -15,7 +15,7 @@ from .conditions import TITLES, get_sequence_key
 
 PICTURES = ("class_counts.png", "box_sizes.png", "boxes_per_image.png", "conditions.png", "class_examples.png")
 _EXAMPLES_PER_CLASS, _EXAMPLE_SIDE = 8, 112
-# Classes in a picture; Objects365 has this many.
+# Most classes drawn in one picture; Objects365 has this many.
 _MAX_CLASSES = 365
 
 

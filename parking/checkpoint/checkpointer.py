@@ -127,7 +127,7 @@ class Checkpointer:
         if wrong:
             raise UserError(f"{_name(path)} has {wrong[0]!r} of another kind; {_REMEDY}.")
         check(extra)
-        # The raw weights: the average is a checkpointable of its own.
+        # Only the raw weights: their average is a checkpointable of its own.
         weights = weights_from_checkpoint(str(path), {key: checkpoint.get(key) for key in ("model", "config")})
         check_all_fit(weights.state_dict, self.model.state_dict(), weights)
         with _explaining(path):
@@ -162,7 +162,7 @@ class Checkpointer:
             ) from e
 
     def _remove_oldest(self, keep: str) -> None:
-        # The one just written stays even where an older run left higher numbers.
+        # The checkpoint just written stays even if an older run left higher numbers.
         for path in list_checkpoints(self.save_dir)[: -self._num_to_keep]:
             if path.name != keep:
                 path.unlink()
@@ -190,7 +190,7 @@ def _save(data: dict[str, Any], file: BinaryIO) -> None:
     try:
         torch.save(data, file)
     except RuntimeError as e:
-        # Whatever interrupts it (a full disk, a dead data worker, Ctrl-C), torch.save ends with an error of its own,
+        # If anything interrupts torch.save (a full disk, a dead data worker, Ctrl-C), it raises an error of its own
         # about the file's missing end.
         raise e.__context__ or e from None
 
@@ -209,7 +209,7 @@ def remove_training(output_dir: str, *, keep_time: bool = False) -> None:
     (folder / UNREADABLE_IMAGES).unlink(missing_ok=True)
     if not keep_time:
         (folder / SECONDS_USED).unlink(missing_ok=True)
-    # Perhaps open for appending by now.
+    # Not removed, because it may be open for appending by now.
     if (folder / "metrics.json").exists():
         os.truncate(folder / "metrics.json", 0)
 

@@ -26,7 +26,7 @@ _PICKLE = (
     "it is a bare pickle, such as detectron2's .pkl weights, which are not read: start from random weights "
     "(MODEL.WEIGHTS ''), or save a state dict of this project's model with torch.save"
 )
-# What a class that a file names belongs to, by the beginning of its module.
+# What a class in a file belongs to, by the beginning of its module's name.
 _PACKAGES = (
     (
         "ultralytics.",
@@ -63,7 +63,7 @@ def describe_file(file: BinaryIO) -> str:
     if b"ustar" in start[:512]:
         return _LEGACY if b"storages" in start[:100] else "it is a tar archive; unpack it first"
     if start.startswith(b"\x80"):
-        # Such a file begins with a pickle of this number.
+        # A file of PyTorch before 1.6 begins with a pickle of this number.
         return _LEGACY if b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19" in start[:32] else _PICKLE
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):

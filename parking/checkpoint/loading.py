@@ -15,7 +15,7 @@ from .weights import Weights
 
 logger = logging.getLogger(__name__)
 
-# Of the names of the head's tensors.
+# Beginning of the names of the head's tensors.
 _HEAD = "head."
 # A logit whose probability is 0, also in half precision.
 _NEVER = -1e4
@@ -136,10 +136,10 @@ def _assign_in_order(
 
 
 def _match_classes(model, weights, class_names, class_map, own) -> list[int | None] | None:
-    """The source of each class of the model; None where the outputs can stay as they are."""
+    """The source of each class of the model; None if the outputs can stay as they are."""
     theirs, ours = _num_classes(model, weights.state_dict), _num_classes(model, own)
     if theirs is None or ours is None:
-        return None  # not such a head at all: the shapes will tell
+        return None  # not a head with such rows; comparing all shapes says so
     if class_names is not None and weights.class_names is not None:
         if len(weights.class_names) != theirs:
             raise UserError(
@@ -202,7 +202,7 @@ def _arrange_class_rows(model: nn.Module, state: dict[str, Tensor], sources, wil
     for name, rows in model.head.class_rows().items():
         tensor = state.get(_HEAD + name)
         if tensor is None or rows.count_classes(tensor) != num_classes:
-            continue  # it does not fit, which is told where all shapes are compared
+            continue  # it does not fit; comparing all shapes says so
         grouped = tensor.unflatten(0, (rows.groups, -1))
         fresh = rows.prior if will_train else _NEVER if tensor.dim() == 1 else 0.0
         arranged = grouped.new_full((rows.groups, rows.before + len(sources), *grouped.shape[2:]), fresh)

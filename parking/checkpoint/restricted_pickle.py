@@ -44,7 +44,7 @@ _DISCARDED = {
 
 
 class PickleRefused(Exception):
-    """The file names or does something that reading weights needs not; the message says what."""
+    """The file names or does something that weights do not need; the message says what."""
 
 
 class ModuleStandIn:
@@ -62,7 +62,7 @@ class ModuleStandIn:
         self.state: dict[str, Any] = {}
 
 
-# What names in a file become. None is a class or function that could be called or changed by other means than ours.
+# What names in a file become: never a class or function that anything but our code can call or change.
 class _ModuleClass(NamedTuple):
     kind: str
 
@@ -76,12 +76,12 @@ class _StorageType(NamedTuple):
 
 
 class _Discarded(NamedTuple):
-    """Both the class or function and all that is made with it."""
+    """Stands for a class or function that is left out and for all that is made with it."""
 
 
 _DISCARD = _Discarded()
 _MAX_DIMS = 8
-# Python's hash of numbers is no secret: chosen ones would make a dict as slow as a list.
+# Python's hash of numbers is no secret: chosen keys could make a dict as slow as a list.
 _MAX_NUMBER_AS_KEY = 2**20
 _STORAGES = {
     f"torch {name}Storage": dtype
@@ -106,7 +106,7 @@ def _rebuild_tensor(storage, offset, size, stride, requires_grad=False, backward
     numbers = (offset, *size[:_MAX_DIMS], *stride[:_MAX_DIMS])
     if max(len(size), len(stride)) > _MAX_DIMS or not all(type(n) is int and n >= 0 for n in numbers):
         raise PickleRefused("a tensor with an impossible shape")
-    # Shares the memory of the storage, and refuses what would lie outside of it.
+    # The view shares the storage's memory; torch refuses one that reaches outside of it.
     return storage.as_strided(size, stride, offset)
 
 
@@ -117,7 +117,7 @@ def _rebuild_parameter(data, requires_grad=False, backward_hooks=None) -> Tensor
 
 
 _FUNCTIONS = {
-    # Filled afterwards. A lambda, which takes no arguments: a list could be copied into a thousand of them.
+    # Filled afterwards. The lambda takes no arguments, so that one list cannot be copied into a thousand of them.
     "collections OrderedDict": lambda: OrderedDict(),
     "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils _rebuild_parameter": _rebuild_parameter,
@@ -217,7 +217,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         target = self.stack[-1]
         if isinstance(target, ModuleStandIn) and type(state) is dict:
             target.state = state
-        # Of an OrderedDict, which PyTorch gives a mere `_metadata`, the attributes are left out.
+        # The attributes of an OrderedDict are left out: PyTorch sets only `_metadata`.
         elif not (type(target) is OrderedDict and type(state) is dict) and target is not _DISCARD:
             raise PickleRefused(f"the setting of attributes of a {type(target).__name__}")
 
@@ -252,7 +252,7 @@ class RestrictedUnpickler(pickle._Unpickler):
                 raise PickleRefused("a large number as the key of a dict")
             self.stack[-1][key] = value
 
-    # Theirs: numbers, text, empty containers, tuples, the memo, and the two ways of naming something (find_class).
+    # Python's handlers of numbers, text, empty containers, tuples, the memo, and the two ways to name something.
     dispatch: ClassVar[dict[int, Callable]] = {
         code[0]: pickle._Unpickler.dispatch[code[0]]
         for code in (
@@ -277,7 +277,7 @@ class RestrictedUnpickler(pickle._Unpickler):
 
 
 def _name_instruction(code: int) -> str:
-    # Their names are the module's constants in capitals.
+    # Constants of the pickle module in capitals name the instructions.
     for name, value in vars(pickle).items():
         if name.isupper() and value == bytes([code]):
             return name

@@ -33,7 +33,7 @@ from .values import check_values, find_excess
 
 logger = logging.getLogger(__name__)
 
-# What a weights file tells beside its tensors; in .safetensors as json texts, for its metadata are texts.
+# What a weights file holds beside its tensors; in .safetensors as json, because its metadata are texts.
 _METADATA = ("config", "class_names", "category_ids", "origin")
 
 
@@ -153,7 +153,7 @@ def read_weights(path: str | os.PathLike) -> Weights:
     path = check_weights_path(path)
     if path.endswith(".safetensors"):
         return _read_safetensors(path)
-    # Also ours: a .pth may be anyone's, and PyTorch's own reader makes tensors of any size that a file asks for.
+    # PyTorch's own reader is not safe even for .pth: it makes tensors of any size that a file asks for.
     return weights_from_checkpoint(path, read_pickled(path))
 
 
@@ -270,7 +270,7 @@ def _read_safetensors(path: str) -> Weights:
         )
     with open_regular(path) as file:
         start = file.read(9)
-        # The safetensors library takes the first bytes of any file for the length of a header.
+        # The safetensors library reads the first bytes of any file as the length of a header.
         if start[8:] != b"{":
             zip_file = "it is a zip file, as torch.save writes; give it the ending .pt"
             problem = zip_file if start.startswith(b"PK") else describe_file(file)

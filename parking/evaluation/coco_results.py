@@ -12,7 +12,7 @@ from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.marks import open_output
 
-#: The first bytes of every file of :func:`write_coco_results`, also by versions that did not mark their files.
+#: The first bytes of every file of :func:`write_coco_results`, even of versions that did not mark their files.
 COCO_RESULTS_START = b'[{"image_id":'
 
 

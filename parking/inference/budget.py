@@ -1,4 +1,4 @@
-"""Choosing how thoroughly to look at images, so that all are done in time."""
+"""Choosing how thoroughly to look at images, so that all are finished within a time limit."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from parking.utils.errors import UserError
 from parking.utils.files import explaining_write_errors, open_atomic, read_regular
 from parking.utils.limits import MAX_NOTE_BYTES
 
-# A measured speed is trusted with so much of the time that is left.
+# Share of the remaining time that a choice by measured speed may fill.
 _SHARE = 0.95
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Candidate(NamedTuple):
 
 
 def list_candidates(cfgs: Sequence) -> Iterator[Candidate]:
-    """The configs as they are, then what each of TEST.FALLBACKS of the first one makes of them, if it changes any.
+    """The configs as they are, then as changed by each of the first one's TEST.FALLBACKS that changes any.
 
     Raises:
         UserError: a fallback has a key or value that cannot work.
@@ -81,7 +81,7 @@ def choose_candidate(
         recipe: JSON values; a remembered choice counts only where they are the same.
     """
     digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
-    # What the main process has read counts, on whichever machine.
+    # All machines go by what the main process has read.
     remembered = comm.all_gather(_read(record, digest))[0]
     for candidate in candidates:
         if candidate.title == remembered:
@@ -100,7 +100,7 @@ def _choose(candidates, measure, *, num_images: int, budget: TimeBudget) -> Cand
     seconds: dict[str, float] = {}
     for candidate in candidates:
         if min(comm.all_gather(budget.seconds_left)) <= 0:
-            # Measuring more would take time, too. The last one is the fastest that is meant to be.
+            # Measuring more would take time, too. The last candidate is meant to be the fastest.
             logger.warning("--max-hours %g: no time is left to measure more", budget.hours)
             break
         speed = max(comm.all_gather(measure(candidate)))

@@ -116,7 +116,7 @@ def build_without_memory(cfg) -> nn.Module:
     shapes_only = cfg.clone()
     shapes_only.defrost()
     shapes_only.MODEL.DEVICE = "meta"
-    shapes_only.MODEL.YOLO.NUM_CLASSES = cfg.MODEL.YOLO.NUM_CLASSES or 1  # as many as the data have, which comes later
+    shapes_only.MODEL.YOLO.NUM_CLASSES = cfg.MODEL.YOLO.NUM_CLASSES or 1  # 0: as many as the data have, set later
     with torch.device("meta"):
         return build_model(shapes_only)
 

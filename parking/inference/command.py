@@ -140,11 +140,11 @@ def _predict_frames(args: argparse.Namespace, source: FrameSource, models: Seque
     cfg, classes = models[0].cfg, models[0].classes
     detector = ArrayDetector(
         [model.cfg for model in models],
-        # In the first one's order, though the weights of the others may have another.
+        # All in the class order of the first model; the weights of others may have another order.
         [model._replace(classes=classes).build() for model in models],
     )
     report = predict_video(
-        # The frames of a live source come one by one, and each at once.
+        # Frames of a live source are predicted one by one, as they come.
         partial(map, detector) if source.is_live else detector.detect_ahead,
         source,
         output_dir=_make_output_dir(args, cfg),
@@ -158,7 +158,7 @@ def _predict_frames(args: argparse.Namespace, source: FrameSource, models: Seque
     summary = [f"{report.num_boxes} boxes in {report.num_frames} frames"]
     if report.num_unreadable > len(report.unreadable):
         summary.append(f"{report.num_unreadable} frames could not be read; the first of them:")
-    # Nothing but Ctrl-C ends a camera.
+    # Ctrl-C is the usual end of a live source, not an interruption.
     return Outcome(summary, report.files, report.unreadable, report.interrupted and not source.is_live)
 
 
@@ -172,5 +172,5 @@ def _find_display_names(args, classes: Mapping[str, int]) -> list[str] | None:
     if not args.korean:
         return None
     names = translate_names(classes, option="--korean")
-    find_font("".join(names))  # raises, because codes would not be Korean
+    find_font("".join(names))  # raises if no font has these characters
     return names

@@ -67,7 +67,7 @@ class ArrayDetector:
 
     def detect_ahead(self, batches: Iterable[Sequence[np.ndarray]]) -> Iterator[list[Instances]]:
         """What a call finds in each batch; on a GPU the next batch is begun before, see :func:`.runner.run_ahead`."""
-        # Mixed devices work in turn.
+        # Models on different devices work in turn.
         devices = {next(model.parameters()).device for model in self._models}
         device = devices.pop() if len(devices) == 1 else torch.device("cpu")
         with inference_settings(self._cfgs[0], 0):
@@ -131,7 +131,7 @@ class Detector:
         self.score_threshold = score_threshold
         self.thing_classes, self.category_ids = choose_inference_classes(cfg, loaded)
         self.device = torch.device(cfg.MODEL.DEVICE)
-        # A model is made with random weights before it gets its own.
+        # Making a model draws random weights before it gets its own.
         with torch.random.fork_rng(devices=[]):
             model = build_inference_model(cfg, loaded, self.thing_classes)
         self._orientation = cfg.INPUT.EXIF_ORIENTATION
@@ -165,7 +165,7 @@ class Detector:
         (found,) = self._detect_arrays([pixels])
         source = pixels
         if isinstance(image, str | os.PathLike):
-            # The pixels of many files would not fit into memory.
+            # Read again when needed: the pixels of many files would not fit into memory.
             source = functools.partial(read_image, image, orientation=self._orientation)
         return ImageDetections.from_instances(
             found,
@@ -227,19 +227,19 @@ def _get_pixels(image: object, role: str, orientation: str) -> np.ndarray:
 
 
 def _convert_pil(image: Image.Image, role: str, orientation: str) -> np.ndarray:
-    # Pillow reads a file only now, and some formats by starting a program.
+    # Pillow reads the file only from here on, and starts a program for some formats.
     if image.format is not None and image.format not in (*FORMATS, "MPO", "DIB"):
         raise ValueError(f"{role} is a PIL image of the format {image.format}; save it as PNG first")
-    # Pillow cuts these off at 255.
+    # Pillow would cut values of these modes off at 255.
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"{role} is a PIL image of mode {image.mode}; give one with 8 bits a channel, or its file")
     if not (image.width and image.height):
         raise ValueError(f"{role} is a PIL image without pixels, {image.width} x {image.height}")
     try:
         pixels = np.array(image.convert("RGB"))
-        # Pillow itself turns a TIFF, whose orientation it then forgets.
+        # Pillow turns a TIFF by itself and then drops its orientation.
         turned = 1 if orientation == IGNORE else read_orientation(image)
         return turn(pixels, turned)
-    except OSError as e:  # its file is read only now
+    except OSError as e:  # Pillow has read the file only now
         name = getattr(image, "filename", "")
         raise UserError(f"{role}{f', {name},' if name else ''} cannot be decoded: {e}.") from e

@@ -27,7 +27,7 @@ def describe_recipe(
     model = {key: value for key, value in config["MODEL"].items() if key != "WEIGHTS"}
     kept = {
         "MODEL": model,
-        # How views are fused matters where there are some; several models are fused anew each time.
+        # The fusion of views matters only if there are views; models are fused anew in each run.
         "TEST": {
             "AUG": {"ENABLED": views},
             **({"FUSION": test["FUSION"]} if views else {}),
@@ -35,22 +35,22 @@ def describe_recipe(
         },
     }
     return {
-        # What a head reads for its losses only is in a group LOSS of its keys.
+        # A head's keys that matter only to its losses are in a group LOSS.
         **{key: value for key, value in flatten(kept) if ".LOSS." not in key},
         "MODEL.DEVICE": cfg.MODEL.DEVICE,
         "INPUT.SIZE_TEST": cfg.INPUT.SIZE_TEST,
         "TEST.IMS_PER_BATCH": find_batch_size(cfg),
-        # Their order is that of the outputs.
+        # In the order of the outputs.
         "classes": [[name, category_id] for name, category_id in classes.items()],
         "weights": weights_digest,
-        # By which the classes find their outputs.
+        # Names by which the classes find their outputs.
         "classes of the weights": weights.class_names,
         "images": images_digest,
     }
 
 
 def digest_weights(weights: Weights) -> str:
-    """A text that differs where any tensor does: of what was read, for the file may be another by now."""
+    """A text that differs if any tensor does; of the tensors as read, because the file may have changed since."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.state_dict.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
@@ -59,7 +59,7 @@ def digest_weights(weights: Weights) -> str:
 
 
 def digest_images(images: Sequence[dict]) -> str:
-    """A text that differs where images are added, removed, renamed or changed; the main process's on all of them."""
+    """A text that differs if images are added, removed, renamed or changed; all processes get the main one's."""
     digest = hashlib.sha256(_describe_names(images))
     for image in images:
         try:
@@ -68,7 +68,7 @@ def digest_images(images: Sequence[dict]) -> str:
             continue  # it counts as unreadable
         shape = f"{image.get('height')} {image.get('width')} {image.get('exif_orientation', '')}"
         digest.update(f"{status.st_size} {status.st_mtime_ns} {shape} ".encode())
-    # Another machine's copies of the files may have other times.
+    # The main process's, because copies on another machine may have other times.
     return comm.all_gather(digest.hexdigest())[0]
 
 
@@ -87,7 +87,7 @@ def check_same_everywhere(
         "images of --input": hashlib.sha256(_describe_names(images)).hexdigest(),
     }
     for i, recipe in enumerate(recipes, start=1):
-        # First what others follow from. A machine's GPUs may have other numbers.
+        # First the values that others follow from. GPUs may be numbered differently on each machine.
         device = recipe["MODEL.DEVICE"].partition(":")[0]
         rest = {name: value for name, value in recipe.items() if name != "MODEL.DEVICE"}
         own |= {f"{name} of model {i}": value for name, value in {"MODEL.DEVICE": device, **rest}.items()}

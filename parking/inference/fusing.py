@@ -39,7 +39,7 @@ def fuse_results(
 
 def _split(detections: Detections, image_ids: Sequence, category_ids: np.ndarray) -> Iterator[Instances]:
     """The detections of each image, as a model gives them."""
-    # A score may have been rounded to 0, with which nothing can be weighted.
+    # Drop scores that were rounded to 0: they cannot weight anything.
     detections = detections[detections.scores > 0].in_order(image_ids)
     counts = Counter(detections.image_ids.tolist())
     ends = np.cumsum([0, *(counts[image_id] for image_id in image_ids)])

@@ -117,7 +117,7 @@ def load_models(
         names, category_ids = choose_inference_classes(cfg, weights)
         are_named_only = names == weights.class_names and not weights.category_ids
         if names == weights.class_names and len(set(names)) < len(names):
-            # Names are keys from here on, and each class keeps its own outputs.
+            # From here on names are keys: number repeated ones, so that each class keeps its outputs.
             names = distinct_names(names)
             weights = dataclasses.replace(weights, class_names=names)
             logger.warning(f"{printable(weights.path)} have a class name several times: the second is called NAME (2)")
@@ -184,13 +184,13 @@ def kept_results(output_dir: str, barrier: PatientBarrier) -> Iterator[Path]:
         except KeyboardInterrupt:
             logger.info("What was found so far is kept in %s: the same command goes on from there.", folder)
             raise
-        barrier.wait()  # nothing is thrown away before all is written
+        barrier.wait()  # nothing is removed before all is written
         if comm.get_local_rank() == 0:
             with explaining_write_errors():
                 remove_journal_folder(folder)
             for lock in Path(output_dir).glob(f"{JOURNAL_NAME}-*.lock"):
                 remove_stale_lock(lock)
-        # Machines may share the folder: the next run in it shall not begin while one of them is still clearing it.
+        # Machines may share the folder: the next run in it must not begin while one of them is still clearing it.
         barrier.wait()
 
 
@@ -268,7 +268,7 @@ def _predict_missing(model: LoadedModel, images, journal: ResultsJournal, title:
 
 
 def _join(model: LoadedModel, contents: Sequence[JournalContent], images) -> Detections:
-    """Of one or several models, in the order of the images."""
+    """The detections of one model, or of several fused, in the order of the images."""
     image_ids = [image["image_id"] for image in images]
     for content in contents:
         if not content.done >= set(image_ids):
@@ -291,7 +291,7 @@ def _free_memory() -> None:
 
 def _choose_fallbacks(models, images, *, folder: Path, budget: TimeBudget, images_digest: str) -> list[LoadedModel]:
     def measure(candidate: Candidate) -> float:
-        # It may fail on one process only, for lack of memory.
+        # Measuring may fail on one process only, for lack of memory.
         try:
             return sum(map(measure_one, models, candidate.cfgs))
         except UserError as e:

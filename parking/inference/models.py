@@ -42,7 +42,7 @@ def check_config(cfg: CfgNode, task: Task, *, sources: Mapping[str, str] | None 
         sources: see :func:`parking.config.checks.check_values`.
     """
     _check_table(cfg, task, sources)
-    # Whether its parts fit together, their constructors tell.
+    # The constructors check whether the parts of the model fit together.
     stride = build_without_memory(cfg).size_divisibility
     if task is Task.TRAIN and any(side % stride for side in cfg.INPUT.SIZE_TRAIN):
         raise UserError(

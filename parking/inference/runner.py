@@ -30,8 +30,8 @@ T, R = TypeVar("T"), TypeVar("R")
 _BATCH_SIZE_GPU, _BATCH_SIZE_CPU = 8, 1
 # Batches that a GPU works on at once.
 _NUM_AT_ONCE = 2
-# How long a speed is measured. The first batches wait for the data workers and for the GPU to be set up. Two more for
-# each worker are decoded by then; only after them it shows whether the decoding keeps up.
+# How long a speed is measured. The first batches wait for the data workers and the setup of the GPU. By then each
+# worker has decoded two more; only batches after those show whether the decoding keeps up.
 _NUM_WARMUP_BATCHES, _NUM_PREFETCHED_PER_WORKER, _NUM_TIMED_PER_WORKER, _MIN_TIMED_BATCHES = 2, 2, 4, 8
 _MAX_TIMED_SECONDS = 60.0
 
@@ -59,7 +59,7 @@ def share_plan(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]
     if comm.is_main_process():
         batches = plan_inference(cfg, model, [{**image, "place": i} for i, image in enumerate(images)])
         places = [[image["place"] for image in batch] for batch in batches]
-    # By one process: another machine's copies of the files may have other headers.
+    # One process plans for all: copies of the files on another machine may have other headers.
     places = comm.all_gather(places)[0]
     return [[images[i] for i in batch] for batch in places]
 
@@ -115,7 +115,7 @@ def measure_speed(cfg, model: nn.Module, batches: Sequence[list[dict]]) -> float
     num_workers = cfg.DATALOADER.NUM_WORKERS
     num_warmup = _NUM_WARMUP_BATCHES + _NUM_PREFETCHED_PER_WORKER * num_workers
     num_batches = num_warmup + max(_MIN_TIMED_BATCHES, _NUM_TIMED_PER_WORKER * num_workers)
-    # Not the same files as the other processes, which a cache of the operating system would then hold.
+    # Each process measures its own files: those read by another may come from the system's cache.
     own = list(own_share(range(len(batches))))[:num_batches] or [0]
     num_warmup = min(num_warmup, len(own) // 2)
     num_images, start = 0, perf_counter()
@@ -161,7 +161,7 @@ def run_ahead(work: Callable[[T], R], batches: Iterable[T], device: torch.device
         return
     streams = [torch.cuda.Stream(device) for _ in range(_NUM_AT_ONCE)]
     for stream in streams:
-        stream.wait_stream(torch.cuda.current_stream(device))  # where the weights were put on the GPU
+        stream.wait_stream(torch.cuda.current_stream(device))  # the stream that put the weights on the GPU
     with ThreadPoolExecutor(_NUM_AT_ONCE) as pool:
         waiting: deque[tuple[T, Future]] = deque()
         for i, batch in enumerate(batches):
@@ -174,7 +174,7 @@ def run_ahead(work: Callable[[T], R], batches: Iterable[T], device: torch.device
 
 
 def _work_in(stream, work, batch):
-    # The mode is one of the thread.
+    # Inference mode holds for one thread only.
     with torch.inference_mode(), torch.cuda.stream(stream):
         return work(batch)
 

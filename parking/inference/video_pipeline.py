@@ -27,7 +27,7 @@ from parking.visualization.frame_painter import FramePainter
 
 from .image_detections import ImageDetections
 
-# A live source's video must be encoded no slower than it plays, repeated frames included.
+# Limits of a live source's video, so that encoding keeps up with it, repeated frames included.
 _MAX_LIVE_FPS = 25.0
 _MAX_LIVE_SIDE = 1920
 # Frames that wait to be drawn and written, each 6 MB at 1920x1080.
@@ -166,7 +166,7 @@ def _predict_video(
 
 
 def _describe_source(source) -> dict[str, str]:
-    """By which a later run knows the source again: the same file, or the same content elsewhere."""
+    """What tells a later run that a source is the same: the same file, or the same content elsewhere."""
     if source.path is None:
         return {"name": source.name}
     path = os.path.realpath(source.path)
@@ -189,7 +189,7 @@ def _check_outputs(folder: OutputFolder, names: Collection[str], source, origin:
 
 
 def _remove_unfinished(video: Path) -> None:
-    """What a run that was killed has left."""
+    """Remove what killed runs have left of the video."""
     name = re.compile(re.escape(f".{video.stem}.") + r"\d+" + re.escape(_UNFINISHED))
     for path in video.parent.iterdir():
         if name.fullmatch(path.name) and (path.is_symlink() or path.is_file()):
@@ -215,7 +215,7 @@ def _predict(detect, source, batch_size, writer):
 
 
 def _make_batches(frames, size: int) -> Iterator[list[Frame]]:
-    """Neighbours of one size: what is found in a frame must not depend on another, to whose size it would be padded."""
+    """Batch successive frames of one size: padded to another's size, a frame would give other detections."""
     batch: list[Frame] = []
     for frame in frames:
         if batch and frame.image.shape != batch[0].image.shape:
@@ -230,7 +230,7 @@ def _make_batches(frames, size: int) -> Iterator[list[Frame]]:
 
 
 def _round_for_mpeg4(fps: float) -> float:
-    """MPEG-4 has rates as fractions of whole numbers up to 65535, which OpenCV makes of decimals."""
+    """MPEG-4 states a rate as a fraction of whole numbers up to 65535; OpenCV makes it from a decimal."""
     return round(fps, 3 if fps < 65 else 2 if fps < 655 else 1)
 
 
@@ -255,7 +255,7 @@ class _ResultWriter:
         self._min_score = min_score
         self._error: BaseException | None = None
         self._waiting: deque[Future] = deque()
-        # At the interpreter's end it is waited for, so that the files are whole even if Ctrl-C is pressed once more.
+        # Python waits for it when it ends, so that the files are whole even if Ctrl-C is pressed again.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="results")
 
     def add(self, frame: Frame, instances: Instances) -> None:
@@ -276,7 +276,7 @@ class _ResultWriter:
 
     def close(self) -> None:
         """Finish both files. Raises what writing raised."""
-        # First for the work, then for the thread: Python gives up a thread for which waiting is interrupted.
+        # Wait for the work before the thread: Python gives up a thread if the wait for it is interrupted.
         wait([self._executor.submit(self._close_files)])
         self._executor.shutdown()
         if self._error is not None:
@@ -297,7 +297,7 @@ class _ResultWriter:
             self._guard(self._video.close, is_last=True)
 
     def _guard(self, action: Callable, *args, is_last: bool = False) -> None:
-        """After the first error only what closes the files is done."""
+        """Run ``action``; after a first error only if ``is_last``, which closes the files."""
         if self._error is not None and not is_last:
             return
         try:
@@ -369,7 +369,7 @@ class _AnnotatedVideo:
         self._fps = fps
         self._by_time = by_time
         self._writer: cv2.VideoWriter | None = None
-        # The picture that fills the video up to the next one, BGR.
+        # The latest picture, BGR, which the video repeats until the next one.
         self._held: np.ndarray | None = None
         self._num_written = self._end = 0
 
@@ -419,7 +419,7 @@ class _AnnotatedVideo:
             self._num_written += 1
 
     def _check_room(self) -> None:
-        # OpenCV does not say that writing failed; and what is missing at the end makes all of it unreadable.
+        # OpenCV does not report failed writes, and a video without its end is unreadable as a whole.
         if shutil.disk_usage(self._path.parent).free < _MIN_FREE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 

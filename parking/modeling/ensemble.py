@@ -9,7 +9,7 @@ from detectron2.structures import Boxes, Instances
 from .fusion import soft_nms, weighted_boxes_fusion
 from .postprocessing import nms_per_class
 
-# Image and class in one number: more than there are classes.
+# Factor that packs image and class into one number; larger than any number of classes.
 _CLASSES = 2**32
 
 

@@ -1,4 +1,4 @@
-"""Which names of parts of the model a config may have."""
+"""The names of model parts that a config may use."""
 
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 

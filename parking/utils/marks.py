@@ -128,7 +128,7 @@ class OutputFolder:
         path = self.root / name
         with open_atomic(path, before_replacing=lambda temporary: self._mark_written(path, temporary, source)) as file:
             yield file
-            # Once more: hours may have passed in the block.
+            # Check again: hours may have passed in the block.
             self.check([name])
 
     def replace(self, temporary: str | os.PathLike, name: str, *, source: Mapping[str, Any] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Reading files that must be text, and saying what they are instead where they are not."""
+"""Reading files that must be text; the error says what any other file is."""
 
 import codecs
 import os

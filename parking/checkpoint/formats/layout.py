@@ -6,7 +6,7 @@ from torch import Tensor
 
 from parking.utils.text import printable
 
-# Parts of names where several processes or torch.compile are put around a model.
+# Parts that wrappers for several processes and torch.compile add to names.
 _WRAPPING_PARTS = ("module", "_orig_mod")
 
 
@@ -26,7 +26,7 @@ def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
     if len(renamed) < len(state):
         raise LayoutError("some of its tensors differ only by a part 'module' or '_orig_mod' of their names")
-    # Inference wrappers of published models call the model "model", as that calls its layers.
+    # Inference wrappers of published models call the model "model", which is also its name for its layers.
     while renamed and all(name.startswith("model.model.") for name in renamed):
         renamed = {name.removeprefix("model."): tensor for name, tensor in renamed.items()}
     return renamed

@@ -17,11 +17,11 @@ from parking.utils.text import printable
 from .layout import LayoutError
 from .yolov5 import HEAD, P5_LAYERS, P6_LAYERS
 
-# Positions of upsamplings, and of concatenations with that of their second input, in the flat list of layers.
+# Positions in the flat list of layers: of upsamplings; of concatenations, each with that of its second input.
 _P5_UPSAMPLINGS, _P5_CONCATENATIONS = (11, 15), {12: 6, 16: 4, 19: 14, 22: 10}
 _P6_UPSAMPLINGS, _P6_CONCATENATIONS = (13, 17, 21), {14: 8, 18: 6, 22: 4, 25: 20, 28: 16, 31: 12}
 _NORMS = ("BatchNorm2d", "SyncBatchNorm")
-# Of the norms in parking.layers.
+# Epsilon of the norms in parking.layers.
 _NORM_EPS = 1e-3
 _ABSENT = object()
 _MAX_SHOWN = 60
@@ -192,7 +192,7 @@ def _check(module: ModuleStandIn | None, path: str, **expected: Any) -> Iterator
 def _agrees(found: Any, expected: Any) -> bool:
     """Whether a value from a file, of any type whatever, says ``expected``."""
     if isinstance(found, Tensor):
-        # A parameter of a size that a file chooses is not compared.
+        # Compare the shape first: the file chooses it, and it may be huge.
         return isinstance(expected, tuple) and found.shape == (len(expected),) and found.tolist() == list(expected)
     if isinstance(expected, _Pair) and type(found) in (tuple, list):
         return len(found) == 2 and all(_agrees(number, int(expected)) for number in found)

@@ -10,11 +10,11 @@ from parking.utils.text import printable
 
 from .layout import LayoutError
 
-# Of modules inside each other; the published ones have seven.
+# Levels of modules inside each other; published models have seven.
 _MAX_DEPTH = 50
-# Characters of the name of a module in another; full names are copied at every depth.
+# Characters of a module's name in its parent; full names are copied at every level.
 _MAX_NAME = 100
-# Objects that run a model in several processes or make inference convenient, and where they have it.
+# Wrappers that run a model in several processes or ease inference, and their attribute that is the model.
 _WRAPPING_CLASSES = {"DataParallel": "module", "AutoShape": "model", "DetectMultiBackend": "model"}
 
 
@@ -75,7 +75,7 @@ def _class_names(names: Any) -> list[str] | None:
     """Newer files have a dict of indices and names, older ones a list."""
     if isinstance(names, dict):
         names = [names.get(i) for i in range(len(names))]
-    # Data sets whose classes are numbers give names that are numbers.
+    # If the classes of a data set are numbers, so are their names.
     if not isinstance(names, list) or not names or not all(type(name) in (str, int) for name in names):
         return None
     return [str(name) for name in names]

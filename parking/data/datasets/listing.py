@@ -54,7 +54,7 @@ class Listing:
 
 
 def list_files(root: str, names: Iterable[str], irregular: Iterable[str] = ()) -> Listing:
-    """List the images among ``names`` of regular files, relative to ``root``, and count what is passed over.
+    """List the images among the regular files ``names``, relative to ``root``, and count the files passed over.
 
     Files that this product wrote are passed over; otherwise the next run would take a run's drawn pictures for input.
     Hidden files, and files that are neither pictures nor videos, are not counted.

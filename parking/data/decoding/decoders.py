@@ -164,7 +164,7 @@ def _find_stated_maximum(directory: tiff_tags.Directory) -> int | None:
     """What a TIFF of 16 bits says its largest possible value is; None where it says nothing of use."""
     for tag in (tiff_tags.S_MAX_SAMPLE, tiff_tags.MAX_SAMPLE):
         value = directory.first(tag)
-        # Another number is the largest value that occurs: to divide by it would make each picture bright otherwise.
+        # Any other number is the largest value in the picture: dividing by it would brighten each picture differently.
         if value is not None and value in {(1 << bits) - 1 for bits in range(9, 16)}:
             return int(value)
     return None

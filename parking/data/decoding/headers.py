@@ -12,7 +12,7 @@ from parking.data.decoding.problem import ImageProblem, cut_off, damaged, unsupp
 from parking.data.decoding.tiff_tags import Reader, read_directory, read_orientation
 from parking.utils.limits import MAX_IMAGE_PIXELS
 
-# Metadata before the pixels of a JPEG or PNG are no longer than this, nor has a WebP more parts.
+# Most segments before the pixels of a JPEG or PNG, chunks of a WebP, or directories of a TIFF that are looked at.
 _MAX_PARTS = 10_000
 _MAX_PROFILE_BYTES = 2**20
 

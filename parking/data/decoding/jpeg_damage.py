@@ -46,7 +46,7 @@ def has_hole(data: bytes) -> bool:
         elif marker == _HUFFMAN_TABLES:
             first_symbols |= _read_first_symbols(bytes(content[begin + 4 : end]))
         elif marker == _SCAN:
-            # Fewer components: other scans, perhaps with other tables, follow.
+            # A scan with fewer components is followed by others, perhaps with other tables.
             if end > len(content) or content[begin + 4] != num_components:
                 return False
             tables = [content[begin + 6 + 2 * i] & 0x0F for i in range(num_components)]

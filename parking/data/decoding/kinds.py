@@ -85,7 +85,7 @@ def identify(start: bytes) -> str:
 
 
 def describe_other(start: bytes) -> ImageProblem:
-    """Why a file that :func:`identify` does not know is not read; ``start`` as there."""
+    """Why a file unknown to :func:`identify` is not read; ``start``: its first bytes."""
     brands = _read_brands(start)
     if brands & _HEIC_BRANDS:
         return unsupported("a HEIC picture", "convert it to JPEG")

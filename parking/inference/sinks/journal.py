@@ -96,18 +96,18 @@ class ResultsJournal:
             UserError: a file of the journal is a link, or something else than a file.
         """
         self._folder = Path(folder)
-        # Lines of another recipe do not even have the right digest.
+        # Each line's digest is keyed by the recipe, so that no line of another recipe counts.
         self._key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).digest()
         make_own_folder(self._folder)
         own = self._folder / f"results-{comm.get_rank():05d}.jsonl"
-        # Each process for itself would see what others have changed already.
+        # Compare before any process changes files, and share the result.
         states = comm.all_gather(self._compare(recipe) if comm.get_local_rank() == 0 else None)
         differences = [state for state in states if state]
         if differences and comm.is_main_process():
             logger.warning("Starting over: %s since the interrupted run in %s.", differences[0], self._folder)
         known: set[int | str] = set()
         if comm.get_local_rank() == 0:
-            # Nobody writes as yet. Also those of processes that are on another machine now, or nowhere.
+            # No process writes yet. Some files are of processes that now run on another machine or not at all.
             for path in self._files():
                 _truncate(path, 0 if differences else self._measure_sound(path))
             with explaining_write_errors(), open_atomic(self._folder / "recipe.json") as file:
@@ -129,14 +129,14 @@ class ResultsJournal:
             raise _describe_unusable(path, e) from e
         if not isinstance(earlier, dict):
             return "recipe.json is damaged"
-        # As JSON has it: without tuples.
+        # As read back from JSON, which has no tuples.
         return find_difference(json.loads(json.dumps(recipe)), earlier)
 
     def _files(self) -> list[Path]:
         return sorted(path for path in self._folder.glob("results-*.jsonl") if _RESULTS_NAME.fullmatch(path.name))
 
     def _measure_sound(self, path: Path) -> int:
-        """Bytes of the lines that are whole and sound, up to the first that is not; a warning names that one."""
+        """Size in bytes of the lines before the first that is cut off or damaged; damage is logged."""
         size = num_lines = 0
         with _open_line_file(path, os.O_RDONLY) as file:
             for line in _read_lines(file):
@@ -168,21 +168,21 @@ class ResultsJournal:
             )
 
     def gather(self) -> JournalContent | None:
-        """All results on the main process, None on the others. All must call it, when they have written theirs."""
+        """All results on the main process, None on the others. All must call it after writing their own."""
         comm.synchronize()
         parts = comm.gather(self._read_local() if comm.get_local_rank() == 0 else None)
         if not comm.is_main_process():
             return None
         merged = None
         for part in parts:
-            # Machines that share the folder have all read the same.
+            # Machines that share the folder have read the same results.
             merged = part if merged is None else merged if part is None else _merge(merged, part)
         return merged
 
     def _read_local(self) -> JournalContent:
         image_ids: list[int | str] = []
         category_ids: list[int] = []
-        values = array("d")  # not an object for each number
+        values = array("d")  # smaller than a list of floats
         done: set[int | str] = set()
         errors: dict[int | str, str] = {}
         for result in self._read_results():

@@ -1,4 +1,4 @@
-"""Pictures of what was found, with what is there beside it where that is known."""
+"""Pictures of the predictions, beside the annotations if there are any."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,14 +79,14 @@ class PictureWriter:
             try:
                 pixels = read_listed_image(image)
             except UnreadableImageError:
-                continue  # it was named before
+                continue  # already reported
             found, name = found[found.scores >= self._min_score], image["relative_path"]
             picture = self._draw(image["image_id"], pixels, found, max_side=_MAX_PICTURE_SIDE)
             # The ending is added, not replaced: a.jpg and a.png may lie side by side.
             self._save(picture, f"{name}.png")
             num_drawn += 1
             if len(tiles) < _MAX_SHEET_PICTURES:
-                # Drawn again at its own size: tags of a shrunk picture could not be read.
+                # Drawn again at the size of a tile: tags of a shrunk picture could not be read.
                 tiles[name] = self._draw(image["image_id"], pixels, found, max_side=_SHEET_TILE_WIDTH)
         if not tiles:
             return None

@@ -19,7 +19,7 @@ from parking.utils.files import read_regular
 from parking.utils.limits import MAX_NOTE_BYTES
 from parking.utils.text import printable
 
-# Classes that a sentence names before it only counts.
+# Classes that a sentence names; it counts the rest.
 _NUM_EXAMPLES = 5
 
 
@@ -78,7 +78,7 @@ def read_about_ids(predictions: str | os.PathLike) -> list[str]:
         about = json.loads(read_regular(Path(predictions).with_name("ids.json"), max_bytes=MAX_NOTE_BYTES))
         return [f"the {key.replace('_', ' ')} are {text}; the challenge may have others" for key, text in about.items()]
     except (OSError, ValueError, RecursionError, AttributeError, UserError):
-        return []  # none, or somebody else's
+        return []  # there is no such file, or it is not ours
 
 
 def _choose_image_ids(images: ImageList, truth: AnnotationsFile) -> tuple[dict, str]:

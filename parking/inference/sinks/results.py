@@ -56,7 +56,7 @@ def write_results(
     folder = OutputFolder(output_dir)
     paths = {name.removesuffix(".json"): str(folder.root / name) for name in RESULT_NAMES}
     with explaining_write_errors():
-        # Also if new ones come: between the two, the old ones would lie beside predictions that they are not about.
+        # Even if new files follow: until then the old ones would lie beside predictions of another run.
         _remove(folder, "submission.json", warn=submission is None)
         folder.remove("ids.json")
         write_coco_results(detections, paths["predictions"])

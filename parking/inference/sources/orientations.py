@@ -9,7 +9,7 @@ from parking.config import CfgNode
 from parking.data.checking.findings import KINDS, Finding
 from parking.data.datasets.sizes import settle_images
 
-# File names that a line of the log gives before it only counts.
+# File names in a line of the log, which counts the rest.
 _NUM_EXAMPLES = 3
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def settle_orientations(
         _log(findings)
     additions = comm.all_gather(additions)[0]
     if len(additions) != len(images):
-        return list(images)  # the machines have different images, which is told where their recipes are compared
+        return list(images)  # machines have different images; the comparison of their recipes says so
     return [{**image, **addition} for image, addition in zip(images, additions, strict=True)]
 
 

@@ -33,12 +33,12 @@ from .video_opening import open_camera, open_stream, open_video_file
 DEFAULT_FOLDER_FPS = 10.0
 
 _LIVE_SCHEMES = frozenset({"http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
-# What is assumed where a source states none, or one that cannot be (OpenCV gives 0, NaN, or a clock's 90000).
+# Frame rate if a source states none or an impossible one (OpenCV gives 0, NaN, or a clock's 90000); its limits.
 _FALLBACK_FPS, _MIN_FPS, _MAX_FPS = 25.0, 0.01, 1000.0
-# Each takes 6 MB at 1920x1080.
+# Frames read ahead, each 6 MB at 1920x1080.
 _NUM_READ_AHEAD = 4
 _MAX_NOTED = 10
-# Of an address, for a file name.
+# Characters of an address that go into a file name.
 _MAX_STEM = 60
 
 logger = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class FrameSource:
             reader.close()
             raise
         self.size = first.image.shape[:2]
-        # A daemon, so that a source that nobody closes does not keep the process.
+        # A daemon, so that a source that nobody closes does not keep the process alive.
         self._thread = threading.Thread(target=self._run, args=(first,), name=f"frames of {self.name}", daemon=True)
         self._thread.start()
 
@@ -201,7 +201,7 @@ class FrameSource:
             raise StopIteration
 
     def _count_from_first(self, frame: Frame) -> Frame:
-        # What came while a model was loaded is no part of the run.
+        # Frames that came while a model was loaded are not part of the run.
         self._origin = self._origin or frame
         return frame._replace(index=frame.index - self._origin.index, time=frame.time - self._origin.time)
 
@@ -212,7 +212,7 @@ class FrameSource:
                 if frame is not None and frame.image.shape[:2] != self.size:
                     raise UserError(self._describe_other_size(frame))
         except BaseException as e:
-            # Whoever takes the frames shall see it.
+            # It is raised where the frames are taken.
             self._error = e
         finally:
             try:
@@ -234,7 +234,7 @@ class FrameSource:
         return None
 
     def _put(self, frame: Frame) -> bool:
-        """Returns False where no more frames are wanted."""
+        """Returns False if no more frames are wanted."""
         with self._changed:
             if self.is_live:
                 if self._origin is not None:
@@ -280,12 +280,12 @@ class CaptureReader:
         self._num_grabbed = 0
         self._last_time: float | None = None
         self.fps = self._read_fps()
-        # Negative for formats without a length.
+        # The count is negative for formats without a length.
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.num_frames = int(count) if not is_live and math.isfinite(count) and count >= 1 else None
 
     def read(self) -> Frame | None:
-        # Not `read`, which cannot tell a frame that is damaged from the end.
+        # `read` could not tell a damaged frame from the end.
         if not self._capture.grab():
             self._report_end()
             return None
@@ -323,7 +323,7 @@ class CaptureReader:
     def _report_end(self) -> None:
         if self.is_live:
             logger.warning("%s has ended: no more frames come from it", self.name)
-        # Formats that announce a duration only are a little off.
+        # The count of formats that announce only a duration is a little off.
         elif self.num_frames is not None and self._num_grabbed < self.num_frames - 1 - self.num_frames // 100:
             logger.warning(
                 "%s ended after %d of the %d frames that it announces; it may be damaged or cut off",
@@ -394,7 +394,7 @@ def _cut_query(rest: str) -> str:
 def _hide_secrets(rest: str) -> str:
     """What follows "://" without user, password and query, which may hold a key."""
     shown = _cut_query(rest)
-    # A password with a "?" in it.
+    # An "@" after a "?" means that the password has a "?" in it.
     return "..." if "@" in rest[len(shown) :] else shown.rpartition("@")[2]
 
 

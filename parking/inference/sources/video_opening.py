@@ -17,7 +17,7 @@ from parking.utils.files import open_regular
 
 NETWORK_TIMEOUT_MS = 10_000
 
-# What OpenCV gives to FFmpeg: "key;value|key;value". Read by it whenever something is opened.
+# Variable with options that OpenCV reads at every opening and gives to FFmpeg: "key;value|key;value".
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _LOG_LEVEL, _QUIET = "OPENCV_FFMPEG_LOGLEVEL", "-8"
 _DEFAULT_OPTIONS = "rtsp_flags;prefer_tcp"  # OpenCV's own
@@ -25,9 +25,9 @@ _NETWORK_PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtmp,rtmps,rtmpt
 _ENVIRONMENT_LOCK = threading.Lock()
 
 _START_BYTES = 4096
-# FFmpeg's names of these containers; it decides once more which of them a file is.
+# FFmpeg's names of these containers; FFmpeg decides again which of them a file is.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,flv,asf,mpeg,mpegvideo,mpegts"
-# Matroska and WebM, FLV, WMV, MPEG-PS, MPEG video without a container.
+# First bytes of Matroska and WebM, FLV, WMV, MPEG-PS, MPEG video without a container.
 _STARTS = (
     b"\x1a\x45\xdf\xa3",
     b"FLV\x01",
@@ -36,7 +36,7 @@ _STARTS = (
     b"\0\0\x01\xb3",
 )
 _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
-# Of a transport stream: a packet of 188 bytes, 192 with a time stamp, 204 with a checksum.
+# Bytes of a transport stream's packet: 188, 192 with a time stamp, 204 with a checksum; its first byte.
 _PACKETS, _SYNC, _NUM_SYNCS = (188, 192, 204), 0x47, 5
 
 
@@ -50,7 +50,7 @@ def is_container(start: bytes) -> bool:
 def _is_transport_stream(start: bytes) -> bool:
     for size in _PACKETS:
         num = min(_NUM_SYNCS, len(start) // size)
-        # One that was cut out of a longer one begins amid a packet.
+        # A stream that was cut out of a longer one begins in the middle of a packet.
         offsets = range(min(size, len(start) - (num - 1) * size)) if num > 1 else range(num)
         if any(all(start[offset + k * size] == _SYNC for k in range(num)) for offset in offsets):
             return True
@@ -72,7 +72,7 @@ def open_video_file(path: str) -> cv2.VideoCapture | None:
 
 
 def open_stream(url: str) -> cv2.VideoCapture | None:
-    """What an address gives, by FFmpeg and over the network alone; None where it cannot be opened."""
+    """Open an address with FFmpeg, over the network alone; None if that fails."""
     timeouts = [
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
         NETWORK_TIMEOUT_MS,
@@ -84,7 +84,7 @@ def open_stream(url: str) -> cv2.VideoCapture | None:
 
 
 def open_camera(camera: str) -> cv2.VideoCapture | None:
-    """A camera by its number or device; None where there is none."""
+    """Open a camera by its number or device; None if that fails."""
     if camera.isdecimal():
         return _open(int(camera), cv2.CAP_ANY)
     try:
@@ -100,7 +100,7 @@ def _ffmpeg_options(options: str) -> Iterator[None]:
     with _ENVIRONMENT_LOCK:
         before = os.environ.get(_OPTIONS)
         os.environ[_OPTIONS] = f"{_DEFAULT_OPTIONS if before is None else before}|{options}"
-        # Its lines on stderr come beside our sentence, which says it.
+        # FFmpeg's lines on stderr would only repeat our message.
         os.environ.setdefault(_LOG_LEVEL, _QUIET)
         try:
             yield
@@ -112,7 +112,7 @@ def _ffmpeg_options(options: str) -> Iterator[None]:
 
 
 def _open(source: int | str, api: int, params: list[int] | None = None) -> cv2.VideoCapture | None:
-    # Without OpenCV's own lines about what it cannot open, either.
+    # Silence OpenCV's own lines about what it cannot open.
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         capture = cv2.VideoCapture(source, api, params or [])

@@ -28,7 +28,7 @@ def build_backbone(cfg) -> Backbone:
 
 
 def _with_all_keys(cfg):
-    """``cfg`` with what detectron2's ResNets read and configs here do not have, at detectron2's defaults."""
+    """``cfg`` plus the keys that detectron2's ResNets read and our configs lack, at detectron2's defaults."""
     full, defaults = cfg.clone(), get_detectron2_cfg().MODEL.RESNETS
     full.defrost()
     for key in ("DEFORM_ON_PER_STAGE", "DEFORM_MODULATED", "DEFORM_NUM_GROUPS"):

@@ -116,7 +116,7 @@ class AnchorHead(DenseHead):
         return outputs
 
     def decode(self, raw: list[Tensor]) -> DensePredictions:
-        """Ordered by level, anchor, row, column. A score is objectness times class; the objectness bounds them."""
+        """Decode, in the order level, anchor, row, column. A score is objectness (its bound) times class."""
         boxes, scores, objectness = [], [], []
         for level, anchors, stride in zip(raw, self.anchors, self.strides, strict=True):
             decoded = self.box_coder.decode(level[..., :4], self._cells(level), anchors[:, None, None], stride)
