@@ -55,6 +55,7 @@ def test_a_leak_is_seen():
     other.join()
 
 
+@pytest.mark.long
 @linux_only
 def test_workers_do_not_grow(trimmed_heap):
     (line,) = data.run_memory_benchmark(2000)

@@ -115,12 +115,14 @@ def test_what_the_first_process_returns_is_returned(launched):
     assert launch(lambda args: 3, make_args(num_gpus=1)) == 3
 
 
+@pytest.mark.long
 def test_a_patient_barrier_waits_as_long_as_it_is_told(launched):
     launch(launched.let_the_first_wait, make_args(timeout=None))
     with pytest.raises(UserError, match="connection to another process"):
         launch(launched.let_the_first_wait, make_args(timeout=datetime.timedelta(seconds=1)))
 
 
+@pytest.mark.long
 def test_a_full_disk_of_a_process_is_one_sentence(launched):
     with pytest.raises(UserError, match=r"^no room is left to write results\.jsonl; make some and try again\.$"):
         launch(launched.run_out_of_room, make_args())
@@ -176,6 +178,7 @@ def interrupted_process(launched, tmp_path):
     process.communicate()
 
 
+@pytest.mark.long
 def test_interrupts_reach_all_processes_once_and_a_killed_parent_leaves_nobody(interrupted_process):
     process, first, second = interrupted_process
 
@@ -207,6 +210,7 @@ def wait_for(process, folder, *names):
         time.sleep(0.05)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("has_url", [False, True])
 def test_on_one_machine_nothing_listens_beyond_loopback(launched, tmp_path, has_url):

@@ -14,6 +14,8 @@ import torch
 
 from parking.config import compat
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ROOT / "tests/data_of_versions"
 # CPUs add in different orders. With the kernels of SSE4.1 and of AVX2 instead of AVX-512, the last written digit moves:

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = (1, 2, 3, 5, 8)
 # Two images in a training batch, as in configs/yolo.yaml, which is no business of these tasks.
