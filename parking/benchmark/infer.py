@@ -29,7 +29,7 @@ from parking.modeling import DensePredictions
 
 #: Images of the challenge's test set.
 _NUM_TEST_IMAGES = 19521
-# Of weights that are made up: boxes of an image that compete in the suppression.
+# Boxes of an image that compete in the suppression with made-up weights; images that set their scores.
 _NUM_CANDIDATES, _NUM_CALIBRATION_IMAGES = 1000, 8
 _MIN_SECONDS, _MIN_REPEATS = 2.0, 5
 
@@ -97,7 +97,7 @@ class _TimedJournal:
     def describe(self, num_workers: int) -> Iterator[str]:
         first, last = self._arrivals[0], self._arrivals[-1]
         num_images = sum(num for _, num in self._arrivals)
-        # Without what happens once: the workers' start, and the first call of every kernel.
+        # Without the first batch, which includes the workers' start and the first call of every kernel.
         rate = (num_images - first[1]) / (last[0] - first[0]) if len(self._arrivals) > 1 else num_images / last[0]
         yield (
             f"{'pipeline:':20}{rate:8.1f} images/s with {num_workers} workers, after {first[0]:.1f} s to the first; "

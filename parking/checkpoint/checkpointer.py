@@ -97,7 +97,7 @@ class Checkpointer:
             self._write(name, {"model": state_dict, **self._extra, **values})
 
     def read_values(self, name: str) -> dict[str, Any]:
-        """What :meth:`save_release` put into ``name.pth`` beside the weights; empty where there is no such file."""
+        """What :meth:`save_release` put into ``name.pth`` beside the weights; empty if there is no such file."""
         path = self.save_dir / f"{name}.pth"
         if not path.is_file():
             return {}
@@ -174,7 +174,7 @@ def _name(path: Path) -> str:
 
 @contextmanager
 def _explaining(path: Path) -> Iterator[None]:
-    """Turn what a foreign or damaged state makes of ``load_state_dict`` (almost any exception) into one sentence."""
+    """Turn any exception of ``load_state_dict`` on a foreign or damaged state into one sentence."""
     try:
         yield
     except ValueError as e:

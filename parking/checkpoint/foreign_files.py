@@ -45,7 +45,7 @@ _PACKAGES = (
 
 
 def explain_class(module: str) -> str:
-    """A note on where a class of ``module`` that a file names comes from; "" where that is not known."""
+    """A note on the origin of a class in ``module``, which a file names; "" if unknown."""
     return next((note for start, note in _PACKAGES if f"{module}.".startswith(start)), "")
 
 
@@ -77,7 +77,7 @@ def describe_file(file: BinaryIO) -> str:
         return "it is a TensorFlow model, which is not read; give PyTorch weights"
     if text.startswith((b"{", b"[", b"path:", b"train:", b"nc:", b"model:", b"_base_:")):
         return "it is a text file (json or yaml), not weights"
-    return "it is no file of torch.save"
+    return "it is not a file of torch.save"
 
 
 def describe_zip(names: Sequence[str]) -> str | None:

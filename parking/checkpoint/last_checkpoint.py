@@ -23,7 +23,7 @@ def list_checkpoints(folder: str | os.PathLike) -> list[Path]:
 
 
 def find_last_checkpoint(output_dir: str | os.PathLike) -> Path | None:
-    """The file to resume from: what ``last_checkpoint`` names, or the newest where there is no such tag; None without.
+    """The file to resume from: what ``last_checkpoint`` names, or the newest if there is no such tag, or None.
 
     The first checkpoint of a training has no tag if the training was killed right after writing it, and is as whole as
     any.
@@ -48,7 +48,7 @@ def find_last_checkpoint(output_dir: str | os.PathLike) -> Path | None:
 
 
 def _read_tag(tag: Path) -> tuple[str, str | None]:
-    """The name of a checkpoint, and what is wrong with the file where that is not one."""
+    """The name of a checkpoint, and what is wrong with the file if it does not name one."""
     try:
         text = read_regular(tag, max_bytes=MAX_NOTE_BYTES).decode("utf-8").strip()
     except UnicodeDecodeError:

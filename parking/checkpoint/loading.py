@@ -29,7 +29,7 @@ def load_weights(
     class_map: Sequence[tuple[str, str]] = (),
     will_train: bool = False,
 ) -> None:
-    """Copy ``weights`` into ``model`` (bare, not wrapped), and log what came from where.
+    """Copy ``weights`` into ``model`` (bare, not wrapped), and log the origin of its tensors.
 
     Where the classes differ, by name if both are known, else by number, the head's class outputs are those of the
     classes that :func:`find_class_sources` finds. The others start from the prior of a new head, or, where the model
@@ -144,7 +144,7 @@ def _match_classes(model, weights, class_names, class_map, own) -> list[int | No
         if len(weights.class_names) != theirs:
             raise UserError(
                 f"weights {printable(weights.path)} name {len(weights.class_names)} classes, but predict {theirs}: use "
-                f"other ones."
+                f"other weights."
             )
         sources = find_class_sources(class_names, weights.class_names, class_map)
         _warn_of_repeated_names(weights, sources)
@@ -187,7 +187,7 @@ def _adapt_to_head(model: nn.Module, state: dict[str, Tensor], weights: Weights)
 
 
 def _num_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
-    """Classes that the head in ``state`` predicts; None where it has no such head."""
+    """Classes that the head in ``state`` predicts; None if it has no such head."""
     for name, rows in model.head.class_rows().items():
         return rows.count_classes(state[_HEAD + name]) if _HEAD + name in state else None
     return None

@@ -151,7 +151,7 @@ def read_pickled(path: str | os.PathLike, *, only_plain: bool = False) -> Any:
 
 
 class RestrictedUnpickler(pickle._Unpickler):
-    """Python's own unpickler in Python, without most of its instructions and with every act of the others checked.
+    """Python's own unpickler in Python, without most instructions and with every act of the remaining ones checked.
 
     Not the faster one in C: there, an extension code that was used before is taken from a cache unasked, and a large
     memo number alone takes as much memory as it says.

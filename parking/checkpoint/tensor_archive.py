@@ -63,7 +63,7 @@ class TensorArchive:
         return self._read("data.pkl")
 
     def read_storage(self, key: str, dtype: torch.dtype, numel: int) -> Tensor:
-        """The 1-D tensor of ``numel`` elements that the file keeps under ``key``; the same each time."""
+        """The 1-D tensor of ``numel`` elements that the file keeps under ``key``; the same object each time."""
         entry = self._entries.get(f"{self._root}data/{key}")
         if entry is None:
             raise ArchiveError(f"the storage {key[:100]!r} is missing")

@@ -47,8 +47,8 @@ def find_not_finite(state: Mapping[str, Tensor]) -> list[str]:
 def find_excess(value: Any) -> str | None:
     """What makes nested plain values more than a config can be, or None; takes no longer than the limits allow.
 
-    A file can put one mapping into another in many places, so that a few hundred bytes are endless to whoever walks
-    through them.
+    A file can put one mapping into another in many places, so that a few hundred bytes can be endless to walk
+    through.
     """
     num_left = MAX_CONFIG_VALUES
     level = [value]

@@ -77,7 +77,7 @@ class Weights:
         problem = find_excess(self.config)
         if problem:
             raise UserError(
-                f"weights {printable(self.path)}: their config {problem}, so it is none; use other weights."
+                f"weights {printable(self.path)}: their config {problem}, so it cannot be used; use other weights."
             )
         origin = {} if self.origin is None else self.origin
         if not isinstance(origin, Mapping) or not all(type(v) is str for pair in origin.items() for v in pair):
@@ -97,7 +97,7 @@ class Weights:
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
-    """``names``, the second class of a name with " (2)" behind it and so on, for where a name must mean one class."""
+    """``names`` with " (2)" behind the second class of the same name and so on, so that each name means one class."""
     taken, distinct, numbers = set(names), [], {}
     for name in names:
         number, new = numbers.get(name, 0) + 1, name
@@ -173,7 +173,7 @@ def torch_load(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
-    """The part of a loaded checkpoint that inference needs. Raises UserError where there is no model in it."""
+    """The part of a loaded checkpoint that inference needs. Raises UserError if there is no model in it."""
     if not isinstance(checkpoint, Mapping):
         kind = checkpoint.kind if isinstance(checkpoint, ModuleStandIn) else type(checkpoint).__name__
         raise UserError(f"weights {printable(path)} hold a {kind}, not a checkpoint; save its state_dict() instead.")
@@ -274,14 +274,14 @@ def _read_safetensors(path: str) -> Weights:
         if start[8:] != b"{":
             zip_file = "it is a zip file, as torch.save writes; give it the ending .pt"
             problem = zip_file if start.startswith(b"PK") else describe_file(file)
-            raise UserError(f"weights {printable(path)} cannot be read: no .safetensors file, for {problem}.")
+            raise UserError(f"weights {printable(path)} cannot be read: it is not a .safetensors file; {problem}.")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             texts = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it cannot be iterated)
         metadata = {key: json.loads(texts[key]) for key in _METADATA if key in texts}
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as e:
-        raise UserError(f"weights {printable(path)} cannot be read: no .safetensors file, or damaged ({e}).") from e
+        raise UserError(f"weights {printable(path)} cannot be read: damaged or not a .safetensors file ({e}).") from e
     return weights_from_checkpoint(path, {"model": state, **metadata})
 
 

@@ -204,11 +204,11 @@ def upgrade_checkpoint(checkpoint: Mapping[str, Any], source: str) -> dict[str, 
 
 
 def _rewind_to_step(checkpoint: dict[str, Any], source: str) -> dict[str, Any]:
-    """Take back the iterations after the optimizer's last step, so that the training goes on with them once more.
+    """Take back the iterations after the optimizer's last step, so that the training repeats them.
 
-    Early releases saved amid an accumulation as well, with the gradients so far and the statistics of norms before
-    them. Weights, average and optimizer are those right after the last step, and the samples of an iteration are always
-    the same ones.
+    Early releases also saved in the middle of an accumulation, with the gradients so far and the norm statistics
+    before them. Weights, average and optimizer are those right after the last step, and the samples of an iteration
+    are always the same ones.
     """
     trainer, model = checkpoint["trainer"], checkpoint["model"]
     state = dict(trainer["_trainer"])

@@ -327,7 +327,7 @@ def _decode(payload: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray |
 
 
 def _read_entry(file: Path, is_raw: bool) -> Loaded | None:
-    """An image and the size of its file; None where there is none or it is damaged."""
+    """An image and the size of its file; None if there is none or it is damaged."""
     try:
         data = np.fromfile(file, dtype=np.uint8)
     except OSError:

@@ -143,7 +143,7 @@ def _record(folder: str, local_rank: int, kind: str, text: str) -> None:
 
 
 def _wait_for_first_failure(context) -> dict[int, int]:
-    """Exit code by local rank of the processes that have ended when the first one fails; {} when all succeed."""
+    """When the first process fails, the exit codes, by local rank, of all that have ended; {} if all succeed."""
     running = dict(enumerate(context.processes))
     while running:
         wait([process.sentinel for process in running.values()])
@@ -155,7 +155,7 @@ def _wait_for_first_failure(context) -> dict[int, int]:
 
 
 def _end_like(codes: Mapping[int, int], record_folder: str | os.PathLike) -> None:
-    """End this process as the one whose failure was the first.
+    """End this process in the way of the process that failed first.
 
     Args:
         codes: from :func:`_wait_for_first_failure`.

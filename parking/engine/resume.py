@@ -49,7 +49,7 @@ def check_same_recipe(
 
 
 def keep_earlier_behaviour(cfg: CfgNode, earlier: Mapping[str, Any], opts: Sequence[str]) -> None:
-    """Give keys that are new since a training began the values with which the code goes on as it did then.
+    """Give keys that did not exist when a training began the values that keep its behaviour.
 
     Args:
         cfg: of the resumed training, changed in place. A value that is not the default, or was typed, stays.

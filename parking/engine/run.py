@@ -104,7 +104,7 @@ def _train(stages, all_stages, args) -> OrderedDict[str, Any] | None:
 
 
 def run_evaluation(args) -> OrderedDict[str, Any]:
-    """Score the weights of the last stage that has some (or of ``args.stage``), or those typed as MODEL.WEIGHTS."""
+    """Score the weights typed as MODEL.WEIGHTS, or else those of ``args.stage`` or the last stage that has some."""
     stage = last_stage_with_weights(select_stages(read_stages(args.config_file, args.opts), args.stage))
     setup_evaluation(stage.cfg)
     weights = read_weights(choose_weights(stage.cfg, args.opts))
@@ -150,7 +150,7 @@ def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resu
 
 
 def check_stages_fit(stages: Sequence[Stage]) -> None:
-    """Raise a UserError where the weights of a stage would not fit the model of the next one."""
+    """Raise a UserError if the weights of a stage would not fit the model of the next one."""
     for earlier, later in itertools.pairwise(stages):
         # Classes may differ: loading arranges the class outputs.
         same_classes = earlier.cfg.clone()
@@ -214,7 +214,7 @@ def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[St
 
 
 def list_results(args) -> list[tuple[str, str]]:
-    """(what, path) of everything that a training of ``args`` left behind, and the command that draws its curves."""
+    """List (what, path) of all that a training of ``args`` left behind, and the command that shows its curves."""
     stages = select_stages(read_stages(args.config_file, args.opts), args.stage)
     found = []
     for stage in stages:

@@ -44,14 +44,14 @@ def find_last_score(storage: EventStorage, metric: str) -> float:
 
 
 def class_ap_of(results: Mapping[str, Any], class_names: list[str]) -> list[float]:
-    """AP of each class, 0..1, in the first data set that was evaluated; nan where that has no such boxes."""
+    """AP of each class, 0..1, in the first data set that was evaluated; nan if it has no boxes of the class."""
     while results and "bbox" not in results:
         results = next(iter(results.values()))
     return [results["bbox"][f"AP-{name}"] / 100 for name in class_names] if results else []
 
 
 def finite_only(results: dict[str, Any]) -> dict[str, Any]:
-    """Nested scores without those that are not a number (of a class without boxes), which metrics.json cannot hold."""
+    """Nested scores without NaN (for a class without boxes), which metrics.json cannot hold."""
     return OrderedDict(
         (key, finite_only(value) if isinstance(value, dict) else value)
         for key, value in results.items()

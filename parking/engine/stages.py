@@ -9,7 +9,7 @@ from parking.utils.files import open_atomic, read_number
 
 
 def choose_start(stage: Stage) -> None:
-    """Set MODEL.WEIGHTS to what the stage before chose. Raises UserError where that has no weights."""
+    """Set MODEL.WEIGHTS to what the previous stage chose. Raises UserError if that stage has no weights."""
     if stage.starts_from is None:
         return
     weights = find_weights(stage.starts_from)
@@ -32,7 +32,7 @@ def is_resumable(stage: Stage) -> bool:
 
 
 def mark_finished(stage: Stage, seconds: float) -> None:
-    """``seconds``: what the stage took. Raises UserError where that cannot be written."""
+    """Mark a stage as finished after ``seconds``. Raises UserError if that cannot be written."""
     path = Path(stage.cfg.OUTPUT_DIR, FINISHED)
     try:
         with open_atomic(path) as file:
@@ -57,5 +57,5 @@ def share_of_budget(stage: Stage, stages: list[Stage], done: list[Stage]) -> flo
 
 
 def _read_seconds(stage: Stage) -> float:
-    """What a stage took; 0 if it is not finished."""
+    """Seconds that a stage took; 0 if it is not finished."""
     return read_number(Path(stage.cfg.OUTPUT_DIR, FINISHED))

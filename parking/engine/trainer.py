@@ -305,7 +305,7 @@ class Trainer(DefaultTrainer):
                 logger.warning(f"Ending the training after {type(error).__name__} failed, too: {e}")
 
     def _reset_data_loader(self, next_iteration: int) -> None:
-        """Have the samples of ``next_iteration`` come next."""
+        """Restart the loader at the samples of ``next_iteration``."""
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.SOLVER.MAX_ITER = self.max_iter

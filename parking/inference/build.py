@@ -29,7 +29,7 @@ def build_model(cfg) -> nn.Module:
 
 
 def wrap_for_inference(cfg, model: nn.Module) -> nn.Module:
-    """``model``, with test-time augmentation around it where TEST.AUG.ENABLED says so; same input, output and mode."""
+    """``model``, with test-time augmentation around it if TEST.AUG.ENABLED says so; same input, output and mode."""
     if not cfg.TEST.AUG.ENABLED:
         return model
     fusion = None if cfg.TEST.FUSION.NAME == "nms" else DetectionFusion(cfg)
@@ -74,7 +74,7 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def inference_dtype(cfg) -> torch.dtype:
-    """What TEST.DTYPE says, on MODEL.DEVICE."""
+    """The type that TEST.DTYPE means on MODEL.DEVICE."""
     dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     dtypes["auto"] = torch.float16 if cfg.MODEL.DEVICE.startswith("cuda") else torch.float32
     return dtypes[cfg.TEST.DTYPE]
@@ -85,7 +85,7 @@ class NotFiniteError(UserError):
 
 
 def refuse_overflow(model: nn.Module, dtype: torch.dtype, source: str) -> None:
-    """Raise a NotFiniteError where folded weights do not fit into ``dtype``, and later where an output does not.
+    """Raise a NotFiniteError if folded weights do not fit into ``dtype``, and later if an output does not.
 
     Sums above 65504 are infinite in float16, and boxes without a score are silently left out.
 
@@ -122,7 +122,7 @@ def build_without_memory(cfg) -> nn.Module:
 
 
 def _check_size(cfg, weights: Weights) -> None:
-    """Raise a UserError where the model is far larger than its weights, before it takes the memory."""
+    """Raise a UserError if the model is far larger than its weights, before it takes the memory."""
     own = find_shapes(cfg)
     if sum(t.numel() for t in own.values()) > 2 * sum(t.numel() for t in weights.state_dict.values()):
         check_all_fit(weights.state_dict, own, weights)

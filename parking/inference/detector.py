@@ -66,7 +66,7 @@ class ArrayDetector:
             return self._detect(images)
 
     def detect_ahead(self, batches: Iterable[Sequence[np.ndarray]]) -> Iterator[list[Instances]]:
-        """What a call finds in each batch; on a GPU the next batch is begun before, see :func:`.runner.run_ahead`."""
+        """The detections in each batch; on a GPU the next batch begins earlier, see :func:`.runner.run_ahead`."""
         # Models on different devices work in turn.
         devices = {next(model.parameters()).device for model in self._models}
         device = devices.pop() if len(devices) == 1 else torch.device("cpu")

@@ -20,7 +20,7 @@ from .runner import find_batch_size
 def describe_recipe(
     cfg, weights: Weights, weights_digest: str, *, classes: Mapping[str, int], images_digest: str
 ) -> dict[str, Any]:
-    """For the journal of a model: plain JSON values by name."""
+    """What the results of a model depend on, for its journal: plain JSON values by name."""
     config = describe_config(cfg)
     test = config["TEST"]
     views = test["AUG"]["ENABLED"]
@@ -75,7 +75,7 @@ def digest_images(images: Sequence[dict]) -> str:
 def check_same_everywhere(
     recipes: Sequence[Mapping[str, Any]], images: Sequence[dict], budget: Sequence[Any] | None
 ) -> None:
-    """Raise a UserError where the processes, which must all call this, would not do the same.
+    """Raise a UserError if the processes, which must all call this, would not do the same.
 
     Args:
         recipes: of each model, from :func:`describe_recipe` without the images.

@@ -1,4 +1,4 @@
-"""What Python code gets for one image, with ways to go on: COCO results, supervision, pictures."""
+"""The result for one image in Python, convertible to COCO results, supervision and pictures."""
 
 import importlib
 import os

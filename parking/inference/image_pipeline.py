@@ -108,8 +108,8 @@ def load_models(
     Each has the config that it carries, or ``config_file`` for all; see :func:`.setup.find_config_and_weights`.
 
     Raises:
-        UserError: something is wrong with a file or the config, or two models have different classes. What the config
-            says of the end is looked at now, hours before.
+        UserError: something is wrong with a file or the config, or two models have different classes. The config's
+            settings for the end of the run are checked now, too.
     """
     models: list[LoadedModel] = []
     for path in weights_files or [None]:
@@ -152,7 +152,7 @@ def get_submission_options(cfg: CfgNode, classes: Mapping[str, int]) -> Submissi
 def choose_submission(
     cfg: CfgNode, classes: Mapping[str, int], images: ImageList, ids: ResultIds
 ) -> tuple[SubmissionOptions | None, str]:
-    """How to write a submission; or None where there is none to write, and a sentence that says why.
+    """How to write a submission; or None and a sentence that says why none is written.
 
     Args:
         classes: the run's category ids by class name.

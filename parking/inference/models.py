@@ -56,7 +56,7 @@ def _check_table(cfg: CfgNode, task: Task, sources: Mapping[str, str] | None = N
 
 
 def resolve_device(cfg: CfgNode) -> None:
-    """Fall back to the CPU, with one message, where the config asks for a GPU and there is none.
+    """Fall back to the CPU, with one message, if the config asks for a GPU and there is none.
 
     Raises:
         UserError: there are GPUs, but not the one that the config asks for.
@@ -75,7 +75,7 @@ def resolve_device(cfg: CfgNode) -> None:
 
 
 def resolve_num_classes(cfg: CfgNode, dataset_names) -> None:
-    """Set NUM_CLASSES 0 to as many as the data set has; raise a UserError where another number contradicts it."""
+    """Set NUM_CLASSES 0 to as many as the data set has; raise a UserError if another number contradicts it."""
     for name in dataset_names:
         num_classes = len(MetadataCatalog.get(name).thing_classes)
         if cfg.MODEL.YOLO.NUM_CLASSES == 0:
@@ -100,7 +100,7 @@ def choose_eval_classes(cfg: CfgNode, weights: Weights) -> list[str]:
     if own and len(own) == num_classes != len(in_data) and unknown:
         raise UserError(
             f"weights {weights.path} have no class {printable(', '.join(unknown))}, which the data set "
-            f"{cfg.DATASETS.TEST[0]} has; say in MODEL.YOLO.CLASS_MAP which of theirs stand for them, "
+            f"{cfg.DATASETS.TEST[0]} has; say in MODEL.YOLO.CLASS_MAP which of their classes stand for these, "
             f"and set MODEL.YOLO.NUM_CLASSES to 0."
         )
     if (
@@ -190,7 +190,7 @@ def last_stage_with_weights(stages: list[Stage]) -> Stage:
 def find_config_and_weights(
     config_file: str | None, weights_file: str | None, opts: list[str], *, default_config: str | os.PathLike
 ) -> tuple[CfgNode, Weights]:
-    """What inference shall run, from a config file, a weights file, both or neither.
+    """The config and weights for inference, from a config file, a weights file, both or neither.
 
     The config is that of ``config_file``, else the one ``weights_file`` carries, else ``default_config``; for the
     weights see :func:`choose_weights`.
@@ -229,7 +229,7 @@ def find_fitting_config(
 
     Args:
         config_file: the config, where the user says it; else the one that the weights carry is taken, else the first
-            file of ``candidates`` that fits, with NUM_CLASSES changed to theirs.
+            file of ``candidates`` that fits, with NUM_CLASSES changed to that of the weights.
 
     Raises:
         UserError: none fits.
@@ -263,9 +263,9 @@ def _shapes_of_model(cfg: CfgNode, weights: Weights) -> dict[str, torch.Tensor]:
 
 
 def _merge_carried(cfg: CfgNode, weights: Weights) -> dict[str, str]:
-    """Merge, of the config that ``weights`` carry, what describes the model and how it is tested.
+    """Merge the parts of the config in ``weights`` that describe the model and how it is tested.
 
-    The rest (where files are, how many workers) is for the one who uses the weights to say, not for who made them; but
+    The rest (where files are, how many workers) is up to the user of the weights, not to their maker; but
     what is wrong anywhere in it is an error.
 
     Returns:

@@ -65,7 +65,7 @@ def share_plan(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]
 
 
 def own_share(numbers: Sequence[int]) -> Sequence[int]:
-    """This process's part of the numbers of batches."""
+    """The batch numbers of which this process's share consists."""
     return numbers[comm.get_rank() :: comm.get_world_size()]
 
 
@@ -191,7 +191,7 @@ def describe(inputs: dict, instances: Instances | None, category_ids: Sequence[i
 
 @contextmanager
 def inference_settings(cfg, batch_size: int, when: str = "while predicting") -> Iterator[None]:
-    """No gradients, the same kernels each time, and one sentence where memory runs out."""
+    """No gradients, the same kernels each time, and one sentence if memory runs out."""
     remedy = (
         f"lower TEST.IMS_PER_BATCH (batches have {batch_size} images) or INPUT.SIZE_TEST (now {cfg.INPUT.SIZE_TEST})"
     )

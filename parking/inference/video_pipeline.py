@@ -88,10 +88,10 @@ def predict_video(
     at least ``min_score``.
 
     ``<output_dir>/<name>.mp4`` (MPEG-4) shows the boxes and the counts. It has one picture for each frame, at the
-    source's rate; where a frame could not be decoded, the one before stands in. Of a live source it plays in real time:
-    at most 25 pictures a second, each until the next one that was predicted, and reduced to 1920 pixels. A picture with
-    an odd width or height has its last column or row twice. Files of an earlier run are replaced if this product wrote
-    them, about the same source: two videos of one name do not overwrite each other's results.
+    source's rate; the previous picture replaces a frame that could not be decoded. The video of a live source plays in
+    real time: at most 25 pictures a second, each until the next predicted one, and reduced to 1920 pixels. A picture
+    with an odd width or height has its last column or row twice. Files of an earlier run are replaced if this product
+    wrote them about the same source: two videos of one name do not overwrite each other's results.
 
     When something is raised, both files are whole up to there.
 
@@ -109,7 +109,7 @@ def predict_video(
     Raises:
         UserError: a result would overwrite what is read, is not ours or of another source, the video cannot be made,
             or ``source`` raises it.
-        OSError: a result cannot be written, for one because the disk is full.
+        OSError: a result cannot be written, for example because the disk is full.
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def _describe_source(source) -> dict[str, str]:
 
 
 def _check_outputs(folder: OutputFolder, names: Collection[str], source, origin: Mapping[str, str]) -> None:
-    """Raise a UserError where one of ``names`` is the source itself, or the result of another source."""
+    """Raise a UserError if one of ``names`` is the source itself, or the result of another source."""
     for name in names:
         path = folder.root / name
         if source.path is not None and path.exists() and os.path.samefile(source.path, path):
@@ -350,7 +350,7 @@ class _LineFile:
 class _AnnotatedVideo:
     """An mp4 file that appears when it is closed, and is playable then.
 
-    Its pictures are numbered from 0 as they play; one that is given no picture shows the one before.
+    Its pictures are numbered from 0 as they play; a number without a picture repeats the previous one.
     """
 
     def __init__(

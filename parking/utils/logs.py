@@ -1,4 +1,4 @@
-"""Where logs go, and log records without control characters, whoever writes them, in whatever handler."""
+"""Where logs go; and log records without control characters, for all loggers and handlers."""
 
 import logging
 import re

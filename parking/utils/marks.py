@@ -33,9 +33,9 @@ MARK_NAME = ".parking-files.jsonl"
 
 _HEADER = {"parking": "files that parking wrote here and may replace or remove", "version": 1}
 _BLOCK_BYTES = 1 << 20
-# Of a file the last contents count: a kill may come between the line about a new one and the file itself.
+# Contents of a file that count, the last ones: a kill may come between the line about new content and the file.
 _NUM_CONTENTS = 2
-# A mark with more lines than so many a file, and so many, is written anew: it shall not grow with every run.
+# A mark with more lines than this many per file plus this many is written anew, so that it does not grow for ever.
 _MAX_LINES_PER_FILE, _MAX_MORE_LINES = 4, 1000
 
 
@@ -59,7 +59,7 @@ class _Entry:
             self.written = [*(other for other in self.written if other != written), written][-_NUM_CONTENTS:]
 
     def has_size(self, size: int) -> bool:
-        """Whether a file of so many bytes may be ours."""
+        """Whether a file of this many bytes may be ours."""
         return self.is_open or any(size == written for written, _ in self.written)
 
 
@@ -154,7 +154,7 @@ class OutputFolder:
     def claim(self, patterns: Iterable[str]) -> None:
         """Note file names, with ``*`` in them where they are not known beforehand, that runs go on writing to here.
 
-        Whoever does so has looked at what has such a name.
+        The caller has checked the files that have such names.
         """
         for pattern in patterns:
             self._marks_beside(self.root / pattern).append(pattern, None, None)
@@ -174,7 +174,7 @@ class OutputFolder:
                 self._marks_beside(path).append(path.name, _measure(path), None)
 
     def remove(self, name: str) -> bool:
-        """Remove a file if it is ours; whether it was."""
+        """Remove a file if it is ours; return whether it was."""
         if not self.is_ours(name):
             return False
         (self.root / name).unlink(missing_ok=True)
@@ -214,7 +214,7 @@ class OutputFolder:
 
 
 def describe_file(path: str | os.PathLike) -> str:
-    """A text that differs where the content of two files does: size and digest."""
+    """A text that differs if the content of two files does: size and digest."""
     size, digest = _measure(Path(path))
     return f"{size} {digest}"
 
@@ -226,7 +226,7 @@ def open_output(path: str | os.PathLike, *, option: str = "--output") -> Abstrac
 
 
 class MarkedFiles:
-    """Tells which files, wherever they lie, this product wrote: what lists inputs leaves them out.
+    """Tells which files, wherever they lie, this product wrote, so that they are not taken for inputs.
 
     By name and size only, since every picture of a folder is asked for.
     """
@@ -242,7 +242,7 @@ class MarkedFiles:
         marks = self._marks.get(folder)
         if marks is None:
             marks = self._marks[folder] = _Marks(Path(folder))
-            # Where it cannot be read, nobody knows which pictures are inputs.
+            # Raises if the mark cannot be read: nobody knows then which pictures are inputs.
             marks.refresh()
         entry = marks.entries.get(name)
         if entry is None:
@@ -274,8 +274,8 @@ def make_own_folder(folder: Path) -> None:
 
 
 def _has_strangers(folder: Path) -> bool:
-    # A kill may have left the folder without its mark, and empty. Another process may be making the mark just now: what
-    # it puts there afterwards is listed before the mark is looked for.
+    # An empty folder may be ours, left by a kill before its mark. List first and look for the mark afterwards: another
+    # process may be making the mark just now, and puts files there only after it.
     names = [name for name in os.listdir(folder) if name != MARK_NAME and not name.endswith(UNFINISHED_ENDING)]
     return bool(names) and not is_own_folder(folder)
 
@@ -304,7 +304,7 @@ def remove_own_folder(folder: Path, own_names: re.Pattern) -> bool:
             continue
         if path.is_symlink() or path.is_file():
             path.unlink(missing_ok=True)
-        elif is_own_folder(path) or (path.is_dir() and not _list_others(path)):  # the mark goes, or comes, first
+        elif is_own_folder(path) or (path.is_dir() and not _list_others(path)):  # without files it may lack a mark
             remove_own_folder(path, own_names)
     if _list_others(folder):
         return False
@@ -332,7 +332,7 @@ class _Marks:
     def _begin(self) -> None:
         self.entries: dict[str, _Entry] = {}
         self._position = self._num_lines = 0
-        # Which file was read: another one may take its place.
+        # The file that was read: another one may take its place.
         self._identity: tuple[int, int] | None = None
 
     @property
@@ -367,9 +367,9 @@ class _Marks:
             ) from e
         if self._position == 0 and not data.startswith(_encode(_HEADER)):
             if _encode(_HEADER).startswith(data):
-                return  # it was begun on a disk that was full
+                return  # a full disk cut off its first line
             raise UserError(f"'{printable(self.path)}' is not a mark of this version of parking; move it away.")
-        end = data.rfind(b"\n") + 1  # what a kill cut off says nothing
+        end = data.rfind(b"\n") + 1  # a line that a kill cut off does not count
         for line in data[:end].splitlines():
             self._take(line)
         self._position += end
@@ -432,7 +432,7 @@ def _measure(path: Path) -> tuple[int, str]:
     """Size in bytes and a digest of the content."""
     with open_regular(path, follow_links=False) as file:
         size, digest = 0, hashlib.blake2b(digest_size=16)
-        # All of it: who changes one character of a large file must not lose it.
+        # Read all of it: a user who changes one character of a large file must not lose it.
         while block := file.read(_BLOCK_BYTES):
             size += len(block)
             digest.update(block)

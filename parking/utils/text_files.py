@@ -8,7 +8,7 @@ from .files import open_regular
 from .text import printable
 
 _CHUNK = 16 << 20
-# Enough to tell what a file is.
+# Bytes that are enough to tell what a file is.
 _START_BYTES = 1024
 
 _BINARY_STARTS = {
@@ -99,7 +99,7 @@ def _find_wide_encoding(start: bytes) -> str | None:
     for mark, encoding in _WIDE_MARKS.items():
         if start.startswith(mark):
             return encoding
-    # Without a mark: ASCII letters, each with one or three zeros.
+    # Without a byte order mark: ASCII letters, each with one or three zeros.
     pair = [byte != 0 for byte in start[:4]]
     if len(pair) == 4 and sum(pair) == 1 and (pair[0] or pair[3]):
         return "UTF-32"

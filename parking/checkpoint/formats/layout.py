@@ -33,7 +33,7 @@ def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_not_foreign(state: Mapping[str, Tensor]) -> None:
-    """Raise a LayoutError for tensors under names that are not published ones, but known to be of another use."""
+    """Raise a LayoutError for tensors whose names belong to a known model or use that is not supported."""
     if (key := "backbone.bottom_up.stem.conv.bias") in state:
         raise LayoutError(explain_folded(key))
     if any(name.startswith(("backbone.backbone.dark", "head.cls_preds.")) for name in state):

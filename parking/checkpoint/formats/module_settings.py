@@ -190,7 +190,7 @@ def _check(module: ModuleStandIn | None, path: str, **expected: Any) -> Iterator
 
 
 def _agrees(found: Any, expected: Any) -> bool:
-    """Whether a value from a file, of any type whatever, says ``expected``."""
+    """Whether a value from a file, which may be of any type, means ``expected``."""
     if isinstance(found, Tensor):
         # Compare the shape first: the file chooses it, and it may be huge.
         return isinstance(expected, tuple) and found.shape == (len(expected),) and found.tolist() == list(expected)

@@ -19,7 +19,7 @@ _WRAPPING_CLASSES = {"DataParallel": "module", "AutoShape": "model", "DetectMult
 
 
 def unwrap_module(module: ModuleStandIn) -> ModuleStandIn:
-    """The model inside the objects that run one in several processes or make inference convenient."""
+    """The model inside its wrappers for several processes or for inference."""
     for _ in range(_MAX_DEPTH):
         attribute = _WRAPPING_CLASSES.get(module.kind.rpartition(".")[2])
         children = module.state.get("_modules")
@@ -60,14 +60,14 @@ def _walk(module: ModuleStandIn, prefix: str, has_tensors: dict[int, bool]) -> I
 def _children(module: ModuleStandIn, group: str, kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
     children = module.state.get(group, {})
     if not isinstance(children, dict):
-        raise LayoutError(f"its module {prefix[:100]!r} has {group} that are no dict")
+        raise LayoutError(f"its module {prefix[:100]!r} has {group} that are not a dict")
     for name, child in children.items():
         if child is None:
             continue
         if len(str(name)) > _MAX_NAME:
             raise LayoutError(f"its module {prefix[:100]!r} has {group} with names of more than {_MAX_NAME} characters")
         if not isinstance(name, str) or not isinstance(child, kind):
-            raise LayoutError(f"its module {prefix[:100]!r} has {group} that are no {kind.__name__}")
+            raise LayoutError(f"its module {prefix[:100]!r} has {group} that are not a {kind.__name__}")
         yield name, child
 
 

@@ -20,7 +20,7 @@ _CV2_COLOR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _CV2_DEEP = _CV2_COLOR | cv2.IMREAD_ANYDEPTH
 # OpenCV 5.0 gives memory that was never written for a TIFF of three channels of 16 bits when it is asked for RGB.
 _CV2_DEEP_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH
-# Comments may be longer; nobody writes such.
+# Longest header of a PPM that is read; only comments could make it longer, and no program writes such.
 _PPM_HEADER_BYTES = 4096
 _TIFF_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 
@@ -67,7 +67,7 @@ def _decode_by_cv2(data: bytes, flags: int) -> np.ndarray:
 def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
     if header.mode not in ("L", "RGB", "CMYK"):
         raise unsupported("a JPEG with another number of channels than 1, 3 or 4")
-    # Asked first, because the decoder calls it damaged.
+    # Check this first, because the decoder calls a cut-off file damaged.
     if jpeg_damage.is_cut_off(data):
         raise cut_off()
     if jpeg_damage.has_more_scans(data, MAX_JPEG_SCANS):
@@ -75,10 +75,10 @@ def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
     if header.bits != 8:
         raise unsupported(f"a JPEG of {header.bits} bits a channel")
     try:
-        # Memory is taken by what this parser reads, not by what ours did.
+        # The decoder takes memory by the size that its own parser reads, not ours.
         if simplejpeg.decode_jpeg_header(data)[:2] != header.stored_size:
             raise damaged("its headers contradict each other")
-        # It tells what others show in part: they fill up what is missing and decode garbage, without a word.
+        # This decoder reports damage; others fill up what is missing or decode garbage, without a word.
         image = simplejpeg.decode_jpeg(data, "CMYK" if header.mode == "CMYK" else "RGB")
     except ValueError as e:
         if "SOF" in str(e):
@@ -86,14 +86,14 @@ def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
         raise damaged(str(e)) from e
     if jpeg_damage.has_hole(data):
         raise damaged("a part of it was overwritten with zeros")
-    # Simplejpeg gives the four inks only; OpenCV mixes them.
+    # Simplejpeg only gives the four inks; OpenCV mixes them to RGB.
     return _decode_by_cv2(data, _CV2_COLOR) if header.mode == "CMYK" else image
 
 
 def _decode_png(data: bytes, header: Header) -> np.ndarray:
     kind = b""
     for kind, chunk in _walk_png(memoryview(data)):
-        # The decoder does not look at all of these checksums. What is not needed for the pixels may be damaged.
+        # The decoder does not check all of these. Damage to what is not needed for the pixels does not matter.
         if kind[0] < 0x60 and zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
             raise damaged(f"the checksum of its {kind.decode('latin-1')} is wrong")
     if kind != b"IEND":
@@ -135,7 +135,7 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
     if header.bits > 16:
         raise unsupported(f"a TIFF of {header.bits} bits a channel")
     if header.orientation != 1:
-        # Pillow turns the pictures, and so does OpenCV, also where it is told not to.
+        # Pillow turns the pictures, and so does OpenCV even if told not to.
         data = tiff_tags.drop_orientation(data)
     if header.bits <= 8:
         # Pillow, because OpenCV multiplies colours by alpha.
@@ -145,12 +145,12 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
     if header.mode == "I;16":
         values = np.asarray(pillow.decode(io.BytesIO(data), "TIFF", header.stored_size))
         values = values.astype(np.uint16)[..., np.newaxis].repeat(3, axis=2)
-        # Pillow leaves the bits of packed values where they are; of zero is white it knows with 8 bits only.
+        # Pillow does not scale packed values, and inverts pictures whose zero is white only with 8 bits.
         largest = (1 << header.bits) - 1
         if directory.first(tiff_tags.PHOTOMETRIC) == 0:
             values = largest - np.minimum(values, largest)
     elif directory.first(tiff_tags.PLANAR_CONFIG, 1) != 1:
-        # OpenCV mixes them up.
+        # OpenCV mixes up channels that are stored separately.
         raise unsupported("a TIFF of 16 bits a channel that stores each channel for itself")
     else:
         values, largest = _decode_by_cv2(data, _CV2_DEEP_BGR), (1 << header.bits) - 1
@@ -161,7 +161,7 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
 
 
 def _find_stated_maximum(directory: tiff_tags.Directory) -> int | None:
-    """What a TIFF of 16 bits says its largest possible value is; None where it says nothing of use."""
+    """What a TIFF of 16 bits says its largest possible value is; None if it says nothing of use."""
     for tag in (tiff_tags.S_MAX_SAMPLE, tiff_tags.MAX_SAMPLE):
         value = directory.first(tag)
         # Any other number is the largest value in the picture: dividing by it would brighten each picture differently.
@@ -172,11 +172,11 @@ def _find_stated_maximum(directory: tiff_tags.Directory) -> int | None:
 
 def _decode_by_pillow(data: bytes, header: Header) -> np.ndarray:
     if header.format == "PPM" and _is_deep_ppm(data, header.stored_size):
-        # Pillow keeps 8 bits of colours, of which nothing tells any more how many were used.
+        # Pillow would keep 8 bits of colours, and nothing would tell any more how many bits were used.
         return narrow(np.ascontiguousarray(_decode_by_cv2(data, _CV2_DEEP_BGR)[..., ::-1]))
     image = pillow.decode(io.BytesIO(data), header.format, header.stored_size)
     if image.mode.startswith("I"):
-        # Pillow spreads the values of these formats over 16 bits by what the file states as the largest one.
+        # Pillow scales the values of these formats to 16 bits by the largest value that the file states.
         values = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
         is_stated = header.format != "JPEG2000" or _find_jpeg2000_bits(data) < 16
         return narrow(values[..., np.newaxis].repeat(3, axis=2), 65535 if is_stated else None)

@@ -19,7 +19,7 @@ _MAX_PROFILE_BYTES = 2**20
 #: Markers without a segment; restarts are among them.
 JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Baseline, extended and progressive, the last two in arithmetic coding.
+# Baseline, extended and progressive; then extended and progressive with arithmetic coding.
 _JPEG_READ_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _PNG_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 
@@ -124,13 +124,13 @@ def _read_png(read: Reader) -> Header:
     width, height, depth, color = struct.unpack(">IIBB", read(16, 10))
     mode = _PNG_MODES.get(color, "")
     if read(12, 4) != b"IHDR" or not mode or depth not in (1, 2, 4, 8, 16):
-        raise damaged("its header is none of a PNG")
+        raise damaged("its header is not that of a PNG")
     if depth == 16:
         mode = "I;16" if mode == "L" else f"{mode};16"
     elif depth == 1 and mode == "L":
         mode = "1"
     orientation, has_more = None, False
-    # Metadata behind the pixels come too late, by the standard, and for the programs that show pictures.
+    # Only metadata before the pixels count, as the standard says and as programs that show pictures do.
     for kind, offset, length in _walk_png(read):
         if kind == b"eXIf" and orientation is None:
             orientation = _read_png_exif(read, offset, length)
@@ -157,7 +157,7 @@ def _read_png_exif(read: Reader, offset: int, length: int) -> int | None:
     if length > _MAX_PROFILE_BYTES:
         return None
     content, checksum = read(offset, length), read(offset + length, 4)
-    # A picture is not turned by what is damaged.
+    # Damaged metadata must not turn a picture.
     if zlib.crc32(b"eXIf" + content) != int.from_bytes(checksum, "big"):
         return None
     return read_orientation(content)
@@ -182,16 +182,16 @@ def _read_webp(read: Reader) -> Header:
     kind, head = read(12, 4), read(20, 10)
     if kind == b"VP8 ":
         if head[3:6] != b"\x9d\x01\x2a":
-            raise damaged("its header is none of a WebP")
+            raise damaged("its header is not that of a WebP")
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", head, 6))
         return Header("WEBP", height, width, "RGB")
     if kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", head, 1)
         if head[0] != 0x2F:
-            raise damaged("its header is none of a WebP")
+            raise damaged("its header is not that of a WebP")
         return Header("WEBP", (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1, "RGBA" if bits >> 28 & 1 else "RGB")
     if kind != b"VP8X":
-        raise damaged("its header is none of a WebP")
+        raise damaged("its header is not that of a WebP")
     if len(head) < 10:
         raise cut_off()
     width, height = (1 + int.from_bytes(head[i : i + 3], "little") for i in (4, 7))
@@ -217,7 +217,7 @@ def _read_tiff(read: Reader) -> Header:
     if directory is None:
         raise cut_off()
     if read(0, 4) == b"MM\0+":
-        # Pillow takes it for an ordinary TIFF and reads its tags at the wrong places.
+        # Pillow takes this for an ordinary TIFF and reads its tags at the wrong places.
         raise unsupported("a BigTIFF with the high byte first")
     height, width = directory.first(tiff_tags.HEIGHT, 0), directory.first(tiff_tags.WIDTH, 0)
     bits = max(directory.tags.get(tiff_tags.BITS, (1,)))
@@ -280,7 +280,7 @@ def _skip_palette(offset: int, flags: int) -> int:
 
 
 def _count_gif_frames(read: Reader, offset: int) -> int:
-    """1 or 2, which stands for more."""
+    """Number of frames: 1, or 2 for two or more."""
     num_frames = 0
     while True:
         kind = read(offset, 1)

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from parking.data.decoding.headers import JPEG_STANDALONE
 
 _SCAN, _END, _HUFFMAN_TABLES = 0xDA, b"\xff\xd9", 0xC4
-# Of frames whose one scan may hold all pixels, coded by Huffman: baseline and extended.
+# Markers of frames whose one scan may hold all pixels, coded by Huffman: baseline and extended.
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
 # More zeros than two whole blocks take, each of 63 coefficients of a code and a sign in zeros, and what lies between.
 _HOLE = bytes(128)
-# A marker amid the pixels; the rest are stuffed bytes, padding, and markers without a segment.
+# A marker among the pixels, other than stuffed bytes, padding, and markers without a segment.
 _MARKER = re.compile(rb"\xff[^\x00\xff%b]" % bytes(JPEG_STANDALONE))
 
 
 def is_cut_off(data: bytes) -> bool:
-    """Whether the end is missing: everything behind the first pixels may be."""
+    """Whether the end is missing, which may be everything behind the first pixels."""
     content, start = memoryview(data), 2
     # Segments before the pixels may hold a whole thumbnail, with an end of its own.
     for marker, begin, end in _walk(content):

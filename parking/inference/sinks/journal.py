@@ -39,7 +39,7 @@ from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
-#: Of the journal's folder, in the folder of the results.
+#: Name of the journal's folder, in the folder of the results.
 JOURNAL_NAME = ".parking-journal"
 #: What a run writes into it.
 _RESULTS_NAME = re.compile(r"results-\d+\.jsonl")
@@ -69,7 +69,7 @@ def remove_journal_folder(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class JournalContent:
-    """What is known of some images: ``done``, their ids, of which ``errors`` has a sentence for each unreadable one."""
+    """Results of some images: ``done`` are their ids; ``errors`` has a sentence for the id of each unreadable one."""
 
     detections: Detections
     done: set[int | str]
@@ -117,7 +117,7 @@ class ResultsJournal:
         self._file = _open_line_file(own, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def _compare(self, recipe) -> str:
-        """What differs from the recipe of the results that are there; "" if nothing, or if there are none."""
+        """How the recipe differs from that of the results that are there; "" if it does not, or if there are none."""
         path = self._folder / "recipe.json"
         try:
             earlier = json.loads(read_regular(path, max_bytes=MAX_RECIPE_BYTES, follow_links=False))
@@ -236,7 +236,7 @@ def _open_line_file(path: Path, flags: int) -> BinaryIO:
         if flags == os.O_RDONLY:
             return open_regular(path, follow_links=False)
         if path.exists():
-            open_regular(path, follow_links=False).close()  # whoever opens a FIFO to write waits for ever
+            open_regular(path, follow_links=False).close()  # opening a FIFO for writing would wait for ever
         return open(path, "ab", opener=lambda name, _: os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
     except OSError as e:
         raise _describe_unusable(path, e) from e

@@ -106,7 +106,7 @@ class PictureWriter:
         return sum(self._folder.is_ours(name) for name in names - self._written)
 
     def check(self, images: Sequence[dict]) -> None:
-        """Raise a UserError where the pictures of ``images`` would replace a file that is not ours."""
+        """Raise a UserError if the pictures of ``images`` would replace a file that is not ours."""
         names = [*(image["relative_path"] for image in images), "overview"]
         self._folder.check((f"{FOLDER_NAME}/{name}.png" for name in names), by_size=True)
 

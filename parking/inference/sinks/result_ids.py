@@ -25,7 +25,7 @@ _NUM_EXAMPLES = 5
 
 @dataclass(frozen=True)
 class ResultIds:
-    """The ids of results by those of the run.
+    """The ids that results are written under, by the run's own ids.
 
     Attributes:
         image_ids, category_ids: of all images and classes.
@@ -42,7 +42,7 @@ class ResultIds:
         return all(own == id for ids in (self.image_ids, self.category_ids) for own, id in ids.items())
 
     def translate(self, detections: Detections) -> Detections:
-        """Detections that have the run's ids, with those of results."""
+        """``detections``, which have the run's ids, with the ids of the results."""
         return replace(
             detections,
             image_ids=make_id_column([self.image_ids[i] for i in detections.image_ids.tolist()]),

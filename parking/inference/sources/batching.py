@@ -39,7 +39,7 @@ def plan_batches(images: Sequence[dict], *, size: int, size_divisibility: int, b
 
 
 def _find_sizes(images) -> list[tuple[int, int] | None]:
-    """(height, width) of each image; None where it cannot be read."""
+    """(height, width) of each image; None if it cannot be read."""
     sizes = {
         i: (image["height"], image["width"]) for i, image in enumerate(images) if image.keys() >= {"height", "width"}
     }

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def settle_orientations(
     images: Sequence[dict], cfg: CfgNode, stated: Mapping[int | str, tuple[int, int]]
 ) -> list[dict]:
-    """``images`` with the sizes of the pictures as they will be read, and whether they are turned; logs the unusual.
+    """``images`` with the sizes at which they will be read, and whether they are turned; logs unusual cases.
 
     All processes must call this, and get what the main one finds: another machine's copies may have other headers.
     Several models see the same pictures so, whatever their configs say.

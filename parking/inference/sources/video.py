@@ -86,7 +86,7 @@ class FrameReader(Protocol):
 
 
 def is_live_input(input: str) -> bool:
-    """Whether ``input`` means a camera ("0", "1", ... or /dev/video0) or a stream (a URL, but for a file's)."""
+    """Whether ``input`` means a camera ("0", "1", ... or /dev/video0) or a stream (a URL other than a file's)."""
     if _is_camera(input):
         return True
     scheme, rest = _split_url(input)
@@ -117,7 +117,7 @@ def open_source(input: str, *, fps: float | None = None, orientation: str = AUTO
     if fps is not None and not _MIN_FPS <= fps <= _MAX_FPS:
         raise UserError(f"{fps} frames a second are not possible; give a number from {_MIN_FPS:g} to {_MAX_FPS:g}.")
     if fps is not None and not os.path.isdir(input):
-        raise UserError(f"A frame rate is of use for a folder of frames only, and '{printable(input)}' is none.")
+        raise UserError(f"A frame rate is of use only for a folder of frames, and '{printable(input)}' is not one.")
     if _is_camera(input):
         reader = _open_camera(input)
     elif _split_url(input)[0]:
@@ -189,7 +189,7 @@ class FrameSource:
         return self
 
     def __next__(self) -> Frame:
-        """Raises what reading raised: UserError where a frame has another size than those before."""
+        """Raises what reading raised: UserError if a frame has another size than earlier ones."""
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._ended or self._closed)
             if self._frames:
@@ -382,7 +382,7 @@ def _is_camera(input: str) -> bool:
 
 
 def _split_url(input: str) -> tuple[str, str]:
-    """The scheme in lower case, "" for what is no URL, and what follows "://"."""
+    """The scheme in lower case, "" if it is not a URL, and what follows "://"."""
     match = re.fullmatch(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", input, flags=re.DOTALL)
     return (match[1].lower(), match[2]) if match else ("", input)
 

@@ -58,7 +58,7 @@ def _is_transport_stream(start: bytes) -> bool:
 
 
 def open_video_file(path: str) -> cv2.VideoCapture | None:
-    """A file of a known container; None for another one, and for what cannot be opened.
+    """Open a file of a known container; None for another container, or if opening fails.
 
     Raises:
         OSError: the file cannot be opened, or is not a regular one.
@@ -96,7 +96,7 @@ def open_camera(camera: str) -> cv2.VideoCapture | None:
 
 @contextmanager
 def _ffmpeg_options(options: str) -> Iterator[None]:
-    """Have OpenCV open with ``options`` after those that the user has set."""
+    """Make OpenCV open with ``options``, added to those that the user has set."""
     with _ENVIRONMENT_LOCK:
         before = os.environ.get(_OPTIONS)
         os.environ[_OPTIONS] = f"{_DEFAULT_OPTIONS if before is None else before}|{options}"

@@ -348,7 +348,7 @@ def test_modules_that_lead_to_themselves_or_have_no_tensors():
     circle.state["_modules"] = {"0": circle}
     state, _ = read_module(circle)
     assert state == {}
-    with pytest.raises(LayoutError, match="has _parameters that are no Tensor"):
+    with pytest.raises(LayoutError, match="_parameters"):
         read_module(stand_in(_parameters={"weight": [0.0]}))
-    with pytest.raises(LayoutError, match="has _modules that are no dict"):
+    with pytest.raises(LayoutError, match="_modules"):
         read_module(stand_in(_modules=[block]))

@@ -66,7 +66,7 @@ class AnchorHead(DenseHead):
         self.anchors_from_weights = anchors_from_weights
         self.num_anchors = self.anchors.shape[1]
         self.num_outputs = _NUM_BOX_OUTPUTS + num_classes
-        # The logit of a class's share of the probability, finite also for one class.
+        # Logit of the probability that each class gets, finite even for a single class.
         self._class_prior = math.log(_PRIOR_CLASS_PROB / (num_classes - 0.99999))
         self.predictors = nn.ModuleList(
             nn.Conv2d(channels, self.num_anchors * self.num_outputs, kernel_size=1) for channels in in_channels
