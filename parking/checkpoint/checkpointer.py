@@ -120,7 +120,8 @@ class Checkpointer:
         missing = [key for key in ("model", *self.checkpointables) if key not in checkpoint]
         if missing:
             raise UserError(f"{_name(path)} has no {missing[0]!r}; {_REMEDY}.")
-        checkpoint = upgrade_checkpoint(checkpoint, f"the checkpoint {printable(path)}")
+        with _explaining(path):
+            checkpoint = upgrade_checkpoint(checkpoint, f"the checkpoint {printable(path)}")
         extra = {key: checkpoint[key] for key in self._extra if key in checkpoint}
         wrong = [key for key, value in extra.items() if type(value) is not type(self._extra[key])]
         wrong = wrong or [key for key, value in extra.items() if find_excess(value)]

@@ -56,7 +56,7 @@ UPGRADES: Mapping[int, Upgrade] = {
     # Version 1 used pictures as they are stored.
     1: Upgrade(
         earlier_behaviour={"INPUT.EXIF_ORIENTATION": "ignore"},
-        scores="with impossible areas, or without boxes of some class, and on a GPU all data (in float32)",
+        scores="with impossible areas, or without boxes of some class",
     ),
     # Version 2 had one head, whose parts and keys belonged to the whole detector.
     2: Upgrade(
@@ -73,6 +73,7 @@ UPGRADES: Mapping[int, Upgrade] = {
             "MODEL.YOLO.ASSIGNER.NAME": "RatioAssigner",
         },
         tensors=[(r"anchor_generator\.anchors", "head.anchors")],
+        scores="on a GPU (all of them, in float32)",
     ),
 }
 

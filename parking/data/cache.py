@@ -31,7 +31,7 @@ import numpy as np
 from parking.data.decoding.orientation import AUTO
 from parking.data.image_io import compute_resized_sides, name_variant, read_image_file
 from parking.utils.errors import UserError
-from parking.utils.files import wait_for_lock
+from parking.utils.files import is_still_there, wait_for_lock
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _JPEG_PART = 1 / 8
 
 _MAGIC = b"PKC1"
 # Change it when decoders reject or decode images differently than before: all entries are then made anew.
-_DECODERS = b"2"
+_DECODERS = b"3"
 # Magic, height and width of the image file, height and width of the tile, CRC-32 and length of what follows.
 _HEADER = struct.Struct("<4s4IIQ4x")
 # Size, mtime and ctime in ns of the image file, and BLAKE2b of its content.
@@ -248,16 +248,28 @@ class SharedMemoryFolder:
         if not root.is_dir():
             raise UserError(f"INPUT.CACHE ram needs shared memory in '{root}', which this system lacks; choose disk.")
         self.path = root / f"parking-{os.getuid()}"
-        _write_to_disk(lambda: self.path.mkdir(mode=0o700, exist_ok=True), self.path)
-        info = self.path.lstat()
-        if not self.path.is_dir() or self.path.is_symlink() or info.st_uid != os.getuid():
-            raise UserError(f"INPUT.CACHE ram cannot use '{self.path}', which belongs to another user; choose disk.")
         self._pid = os.getpid()
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._fd: int | None = _write_to_disk(lambda: os.open(self.path / "users", flags, 0o600), self.path)
-        wait_for_lock(self._fd, fcntl.LOCK_SH, path=self.path / "users")
+        self._fd: int | None = None
+        while self._fd is None:
+            self._fd = _write_to_disk(self._join, self.path)
         # Not when the object is deleted: the next data loader of the training uses the folder again.
         atexit.register(self.close)
+
+    def _join(self) -> int | None:
+        """Make the folder if needed and open its locked file; None if the last user removed the folder meanwhile."""
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        if not self.path.is_dir() or self.path.is_symlink() or self.path.lstat().st_uid != os.getuid():
+            raise UserError(f"INPUT.CACHE ram cannot use '{self.path}', which belongs to another user; choose disk.")
+        users = self.path / "users"
+        try:
+            fd = os.open(users, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            return None
+        wait_for_lock(fd, fcntl.LOCK_SH, path=users)
+        if is_still_there(fd, users):
+            return fd
+        os.close(fd)
+        return None
 
     def close(self) -> None:
         """Give the folder up; in a forked worker, which shares its parent's lock, this does nothing."""

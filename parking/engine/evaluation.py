@@ -16,7 +16,7 @@ from torch import nn
 from parking.data.build import build_inference_loader, load_test_dicts
 from parking.inference.build import NotFiniteError, inference_dtype, prepare_for_inference, refuse_overflow
 from parking.inference.runner import detect_ahead, inference_settings, own_share, share_plan
-from parking.utils.errors import UserError
+from parking.utils.errors import UserError, explaining_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,8 @@ def evaluate_copy(
 
 
 def _evaluate_copy(model, state_dict, dtype, test):
-    copied = copy.deepcopy(model)
+    with explaining_out_of_memory("while the model is copied for an evaluation", "lower SOLVER.IMS_PER_BATCH"):
+        copied = copy.deepcopy(model)
     copied.load_state_dict(state_dict)
     _broadcast_from_main(copied)
     prepare_for_inference(copied, dtype)

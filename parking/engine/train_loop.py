@@ -209,14 +209,16 @@ class AccumulatingTrainer(SimpleTrainer):
         """
         if not self._pending:
             return
-        names = list(self._pending[0][1])
-        table = torch.stack([torch.stack([losses[name] for name in names]) for _, losses, _ in self._pending])
+        # A loss may begin or end in between.
+        names = list(dict.fromkeys(name for _, losses, _ in self._pending for name in losses))
+        absent = torch.zeros_like(next(iter(self._pending[0][1].values())))
+        table = torch.stack([torch.stack([losses.get(n, absent) for n in names]) for _, losses, _ in self._pending])
         gathered = comm.all_gather((table.float().cpu().numpy(), [seconds for _, _, seconds in self._pending]))
         means = np.mean([values for values, _ in gathered], axis=0)
         data_times = np.max([seconds for _, seconds in gathered], axis=0)
         storage = get_event_storage()
-        for (iteration, _, _), row, data_time in zip(self._pending, means, data_times, strict=True):
-            values = dict(zip(names, row.tolist(), strict=True))
+        for (iteration, losses, _), row, data_time in zip(self._pending, means, data_times, strict=True):
+            values = {name: value for name, value in zip(names, row.tolist(), strict=True) if name in losses}
             if np.isfinite(row).all():
                 storage.put_scalar("total_loss", sum(values.values()), cur_iter=iteration)
                 storage.put_scalars(cur_iter=iteration, **values)

@@ -216,10 +216,12 @@ def open_locked(path: str | os.PathLike, mode: str, flags: int, **limits: Any) -
         file.close()
 
 
-def is_still_there(file: BinaryIO, path: str | os.PathLike) -> bool:
+def is_still_there(file: BinaryIO | int, path: str | os.PathLike) -> bool:
     """Whether an open file is still the one at ``path``: neither removed, moved nor replaced."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path, follow_symlinks=False))
+        return os.path.samestat(
+            os.fstat(file if isinstance(file, int) else file.fileno()), os.stat(path, follow_symlinks=False)
+        )
     except FileNotFoundError:
         return False
 

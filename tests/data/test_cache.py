@@ -242,6 +242,21 @@ def test_shared_memory_goes_with_its_last_user(tmp_path):
     assert not second.path.exists()
 
 
+def test_shared_memory_that_is_removed_while_it_is_joined_is_made_again(tmp_path, monkeypatch):
+    first, open_file = SharedMemoryFolder(tmp_path), os.open
+
+    def open_and_remove(path, *args, **kwargs):
+        fd = open_file(path, *args, **kwargs)
+        monkeypatch.setattr(os, "open", open_file)
+        first.close()
+        return fd
+
+    monkeypatch.setattr(os, "open", open_and_remove)
+    second = SharedMemoryFolder(tmp_path)
+    assert (second.path / "users").exists() and second.path.stat().st_mode & 0o777 == 0o700
+    second.close()
+
+
 def test_shared_memory_of_someone_else_is_refused(tmp_path):
     target = tmp_path / "target"
     target.mkdir()

@@ -66,6 +66,17 @@ def test_metrics_are_per_image_and_of_every_iteration():
     assert [iteration for _, iteration in storage.history("loss_a").values()] == [0, 1]
 
 
+def test_a_loss_may_begin_and_end_between_two_lines_of_the_log():
+    trainer = make_trainer([[2.0], [2.0], [2.0]], accumulation=lambda i: 1, lr=0)
+    plain = trainer.model.forward
+    trainer.model.forward = lambda batch: (
+        plain(batch) | ({"loss_b": plain(batch)["loss_a"]} if trainer.iter == 1 else {})
+    )
+    storage = run(trainer, 3)
+    assert [value for value, _ in storage.history("total_loss").values()] == [2.0, 4.0, 2.0]
+    assert [iteration for _, iteration in storage.history("loss_b").values()] == [1]
+
+
 def test_a_step_with_a_loss_that_is_not_finite_is_left_out(caplog):
     nan = float("nan")
     trainer = make_trainer([[1.0], [nan], [2.0], [1.0]], accumulation=lambda i: 2)

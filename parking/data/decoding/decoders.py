@@ -90,14 +90,22 @@ def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
     return _decode_by_cv2(data, _CV2_COLOR) if header.mode == "CMYK" else image
 
 
+#: Chunks of a PNG that only an animation has; its picture is read without them, as by readers that know no animations.
+_PNG_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+
+
 def _decode_png(data: bytes, header: Header) -> np.ndarray:
-    kind = b""
+    kind, kept = b"", [data[: len(PNG_START)]]
     for kind, chunk in _walk_png(memoryview(data)):
         # The decoder does not check all of these. Damage to what is not needed for the pixels does not matter.
         if kind[0] < 0x60 and zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
             raise damaged(f"the checksum of its {kind.decode('latin-1')} is wrong")
+        # OpenCV would show the first frame of the animation, or black for a frame that does not come.
+        if kind not in _PNG_ANIMATION:
+            kept.append(chunk)
     if kind != b"IEND":
         raise cut_off()
+    data = b"".join(kept)
     if header.mode.endswith(";16"):
         return narrow(_decode_by_cv2(data, _CV2_DEEP))
     return _decode_by_cv2(data, _CV2_COLOR)

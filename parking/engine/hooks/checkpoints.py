@@ -94,7 +94,10 @@ class BestCheckpointHook(HookBase):
             values = self._checkpointer.read_values(self.FILE)
             if values.get("metric") == self._metric and type(values.get("value")) in (int, float):
                 self._best = values["value"]
-        self._check()  # an evaluation that was made up for
+        if self._evaluations.before == self.trainer.start_iter:
+            self._check()  # an evaluation that was made up for
+        else:
+            self._seen_before = self._evaluations.before  # its scores are in no storage of this run
 
     def after_step(self) -> None:
         self._check()

@@ -214,7 +214,8 @@ class ResultsJournal:
         text = line[_DIGEST_CHARS + 4 : -2]
         if line != b'["%s",%s]\n' % (self._digest(text), text):
             return None
-        return json.loads(text)
+        results = json.loads(text)
+        return results if isinstance(results, list) and all(map(_is_result, results)) else None
 
     def _digest(self, text: bytes) -> bytes:
         return hashlib.blake2b(text, key=self._key, digest_size=_DIGEST_CHARS // 2).hexdigest().encode()
@@ -222,6 +223,17 @@ class ResultsJournal:
     def close(self) -> None:
         """Stop writing."""
         self._file.close()
+
+
+def _is_result(value: Any) -> bool:
+    """Whether a value has the shape of an image's results: the key of the digest lies beside the journal."""
+    if not isinstance(value, dict) or not isinstance(value.get("image_id"), int | str):
+        return False
+    rows = value.get("boxes", [])
+    return isinstance(rows, list) and all(
+        isinstance(row, list) and len(row) == 6 and all(isinstance(number, int | float) for number in row)
+        for row in rows
+    )
 
 
 def _describe_unusable(path: Path, error: OSError) -> UserError:

@@ -78,6 +78,9 @@ class ClassRows(NamedTuple):
 class DenseHead(nn.Module):
     """From features to predictions of boxes: convolutions, decoding, assignment and losses.
 
+    For inference, the modules in it that have parameters and no modules of their own compute in TEST.DTYPE, all else in
+    float32.
+
     What :meth:`forward` returns is the head's own affair; others only hand it on to :meth:`decode` or :meth:`losses`.
     """
 
@@ -103,7 +106,9 @@ class DenseHead(nn.Module):
             image_size: (height, width) in pixels of the padded batch.
 
         Returns:
-            float32 scalars by name ("loss_..."), whose sum is trained. Means are over the matches of all processes. A
+            float32 scalars by name ("loss_..."), whose sum is trained, each times the number of images: the trainer
+            sums gradients over images. Means are over the matches of all processes. Every parameter needs a gradient
+            in every batch, also in one without boxes, because the processes wait for each other's. A
             loss that changes during the training asks ``detectron2.utils.events.get_event_storage().iter`` when, so
             that a resumed training stays exact.
         """

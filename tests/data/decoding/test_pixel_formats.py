@@ -1,5 +1,7 @@
 """Pictures of unusual pixel formats have the right values, or are refused with what they are."""
 
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -225,3 +227,21 @@ def test_a_tiff_whose_strips_do_not_hold_all_rows(tmp_path, dtype):
         ):
             content = make_tiff(deep, tags={278: (4, [6]), **tags})
             check_refused(tmp_path, content, "fewer rows", kind="image_unreadable")
+
+
+def make_chunk(kind, data):
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize("values", [RGB, GRAY, RGB.astype(np.uint16) * 257])
+def test_an_animated_png_shows_its_picture(tmp_path, values):
+    content = encode(values)
+    start = content.index(b"IDAT") - 4
+    control = make_chunk(b"acTL", (2).to_bytes(4, "big") + bytes(4))
+    small = make_chunk(b"fcTL", b"".join(n.to_bytes(4, "big") for n in (0, 4, 4, 0, 0)) + bytes([0, 1, 0, 1, 0, 0]))
+    for chunks in (control, control + small):
+        (tmp_path / "a.png").write_bytes(content[:start] + chunks + content[start:])
+        image = read_image(tmp_path / "a.png")
+        np.testing.assert_array_equal(
+            image, np.broadcast_to(np.atleast_3d(values), image.shape) >> (8 * (values.itemsize - 1))
+        )

@@ -91,6 +91,17 @@ def test_the_best_is_found_in_every_evaluation_also_after_one_that_was_made_up_f
     assert [(values["iteration"], values["value"]) for _, values in recorder.saved] == [(2, 6.0), (3, 9.0)]
 
 
+def test_nothing_is_told_of_an_evaluation_of_an_earlier_run(caplog):
+    evaluations = Evaluations(before=2)
+    hook = BestCheckpointHook(Recorder(), "bbox/AP75", evaluations, dict)
+    hook.trainer = make_trainer()
+    hook.trainer.start_iter = 3
+    with EventStorage(3) as hook.trainer.storage:
+        hook.before_train()
+        hook.after_step()
+    assert "cannot be computed" not in caplog.text
+
+
 def test_a_score_that_cannot_be_computed_is_not_an_earlier_one_and_told_once(caplog):
     recorder = Recorder()
     evaluations = Evaluations()

@@ -201,6 +201,14 @@ def test_an_edited_line_and_what_follows_is_done_again(folder, caplog):
     assert "line 2 is damaged or was edited" in caplog.text and path.name in caplog.text
 
 
+@pytest.mark.parametrize(
+    "results", [7, [7], [{"boxes": []}], [{"image_id": 3, "boxes": [[1, 2, 3, 4, 0.5]]}], [{"image_id": 3, "boxes": 7}]]
+)
+def test_a_line_of_another_shape_is_done_again_though_its_digest_is_right(folder, results):
+    write(folder, FIRST, results).close()
+    assert reopen(folder).done == {1, 2}
+
+
 def test_category_ids_are_exact(folder):
     boxes = [[1, 2, 3, 4, 0.5, i] for i in (2**53 + 1, 2**70, 2, 2**53)]
     write(folder, [{"image_id": 1, "boxes": boxes}]).close()
