@@ -44,7 +44,7 @@ def run_score_benchmark(
 
 
 def make_boxes(num_images: int, boxes_per_image: int, num_classes: int) -> tuple[dict, Detections]:
-    """What :func:`.make_truth` takes, and as many detections; most are near an annotated box and have higher scores."""
+    """Arguments of ``make_truth``, and as many detections; most are near an annotated box and have higher scores."""
     rng = np.random.default_rng(0)
     num = num_images * boxes_per_image
     rows, classes = np.repeat(np.arange(num_images), boxes_per_image), rng.integers(0, num_classes, num)

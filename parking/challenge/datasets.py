@@ -45,7 +45,7 @@ def register_parking_datasets(
             "all" leaves ``parking_val`` empty, and loading it is an error.
         val_fraction: share of the images that "sequence" keeps for validation.
         split_seed: determines which images "sequence" chooses.
-        policy, cache_dir, exif_orientation, allow_outside: see :func:`.coco.load_columns`.
+        policy, cache_dir, exif_orientation, allow_outside: see :func:`parking.data.datasets.coco.load_columns`.
 
     Raises:
         UserError: ``split`` is unknown, or ``val_fraction`` is not between 0 and 1.

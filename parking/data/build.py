@@ -94,7 +94,7 @@ def build_inference_loader(cfg: CfgNode, batches: Sequence[list[dict]], order: S
     """The images of some ``batches``, decoded by worker processes ahead of the model.
 
     Args:
-        batches: all of them, from :func:`.batching.plan_batches`.
+        batches: all of them, from :func:`parking.inference.sources.batching.plan_batches`.
         order: the numbers of those wanted.
 
     Returns:

@@ -64,7 +64,7 @@ def make_deterministic(enabled: bool) -> None:
 
 
 def setup_evaluation(cfg: CfgNode) -> None:
-    """Register the data sets to evaluate on and set logging up; for NUM_CLASSES see :func:`choose_eval_classes`."""
+    """Register the data sets to evaluate on and set logging up; ``choose_eval_classes`` sets NUM_CLASSES later."""
     check_config(cfg, Task.EVAL)
     setup_logging()
     resolve_device(cfg)

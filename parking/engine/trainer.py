@@ -384,7 +384,7 @@ class Trainer(DefaultTrainer):
     ) -> OrderedDict[str, Any]:
         """Evaluate ``model``'s present weights on DATASETS.TEST, one view per image.
 
-        Wrap the model (:func:`wrap_for_inference`) for test-time augmentation, which takes about twice the time and is
+        Wrap the model (``wrap_for_inference``) for test-time augmentation, which takes about twice the time and is
         left out while training.
 
         Args:

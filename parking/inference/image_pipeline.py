@@ -76,7 +76,7 @@ class LoadedModel(NamedTuple):
         return build_inference_model(self.cfg, self.weights, list(self.classes))
 
     def describe(self, images_digest: str) -> dict[str, Any]:
-        """See :func:`.recipe.describe_recipe`."""
+        """See :func:`.digests.describe_recipe`."""
         return describe_recipe(
             self.cfg, self.weights, self.weights_digest, classes=self.classes, images_digest=images_digest
         )
@@ -105,7 +105,7 @@ def load_models(
 ) -> list[LoadedModel]:
     """One model for each of ``weights_files``, or the one of the config if there are none.
 
-    Each has the config that it carries, or ``config_file`` for all; see :func:`.setup.find_config_and_weights`.
+    Each has the config that it carries, or ``config_file`` for all; see :func:`.models.find_config_and_weights`.
 
     Raises:
         UserError: something is wrong with a file or the config, or two models have different classes. The config's

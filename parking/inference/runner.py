@@ -81,7 +81,7 @@ def predict_images(
     """Run ``model`` over the batches that ``journal`` lacks, which the processes share, and write down what it finds.
 
     Args:
-        model: in eval mode, from :func:`.predictor.build_inference_model`.
+        model: in eval mode, from :func:`.build.build_inference_model`.
         batches: from :func:`plan_inference`; each is in the journal as a whole or not at all.
         category_ids: the original id of each of the model's classes.
         title: of the progress bar, which counts this process's images.

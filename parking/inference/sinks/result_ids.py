@@ -73,7 +73,7 @@ def choose_result_ids(
 
 
 def read_about_ids(predictions: str | os.PathLike) -> list[str]:
-    """Sentences on what :func:`.writer.write_results` noted in the ``ids.json`` beside its predictions."""
+    """Sentences on what :func:`.results.write_results` noted in the ``ids.json`` beside its predictions."""
     try:
         about = json.loads(read_regular(Path(predictions).with_name("ids.json"), max_bytes=MAX_NOTE_BYTES))
         return [f"the {key.replace('_', ' ')} are {text}; the challenge may have others" for key, text in about.items()]
