@@ -28,6 +28,12 @@ MIB = 2**20
 SUFFIXES = (".pt", ".pth")
 
 
+@pytest.fixture(params=SUFFIXES)
+def path(request, tmp_path) -> Path:
+    """Where a test writes the file that it reads, with either ending of PyTorch's files."""
+    return tmp_path / f"m{request.param}"
+
+
 @pytest.fixture(scope="module")
 def sound_file(tmp_path_factory) -> Path:
     """A small state dict in the published layout."""
@@ -66,29 +72,29 @@ def refused_or_sound(path: Path) -> bool:
     return True
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_cut_off_anywhere(sound_file, tmp_path, suffix):
+def test_cut_off_anywhere(sound_file, path):
     whole = sound_file.read_bytes()
-    path = tmp_path / f"cut{suffix}"
     for length in (*range(0, 64), *range(64, len(whole), 31), *range(len(whole) - 64, len(whole))):
         path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match=rf"cut{suffix} cannot be read"):
+        with pytest.raises(UserError, match=rf"{path.name} cannot be read"):
             read_weights(path)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_wrong_byte_anywhere(sound_file, tmp_path, suffix):
-    whole = sound_file.read_bytes()
+def read_with_a_wrong_bit(path: Path, whole: bytes, count: int) -> None:
+    """Read it ``count`` times, with another bit wrong each time."""
     rng = random.Random(0)
-    for _ in range(150):
+    for _ in range(count):
         damaged = bytearray(whole)
         damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
-        (tmp_path / f"m{suffix}").write_bytes(damaged)
-        refused_or_sound(tmp_path / f"m{suffix}")
+        path.write_bytes(damaged)
+        refused_or_sound(path)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_wrong_byte_that_the_checksum_does_not_show(sound_file, tmp_path, suffix):
+def test_a_wrong_byte_anywhere(sound_file, path):
+    read_with_a_wrong_bit(path, sound_file.read_bytes(), 150)
+
+
+def test_a_wrong_byte_that_the_checksum_does_not_show(sound_file, path):
     parts = read_parts(sound_file)
     pickled = next(name for name in parts if name.endswith("data.pkl"))
     rng = random.Random(0)
@@ -96,7 +102,7 @@ def test_a_wrong_byte_that_the_checksum_does_not_show(sound_file, tmp_path, suff
     for _ in range(300):
         damaged = bytearray(parts[pickled])
         damaged[rng.randrange(len(damaged))] = rng.randrange(256)
-        num_read += refused_or_sound(write_parts(tmp_path / f"m{suffix}", {**parts, pickled: bytes(damaged)}))
+        num_read += refused_or_sound(write_parts(path, {**parts, pickled: bytes(damaged)}))
     assert 0 < num_read < 300, "some changes matter, and some (of a number, say) do not"
 
 
@@ -111,94 +117,87 @@ def make_torchscript(path: Path) -> None:
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), path)
 
 
+OTHER_ORDER = b"big" if sys.byteorder == "little" else b"little"
+ONE = torch.zeros(1)
+#: By kind: what is in the file (bytes; a dict of the parts of a zip; what torch.save is given, in a list; or a function
+#: that writes the file), and what the message must say.
 OTHER_FILES = {
-    "empty": (lambda path: path.write_bytes(b""), "it is empty"),
-    "text": (lambda path: path.write_text("weights\n"), "file of torch.save"),
-    "a Git LFS pointer": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
-    "a web page": (lambda path: path.write_text("\n<!DOCTYPE html><title>Not Found</title>"), "web page"),
-    "json": (lambda path: path.write_text('{"a": 1}'), "json or yaml"),
-    "ONNX": (lambda path: path.write_bytes(b"\x08\x08\x12\x07pytorch\x1a\x052.1.0" + bytes(300)), "ONNX"),
-    "TensorFlow Lite": (lambda path: path.write_bytes(b"\x1c\0\0\0TFL3" + bytes(99)), "TensorFlow Lite"),
-    "Keras": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "HDF5"),
-    "gzip": (lambda path: path.write_bytes(gzip.compress(b"abc")), "gzip; unpack"),
-    "a pickle": (lambda path: path.write_bytes(pickle.dumps({"model": {"a": np.zeros(3)}})), "bare pickle"),
-    "safetensors": (lambda path: safetensors.torch.save_file({"a": torch.zeros(3)}, path), "safetensors file; give it"),
-    "a packed file": (lambda path: write_parts(path, {"best.pt": b"1"}), "zip file with weights"),
+    "empty": (b"", "it is empty"),
+    "text": (b"weights\n", "file of torch.save"),
+    "the start of a zip": (b"PK\x03\x04broken", "cannot be read"),
+    "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    "a web page": (b"\n<!DOCTYPE html><title>Not Found</title>", "web page"),
+    "json": (b'{"a": 1}', "json or yaml"),
+    "ONNX": (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0" + bytes(300), "ONNX"),
+    "TensorFlow Lite": (b"\x1c\0\0\0TFL3" + bytes(99), "TensorFlow Lite"),
+    "Keras": (b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"),
+    "gzip": (gzip.compress(b"abc"), "gzip; unpack"),
+    "a pickle": (pickle.dumps({"model": {"a": np.zeros(3)}}), "bare pickle"),
+    "safetensors": (safetensors.torch.save({"a": torch.zeros(3)}), "safetensors file; give it"),
+    "a packed file": ({"best.pt": b"1"}, "zip file with weights"),
     "before PyTorch 1.6": (
-        lambda path: torch.save({"a": torch.zeros(1)}, path, _use_new_zipfile_serialization=False),
+        lambda path: torch.save({"a": ONE}, path, _use_new_zipfile_serialization=False),
         "the format of PyTorch before 1.6",
     ),
     "tar": (make_tar, "cannot be read: it is "),
     "TorchScript": (make_torchscript, "TorchScript"),
     "image": (lambda path: Image.new("RGB", (8, 8)).save(path, "PNG"), "picture"),
     "numpy": (lambda path: np.savez(path.open("wb"), a=np.zeros(3)), "it has no data.pkl"),
-    "a zip without data.pkl": (lambda path: write_parts(path, {"a/version": b"3"}), "it has no data.pkl in one folder"),
-    "data.pkl deep inside": (lambda path: write_parts(path, {"a/b/data.pkl": b"N."}), "no data.pkl in one folder"),
+    "a zip without data.pkl": ({"a/version": b"3"}, "it has no data.pkl in one folder"),
+    "data.pkl deep inside": ({"a/b/data.pkl": b"N."}, "no data.pkl in one folder"),
     "data.pkl twice": (
-        lambda path: write_parts(path, {"a/data.pkl": b"N.", "b/data.pkl": b"N."}),
-        r"cannot be read: it is a zip file, but not one that torch\.save writes",
+        {"a/data.pkl": b"N.", "b/data.pkl": b"N."},
+        r"cannot be read: it is a zip file, but not one that torch\.save",
     ),
-    "another byte order": (
-        lambda path: write_parts(
-            path, {"a/data.pkl": b"N.", "a/byteorder": b"big" if sys.byteorder == "little" else b"little"}
-        ),
-        "another byte order",
-    ),
-    "a list": (lambda path: torch.save([torch.zeros(1)], path), "hold a list, not a checkpoint"),
-    "a module": (lambda path: torch.save(torch.nn.Linear(1, 1), path), r"hold a torch\.nn\.modules\.linear\.Linear"),
-    "a tensor": (lambda path: torch.save(torch.zeros(1), path), "hold a Tensor, not a checkpoint"),
-    "other values": (lambda path: torch.save({"model": {"a": 1}}, path), "hold no model"),
-    "nothing": (lambda path: torch.save({}, path), "hold no model"),
-    "numbers as names": (lambda path: torch.save({"model": {0: torch.zeros(1)}}, path), "hold no model"),
+    "another byte order": ({"a/data.pkl": b"N.", "a/byteorder": OTHER_ORDER}, "another byte order"),
+    "a list": ([[ONE]], "hold a list, not a checkpoint"),
+    "a module": ([nn.Linear(1, 1)], r"hold a torch\.nn\.modules\.linear\.Linear"),
+    "a tensor": ([ONE], "hold a Tensor, not a checkpoint"),
+    "other values": ([{"model": {"a": 1}}], "hold no model"),
+    "nothing": ([{}], "hold no model"),
+    "numbers as names": ([{"model": {0: ONE}}], "hold no model"),
     "a module that is none of ours": (
-        lambda path: torch.save({"model": nn.Linear(2, 2)}, path),
-        r"cannot be used: its tensor weight belongs to no YOLOv5 detector",
+        [{"model": nn.Linear(2, 2)}],
+        "cannot be used: its tensor weight belongs to no YOLOv5",
     ),
-    "a module without tensors": (lambda path: torch.save({"model": nn.ReLU()}, path), "no model|no tensor"),
+    "a module without tensors": ([{"model": nn.ReLU()}], "no model|no tensor"),
     "published names of other layers": (
-        lambda path: torch.save({"model.99.conv.weight": torch.zeros(1)}, path),
+        [{"model.99.conv.weight": ONE}],
         r"its tensor model\.99\.conv\.weight belongs to no YOLOv5",
     ),
-    "YOLOX": (
-        lambda path: torch.save({"model": {"head.cls_preds.0.weight": torch.zeros(1)}}, path),
-        "cannot be used: it is a YOLOX model",
-    ),
-    "ours with its norms folded": (
-        lambda path: torch.save({"backbone.bottom_up.stem.conv.bias": torch.zeros(1)}, path),
-        r"norms are folded .*bottom_up\.stem",
-    ),
-    "published with its norms folded": (
-        lambda path: torch.save({"model.0.conv.weight": torch.zeros(1), "model.0.conv.bias": torch.zeros(1)}, path),
+    "YOLOX": ([{"model": {"head.cls_preds.0.weight": ONE}}], "cannot be used: it is a YOLOX model"),
+    "ours, norms folded": ([{"backbone.bottom_up.stem.conv.bias": ONE}], r"norms are folded .*bottom_up\.stem"),
+    "published, norms folded": (
+        [{"model.0.conv.weight": ONE, "model.0.conv.bias": ONE.clone()}],
         r"norms are folded .*model\.0\.conv\.bias",
     ),
-    "a single number for anchors": (
-        lambda path: torch.save({"model.24.anchors": torch.tensor(1.0)}, path),
-        r"model\.24\.anchors",
-    ),
-    "a row of anchors": (lambda path: torch.save({"model.24.anchors": torch.ones(3)}, path), r"model\.24\.anchors"),
+    "a single number for anchors": ([{"model.24.anchors": torch.tensor(1.0)}], r"model\.24\.anchors"),
+    "a row of anchors": ([{"model.24.anchors": torch.ones(3)}], r"model\.24\.anchors"),
 }
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kind", OTHER_FILES)
-def test_other_files(tmp_path, kind, suffix):
-    make, message = OTHER_FILES[kind]
-    path = tmp_path / f"other{suffix}"
-    make(path)
-    with pytest.raises(UserError, match=rf"^weights .*other{suffix}.*({message})"):
+def test_other_files(path, kind):
+    content, message = OTHER_FILES[kind]
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, dict):
+        write_parts(path, content)
+    elif isinstance(content, list):
+        torch.save(*content, path)
+    else:
+        content(path)
+    with pytest.raises(UserError, match=rf"^weights .*{path.name}.*({message})"):
         read_weights(path)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_compressed_parts(tmp_path, suffix):
+def test_compressed_parts(path):
     # 64 MiB of zeros in a file of less than 100 kB.
-    path = write_parts(
-        tmp_path / f"bomb{suffix}", {"a/data.pkl": b"N.", "a/data/0": bytes(64 * MIB)}, zipfile.ZIP_DEFLATED
-    )
+    write_parts(path, {"a/data.pkl": b"N.", "a/data/0": bytes(64 * MIB)}, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 100_000
     tracemalloc.start()
     try:
-        with pytest.raises(UserError, match=r"bomb.* cannot be read: its part 'a/data.pkl' is compressed"):
+        with pytest.raises(UserError, match=r"cannot be read: its part 'a/data.pkl' is compressed"):
             read_weights(path)
         assert tracemalloc.get_traced_memory()[1] < 4 * MIB
     finally:
@@ -210,12 +209,10 @@ def directory_entries(data: bytearray) -> list[int]:
     return [i for i in range(len(data)) if data[i : i + 4] == b"PK\x01\x02"]
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_parts_larger_than_the_file(sound_file, tmp_path, suffix):
+def test_parts_larger_than_the_file(sound_file, path):
     data = bytearray(sound_file.read_bytes())
     for entry in directory_entries(data):
         struct.pack_into("<II", data, entry + 20, 2**31, 2**31)
-    path = tmp_path / f"m{suffix}"
     path.write_bytes(data)
     with pytest.raises(UserError, match="its parts claim to be larger than the file"):
         read_weights(path)
@@ -236,10 +233,9 @@ def test_more_than_the_memory_holds(sound_file, tmp_path, suffix, monkeypatch):
         read_weights(path)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_parts_that_overlap(sound_file, tmp_path, suffix):
+def test_parts_that_overlap(sound_file, path):
     """A thousand names for one part, as in the well-known bombs that need no nesting."""
-    path = write_parts(tmp_path / f"m{suffix}", {**read_parts(sound_file), "archive/data/big": bytes(10**5)})
+    write_parts(path, {**read_parts(sound_file), "archive/data/big": bytes(10**5)})
     data = bytearray(path.read_bytes())
     start = directory_entries(data)
     entry = data[start[-1] : data.rindex(b"PK\x05\x06")]
@@ -252,9 +248,8 @@ def test_parts_that_overlap(sound_file, tmp_path, suffix):
         read_weights(path)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_description_of_absurd_size(sound_file, tmp_path, suffix, monkeypatch):
-    path = shutil.copy(sound_file, tmp_path / f"m{suffix}")
+def test_a_description_of_absurd_size(sound_file, path, monkeypatch):
+    shutil.copy(sound_file, path)
     monkeypatch.setattr(tensor_archive, "MAX_PICKLE_BYTES", 100)
     with pytest.raises(UserError, match=r"its description of the tensors has \d+ bytes, which is absurd"):
         read_weights(path)
@@ -289,27 +284,19 @@ def two_faced_zip(seen: dict[str, bytes], hidden: dict[str, bytes]) -> bytes:
     return hidden_data + seen_data[:seen_directory] + directory + end
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_zip_that_another_reader_sees_differently(tmp_path, suffix):
+def test_a_zip_that_another_reader_sees_differently(tmp_path, path):
     torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "small.pt")
     torch.save({"model": {"a": torch.zeros(MIB)}}, tmp_path / "large.pt")
     seen, hidden = (
         {"a" + name[name.index("/") :]: data for name, data in read_parts(tmp_path / name).items()}
         for name in ("small.pt", "large.pt")
     )
-    path = tmp_path / f"m{suffix}"
     path.write_bytes(two_faced_zip(seen, hidden))
     assert path.stat().st_size < 16_000
     assert len(torch.load(path, weights_only=True)["model"]["a"]) == MIB
     if not refused_or_sound(path):
         return
     assert len(read_weights(path).state_dict["a"]) == 1
-
-
-def header_of(path: Path) -> tuple[int, bytes]:
-    data = path.read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    return length, data
 
 
 class TestSafetensors:
@@ -328,13 +315,7 @@ class TestSafetensors:
                 read_weights(path)
 
     def test_a_wrong_byte_anywhere(self, path):
-        whole = path.read_bytes()
-        rng = random.Random(0)
-        for _ in range(200):
-            damaged = bytearray(whole)
-            damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
-            path.write_bytes(damaged)
-            refused_or_sound(path)
+        read_with_a_wrong_bit(path, path.read_bytes(), 200)
 
     @pytest.mark.parametrize("length", [0, 1, 10**6, 10**8, 2**31, 2**62, 2**64 - 1])
     def test_a_header_of_another_length(self, path, length):
@@ -381,10 +362,16 @@ class TestSafetensors:
         with pytest.raises(UserError, match=message):
             read_weights(path)
 
-    def test_another_file_under_that_ending(self, sound_file, path):
-        path.write_bytes(sound_file.read_bytes())
-        with pytest.raises(UserError, match=r"\.safetensors file"):
-            read_weights(path)
-        path.write_bytes(zlib.compress(bytes(100)))
-        with pytest.raises(UserError, match=r"\.safetensors file"):
+    @pytest.mark.parametrize(
+        ("content", "word"),
+        [
+            (None, r"\.safetensors file.*\.pt"),
+            (zlib.compress(bytes(100)), r"\.safetensors file"),
+            (b"<!DOCTYPE html>" + b" " * 100, "web page"),
+            (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
+        ],
+    )
+    def test_another_file_under_that_ending(self, sound_file, path, content, word):
+        path.write_bytes(sound_file.read_bytes() if content is None else content)
+        with pytest.raises(UserError, match=word):
             read_weights(path)

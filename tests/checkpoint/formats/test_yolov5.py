@@ -277,6 +277,7 @@ def test_every_tensor_of_a_published_file_has_its_place(published_file):
     assert len(weights.state_dict) == {"n": 349, "n6": 459}[size]
     dtypes = {tensor.dtype for name, tensor in weights.state_dict.items() if "num_batches_tracked" not in name}
     assert dtypes == {torch.float32}
+    assert all(tensor.isfinite().all() for tensor in weights.state_dict.values())
     shapes = {name: tensor.shape for name, tensor in make_state(size, "meta").items()}
     for name, tensor in weights.state_dict.items():
         if not name.startswith("head."):  # which depends on the classes
@@ -310,7 +311,8 @@ def stand_in(**state) -> ModuleStandIn:
         (["car", "bus"], ["car", "bus"]),
         ({0: "car", 1: "bus"}, ["car", "bus"]),
         ({1: "bus", 0: "car"}, ["car", "bus"]),  # by index, in whatever order they were put in
-        (["자동차"], ["자동차"]),
+        (["자동차", "per\u00a0son", "\x1b[2J"], ["자동차", "per\u00a0son", "\x1b[2J"]),
+        (["car", "car"], ["car", "car"]),
         # What cannot be names is as good as none.
         (None, None),
         ([], None),
@@ -319,7 +321,9 @@ def stand_in(**state) -> ModuleStandIn:
         ({"0": "car"}, None),
         (["car", 1], ["car", "1"]),
         ([0, 1], ["0", "1"]),
+        ({0: 1, 1: "a\n"}, ["1", "a\n"]),
         ({0: 0, 1: True}, None),
+        ([True, False], None),
         (["car", 1.5], None),
         ("car", None),
     ],
