@@ -156,10 +156,10 @@ def _predict_frames(args: argparse.Namespace, source: FrameSource, models: Seque
         save_video=not args.no_video,
     )
     summary = [f"{report.num_boxes} boxes in {report.num_frames} frames"]
-    if report.num_unreadable > len(report.unreadable):
-        summary.append(f"{report.num_unreadable} frames could not be read; the first of them:")
+    if source.num_unreadable > len(source.unreadable):
+        summary.append(f"{source.num_unreadable} frames could not be read; the first of them:")
     # Ctrl-C is the usual end of a live source, not an interruption.
-    return Outcome(summary, report.files, report.unreadable, report.interrupted and not source.is_live)
+    return Outcome(summary, report.files, source.unreadable, report.interrupted and not source.is_live)
 
 
 def _make_output_dir(args, cfg: CfgNode) -> str:

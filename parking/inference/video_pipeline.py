@@ -1,13 +1,14 @@
 """Boxes for a video or a live source: an annotated video to look at, and a line of JSON for each frame."""
 
 import errno
+import itertools
 import json
 import logging
 import os
 import re
 import shutil
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from detectron2.structures import Instances
 from tqdm import tqdm
 
 from parking.inference.sources.video import Frame, FrameSource
+from parking.inference.sources.video_opening import check_utf8
 from parking.utils.errors import UserError
 from parking.utils.files import UNFINISHED_ENDING, locked
 from parking.utils.marks import OutputFolder, describe_file
@@ -47,20 +49,12 @@ class VideoReport:
         files: paths by what they hold: "detections", and where one was made "video".
         num_frames: frames that were predicted and written.
         num_boxes: boxes listed for them.
-        num_dropped: frames of a live source that came while earlier ones were predicted.
-        num_unreadable: frames that could not be decoded.
-        unreadable: a sentence for each of the first ten of them.
-        seconds: from the first frame's request to the end of writing.
         interrupted: whether Ctrl-C ended it.
     """
 
     files: dict[str, str]
     num_frames: int
     num_boxes: int
-    num_dropped: int
-    num_unreadable: int
-    unreadable: list[str]
-    seconds: float
     interrupted: bool
 
 
@@ -111,58 +105,31 @@ def predict_video(
             or ``source`` raises it.
         OSError: a result cannot be written, for example because the disk is full.
     """
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / f".{name}.lock", busy=f"another infer.py is writing '{folder / name}.jsonl'; wait for it."):
-        return _predict_video(
-            detect,
-            source,
-            OutputFolder(folder),
-            {"detections": f"{name}.jsonl", "video": f"{name}.mp4"},
-            batch_size=1 if source.is_live else batch_size,
-            classes=classes,
-            display_names=display_names,
-            min_score=min_score,
-            save_video=save_video,
-        )
-
-
-def _predict_video(
-    detect, source, folder, names, *, batch_size, classes, display_names, min_score, save_video
-) -> VideoReport:
-    origin = _describe_source(source)
-    _check_outputs(folder, names.values(), source, origin)
-    folder.check(names.values() if save_video else [names["detections"]])
-    folder.remove(names["video"])
-    _remove_unfinished(folder.root / names["video"])
-    video = None
-    if save_video:
-        painter = FramePainter(list(classes), display_names, max_side=_MAX_LIVE_SIDE if source.is_live else None)
-        fps = min(source.fps, _MAX_LIVE_FPS) if source.is_live else source.fps
-        video = _AnnotatedVideo(
-            folder, names["video"], painter, origin=origin, fps=_round_for_mpeg4(fps), by_time=source.is_live
-        )
-    start = time.perf_counter()
-    interrupted = False
-    writer = _ResultWriter(folder, names["detections"], origin, video, classes, min_score)
-    try:
-        _predict(detect, source, batch_size, writer)
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        writer.close()
-    seconds = time.perf_counter() - start
-    _log_end(source, writer.num_frames, seconds)
-    return VideoReport(
-        files={what: str(folder.root / name) for what, name in names.items() if folder.is_ours(name)},
-        num_frames=writer.num_frames,
-        num_boxes=writer.num_boxes,
-        num_dropped=source.num_dropped,
-        num_unreadable=source.num_unreadable,
-        unreadable=list(source.unreadable),
-        seconds=seconds,
-        interrupted=interrupted,
-    )
+    folder, path = OutputFolder(output_dir), Path(output_dir, f"{name}.jsonl")
+    names = {"detections": path.name, "video": f"{name}.mp4"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(f".{name}.lock"), busy=f"another infer.py is writing '{path}'; wait for it."):
+        origin = _describe_source(source)
+        _check_outputs(folder, names.values(), source, origin)
+        folder.check(names.values() if save_video else [path.name])
+        folder.remove(names["video"])
+        _remove_unfinished(folder.root / names["video"])
+        video = None
+        if save_video:
+            painter = FramePainter(list(classes), display_names, max_side=_MAX_LIVE_SIDE if source.is_live else None)
+            video = _AnnotatedVideo(folder, names["video"], painter, source, origin)
+        start = time.perf_counter()
+        interrupted = False
+        writer = _ResultWriter(folder, path.name, origin, video, classes, min_score)
+        try:
+            _predict(detect, source, 1 if source.is_live else batch_size, writer)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            writer.close()
+        _log_end(source, writer.num_frames, time.perf_counter() - start)
+        files = {what: str(folder.root / file) for what, file in names.items() if folder.is_ours(file)}
+        return VideoReport(files, writer.num_frames, writer.num_boxes, interrupted)
 
 
 def _describe_source(source) -> dict[str, str]:
@@ -201,7 +168,8 @@ def _predict(detect, source, batch_size, writer):
         begun: deque[list[Frame]] = deque()
 
         def give_pictures() -> Iterator[list[np.ndarray]]:
-            for frames in _make_batches(source, batch_size):
+            given = iter(source)
+            while frames := list(itertools.islice(given, batch_size)):
                 begun.append(frames)
                 yield [frame.image for frame in frames]
 
@@ -212,21 +180,6 @@ def _predict(detect, source, batch_size, writer):
             bar.update(len(frames))
             if source.is_live:
                 bar.set_postfix(dropped=source.num_dropped, refresh=False)
-
-
-def _make_batches(frames, size: int) -> Iterator[list[Frame]]:
-    """Batch successive frames of one size: padded to another's size, a frame would give other detections."""
-    batch: list[Frame] = []
-    for frame in frames:
-        if batch and frame.image.shape != batch[0].image.shape:
-            yield batch
-            batch = []
-        batch.append(frame)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _round_for_mpeg4(fps: float) -> float:
@@ -283,9 +236,7 @@ class _ResultWriter:
             raise self._error
 
     def _write(self, frame: Frame, found: ImageDetections) -> None:
-        counts = np.bincount(found.class_ids, minlength=len(self._class_names))
-        counts = {self._class_names[i]: int(counts[i]) for i in np.flatnonzero(counts)}
-        self._lines.write(_to_record(frame, found, counts))
+        self._lines.write(_to_record(frame, found))
         if self._video is not None:
             self._video.add(frame, found)
         self.num_frames += 1
@@ -306,16 +257,17 @@ class _ResultWriter:
             self._error = self._error or e
 
 
-def _to_record(frame: Frame, found: ImageDetections, counts: Mapping[str, int]) -> dict:
-    results = found.to_coco(frame.index)
+def _to_record(frame: Frame, found: ImageDetections) -> dict:
+    counts = Counter(found.class_ids.tolist())
+    results = zip(found.to_coco(frame.index), found.class_names, strict=True)
     return {
         "frame": frame.index,
         "time": round(frame.time, 3),
         **({} if frame.file_name is None else {"file_name": frame.file_name}),
-        "counts": counts,
+        "counts": {found.thing_classes[i]: counts[i] for i in sorted(counts)},
         "detections": [
             {"category_id": r["category_id"], "class_name": class_name, "bbox": r["bbox"], "score": r["score"]}
-            for r, class_name in zip(results, found.class_names, strict=True)
+            for r, class_name in results
         ],
     }
 
@@ -353,21 +305,18 @@ class _AnnotatedVideo:
     Its pictures are numbered from 0 as they play; a number without a picture repeats the previous one.
     """
 
-    def __init__(
-        self, folder: OutputFolder, name: str, painter: FramePainter, *, origin: Mapping, fps: float, by_time: bool
-    ):
+    def __init__(self, folder: OutputFolder, name: str, painter: FramePainter, source: FrameSource, origin: Mapping):
         """
         Args:
             origin: what the mark of the file says about its source.
-            by_time: whether a frame's time, instead of its index, says which picture of the video it is.
         """
-        self._folder, self._name, self._origin = folder, name, origin
+        self._folder, self._name, self._origin, self._painter = folder, name, origin, painter
         self._path = path = folder.root / name
         # FFmpeg learns the format from the ending. An mp4 that was not closed cannot be played at all.
         self._unfinished = path.with_name(f".{path.stem}.{os.getpid()}{_UNFINISHED}")
-        self._painter = painter
-        self._fps = fps
-        self._by_time = by_time
+        # Of a live source a frame's time, instead of its index, says which picture of the video it is.
+        self._by_time = source.is_live
+        self._fps = _round_for_mpeg4(min(source.fps, _MAX_LIVE_FPS) if source.is_live else source.fps)
         self._writer: cv2.VideoWriter | None = None
         # The latest picture, BGR, which the video repeats until the next one.
         self._held: np.ndarray | None = None
@@ -397,11 +346,7 @@ class _AnnotatedVideo:
 
     def _open(self, width: int, height: int) -> None:
         fourcc = cv2.VideoWriter_fourcc(*"mp4v")
-        try:
-            str(self._unfinished).encode()
-        except UnicodeEncodeError as e:
-            # OpenCV 5.0 crashes at such a name.
-            raise UserError(f"The video cannot be written to {str(self._path)!r}: the name is not UTF-8.") from e
+        check_utf8(str(self._path))
         self._check_room()
         writer = cv2.VideoWriter(str(self._unfinished), cv2.CAP_FFMPEG, fourcc, self._fps, (width, height))
         if not writer.isOpened():

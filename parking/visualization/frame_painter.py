@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from parking.visualization.colors import Color, class_colors
+from parking.visualization.colors import class_colors
 from parking.visualization.drawing import BoxDrawer
 from parking.visualization.fonts import drawable, fit_font
 
@@ -25,10 +25,9 @@ class FramePainter:
             display_names: names to draw instead, one for each class.
             max_side: pictures with a longer side, in pixels, are reduced to it.
         """
-        names, font_path = fit_font([drawable(name) for name in display_names or class_names])
-        colors = class_colors(class_names)
-        self._drawer = BoxDrawer(names, colors, font_path=font_path)
-        self._panel = _CountPanel(names, colors, font_path)
+        self._names, self._font_path = fit_font([drawable(name) for name in display_names or class_names])
+        self._colors = class_colors(class_names)
+        self._drawer = BoxDrawer(self._names, self._colors, font_path=self._font_path)
         self._max_side = max_side
 
     def draw(self, image: np.ndarray, boxes: np.ndarray, class_ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -47,23 +46,16 @@ class FramePainter:
             image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
             boxes = boxes * np.array([new_width / width, new_height / height] * 2)
         picture = self._drawer.draw(image, boxes, class_ids, scores)
-        self._panel.draw(picture, Counter(class_ids.tolist()))
+        self._draw_counts(picture, Counter(class_ids.tolist()))
         return picture
 
-
-class _CountPanel:
-    """The number of objects of each class, on a dark ground in a picture's upper left corner."""
-
-    def __init__(self, names: Sequence[str], colors: Sequence[Color], font_path):
-        self._names, self._colors, self._font_path = names, colors, str(font_path)
-
-    def draw(self, picture: np.ndarray, counts: Mapping[int, int]) -> None:
-        """Draw into ``picture``, (H, W, 3) uint8 RGB, the classes that occur; rows that do not fit are left out."""
+    def _draw_counts(self, picture: np.ndarray, counts: Mapping[int, int]) -> None:
+        """Draw the classes that occur on a dark ground into ``picture``; rows that do not fit are left out."""
         if not counts:
             return
         height, width = picture.shape[:2]
         size = max(12, round(math.sqrt(height * width) / 44))
-        font = ImageFont.truetype(self._font_path, size)
+        font = ImageFont.truetype(str(self._font_path), size)
         row, margin = round(size * 1.35), size // 2
         rows = [(c, str(counts[c]), self._names[c]) for c in sorted(counts)]
         number_width = max(math.ceil(font.getlength(number)) for _, number, _ in rows)

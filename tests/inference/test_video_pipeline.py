@@ -20,7 +20,7 @@ from detectron2.structures import Boxes, Instances
 from parking.config import get_cfg
 from parking.inference import video_pipeline as video
 from parking.inference.detector import ArrayDetector
-from parking.inference.sources.video import CaptureReader, FrameSource, open_source
+from parking.inference.sources.video import open_source
 from parking.inference.video_pipeline import predict_video
 from parking.utils.errors import UserError
 from parking.utils.marks import MARK_NAME
@@ -32,16 +32,21 @@ CLASSES = {"car": 3, "truck": 9, "bus": 11}
 COLORS = class_colors(list(CLASSES))
 
 
-def make_video(path, num_frames=6, *, size=(120, 160), fps=25):
-    """Frame i is gray but for a white square of 40 pixels at (20 + 10 * i, 50)."""
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), fps, size[::-1])
-    assert writer.isOpened()
-    for i in range(num_frames):
-        frame = np.full((*size, 3), GRAY, np.uint8)
-        frame[50:90, 20 + 10 * i : 60 + 10 * i] = 255
-        writer.write(frame)
-    writer.release()
-    return str(path)
+@pytest.fixture
+def open_video(tmp_path, make_video):
+    """``open_video(num_frames=6, name="in.mp4")``: a source whose frame i has a white square at (20 + 10 * i, 50)."""
+
+    def open_it(num_frames=6, name="in.mp4"):
+        look = {"size": (120, 160), "side": 40, "start": (20, 50), "step": 10, "color": (255, 255, 255)}
+        return open_source(make_video(tmp_path / name, num_frames, **look))
+
+    return open_it
+
+
+def make_frames(folder, num_frames=1, *, size=(32, 48)):
+    for i in range(1, num_frames + 1):
+        save_image(np.full((*size, 3), GRAY, np.uint8), folder / f"{i}.png")
+    return str(folder)
 
 
 def to_instances(image, *boxes):
@@ -74,34 +79,13 @@ class SquareFinder:
         return to_instances(image, box, (5, 5, 15, 15, 0.2, 2))
 
 
-class FakeCapture:
-    """Frames whose pixels are their number."""
-
-    def __init__(self, num_frames, *, size=(16, 24), fps=10.0):
-        self._num_frames, self._size, self._fps = num_frames, size, fps
-        self.num_grabbed = 0
-
-    def get(self, prop):
-        return self._fps if prop == cv2.CAP_PROP_FPS else 0.0
-
-    def grab(self):
-        self.num_grabbed += 1
-        return self.num_grabbed <= self._num_frames
-
-    def retrieve(self):
-        return True, np.full((*self._size, 3), self.num_grabbed % 251, np.uint8)
-
-    def release(self):
-        pass
-
-
 class GivenFrames:
-    """Like a live FrameSource, but with the frames and numbers of dropped ones that it is given."""
+    """Like a FrameSource, usually a live one, but with the frames and numbers of dropped ones that it is given."""
 
     Frame = namedtuple("Frame", "index time image file_name")
 
-    def __init__(self, times, *, size, fps, interrupted=False):
-        self.is_live, self.path, self.name, self.num_frames, self.fps = True, None, "The fake", None, fps
+    def __init__(self, times, *, size=(32, 48), fps=10, is_live=True, interrupted=False):
+        self.is_live, self.path, self.name, self.num_frames, self.fps = is_live, None, "The fake", None, fps
         self.num_dropped, self.num_unreadable, self.unreadable = 0, 0, []
         self._times, self._size, self._interrupted = times, size, interrupted
 
@@ -109,14 +93,14 @@ class GivenFrames:
         for i, time in enumerate(self._times):
             # The second of every two is dropped.
             self.num_dropped = i
-            yield self.Frame(2 * i, time, np.full((*self._size, 3), 40 + 40 * i, np.uint8), None)
+            yield self.Frame(2 * i, time, np.full((*self._size, 3), (40 + 40 * i) % 251, np.uint8), None)
         if self._interrupted:
             raise KeyboardInterrupt
 
 
 def predict(detect, source, folder, **kwargs):
-    settings = {"classes": CLASSES, "min_score": 0.25, **kwargs}
-    return predict_video(partial(map, detect), source, output_dir=str(folder), name="found", **settings)
+    settings = {"name": "found", "classes": CLASSES, "min_score": 0.25, **kwargs}
+    return predict_video(partial(map, detect), source, output_dir=str(folder), **settings)
 
 
 def read_video(path):
@@ -163,15 +147,15 @@ def limited_file_size(size):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_a_file(tmp_path, batch_size, caplog):
+def test_a_file(tmp_path, batch_size, caplog, open_video):
     detect = SquareFinder()
-    with open_source(make_video(tmp_path / "in.mp4")) as source, caplog.at_level(logging.INFO):
+    with open_video() as source, caplog.at_level(logging.INFO):
         report = predict(detect, source, tmp_path / "out", batch_size=batch_size)
     assert detect.batch_sizes == {1: [1] * 6, 4: [4, 2]}[batch_size]
     out = tmp_path / "out"
     assert report.files == {"detections": str(out / "found.jsonl"), "video": str(out / "found.mp4")}
     assert files(out) == ["found.jsonl", "found.mp4"]
-    assert (report.num_frames, report.num_boxes, report.num_dropped, report.num_unreadable) == (6, 6, 0, 0)
+    assert (report.num_frames, report.num_boxes) == (6, 6)
     assert not report.interrupted and "6 frames in" in caplog.text
 
     lines = read_lines(out / "found.jsonl")
@@ -193,13 +177,13 @@ def test_a_file(tmp_path, batch_size, caplog):
         assert (abs(frame[100:, :] - GRAY) < 12).all()
 
 
-def test_counts_stand_in_the_corner(tmp_path):
+def test_counts_stand_in_the_corner(tmp_path, open_video):
     def detect(images):
         return [
             to_instances(images[0], *[(x, 80, x + 20, 110, 0.9, 0) for x in (20, 60, 100)], (60, 50, 90, 70, 0.5, 2))
         ]
 
-    with open_source(make_video(tmp_path / "in.mp4", 1)) as source:
+    with open_video(1) as source:
         predict(detect, source, tmp_path)
     (line,) = read_lines(tmp_path / "found.jsonl")
     assert line["counts"] == {"car": 3, "bus": 1} and len(line["detections"]) == 4
@@ -211,9 +195,9 @@ def test_counts_stand_in_the_corner(tmp_path):
     assert (abs(frame[45:, :15] - GRAY) < 12).all()
 
 
-def test_other_names_are_drawn_and_not_written(tmp_path):
+def test_other_names_are_drawn_and_not_written(tmp_path, open_video):
     for name in ("plain", "other"):
-        with open_source(make_video(tmp_path / "in.mp4", 1)) as source:
+        with open_video(1) as source:
             names = [f"~{n}" for n in CLASSES] if name == "other" else None
             predict(SquareFinder(), source, tmp_path / name, display_names=names)
     texts = [(tmp_path / name / "found.jsonl").read_text() for name in ("plain", "other")]
@@ -224,8 +208,7 @@ def test_other_names_are_drawn_and_not_written(tmp_path):
 
 @pytest.mark.parametrize("size", [(61, 81), (1, 1), (2, 3), (33, 40)])
 def test_odd_sizes_are_filled_up(tmp_path, size):
-    save_image(np.full((*size, 3), GRAY, np.uint8), tmp_path / "in" / "1.png")
-    with open_source(str(tmp_path / "in")) as source:
+    with open_source(make_frames(tmp_path / "in", size=size)) as source:
         report = predict(SquareFinder(), source, tmp_path)
     frames, fps = read_video(tmp_path / "found.mp4")
     assert frames.shape == (1, size[0] + size[0] % 2, size[1] + size[1] % 2, 3) and fps == 10
@@ -239,7 +222,7 @@ def test_a_folder_with_an_unreadable_frame(tmp_path):
         (tmp_path / "in" / name).write_bytes(b"no image")
     with open_source(str(tmp_path / "in"), fps=5) as source:
         report = predict(SquareFinder(), source, tmp_path)
-    assert (report.num_frames, report.num_unreadable, len(report.unreadable)) == (2, 2, 2)
+    assert (report.num_frames, source.num_unreadable) == (2, 2)
     rows = [(line["frame"], line["time"], line["file_name"]) for line in read_lines(tmp_path / "found.jsonl")]
     assert rows == [(1, 0.2, "2.png"), (3, 0.6, "10.png")]
     frames, fps = read_video(tmp_path / "found.mp4")
@@ -248,79 +231,69 @@ def test_a_folder_with_an_unreadable_frame(tmp_path):
     np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), [90, 90, 90, 170], atol=4)
 
 
-def test_boxes_alone(tmp_path):
-    path = make_video(tmp_path / "in.mp4")
-    with open_source(path) as source:
-        assert list(predict(SquareFinder(), source, tmp_path).files) == ["detections", "video"]
-    with open_source(path) as source:
-        report = predict(SquareFinder(), source, tmp_path, save_video=False)
-    assert list(report.files) == ["detections"] and files(tmp_path) == ["found.jsonl", "in.mp4"]
+def test_boxes_alone(tmp_path, open_video):
+    """An earlier run's video goes, also where Ctrl-C comes before the first frame of another."""
+    for fail_at, save_video in ((None, False), (0, True)):
+        with open_video() as source:
+            assert list(predict(SquareFinder(), source, tmp_path).files) == ["detections", "video"]
+        with open_video() as source:
+            report = predict(SquareFinder(fail_at), source, tmp_path, save_video=save_video)
+        assert list(report.files) == ["detections"] and files(tmp_path) == ["found.jsonl", "in.mp4"]
+        assert report.interrupted == save_video
+        assert report.num_frames == len(read_lines(tmp_path / "found.jsonl")) == (0 if save_video else 6)
 
 
-def test_the_input_is_not_overwritten(tmp_path):
-    path = make_video(tmp_path / "found.mp4")
+def test_the_input_is_not_overwritten(tmp_path, open_video):
+    open_video(name="found.mp4").close()
     before = (tmp_path / "found.mp4").read_bytes()
     for save_video in (True, False):
-        with open_source(path) as source, pytest.raises(UserError, match="overwrite"):
+        with open_source(str(tmp_path / "found.mp4")) as source, pytest.raises(UserError, match="overwrite"):
             predict(SquareFinder(), source, tmp_path, save_video=save_video)
     assert (tmp_path / "found.mp4").read_bytes() == before and files(tmp_path) == ["found.mp4"]
 
 
-def test_ctrl_c_leaves_whole_files(tmp_path):
-    with open_source(make_video(tmp_path / "in.mp4", 10)) as source:
+def assert_whole(folder, num_frames):
+    assert [line["frame"] for line in read_lines(folder / "found.jsonl")] == list(range(num_frames))
+    assert len(read_video(folder / "found.mp4")[0]) == num_frames
+
+
+def test_ctrl_c_and_errors_leave_whole_files(tmp_path, open_video):
+    with open_video(10) as source:
         report = predict(SquareFinder(fail_at=2), source, tmp_path)
     assert report.interrupted and report.num_frames == 2
-    assert [line["frame"] for line in read_lines(tmp_path / "found.jsonl")] == [0, 1]
-    assert len(read_video(tmp_path / "found.mp4")[0]) == 2
+    assert_whole(tmp_path, 2)
     assert files(tmp_path) == ["found.jsonl", "found.mp4", "in.mp4"]
+    detect = SquareFinder(fail_at=3, error=RuntimeError("out of memory"))
+    with open_video(10) as source, pytest.raises(RuntimeError, match="out of memory"):
+        predict(detect, source, tmp_path / "model")
+    assert_whole(tmp_path / "model", 3)
+    make_frames(tmp_path / "in", 2)
+    save_image(np.zeros((32, 40, 3), np.uint8), tmp_path / "in" / "3.png")
+    with open_source(str(tmp_path / "in")) as source, pytest.raises(UserError, match=r"'3\.png' has 40x32 pixels"):
+        predict(SquareFinder(), source, tmp_path / "source")
+    assert_whole(tmp_path / "source", 2)
 
 
-def test_ctrl_c_once_more_leaves_whole_files_in_the_end(tmp_path, monkeypatch):
+def test_ctrl_c_once_more_leaves_whole_files_in_the_end(tmp_path, monkeypatch, open_video):
     def interrupt(futures):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(video, "wait", interrupt)
-    with open_source(make_video(tmp_path / "in.mp4", 10)) as source, pytest.raises(KeyboardInterrupt):
+    with open_video(10) as source, pytest.raises(KeyboardInterrupt):
         predict(SquareFinder(fail_at=2), source, tmp_path)
     # The thread ends with its work when nothing refers to it any more, or when Python ends.
     gc.collect()
     for thread in threading.enumerate():
         if thread.name.startswith("results"):
             thread.join(timeout=60)
-    assert len(read_lines(tmp_path / "found.jsonl")) == len(read_video(tmp_path / "found.mp4")[0]) == 2
+    assert_whole(tmp_path, 2)
 
 
-def test_ctrl_c_before_the_first_frame(tmp_path):
-    path = make_video(tmp_path / "in.mp4", 10)
-    with open_source(path) as source:
-        assert list(predict(SquareFinder(), source, tmp_path).files) == ["detections", "video"]
-    with open_source(path) as source:
-        report = predict(SquareFinder(fail_at=0), source, tmp_path)
-    assert report.interrupted and list(report.files) == ["detections"]
-    assert (report.num_frames, read_lines(tmp_path / "found.jsonl")) == (0, [])
-    assert files(tmp_path) == ["found.jsonl", "in.mp4"]
-
-
-def test_an_error_of_the_model_leaves_whole_files(tmp_path):
-    detect = SquareFinder(fail_at=3, error=RuntimeError("out of memory"))
-    with open_source(make_video(tmp_path / "in.mp4", 10)) as source, pytest.raises(RuntimeError, match="out of memory"):
-        predict(detect, source, tmp_path)
-    assert len(read_lines(tmp_path / "found.jsonl")) == len(read_video(tmp_path / "found.mp4")[0]) == 3
-
-
-def test_an_error_of_the_source_leaves_whole_files(tmp_path):
-    for number, size in ((1, (32, 48)), (2, (32, 48)), (3, (32, 40))):
-        save_image(np.full((*size, 3), GRAY, np.uint8), tmp_path / "in" / f"{number}.png")
-    with open_source(str(tmp_path / "in")) as source, pytest.raises(UserError, match=r"'3\.png' has 40x32 pixels"):
-        predict(SquareFinder(), source, tmp_path)
-    assert len(read_lines(tmp_path / "found.jsonl")) == len(read_video(tmp_path / "found.mp4")[0]) == 2
-
-
-def test_a_full_disk_is_noticed_while_the_video_can_still_be_closed(tmp_path, monkeypatch):
+def test_a_full_disk_is_noticed_while_the_video_can_still_be_closed(tmp_path, monkeypatch, open_video):
     free = iter([1 << 40] * 5)
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(video.shutil, "disk_usage", lambda folder: usage(next(free, 0)))
-    with open_source(make_video(tmp_path / "in.mp4", 40)) as source, pytest.raises(OSError) as error:
+    with open_video(40) as source, pytest.raises(OSError) as error:
         predict(SquareFinder(), source, tmp_path)
     assert error.value.errno == errno.ENOSPC and error.value.filename == str(tmp_path / "found.mp4")
     # Asked when it opens and before each further frame: the sixth time is for the sixth frame, whose line is there.
@@ -329,7 +302,7 @@ def test_a_full_disk_is_noticed_while_the_video_can_still_be_closed(tmp_path, mo
     assert len(read_video(tmp_path / "found.mp4")[0]) == 4
 
 
-def test_a_video_that_could_not_be_written_does_not_appear(tmp_path):
+def test_a_video_that_could_not_be_written_does_not_appear(tmp_path, open_video):
     noise = np.random.default_rng(0)
 
     def detect(images):
@@ -337,7 +310,7 @@ def test_a_video_that_could_not_be_written_does_not_appear(tmp_path):
         return [to_instances(images[0])]
 
     with (
-        open_source(make_video(tmp_path / "in.mp4", 20)) as source,
+        open_video(20) as source,
         limited_file_size(20_000),
         pytest.raises(OSError, match="could not be written whole"),
     ):
@@ -345,9 +318,9 @@ def test_a_video_that_could_not_be_written_does_not_appear(tmp_path):
     assert len(read_lines(tmp_path / "found.jsonl")) == 20 and files(tmp_path) == ["found.jsonl", "in.mp4"]
 
 
-def test_no_line_is_left_half_written(tmp_path):
+def test_no_line_is_left_half_written(tmp_path, open_video):
     with (
-        open_source(make_video(tmp_path / "in.mp4", 40)) as source,
+        open_video(40) as source,
         limited_file_size(1000),
         pytest.raises(OSError) as error,
     ):
@@ -358,41 +331,30 @@ def test_no_line_is_left_half_written(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems take such names in other ways")
-def test_a_result_that_opencv_could_not_write(tmp_path):
-    with open_source(make_video(tmp_path / "in.mp4")) as source, pytest.raises(UserError, match="not UTF-8"):
-        predict_video(
-            partial(map, SquareFinder()),
-            source,
-            output_dir=str(tmp_path),
-            name="\udcff",
-            classes=CLASSES,
-            min_score=0.25,
-        )
+def test_a_result_that_opencv_could_not_write(tmp_path, open_video):
+    with open_video() as source, pytest.raises(UserError, match="not UTF-8"):
+        predict(SquareFinder(), source, tmp_path, name="\udcff")
 
 
-def test_scores_that_are_not_finite_end_it(tmp_path):
+def test_scores_that_are_not_finite_end_it(tmp_path, open_video):
     def detect(images):
         return [to_instances(images[0], (0, 0, float("nan"), 5, 0.5, 0))]
 
-    with open_source(make_video(tmp_path / "in.mp4")) as source, pytest.raises(ValueError, match="JSON"):
+    with open_video() as source, pytest.raises(ValueError, match="JSON"):
         predict(detect, source, tmp_path)
     assert read_lines(tmp_path / "found.jsonl") == []
 
 
 def test_a_live_video_plays_in_real_time(tmp_path, caplog):
-    source = GivenFrames([0.0, 0.4, 0.42, 1.0], size=(32, 48), fps=10)
+    source = GivenFrames([0.0, 0.4, 0.42, 1.0])
     detect = SquareFinder()
     with caplog.at_level(logging.INFO):
         report = predict(detect, source, tmp_path, batch_size=8)
     assert detect.batch_sizes == [1, 1, 1, 1]
-    assert (report.num_frames, report.num_dropped, report.interrupted) == (4, 3, False)
+    assert (report.num_frames, report.interrupted) == (4, False)
     assert "3 frames were dropped" in caplog.text
-    assert [(line["frame"], line["time"]) for line in read_lines(tmp_path / "found.jsonl")] == [
-        (0, 0.0),
-        (2, 0.4),
-        (4, 0.42),
-        (6, 1.0),
-    ]
+    rows = [(line["frame"], line["time"]) for line in read_lines(tmp_path / "found.jsonl")]
+    assert rows == [(0, 0.0), (2, 0.4), (4, 0.42), (6, 1.0)]
     frames, fps = read_video(tmp_path / "found.mp4")
     # At 10 a second: 40 for 0.0 to 0.3; at 0.4 there are two, 80 and 120, of which the later one is shown until 0.9.
     assert fps == 10
@@ -401,7 +363,7 @@ def test_a_live_video_plays_in_real_time(tmp_path, caplog):
 
 @pytest.mark.parametrize(("fps", "expected"), [(60, 25), (25, 25), (8, 8)])
 def test_the_rate_of_a_live_video(tmp_path, fps, expected):
-    predict(SquareFinder(), GivenFrames([0, 1], size=(32, 48), fps=fps), tmp_path)
+    predict(SquareFinder(), GivenFrames([0, 1], fps=fps), tmp_path)
     frames, found = read_video(tmp_path / "found.mp4")
     assert found == expected and len(frames) == expected + 1
 
@@ -410,7 +372,7 @@ def test_large_live_pictures_are_reduced(tmp_path):
     def detect(images):
         return [to_instances(images[0], (400, 100, 1000, 300, 0.5, 1))]
 
-    predict(detect, GivenFrames([0], size=(400, 3840), fps=10), tmp_path)
+    predict(detect, GivenFrames([0], size=(400, 3840)), tmp_path)
     (frame,), _ = read_video(tmp_path / "found.mp4")
     assert frame.shape == (200, 1920, 3)
     drawn = np.flatnonzero(is_color(frame[110], COLORS[1]))
@@ -420,7 +382,7 @@ def test_large_live_pictures_are_reduced(tmp_path):
 
 
 def test_ctrl_c_ends_a_live_source(tmp_path):
-    report = predict(SquareFinder(), GivenFrames([0, 0.5], size=(32, 48), fps=10, interrupted=True), tmp_path)
+    report = predict(SquareFinder(), GivenFrames([0, 0.5], interrupted=True), tmp_path)
     assert report.interrupted and report.num_frames == 2
     assert len(read_video(tmp_path / "found.mp4")[0]) == 6  # 0.0 to 0.5
 
@@ -437,15 +399,13 @@ def test_many_frames_do_not_accumulate(tmp_path):
         most = max(most, len(alive))
         return [to_instances(image, (2, 2, 12, 12, 0.5, 0)) for image in images]
 
-    source = FrameSource(CaptureReader(FakeCapture(3000), name="The fake", stem="fake"))
-    with source:
-        report = predict(detect, source, tmp_path, batch_size=8)
-    assert report.num_frames == len((tmp_path / "found.jsonl").read_text().splitlines()) == 3000
+    report = predict(detect, GivenFrames(range(500), size=(16, 24), is_live=False), tmp_path, batch_size=8)
+    assert report.num_frames == len((tmp_path / "found.jsonl").read_text().splitlines()) == 500
     # This batch and the one before it, which is still named; four that wait to be written, and one that is.
     assert most <= 8 + 8 + 5
 
 
-def test_the_model_waits_when_four_frames_are_not_written(tmp_path, monkeypatch):
+def test_the_model_waits_when_four_frames_are_not_written(tmp_path, monkeypatch, open_video):
     detect, gate, num_detected = SquareFinder(), threading.Event(), []
     real_wait, real_add = video.wait, video._AnnotatedVideo.add
 
@@ -460,7 +420,7 @@ def test_the_model_waits_when_four_frames_are_not_written(tmp_path, monkeypatch)
 
     monkeypatch.setattr(video._AnnotatedVideo, "add", add)
     monkeypatch.setattr(video, "wait", wait)
-    with open_source(make_video(tmp_path / "in.mp4", 12)) as source:
+    with open_video(12) as source:
         report = predict(detect, source, tmp_path)
     assert num_detected[0] == 5 and report.num_frames == 12
 
@@ -473,59 +433,55 @@ class ModelOfBrightness(torch.nn.Module):
         self.on_the_device = torch.nn.Parameter(torch.zeros(1))
 
     def forward(self, batch):
-        assert not torch.is_grad_enabled()
+        assert not torch.is_grad_enabled() and {tuple(inputs["image"].shape) for inputs in batch} == {(3, 32, 64)}
         outputs = []
         for inputs in batch:
             height, width = inputs["height"], inputs["width"]
-            self.seen = tuple(inputs["image"].shape)
-            instances = to_instances(np.zeros((height, width)), (0, 0, width, height, 0.5, 0))
-            instances.scores = inputs["image"].float().mean(dim=(1, 2))[:1] / 255
-            outputs.append({"instances": instances})
+            score = float(inputs["image"][0].float().mean()) / 255
+            outputs.append({"instances": to_instances(np.zeros((height, width)), (0, 0, width, height, score, 0))})
         return outputs
 
 
 def test_frame_detector():
     cfg = get_cfg()
     cfg.INPUT.SIZE_TEST = 64
-    model = ModelOfBrightness().eval()
     images = [np.full((50, 100, 3), (gray, 0, 255), np.uint8) for gray in (51, 204)]
-    detector = ArrayDetector([cfg], [model])
+    detector = ArrayDetector([cfg], [ModelOfBrightness().eval()])
     outputs = detector(images)
-    assert model.seen == (3, 32, 64)
     ahead = [[float(output.scores[0]) for output in found] for found in detector.detect_ahead([images, images[1:]])]
     assert ahead == [[float(output.scores[0]) for output in outputs], [float(outputs[1].scores[0])]]
-    assert [float(output.scores[0]) for output in outputs] == pytest.approx([0.2, 0.8], abs=1e-3)
+    assert ahead[0] == pytest.approx([0.2, 0.8], abs=1e-3)
     assert outputs[0].pred_boxes.tensor.tolist() == [[0, 0, 100, 50]]
 
 
-def test_what_a_killed_run_left_is_removed(tmp_path):
+def test_what_a_killed_run_left_is_removed(tmp_path, open_video):
     (tmp_path / "out").mkdir()
     others = {".other.123.parking-tmp.mp4", ".found.front.123.parking-tmp.mp4"}
     for name in (".found.123.parking-tmp.mp4", *others):
         (tmp_path / "out" / name).write_bytes(b"half")
-    with open_source(make_video(tmp_path / "in.mp4", 3)) as source:
+    with open_video(3) as source:
         predict(SquareFinder(), source, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert others <= names and ".found.123.parking-tmp.mp4" not in names
     assert not [name for name in names if name.endswith(".lock")]
 
 
-def test_one_run_at_a_time_writes_a_video(tmp_path):
+def test_one_run_at_a_time_writes_a_video(tmp_path, open_video):
     def detect(images):
         with open_source(str(tmp_path / "in.mp4")) as again, pytest.raises(UserError, match=r"another infer\.py"):
             predict(SquareFinder(), again, tmp_path)
         return SquareFinder()(images)
 
-    with open_source(make_video(tmp_path / "in.mp4", 2)) as source:
+    with open_video(2) as source:
         assert predict(detect, source, tmp_path).num_frames == 2
 
 
 @pytest.mark.parametrize("name", ["found.mp4", "found.jsonl"])
-def test_what_is_no_result_is_not_replaced(tmp_path, name):
+def test_what_is_no_result_is_not_replaced(tmp_path, name, open_video):
     """Such as the video that a folder of frames was made from."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_bytes(b'{"a": 1}\n')
-    with open_source(make_video(tmp_path / "in.mp4", 3)) as source:
+    with open_video(3) as source:
         with pytest.raises(UserError, match=f"{name}.*not replaced"):
             predict(SquareFinder(), source, tmp_path / "out")
         assert (tmp_path / "out" / name).read_bytes() == b'{"a": 1}\n'
@@ -533,11 +489,7 @@ def test_what_is_no_result_is_not_replaced(tmp_path, name):
 
 @pytest.mark.parametrize("fps", [240.0384, 999.99, 1000, 59.94006, 23.976, 0.01, 119.88012])
 def test_rates_that_mpeg_4_can_hold(tmp_path, fps):
-    folder = tmp_path / "frames"
-    for i in range(3):
-        save_image(np.full((48, 64, 3), GRAY, np.uint8), folder / f"{i}.png")
-    with open_source(str(folder), fps=fps) as source:
+    with open_source(make_frames(tmp_path / "frames", 3), fps=fps) as source:
         predict(SquareFinder(), source, tmp_path / "out")
-    capture = cv2.VideoCapture(str(tmp_path / "out" / "found.mp4"))
-    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 3
-    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(fps, rel=1e-3)
+    frames, found = read_video(tmp_path / "out" / "found.mp4")
+    assert len(frames) == 3 and found == pytest.approx(fps, rel=1e-3)

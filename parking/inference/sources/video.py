@@ -9,11 +9,11 @@ import math
 import os
 import re
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from time import monotonic
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -27,7 +27,7 @@ from parking.utils.errors import UserError
 from parking.utils.files import describe_missing, open_regular
 from parking.utils.text import printable
 
-from .video_opening import open_camera, open_stream, open_video_file
+from .video_opening import check_utf8, open_camera, open_stream, open_video_file
 
 #: Frames per second of a folder for which none are given.
 DEFAULT_FOLDER_FPS = 10.0
@@ -58,31 +58,6 @@ class Frame(NamedTuple):
     time: float
     image: np.ndarray
     file_name: str | None = None
-
-
-class FrameReader(Protocol):
-    """What :class:`FrameSource` reads from, in a thread of its own.
-
-    Attributes:
-        name: what messages call it; never with a password.
-        stem: a file name without ending for what is found in it.
-        path: of a file or folder; else None.
-        fps: frames per second.
-        num_frames: as announced, which may be wrong; None: unknown.
-        is_live: whether frames come whether they are taken or not.
-    """
-
-    name: str
-    stem: str
-    path: str | None
-    fps: float
-    num_frames: int | None
-    is_live: bool
-
-    def read(self) -> Frame | None:
-        """The next frame; None after the last one. Raises UnreadableImageError for one that cannot be decoded."""
-
-    def close(self) -> None: ...
 
 
 def is_live_input(input: str) -> bool:
@@ -132,15 +107,23 @@ def open_source(input: str, *, fps: float | None = None, orientation: str = AUTO
 class FrameSource:
     """Iterates once over the frames of a reader, which a thread reads ahead, and closes it.
 
+    A reader's ``read`` gives the next frame, and None after the last one. It raises UnreadableImageError for a frame
+    that cannot be decoded.
+
     Attributes:
-        name, stem, path, fps, num_frames, is_live: see :class:`FrameReader`.
+        name: what messages call it; never with a password.
+        stem: a file name without ending for what is found in it.
+        path: of a file or folder; else None.
+        fps: frames per second.
+        num_frames: as announced, which may be wrong; None: unknown.
+        is_live: whether frames come whether they are taken or not.
         size: height and width in pixels, the same for all frames.
         num_dropped: frames of a live source that were not taken, counted from the first that was.
         num_unreadable: frames that could not be decoded and are missing.
         unreadable: a sentence for each of the first ten of them.
     """
 
-    def __init__(self, reader: FrameReader):
+    def __init__(self, reader: "CaptureReader | FolderReader"):
         """
         Args:
             reader: becomes this object's to close, also when this raises.
@@ -258,25 +241,11 @@ class FrameSource:
 
 
 class CaptureReader:
-    """Reads a ``cv2.VideoCapture``, or what behaves like one; a :class:`FrameReader`."""
+    """Reads a ``cv2.VideoCapture``, or what behaves like one."""
 
-    def __init__(
-        self,
-        capture,
-        *,
-        name: str,
-        stem: str,
-        path: str | None = None,
-        is_live: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        """
-        Args:
-            clock: gives the seconds at which a live source's frame arrives.
-        """
+    def __init__(self, capture, *, name: str, stem: str, path: str | None = None, is_live: bool = False):
         self.name, self.stem, self.path, self.is_live = name, stem, path, is_live
         self._capture = capture
-        self._clock = clock
         self._num_grabbed = 0
         self._last_time: float | None = None
         self.fps = self._read_fps()
@@ -310,7 +279,7 @@ class CaptureReader:
 
     def _read_time(self) -> float:
         if self.is_live:
-            return self._clock()
+            return monotonic()
         seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         if self._last_time is None:
             seconds = seconds if math.isfinite(seconds) and seconds > 0 else 0.0
@@ -334,7 +303,7 @@ class CaptureReader:
 
 
 class FolderReader:
-    """Reads the images of a folder, without its subfolders, as frames; a :class:`FrameReader`."""
+    """Reads the images of a folder, without its subfolders, as frames."""
 
     is_live = False
 
@@ -416,7 +385,7 @@ def _open_url(input: str) -> CaptureReader:
     name = f"The stream {scheme}://{address}"
     if scheme not in _LIVE_SCHEMES:
         raise UserError(f"{name} cannot be read; known are {', '.join(sorted(_LIVE_SCHEMES))}.")
-    _check_text(input)
+    check_utf8(input)
     capture = open_stream(input)
     if capture is None:
         raise UserError(f"{name} cannot be opened; check the address, the login and the network.")
@@ -432,7 +401,7 @@ def _open_file(input: str) -> CaptureReader:
     if not _has_video_name(input):
         kind = "an image, and not a video" if is_image_name(input) else "not a video file"
         raise UserError(f"{name} is {kind}; known extensions are {', '.join(sorted(VIDEO_EXTENSIONS))}.")
-    _check_text(input)
+    check_utf8(input)
     if _holds_image(input):
         raise UserError(f"{name} holds a single image, and not a video; give it an image's extension.")
     try:
@@ -445,14 +414,6 @@ def _open_file(input: str) -> CaptureReader:
             "content MP4, MOV, AVI, MKV, WebM, FLV, MPEG or WMV; playlists are not followed)."
         )
     return CaptureReader(capture, name=f"The video {name}", stem=Path(input).stem, path=input)
-
-
-def _check_text(input: str) -> None:
-    try:
-        input.encode()
-    except UnicodeEncodeError as e:
-        # OpenCV 5.0 crashes at such a name.
-        raise UserError(f"The name '{printable(input)}' is not UTF-8, which OpenCV needs; rename it.") from e
 
 
 def _holds_image(path: str) -> bool:

@@ -13,28 +13,23 @@ from contextlib import contextmanager
 
 import cv2
 
+from parking.utils.errors import UserError
 from parking.utils.files import open_regular
-
-NETWORK_TIMEOUT_MS = 10_000
+from parking.utils.text import printable
 
 # Variable with options that OpenCV reads at every opening and gives to FFmpeg: "key;value|key;value".
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _LOG_LEVEL, _QUIET = "OPENCV_FFMPEG_LOGLEVEL", "-8"
 _DEFAULT_OPTIONS = "rtsp_flags;prefer_tcp"  # OpenCV's own
 _NETWORK_PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtmp,rtmps,rtmpt,rtmpe,srt,crypto"
+_NETWORK_TIMEOUT_MS = 10_000
 _ENVIRONMENT_LOCK = threading.Lock()
 
 _START_BYTES = 4096
 # FFmpeg's names of these containers; FFmpeg decides again which of them a file is.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,flv,asf,mpeg,mpegvideo,mpegts"
 # First bytes of Matroska and WebM, FLV, WMV, MPEG-PS, MPEG video without a container.
-_STARTS = (
-    b"\x1a\x45\xdf\xa3",
-    b"FLV\x01",
-    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
-    b"\0\0\x01\xba",
-    b"\0\0\x01\xb3",
-)
+_STARTS = (b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\0\0\x01\xba", b"\0\0\x01\xb3")
 _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 # Bytes of a transport stream's packet: 188, 192 with a time stamp, 204 with a checksum; its first byte.
 _PACKETS, _SYNC, _NUM_SYNCS = (188, 192, 204), 0x47, 5
@@ -57,6 +52,14 @@ def _is_transport_stream(start: bytes) -> bool:
     return False
 
 
+def check_utf8(name: str) -> None:
+    """Raise a UserError if a name is not UTF-8, at which OpenCV 5.0 crashes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as e:
+        raise UserError(f"The name '{printable(name)}' is not UTF-8, which OpenCV needs; rename it.") from e
+
+
 def open_video_file(path: str) -> cv2.VideoCapture | None:
     """Open a file of a known container; None for another container, or if opening fails.
 
@@ -73,12 +76,8 @@ def open_video_file(path: str) -> cv2.VideoCapture | None:
 
 def open_stream(url: str) -> cv2.VideoCapture | None:
     """Open an address with FFmpeg, over the network alone; None if that fails."""
-    timeouts = [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-        NETWORK_TIMEOUT_MS,
-        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-        NETWORK_TIMEOUT_MS,
-    ]
+    keys = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
+    timeouts = [value for key in keys for value in (key, _NETWORK_TIMEOUT_MS)]
     with _ffmpeg_options(f"protocol_whitelist;{_NETWORK_PROTOCOLS}"):
         return _open(url, cv2.CAP_FFMPEG, timeouts)
 

@@ -3,17 +3,10 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-import cv2
-import numpy as np
 import pytest
 
 from parking.inference.sources.video import open_source
-from parking.inference.sources.video_opening import (
-    is_container,
-    open_camera,
-    open_stream,
-    open_video_file,
-)
+from parking.inference.sources.video_opening import is_container, open_camera, open_stream, open_video_file
 from parking.utils.errors import UserError
 
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
@@ -23,22 +16,14 @@ CODECS = {
 }  # fmt: skip
 
 
-def make_video(path, codec="mp4v"):
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), 25, (64, 48))
-    assert writer.isOpened()
-    for i in range(5):
-        writer.write(np.full((48, 64, 3), 40 * i, np.uint8))
-    writer.release()
-    return path
-
-
 def can_read(capture):
     return capture is not None and capture.read()[0]
 
 
 @pytest.mark.parametrize("ending", CODECS)
-def test_every_container_is_opened(tmp_path, ending):
-    path = make_video(tmp_path / f"a.{ending}", CODECS[ending])
+def test_every_container_is_opened(tmp_path, make_video, ending):
+    path = tmp_path / f"a.{ending}"
+    make_video(path, codec=CODECS[ending])
     data = path.read_bytes()
     assert is_container(data[:4096])
     assert can_read(open_video_file(str(path)))
@@ -49,9 +34,9 @@ def test_every_container_is_opened(tmp_path, ending):
     assert OPTIONS not in os.environ
 
 
-def make_hostile(folder):
+def make_hostile(folder, make_video):
     """Files under a video's name that would make FFmpeg open another."""
-    other = make_video(folder / "other.ts", "MPG2")
+    other = make_video(folder / "other.ts", codec="MPG2")
     make_video(folder / "other.mp4")
     sdp = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
     dash = '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet><Representation><BaseURL>'
@@ -67,8 +52,8 @@ def make_hostile(folder):
     return {name: text.encode() for name, text in texts.items()}
 
 
-def test_files_that_lead_to_others_are_not_opened(tmp_path):
-    for name, content in make_hostile(tmp_path).items():
+def test_files_that_lead_to_others_are_not_opened(tmp_path, make_video):
+    for name, content in make_hostile(tmp_path, make_video).items():
         for ending in ("mp4", "ts", "avi"):
             path = tmp_path / f"{name}.{ending}"
             path.write_bytes(content)
@@ -76,8 +61,8 @@ def test_files_that_lead_to_others_are_not_opened(tmp_path):
                 open_source(str(path))
 
 
-def test_the_users_own_options_stay(tmp_path, monkeypatch):
-    path = str(make_video(tmp_path / "a.mp4"))
+def test_the_users_own_options_stay(tmp_path, monkeypatch, make_video):
+    path = make_video(tmp_path / "a.mp4")
     concat = tmp_path / "b.mp4"
     concat.write_text("ffconcat version 1.0\nfile a.mp4\n")
     for options in ("rtsp_transport;udp", "format_whitelist;concat|protocol_whitelist;file,concat"):
@@ -110,10 +95,10 @@ def test_only_regular_files_and_devices(tmp_path):
             open_source(address)
 
 
-def test_streams_come_over_the_network_only(tmp_path):
-    segment = make_video(tmp_path / "a.ts", "MPG2")
+def test_streams_come_over_the_network_only(tmp_path, make_video):
+    segment = make_video(tmp_path / "a.ts", codec="MPG2")
     head = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.2,\n"
-    for name, address in [("near", "a.ts"), ("far", f"file://{segment}"), ("path", str(segment))]:
+    for name, address in [("near", "a.ts"), ("far", f"file://{segment}"), ("path", segment)]:
         (tmp_path / f"{name}.m3u8").write_text(f"{head}{address}\n#EXT-X-ENDLIST\n")
     make_video(tmp_path / "a.mp4")
     (tmp_path / "concat.mp4").write_text(f"ffconcat version 1.0\nfile '{segment}'\n")
