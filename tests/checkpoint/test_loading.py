@@ -191,13 +191,6 @@ def test_what_the_head_refuses_is_told_with_the_file():
         load_weights(Model(), make_weights(head__anchors=torch.zeros(2, 2, 2)))
 
 
-def test_anchors_of_the_weights_win(caplog):
-    model = Model()
-    load_weights(model, make_weights())
-    assert model.head.anchors.eq(7).all()
-    assert "anchors" not in logged(caplog)
-
-
 def test_anchors_of_the_config_can_be_kept(caplog):
     model = Model(keeps_anchors=True)
     load_weights(model, make_weights())
@@ -209,79 +202,62 @@ def test_anchors_of_the_config_can_be_kept(caplog):
 # Class outputs
 
 
-def test_several_classes_start_from_one(caplog):
-    model = Model(3)
-    load_weights(
-        model,
-        make_weights(4, ["person", "bicycle", "car", "bus"]),
-        class_names=["sedan", "adult", "van"],
-        class_map=[["sedan", "car"], ["van", "car"], ["adult", "person"]],
-    )
-    assert_class_rows(model, [2, 0, 2])
+ABCD = ["a", "b", "c", "d"]
+COCO = ["person", "bicycle", "car", "bus"]
+SAME = ["car", "person", "car", "bus"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "class_map", "sources", "told"),
+    [
+        # Several classes may start from one.
+        (
+            COCO,
+            ["sedan", "adult", "van"],
+            [["sedan", "car"], ["van", "car"], ["adult", "person"]],
+            [2, 0, 2],
+            "sedan, van from car; adult from person",
+        ),
+        # The map comes before the namesake.
+        (COCO, ["person", "bus"], [("person", "car"), ("bus", "person")], [2, 0], "person from car; bus from person"),
+        # As many classes of other names are not kept by their position.
+        (ABCD, ["d", "x", "b", "y"], [], [3, NEW, 1, NEW], "d from d; b from b; x, y never predicted"),
+        # One class in common is enough to predict.
+        (ABCD, ["x", "b"], [], [NEW, 1], "b from b; x never predicted"),
+        # The same classes in another order need no map.
+        (ABCD, ["c", "a", "d", "b"], [], [2, 0, 3, 1], "c from c; a from a; d from d; b from b"),
+        (ABCD, ["c", "a", "d", "b"], [["c", "a"]], [2, 0, 3, 1], "c from c; a from a; d from d; b from b"),
+        (ABCD, ["c", "a", "d", "b"], [["no such", "class"]], [2, 0, 3, 1], "c from c; a from a; d from d; b from b"),
+        # The same classes in the same order stay untouched.
+        (ABCD, tuple(ABCD), [["a", "b"]], [0, 1, 2, 3], None),
+        # Category lists may have a name twice, and the weights trained with them do then.
+        (SAME, SAME, [], [0, 1, 2, 3], None),
+        # As many classes without names stay as they are.
+        (None, ["x", "y", "z", "u"], [], [0, 1, 2, 3], None),
+        (None, None, [], [0, 1, 2, 3], None),
+    ],
+)
+def test_where_class_outputs_come_from(caplog, theirs, ours, class_map, sources, told):
+    model = Model(len(sources))
+    load_weights(model, make_weights(4, theirs), class_names=ours, class_map=class_map)
+    assert_class_rows(model, sources)
     assert model.head.anchors.eq(7).all()
-    assert logged(caplog) == (
-        f"Loaded all 7 tensors of w.pth; class outputs of {', '.join(HEAD_TENSORS)}: sedan, van from car; "
-        "adult from person"
-    )
+    classes = f"; class outputs of {', '.join(HEAD_TENSORS)}: {told}" if told else ""
+    assert logged(caplog) == "Loaded all 7 tensors of w.pth" + classes
 
 
 def test_classes_that_the_map_leaves_out_start_from_their_namesake_or_the_prior(caplog):
-    model = Model(5)
-    load_weights(
-        model,
-        make_weights(4, ["person", "bicycle", "car", "bus"]),
-        class_names=["bus", "cart", "taxi", "bicycle", "stroller"],
-        class_map=[("taxi", "car")],
-    )
+    model, weights = Model(5), make_weights(4, COCO)
+    classes = {"class_names": ["bus", "cart", "taxi", "bicycle", "stroller"], "class_map": [("taxi", "car")]}
+    load_weights(model, weights, **classes)
     assert_class_rows(model, [3, NEW, 2, 1, NEW])
     assert logged(caplog).endswith(
         ": bus from bus; taxi from car; bicycle from bicycle; cart, stroller never predicted"
     )
     assert "cart, stroller: no class of w.pth, so never found" in caplog.text
-    load_weights(
-        model,
-        make_weights(4, ["person", "bicycle", "car", "bus"]),
-        class_names=["bus", "cart", "taxi", "bicycle", "stroller"],
-        class_map=[("taxi", "car")],
-        will_train=True,
-    )
+    load_weights(model, weights, **classes, will_train=True)
     assert_class_rows(model, [3, NEW, 2, 1, NEW], fresh=-3.25)
     assert caplog.messages[-1].endswith("; cart, stroller from the prior")
-
-
-def test_the_map_comes_before_the_namesake():
-    model = Model(2)
-    weights = make_weights(4, ["truck", "bus", "car", "van"])
-    load_weights(model, weights, class_names=["truck", "bus"], class_map=[("truck", "van"), ("bus", "truck")])
-    assert_class_rows(model, [3, 0])
-
-
-def test_as_many_classes_of_other_names_are_not_kept_by_position():
-    model = Model(4)
-    load_weights(model, make_weights(4, ["a", "b", "c", "d"]), class_names=["d", "x", "b", "y"])
-    assert_class_rows(model, [3, NEW, 1, NEW])
-
-
-@pytest.mark.parametrize("class_map", [[], [["c", "a"]], [["no such class", "neither"]]])
-def test_the_same_classes_in_another_order_need_no_map(caplog, class_map):
-    model = Model(4)
-    load_weights(model, make_weights(4, ["a", "b", "c", "d"]), class_names=["c", "a", "d", "b"], class_map=class_map)
-    assert_class_rows(model, [2, 0, 3, 1])
-    assert "c from c; a from a; d from d; b from b" in logged(caplog)
-
-
-def test_the_same_classes_in_the_same_order_stay_untouched(caplog):
-    model, weights = Model(4), make_weights(4, ["a", "b", "c", "d"])
-    load_weights(model, weights, class_names=("a", "b", "c", "d"), class_map=[["a", "b"]])
-    assert_class_rows(model, [0, 1, 2, 3])
-    assert logged(caplog) == "Loaded all 7 tensors of w.pth"
-
-
-def test_two_classes_of_one_name_keep_their_own_outputs():
-    """Category lists may have a name twice, and the weights trained with them do then."""
-    model, names = Model(4), ["car", "person", "car", "bus"]
-    load_weights(model, make_weights(4, names), class_names=names)
-    assert_class_rows(model, [0, 1, 2, 3])
 
 
 def test_a_name_that_the_weights_have_twice_is_told(caplog):
@@ -315,12 +291,6 @@ def test_nothing_in_common_is_a_mistake_unless_it_will_be_trained(caplog):
     assert logged(caplog).endswith(": x, y from the prior")
 
 
-def test_one_class_in_common_is_enough_to_predict():
-    model = Model(2)
-    load_weights(model, make_weights(4, ["a", "b", "c", "d"]), class_names=["x", "b"])
-    assert_class_rows(model, [NEW, 1])
-
-
 @pytest.mark.parametrize(("ours", "theirs"), [(["x", "y"], None), (None, ["a", "b", "c", "d"]), (None, None)])
 def test_another_number_of_classes_without_names(caplog, ours, theirs):
     weights = make_weights(4, theirs)
@@ -332,14 +302,6 @@ def test_another_number_of_classes_without_names(caplog, ours, theirs):
     assert logged(caplog) == (
         f"Loaded all 7 tensors of w.pth; class outputs of {', '.join(HEAD_TENSORS)}: all from the prior"
     )
-
-
-@pytest.mark.parametrize("ours", [["x", "y", "z", "u"], None])
-def test_as_many_classes_without_names_stay_as_they_are(caplog, ours):
-    model = Model(4)
-    load_weights(model, make_weights(4), class_names=ours)
-    assert_class_rows(model, [0, 1, 2, 3])
-    assert logged(caplog) == "Loaded all 7 tensors of w.pth"
 
 
 def test_a_map_needs_names_in_the_weights():
@@ -368,6 +330,9 @@ def test_weights_must_name_as_many_classes_as_they_predict():
         (["a", "a", "b"], ["b", "a", "a"], [], [1, 2, 0]),
         (["a", "a", "a", "x"], ["a", "b", "a"], [], [0, 2, 0, None]),
         (["a", "c"], ["b", "a", "a"], [["c", "a"]], [1, 1]),
+        # A class mapped to nothing starts from the prior, unless the classes are the very same.
+        (["car", "bus"], ["bus", "car"], [["car", ""]], [1, 0]),
+        (["car", "van"], ["bus", "car"], [["car", ""], ["van", "bus"]], [None, 0]),
         # Letters count: such near misses are for the user's map to bridge. What does not show counts for nothing.
         (["Car", "car "], ["car"], [], [None, 0]),
         (["cafe\u0301", "\ufeffbus"], ["bus", "caf\xe9", "x"], [], [1, 0]),
@@ -404,20 +369,12 @@ def test_mistakes_in_the_map_are_named(class_map, message):
 
 # Which class of COCO each class of the challenge starts from; None: the prior.
 PARKING_SOURCES = {
-    "sedan": "car",
-    "SUV": "car",
-    "van": "car",
-    "bus": "bus",
-    "school bus": "bus",
-    "truck": "truck",
-    "taxi": "car",
-    "adult": "person",
-    "child": "person",
-    "motorcycle": "motorcycle",
+    **dict.fromkeys(["sedan", "SUV", "van", "taxi"], "car"),
+    **dict.fromkeys(["bus", "school bus"], "bus"),
+    **dict.fromkeys(["adult", "child"], "person"),
+    **{name: name for name in ("truck", "motorcycle", "bicycle")},
     "kickboard": "skateboard",
-    "bicycle": "bicycle",
-    "stroller": None,
-    "cart": None,
+    **dict.fromkeys(["stroller", "cart"]),
 }
 
 
@@ -461,11 +418,6 @@ def test_a_mapped_model_predicts_what_the_weights_predict_for_the_source():
     prior = 1 / (1 + math.exp(-math.log(0.6 / 2.00001)))
     assert prior == pytest.approx(0.2307, abs=1e-4)
     assert_close(ours.scores[..., 1] / ours.upper_bound, torch.full_like(ours.upper_bound, prior))
-
-
-def test_a_class_mapped_to_nothing_starts_from_the_prior():
-    assert find_class_sources(["car", "bus"], ["bus", "car"], [["car", ""]]) == [1, 0], "the very same classes"
-    assert find_class_sources(["car", "van"], ["bus", "car"], [["car", ""], ["van", "bus"]]) == [None, 0]
 
 
 def test_a_map_that_cannot_be_applied_is_told(caplog):

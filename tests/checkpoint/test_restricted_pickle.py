@@ -5,6 +5,7 @@ import copyreg
 import io
 import os
 import pickle
+import re
 import shutil
 import struct
 import sys
@@ -24,6 +25,7 @@ from parking.utils.errors import UserError
 
 EXT_CODE = 0xF0
 MIB = 2**20
+MARKER = "ran"  # what a hostile file makes in the current folder
 
 
 def write_archive(path: Path, pickled: bytes, records: dict[str, bytes] | None = None) -> Path:
@@ -114,7 +116,7 @@ def test_pieces_are_assembled_as_pickle_reads_them():
 @pytest.fixture
 def marker(tmp_path) -> Path:
     """Exists once a file has had its way."""
-    return tmp_path / "ran"
+    return tmp_path / MARKER
 
 
 @pytest.fixture
@@ -141,6 +143,7 @@ def hostile_modules(marker, monkeypatch):
     monkeypatch.setitem(sys.modules, "models.common", common)
     (marker.parent / "on_import.py").write_text(f"import os\nos.mkdir({str(marker)!r})\n")
     monkeypatch.syspath_prepend(marker.parent)
+    monkeypatch.chdir(marker.parent)
     copyreg.add_extension("os", "mkdir", EXT_CODE)
     yield
     # Which forgets the code and what was cached for it.
@@ -149,11 +152,8 @@ def hostile_modules(marker, monkeypatch):
 
 
 class CallsMkdir:
-    def __init__(self, path):
-        self.path = path
-
     def __reduce__(self):
-        return os.mkdir, (str(self.path),)
+        return os.mkdir, (MARKER,)
 
 
 def saved_by_torch(value) -> bytes:
@@ -162,109 +162,88 @@ def saved_by_torch(value) -> bytes:
     return buffer.getvalue()
 
 
+def calls(module: str, attribute: str, *args: bytes) -> tuple[bytes, str]:
+    return call(name(module, attribute), *args), re.escape(f"{module}.{attribute}")
+
+
 CONV = name("models.common", "Conv")
+RAN = text(MARKER)
+MKDIR = name("os", "mkdir")
+EXPRESSION = text(f"__import__('os').mkdir('{MARKER}')")
+IMPORT_OS = call(name("builtins", "__import__"), text("os"))
+#: By what they do: a value that does it, and what the message must name.
 HOSTILE = {
     # Function calls, by every road to a function.
-    "os.system": (lambda m: call(name("os", "system"), text(f"mkdir '{m}'")), r"os\.system"),
-    "posix.system": (lambda m: call(name("posix", "system"), text(f"mkdir '{m}'")), r"posix\.system"),
-    "eval": (lambda m: call(name("builtins", "eval"), text(f"__import__('os').mkdir('{m}')")), r"builtins\.eval"),
-    "exec": (lambda m: call(name("builtins", "exec"), text(f"import os; os.mkdir('{m}')")), r"builtins\.exec"),
-    "open": (lambda m: call(name("io", "open"), text(m), text("w")), r"io\.open"),
-    "Python 2's name": (
-        lambda m: call(name("__builtin__", "eval"), text(f"__import__('os').mkdir('{m}')")),
-        r"__builtin__\.eval",
-    ),
-    "getattr": (
-        lambda m: call(
-            call(name("builtins", "getattr"), call(name("builtins", "__import__"), text("os")), text("mkdir")), text(m)
-        ),
-        r"builtins\.getattr",
-    ),
-    "__import__": (lambda m: call(name("builtins", "__import__"), text("on_import")), r"builtins\.__import__"),
-    "importlib": (lambda m: call(name("importlib", "import_module"), text("on_import")), r"importlib\.import_module"),
-    "a mere name": (lambda m: name("on_import", "os"), r"on_import\.os"),
-    "subprocess": (
-        lambda m: call(name("subprocess", "check_call"), list_of(text("mkdir"), text(m))),
-        r"subprocess\.check_call",
-    ),
-    "functools.partial": (
-        lambda m: call(call(name("functools", "partial"), name("os", "mkdir"), text(m))),
-        r"functools\.partial",
-    ),
+    "os.system": calls("os", "system", text(f"mkdir {MARKER}")),
+    "posix.system": calls("posix", "system", text(f"mkdir {MARKER}")),
+    "eval": calls("builtins", "eval", EXPRESSION),
+    "exec": calls("builtins", "exec", EXPRESSION),
+    "open": calls("io", "open", RAN, text("w")),
+    "Python 2's name": calls("__builtin__", "eval", EXPRESSION),
+    "getattr": (call(call(name("builtins", "getattr"), IMPORT_OS, text("mkdir")), RAN), r"builtins\.getattr"),
+    "__import__": calls("builtins", "__import__", text("on_import")),
+    "importlib": calls("importlib", "import_module", text("on_import")),
+    "a mere name": (name("on_import", "os"), r"on_import\.os"),
+    "subprocess": calls("subprocess", "check_call", list_of(text("mkdir"), RAN)),
+    "functools.partial": (call(call(name("functools", "partial"), MKDIR, RAN)), r"functools\.partial"),
     "operator.methodcaller": (
-        lambda m: call(
-            call(name("operator", "methodcaller"), text("mkdir")), call(name("pathlib", "PosixPath"), text(m))
-        ),
+        call(call(name("operator", "methodcaller"), text("mkdir")), call(name("pathlib", "PosixPath"), RAN)),
         r"operator\.methodcaller",
     ),
-    "timeit": (lambda m: call(name("timeit", "timeit"), text(f"__import__('os').mkdir('{m}')")), r"timeit\.timeit"),
-    "stack global": (lambda m: call(stack_global("os", "mkdir"), text(m)), r"os\.mkdir"),
-    "stack global from the memo": (
-        lambda m: call(text("mkdir") + b"\x940" + text("os") + b"h\x00\x93", text(m)),
-        r"os\.mkdir",
-    ),
-    "a dotted name": (lambda m: call(stack_global("torch.serialization", "os.mkdir"), text(m)), r"serialization\.os\."),
+    "timeit": calls("timeit", "timeit", EXPRESSION),
+    "stack global": (call(stack_global("os", "mkdir"), RAN), r"os\.mkdir"),
+    "stack global from the memo": (call(text("mkdir") + b"\x940" + text("os") + b"h\x00\x93", RAN), r"os\.mkdir"),
+    "a dotted name": (call(stack_global("torch.serialization", "os.mkdir"), RAN), r"serialization\.os\."),
     "a dotted name below an allowed module": (
-        lambda m: call(stack_global("torch.nn.modules.conv", "torch.os.mkdir"), text(m)),
+        call(stack_global("torch.nn.modules.conv", "torch.os.mkdir"), RAN),
         r"torch\.nn\.modules\.conv\.torch\.os\.mkdir",
     ),
     "a dotted name below an allowed class": (
-        lambda m: call(stack_global("models.common", "Conv.__init__"), text("self")),
+        call(stack_global("models.common", "Conv.__init__"), text("self")),
         r"models\.common\.Conv\.__init__",
     ),
-    "a function of an allowed module": (lambda m: call(name("models.common", "run")), r"models\.common\.run"),
+    "a function of an allowed module": calls("models.common", "run"),
     # A pickle in the pickle.
-    "pickle.loads": (
-        lambda m: call(name("pickle", "loads"), binary(pickle.dumps(CallsMkdir(m)))),
-        r"pickle\.loads",
-    ),
-    "_load_from_bytes": (
-        lambda m: call(name("torch.storage", "_load_from_bytes"), binary(saved_by_torch(CallsMkdir(m)))),
-        r"torch\.storage\._load_from_bytes",
-    ),
+    "pickle.loads": calls("pickle", "loads", binary(pickle.dumps(CallsMkdir()))),
+    "_load_from_bytes": calls("torch.storage", "_load_from_bytes", binary(saved_by_torch(CallsMkdir()))),
     # Other instructions that make something.
-    "ext1": (lambda m: b"\x82" + bytes([EXT_CODE]) + tuple_of(text(m)) + b"R", "instruction EXT1"),
-    "ext2": (lambda m: b"\x83" + struct.pack("<H", EXT_CODE) + tuple_of(text(m)) + b"R", "instruction EXT2"),
-    "ext4": (lambda m: b"\x84" + struct.pack("<i", EXT_CODE) + tuple_of(text(m)) + b"R", "instruction EXT4"),
-    "obj": (lambda m: b"(" + name("os", "mkdir") + text(m) + b"o", r"os\.mkdir"),
-    "obj of a stand-in": (lambda m: b"(" + CONV + text(m) + b"o", "instruction OBJ"),
-    "inst": (lambda m: b"(" + text(m) + b"ios\nmkdir\n", "instruction INST"),
+    "ext1": (b"\x82" + bytes([EXT_CODE]) + tuple_of(RAN) + b"R", "instruction EXT1"),
+    "ext2": (b"\x83" + struct.pack("<H", EXT_CODE) + tuple_of(RAN) + b"R", "instruction EXT2"),
+    "ext4": (b"\x84" + struct.pack("<i", EXT_CODE) + tuple_of(RAN) + b"R", "instruction EXT4"),
+    "obj": (b"(" + MKDIR + RAN + b"o", r"os\.mkdir"),
+    "obj of a stand-in": (b"(" + CONV + RAN + b"o", "instruction OBJ"),
+    "inst": (b"(" + RAN + b"ios\nmkdir\n", "instruction INST"),
     "a persistent id that calls": (
-        lambda m: (
-            tuple_of(text("storage"), call(name("os", "mkdir"), text(m)), text("0"), text("cpu"), number(1)) + b"Q"
-        ),
+        tuple_of(text("storage"), call(MKDIR, RAN), text("0"), text("cpu"), number(1)) + b"Q",
         r"os\.mkdir",
     ),
     # What is allowed, used otherwise.
-    "a call of a stand-in": (lambda m: call(CONV), r"a call of models\.common\.Conv"),
+    "a call of a stand-in": (call(CONV), r"a call of models\.common\.Conv"),
     "a stand-in with arguments": (
-        lambda m: CONV + tuple_of(number(1)) + b"\x81",
+        CONV + tuple_of(number(1)) + b"\x81",
         r"a new object of models\.common\.Conv with arguments",
     ),
-    "a stand-in with keywords": (
-        lambda m: CONV + EMPTY + dict_of((text("a"), b"N")) + b"\x92",
-        "instruction NEWOBJ_EX",
-    ),
-    "__setstate__": (lambda m: new(CONV) + text("state") + b"b", "setting of attributes of a ModuleStandIn"),
+    "a stand-in with keywords": (CONV + EMPTY + dict_of((text("a"), b"N")) + b"\x92", "instruction NEWOBJ_EX"),
+    "__setstate__": (new(CONV) + text("state") + b"b", "setting of attributes of a ModuleStandIn"),
     "attributes of a class": (
-        lambda m: CONV + tuple_of(b"N", dict_of((text("a"), b"N"))) + b"b",
+        CONV + tuple_of(b"N", dict_of((text("a"), b"N"))) + b"b",
         "setting of attributes of a _ModuleClass",
     ),
-    "__setitem__": (lambda m: new(CONV) + text("a") + b"Ns", "setting of items of a ModuleStandIn"),
-    "__setitem__ of many": (lambda m: new(CONV) + b"(" + text("a") + b"Nu", "setting of items of a ModuleStandIn"),
-    "append": (lambda m: new(CONV) + b"Na", "extension of a ModuleStandIn"),
-    "extend": (lambda m: new(CONV) + b"(Ne", "extension of a ModuleStandIn"),
-    "__hash__": (lambda m: dict_of((new(CONV), b"N")), "a ModuleStandIn as the key of a dict"),
+    "__setitem__": (new(CONV) + text("a") + b"Ns", "setting of items of a ModuleStandIn"),
+    "__setitem__ of many": (new(CONV) + b"(" + text("a") + b"Nu", "setting of items of a ModuleStandIn"),
+    "append": (new(CONV) + b"Na", "extension of a ModuleStandIn"),
+    "extend": (new(CONV) + b"(Ne", "extension of a ModuleStandIn"),
+    "__hash__": (dict_of((new(CONV), b"N")), "a ModuleStandIn as the key of a dict"),
 }
 
 
 @pytest.mark.parametrize("case", HOSTILE)
 @pytest.mark.usefixtures("hostile_modules")
 def test_hostile_files_run_nothing(case, marker, tmp_path):
-    make, message = HOSTILE[case]
-    path = write_archive(tmp_path / "hostile.pt", protocol(4, dict_of((text("model"), make(marker)))))
+    value, message = HOSTILE[case]
+    path = write_archive(tmp_path / "hostile.pt", protocol(4, dict_of((text("model"), value))))
     if case == "Python 2's name":  # which is translated for old protocols only
-        write_archive(path, checkpoint(make(marker)))
+        write_archive(path, checkpoint(value))
     with contextlib.suppress(Exception):  # of what comes after the code has run
         torch.load(path, weights_only=False)
     assert marker.exists(), "the file does run code where it is loaded without care"
