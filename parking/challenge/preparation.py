@@ -16,6 +16,7 @@ from typing import NamedTuple
 from parking.data.datasets.file_names import index_folder, name_key
 from parking.data.datasets.images import IMAGE_INFO_NAME
 from parking.utils.errors import UserError
+from parking.utils.files import wait_for_lock
 from parking.utils.limits import MAX_PATH_FOLDERS
 from parking.utils.text import printable
 
@@ -50,20 +51,6 @@ class Part(NamedTuple):
     def staging(self) -> Path:
         """The hidden folder beside ``folder`` for unpacking; it is renamed to ``folder`` when it is complete."""
         return self.folder.with_name(f".{self.folder.name}.unpacking")
-
-
-class Comparison(NamedTuple):
-    """How a folder differs from its zip; paths are relative to the folder and sorted.
-
-    Attributes:
-        missing: files of the zip that the folder lacks.
-        differing: files whose size differs from that in the zip.
-        num_more: number of files that the zip lacks.
-    """
-
-    missing: list[str]
-    differing: list[str]
-    num_more: int
 
 
 def find_parts(data_dir: str | os.PathLike) -> list[Part]:
@@ -178,8 +165,12 @@ def _opened_folder(root: int, names: Sequence[str]) -> Iterator[int]:
         os.close(folder)
 
 
-def compare(part: Part) -> Comparison:
+def compare(part: Part) -> tuple[list[str], list[str], int]:
     """Compare an unpacked folder with its zip, by sizes and by names regardless of case and Unicode form.
+
+    Returns:
+        The files of the zip that the folder lacks, those of another size, and how many the folder has more; paths are
+        relative to the folder and sorted.
 
     Raises:
         UserError: a folder cannot be read, or folders are nested too deep.
@@ -187,11 +178,9 @@ def compare(part: Part) -> Comparison:
     names = [name for name in index_folder(str(part.folder)).names if not is_macos_litter(name)]
     sizes = {name_key(name): os.stat(part.folder / name).st_size for name in names}
     expected = {name_key(member.path): member for member in part.archive.members}
-    return Comparison(
-        missing=sorted(member.path for key, member in expected.items() if key not in sizes),
-        differing=sorted(member.path for key, member in expected.items() if sizes.get(key, member.size) != member.size),
-        num_more=len(sizes.keys() - expected.keys()),
-    )
+    missing = sorted(member.path for key, member in expected.items() if key not in sizes)
+    differing = sorted(member.path for key, member in expected.items() if sizes.get(key, member.size) != member.size)
+    return missing, differing, len(sizes.keys() - expected.keys())
 
 
 def find_layout_problems(data_dir: str | os.PathLike) -> list[str]:
@@ -286,11 +275,10 @@ def _locked(folder: Path) -> Iterator[int]:
     """Yield the folder's descriptor; makes the folder if needed and keeps other processes of this tool out of it."""
     folder.mkdir(exist_ok=True)
     descriptor = os.open(folder, _FOLDER_FLAGS)
+    busy = f"Another process is unpacking to '{printable(folder)}'; wait until it is done."
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        wait_for_lock(descriptor, fcntl.LOCK_EX, path=folder, busy=busy, max_seconds=0)
         yield descriptor
-    except BlockingIOError as e:
-        raise UserError(f"Another process is unpacking to '{printable(folder)}'; wait until it is done.") from e
     finally:
         os.close(descriptor)
 
@@ -300,10 +288,9 @@ def _explain_os_errors(part: Part) -> Iterator[None]:
     try:
         yield
     except OSError as e:
+        reason = f"{e.strerror or e}{f' ({e.filename})' if e.filename else ''}; correct that"
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             reason = "the disk is full; free some space"
-        else:
-            reason = f"{e.strerror or e}{f' ({e.filename})' if e.filename else ''}; correct that"
         raise UserError(
             f"'{part.archive.file}' could not be unpacked to '{part.folder}': {reason} and run this again; it goes on "
             "where it stopped."
