@@ -81,7 +81,9 @@ def check_disk(parts: Sequence[Part]) -> None:
     waiting = [part for part in parts if not part.is_unpacked]
     if not waiting:
         return
-    needed = sum(_count_blocks(member.size) for part in waiting for member in _list_absent(part)) * _BLOCK_BYTES
+    sizes = [member.size for part in waiting for member in _list_absent(part)]
+    # The extra block of a file is for its entries in its folder and in the tables of the file system.
+    needed = sum(-(-size // _BLOCK_BYTES) + 1 for size in sizes) * _BLOCK_BYTES
     free = shutil.disk_usage(waiting[0].folder.parent).free
     if needed and needed + _SPARE_BYTES > free:
         raise UserError(
@@ -217,11 +219,6 @@ def _check_content(archive: Archive, name: str) -> None:
                 f"'{archive.file}' must hold '{start}', at its top or in a folder '{name}', but holds: {found}; see "
                 "datasets/README.md for the layout."
             )
-
-
-def _count_blocks(size: int) -> int:
-    # The extra block is for the file's entries in its folder and in the tables of the file system.
-    return -(-size // _BLOCK_BYTES) + 1
 
 
 def _list_absent(part: Part) -> list[Member]:

@@ -203,9 +203,7 @@ class _ResultWriter:
         self.num_frames = self.num_boxes = 0
         self._lines = _LineFile(folder, name, origin)
         self._video = video
-        self._class_names = list(classes)
-        self._category_ids = list(classes.values())
-        self._min_score = min_score
+        self._settings = {"min_score": min_score, "thing_classes": [*classes], "category_ids": [*classes.values()]}
         self._error: BaseException | None = None
         self._waiting: deque[Future] = deque()
         # Python waits for it when it ends, so that the files are whole even if Ctrl-C is pressed again.
@@ -213,13 +211,7 @@ class _ResultWriter:
 
     def add(self, frame: Frame, instances: Instances) -> None:
         """Waits while too many frames are to be written. Raises what writing an earlier one raised."""
-        found = ImageDetections.from_instances(
-            instances,
-            min_score=self._min_score,
-            thing_classes=self._class_names,
-            category_ids=self._category_ids,
-            image_source=frame.image,
-        )
+        found = ImageDetections.from_instances(instances, image_source=frame.image, **self._settings)
         while len(self._waiting) >= _MAX_WAITING:
             wait([self._waiting[0]])
             self._waiting.popleft()

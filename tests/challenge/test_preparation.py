@@ -186,9 +186,14 @@ class TestHostile:
         assert names_in(tmp_path) == [".train.unpacking", "train.zip"]
         assert read_tree(part.staging) == {}
 
-    def test_links_in_the_staging_folder(self, train, tmp_path):
-        elsewhere = tmp_path / "elsewhere"
-        elsewhere.mkdir()
+    @pytest.fixture
+    def elsewhere(self, tmp_path):
+        folder = tmp_path / "elsewhere"
+        folder.mkdir()
+        yield folder
+        assert names_in(folder) == []
+
+    def test_links_in_the_staging_folder(self, train, elsewhere):
         train.staging.symlink_to(elsewhere)
         with pytest.raises(UserError, match="link"):
             unpack(train)
@@ -197,7 +202,6 @@ class TestHostile:
         (train.staging / "images").symlink_to(elsewhere)
         with pytest.raises(UserError, match="'images'"):
             unpack(train)
-        assert names_in(elsewhere) == []
 
     def test_only_half_files_of_a_killed_run_are_removed(self, tmp_path):
         data, mine = tmp_path / "data", tmp_path / "mine"
@@ -213,12 +217,9 @@ class TestHostile:
         assert mine.read_text() == "mine"
         assert names_in(data) == [links[0], ".train.unpacking.mine.part", links[1], "train", "train.zip"]
 
-    def test_a_link_that_appears_meanwhile(self, train, tmp_path):
-        elsewhere = tmp_path / "elsewhere"
-        elsewhere.mkdir()
+    def test_a_link_that_appears_meanwhile(self, train, elsewhere):
         with pytest.raises(UserError, match=r"train\.zip"):
             unpack(train, lambda _: (train.staging / "label").symlink_to(elsewhere))
-        assert names_in(elsewhere) == []
 
     def test_names_and_numbers_above_the_limits(self, tmp_path, monkeypatch, measure_work):
         file = tmp_path / "train.zip"

@@ -402,9 +402,11 @@ def _open_file(input: str) -> CaptureReader:
         kind = "an image, and not a video" if is_image_name(input) else "not a video file"
         raise UserError(f"{name} is {kind}; known extensions are {', '.join(sorted(VIDEO_EXTENSIONS))}.")
     check_utf8(input)
-    if _holds_image(input):
-        raise UserError(f"{name} holds a single image, and not a video; give it an image's extension.")
     try:
+        with open_regular(input) as file:
+            # FFmpeg would take a still image for a video of one frame.
+            if identify(file.read(NUM_BYTES)):
+                raise UserError(f"{name} holds a single image, and not a video; give it an image's extension.")
         capture = open_video_file(input)
     except OSError as e:
         raise UserError(f"The video {name} cannot be opened: {e.strerror or e}.") from e
@@ -414,12 +416,3 @@ def _open_file(input: str) -> CaptureReader:
             "content MP4, MOV, AVI, MKV, WebM, FLV, MPEG or WMV; playlists are not followed)."
         )
     return CaptureReader(capture, name=f"The video {name}", stem=Path(input).stem, path=input)
-
-
-def _holds_image(path: str) -> bool:
-    """Whether a file is a still image by its content, which FFmpeg would take for a video of one frame."""
-    try:
-        with open_regular(path) as file:
-            return bool(identify(file.read(NUM_BYTES)))
-    except OSError:
-        return False

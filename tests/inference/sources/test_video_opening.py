@@ -34,13 +34,13 @@ def test_every_container_is_opened(tmp_path, make_video, ending):
     assert OPTIONS not in os.environ
 
 
-def make_hostile(folder, make_video):
+def test_files_that_lead_to_others_are_not_opened(tmp_path, make_video):
     """Files under a video's name that would make FFmpeg open another."""
-    other = make_video(folder / "other.ts", codec="MPG2")
-    make_video(folder / "other.mp4")
+    other = make_video(tmp_path / "other.ts", codec="MPG2")
+    make_video(tmp_path / "other.mp4")
     sdp = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
     dash = '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet><Representation><BaseURL>'
-    texts = {
+    contents = {
         "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n",
         "concat": "ffconcat version 1.0\nfile other.mp4\n",
         "sdp": sdp,
@@ -49,14 +49,10 @@ def make_hostile(folder, make_video):
         "box": "\0\0\0\x08free" + sdp,
         "sync": ("G" + " " * 187) * 8 + "ffconcat version 1.0\nfile other.mp4\n",
     }
-    return {name: text.encode() for name, text in texts.items()}
-
-
-def test_files_that_lead_to_others_are_not_opened(tmp_path, make_video):
-    for name, content in make_hostile(tmp_path, make_video).items():
+    for name, content in contents.items():
         for ending in ("mp4", "ts", "avi"):
             path = tmp_path / f"{name}.{ending}"
-            path.write_bytes(content)
+            path.write_bytes(content.encode())
             with pytest.raises(UserError, match=rf"{name}\.{ending}"):
                 open_source(str(path))
 
