@@ -32,16 +32,7 @@ from parking.utils.errors import UserError
 from parking.utils.marks import MARK_NAME
 
 SIZES = [(60, 96), (48, 80), (96, 60), (50, 90), (64, 64)]
-CPU = (
-    "MODEL.DEVICE",
-    "cpu",
-    "DATALOADER.NUM_WORKERS",
-    "0",
-    "TEST.IMS_PER_BATCH",
-    "2",
-    "TEST.DETECTIONS_PER_IMAGE",
-    "9",
-)
+CPU = ["MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0", "TEST.IMS_PER_BATCH", "2"]
 
 
 @pytest.fixture
@@ -79,10 +70,10 @@ def run(mild_weights_file, folder, tmp_path):
 
 
 @pytest.fixture
-def interrupt(monkeypatch):
-    """``interrupt(n)``: the n-th batch from now on is interrupted, before its results are written down."""
+def interrupted(run, monkeypatch):
+    """``interrupted(n, *opts)``: a run whose n-th batch is interrupted, before its results are written down."""
 
-    def interrupt(number):
+    def interrupted(number, *opts, **kwargs):
         calls = iter(range(1, number + 1))
         original = inference_run.ResultsJournal.append
 
@@ -93,8 +84,16 @@ def interrupt(monkeypatch):
             original(journal, results)
 
         monkeypatch.setattr(inference_run.ResultsJournal, "append", append)
+        with pytest.raises(KeyboardInterrupt):
+            run(*opts, **kwargs)
 
-    return interrupt
+    return interrupted
+
+
+@pytest.fixture
+def model(weights_file):
+    (model,) = load_models(None, [str(weights_file)], CPU, default_config="")
+    return model
 
 
 def read(path):
@@ -161,12 +160,10 @@ def test_nothing_readable(run, folder, tmp_path):
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])  # 0 and 1, 2, 3, 4 are the batches, for their padded shapes
-def test_an_interrupted_run_goes_on(run, folder, tmp_path, interrupt, caplog, number):
+def test_an_interrupted_run_goes_on(run, folder, tmp_path, interrupted, caplog, number):
     (folder / "4.png").write_bytes(b"no image")
     run(output="whole")
-    interrupt(number)
-    with pytest.raises(KeyboardInterrupt):
-        run()
+    interrupted(number)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".parking-journal"]
     with caplog.at_level(logging.INFO):
         report = run()
@@ -190,39 +187,33 @@ def test_killed_while_the_files_are_written(run, tmp_path, monkeypatch, caplog):
     assert read(tmp_path / "out") == read(tmp_path / "whole")
 
 
+VIEWS = ("TEST.AUG.ENABLED", "True")
+
+
 @pytest.mark.parametrize(
-    ("opts", "sentence"),
+    ("before", "opts", "sentence"),
     [
-        (("INPUT.SIZE_TEST", "64"), "INPUT.SIZE_TEST changed from 96 to 64"),
-        (("MODEL.YOLO.SCORE_THRESH_TEST", "0.1"), "MODEL.YOLO.SCORE_THRESH_TEST changed from 0.05 to 0.1"),
-        (("TEST.AUG.ENABLED", "True"), "TEST.AUG.ENABLED changed from False to True"),
-        (("TEST.IMS_PER_BATCH", "1"), "TEST.IMS_PER_BATCH changed from 2 to 1"),
-        (("TEST.DTYPE", "bfloat16"), "TEST.DTYPE changed from 'auto' to 'bfloat16'"),
+        ((), ("INPUT.SIZE_TEST", "64"), "INPUT.SIZE_TEST changed from 96 to 64"),
+        ((), ("MODEL.YOLO.SCORE_THRESH_TEST", "0.1"), "MODEL.YOLO.SCORE_THRESH_TEST changed from 0.05 to 0.1"),
+        ((), VIEWS, "TEST.AUG.ENABLED changed from False to True"),
+        ((), ("TEST.IMS_PER_BATCH", "1"), "TEST.IMS_PER_BATCH changed from 2 to 1"),
+        ((), ("TEST.DTYPE", "bfloat16"), "TEST.DTYPE changed from 'auto' to 'bfloat16'"),
+        # How views are fused matters where there are some.
+        (VIEWS, (*VIEWS, "TEST.FUSION.NAME", "wbf"), "TEST.FUSION.NAME changed from 'nms' to 'wbf'"),
         # These change nothing about what is found.
-        (("DATALOADER.NUM_WORKERS", "1", "TEST.SUBMISSION_MB", "1", "TEST.FUSION.NAME", "wbf"), ""),
+        ((), ("DATALOADER.NUM_WORKERS", "1", "TEST.SUBMISSION_MB", "1", "TEST.FUSION.NAME", "wbf"), ""),
     ],
 )
-def test_a_changed_config_starts_over(run, tmp_path, interrupt, caplog, opts, sentence):
+def test_a_changed_config_starts_over(run, tmp_path, interrupted, caplog, before, opts, sentence):
     run(*opts, output="whole")
-    interrupt(3)
-    with pytest.raises(KeyboardInterrupt):
-        run()
+    interrupted(3, *before)
     run(*opts)
     assert (f"Starting over: {sentence} since the interrupted run" in caplog.text) == bool(sentence)
     assert read(tmp_path / "out") == read(tmp_path / "whole")
 
 
-def test_how_views_are_fused_matters_where_there_are_some(run, tmp_path, interrupt, caplog):
-    views = ("TEST.AUG.ENABLED", "True")
-    interrupt(3)
-    with pytest.raises(KeyboardInterrupt):
-        run(*views)
-    run(*views, "TEST.FUSION.NAME", "wbf")
-    assert "Starting over: TEST.FUSION.NAME changed from 'nms' to 'wbf'" in caplog.text
-
-
 def test_weights_that_are_replaced_meanwhile_are_other_weights(
-    run, tmp_path, interrupt, caplog, mild_weights_file, make_weights, monkeypatch
+    run, tmp_path, interrupted, caplog, mild_weights_file, make_weights, monkeypatch
 ):
     """As a training that goes on does with model_best.pth: what was loaded counts, not what lies there by now."""
     weights = shutil.copy(mild_weights_file, tmp_path / "w.pth")
@@ -233,10 +224,9 @@ def test_weights_that_are_replaced_meanwhile_are_other_weights(
         make_weights(weights, seed=1, std=0.01)
         return models
 
-    interrupt(3)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setitem(globals(), "load_models", load_and_replace)
-        run(weights=[weights])
+        interrupted(3, weights=[weights])
     run(weights=[weights])
     assert "Starting over: the weights changed" in caplog.text
 
@@ -245,7 +235,7 @@ def test_weights_that_have_a_class_name_twice_infer_as_with_two_names(run, mild_
     checkpoint = torch.load(mild_weights_file, weights_only=True)
     checkpoint["class_names"] = ["cat"] * len(checkpoint["class_names"])
     torch.save(checkpoint, tmp_path / "twice.pth")
-    (model,) = load_models(None, [str(tmp_path / "twice.pth")], list(CPU), default_config="")
+    (model,) = load_models(None, [str(tmp_path / "twice.pth")], CPU, default_config="")
     assert list(model.classes)[:2] == ["cat", "cat (2)"]
     assert "twice.pth have a class name several times" in caplog.text
     twice, once = run(weights=[tmp_path / "twice.pth"], output="twice"), run(output="once")
@@ -253,10 +243,15 @@ def test_weights_that_have_a_class_name_twice_infer_as_with_two_names(run, mild_
     assert twice.detections.category_ids.tolist() == once.detections.category_ids.tolist()
 
 
-def test_a_recipe_tells_all_that_matters(weights_file, folder):
-    (model,) = load_models(None, [str(weights_file)], list(CPU), default_config="")
+def test_a_recipe_tells_all_that_matters(model, folder):
     digest = digest_images(list_images(str(folder)).images)
     known = model.describe(digest)
+
+    def describe_with(key, value):
+        cfg = model.cfg.clone()
+        cfg.merge_from_list([key, value])
+        return model._replace(cfg=cfg).describe(digest)
+
     os.utime(folder / "0.png", ns=(0, 0))
     assert digest_images(list_images(str(folder)).images) != digest
     swapped = dict(reversed(model.classes.items()))
@@ -269,15 +264,11 @@ def test_a_recipe_tells_all_that_matters(weights_file, folder):
         ("TEST.DETECTIONS_PER_IMAGE", 3),
         ("INPUT.SIZE_TEST", 32),
     ]:
-        cfg = model.cfg.clone()
-        cfg.merge_from_list([key, value])
-        assert model._replace(cfg=cfg).describe(digest) != known, key
+        assert describe_with(key, value) != known, key
     renamed = dataclasses.replace(model.weights, class_names=["dog", "cat"])
     assert model._replace(weights=renamed).describe(digest) != known
     for key in ("SEED", "DATALOADER.NUM_WORKERS", "TEST.EVAL_PERIOD", "MODEL.ANCHOR_HEAD.LOSS.BOX_GAIN"):
-        cfg = model.cfg.clone()
-        cfg.merge_from_list([key, 77])
-        assert model._replace(cfg=cfg).describe(digest) == known, key
+        assert describe_with(key, 77) == known, key
 
 
 def test_one_run_at_a_time_from_the_first_model_to_the_end(run, tmp_path, mild_weights_file, others, monkeypatch):
@@ -296,8 +287,7 @@ def test_one_run_at_a_time_from_the_first_model_to_the_end(run, tmp_path, mild_w
     assert read(tmp_path / "out").keys() == {"predictions.json", "images.json"}, "and no lock is left"
 
 
-def test_machines_must_have_the_same(monkeypatch, weights_file, folder):
-    (model,) = load_models(None, [str(weights_file)], list(CPU), default_config="")
+def test_machines_must_have_the_same(monkeypatch, model, folder):
     images = list_images(str(folder)).images
     recipe = model.describe("")
     facts: list[dict] = []
@@ -321,26 +311,24 @@ def test_machines_must_have_the_same(monkeypatch, weights_file, folder):
             recipes.check_same_everywhere(**{**own, **change})
 
 
-@pytest.mark.parametrize("change", ["weights", "content", "name", "added", "removed"])
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda folder, make: make(folder.parent / "w.pth", seed=1, std=0.01), "weights"),
+        (lambda folder, make: cv2.imwrite(str(folder / "0.png"), np.zeros((60, 96, 3), np.uint8)), "images"),
+        (lambda folder, make: (folder / "4.png").rename(folder / "5.png"), "images"),
+        (lambda folder, make: shutil.copy(folder / "0.png", folder / "5.png"), "images"),
+        (lambda folder, make: (folder / "4.png").unlink(), "images"),
+    ],
+    ids=["weights", "content", "name", "added", "removed"],
+)
 def test_changed_weights_or_images_start_over(
-    run, folder, tmp_path, interrupt, caplog, mild_weights_file, make_weights, change
+    run, folder, tmp_path, interrupted, caplog, mild_weights_file, make_weights, change, what
 ):
     weights = shutil.copy(mild_weights_file, tmp_path / "w.pth")
-    interrupt(3)
-    with pytest.raises(KeyboardInterrupt):
-        run(weights=[weights])
-    if change == "weights":
-        make_weights(weights, seed=1, std=0.01)
-    elif change == "content":
-        cv2.imwrite(str(folder / "0.png"), np.zeros((60, 96, 3), np.uint8))
-    elif change == "name":
-        (folder / "4.png").rename(folder / "5.png")
-    elif change == "added":
-        shutil.copy(folder / "0.png", folder / "5.png")
-    else:
-        (folder / "4.png").unlink()
+    interrupted(3, weights=[weights])
+    change(folder, make_weights)
     run(weights=[weights])
-    what = "weights" if change == "weights" else "images"
     assert f"Starting over: the {what} changed since the interrupted run" in caplog.text
     run(weights=[weights], output="whole")
     assert read(tmp_path / "out") == read(tmp_path / "whole")
@@ -355,7 +343,7 @@ def others(make_weights, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["nms", "soft_nms", "wbf"])
-def test_several_models(run, tmp_path, interrupt, mild_weights_file, others, name, caplog):
+def test_several_models(run, tmp_path, interrupted, mild_weights_file, others, name, caplog):
     files = [mild_weights_file, others[0]]
     opts = ("TEST.FUSION.NAME", name)
     report = run(*opts, weights=files, output="whole")
@@ -371,9 +359,7 @@ def test_several_models(run, tmp_path, interrupt, mild_weights_file, others, nam
     # Only by averaging are there boxes that no model found; only by suppressing do all scores stay as they are.
     assert is_old.all() == (name != "wbf")
     assert np.isin(fused.scores, both.scores).all() == (name == "nms")
-    interrupt(6)  # the second batch of the second model
-    with pytest.raises(KeyboardInterrupt):
-        run(*opts, weights=files)
+    interrupted(6, *opts, weights=files)  # the second batch of the second model
     with caplog.at_level(logging.INFO):
         run(*opts, weights=files)
     assert "model 1 of 2: 5 of 5 images were done" in caplog.text
@@ -381,10 +367,10 @@ def test_several_models(run, tmp_path, interrupt, mild_weights_file, others, nam
     assert read(tmp_path / "out") == read(tmp_path / "whole")
 
 
-def test_another_second_model_costs_the_first_nothing(run, interrupt, mild_weights_file, others, weights_file, caplog):
-    interrupt(6)
-    with pytest.raises(KeyboardInterrupt):
-        run(weights=[mild_weights_file, others[0]])
+def test_another_second_model_costs_the_first_nothing(
+    run, interrupted, mild_weights_file, others, weights_file, caplog
+):
+    interrupted(6, weights=[mild_weights_file, others[0]])
     with caplog.at_level(logging.INFO):
         run(weights=[mild_weights_file, weights_file])
     assert "model 1 of 2: 5 of 5 images were done" in caplog.text
@@ -394,18 +380,16 @@ def test_another_second_model_costs_the_first_nothing(run, interrupt, mild_weigh
 def test_models_of_other_classes_are_refused(mild_weights_file, others):
     files = [str(mild_weights_file), str(others[1])]
     with pytest.raises(UserError, match=r"mild.pth has cat \(7\), dog \(3\), and .*swapped.pth has cat \(3\)"):
-        load_models(None, files, list(CPU), default_config="")
+        load_models(None, files, CPU, default_config="")
 
 
-def test_a_time_budget_is_chosen_once(run, tmp_path, interrupt, monkeypatch, caplog):
+def test_a_time_budget_is_chosen_once(run, tmp_path, interrupted, monkeypatch, caplog):
     # The config as it is takes longer than there is, without views and at half the size it does not.
     monkeypatch.setattr(inference_run, "measure_speed", lambda cfg, *args: 1e6 if cfg.TEST.AUG.ENABLED else 1e-6)
     opts = ("TEST.AUG.ENABLED", "True", "TEST.FALLBACKS", "[['TEST.AUG.ENABLED', False, 'INPUT.SIZE_TEST', 64]]")
     budget = TimeBudget(1.0, time.monotonic())
     run("INPUT.SIZE_TEST", "64", output="whole")
-    interrupt(3)
-    with pytest.raises(KeyboardInterrupt):
-        run(*opts, budget=budget)
+    interrupted(3, *opts, budget=budget)
     monkeypatch.setattr(inference_run, "measure_speed", None)
     with caplog.at_level(logging.INFO):
         report = run(*opts, budget=budget)

@@ -1,5 +1,6 @@
 import argparse
 import errno
+import re
 
 import pytest
 
@@ -33,21 +34,19 @@ def test_what_main_returns_is_the_exit_code(returned, code, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_users_mistake_is_one_line_and_code_1(capsys):
-    assert exit_code_of(raising(UserError("file a.yaml is missing; give one."))) == 1
-    assert capsys.readouterr().err == "error: file a.yaml is missing; give one.\n"
-
-
-def test_a_full_disk_is_told_in_a_line(capsys):
-    assert exit_code_of(raising(OSError(errno.ENOSPC, "No space left on device", "out/a.json"))) == 1
-    assert capsys.readouterr().err == "error: no room is left to write out/a.json; make some and try again.\n"
-
-
-def test_what_the_machine_refuses_is_told_in_a_line(capsys):
-    assert exit_code_of(raising(PermissionError(errno.EACCES, "no permission", "out/a\n.json"))) == 1
-    assert capsys.readouterr().err == "error: out/a\\n.json cannot be used (no permission).\n"
-    assert exit_code_of(raising(MemoryError())) == 1
-    assert "memory" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("file a.yaml is missing; give one."), 1, r"error: file a\.yaml is missing; give one\.\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "out/a.json"), 1, "error: no room .*write out/a.json.*\n"),
+        (PermissionError(errno.EACCES, "no permission", "out/a\n.json"), 1, r"error: out/a\\n.json .*permission.*\n"),
+        (MemoryError(), 1, "error: .*memory.*\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_what_is_no_bug_is_told_in_a_line(capsys, error, code, line):
+    assert exit_code_of(raising(error)) == code
+    assert re.fullmatch(line, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +92,6 @@ def test_names_do_not_reach_the_terminal_raw(capsys):
     assert printed.out == "1 a\\x1b[2J\\r\n\\u202e.json\n2\n"
 
 
-def test_ctrl_c_is_code_130(capsys):
-    assert exit_code_of(raising(KeyboardInterrupt())) == 130
-    assert capsys.readouterr().err == "interrupted\n"
-
-
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run_tool(lambda: 1 // 0)
@@ -108,12 +102,8 @@ def test_launch_arguments():
     add_launch_arguments(parser)
     assert vars(parser.parse_args([])) == {"num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
     given = ["--num-gpus", "2", "--num-machines", "3", "--machine-rank", "1", "--dist-url", "tcp://host:1"]
-    assert vars(parser.parse_args(given)) == {
-        "num_gpus": 2,
-        "num_machines": 3,
-        "machine_rank": 1,
-        "dist_url": "tcp://host:1",
-    }
+    expected = {"num_gpus": 2, "num_machines": 3, "machine_rank": 1, "dist_url": "tcp://host:1"}
+    assert vars(parser.parse_args(given)) == expected
 
 
 def make_opts_parser():

@@ -135,35 +135,14 @@ def test_only_what_older_versions_wrote_is_adopted(tmp_path):
     assert not folder.is_ours("c.json"), "there are marks"
 
 
-def write_many(folder, number):
-    for i in range(20):
-        write(folder, f"{number}-{i}.json", bytes([number, i]))
-
-
-def test_processes_mark_at_once(tmp_path):
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=write_many, args=(tmp_path, i)) for i in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    folder = OutputFolder(tmp_path)
-    assert all(folder.is_ours(f"{i}-{j}.json") for i in range(3) for j in range(20))
-    for line in (tmp_path / MARK_NAME).read_text().splitlines():
-        json.loads(line)
-
-
 def test_what_lists_inputs_knows_ours(tmp_path):
     with open_output(tmp_path / "a.png") as file:
         file.write(b"ours")
     (tmp_path / "b.png").write_bytes(b"mine")
     (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
     marked = MarkedFiles()
-    assert [name for name in ("a.png", "b.png", "link.png", "c.png") if tmp_path / name in marked] == [
-        "a.png",
-        "link.png",
-    ]
+    names = ("a.png", "b.png", "link.png", "c.png")
+    assert [tmp_path / name in marked for name in names] == [True, False, True, False]
     (tmp_path / "a.png").write_bytes(b"mine now")
     assert tmp_path / "a.png" not in MarkedFiles()
 
@@ -258,6 +237,20 @@ def test_processes_remove_a_folder_at_once(tmp_path, num):
     (tmp_path / "0" / "model-7").mkdir()  # a kill came before its mark
     run_at_once(remove, tmp_path, num)
     assert not list(tmp_path.iterdir())
+
+
+def write_many(folder, start):
+    start.wait()
+    for i in range(20):
+        write(folder, f"{os.getpid()}-{i}.json", b"%d %d" % (os.getpid(), i))
+
+
+def test_processes_mark_at_once(tmp_path):
+    run_at_once(write_many, tmp_path, 3)
+    folder, names = OutputFolder(tmp_path), [path.name for path in tmp_path.glob("*.json")]
+    assert len(names) == 60 and all(map(folder.is_ours, names))
+    for line in (tmp_path / MARK_NAME).read_text().splitlines():
+        json.loads(line)
 
 
 def make_many(folder, start):

@@ -19,17 +19,12 @@ PARITY = ROOT / "../shared/parity"
 SIZES = [size + levels for levels in ("", "6") for size in "nsmlx"]
 
 # What stands where in the flat list of layers. Positions that are not listed have no tensors.
-P5 = {
-    "conv": [0, 1, 3, 5, 7, 10, 14, 18, 21],
-    "c3": [2, 4, 6, 8, 13, 17, 20, 23],
-    "sppf": [9],
-    "head": [24],
-}
+P5 = {"conv": [0, 1, 3, 5, 7, 10, 14, 18, 21], "c3": [2, 4, 6, 8, 13, 17, 20, 23], "sppf": 9, "head": 24}
 P6 = {
     "conv": [0, 1, 3, 5, 7, 9, 12, 16, 20, 24, 27, 30],
     "c3": [2, 4, 6, 8, 10, 15, 19, 23, 26, 29, 32],
-    "sppf": [11],
-    "head": [33],
+    "sppf": 11,
+    "head": 33,
 }
 # Bottlenecks of the backbone's C3 blocks at depth 1, by position; those of the neck have 3.
 BACKBONE_REPEATS_P5 = {2: 3, 4: 6, 6: 9, 8: 3}
@@ -52,9 +47,8 @@ def expected_keys(size: str) -> set[str]:
             keys |= conv(f"model.{i}.{name}")
         for k in range(max(round(repeats.get(i, 3) * DEPTHS[size[0]]), 1)):
             keys |= conv(f"model.{i}.m.{k}.cv1") | conv(f"model.{i}.m.{k}.cv2")
-    for i in layers["sppf"]:
-        keys |= conv(f"model.{i}.cv1") | conv(f"model.{i}.cv2")
-    (head,) = layers["head"]
+    keys |= conv(f"model.{layers['sppf']}.cv1") | conv(f"model.{layers['sppf']}.cv2")
+    head = layers["head"]
     for level in range(4 if size.endswith("6") else 3):
         keys |= {f"model.{head}.m.{level}.weight", f"model.{head}.m.{level}.bias"}
     return keys | {f"model.{head}.anchors"}
@@ -225,21 +219,22 @@ def test_a_state_dict_under_published_names_is_read_like_a_module(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrapped",
+    ("key", "wrap"),
     [
-        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
-        lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
-        lambda state: {f"module._orig_mod.{name}": tensor for name, tensor in state.items()},
-        lambda state: {"model": {f"module.{name}": tensor for name, tensor in state.items()}},
-        lambda state: {"model": {name.replace(".", "._orig_mod.", 1): t for name, t in state.items()}},
-        lambda state: {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}},
-        lambda state: {"model_state_dict": state, "epoch": 3},
+        (None, "module.{}".format),
+        (None, "_orig_mod.{}".format),
+        (None, "module._orig_mod.{}".format),
+        ("model", "module.{}".format),
+        ("model", lambda name: name.replace(".", "._orig_mod.", 1)),
+        ("state_dict", "module.{}".format),
+        ("model_state_dict", str),
     ],
 )
 @pytest.mark.parametrize("published", [False, True])
-def test_names_with_wrappers_are_the_names_without(tmp_path, wrapped, published):
+def test_names_with_wrappers_are_the_names_without(tmp_path, key, wrap, published):
     state = {name: torch.full((3, 3, 2), 2.0) for name in make_state("n", "meta")}
-    torch.save(wrapped(to_published(state) if published else state), tmp_path / "m.pt")
+    wrapped = {wrap(name): tensor for name, tensor in (to_published(state) if published else state).items()}
+    torch.save({key: wrapped, "epoch": 3} if key else wrapped, tmp_path / "m.pt")
     weights = read_weights(tmp_path / "m.pt")
     assert weights.is_published == published
     assert weights.state_dict.keys() == state.keys()

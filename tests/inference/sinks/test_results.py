@@ -44,10 +44,7 @@ def load(path):
 
 def test_files_follow_the_order_of_the_images(tmp_path):
     results = write(tmp_path)
-    assert results == {
-        "predictions": str(tmp_path / "out" / "predictions.json"),
-        "images": str(tmp_path / "out" / "images.json"),
-    }
+    assert results == {name: str(tmp_path / "out" / f"{name}.json") for name in ("predictions", "images")}
     assert load(results["predictions"]) == [
         {"image_id": 30, "category_id": 7, "bbox": [0.0, 0.0, 9.0, 9.0], "score": 0.75},
         {"image_id": 10, "category_id": 1, "bbox": [1.0, 2.0, 10.0, 20.0], "score": 0.5},
