@@ -340,7 +340,6 @@ class TestUnpacking:
         names = [f"images/{i}.png" for i in range(10)]
         files = {name: name.encode() * 500 for name in names} | {"label/Train.json": b"{}"}
         write_zip(tmp_path / "train.zip", files)
-
         done = []
 
         def interrupt(num_bytes):

@@ -80,12 +80,8 @@ def open_fake_camera(capture, monkeypatch):
     ("inputs", "is_video", "is_live"),
     [
         (["a/b.mp4", "a/b.MOV", "한 글.mkv", "https://host/a.mp4?x=1"], True, False),
-        (
-            ["0", "12", "/dev/video0", "rtsp://user:pw@10.0.0.5:554/stream1", "RTMP://host/live", "udp://@:1234"],
-            True,
-            True,
-        ),
-        (["http://host/mjpg?x=1", "http://[::1/cam"], True, True),
+        (["0", "12", "/dev/video0", "rtsp://user:pw@10.0.0.5:554/stream1", "RTMP://host/live"], True, True),
+        (["udp://@:1234", "http://host/mjpg?x=1", "http://[::1/cam"], True, True),
         (["ftp://host/a", "a/b.jpg", "a/b", "a/*.png", "./0", "1234", "-1", ""], False, False),
     ],
 )
@@ -182,10 +178,8 @@ def test_what_cannot_be_opened(tmp_path, make_video):
             open_source(path)
 
 
-@pytest.mark.parametrize(
-    ("password", "shown"), [("geheim", "127.0.0.1:9/a"), ("ge/heim", "127.0.0.1:9/a"), ("ge?heim", "...")]
-)
-def test_messages_hide_passwords(password, shown):
+@pytest.mark.parametrize("password", ["geheim", "ge/heim", "ge?heim"])
+def test_messages_hide_passwords(password):
     with pytest.raises(UserError) as error:
         open_source(f"rtsp://user:{password}@127.0.0.1:9/a?key=geheim")
     assert f"rtsp://{'...' if '?' in password else '127.0.0.1:9/a'} cannot" in str(error.value)
@@ -206,11 +200,8 @@ def test_frames_of_a_folder_come_in_natural_order(folder):
     with open_source(str(folder), fps=4) as source:
         frames = list(source)
         assert (source.fps, source.size, source.num_frames, source.stem) == (4, (8, 10), 3, folder.name)
-    assert [(f.index, f.time, f.file_name, f.image[0, 0, 0]) for f in frames] == [
-        (0, 0, "frame_1.png", 1),
-        (1, 0.25, "frame_2.png", 2),
-        (2, 0.5, "frame_10.png", 10),
-    ]
+    rows = [(frame.index, frame.time, frame.file_name, frame.image[0, 0, 0]) for frame in frames]
+    assert rows == [(0, 0, "frame_1.png", 1), (1, 0.25, "frame_2.png", 2), (2, 0.5, "frame_10.png", 10)]
     with open_source(str(folder)) as source:
         assert source.fps == 10
 
@@ -295,8 +286,7 @@ def test_few_frames_are_read_ahead_and_none_is_lost():
 
 
 def test_closing_ends_a_thread_that_waits_for_room():
-    capture = FakeCapture(100)
-    source = open_fake(capture)
+    source = open_fake(capture := FakeCapture(100))
     assert next(source).index == 0
     source.close()
     assert not source._thread.is_alive() and capture.released_by is source._thread
