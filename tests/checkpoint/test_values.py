@@ -53,16 +53,20 @@ def test_the_tensor_is_named(tmp_path, suffix, state, name, value, shown):
         read_weights(path)
 
 
-def test_what_overflows_only_when_it_becomes_float32(tmp_path):
-    torch.save({"stem.weight": torch.tensor([1.0, 1e39], dtype=torch.float64)}, tmp_path / "m.pth")
-    with pytest.raises(UserError, match=r"stem\.weight holds inf"):
-        read_weights(tmp_path / "m.pth")
-
-
-@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool])
-def test_weights_must_be_floating_point(tmp_path, dtype):
-    torch.save({"stem.weight": torch.ones(2).to(dtype)}, tmp_path / "m.pth")
-    with pytest.raises(UserError, match=r"stem\.weight holds .*floating"):
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        # What overflows only when it becomes float32.
+        ({"stem.weight": torch.tensor([1.0, 1e39], dtype=torch.float64)}, "inf"),
+        # Weights must be floating point.
+        *(({"stem.weight": torch.ones(2).to(dtype)}, ".*floating") for dtype in (torch.int8, torch.int64, torch.bool)),
+        # The average counts as well.
+        ({"model": STATE, "ema": {"average": {"stem.weight": torch.full((2, 3), math.nan)}}}, "NaN"),
+    ],
+)
+def test_what_no_weights_hold(tmp_path, content, shown):
+    torch.save(content, tmp_path / "m.pth")
+    with pytest.raises(UserError, match=rf"stem\.weight holds {shown}"):
         read_weights(tmp_path / "m.pth")
 
 
@@ -70,13 +74,6 @@ def test_weights_must_be_floating_point(tmp_path, dtype):
 def test_counters_may_hold_any_whole_number(tmp_path, count):
     torch.save({**STATE, "norm.num_batches_tracked": torch.tensor(count)}, tmp_path / "m.pth")
     assert read_weights(tmp_path / "m.pth").state_dict["norm.num_batches_tracked"] == count
-
-
-def test_the_average_counts_as_well(tmp_path):
-    average = {"stem.weight": torch.full((2, 3), math.nan)}
-    torch.save({"model": STATE, "ema": {"average": average}}, tmp_path / "m.pth")
-    with pytest.raises(UserError, match=r"stem\.weight holds NaN"):
-        read_weights(tmp_path / "m.pth")
 
 
 def test_what_half_precision_cannot_hold_is_found():

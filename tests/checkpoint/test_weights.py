@@ -88,11 +88,8 @@ def test_resumable_checkpoints_are_bounded_and_tagged(tmp_path):
         counter.value = iteration
         checkpointer.save_resumable(f"model_{iteration:07d}")
     checkpointer.save_release("model_final", model.state_dict())
-    assert sorted(p.name for p in tmp_path.glob("*.pth")) == [
-        "model_0000099.pth",
-        "model_0000999.pth",
-        "model_final.pth",
-    ]
+    names = [f"model_{name}.pth" for name in ("0000099", "0000999", "final")]
+    assert sorted(p.name for p in tmp_path.glob("*.pth")) == names
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000999.pth"
     assert not list(tmp_path.glob(".*")), "no temporary file stays"
     again, restored = Model(), Counter()
@@ -277,13 +274,8 @@ def test_values_beside_the_weights_do_no_harm(tmp_path, foreign_classes):
 
 def test_the_first_checkpoint_counts_before_it_is_named_the_last(tmp_path):
     assert find_last_checkpoint(tmp_path) is None
-    for name in (
-        "model_0000004.pth",
-        "model_0000009.pth",
-        "model_best.pth",
-        ".model_0000014.pth.7.tmp",
-        ".model_0000014.pth.7-ab.parking-tmp",
-    ):
+    unfinished = (".model_0000014.pth.7.tmp", ".model_0000014.pth.7-ab.parking-tmp")
+    for name in ("model_0000004.pth", "model_0000009.pth", "model_best.pth", *unfinished):
         (tmp_path / name).touch()
     assert find_last_checkpoint(tmp_path) == tmp_path / "model_0000009.pth", "killed before the tag was written"
     (tmp_path / "last_checkpoint").write_text("model_0000004.pth")
@@ -351,9 +343,7 @@ def endless() -> dict:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"counter": {}}, "another kind of training"),
-        ({"counter": None}, "another kind of training"),
-        ({"counter": torch.zeros(2)}, "another kind of training"),
+        *(({"counter": value}, "another kind of training") for value in ({}, None, torch.zeros(2))),
         ({"config": "a"}, "'config' of another kind"),
         ({"config": endless()}, "'config' of another kind"),
         ({"model": {"a": 1}}, "hold no model"),

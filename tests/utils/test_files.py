@@ -163,15 +163,9 @@ def test_a_lock_that_another_one_has_by_now_is_left_to_it(tmp_path):
 
 @pytest.mark.parametrize("make", ["fifo", "folder", "device", "proc", "socket"])
 def test_only_regular_files_are_opened(tmp_path, make):
-    path = str(tmp_path / "x")
-    if make == "fifo":
-        os.mkfifo(path)
-    elif make == "folder":
-        os.mkdir(path)
-    elif make == "socket":
-        socket.socket(socket.AF_UNIX).bind(path)
-    else:
-        path = {"device": "/dev/zero", "proc": "/proc/self/status"}[make]
+    path = {"device": "/dev/zero", "proc": "/proc/self/status"}.get(make, str(tmp_path / "x"))
+    makers = {"fifo": os.mkfifo, "folder": os.mkdir, "socket": lambda path: socket.socket(socket.AF_UNIX).bind(path)}
+    makers.get(make, os.stat)(path)
     with pytest.raises(OSError) as error:
         open_regular(path)
     assert isinstance(error.value, NotRegularFileError) or make == "socket"

@@ -131,15 +131,14 @@ def test_what_is_not_ours_is_not_replaced(tmp_path, name, kind):
     path, target = tmp_path / "out" / name, tmp_path / "target"
     path.parent.mkdir()
     target.write_text("mine")
-    if kind == "file":
-        path.write_text("mine")
-    elif kind == "link":
-        path.symlink_to(target)
-    elif kind == "folder":
-        path.mkdir()
-    else:
+    if kind == "edited":
         write(tmp_path, submission=options())
-        path.write_text(path.read_text() + "\n")
+    {
+        "file": lambda: path.write_text("mine"),
+        "link": lambda: path.symlink_to(target),
+        "folder": path.mkdir,
+        "edited": lambda: path.write_text(path.read_text() + "\n"),
+    }[kind]()
     before = path.read_bytes() if path.is_file() else None
     with pytest.raises(UserError, match=f"{name}.*--output"):
         write(tmp_path, submission=options())
