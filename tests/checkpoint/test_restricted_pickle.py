@@ -369,11 +369,7 @@ GREEDY = {
     "a tensor larger than its storage": (parameter(tensor(size=(10**12,))), 4, "damaged"),
     "a tensor of more elements than can be counted": (parameter(tensor((2**40, 2**40), (0, 0))), 4, "damaged"),
     "a parameter that repeats its storage": (parameter(tensor((10**12,), (0,))), 4, "tensors overlap"),
-    "a tensor of a state dict that repeats its storage": (
-        state(tensor((10**13,), (0,), kind="HalfStorage")),
-        2,
-        "overlap",
-    ),
+    "a state dict that repeats a storage": (state(tensor((10**13,), (0,), kind="HalfStorage")), 2, "overlap"),
     "anchors that repeat their storage": (state(tensor((10**13,), (0,)), "model.24.anchors"), 4, "overlap"),
     "anchors to be multiplied with one another": (
         state(tensor((10**6,), numel=10**6), "model.24.anchors"),

@@ -130,13 +130,10 @@ def test_some_names_by_hand():
 
 def test_position_9_depends_on_the_levels():
     tensor = torch.zeros(1)
-    assert list(from_published({"model.9.cv1.conv.weight": tensor})[0]) == [
-        "backbone.bottom_up.dark5.sppf.conv1.conv.weight"
-    ]
-    assert list(from_published({"model.9.conv.weight": tensor, "model.33.m.0.bias": tensor})[0]) == [
-        "backbone.bottom_up.dark6.downsample.conv.weight",
-        "head.predictors.0.bias",
-    ]
+    three, _ = from_published({"model.9.cv1.conv.weight": tensor})
+    assert list(three) == ["backbone.bottom_up.dark5.sppf.conv1.conv.weight"]
+    four, _ = from_published({"model.9.conv.weight": tensor, "model.33.m.0.bias": tensor})
+    assert list(four) == ["backbone.bottom_up.dark6.downsample.conv.weight", "head.predictors.0.bias"]
 
 
 def test_the_repeated_anchors_of_older_files_are_left_out(tmp_path):
