@@ -51,9 +51,16 @@ _LOCAL_HEADER_BYTES = 30
 _MAX_COMMENT = 0xFFFF
 # Exceptions that a damaged zip may cause; bz2 raises an OSError without errno as well.
 _DAMAGE = (
-    NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError,
-    OverflowError, OSError,
-)  # fmt: skip
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,
+    OverflowError,
+    OSError,
+)
 
 
 class Member(NamedTuple):

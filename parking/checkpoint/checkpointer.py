@@ -97,7 +97,7 @@ class Checkpointer:
             self._write(name, {"model": state_dict, **self._extra, **values})
 
     def read_values(self, name: str) -> dict[str, Any]:
-        """What :meth:`save_release` put into ``name.pth`` beside the weights; empty if there is no such file."""
+        """The ``values`` that :meth:`save_release` saved in ``name.pth``; empty if there is no such file."""
         path = self.save_dir / f"{name}.pth"
         if not path.is_file():
             return {}

@@ -11,7 +11,7 @@ from detectron2.utils import comm
 
 @dataclass
 class Evaluations:
-    """What the evaluations of a training have come to; trainer and hooks share it.
+    """When a training was evaluated and how long that took; trainer and hooks share it.
 
     Attributes:
         before: next iteration at the time of the last evaluation; -1 before the first.
@@ -24,7 +24,7 @@ class Evaluations:
     total_seconds: float = 0.0
 
     def add(self, before: int, seconds: float) -> None:
-        """Note another one, of so many seconds."""
+        """Record an evaluation before the iteration ``before`` that took ``seconds``."""
         self.before, self.seconds = before, seconds
         self.total_seconds += seconds
 
