@@ -105,7 +105,8 @@ def _decode_png(data: bytes, header: Header) -> np.ndarray:
             kept.append(chunk)
     if kind != b"IEND":
         raise cut_off()
-    data = b"".join(kept)
+    if sum(map(len, kept)) < len(data):  # else a copy would take time for nothing
+        data = b"".join(kept)
     if header.mode.endswith(";16"):
         return narrow(_decode_by_cv2(data, _CV2_DEEP))
     return _decode_by_cv2(data, _CV2_COLOR)
