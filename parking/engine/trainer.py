@@ -309,7 +309,8 @@ class Trainer(DefaultTrainer):
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.SOLVER.MAX_ITER = self.max_iter
-        cfg.INPUT.AUG.STRONG_OFF_ITERS = min(cfg.INPUT.AUG.STRONG_OFF_ITERS, self.max_iter)
+        num_weak = cfg.INPUT.AUG.STRONG_OFF_ITERS = min(cfg.INPUT.AUG.STRONG_OFF_ITERS, self.max_iter)
+        self._bare_model.head.strong_augmentation_ends(self.max_iter - num_weak if num_weak else None)
         self._trainer.reset_data_loader(
             lambda: self.build_train_loader(
                 cfg, self._dataset_dicts, seed=self._seed, start_iter=next_iteration, class_ap=self._class_ap

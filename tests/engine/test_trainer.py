@@ -109,6 +109,17 @@ def test_other_errors_stay_what_they_are(tiny_scenes, tmp_path, monkeypatch):
         trainer.train()
 
 
+def test_the_head_is_told_when_strong_augmentation_ends(tiny_scenes, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        "parking.modeling.DenseHead.strong_augmentation_ends", lambda head, iteration: told.append(iteration)
+    )
+    trainer = make_trainer(tiny_scenes, tmp_path / "out", "DATASETS.TEST", "()", "INPUT.AUG.STRONG_OFF_ITERS", 1)
+    trainer.end_at(3, next_iteration=0)
+    make_trainer(tiny_scenes, tmp_path / "out", "DATASETS.TEST", "()")
+    assert told == [3, 2, None]
+
+
 def test_what_is_logged(tiny_scenes, tmp_path):
     """Losses, rates of each group, and scores of the averaged weights and, where asked, of the weights themselves."""
     trainer = make_trainer(tiny_scenes, tmp_path / "out", "TEST.EVAL_PERIOD", 2, "SOLVER.EMA.EVAL_RAW", True)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.structures import Instances
+from detectron2.utils import comm
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
@@ -108,11 +109,18 @@ class DenseHead(nn.Module):
         Returns:
             float32 scalars by name ("loss_..."), whose sum is trained, each times the number of images: the trainer
             sums gradients over images. Means are over the matches of all processes. Every parameter needs a gradient
-            in every batch, also in one without boxes, because the processes wait for each other's. A
-            loss that changes during the training asks ``detectron2.utils.events.get_event_storage().iter`` when, so
-            that a resumed training stays exact.
+            in every batch, also in one without boxes, because the processes wait for each other's. A loss that changes
+            during the training compares ``detectron2.utils.events.get_event_storage().iter`` with a number from the
+            config or from :meth:`strong_augmentation_ends`, so that a resumed training stays exact.
         """
         raise NotImplementedError
+
+    def strong_augmentation_ends(self, iteration: int | None) -> None:
+        """Called before a training begins or goes on, and again if its end moves.
+
+        Args:
+            iteration: the first whose images are drawn without mosaic and mixup; None if none is.
+        """
 
     def class_rows(self) -> Mapping[str, ClassRows]:
         """By name, relative to the head, each tensor that has rows for classes; biases are 1-dimensional."""
@@ -137,6 +145,15 @@ def iter_raw(raw: Any) -> Iterator[Tensor]:
     else:
         for part in raw:
             yield from iter_raw(part)
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of ``value`` over the processes of a training; all of them must call this, with equal shapes."""
+    if comm.get_world_size() == 1:
+        return value
+    total = value.detach().clone()
+    torch.distributed.all_reduce(total)
+    return total / comm.get_world_size()
 
 
 def build_dense_head(cfg, input_shape: list[ShapeSpec]) -> DenseHead:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
-from detectron2.utils import comm
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from parking.layers import box_ciou
 
+from ..base import mean_over_processes
 from .assigner import LevelAssignment
 from .box_coder import YOLOBoxCoder
 
@@ -124,10 +124,7 @@ class YOLOLoss(nn.Module):
     def _count_matches(self, assignments: list[LevelAssignment], device: torch.device) -> Tensor:
         """(L,): matches of each level, the mean over the processes while training."""
         counts = torch.tensor([float(len(assignment.image)) for assignment in assignments], device=device)
-        if self.training and comm.get_world_size() > 1:
-            torch.distributed.all_reduce(counts)
-            counts /= comm.get_world_size()
-        return counts
+        return mean_over_processes(counts) if self.training else counts
 
     def _level_losses(
         self, prediction: Tensor, gt_classes: Tensor, assignment: LevelAssignment, num_matches: Tensor
