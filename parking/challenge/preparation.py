@@ -3,13 +3,10 @@
 import errno
 import fcntl
 import os
-import re
-import secrets
 import shutil
-import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +14,6 @@ from parking.data.datasets.file_names import index_folder, name_key
 from parking.data.datasets.images import IMAGE_INFO_NAME
 from parking.utils.errors import UserError
 from parking.utils.files import wait_for_lock
-from parking.utils.limits import MAX_PATH_FOLDERS
 from parking.utils.text import printable
 
 from .archive import Archive, Member, is_macos_litter, open_members, read_archive
@@ -29,7 +25,6 @@ _SPARE_BYTES = 10**9
 # Block size of most file systems; a file takes whole blocks.
 _BLOCK_BYTES = 4096
 _CHUNK = 1 << 20
-_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Part(NamedTuple):
@@ -111,60 +106,29 @@ def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: Non
     """
     num_kept = 0
     _list_absent(part)  # raises if the staging folder holds anything else, such as a link
-    with _explain_os_errors(part), _locked(part.staging) as root, open_members(part.archive) as read:
-        _remove_half_files(part.staging)
+    with _explain_os_errors(part), _locked(part.staging), open_members(part.archive) as read:
+        # Beside the staging folder, so that no member has this name.
+        half_file = part.staging.with_name(f"{part.staging.name}.part")
         for member in part.archive.members:
-            *folders, name = member.path.split("/")
-            with _opened_folder(root, folders) as folder:
-                if _is_intact(folder, name, member):
-                    num_kept += 1
-                    progress(member.size)
-                else:
-                    _write(part.staging, folder, name, read(member), progress)
+            path = part.staging / member.path
+            if _is_intact(path, member):
+                num_kept += 1
+                progress(member.size)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            half_file.unlink(missing_ok=True)  # a run that was killed left it
+            try:
+                with open(half_file, "xb") as file:
+                    for chunk in read(member):
+                        file.write(chunk)
+                        progress(len(chunk))
+                os.replace(half_file, path)
+            finally:
+                half_file.unlink(missing_ok=True)
         # One wait for the disk instead of one per file: after a crash before this line, checksums tell what was lost.
         os.sync()
         os.rename(part.staging, part.folder)
     return num_kept
-
-
-def _write(staging: Path, folder: int, name: str, chunks: Iterator[bytes], progress: Callable[[int], object]) -> None:
-    """Write a file, whole or not at all, into the folder with the descriptor ``folder``."""
-    # Beside the staging folder, so that no member has this name; random, so that nobody can have put a link there.
-    half_file = staging.with_name(f"{staging.name}.{secrets.token_hex(8)}.part")
-    descriptor = os.open(half_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    try:
-        with open(descriptor, "wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-                progress(len(chunk))
-        os.replace(half_file, name, dst_dir_fd=folder)
-    except BaseException:
-        half_file.unlink(missing_ok=True)
-        raise
-
-
-def _remove_half_files(staging: Path) -> None:
-    """Remove the half-written files of runs that were killed in :func:`_write`."""
-    pattern = re.compile(re.escape(staging.name) + r"\.[0-9a-f]{16}\.part")
-    for path in list(staging.parent.iterdir()):
-        if pattern.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
-            path.unlink()
-
-
-@contextmanager
-def _opened_folder(root: int, names: Sequence[str]) -> Iterator[int]:
-    """Yield a descriptor of the folder ``names`` below ``root``; makes it if needed and follows no link."""
-    folder = os.dup(root)
-    try:
-        for name in names:
-            with suppress(FileExistsError):
-                os.mkdir(name, dir_fd=folder)
-            below = os.open(name, _FOLDER_FLAGS, dir_fd=folder)
-            os.close(folder)
-            folder = below
-        yield folder
-    finally:
-        os.close(folder)
 
 
 def compare(part: Part) -> tuple[list[str], list[str], int]:
@@ -239,43 +203,38 @@ def _list_absent(part: Part) -> list[Member]:
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    """Relative paths, with slashes, of all files but macOS's; a link or a folder nested too deep counts as a file."""
+    """Relative paths, with slashes, of all files but macOS's; a link counts as a file."""
     waiting = [""]
     while waiting:
         prefix = waiting.pop()
         with os.scandir(folder / prefix) as entries:
             for entry in entries:
                 path = prefix + entry.name
-                if entry.is_dir(follow_symlinks=False) and path.count("/") < MAX_PATH_FOLDERS:
+                if entry.is_dir(follow_symlinks=False):
                     waiting.append(f"{path}/")
                 elif not is_macos_litter(path):
                     yield path
 
 
-def _is_intact(folder: int, name: str, member: Member) -> bool:
-    try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    except OSError:  # missing, or a link
+def _is_intact(path: Path, member: Member) -> bool:
+    if not path.is_file() or path.stat().st_size != member.size:
         return False
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size != member.size:
-            return False
-        crc = 0
+    crc = 0
+    with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             crc = zlib.crc32(chunk, crc)
     return crc == member.crc
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Yield the folder's descriptor; makes the folder if needed and keeps other processes of this tool out of it."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Make the folder if needed, and keep other processes of this tool out of it."""
     folder.mkdir(exist_ok=True)
-    descriptor = os.open(folder, _FOLDER_FLAGS)
+    descriptor = os.open(folder, os.O_RDONLY)
     busy = f"Another process is unpacking to '{printable(folder)}'; wait until it is done."
     try:
         wait_for_lock(descriptor, fcntl.LOCK_EX, path=folder, busy=busy, max_seconds=0)
-        yield descriptor
+        yield
     finally:
         os.close(descriptor)
 

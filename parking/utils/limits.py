@@ -32,19 +32,9 @@ MAX_WEIGHTS_BYTES = 20 * _GB
 MAX_PICKLE_BYTES = 8 * 2**20
 #: Files written by this product that say one thing, such as ``last_checkpoint``.
 MAX_NOTE_BYTES = 64 * 1024
-#: Files that a zip may list, and the bytes of the list.
-MAX_ARCHIVE_MEMBERS = 2 * 10**6
-MAX_ARCHIVE_LIST_BYTES = 512 * _MB
-#: Bytes of what stands beside a name in a zip's list, such as times and the name in Unicode.
-MAX_ARCHIVE_EXTRA_BYTES = 4096
-#: Memory for unpacking LZMA, most of it a dictionary whose size the zip states; 7-Zip's "ultra" has 64 MB.
-MAX_LZMA_BYTES = 512 * _MB
 #: A path in a zip or json: bytes of UTF-8 (Linux allows 4096), and folders above the file.
 MAX_PATH_BYTES = 2048
 MAX_PATH_FOLDERS = 64
-#: Largest ratio of unpacked size to size of a zip that unpacks to over MIN_BOMB_BYTES; deflate allows 1032.
-MAX_ARCHIVE_RATIO = 200
-MIN_BOMB_BYTES = 1 * _GB
 #: The list of the files that this product wrote into a folder, 100 bytes or more each.
 MAX_MARK_BYTES = 500 * _MB
 #: A line of an inference's journal: what was found in one batch.

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parking.challenge import preparation
-from parking.challenge.archive import open_members, read_archive
+from parking.challenge.archive import read_archive
 from parking.challenge.preparation import check_disk, compare, find_layout_problems, find_parts, unpack
 from parking.utils.errors import UserError
 
@@ -125,7 +125,7 @@ class TestNames:
         assert read_tree(tmp_path / "train") == FILES
 
 
-class TestHostile:
+class TestRefused:
     @pytest.mark.parametrize(
         "name",
         ["../evil", "images/../../evil", "..\\evil", "/tmp/evil", "\\\\host\\share\\evil", "C:\\evil", "c:evil",
@@ -163,8 +163,7 @@ class TestHostile:
             (FILES, {"how": 9}, "Deflate64"),
             (FILES, {"how": 77}, "method 77"),
             (FILES, {"disk": 1}, "several parts"),
-            (FILES, {"extra": lambda raw: struct.pack("<HH", 0x9999, 0) * 1500}, "6,000 bytes"),
-            ({**FILES, "a" * 3000: b""}, {}, "3000 bytes"),
+            ({**FILES, "a/" * 3000 + "b": b""}, {}, "3000 folders"),
             ({"pictures/a.png": b"1", "notes.txt": b"2"}, {}, r"images/.* notes\.txt, pictures;"),
             ([(b"images/\xff\xff.png", b"1")], {"flags": 0}, "cp949"),
             ({"images/경.png": b"1"}, {"encoding": "cp949", "flags": UTF8_FLAG}, "damaged"),
@@ -203,94 +202,21 @@ class TestHostile:
         with pytest.raises(UserError, match="'images'"):
             unpack(train)
 
-    def test_only_half_files_of_a_killed_run_are_removed(self, tmp_path):
+    def test_the_half_file_of_a_killed_run_is_removed(self, tmp_path):
         data, mine = tmp_path / "data", tmp_path / "mine"
         data.mkdir()
         mine.write_text("mine")
         write_zip(data / "train.zip", FILES)
-        (data / ".train.unpacking.fedcba9876543210.part").write_bytes(b"half")
-        (data / ".train.unpacking.mine.part").write_bytes(b"mine")
-        links = [".train.unpacking.0123456789abcdef.part", ".train.unpacking.part"]
-        for name in links:
-            (data / name).symlink_to(mine)
+        (data / ".train.unpacking.part").symlink_to(mine)
+        (data / ".train.unpacking.mine").write_bytes(b"mine")
         assert unpack_train(data) == FILES
         assert mine.read_text() == "mine"
-        assert names_in(data) == [links[0], ".train.unpacking.mine.part", links[1], "train", "train.zip"]
+        assert names_in(data) == [".train.unpacking.mine", "train", "train.zip"]
 
-    def test_a_link_that_appears_meanwhile(self, train, elsewhere):
-        with pytest.raises(UserError, match=r"train\.zip"):
-            unpack(train, lambda _: (train.staging / "label").symlink_to(elsewhere))
-
-    def test_names_and_numbers_above_the_limits(self, tmp_path, monkeypatch, measure_work):
-        file = tmp_path / "train.zip"
-        write_zip(file, {**FILES, "a/" * 30_000 + "b": b""})
-        assert file.stat().st_size < 130_000
-
-        def refuse():
-            with pytest.raises(UserError, match=r"train\.zip' lists .* 30000 folders"):
-                find_parts(tmp_path)
-
-        assert measure_work(refuse)[1] < 10**7
-        write_zip(file, FILES)
-        for limit, value, word in [("MAX_ARCHIVE_MEMBERS", 2, "the 2 files"), ("MAX_ARCHIVE_LIST_BYTES", 100, "100")]:
-            with monkeypatch.context() as changed, pytest.raises(UserError, match=word):
-                changed.setattr(f"parking.challenge.archive.{limit}", value)
-                find_parts(tmp_path)
-
-    def test_twice_as_many_files_take_twice_the_work(self, tmp_path, measure_work):
-        def measure(n):
-            file = tmp_path / f"{n}.zip"
-            with zipfile.ZipFile(file, "w") as archive:
-                for i in range(n):
-                    archive.writestr(f"{'folder/' * 50}{i}", b"")
-            return measure_work(lambda: read_archive(file, leading_folder="train"))
-
-        small, large = measure(300), measure(600)
-        assert all(b <= 2.3 * a for a, b in zip(small, large, strict=True)), (small, large)
-
-    def test_bombs(self, tmp_path):
-        file = tmp_path / "train.zip"
-        write_zip(file, [(f"images/{i:04}", b"0") for i in range(300)], size=2**32 - 2)
-        with pytest.raises(UserError, match="would unpack to 1,288,"):
-            read_archive(file, leading_folder="train")
-        # Two entries of the list that mean the same bytes.
-        write_zip(file, {"images/a.png": b"1" * 100, "images/b.png": b"1" * 100})
-        data = bytearray(file.read_bytes())
-        first, second = (m.start() for m in re.finditer(b"PK\1\2", bytes(data)))
-        data[second + 42 : second + 46] = data[first + 42 : first + 46]
-        file.write_bytes(data)
-        with pytest.raises(UserError, match="share bytes"):
-            read_archive(file, leading_folder="train")
-
-    @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-    @pytest.mark.parametrize("declared", [None, 10])
-    def test_memory_while_unpacking_does_not_follow_the_content(self, tmp_path, measure_work, method, declared):
-        file = tmp_path / "train.zip"
-        content = b"0" * 30_000_000
-        write_zip(file, {"images/0001": content}, method=method, **({"size": declared} if declared else {}))
-        archive = read_archive(file, leading_folder="train")
-
-        def read_all():
-            with open_members(archive) as read:
-                (member,) = archive.members
-                if declared:
-                    with pytest.raises(UserError, match="0001' cannot be unpacked"):
-                        list(read(member))
-                else:
-                    assert sum(map(len, read(member))) == len(content)
-
-        assert measure_work(read_all)[1] < 16 * 2**20  # 8 of them are the dictionary of LZMA
-
-    def test_lzma_that_asks_for_much_memory(self, tmp_path):
-        file = tmp_path / "train.zip"
-        write_zip(file, FILES, method=zipfile.ZIP_LZMA)
-        data = bytearray(file.read_bytes())
-        # Version and length of the properties, which are one byte and the size of the dictionary.
-        start = data.find(b"\x09\x04\x05\0")
-        data[start + 5 : start + 9] = b"\xff" * 4
-        file.write_bytes(data)
-        with pytest.raises(UserError, match="cannot be unpacked"):
-            unpack_train(tmp_path)
+    @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    def test_other_methods_of_compression(self, tmp_path, method):
+        write_zip(tmp_path / "train.zip", FILES, method=method)
+        assert unpack_train(tmp_path) == FILES
 
     def test_a_fifo_is_not_waited_for(self, tmp_path):
         os.mkfifo(tmp_path / "train.zip")
@@ -368,16 +294,6 @@ class TestUnpacking:
         (train.staging / "stranger").touch()
         with pytest.raises(UserError, match=r"'stranger', .*train\.zip'"):
             check_disk([train])
-
-    def test_folders_nested_too_deep(self, train):
-        deep = "d/" * 70
-        (train.staging / deep).mkdir(parents=True)
-        with pytest.raises(UserError, match="d/d/d"):
-            check_disk([train])
-        shutil.rmtree(train.staging)
-        (train.folder / deep).mkdir(parents=True)
-        with pytest.raises(UserError, match="d/d/d"):
-            compare(train)
 
     def test_a_link_in_a_circle_is_not_followed(self, train, tmp_path):
         unpack(train)
