@@ -4,13 +4,11 @@ A submission is a JSON list of {"image_id", "category_id" (1-based), "bbox" [x, 
 "segmentation" []}.
 """
 
-import itertools
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,36 +20,14 @@ DEFAULT_MAX_BYTES = 20_000_000
 DEFAULT_MAX_PER_IMAGE = 50
 
 _MAX_COORDINATE = 1e8
+# No row of a submission is shorter.
+_MIN_ROW_BYTES = 80
 
 
-class _Layout(NamedTuple):
-    """The spacing of the file: the format of a row with places for its seven values, and the separator of rows."""
-
-    row: str
-    separator: str
-
-    @classmethod
-    def make(cls, comma: str, colon: str) -> "_Layout":
-        fields = {
-            "image_id": "{}",
-            "category_id": "{}",
-            "bbox": f"[{comma.join(['{}'] * 4)}]",
-            "score": "{}",
-            "segmentation": "[]",
-        }
-        return cls("{{" + comma.join(f'"{key}"{colon}{value}' for key, value in fields.items()) + "}}", comma)
-
-    def count_fitting(self, lengths: np.ndarray, max_bytes: int) -> int:
-        """How many rows, from the first on, fit into ``max_bytes``; ``lengths`` (N,): characters of their values."""
-        sizes = (lengths + len(self.row.format(*[""] * 7) + self.separator)).cumsum()
-        # The file has two brackets, and no separator after the last row.
-        return int(np.searchsorted(sizes + 2 - len(self.separator), max_bytes, side="right"))
-
-
-_LAYOUTS = {"compact": _Layout.make(",", ":"), "original": _Layout.make(", ", ": ")}
+_SEPARATORS = {"compact": (",", ":"), "original": (", ", ": ")}
 
 #: "compact" has no spaces; "original" has those of Python's ``json.dump`` by default.
-SPACINGS = tuple(_LAYOUTS)
+SPACINGS = tuple(_SEPARATORS)
 
 
 @dataclass(frozen=True)
@@ -139,30 +115,26 @@ def write_submission(
         raise ValueError(f"max_bytes is {max_bytes}: an empty list already takes 2 bytes")
     if max_per_image < 1 or min(class_floors.values(), default=0) < 0:
         raise ValueError(f"max_per_image must be positive and no floor negative: {max_per_image}, {dict(class_floors)}")
-    layout = _LAYOUTS[spacing]
     tenths, ten_thousandths, valid = _round(detections)
-    image_ids, image_index = np.unique(detections.image_ids, return_inverse=True)
-    image_texts = [json.dumps(image_id) for image_id in image_ids.tolist()]
-    image_lengths = np.array([len(text) for text in image_texts], dtype=np.int64)
-
+    _, image_index = np.unique(detections.image_ids, return_inverse=True)
     ranked = _rank(detections, tenths, image_index, np.flatnonzero(valid))
     floored = _find_floored(detections.category_ids[ranked], class_floors)
     queue = _queue(image_index[ranked], floored, max_per_image)
-    rows = ranked[queue]
-    lengths = image_lengths[image_index[rows]] + _integer_length(detections.category_ids[rows])
-    lengths += _tenths_length(tenths[rows]).sum(axis=1) + _score_length(ten_thousandths[rows])
-    num_kept = layout.count_fitting(lengths, max_bytes)
-
-    kept = ranked[np.sort(queue[:num_kept])]
-    by_image = kept[np.argsort(image_index[kept], kind="stable")]
+    rows = ranked[queue[: max_bytes // _MIN_ROW_BYTES]]
     values = zip(
-        (image_texts[i] for i in image_index[by_image].tolist()),
-        detections.category_ids[by_image].tolist(),
-        *(tenths[by_image] / 10).T.tolist(),
-        (ten_thousandths[by_image] / 10000).tolist(),
+        detections.image_ids[rows].tolist(),
+        detections.category_ids[rows].tolist(),
+        (tenths[rows] / 10).tolist(),
+        (ten_thousandths[rows] / 10000).tolist(),
         strict=True,
     )
-    num_bytes = _write_rows(path, values, layout)
+    texts = _take_fitting(values, _SEPARATORS[spacing], max_bytes)
+    num_kept = len(texts)
+    # By image, and then by rank.
+    order = np.lexsort((queue[:num_kept], image_index[rows[:num_kept]]))
+    kept = rows[order]
+    with open_output(path) as file:
+        num_bytes = file.write(f"[{_SEPARATORS[spacing][0].join(texts[i] for i in order.tolist())}]".encode())
     unprotected = detections.scores[rows[:num_kept]][~floored[queue[:num_kept]]]
     threshold = float(unprotected[-1]) if len(unprotected) else None
     return SubmissionReport(
@@ -174,7 +146,7 @@ def write_submission(
         num_below_threshold=0 if threshold is None else int((detections.scores[kept] < threshold).sum()),
         num_floored_left_out=int(floored[queue[num_kept:]].sum()),
         num_bytes=num_bytes,
-        kept=by_image,
+        kept=kept,
     )
 
 
@@ -222,31 +194,16 @@ def _queue(image_index, floored, max_per_image):
     return queue[num_before < max_per_image]
 
 
-def _integer_length(values):
-    digits = np.searchsorted(10 ** np.arange(1, 19), np.abs(values), side="right") + 1
-    return digits + (values < 0)
-
-
-def _tenths_length(values):
-    """Characters of ``values / 10`` with one decimal."""
-    # The sign is counted separately: -0.5 has one, but its integer part 0 has none.
-    return _integer_length(np.abs(values) // 10) + (values < 0) + 2
-
-
-def _score_length(ten_thousandths):
-    """Characters of scores in 1/10000 with trailing zeros cut, as Python prints 0.5, 0.1234 and 1.0."""
-    trailing_zeros = sum((ten_thousandths % 10**k == 0).astype(np.int64) for k in (1, 2, 3))
-    return 2 + 4 - trailing_zeros
-
-
-def _write_rows(path, rows, layout):
-    texts = itertools.starmap(layout.row.format, rows)
-    num_bytes = 2
-    with open_output(path) as file:
-        file.write(b"[")
-        separator = ""
-        while chunk := list(itertools.islice(texts, 65536)):
-            num_bytes += file.write((separator + layout.separator.join(chunk)).encode())
-            separator = layout.separator
-        file.write(b"]")
-    return num_bytes
+def _take_fitting(rows, separators, max_bytes):
+    """The JSON of the first rows (image id, category id, box, score) that fit into a file of ``max_bytes``."""
+    encode = json.JSONEncoder(separators=separators).encode
+    # The file has two brackets, and no comma after the last row.
+    room = max_bytes - 2 + len(separators[0])
+    texts = []
+    for image_id, category_id, box, score in rows:
+        row = {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score, "segmentation": []}
+        texts.append(encode(row))
+        room -= len(texts[-1]) + len(separators[0])
+        if room < 0:
+            return texts[:-1]
+    return texts
