@@ -33,7 +33,8 @@ def load_weights(
 
     Where the classes differ, by name if both are known, else by number, the head's class outputs are those of the
     classes that :func:`find_class_sources` finds. The others start from the prior of a new head, or, where the model
-    will not be trained, are never predicted.
+    will not be trained, are never predicted. A model that will be trained keeps its new head where the weights have
+    none or one of another kind.
 
     Args:
         class_names: the model's classes.
@@ -45,6 +46,9 @@ def load_weights(
             the classes have nothing to do with each other.
     """
     own = model.state_dict()
+    if will_train and _has_other_head(model, weights):
+        _load_all_but_head(model, weights, own, has_map=bool(class_map))
+        return
     state = dict(weights.state_dict)
     notes = _adapt_to_head(model, state, weights)
     sources = _match_classes(model, weights, class_names, class_map, own)
@@ -54,12 +58,31 @@ def load_weights(
         replaced = _arrange_class_rows(model, state, sources, will_train)
         described = _describe_sources(sources, class_names, weights, will_train)
         notes.append(f"class outputs of {', '.join(replaced)}: {printable(described)}")
-    check_all_fit(state, own, weights)
+    check_all_fit(state, own, weights, will_train=will_train)
     model.load_state_dict(state)
     logger.info("; ".join([f"Loaded {weights.describe_tensors()} of {printable(weights.path)}", *notes]))
     untrained = [class_names[i] for i, source in enumerate(sources or ()) if source is None and class_names is not None]
     if untrained and not will_train:
         logger.warning(f"{printable(', '.join(untrained))}: no class of {printable(weights.path)}, so never found")
+
+
+def _has_other_head(model: nn.Module, weights: Weights) -> bool:
+    """Whether ``weights`` have no head, or one of another kind than ``model``."""
+    if weights.head_name is not None:
+        return weights.head_name != type(model.head).__name__
+    return not any(_HEAD + name in weights.state_dict for name in model.head.state_dict())
+
+
+def _load_all_but_head(model: nn.Module, weights: Weights, own: Mapping[str, Tensor], *, has_map: bool) -> None:
+    state = {name: tensor for name, tensor in weights.state_dict.items() if not name.startswith(_HEAD)}
+    new = {name: tensor for name, tensor in own.items() if name.startswith(_HEAD)}
+    check_all_fit({**state, **new}, own, weights, will_train=True)
+    model.load_state_dict({**state, **new})
+    logger.warning(
+        f"Loaded the {len(state)} tensors of backbone and neck of {printable(weights.path)}; the head, a "
+        f"{type(model.head).__name__}, starts anew, because the weights have {printable(weights.head_name or 'none')}"
+        + ("; so MODEL.YOLO.CLASS_MAP is not applied" if has_map else "")
+    )
 
 
 def find_class_sources(
@@ -226,13 +249,14 @@ def _describe_sources(sources, class_names, weights: Weights, will_train: bool) 
     return "; ".join(parts)
 
 
-def check_all_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], weights: Weights) -> None:
+def check_all_fit(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], weights: Weights, *, will_train: bool = False
+) -> None:
     """Raise a UserError unless ``state``, of ``weights``, has the names and shapes of the model's ``own``."""
     problems = find_misfits(state, own)
     if problems:
-        advice = "use the config they were trained with"
-        if weights.is_published:
-            advice += ", such as one of configs/coco/"
+        fitting = weights.find_config(for_coco=bool(weights.family) and not will_train)
+        advice = f"use {fitting}" if fitting else "use the config they were trained with"
         raise UserError(
             f"weights {printable(weights.path)} do not fit the model of the config: {shorten(problems)}; {advice}."
         )

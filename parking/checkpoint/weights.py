@@ -23,6 +23,7 @@ from parking.utils.machine import available_memory
 from parking.utils.text import printable
 
 from .foreign_files import describe_file
+from .formats.families import FAMILIES, YOLOV5, Family, find_size
 from .formats.layout import LayoutError, check_not_foreign, without_wrappers
 from .formats.module_settings import check_settings
 from .formats.pickled_modules import read_module, unwrap_module
@@ -50,7 +51,7 @@ class Weights:
             characters (show them with :func:`parking.utils.text.printable`), and perhaps a name twice.
         category_ids: the classes' ids in the json they were trained from, or None.
         origin: texts that say where converted weights come from, or None.
-        is_published: the tensors had the published YOLOv5 names.
+        family: the published family whose names the tensors had; None if they had ours.
         left_out: names of tensors in the file that repeat others and are not in ``state_dict``.
     """
 
@@ -60,7 +61,7 @@ class Weights:
     class_names: list[str] | None = None
     category_ids: list[int] | None = None
     origin: Mapping[str, str] | None = None
-    is_published: bool = False
+    family: Family | None = None
     left_out: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -86,6 +87,27 @@ class Weights:
             raise UserError(
                 f"weights {printable(self.path)}: they have unequal numbers of class names and category ids."
             )
+
+    @property
+    def head_name(self) -> str | None:
+        """MODEL.HEAD.NAME of the model that they are of, if that is known."""
+        if self.family:
+            return self.family.head
+        try:
+            name = self.config["MODEL"]["HEAD"]["NAME"]
+        except (KeyError, TypeError):
+            return None
+        return name if isinstance(name, str) else None
+
+    def find_config(self, *, for_coco: bool) -> str | None:
+        """The config of their model, such as "configs/yolov5/n.yaml", if it is one of a published family and size.
+
+        Args:
+            for_coco: the one for inference with published weights, not the one for training.
+        """
+        family = next((family for family in FAMILIES if family.head == self.head_name), None)
+        size = family and find_size(family, self.state_dict)
+        return size and "configs/" + (family.coco_config if for_coco else family.config).format(size)
 
     def describe_tensors(self) -> str:
         """How many of the file's tensors ``state_dict`` has."""
@@ -207,7 +229,7 @@ def _upgrade(weights: Weights) -> Weights:
     """``weights`` with today's names of tensors and of keys in their config."""
     source = f"weights {printable(weights.path)}"
     state, config = weights.state_dict, weights.config
-    if not weights.is_published:
+    if not weights.family:
         state = upgrade_tensor_names(state, read_version(config, source), source)
     if config is not None:
         config = upgrade_config(config, source, is_complete=True)
@@ -222,7 +244,7 @@ def _first_of(checkpoint: Mapping, *keys: str) -> Any:
 def _import_published(path: str, state: Mapping[str, Tensor], **metadata) -> Weights:
     state, left_out = from_published(state)
     check_values(path, state)
-    return _upgrade(Weights(path, state, is_published=True, left_out=left_out, **metadata))
+    return _upgrade(Weights(path, state, family=YOLOV5, left_out=left_out, **metadata))
 
 
 def write_weights(path: str | os.PathLike, weights: Weights) -> None:
@@ -256,7 +278,7 @@ def describe_origin(weights: Weights) -> Weights:
     with open_regular(weights.path) as file:
         while chunk := file.read(2**20):
             digest.update(chunk)
-    kind = "published YOLOv5 checkpoint" if weights.is_published else "weights of this project"
+    kind = f"published {weights.family.name} checkpoint" if weights.family else "weights of this project"
     origin = {"file": os.path.basename(weights.path), "sha256": digest.hexdigest(), "format": kind}
     return dataclasses.replace(weights, origin={**origin, **(weights.origin or {})})
 

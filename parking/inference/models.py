@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -205,7 +206,7 @@ def find_config_and_weights(
     if weights_file and not config_file:
         weights = read_weights(weights_file)
         if weights.config is None:
-            fitting = "one of configs/coco/, by the size of the model" if weights.is_published else "see configs/"
+            fitting = weights.find_config(for_coco=True) or "see configs/"
             raise UserError(f"weights {weights_file} carry no config; give it with --config-file ({fitting}).")
         sources = _merge_carried(cfg, weights)
         cfg.OUTPUT_DIR = os.path.dirname(weights_file)
@@ -223,13 +224,14 @@ def find_config_and_weights(
 
 
 def find_fitting_config(
-    weights: Weights, config_file: str | None, *, candidates: Iterable[str | os.PathLike]
+    weights: Weights, config_file: str | None, *, candidates: Sequence[str | os.PathLike]
 ) -> tuple[CfgNode, str]:
     """A config whose model has exactly the tensors of ``weights``, and where that config is from.
 
     Args:
-        config_file: the config, where the user says it; else the one that the weights carry is taken, else the first
-            file of ``candidates`` that fits, with NUM_CLASSES changed to that of the weights.
+        config_file: the config, where the user says it; else the one that the weights carry is taken, else the one of
+            ``candidates`` that is named like the weights' family and size, else the first that fits, with NUM_CLASSES
+            changed to that of the weights.
 
     Raises:
         UserError: none fits.
@@ -240,7 +242,8 @@ def find_fitting_config(
         check_all_fit(weights.state_dict, _shapes_of_model(cfg, weights), weights)
         return cfg, f"the config in {weights.path}"
     fewest, nearest = None, ""
-    for candidate in [config_file] if config_file else candidates:
+    named = [path for path in candidates if Path(path).name == Path(weights.find_config(for_coco=True) or "").name]
+    for candidate in [config_file] if config_file else named or candidates:
         cfg = get_cfg()
         cfg.merge_from_file(os.fspath(candidate))
         _check_table(cfg, Task.INFER)

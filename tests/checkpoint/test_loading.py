@@ -16,6 +16,7 @@ from torch.testing import assert_close
 
 from parking.challenge.classes import CLASS_NAMES
 from parking.checkpoint import Weights, load_weights
+from parking.checkpoint.formats.families import YOLOV5
 from parking.checkpoint.loading import find_class_sources
 from parking.config import get_cfg
 from parking.modeling import YOLO, ClassRows, DenseHead
@@ -182,6 +183,41 @@ def test_weights_with_more_anchors_do_not_pass_for_other_classes():
     )
     with pytest.raises(UserError, match=r"head.predictors.0.weight has shape \(27, 2, 1, 1\) instead of \(18, 2, 1, 1"):
         load_weights(Model(4), weights, will_train=True)
+
+
+# Another head
+
+
+@pytest.mark.parametrize("head", ["PointHead", None])
+def test_training_starts_from_backbone_and_neck_alone_and_says_so(caplog, head):
+    """The weights' head is of another kind, or they have none."""
+    state = {"stem.weight": torch.ones(2, 3, 1, 1), "stem.bias": torch.ones(2)}
+    config = {"MODEL": {"HEAD": {"NAME": head}}} if head else None
+    weights = Weights("w.pth", {**state, **({"head.outputs.bias": torch.ones(9)} if head else {})}, config=config)
+    model = Model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    load_weights(model, weights, class_names=list("abcd"), class_map=[("a", "x")], will_train=True)
+    assert_equal(model.state_dict(), {**before, **state})
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert {"2", "w.pth;", "Head,", "MODEL.YOLO.CLASS_MAP"} <= set(record.getMessage().split())
+    with pytest.raises(UserError, match=r"head\.predictors\.0\.weight is missing"):
+        load_weights(Model(), weights)
+
+
+def test_backbone_and_neck_must_be_whole():
+    weights = Weights("w.pth", {"stem.weight": torch.ones(2, 3, 1, 1)})
+    with pytest.raises(UserError, match=r"w\.pth .* stem\.bias is missing"):
+        load_weights(Model(), weights, will_train=True)
+
+
+def test_the_config_of_a_published_size_is_named():
+    state = {"backbone.bottom_up.stem.conv.weight": torch.zeros(32, 3, 6, 6), "head.predictors.0.bias": torch.zeros(9)}
+    weights = Weights("s.pt", state, family=YOLOV5)
+    with pytest.raises(UserError, match=r"use configs/yolov5/s\.yaml"):
+        load_weights(Model(), weights, will_train=True)
+    with pytest.raises(UserError, match=r"use configs/coco/yolov5s\.yaml"):
+        load_weights(Model(), weights)
 
 
 # Anchors

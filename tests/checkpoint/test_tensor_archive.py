@@ -43,7 +43,7 @@ def sound_file(tmp_path_factory) -> Path:
         "model.24.anchors": torch.ones(3, 3, 2),
     }
     torch.save({"model": state, "epoch": -1, "names": ["a", "b"]}, path)
-    assert read_weights(path).is_published
+    assert read_weights(path).family
     return path
 
 

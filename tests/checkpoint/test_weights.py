@@ -21,6 +21,7 @@ from parking.checkpoint import (
     read_weights,
     write_weights,
 )
+from parking.checkpoint.formats.families import YOLOV5
 from parking.modeling import ClassRows, DenseHead
 from parking.utils.errors import UserError
 
@@ -151,7 +152,7 @@ def test_other_mistakes(tmp_path):
         read_weights(tmp_path / "none.pth")
     foreign = read_weights(save(tmp_path / "f.pth", {"model": Model().state_dict(), "ema": {"other": 1}}))
     assert foreign.state_dict.keys() == Model().state_dict().keys()
-    assert (foreign.class_names, foreign.config, foreign.is_published) == (None, None, False)
+    assert (foreign.class_names, foreign.config, foreign.family) == (None, None, None)
 
 
 @pytest.fixture
@@ -193,7 +194,7 @@ def test_a_pickled_module_needs_none_of_its_classes(tmp_path, monkeypatch, forei
     for name in ("models", "models.yolo", "models.common"):
         monkeypatch.delitem(sys.modules, name)
     weights = read_weights(path)
-    assert (weights.is_published, weights.config) == (True, None)
+    assert (weights.family, weights.config) == (YOLOV5, None)
     assert weights.class_names == [names[0], names[1]]
     stem = "backbone.bottom_up.stem"
     norm = [f"{stem}.norm.{n}" for n in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")]

@@ -139,7 +139,7 @@ def test_foreign_weights_of_a_size_of_ones_own(run_here, tiny, bare, tmp_path):
     assert str(config) in out
     weights = read_weights(output)
     assert_same_state(weights.state_dict, tiny[1])
-    assert not weights.is_published, "converted weights have our names"
+    assert weights.family is None, "converted weights have our names"
     assert weights.config["MODEL"]["YOLO"]["NUM_CLASSES"] == 2
     assert weights.category_ids is None, "numbers that were made up would look as if they were somebody's"
     assert weights.origin["format"] == "published YOLOv5 checkpoint"
@@ -278,4 +278,4 @@ def test_published_weights(run_here, yolov5n, tmp_path, ending):
 def test_a_published_file_alone_is_not_enough_to_infer(run_here, yolov5n, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
     result = run_here("infer.py", "--input", tmp_path / "a.png", "--weights", yolov5n, "--output", tmp_path / "o")
-    assert_refused(result, 1, "--config-file (one of configs/coco/, by the size of the model)", tmp_path / "o")
+    assert_refused(result, 1, "--config-file (configs/coco/yolov5n.yaml)", tmp_path / "o")

@@ -206,7 +206,7 @@ def test_a_state_dict_under_published_names_is_read_like_a_module(tmp_path):
     published["model.10.conv.weight"] = published["model.10.conv.weight"].half()
     torch.save(published, path)
     weights = read_weights(path)
-    assert weights.is_published and weights.class_names is None
+    assert weights.family and weights.class_names is None
     assert weights.state_dict.keys() == state.keys()
     name = "backbone.laterals.p5.conv.weight"
     assert torch.equal(weights.state_dict[name], state[name].half().float())
@@ -233,7 +233,7 @@ def test_names_with_wrappers_are_the_names_without(tmp_path, key, wrap, publishe
     wrapped = {wrap(name): tensor for name, tensor in (to_published(state) if published else state).items()}
     torch.save({key: wrapped, "epoch": 3} if key else wrapped, tmp_path / "m.pt")
     weights = read_weights(tmp_path / "m.pt")
-    assert weights.is_published == published
+    assert bool(weights.family) == published
     assert weights.state_dict.keys() == state.keys()
     assert all(torch.equal(weights.state_dict[name], tensor) for name, tensor in state.items())
 
@@ -264,7 +264,7 @@ def published_file(request):
 
 def test_every_tensor_of_a_published_file_has_its_place(published_file):
     weights, size, num_classes = published_file
-    assert weights.is_published and len(weights.class_names) == num_classes
+    assert weights.family and len(weights.class_names) == num_classes
     assert to_published(weights.state_dict).keys() == expected_keys(size)
     assert len(weights.state_dict) == {"n": 349, "n6": 459}[size]
     dtypes = {tensor.dtype for name, tensor in weights.state_dict.items() if "num_batches_tracked" not in name}

@@ -1,0 +1,46 @@
+"""The published families of models, and which of our configs a model of each family and size has."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+_STEM = "backbone.bottom_up.stem.conv.weight"
+_FOURTH_STAGE = "backbone.bottom_up.dark6."
+_YOLOV5_SIZES = {16: "n", 32: "s", 48: "m", 64: "l", 80: "x"}
+
+
+class Family(NamedTuple):
+    """Models that differ in their size only.
+
+    Attributes:
+        name: for messages.
+        head: their MODEL.HEAD.NAME.
+        config: file below ``configs/`` for training on other classes, with a place for the size.
+        coco_config: the same for the published weights with COCO's classes.
+        sizes: the name of each size, by the number of channels behind the first convolution.
+    """
+
+    name: str
+    head: str
+    config: str
+    coco_config: str
+    sizes: Mapping[int, str]
+
+
+YOLOV5 = Family("YOLOv5", "AnchorHead", "yolov5/{}.yaml", "coco/yolov5{}.yaml", _YOLOV5_SIZES)
+YOLOV5U = Family("YOLOv5u", "DistributionHead", "yolov5u/{}.yaml", "coco/yolov5{}u.yaml", _YOLOV5_SIZES)
+YOLOX = Family(
+    "YOLOX",
+    "YOLOXHead",
+    "yolox/{}.yaml",
+    "coco/yolox_{}.yaml",
+    {16: "nano", 24: "tiny", 32: "s", 48: "m", 64: "l", 80: "x"},
+)
+FAMILIES = (YOLOV5, YOLOV5U, YOLOX)
+
+
+def find_size(family: Family, state: Mapping[str, Tensor]) -> str | None:
+    """The size, such as "n" or "x6", of the model of ``family`` with these tensors; None if it is none of them."""
+    size = family.sizes.get(len(state[_STEM])) if _STEM in state and state[_STEM].dim() else None
+    return size and size + ("6" if any(name.startswith(_FOURTH_STAGE) for name in state) else "")
