@@ -5,7 +5,6 @@ import itertools
 import json
 import logging
 import os
-import re
 import shutil
 import time
 from collections import Counter, deque
@@ -32,11 +31,8 @@ from .image_detections import ImageDetections
 # Limits of a live source's video, so that encoding keeps up with it, repeated frames included.
 _MAX_LIVE_FPS = 25.0
 _MAX_LIVE_SIDE = 1920
-# Frames that wait to be drawn and written, each 6 MB at 1920x1080.
-_MAX_WAITING = 4
 # Room that the end of a video takes: its index, about 2 MB an hour.
 _MIN_FREE_BYTES = 16 << 20
-_UNFINISHED = f"{UNFINISHED_ENDING}.mp4"
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +109,7 @@ def predict_video(
         _check_outputs(folder, names.values(), source, origin)
         folder.check(names.values() if save_video else [path.name])
         folder.remove(names["video"])
-        _remove_unfinished(folder.root / names["video"])
+        _unfinished(folder.root / names["video"]).unlink(missing_ok=True)  # a killed run's
         video = None
         if save_video:
             painter = FramePainter(list(classes), display_names, max_side=_MAX_LIVE_SIDE if source.is_live else None)
@@ -155,12 +151,9 @@ def _check_outputs(folder: OutputFolder, names: Collection[str], source, origin:
             )
 
 
-def _remove_unfinished(video: Path) -> None:
-    """Remove what killed runs have left of the video."""
-    name = re.compile(re.escape(f".{video.stem}.") + r"\d+" + re.escape(_UNFINISHED))
-    for path in video.parent.iterdir():
-        if name.fullmatch(path.name) and (path.is_symlink() or path.is_file()):
-            path.unlink()
+def _unfinished(video: Path) -> Path:
+    """The name of a video until it is closed, without which no player can read an mp4; its ending says the format."""
+    return video.with_name(f".{video.stem}{UNFINISHED_ENDING}.mp4")
 
 
 def _predict(detect, source, batch_size, writer):
@@ -175,8 +168,7 @@ def _predict(detect, source, batch_size, writer):
 
         for found in detect(give_pictures()):
             frames = begun.popleft()
-            for frame, instances in zip(frames, found, strict=True):
-                writer.add(frame, instances)
+            writer.add(frames, found)
             bar.update(len(frames))
             if source.is_live:
                 bar.set_postfix(dropped=source.num_dropped, refresh=False)
@@ -204,49 +196,40 @@ class _ResultWriter:
         self._lines = _LineFile(folder, name, origin)
         self._video = video
         self._settings = {"min_score": min_score, "thing_classes": [*classes], "category_ids": [*classes.values()]}
-        self._error: BaseException | None = None
-        self._waiting: deque[Future] = deque()
         # Python waits for it when it ends, so that the files are whole even if Ctrl-C is pressed again.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="results")
+        self._latest: Future | None = None
 
-    def add(self, frame: Frame, instances: Instances) -> None:
-        """Waits while too many frames are to be written. Raises what writing an earlier one raised."""
-        found = ImageDetections.from_instances(instances, image_source=frame.image, **self._settings)
-        while len(self._waiting) >= _MAX_WAITING:
-            wait([self._waiting[0]])
-            self._waiting.popleft()
-        if self._error is not None:
-            raise self._error
-        self._waiting.append(self._executor.submit(self._guard, self._write, frame, found))
+    def add(self, frames: Sequence[Frame], found: Sequence[Instances]) -> None:
+        """Write what was found in a batch, once the previous one is written. Raises what writing that one raised."""
+        if self._latest is not None:
+            self._latest.result()
+        self._latest = self._executor.submit(self._write, frames, found)
 
     def close(self) -> None:
         """Finish both files. Raises what writing raised."""
+        end = self._executor.submit(self._close_files)
         # Wait for the work before the thread: Python gives up a thread if the wait for it is interrupted.
-        wait([self._executor.submit(self._close_files)])
+        wait([end])
         self._executor.shutdown()
-        if self._error is not None:
-            raise self._error
+        for future in filter(None, (self._latest, end)):
+            future.result()
 
-    def _write(self, frame: Frame, found: ImageDetections) -> None:
-        self._lines.write(_to_record(frame, found))
-        if self._video is not None:
-            self._video.add(frame, found)
-        self.num_frames += 1
-        self.num_boxes += len(found)
+    def _write(self, frames: Sequence[Frame], found: Sequence[Instances]) -> None:
+        for frame, instances in zip(frames, found, strict=True):
+            detections = ImageDetections.from_instances(instances, image_source=frame.image, **self._settings)
+            self._lines.write(_to_record(frame, detections))
+            if self._video is not None:
+                self._video.add(frame, detections)
+            self.num_frames += 1
+            self.num_boxes += len(detections)
 
     def _close_files(self) -> None:
-        self._guard(self._lines.close, is_last=True)
-        if self._video is not None:
-            self._guard(self._video.close, is_last=True)
-
-    def _guard(self, action: Callable, *args, is_last: bool = False) -> None:
-        """Run ``action``; after a first error only if ``is_last``, which closes the files."""
-        if self._error is not None and not is_last:
-            return
         try:
-            action(*args)
-        except BaseException as e:
-            self._error = self._error or e
+            self._lines.close()
+        finally:
+            if self._video is not None:
+                self._video.close()
 
 
 def _to_record(frame: Frame, found: ImageDetections) -> dict:
@@ -304,8 +287,7 @@ class _AnnotatedVideo:
         """
         self._folder, self._name, self._origin, self._painter = folder, name, origin, painter
         self._path = path = folder.root / name
-        # FFmpeg learns the format from the ending. An mp4 that was not closed cannot be played at all.
-        self._unfinished = path.with_name(f".{path.stem}.{os.getpid()}{_UNFINISHED}")
+        self._unfinished = _unfinished(path)
         # Of a live source a frame's time, instead of its index, says which picture of the video it is.
         self._by_time = source.is_live
         self._fps = _round_for_mpeg4(min(source.fps, _MAX_LIVE_FPS) if source.is_live else source.fps)

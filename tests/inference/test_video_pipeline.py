@@ -389,28 +389,8 @@ def test_many_frames_do_not_accumulate(tmp_path):
 
     report = predict(detect, GivenFrames(range(500), size=(16, 24), is_live=False), tmp_path, batch_size=8)
     assert report.num_frames == len((tmp_path / "found.jsonl").read_text().splitlines()) == 500
-    # This batch and the one before it, which is still named; four that wait to be written, and one that is.
-    assert most <= 8 + 8 + 5
-
-
-def test_the_model_waits_when_four_frames_are_not_written(tmp_path, monkeypatch, open_video):
-    detect, gate, num_detected = SquareFinder(), threading.Event(), []
-    real_wait, real_add = video.wait, video._AnnotatedVideo.add
-
-    def add(self, *args):
-        assert gate.wait(timeout=60)
-        real_add(self, *args)
-
-    def wait(futures):
-        num_detected.append(len(detect.batch_sizes))
-        gate.set()
-        return real_wait(futures)
-
-    monkeypatch.setattr(video._AnnotatedVideo, "add", add)
-    monkeypatch.setattr(video, "wait", wait)
-    with open_video(12) as source:
-        report = predict(detect, source, tmp_path)
-    assert num_detected[0] == 5 and report.num_frames == 12
+    # This batch, the previous one, which is being written, and the one before it, which the thread lets go a bit later.
+    assert most <= 8 + 8 + 8
 
 
 class ModelOfBrightness(torch.nn.Module):
@@ -444,13 +424,13 @@ def test_frame_detector():
 
 def test_what_a_killed_run_left_is_removed(tmp_path, open_video):
     (tmp_path / "out").mkdir()
-    others = {".other.123.parking-tmp.mp4", ".found.front.123.parking-tmp.mp4"}
-    for name in (".found.123.parking-tmp.mp4", *others):
+    others = {".other.parking-tmp.mp4", ".found.front.parking-tmp.mp4"}
+    for name in (".found.parking-tmp.mp4", *others):
         (tmp_path / "out" / name).write_bytes(b"half")
     with open_video(3) as source:
         predict(SquareFinder(), source, tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert others <= names and ".found.123.parking-tmp.mp4" not in names
+    assert others <= names and ".found.parking-tmp.mp4" not in names
     assert not [name for name in names if name.endswith(".lock")]
 
 

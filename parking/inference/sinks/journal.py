@@ -6,9 +6,11 @@ The journal is a folder of ours, with a mark in it, and has one folder a model::
     results-00000.jsonl    of process 0: a line a batch, a JSON list of a digest and a list with one object an image,
                            {"image_id", "boxes": [[x, y, w, h, score, category id], ...]} or {"image_id", "error"}
 
-The digest tells a line that was damaged, edited, or written with another recipe: it is done again.
+A line counts if its digest, which is keyed by the recipe, is right. Images of a line that was cut off, damaged or
+edited are done again.
 """
 
+import functools
 import hashlib
 import json
 import logging
@@ -18,7 +20,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from detectron2.utils import comm
@@ -33,7 +35,7 @@ from parking.utils.files import (
     open_regular,
     read_regular,
 )
-from parking.utils.limits import MAX_JOURNAL_LINE_BYTES, MAX_RECIPE_BYTES
+from parking.utils.limits import MAX_RECIPE_BYTES
 from parking.utils.marks import is_own_folder, make_own_folder, remove_own_folder
 from parking.utils.text import printable
 
@@ -41,11 +43,8 @@ logger = logging.getLogger(__name__)
 
 #: Name of the journal's folder, in the folder of the results.
 JOURNAL_NAME = ".parking-journal"
-#: What a run writes into it.
-_RESULTS_NAME = re.compile(r"results-\d+\.jsonl")
-_OWN_NAMES = re.compile(
-    rf"model-\d+|recipe\.json|budget\.json|{_RESULTS_NAME.pattern}|\..*{re.escape(UNFINISHED_ENDING)}"
-)
+# What a run writes into it.
+_OWN_NAMES = re.compile(rf"model-\d+|recipe\.json|budget\.json|results-\d+\.jsonl|\..*{re.escape(UNFINISHED_ENDING)}")
 
 _DIGEST_CHARS = 32
 
@@ -79,8 +78,6 @@ class JournalContent:
 class ResultsJournal:
     """The journal of one model, written to by all processes of a run; they make it together.
 
-    A process that is killed leaves at most one line that is not whole; it is taken away and that batch done again.
-
     Attributes:
         done: ids of the images whose results were there when this was opened, on whichever machine.
     """
@@ -96,60 +93,42 @@ class ResultsJournal:
             UserError: a file of the journal is a link, or something else than a file.
         """
         self._folder = Path(folder)
-        # Each line's digest is keyed by the recipe, so that no line of another recipe counts.
         self._key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).digest()
         make_own_folder(self._folder)
-        own = self._folder / f"results-{comm.get_rank():05d}.jsonl"
-        # Compare before any process changes files, and share the result.
-        states = comm.all_gather(self._compare(recipe) if comm.get_local_rank() == 0 else None)
-        differences = [state for state in states if state]
-        if differences and comm.is_main_process():
-            logger.warning("Starting over: %s since the interrupted run in %s.", differences[0], self._folder)
         known: set[int | str] = set()
         if comm.get_local_rank() == 0:
             # No process writes yet. Some files are of processes that now run on another machine or not at all.
-            for path in self._files():
-                _truncate(path, 0 if differences else self._measure_sound(path))
-            with explaining_write_errors(), open_atomic(self._folder / "recipe.json") as file:
-                file.write(json.dumps(recipe).encode())
+            self._begin(recipe)
             known = self._read_local().done
         self.done: set[int | str] = set().union(*comm.all_gather(known))
-        self._file = _open_line_file(own, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        with explaining_write_errors():
+            self._file = open(self._folder / f"results-{comm.get_rank():05d}.jsonl", "ab")  # noqa: SIM115
+        if self._file.tell():
+            self._file.write(b"\n")  # a killed process may have left half a line
 
-    def _compare(self, recipe) -> str:
-        """How the recipe differs from that of the results that are there; "" if it does not, or if there are none."""
+    def _begin(self, recipe: Mapping[str, Any]) -> None:
+        """Note the recipe, and remove the results of another one."""
         path = self._folder / "recipe.json"
         try:
             earlier = json.loads(read_regular(path, max_bytes=MAX_RECIPE_BYTES, follow_links=False))
+            # As read back from JSON, which has no tuples.
+            difference = find_difference(json.loads(json.dumps(recipe)), earlier)
         except FileNotFoundError:
-            return "recipe.json is gone" if any(path.stat().st_size for path in self._files()) else ""
-        except (ValueError, RecursionError):
-            return "recipe.json is damaged"
+            difference = ""
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            difference = "recipe.json is damaged"
         except OSError as e:
             raise _describe_unusable(path, e) from e
-        if not isinstance(earlier, dict):
-            return "recipe.json is damaged"
-        # As read back from JSON, which has no tuples.
-        return find_difference(json.loads(json.dumps(recipe)), earlier)
+        with explaining_write_errors():
+            if difference:
+                logger.warning("Starting over: %s since the interrupted run in %s.", difference, self._folder)
+                for results in self._files():
+                    results.unlink()
+            with open_atomic(path) as file:
+                file.write(json.dumps(recipe).encode())
 
     def _files(self) -> list[Path]:
-        return sorted(path for path in self._folder.glob("results-*.jsonl") if _RESULTS_NAME.fullmatch(path.name))
-
-    def _measure_sound(self, path: Path) -> int:
-        """Size in bytes of the lines before the first that is cut off or damaged; damage is logged."""
-        size = num_lines = 0
-        with _open_line_file(path, os.O_RDONLY) as file:
-            for line in _read_lines(file):
-                if self._parse(line) is None:
-                    if line.endswith(b"\n"):
-                        logger.warning(
-                            "'%s': line %d is damaged or was edited; it and the lines after it are done again.",
-                            *(path, num_lines + 1),
-                        )
-                    break
-                num_lines += 1
-                size += len(line)
-        return size
+        return sorted(self._folder.glob("results-" + 5 * "[0-9]" + ".jsonl"))
 
     def append(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Write down a batch: dicts as in the module's docstring.
@@ -157,9 +136,9 @@ class ResultsJournal:
         Raises:
             UserError: the file was removed or cannot be written, so that all further work would be lost.
         """
-        text = json.dumps(results, separators=(",", ":"), allow_nan=False).encode()
         with explaining_write_errors():
-            self._file.write(b'["%s",%s]\n' % (self._digest(text), text))
+            text = json.dumps(results, separators=(",", ":"), allow_nan=False).encode()
+            self._file.write(self._to_line(text) + b"\n")
             self._file.flush()
         if not is_still_there(self._file, self._file.name):
             raise UserError(
@@ -171,13 +150,7 @@ class ResultsJournal:
         """All results on the main process, None on the others. All must call it after writing their own."""
         comm.synchronize()
         parts = comm.gather(self._read_local() if comm.get_local_rank() == 0 else None)
-        if not comm.is_main_process():
-            return None
-        merged = None
-        for part in parts:
-            # Machines that share the folder have read the same results.
-            merged = part if merged is None else merged if part is None else _merge(merged, part)
-        return merged
+        return functools.reduce(_merge, filter(None, parts)) if comm.is_main_process() else None
 
     def _read_local(self) -> JournalContent:
         image_ids: list[int | str] = []
@@ -202,38 +175,23 @@ class ResultsJournal:
 
     def _read_results(self) -> Iterator[dict]:
         for path in self._files():
-            with _open_line_file(path, os.O_RDONLY) as file:
-                for line in _read_lines(file):
-                    results = self._parse(line)
-                    if results is None:
-                        break
-                    yield from results
+            try:
+                file = open_regular(path, follow_links=False)
+            except OSError as e:
+                raise _describe_unusable(path, e) from e
+            with file:
+                for line in map(bytes.rstrip, file):
+                    text = line[_DIGEST_CHARS + 4 : -1]
+                    if line == self._to_line(text):
+                        yield from json.loads(text)
 
-    def _parse(self, line: bytes) -> list[dict] | None:
-        """Return the results of a line; None if it is not whole, or not what a run with this recipe wrote."""
-        text = line[_DIGEST_CHARS + 4 : -2]
-        if line != b'["%s",%s]\n' % (self._digest(text), text):
-            return None
-        results = json.loads(text)
-        return results if isinstance(results, list) and all(map(_is_result, results)) else None
-
-    def _digest(self, text: bytes) -> bytes:
-        return hashlib.blake2b(text, key=self._key, digest_size=_DIGEST_CHARS // 2).hexdigest().encode()
+    def _to_line(self, text: bytes) -> bytes:
+        digest = hashlib.blake2b(text, key=self._key, digest_size=_DIGEST_CHARS // 2).hexdigest()
+        return b'["%s",%s]' % (digest.encode(), text)
 
     def close(self) -> None:
         """Stop writing."""
         self._file.close()
-
-
-def _is_result(value: Any) -> bool:
-    """Whether a value has the shape of an image's results: the key of the digest lies beside the journal."""
-    if not isinstance(value, dict) or not isinstance(value.get("image_id"), int | str):
-        return False
-    rows = value.get("boxes", [])
-    return isinstance(rows, list) and all(
-        isinstance(row, list) and len(row) == 6 and all(isinstance(number, int | float) for number in row)
-        for row in rows
-    )
 
 
 def _describe_unusable(path: Path, error: OSError) -> UserError:
@@ -241,27 +199,6 @@ def _describe_unusable(path: Path, error: OSError) -> UserError:
         f"'{printable(path)}', of an interrupted run, cannot be used ({error.strerror or error}); remove "
         f"'{printable(path.parent)}' to start over."
     )
-
-
-def _open_line_file(path: Path, flags: int) -> BinaryIO:
-    try:
-        if flags == os.O_RDONLY:
-            return open_regular(path, follow_links=False)
-        if path.exists():
-            open_regular(path, follow_links=False).close()  # opening a FIFO for writing would wait for ever
-        return open(path, "ab", opener=lambda name, _: os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
-    except OSError as e:
-        raise _describe_unusable(path, e) from e
-
-
-def _truncate(path: Path, size: int) -> None:
-    with _open_line_file(path, os.O_WRONLY | os.O_APPEND) as file:
-        file.truncate(size)
-
-
-def _read_lines(file: BinaryIO) -> Iterator[bytes]:
-    while line := file.readline(MAX_JOURNAL_LINE_BYTES):
-        yield line
 
 
 def _merge(first: JournalContent, second: JournalContent) -> JournalContent:

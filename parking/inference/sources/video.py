@@ -20,11 +20,10 @@ import numpy as np
 
 from parking.data.datasets.file_names import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, is_image_name
 from parking.data.datasets.listing import list_files
-from parking.data.decoding.kinds import NUM_BYTES, identify
 from parking.data.decoding.orientation import AUTO
 from parking.data.image_io import UnreadableImageError, read_image
 from parking.utils.errors import UserError
-from parking.utils.files import describe_missing, open_regular
+from parking.utils.files import describe_missing
 from parking.utils.text import printable
 
 from .video_opening import check_utf8, open_camera, open_stream, open_video_file
@@ -232,11 +231,11 @@ class FrameSource:
             return True
 
     def _describe_other_size(self, frame: Frame) -> str:
-        which = f"frame {frame.index}" if frame.file_name is None else f"the frame '{printable(frame.file_name)}'"
+        which = frame.index if frame.file_name is None else f"'{printable(frame.file_name)}'"
         (height, width), (new_height, new_width) = self.size, frame.image.shape[:2]
         return (
-            f"{self.name}: {which} has {new_width}x{new_height} pixels and those before {width}x{height}; give frames "
-            "of one size."
+            f"{self.name}: frame {which} has {new_width}x{new_height} pixels and those before {width}x{height}; give "
+            "frames of one size."
         )
 
 
@@ -403,10 +402,6 @@ def _open_file(input: str) -> CaptureReader:
         raise UserError(f"{name} is {kind}; known extensions are {', '.join(sorted(VIDEO_EXTENSIONS))}.")
     check_utf8(input)
     try:
-        with open_regular(input) as file:
-            # FFmpeg would take a still image for a video of one frame.
-            if identify(file.read(NUM_BYTES)):
-                raise UserError(f"{name} holds a single image, and not a video; give it an image's extension.")
         capture = open_video_file(input)
     except OSError as e:
         raise UserError(f"The video {name} cannot be opened: {e.strerror or e}.") from e

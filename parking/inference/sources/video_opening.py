@@ -1,8 +1,8 @@
 """Opening videos so that nothing is read but what the user named; needs neither torch nor detectron2.
 
 FFmpeg tells formats by content and knows some that make it open other files: playlists (HLS, DASH), lists (concat),
-session descriptions. A file is opened only as one of the containers below, which hold all that they show; a stream,
-only by the protocols of networks.
+session descriptions. FFmpeg is told to open a file only as one of the containers below, which hold all that they show,
+and a stream only by the protocols of networks.
 """
 
 import os
@@ -25,31 +25,8 @@ _NETWORK_PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtmp,rtmps,rtmpt
 _NETWORK_TIMEOUT_MS = 10_000
 _ENVIRONMENT_LOCK = threading.Lock()
 
-_START_BYTES = 4096
-# FFmpeg's names of these containers; FFmpeg decides again which of them a file is.
+# FFmpeg's names of the containers that are opened.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,flv,asf,mpeg,mpegvideo,mpegts"
-# First bytes of Matroska and WebM, FLV, WMV, MPEG-PS, MPEG video without a container.
-_STARTS = (b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\0\0\x01\xba", b"\0\0\x01\xb3")
-_MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
-# Bytes of a transport stream's packet: 188, 192 with a time stamp, 204 with a checksum; its first byte.
-_PACKETS, _SYNC, _NUM_SYNCS = (188, 192, 204), 0x47, 5
-
-
-def is_container(start: bytes) -> bool:
-    """Whether a file that begins like this is one of the containers that are opened."""
-    if start[4:8] in _MP4_BOXES or (start[:4] == b"RIFF" and start[8:12] in (b"AVI ", b"AVIX")):
-        return True
-    return start.startswith(_STARTS) or _is_transport_stream(start)
-
-
-def _is_transport_stream(start: bytes) -> bool:
-    for size in _PACKETS:
-        num = min(_NUM_SYNCS, len(start) // size)
-        # A stream that was cut out of a longer one begins in the middle of a packet.
-        offsets = range(min(size, len(start) - (num - 1) * size)) if num > 1 else range(num)
-        if any(all(start[offset + k * size] == _SYNC for k in range(num)) for offset in offsets):
-            return True
-    return False
 
 
 def check_utf8(name: str) -> None:
@@ -66,9 +43,7 @@ def open_video_file(path: str) -> cv2.VideoCapture | None:
     Raises:
         OSError: the file cannot be opened, or is not a regular one.
     """
-    with open_regular(path) as file:
-        if not is_container(file.read(_START_BYTES)):
-            return None
+    open_regular(path).close()
     # With an absolute path, because FFmpeg takes what stands before a colon for a protocol.
     with _ffmpeg_options(f"format_whitelist;{_FORMATS}|protocol_whitelist;file"):
         return _open(os.path.abspath(path), cv2.CAP_FFMPEG)

@@ -147,7 +147,7 @@ def test_files_that_are_cut_off(tmp_path, caplog, make_video):
         ("a.mp4", b"", "damaged, empty"),
         ("a.txt", b"no video\n" * 100, "not a video file; known extensions are .3gp, .avi"),
         ("a.png", None, "an image, and not a video"),
-        ("a.mov", None, "holds a single image"),
+        ("a.mov", None, "damaged, empty"),
     ],
 )
 def test_files_that_are_no_videos(tmp_path, name, content, message):

@@ -6,7 +6,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from parking.inference.sources.video import open_source
-from parking.inference.sources.video_opening import is_container, open_camera, open_stream, open_video_file
+from parking.inference.sources.video_opening import open_camera, open_stream, open_video_file
 from parking.utils.errors import UserError
 
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
@@ -25,7 +25,6 @@ def test_every_container_is_opened(tmp_path, make_video, ending):
     path = tmp_path / f"a.{ending}"
     make_video(path, codec=CODECS[ending])
     data = path.read_bytes()
-    assert is_container(data[:4096])
     assert can_read(open_video_file(str(path)))
     if ending.endswith("ts"):
         # Cut out of a longer one.
