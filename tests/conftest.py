@@ -10,7 +10,7 @@ import pytest
 
 
 def pytest_configure(config):
-    # Tests, and the tools that they start, cache sizes of images: not beside those of the person who runs them.
+    # Tests, and the tools that they start, may cache images: not beside those of the person who runs them.
     config.cache_home = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="parking_tests_")
 
 

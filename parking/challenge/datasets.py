@@ -31,7 +31,6 @@ def register_parking_datasets(
     val_fraction: float = 0.12,
     split_seed: int = 0,
     policy: str = "strict",
-    cache_dir: str | None = None,
     exif_orientation: str = AUTO,
     allow_outside: bool = False,
 ) -> None:
@@ -45,7 +44,7 @@ def register_parking_datasets(
             "all" leaves ``parking_val`` empty, and loading it is an error.
         val_fraction: share of the images that "sequence" keeps for validation.
         split_seed: determines which images "sequence" chooses.
-        policy, cache_dir, exif_orientation, allow_outside: see :func:`parking.data.datasets.coco.load_columns`.
+        policy, exif_orientation, allow_outside: see :func:`parking.data.datasets.coco.load_columns`.
 
     Raises:
         UserError: ``split`` is unknown, or ``val_fraction`` is not between 0 and 1.
@@ -58,12 +57,7 @@ def register_parking_datasets(
     train_images = os.path.join(root, "train", "images")
     test_json = os.path.join(root, "Test_Images_Information.json")
     test_images = os.path.join(root, "test", "images")
-    how = {
-        "policy": policy,
-        "cache_dir": cache_dir,
-        "exif_orientation": exif_orientation,
-        "allow_outside": allow_outside,
-    }
+    how = {"policy": policy, "exif_orientation": exif_orientation, "allow_outside": allow_outside}
     load_train, load_test = (
         partial(_load, root, json_file, image_root, **how)
         for json_file, image_root in ((train_json, train_images), (test_json, test_images))

@@ -37,12 +37,11 @@ def register_datasets_from_config(cfg: CfgNode, names: Sequence[str] | None = No
     how = {
         "policy": cfg.DATASETS.POLICY,
         "allow_outside": cfg.DATASETS.ALLOW_OUTSIDE,
-        "cache_dir": cfg.INPUT.CACHE_DIR or get_default_cache_dir(),
         "exif_orientation": cfg.INPUT.EXIF_ORIENTATION,
     }
     if names is None:
         names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    _check_cache_dir(cfg, how["cache_dir"], names)
+    _check_cache_dir(cfg, names)
     register_coco_datasets(cfg.DATASETS.COCO, reserved_names=PARKING_DATASETS, **how)
     if any(name in PARKING_DATASETS for name in names):
         register_parking_datasets(
@@ -57,7 +56,8 @@ def register_datasets_from_config(cfg: CfgNode, names: Sequence[str] | None = No
         _drop_parking_val(cfg, names)
 
 
-def _check_cache_dir(cfg: CfgNode, cache_dir: str, names: Sequence[str]) -> None:
+def _check_cache_dir(cfg: CfgNode, names: Sequence[str]) -> None:
+    cache_dir = cfg.INPUT.CACHE_DIR or get_default_cache_dir()
     folders = [entry[2] for entry in cfg.DATASETS.COCO if isinstance(entry, list | tuple) and len(entry) == 3]
     if any(name in PARKING_DATASETS for name in names):
         folders.append(cfg.DATASETS.ROOT)

@@ -68,7 +68,7 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.CACHE = "none"
     # How: "raw" pixels, which change nothing (2.8 MB an image at 1280), or "jpeg", an eighth of that or less.
     cfg.INPUT.CACHE_FORMAT = "raw"
-    # Folder of the "disk" cache, and of image sizes that a json lacks; "": parking in the user's cache folder.
+    # Folder of the "disk" cache; "": parking in the user's cache folder.
     cfg.INPUT.CACHE_DIR = ""
     # Largest size of a cache in GB of 10^9 bytes.
     cfg.INPUT.CACHE_GB = 20.0

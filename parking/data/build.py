@@ -1,12 +1,10 @@
 """Data loaders."""
 
-from collections.abc import Callable, Sequence
-from operator import itemgetter
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, get_detection_dataset_dicts
 from detectron2.utils import comm
-from torch.utils.data import Dataset
 
 from parking.data.common import PositionedDataset
 from parking.data.dataset_mapper import TestDatasetMapper, TrainDatasetMapper
@@ -63,7 +61,6 @@ def build_train_loader(
         _build_train_sampler(cfg, dataset_dicts, class_ap, seed=seed, start=start_iter * batch_size),
         batch_size=batch_size // comm.get_world_size(),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        seed=seed,
     )
 
 
@@ -103,25 +100,11 @@ def build_inference_loader(cfg: CfgNode, batches: Sequence[list[dict]], order: S
     """
     mapper = TestDatasetMapper(cfg, report_errors=True)
     return WorkerLoader(
-        _MappedDataset(batches, lambda batch: [mapper(dataset_dict) for dataset_dict in batch]),
+        batches,
         order,
         # More than there are CPUs, or batches, would only take time to start.
         num_workers=min(cfg.DATALOADER.NUM_WORKERS, num_available_cpus(), len(order)),
         # An item is a batch already.
-        collate=itemgetter(0),
+        collate=lambda items: [mapper(dataset_dict) for dataset_dict in items[0]],
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
     )
-
-
-class _MappedDataset(Dataset):
-    """Without what detectron2's ``MapDataset`` does where a mapper returns None: take a random other item."""
-
-    def __init__(self, dataset: Sequence, mapper: Callable):
-        self._dataset = dataset
-        self._mapper = mapper
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int):
-        return self._mapper(self._dataset[index])

@@ -15,7 +15,7 @@ import numpy as np
 
 from parking.data.decoding import decoders, headers
 from parking.data.decoding.headers import Header
-from parking.data.decoding.orientation import AUTO, IGNORE, Size, is_applied, turn, turn_size
+from parking.data.decoding.orientation import AUTO, IGNORE, Size, is_applied, turn
 from parking.data.decoding.problem import ImageProblem
 from parking.utils.errors import UserError
 from parking.utils.files import open_regular, read_regular
@@ -40,24 +40,14 @@ class ImageFacts(NamedTuple):
     """What :func:`inspect_image` finds out about a file.
 
     Attributes:
-        height, width: in pixels, as stored; 0 if even the header cannot be read.
-        mode: Pillow's name of the file's pixel format, such as "RGB", "L", "P", "RGBA", "CMYK", "I;16"; with ";16" also
-            for 16-bit colours, for which Pillow has no name; "" if unknown.
-        is_8bit_rgb: whether the file holds 8-bit RGB, or YCbCr as JPEG does.
-        orientation: EXIF's, 1..8; 1 is upright.
-        has_more: whether more pictures (frames, pages) follow the first one; they are not read.
+        header: None if even the header cannot be read.
         problem: the ``kind`` of an :class:`UnreadableImageError`; None if every pixel can be read.
         detail: the message of that error, "" without a problem.
         content_hash: hash of the stored pixels, equal for a picture stored in different lossless formats; "" with a
             problem.
     """
 
-    height: int = 0
-    width: int = 0
-    mode: str = ""
-    is_8bit_rgb: bool = False
-    orientation: int = 1
-    has_more: bool = False
+    header: Header | None = None
     problem: str | None = None
     detail: str = ""
     content_hash: str = ""
@@ -125,9 +115,8 @@ def decode_image(
     try:
         header = headers.read_header_of(data)
         # If nothing tells, the picture stays as it is stored; callers that know its json pass "apply" or "ignore".
-        is_upright = is_applied(orientation, header.orientation, header.stored_size, stated)
-        size = turn_size(header.stored_size, header.orientation) if is_upright else header.stored_size
-        check_stated_size(path, size, stated)
+        is_upright = bool(is_applied(orientation, header.orientation, header.stored_size, stated))
+        check_stated_size(path, header.get_size(is_upright=is_upright), stated)
         image = decoders.decode(data, header)
         return turn(image, header.orientation) if is_upright and header.orientation != 1 else image
     except ImageProblem as e:
@@ -163,13 +152,11 @@ def inspect_image(path: str | os.PathLike) -> ImageFacts:
     try:
         data = read_image_file(path)
         with suppress(ImageProblem):  # decode_image meets it again
-            header = headers.read_header_of(data)
-            _, height, width, mode, orientation, has_more, _ = header
-            facts = ImageFacts(height, width, mode, mode == "RGB", orientation, has_more)
+            facts = ImageFacts(headers.read_header_of(data))
         image = decode_image(data, path, orientation=IGNORE)
     except UnreadableImageError as e:
         return facts._replace(problem=e.kind, detail=str(e))
-    digest = hashlib.blake2b(f"{facts.height} {facts.width} ".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{facts.header.height} {facts.header.width} ".encode(), digest_size=16)
     digest.update(image)
     return facts._replace(content_hash=digest.hexdigest())
 

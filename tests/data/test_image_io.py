@@ -91,16 +91,17 @@ def test_every_pixel_format_becomes_8_bit_rgb(formats):
 def test_facts_about_every_format(formats):
     folder, pixels = formats
     facts = {name: inspect_image(folder / name) for name in pixels}
-    modes, hashes = ({name: getattr(one, key) for name, one in facts.items()} for key in ("mode", "content_hash"))
+    modes = {name: one.header.mode for name, one in facts.items()}
+    hashes = {name: one.content_hash for name, one in facts.items()}
     rgb = {"rgb.png", "rgb.jpg", "progressive.jpg", "rgb.webp", "rgb.bmp", "rgb.tif"}
-    assert {name for name in facts if facts[name].is_8bit_rgb} == rgb
+    assert {name for name in modes if modes[name] == "RGB"} == rgb
     assert modes["gray.png"] == modes["gray.jpg"] == "L"
     assert (modes["alpha.png"], modes["palette.png"], modes["cmyk.jpg"]) == ("RGBA", "P", "CMYK")
     assert (modes["rgb_16.png"], modes["gray_16.png"]) == ("RGB;16", "I;16")
     assert hashes["rgb.png"] == hashes["rgb.bmp"] == hashes["rgb.tif"] == hashes["alpha.png"] == hashes["rgb_16.png"]
     assert len({hashes[name] for name in ("rgb.png", "rgb.jpg", "gray.png", "bits.png", "palette.png")}) == 5
-    height, width, *_, orientation, _, problem, detail, _ = facts["rgb.png"]
-    assert (height, width, orientation, problem, detail) == (48, 64, 1, None, "")
+    assert facts["rgb.png"].header == ("PNG", 48, 64, "RGB", 1, False, 0)
+    assert (facts["rgb.png"].problem, facts["rgb.png"].detail) == (None, "")
 
 
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.95])

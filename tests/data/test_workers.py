@@ -67,8 +67,8 @@ def test_a_worker_that_exits_is_told():
 
 
 def test_a_worker_that_is_killed_while_it_hands_over_a_batch_is_told(monkeypatch):
-    # Called in the worker, which is forked after this; the message is there, what belongs to it never comes.
-    monkeypatch.setattr(workers.reduction, "send_handle", lambda *args: os.kill(os.getpid(), signal.SIGKILL))
+    # Called in the worker, which is forked after this.
+    monkeypatch.setattr(workers.socket, "send_fds", lambda *args: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(UserError, match="was killed by SIGKILL"):
         read(WorkerLoader(Items(), range(9), num_workers=2))
 

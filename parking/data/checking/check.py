@@ -10,8 +10,8 @@ from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import FileIndex, index_folder
 from parking.data.datasets.json_io import find_non_finite, is_too_large_id, read_json
 from parking.data.datasets.listing import list_files
-from parking.data.datasets.sizes import StoredSize
-from parking.data.decoding.orientation import APPLY, AUTO, turn_size
+from parking.data.decoding.headers import Header
+from parking.data.decoding.orientation import APPLY, AUTO
 from parking.data.image_io import ImageFacts, UnreadableImageError, inspect_image
 from parking.utils.processes import run_in_processes
 from parking.utils.text import printable
@@ -162,7 +162,8 @@ def _check(
             opened.content,
             categories.names,
             opened.files,
-            read_headers=lambda paths: [_get_size(facts[path]) for path in paths],
+            # The header of a file that is cut off still states a size, by which the boxes can be checked.
+            read_headers=lambda paths: [_get_header(facts[path]) for path in paths],
             with_annotations=source.has_annotations,
             exif_orientation=exif_orientation,
         )
@@ -183,22 +184,18 @@ def _check(
     return result
 
 
-def _get_size(facts: ImageFacts) -> StoredSize | UnreadableImageError:
-    # The header of a file that is cut off still states a size, by which the boxes can be checked.
-    if facts.height and facts.width:
-        return StoredSize(facts.height, facts.width, facts.orientation)
-    return UnreadableImageError(facts.detail, facts.problem)
+def _get_header(facts: ImageFacts) -> Header | UnreadableImageError:
+    return facts.header or UnreadableImageError(facts.detail, facts.problem)
 
 
 def _compare_sizes(columns: Columns, facts: Mapping[str, ImageFacts]) -> Iterator[Finding]:
     lists = (columns.names, columns.file_names, columns.heights, columns.widths, columns.exif_orientations)
     for name, path, height, width, orientation in zip(*lists, strict=True):
-        found = facts[path]
-        size = (found.height, found.width)
-        size = turn_size(size, found.orientation) if orientation == APPLY else size
-        if found.problem is None and size != (height, width):
-            detail = f"is {size[1]} x {size[0]} pixels, the json says {width} x {height}"
-            yield Finding("size_differs", printable(name), detail)
+        if facts[path].problem is None:
+            size = facts[path].header.get_size(is_upright=orientation == APPLY)
+            if size != (height, width):
+                detail = f"is {size[1]} x {size[0]} pixels, the json says {width} x {height}"
+                yield Finding("size_differs", printable(name), detail)
 
 
 def _describe_files(opened: _Opened, facts: Mapping[str, ImageFacts]) -> Iterator[Finding]:
@@ -207,10 +204,10 @@ def _describe_files(opened: _Opened, facts: Mapping[str, ImageFacts]) -> Iterato
         if found.problem is not None:
             yield Finding(found.problem, name, found.detail.removeprefix(f"The image '{path}' ").rstrip("."))
             continue
-        if found.has_more:
+        if found.header.has_more:
             yield Finding("several_pictures", name, "holds further frames or pages, which are not read")
-        if not found.is_8bit_rgb:
-            yield Finding("not_8bit_rgb", name, f"is stored as {found.mode or 'an unknown mode'}")
+        if found.header.mode != "RGB":
+            yield Finding("not_8bit_rgb", name, f"is stored as {found.header.mode or 'an unknown mode'}")
 
 
 def _find_same_pictures(opened: Sequence[_Opened], checked: Sequence[CheckedSource]) -> None:

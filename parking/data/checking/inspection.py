@@ -9,7 +9,8 @@ from parking.data.datasets.categories import find_other_names
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import FileIndex, NameIndex, is_image_name
 from parking.data.datasets.json_io import find_list, inspect_image_records, paused_gc, shorten
-from parking.data.datasets.sizes import HeaderReader, StoredSize, settle_sizes
+from parking.data.datasets.sizes import HeaderReader, settle_sizes
+from parking.data.decoding.headers import Header
 from parking.data.decoding.orientation import AUTO
 from parking.utils.text import printable
 
@@ -151,12 +152,12 @@ def _add_sizes(
             record["exif_orientation"] = exif_orientation
     if not wanted:
         return records
-    sizes = read_headers([record["path"] for record in wanted])
-    for record, size in zip(wanted, sizes, strict=True):
+    headers = read_headers([record["path"] for record in wanted])
+    for record, header in zip(wanted, headers, strict=True):
         # If the json states the size, a bad header is reported when the image is read.
-        if not isinstance(size, StoredSize) and "height" not in record:
-            findings.append(Finding(size.kind, printable(record["file_name"]), f"has no size: {size}".rstrip(".")))
-    findings += settle_sizes(wanted, sizes, exif_orientation)
+        if not isinstance(header, Header) and "height" not in record:
+            findings.append(Finding(header.kind, printable(record["file_name"]), f"has no size: {header}".rstrip(".")))
+    findings += settle_sizes(wanted, headers, exif_orientation)
     return [record for record in records if "height" in record]
 
 

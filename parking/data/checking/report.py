@@ -108,7 +108,7 @@ def _describe_source(one: CheckedSource) -> dict:
         "usable": usable,
         "counts": count_kinds(one.findings),
         "image_sizes": dict(_count_sizes(one).most_common()),
-        "image_modes": dict(Counter(facts.mode or "unknown" for facts in one.facts.values()).most_common()),
+        "image_modes": dict(_count_modes(one).most_common()),
     }
 
 
@@ -134,7 +134,11 @@ def _describe_split(summary: SplitSummary, class_names: Sequence[str]) -> dict:
 
 
 def _count_sizes(one: CheckedSource) -> Counter:
-    return Counter(f"{facts.width}x{facts.height}" for facts in one.facts.values() if facts.width)
+    return Counter(f"{header.width}x{header.height}" for header, *_ in one.facts.values() if header)
+
+
+def _count_modes(one: CheckedSource) -> Counter:
+    return Counter((header and header.mode) or "unknown" for header, *_ in one.facts.values())
 
 
 def _join(pair: tuple[int, int]) -> str:

@@ -38,7 +38,6 @@ def load_columns(
     *,
     with_annotations: bool = True,
     policy: str = "strict",
-    cache_dir: str | None = None,
     exif_orientation: str = AUTO,
     allow_outside: bool = False,
     known: Sequence[Finding] = (),
@@ -52,7 +51,6 @@ def load_columns(
         categories: the class names by category id, in the order of the classes; other ids are findings.
         with_annotations: False if the json is a list of images only.
         policy: "strict" or "repair"; the table in ``datasets/README.md`` says what each does.
-        cache_dir: folder outside the data in which the headers' sizes are remembered; None: nowhere.
         exif_orientation: INPUT.EXIF_ORIENTATION.
         allow_outside: DATASETS.ALLOW_OUTSIDE.
         known: findings about the categories, to be logged with the rest.
@@ -66,7 +64,7 @@ def load_columns(
         content,
         categories,
         index_folder(image_root, allow_outside=allow_outside),
-        read_headers=partial(read_headers, root=image_root, cache_dir=cache_dir),
+        read_headers=read_headers,
         policy=policy,
         with_annotations=with_annotations,
         exif_orientation=exif_orientation,

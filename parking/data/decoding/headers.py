@@ -8,6 +8,7 @@ from typing import BinaryIO, NamedTuple
 
 from parking.data.decoding import pillow, tiff_tags
 from parking.data.decoding.kinds import NUM_BYTES, PNG_START, describe_other, identify
+from parking.data.decoding.orientation import Size, turn_size
 from parking.data.decoding.problem import ImageProblem, cut_off, damaged, unsupported
 from parking.data.decoding.tiff_tags import Reader, read_directory, read_orientation
 from parking.utils.limits import MAX_IMAGE_PIXELS
@@ -46,9 +47,13 @@ class Header(NamedTuple):
     bits: int = 0
 
     @property
-    def stored_size(self) -> tuple[int, int]:
+    def stored_size(self) -> Size:
         """Height and width as they are stored."""
         return self.height, self.width
+
+    def get_size(self, *, is_upright: bool) -> Size:
+        """Height and width of the picture turned upright by its orientation, or as it is stored."""
+        return turn_size(self.stored_size, self.orientation) if is_upright else self.stored_size
 
 
 def read_header(file: BinaryIO) -> Header:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from parking.data.datasets.sizes import StoredSize, read_headers
-from parking.data.decoding.orientation import AUTO, is_applied, turn_size
+from parking.data.datasets.sizes import read_headers
+from parking.data.decoding.headers import Header
+from parking.data.decoding.orientation import AUTO, is_applied
 from parking.data.image_io import compute_resized_sides
 
 
@@ -44,11 +45,9 @@ def _find_sizes(images) -> list[tuple[int, int] | None]:
         i: (image["height"], image["width"]) for i, image in enumerate(images) if image.keys() >= {"height", "width"}
     }
     unknown = [i for i in range(len(images)) if i not in sizes]
-    for i, found in zip(unknown, read_headers([images[i]["file_name"] for i in unknown], root="."), strict=True):
-        sizes[i] = _find_size(found, images[i].get("exif_orientation", AUTO)) if isinstance(found, StoredSize) else None
-    return [sizes[i] for i in range(len(images))]
-
-
-def _find_size(stored: StoredSize, exif_orientation: str) -> tuple[int, int]:
-    is_upright = is_applied(exif_orientation, stored.orientation, stored[:2], None)
-    return turn_size(stored[:2], stored.orientation) if is_upright else stored[:2]
+    for i, header in zip(unknown, read_headers([images[i]["file_name"] for i in unknown]), strict=True):
+        if isinstance(header, Header):
+            policy = images[i].get("exif_orientation", AUTO)
+            is_upright = is_applied(policy, header.orientation, header.stored_size, None)
+            sizes[i] = header.get_size(is_upright=is_upright)
+    return [sizes.get(i) for i in range(len(images))]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from parking.data.checking.findings import KINDS, STOP
 from parking.data.checking.inspection import inspect_content
 from parking.data.datasets.file_names import FileIndex
-from parking.data.datasets.sizes import StoredSize
+from parking.data.decoding.headers import Header
 from parking.data.image_io import UnreadableImageError
 
 CATEGORIES = {1: "car", 2: "van"}
@@ -170,7 +170,11 @@ def test_headers_are_asked_for_at_once():
 
     def read_headers(paths):
         asked.append(list(paths))
-        return [StoredSize(80, 100), StoredSize(7, 5), UnreadableImageError("The image 'root/c.png' is empty.")]
+        return [
+            Header("PNG", 80, 100, "RGB"),
+            Header("PNG", 7, 5, "RGB"),
+            UnreadableImageError("The image 'root/c.png' is empty."),
+        ]
 
     images = [make_image(1, "a.png"), make_image(2, "b.png", width=3), make_image(3, "c.png", width=None, height=4)]
     inspection = inspect(images, [], files=["a.png", "b.png", "c.png"], read_headers=read_headers)
@@ -222,7 +226,7 @@ def test_boxes_of_upright_pictures_beside_stored_sizes_are_found():
     def find(orientation, boxes, width=1080, height=1920):
         images = [make_image(width=width, height=height)]
         annotations = [{**BOX, "id": i, "bbox": box} for i, box in enumerate(np.asarray(boxes).tolist())]
-        stored = StoredSize(1920, 1080, orientation)
+        stored = Header("JPEG", 1920, 1080, "RGB", orientation)
         return get_kinds(inspect(images, annotations, read_headers=lambda paths: [stored] * len(paths)))
 
     upright = draw_boxes(np.random.default_rng(0), 5)

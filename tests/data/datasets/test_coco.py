@@ -272,19 +272,15 @@ def test_a_whole_set_of_wrong_boxes_stops_even_repair_and_comes_first(tmp_path):
         assert "POLICY" not in str(e.value)
 
 
-def test_config_passes_the_policy_and_remembers_sizes_outside_the_data(tmp_path, registered):
-    content = make_content(images=[{"id": 10, "file_name": "c.png"}, GONE])
-    data, cache = tmp_path / "data", tmp_path / "cache"
-    data.mkdir()
-    json_file = write(data, content)
-    Image.new("RGB", (11, 9)).save(data / "c.png")
-    before = sorted(data.iterdir())
-    cfg = make_cfg(["t_train"], coco=[["t_train", json_file, str(data)]])
-    cfg.DATASETS.POLICY, cfg.INPUT.CACHE_DIR = "repair", str(cache)
+def test_config_passes_the_policy_and_nothing_is_written_to_the_data(tmp_path, registered):
+    json_file = write(tmp_path, make_content(images=[{"id": 10, "file_name": "c.png"}, GONE]))
+    Image.new("RGB", (11, 9)).save(tmp_path / "c.png")
+    before = sorted(tmp_path.iterdir())
+    cfg = make_cfg(["t_train"], coco=[["t_train", json_file, str(tmp_path)]])
+    cfg.DATASETS.POLICY = "repair"
     register_datasets_from_config(cfg)
     assert [(d["height"], d["width"]) for d in DatasetCatalog.get("t_train")] == [(9, 11)]
-    assert len(list(cache.rglob("*.json"))) == 1
-    assert sorted(data.iterdir()) == before
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_split_all_takes_parking_val_out_of_what_is_evaluated(caplog):

@@ -1,94 +1,23 @@
-import json
-import multiprocessing
-import os
-from functools import partial
-
 import pytest
 from PIL import Image
 
-from parking.data.datasets import sizes
-from parking.data.datasets.sizes import StoredSize as Size
 from parking.data.datasets.sizes import read_headers, settle_images, settle_sizes
+from parking.data.decoding.headers import Header
 from parking.data.image_io import UnreadableImageError
 
 
-@pytest.fixture
-def data(tmp_path):
-    root = tmp_path / "data"
-    root.mkdir()
+def make_header(height, width, orientation=1):
+    return Header("JPEG", height, width, "RGB", orientation)
+
+
+def test_headers_and_errors_come_in_order(tmp_path):
     for k in range(3):
-        Image.new("L", (5 + k, 7)).save(root / f"사진 {k}.png")
-    return root
-
-
-def get_paths(data):
-    return sorted(map(str, data.iterdir()))
-
-
-@pytest.fixture
-def opened(monkeypatch):
-    """Return a list that gets the path of each header that is read."""
-    result = []
-    original = sizes.read_image_header
-    monkeypatch.setattr(sizes, "read_image_header", lambda path: (result.append(path), original(path))[1])
-    return result
-
-
-def test_sizes_are_remembered_until_a_file_changes(data, tmp_path, opened):
-    paths, cache = get_paths(data), str(tmp_path / "cache")
-    assert read_headers(paths, root=str(data), cache_dir=cache) == [Size(7, 5), Size(7, 6), Size(7, 7)]
-    assert sorted(opened) == paths
-    opened.clear()
-    assert read_headers(paths[::-1], root=str(data), cache_dir=cache) == [Size(7, 7), Size(7, 6), Size(7, 5)]
-    assert opened == []
-    Image.new("L", (50, 70)).save(paths[1])
-    os.utime(paths[2], ns=(0, 1))
-    assert read_headers(paths, root=str(data), cache_dir=cache) == [Size(7, 5), Size(70, 50), Size(7, 7)]
-    assert sorted(opened) == paths[1:]
-
-
-def test_errors_are_given_back_and_not_remembered(data, tmp_path):
-    paths = [*get_paths(data)[:1], str(data / "text.png"), str(data / "gone.png")]
-    (data / "text.png").write_text("no image")
-    size, text, gone = read_headers(paths, root=str(data), cache_dir=str(tmp_path / "cache"))
-    assert size == Size(7, 5)
+        Image.new("L", (5 + k, 7)).save(tmp_path / f"사진 {k}.png")
+    (tmp_path / "text.png").write_text("no image")
+    names = ["사진 2.png", "text.png", "gone.png", "사진 0.png", "사진 1.png"]
+    first, text, gone, *rest = read_headers([str(tmp_path / name) for name in names])
+    assert [header.stored_size for header in (first, *rest)] == [(7, 7), (7, 5), (7, 6)]
     assert isinstance(text, UnreadableImageError) and isinstance(gone, UnreadableImageError)
-    (cache_file,) = (tmp_path / "cache").rglob("*.json")
-    assert list(json.loads(cache_file.read_text())) == paths[:1]
-
-
-def test_damaged_caches_and_impossible_entries_are_ignored(data, tmp_path):
-    paths, cache = get_paths(data), str(tmp_path / "cache")
-    expected = read_headers(paths, root=str(data), cache_dir=cache)
-    (cache_file,) = (tmp_path / "cache").rglob("*.json")
-    known = json.loads(cache_file.read_text())
-    known[paths[0]][2:], known[paths[1]][2:], known[paths[2]] = [0, 5], ["7", 6], None
-    for content in ("", "[]", '{"a": 1}', "{", "\\xff", json.dumps(known)):
-        cache_file.write_text(content)
-        assert read_headers(paths, root=str(data), cache_dir=cache) == expected
-        assert len(json.loads(cache_file.read_text())) == 3
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(data, tmp_path, caplog):
-    (tmp_path / "file").touch()
-    assert read_headers(get_paths(data), root=str(data), cache_dir=str(tmp_path / "file/cache"))[0] == Size(7, 5)
-    assert "file/cache" in caplog.text
-
-
-@pytest.mark.parametrize("below", ["", "cache"])
-def test_nothing_is_written_below_the_data(data, below, caplog):
-    before = get_paths(data)
-    assert read_headers(before, root=str(data), cache_dir=str(data / below))[0] == Size(7, 5)
-    assert get_paths(data) == before
-    assert str(data / below) in caplog.text
-
-
-def test_several_processes(data, tmp_path):
-    paths, cache = get_paths(data), str(tmp_path / "cache")
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        pool.map(partial(read_headers, root=str(data), cache_dir=cache), [paths[k:] for k in (0, 1, 2, 0)])
-    assert read_headers(paths, root=str(data), cache_dir=cache) == [Size(7, 5), Size(7, 6), Size(7, 7)]
-    assert len(list((tmp_path / "cache/sizes").iterdir())) == 1
 
 
 STORED, UPRIGHT = (30, 40), (40, 30)
@@ -100,7 +29,7 @@ def settle(*stated, policy="auto", orientation=6, stored=STORED):
     for record, size in zip(records, stated, strict=True):
         if size:
             record["height"], record["width"] = size
-    findings = settle_sizes(records, [Size(*stored, orientation)] * len(records), policy)
+    findings = settle_sizes(records, [make_header(*stored, orientation)] * len(records), policy)
     return (
         [record["exif_orientation"] for record in records],
         [(record["height"], record["width"]) for record in records],
@@ -124,14 +53,14 @@ def test_sizes_that_fit_either_way_are_named(orientation):
 
 def test_what_the_rest_of_the_json_says():
     sound = [{"file_name": f"{i}.jpg", "height": 40, "width": width} for i, width in enumerate((30, 40))]
-    headers = [Size(30, 40, 6), Size(40, 40, 8)]
+    headers = [make_header(30, 40, 6), make_header(40, 40, 8)]
     (finding,) = (f for f in settle_sizes(sound, headers, "auto") if f.kind == "exif_ambiguous")
     assert [record["exif_orientation"] for record in sound] == ["apply", "apply"]
     assert finding.where == "1.jpg" and "upright" in finding.detail
     mixed = [
         {"file_name": f"{i}.jpg", "height": h, "width": w} for i, (h, w) in enumerate([(40, 30), (30, 40), (9, 9)])
     ]
-    settle_sizes(mixed, [Size(30, 40, 6), Size(30, 40, 6), Size(9, 9, 3)], "auto")
+    settle_sizes(mixed, [make_header(30, 40, 6), make_header(30, 40, 6), make_header(9, 9, 3)], "auto")
     assert [record["exif_orientation"] for record in mixed] == ["apply", "ignore", "ignore"]
 
 
