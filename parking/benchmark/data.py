@@ -121,7 +121,7 @@ def make_samplers(dicts: list[dict], side: int, cache_dir: Path) -> dict[str, Sa
         "no cache": TrainDatasetMapper(**options),
     }
     for image_format in ("raw", "jpeg"):
-        cache = ImageCache(cache_dir, size=(side, side), image_format=image_format, max_gb=20)
+        cache = ImageCache(cache_dir, size=(side, side), image_format=image_format)
         samplers[f"{image_format} disk cache"] = TrainDatasetMapper(**{**options, "cache": cache})
     return samplers
 

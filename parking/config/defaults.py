@@ -70,7 +70,7 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.CACHE_FORMAT = "raw"
     # Folder of the "disk" cache; "": parking in the user's cache folder.
     cfg.INPUT.CACHE_DIR = ""
-    # Largest size of a cache in GB of 10^9 bytes.
+    # Largest size of a cache in GB of 10^9 bytes; checked at the start, for "jpeg" by an estimate.
     cfg.INPUT.CACHE_GB = 20.0
     cfg.INPUT.AUG = CN()
     # Probability that a sample is a mosaic of four images.

@@ -2,36 +2,32 @@
 
 A cache is a folder, below the user's cache folder or in shared memory (``/dev/shm``)::
 
-    index/3f/3fa8...              one small file per path: size and times of the image file, and the hash of its content
-    raw-1280x1280/9c/9c01...      one file per content: a header of 36 bytes, then the pixels (or a JPEG of them)
-    used                          bytes taken so far, by any process
-    lock                          locked while ``used`` is changed, and by the kernel, so that a killed process frees it
+    raw-1280x1280/9c/9c01...      one file per image file: a header of 36 bytes, then the pixels (or a JPEG of them)
 
-Files appear whole, by renaming, and are read with a checksum: a damaged one is made anew.
+A name is the hash of the image file's path, size and times, so that a changed file gets another one. Entries appear
+whole, by renaming, and are read with a checksum: a damaged one is made anew.
 """
 
 import atexit
 import fcntl
 import hashlib
 import logging
-import math
 import os
 import shutil
 import struct
 import threading
-import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
+from yacs.config import CfgNode
 
-from parking.data.decoding.orientation import AUTO
 from parking.data.image_io import compute_resized_sides, name_variant, read_image_file
 from parking.utils.errors import UserError
-from parking.utils.files import is_still_there, wait_for_lock
+from parking.utils.files import wait_for_lock
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +41,8 @@ _MAGIC = b"PKC1"
 _DECODERS = b"3"
 # Magic, height and width of the image file, height and width of the tile, CRC-32 and length of what follows.
 _HEADER = struct.Struct("<4s4IIQ4x")
-# Size, mtime and ctime in ns of the image file, and BLAKE2b of its content.
-_INDEX_ENTRY = struct.Struct("<QQQ16s")
 _GB = 10**9
 _SHARED_MEMORY = Path("/dev/shm")
-_MAX_SECONDS_TO_WRITE = 3600
 
 Loaded = tuple[np.ndarray, tuple[int, int]]
 
@@ -60,84 +53,67 @@ def get_default_cache_dir() -> str:
     return os.path.join(root, "parking")
 
 
-def build_cache(
-    dataset_dicts: Iterable[dict],
-    *,
-    cache: str,
-    image_format: str,
-    cache_dir: str,
-    max_gb: float,
-    size: tuple[int, int],
-    exif_orientation: str = AUTO,
-) -> "ImageCache | None":
-    """The cache that a config asks for, after what it will take has been logged and checked.
-
-    Args:
-        dataset_dicts: what will be read through it.
-        cache, image_format, cache_dir, max_gb: INPUT.CACHE, CACHE_FORMAT, CACHE_DIR and CACHE_GB.
-        size: height and width in pixels of a training sample.
-        exif_orientation: INPUT.EXIF_ORIENTATION.
+def build_cache(cfg: CfgNode, dataset_dicts: Iterable[dict]) -> "ImageCache | None":
+    """The cache that ``INPUT.CACHE`` asks for, after what the images will take has been logged and checked.
 
     Raises:
-        UserError: naming the folder that lacks the room.
+        UserError: the images would take more than ``INPUT.CACHE_GB`` or than is free; names the folder.
     """
-    if cache == "none":
+    if cfg.INPUT.CACHE == "none":
         return None
-    keys = ("file_name", "height", "width", "exif_orientation")
-    records = [{key: d[key] for key in keys if key in d} for d in dataset_dicts]
-    if cache == "disk":
-        folder = Path(cache_dir or get_default_cache_dir()).expanduser() / "images"
-        check_outside_image_folders(folder, (record["file_name"] for record in records))
+    if cfg.INPUT.CACHE == "disk":
+        folder = Path(cfg.INPUT.CACHE_DIR or get_default_cache_dir()).expanduser() / "images"
     else:
         folder = SharedMemoryFolder().path
-    result = ImageCache(folder, size=size, image_format=image_format, max_gb=max_gb)
-    missing = [
-        record for record in records if not result.holds(record["file_name"], name_variant(record, exif_orientation))
-    ]
-    needed, used = estimate_cache_bytes(missing, size, image_format), result.measure_used()
+    size, image_format = tuple(cfg.INPUT.SIZE_TRAIN), cfg.INPUT.CACHE_FORMAT
+    result = ImageCache(folder, size=size, image_format=image_format)
+    missing = {
+        d["file_name"]: (d["height"], d["width"])
+        for d in dataset_dicts
+        if not result.holds(d["file_name"], name_variant(d, cfg.INPUT.EXIF_ORIENTATION))
+    }
+    needed, used = estimate_cache_bytes(missing.values(), size, image_format), _measure(folder)
     logger.info(
         "The cache '%s' (%s, %s) holds %.1f GB; images that it lacks will take %.1f GB",
-        *(folder, cache, image_format, used / _GB, needed / _GB),
+        *(folder, cfg.INPUT.CACHE, image_format, used / _GB, needed / _GB),
     )
-    check_room(folder, needed=needed, used=used, max_gb=max_gb, cache=cache)
+    check_room(folder, needed=needed, used=used, max_gb=cfg.INPUT.CACHE_GB, cache=cfg.INPUT.CACHE)
     return result
 
 
-def estimate_cache_bytes(dataset_dicts: Iterable[dict], size: tuple[int, int], image_format: str) -> int:
-    """Bytes that a cache of a data set takes; for "jpeg" an eighth of the raw pixels, which few photographs exceed.
+def estimate_cache_bytes(sizes: Iterable[tuple[int, int]], size: tuple[int, int], image_format: str) -> int:
+    """Bytes that images take in a cache; for "jpeg" an eighth of the raw pixels, which few photographs exceed.
 
     Args:
-        dataset_dicts: ``file_name``, ``height`` and ``width`` are read.
+        sizes: height and width of each image in pixels.
         size: height and width in pixels that the images are resized to fit into.
         image_format: "raw" or "jpeg".
     """
-    sizes = {d["file_name"]: (d["height"], d["width"]) for d in dataset_dicts}
-    raw = sum(_HEADER.size + 3 * math.prod(compute_resized_sides(h, w, *size)) for h, w in sizes.values())
+    resized = (compute_resized_sides(h, w, *size) for h, w in sizes)
+    raw = sum(_HEADER.size + 3 * h * w for h, w in resized)
     return raw if image_format == "raw" else int(raw * _JPEG_PART)
 
 
 class ImageCache:
-    """Keeps images by the content of their files, for all processes that open the same folder."""
+    """Keeps the images of unchanged files, for all processes that open the same folder."""
 
-    def __init__(self, folder: str | os.PathLike, *, size: tuple[int, int], image_format: str, max_gb: float):
+    def __init__(self, folder: str | os.PathLike, *, size: tuple[int, int], image_format: str):
         """
         Args:
             folder: made if needed; nothing outside of it is written to.
             size: height and width in pixels that the images are resized to fit into.
             image_format: "raw" or "jpeg".
-            max_gb: what the folder may grow to, in 10^9 bytes, whatever sizes and formats it holds.
         """
         self._folder = Path(folder)
         self._images = self._folder / f"{image_format}-{size[0]}x{size[1]}"
         self._is_raw = image_format == "raw"
-        self._max_gb = max_gb
         _write_to_disk(lambda: self._images.mkdir(parents=True, exist_ok=True), self._folder)
 
     def fetch(self, path: str, load: Callable[[bytes], Loaded], *, variant: str = "") -> Loaded:
-        """The image of a file as ``load`` returns it, or returned it when the file had the same content.
+        """The image of a file as ``load`` returns it, or returned it when the file had the same size and times.
 
-        A changed file is noticed by its size or either of its times (of content, of the entry in the file system),
-        which a program can set back only together with the clock.
+        A program can set back the time of the last change, but not that of the entry in the file system, unless it
+        sets the clock.
 
         Args:
             path: of the image file.
@@ -145,52 +121,33 @@ class ImageCache:
             variant: what else the result of ``load`` depends on.
 
         Raises:
-            UserError: the cache is full, or cannot be written to; whatever ``load`` raises.
+            UserError: the cache cannot be written to; whatever ``load`` raises.
         """
-        stamp = _stamp(path)
-        entry = self._find_index_entry(path, variant)
-        content = _read_index(entry, stamp) if stamp else None
-        if content is not None:
-            found = _read_entry(self._images / content[:2] / content, self._is_raw)
-            if found is not None:
-                return found
-        data = read_image_file(path)
-        digest = hashlib.blake2b(data, digest_size=16, person=_DECODERS)
-        digest.update(variant.encode())
-        target = self._images / _spread(digest)
-        found = _read_entry(target, self._is_raw)
+        # Named before the file is read: if the file changes meanwhile, the next call finds no entry.
+        entry = self._find_entry(path, variant)
+        found = _read_entry(entry, self._is_raw) if entry else None
         if found is None:
-            image, source_size = load(data)
-            found = self._store(target, image, source_size), source_size
-        # The stamp is from before reading: it does not fit a file that changed meanwhile.
-        if stamp:
-            self._write(entry, [_INDEX_ENTRY.pack(*stamp, digest.digest())])
+            image, source_size = load(read_image_file(path))
+            found = self._store(entry, image, source_size) if entry else image, source_size
         return found
-
-    def measure_used(self) -> int:
-        """Count the bytes in the folder anew, and remove what interrupted processes left."""
-        with self._lock():
-            used = sum(
-                _measure_file(os.path.join(folder, name))
-                for folder, _, names in os.walk(self._folder)
-                for name in names
-                if folder != str(self._folder)
-            )
-            (self._folder / "used").write_text(str(used))
-        return used
 
     def holds(self, path: str, variant: str = "") -> bool:
         """Whether the image of a file, with the parameters of :meth:`fetch`, is in the cache already."""
-        stamp = _stamp(path)
-        content = _read_index(self._find_index_entry(path, variant), stamp) if stamp else None
-        return content is not None and (self._images / content[:2] / content).exists()
+        entry = self._find_entry(path, variant)
+        return entry is not None and entry.exists()
 
-    def _find_index_entry(self, path: str, variant: str) -> Path:
-        name = hashlib.blake2b(os.fsencode(os.path.abspath(path)), digest_size=16, person=_DECODERS)
-        name.update(b"\0" + variant.encode())
-        return self._folder / "index" / _spread(name)
+    def _find_entry(self, path: str, variant: str) -> Path | None:
+        """Where the image of a file is kept; None if there is no such file."""
+        try:
+            info = os.stat(path)
+        except OSError:
+            return None
+        digest = hashlib.blake2b(os.fsencode(os.path.abspath(path)), digest_size=16, person=_DECODERS)
+        digest.update(f"\0{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns} {variant}".encode())
+        name = digest.hexdigest()
+        return self._images / name[:2] / name
 
-    def _store(self, target: Path, image: np.ndarray, source_size) -> np.ndarray:
+    def _store(self, entry: Path, image: np.ndarray, source_size) -> np.ndarray:
         if self._is_raw:
             payload = memoryview(np.ascontiguousarray(image)).cast("B")
         else:
@@ -198,44 +155,20 @@ class ImageCache:
             # Return what later calls will read, so that a sample does not depend on which call came first.
             image = _decode(payload, image.shape[:2])
         header = _HEADER.pack(_MAGIC, *source_size, *image.shape[:2], zlib.crc32(payload), len(payload))
-        self._write(target, [header, payload])
-        return image
-
-    def _write(self, target: Path, parts: Sequence) -> None:
-        if not target.exists():
-            self._reserve(sum(len(part) for part in parts))
 
         def write():
-            target.parent.mkdir(parents=True, exist_ok=True)
+            entry.parent.mkdir(exist_ok=True)
             # No fsync: after a power cut a checksum fails and the file is made anew.
-            temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+            temporary = entry.with_name(f".{entry.name}.{os.getpid()}.{threading.get_ident()}.tmp")
             try:
                 with open(temporary, "wb") as file:
-                    file.writelines(parts)
-                os.replace(temporary, target)
+                    file.writelines([header, payload])
+                os.replace(temporary, entry)
             finally:
                 temporary.unlink(missing_ok=True)
 
         _write_to_disk(write, self._folder)
-
-    def _reserve(self, num_bytes: int) -> None:
-        with self._lock():
-            counter = self._folder / "used"
-            text = counter.read_text() if counter.exists() else "0"
-            # A damaged count is set right by `measure_used`, at the start of the next training.
-            used = (int(text) if text.isdigit() else 0) + num_bytes
-            if used > self._max_gb * _GB:
-                raise UserError(
-                    f"The cache in '{self._folder}' is full: INPUT.CACHE_GB {self._max_gb:g} GB are used; raise it, "
-                    "choose INPUT.CACHE_FORMAT jpeg, or delete the folder if it holds images that are not needed."
-                )
-            counter.write_text(str(used))
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        with _write_to_disk(lambda: open(self._folder / "lock", "ab"), self._folder) as file:
-            wait_for_lock(file, fcntl.LOCK_EX, path=file.name)
-            yield
+        return image
 
 
 class SharedMemoryFolder:
@@ -249,54 +182,31 @@ class SharedMemoryFolder:
             raise UserError(f"INPUT.CACHE ram needs shared memory in '{root}', which this system lacks; choose disk.")
         self.path = root / f"parking-{os.getuid()}"
         self._pid = os.getpid()
-        self._fd: int | None = None
-        while self._fd is None:
-            self._fd = _write_to_disk(self._join, self.path)
+        self._lock: int | None = _write_to_disk(self._join, self.path)
         # Not when the object is deleted: the next data loader of the training uses the folder again.
         atexit.register(self.close)
 
-    def _join(self) -> int | None:
-        """Make the folder if needed and open its locked file; None if the last user removed the folder meanwhile."""
-        self.path.mkdir(mode=0o700, exist_ok=True)
+    def _join(self) -> int:
+        # The locked file lies beside the folder and is never removed, so that all processes lock the same one.
+        file = f"{self.path}.lock"
+        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        wait_for_lock(lock, fcntl.LOCK_SH, path=file)
+        with suppress(FileExistsError):
+            self.path.mkdir(mode=0o700)
         if not self.path.is_dir() or self.path.is_symlink() or self.path.lstat().st_uid != os.getuid():
             raise UserError(f"INPUT.CACHE ram cannot use '{self.path}', which belongs to another user; choose disk.")
-        users = self.path / "users"
-        try:
-            fd = os.open(users, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            return None
-        wait_for_lock(fd, fcntl.LOCK_SH, path=users)
-        if is_still_there(fd, users):
-            return fd
-        os.close(fd)
-        return None
+        return lock
 
     def close(self) -> None:
         """Give the folder up; in a forked worker, which shares its parent's lock, this does nothing."""
-        if self._fd is None or self._pid != os.getpid():
+        if self._lock is None or self._pid != os.getpid():
             return
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # If another process uses the folder, that one removes it.
+        with suppress(BlockingIOError):
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(self.path, ignore_errors=True)
-        except BlockingIOError:
-            logger.debug("'%s' is still used by another process", self.path)
-        os.close(self._fd)
-        self._fd = None
-
-
-def check_outside_image_folders(folder: str | os.PathLike, file_names: Iterable[str]) -> None:
-    """Refuse a cache folder among the user's images.
-
-    Raises:
-        UserError: it is, or lies in, a folder that holds one of the files.
-    """
-    cache = Path(folder).resolve()
-    for image_folder in sorted({os.path.dirname(name) for name in file_names}):
-        if cache.is_relative_to(Path(image_folder).resolve()):
-            raise UserError(
-                f"INPUT.CACHE_DIR '{folder}' lies in the image folder '{image_folder}', where nothing is ever written; "
-                "choose another folder."
-            )
+        os.close(self._lock)
+        self._lock = None
 
 
 def check_room(folder: str | os.PathLike, *, needed: int, used: int, max_gb: float, cache: str) -> None:
@@ -316,7 +226,7 @@ def check_room(folder: str | os.PathLike, *, needed: int, used: int, max_gb: flo
         present = f" beside {used / _GB:.1f} GB in '{folder}'" if used > 0.05 * _GB else ""
         raise UserError(
             f"The images take {needed / _GB:.1f} GB in the cache{present}, more than INPUT.CACHE_GB {max_gb:g}; raise "
-            f"it, or {advice}."
+            f"it, delete the folder if it holds images that are not needed, or {advice}."
         )
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -355,41 +265,14 @@ def _read_entry(file: Path, is_raw: bool) -> Loaded | None:
     return None if image is None else (image, (source_h, source_w))
 
 
-def _read_index(entry: Path, stamp: tuple[int, int, int]) -> str | None:
-    """The hash of a file's content, as hex, if it has not been touched since."""
-    try:
-        data = entry.read_bytes()
-    except OSError:
-        return None
-    if len(data) != _INDEX_ENTRY.size:
-        return None
-    *old_stamp, digest = _INDEX_ENTRY.unpack(data)
-    return digest.hex() if tuple(old_stamp) == stamp else None
-
-
-def _stamp(path: str) -> tuple[int, int, int] | None:
-    try:
-        info = os.stat(path)
-    except OSError:
-        return None
-    return info.st_size, info.st_mtime_ns, info.st_ctime_ns
-
-
-def _spread(digest) -> str:
-    name = digest.hexdigest()
-    return f"{name[:2]}/{name}"
-
-
-def _measure_file(path: str) -> int:
-    """Bytes of a file; 0 if it is gone, or if it is an old unfinished file, which this removes."""
-    try:
-        info = os.stat(path)
-        if path.endswith(".tmp") and time.time() - info.st_mtime > _MAX_SECONDS_TO_WRITE:
-            os.unlink(path)
-            return 0
-    except FileNotFoundError:
-        return 0
-    return info.st_size
+def _measure(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    used = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # another process has renamed it
+                used += os.stat(os.path.join(parent, name)).st_size
+    return used
 
 
 def _write_to_disk(action: Callable, folder: Path):

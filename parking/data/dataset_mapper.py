@@ -133,15 +133,7 @@ class TrainDatasetMapper:
             "seed": seed,
             "strong_end": strong_end if aug.STRONG_OFF_ITERS else None,
             "policy": cfg.DATASETS.POLICY,
-            "cache": build_cache(
-                dataset,
-                cache=cfg.INPUT.CACHE,
-                image_format=cfg.INPUT.CACHE_FORMAT,
-                cache_dir=cfg.INPUT.CACHE_DIR,
-                max_gb=cfg.INPUT.CACHE_GB,
-                size=size,
-                exif_orientation=cfg.INPUT.EXIF_ORIENTATION,
-            ),
+            "cache": build_cache(cfg, dataset),
             "exif_orientation": cfg.INPUT.EXIF_ORIENTATION,
         }
 

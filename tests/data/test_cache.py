@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
+from parking.config import get_cfg
 from parking.data import cache as cache_module
 from parking.data.cache import (
     ImageCache,
     SharedMemoryFolder,
     build_cache,
-    check_outside_image_folders,
     check_room,
     estimate_cache_bytes,
     get_default_cache_dir,
@@ -38,8 +38,16 @@ class Loader:
         return make_picture(int(data[0])), (48, 64)
 
 
-def make_cache(folder, image_format="raw", max_gb=1.0):
-    return ImageCache(folder, size=SIZE, image_format=image_format, max_gb=max_gb)
+def make_cache(folder, image_format="raw"):
+    return ImageCache(folder, size=SIZE, image_format=image_format)
+
+
+def make_cfg(**changes):
+    cfg = get_cfg()
+    cfg.INPUT.SIZE_TRAIN, cfg.INPUT.CACHE = list(SIZE), "disk"
+    for key, value in changes.items():
+        cfg.INPUT[key] = value
+    return cfg
 
 
 @pytest.fixture
@@ -76,7 +84,7 @@ def test_jpeg_gives_the_same_at_the_first_and_at_later_calls(tmp_path, source):
     assert 0 < error < 20.6
 
 
-def test_a_changed_file_is_noticed_and_a_copy_recognised(tmp_path, source):
+def test_a_changed_file_is_noticed(tmp_path, source):
     load, cache = Loader(), make_cache(tmp_path / "c")
     cache.fetch(str(source), load)
     times = source.stat()
@@ -85,11 +93,6 @@ def test_a_changed_file_is_noticed_and_a_copy_recognised(tmp_path, source):
     os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
     image, _ = cache.fetch(str(source), load)
     np.testing.assert_array_equal(image, make_picture(2))
-    assert load.calls == 2
-    copy = source.with_name("copy.png")
-    copy.write_bytes(b"\x01rest")
-    image, _ = cache.fetch(str(copy), load)
-    np.testing.assert_array_equal(image, make_picture(1))
     assert load.calls == 2
 
 
@@ -117,43 +120,6 @@ def test_a_damaged_entry_is_made_anew(tmp_path, source, damage, image_format):
     assert entry.read_bytes() == good
 
 
-def test_a_damaged_index_costs_a_read_only(tmp_path, source):
-    load, cache = Loader(), make_cache(tmp_path / "c")
-    cache.fetch(str(source), load)
-    (entry,) = (p for p in (tmp_path / "c" / "index").rglob("*") if p.is_file())
-    entry.write_bytes(b"garbage")
-    cache.fetch(str(source), load)
-    assert load.calls == 1
-
-
-def test_a_full_cache_says_which_key_to_raise(tmp_path, source):
-    # An index entry takes 40 bytes and a picture 36 + 2304: one fits into 3,000 bytes, two do not.
-    load, cache = Loader(), make_cache(tmp_path / "c", max_gb=3e-6)
-    cache.fetch(str(source), load)
-    other = source.with_name("other.png")
-    other.write_bytes(b"\x02")
-    with pytest.raises(UserError, match=r"full: INPUT\.CACHE_GB 3e-06"):
-        cache.fetch(str(other), load)
-    np.testing.assert_array_equal(cache.fetch(str(source), load)[0], make_picture(1))
-    assert cache.measure_used() == 2380
-    assert sum(p.stat().st_size for p in (tmp_path / "c").glob("*/*/*")) == 2380
-
-
-def test_counting_mends_the_count_and_removes_what_was_interrupted(tmp_path, source):
-    cache = make_cache(tmp_path / "c")
-    cache.fetch(str(source), Loader())
-    (tmp_path / "c" / "used").write_text("not a number")
-    (entry,) = find_entries(tmp_path / "c")
-    old, new = entry.with_name(".x.1.1.tmp"), entry.with_name(".y.1.1.tmp")
-    old.write_bytes(bytes(100))
-    new.write_bytes(bytes(10))
-    os.utime(old, (1, 1))
-    # The new one may belong to a process that is writing it.
-    assert cache.measure_used() == 2390
-    assert (old.exists(), new.exists()) == (False, True)
-    assert (tmp_path / "c" / "used").read_text() == "2390"
-
-
 def _fetch_all(folder, paths, queue):
     load, cache = Loader(), make_cache(folder)
     sums = [int(cache.fetch(path, load)[0].sum()) for path in paths]
@@ -167,7 +133,7 @@ def test_several_processes_at_once(tmp_path, source):
         Path(paths[-1]).write_bytes(bytes([i]))
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    # One of them is killed in between, possibly while it holds the lock.
+    # One of them is killed in between, possibly while it writes a file.
     victim = context.Process(target=_fetch_all, args=(tmp_path / "c", paths, context.Queue()))
     others = [context.Process(target=_fetch_all, args=(tmp_path / "c", order, queue)) for order in (paths, paths)]
     for process in (victim, *others):
@@ -177,17 +143,14 @@ def test_several_processes_at_once(tmp_path, source):
     for process in (victim, *others):
         process.join()
     assert results == [[int(make_picture(i).sum()) for i in range(40)]] * 2
-    assert len(find_entries(tmp_path / "c")) == 40
-    assert make_cache(tmp_path / "c").measure_used() >= 40 * 2380
+    assert len([p for p in find_entries(tmp_path / "c") if not p.name.startswith(".")]) == 40
 
 
-def test_estimate_counts_each_file_once():
+def test_estimated_room():
     # 1080 x 1920 into 1280 x 1280: 720 x 1280; 100 x 50 is enlarged to 1280 x 640.
-    dicts = [{"file_name": n, "height": h, "width": w} for n, h, w in [("a", 1080, 1920), ("a", 1080, 1920)]]
-    dicts.append({"file_name": "b", "height": 100, "width": 50})
-    raw = 3 * 720 * 1280 + 3 * 1280 * 640 + 2 * 36
-    assert estimate_cache_bytes(dicts, (1280, 1280), "raw") == raw
-    assert estimate_cache_bytes(dicts, (1280, 1280), "jpeg") == raw // 8
+    sizes, raw = [(1080, 1920), (100, 50)], 3 * 720 * 1280 + 3 * 1280 * 640 + 2 * 36
+    assert estimate_cache_bytes(sizes, (1280, 1280), "raw") == raw
+    assert estimate_cache_bytes(sizes, (1280, 1280), "jpeg") == raw // 8
 
 
 def test_a_cache_that_will_not_fit_is_refused(tmp_path, monkeypatch):
@@ -204,22 +167,10 @@ def test_a_cache_that_will_not_fit_is_refused(tmp_path, monkeypatch):
         check_room(tmp_path, needed=6 * gb, used=0, **check)
 
 
-def test_the_image_folder_is_never_written_to(tmp_path):
-    names = [str(tmp_path / "train" / "a" / "1.png"), str(tmp_path / "train" / "b" / "1.png")]
-    (tmp_path / "train" / "a").mkdir(parents=True)
-    (tmp_path / "link").symlink_to(tmp_path / "train" / "a")
-    for folder in (tmp_path / "train" / "b", tmp_path / "train" / "a" / "x" / "y", tmp_path / "link" / "x"):
-        with pytest.raises(UserError, match=r"INPUT\.CACHE_DIR .* lies in the image folder"):
-            check_outside_image_folders(folder, names)
-    check_outside_image_folders(tmp_path / "train" / "c", names)
-    check_outside_image_folders(tmp_path / "trainer", names)
-
-
 def test_default_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert get_default_cache_dir() == str(tmp_path / "parking")
-    cache = build_cache([], cache="disk", image_format="raw", cache_dir="", max_gb=1.0, size=SIZE)
-    assert cache is not None and (tmp_path / "parking" / "images" / "raw-24x32").is_dir()
+    assert build_cache(make_cfg(), []) is not None and (tmp_path / "parking" / "images" / "raw-24x32").is_dir()
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert get_default_cache_dir() == str(tmp_path / "home" / ".cache" / "parking")
@@ -240,21 +191,9 @@ def test_shared_memory_goes_with_its_last_user(tmp_path):
     second.close()
     second.close()
     assert not second.path.exists()
-
-
-def test_shared_memory_that_is_removed_while_it_is_joined_is_made_again(tmp_path, monkeypatch):
-    first, open_file = SharedMemoryFolder(tmp_path), os.open
-
-    def open_and_remove(path, *args, **kwargs):
-        fd = open_file(path, *args, **kwargs)
-        monkeypatch.setattr(os, "open", open_file)
-        first.close()
-        return fd
-
-    monkeypatch.setattr(os, "open", open_and_remove)
-    second = SharedMemoryFolder(tmp_path)
-    assert (second.path / "users").exists() and second.path.stat().st_mode & 0o777 == 0o700
-    second.close()
+    third = SharedMemoryFolder(tmp_path)
+    assert third.path.stat().st_mode & 0o777 == 0o700
+    third.close()
 
 
 def test_shared_memory_of_someone_else_is_refused(tmp_path):
@@ -284,21 +223,16 @@ def test_a_cache_full_of_other_data_is_refused_at_the_start(tmp_path):
         for i, name in enumerate(names):
             Path(name).write_bytes(bytes([i, ord(data)]))
         records[data] = [{"file_name": name, "height": 24, "width": 32} for name in names]
-    folder = tmp_path / "cache"
-    needed = estimate_cache_bytes(records["a"], SIZE, "raw")
-    kwargs = {
-        "cache": "disk",
-        "image_format": "raw",
-        "cache_dir": str(folder),
-        "max_gb": 1.5 * needed / 1e9,
-        "size": SIZE,
-    }
-    cache = build_cache(records["a"], **kwargs)
+    needed = estimate_cache_bytes([SIZE] * 4, SIZE, "raw")
+    cfg = make_cfg(CACHE_DIR=str(tmp_path / "cache"), CACHE_GB=1.5 * needed / 1e9)
+    cache = build_cache(cfg, records["a"])
     for record in records["a"]:
         cache.fetch(record["file_name"], Loader(), variant=name_variant(record, "auto"))
-    build_cache(records["a"], **kwargs)
+    # Nothing is lacking, however often an image is listed.
+    build_cache(cfg, records["a"] * 2)
     with pytest.raises(UserError, match=r"INPUT\.CACHE_GB"):
-        build_cache(records["b"], **kwargs)
+        build_cache(cfg, records["b"])
+    build_cache(cfg, records["b"][:1] * 4)
 
 
 def test_a_folder_whose_name_is_no_text(tmp_path):
