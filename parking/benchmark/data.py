@@ -1,13 +1,11 @@
 """How fast training samples are made, and whether the processes that make them grow."""
 
-import cProfile
 import multiprocessing
 import os
-import pstats
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,13 +15,11 @@ import torch
 from detectron2.structures import BoxMode
 from torch.utils.data import DataLoader
 
-from parking.benchmark.plain_loader import make_plain_mosaic
 from parking.config import get_cfg
 from parking.data.build import build_train_loader
 from parking.data.cache import JPEG_QUALITY, ImageCache
 from parking.data.dataset_mapper import TrainDatasetMapper
 from parking.data.image_io import read_image
-from parking.data.transforms import get_sample_rng
 from parking.synthetic import make_dataset
 from parking.utils.errors import UserError
 
@@ -32,13 +28,11 @@ _SEED = 0
 _NUM_BOXES, _NUM_CLASSES = 6, 14
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
-Sampler = Callable[[dict], object]
-
 
 def run_data_benchmark(
     images: str, *, side: int = 1280, num_images: int = 64, num_samples: int = 24, num_rounds: int = 5
 ) -> Iterator[str]:
-    """Time mosaics of PNGs of 1920 x 1080 pixels on one core, by each loader in each round.
+    """Time mosaics of PNGs of 1920 x 1080 pixels on one core, with each cache in each round.
 
     Args:
         images: folder of photographs to enlarge.
@@ -63,14 +57,12 @@ def run_data_benchmark(
             dicts, samplers, Path(folder, "cache")
         )
         rates = time_samplers(samplers, dicts, num_samples, num_rounds)
-        plain = statistics.median(rates["plain loader"])
+        uncached = statistics.median(rates["no cache"])
         yield f"mosaics at {side}, images/s, median of {num_rounds} rounds of {num_samples} (slowest to fastest):"
         for name, values in rates.items():
             median = statistics.median(values)
             spread = f"({min(values):.1f} to {max(values):.1f})"
-            yield f"  {name + ':':18}{median:6.1f}  {spread:18}{median / plain:5.2f} x plain"
-        for name, sampler in samplers.items():
-            yield f"where the time goes, ms a mosaic, {name}: " + profile_sampler(sampler, dicts, num_samples)
+            yield f"  {name + ':':18}{median:6.1f}  {spread:18}{median / uncached:5.2f} x no cache"
 
 
 @contextmanager
@@ -111,15 +103,12 @@ def make_pngs(images: str, folder: Path, num_images: int) -> list[dict]:
     return dicts
 
 
-def make_samplers(dicts: list[dict], side: int, cache_dir: Path) -> dict[str, Sampler]:
+def make_samplers(dicts: list[dict], side: int, cache_dir: Path) -> dict[str, TrainDatasetMapper]:
     """The samplers to compare, by name: each makes the same mosaic from the same dict and position."""
     cfg = get_cfg()
     cfg.INPUT.SIZE_TRAIN = [side, side]
     options = TrainDatasetMapper.from_config(cfg, dicts, seed=_SEED)
-    samplers = {
-        "plain loader": lambda d: make_plain_mosaic(d, dicts, (side, side), get_sample_rng(_SEED, d["position"])),
-        "no cache": TrainDatasetMapper(**options),
-    }
+    samplers = {"no cache": TrainDatasetMapper(**options)}
     for image_format in ("raw", "jpeg"):
         cache = ImageCache(cache_dir, size=(side, side), image_format=image_format)
         samplers[f"{image_format} disk cache"] = TrainDatasetMapper(**{**options, "cache": cache})
@@ -127,34 +116,20 @@ def make_samplers(dicts: list[dict], side: int, cache_dir: Path) -> dict[str, Sa
 
 
 def time_samplers(
-    samplers: dict[str, Sampler], dicts: list[dict], num_samples: int, num_rounds: int
+    samplers: dict[str, TrainDatasetMapper], dicts: list[dict], num_samples: int, num_rounds: int
 ) -> dict[str, list[float]]:
-    """Samples per second of each sampler, one value a round; they take turns, so that noise hits all alike."""
+    """Samples per second of each sampler, one value a round; they take turns, so that noise hits all."""
     rates = {name: [] for name in samplers}
     for i in range(num_rounds):
         seconds = dict.fromkeys(samplers, 0.0)
         for position in range(i * num_samples, (i + 1) * num_samples):
             for name, sampler in samplers.items():
                 start = time.perf_counter()
-                _run(sampler, dicts, [position])
+                sampler({**dicts[position % len(dicts)], "position": position})
                 seconds[name] += time.perf_counter() - start
         for name in samplers:
             rates[name].append(num_samples / seconds[name])
     return rates
-
-
-def profile_sampler(sampler: Sampler, dicts: list[dict], num_samples: int, num_functions: int = 8) -> str:
-    """The functions that take most of a sample's time, without what they call; includes the profiler's own cost."""
-    profile = cProfile.Profile()
-    profile.runcall(_run, sampler, dicts, range(num_samples))
-    times = {}
-    for (file, _, name), (_, _, own, _, _) in pstats.Stats(profile).stats.items():
-        # Functions written in C have the file "~" and a name such as <method 'sum' of ...>.
-        short = name.strip("<>{}").removeprefix("built-in method ") if file == "~" else name
-        times[short] = times.get(short, 0.0) + own * 1e3 / num_samples
-    largest = sorted(times, key=times.get, reverse=True)[:num_functions]
-    rest = sum(times.values()) - sum(times[name] for name in largest)
-    return ", ".join([*(f"{name} {times[name]:.1f}" for name in largest), f"rest {rest:.1f}"])
 
 
 def describe_loss(dicts: list[dict], samplers: dict, cache_dir: Path) -> str:
@@ -207,11 +182,6 @@ def run_memory_benchmark(num_batches: int = 2000, num_workers: int = 2) -> Itera
 
 def _resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _run(sampler, dicts, positions) -> None:
-    for position in positions:
-        sampler({**dicts[position % len(dicts)], "position": position})
 
 
 @contextmanager

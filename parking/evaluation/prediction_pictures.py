@@ -10,7 +10,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
 from parking.visualization.contact_sheet import contact_sheet, fit_side
-from parking.visualization.thumbnails import ThumbnailDrawer
+from parking.visualization.drawing import BoxDrawer
 
 _KEY = "prediction_pictures"
 _SIDE = 480
@@ -35,13 +35,13 @@ class PredictionPictures(DatasetEvaluator):
         self._dataset_name = dataset_name
         self._max_images = max_images
         self._min_score = min_score
-        self._drawer: ThumbnailDrawer | None = None
+        self._drawer: BoxDrawer | None = None
         self._records: dict[Any, dict] = {}
         self._tiles: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
 
     def reset(self):
         self._tiles = {}
-        self._drawer = ThumbnailDrawer(MetadataCatalog.get(self._dataset_name).thing_classes, side=_SIDE)
+        self._drawer = BoxDrawer(MetadataCatalog.get(self._dataset_name).thing_classes)
         self._records = {d["image_id"]: d for d in self._choose_images()}
 
     def _choose_images(self) -> list[dict]:
@@ -58,7 +58,7 @@ class PredictionPictures(DatasetEvaluator):
         for image, output in zip(inputs, outputs, strict=True):
             record = self._records.get(image["image_id"])
             if record is not None:
-                pixels = fit_side(image["image"].permute(1, 2, 0).cpu().numpy(), self._drawer.side)
+                pixels = fit_side(image["image"].permute(1, 2, 0).cpu().numpy(), _SIDE)
                 instances = output["instances"].to("cpu")
                 self._tiles[image["image_id"]] = (
                     self._draw_annotations(pixels, record, instances.image_size),

@@ -13,7 +13,8 @@ import numpy as np
 from parking.structures.detections import Detections, make_id_column
 from parking.utils.errors import UserError
 from parking.visualization.colors import class_colors
-from parking.visualization.drawing import BoxDrawer, save_image
+from parking.visualization.contact_sheet import limit_side
+from parking.visualization.drawing import BoxDrawer, encode_image, save_image
 
 # Longer side in pixels of a picture in a notebook, whose file contains it.
 _MAX_NOTEBOOK_SIDE = 1280
@@ -152,7 +153,7 @@ class ImageDetections:
         Raises:
             UserError: the file cannot be read any more, or no installed font can draw the names.
         """
-        return self._draw(self.image, self.boxes, display_names)
+        return self._draw(display_names)
 
     def save(self, path: str | os.PathLike, *, display_names: Sequence[str] | None = None) -> None:
         """Write :meth:`draw` to ``path``, in the format of its ending (.jpg, .png, ...); its folder is made.
@@ -168,15 +169,11 @@ class ImageDetections:
 
     def _repr_png_(self) -> bytes:
         """:meth:`draw` for a notebook; the image is reduced to 1280 pixels first, so that the names stay readable."""
-        image = self.image
-        height, width = image.shape[:2]
-        scale = min(1.0, _MAX_NOTEBOOK_SIDE / max(height, width))
-        new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
-        if scale < 1:
-            image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
-        picture = self._draw(image, self.boxes * np.array([new_width / width, new_height / height] * 2))
-        return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+        return encode_image(self._draw(max_side=_MAX_NOTEBOOK_SIDE))
 
-    def _draw(self, image, boxes, display_names=None) -> np.ndarray:
+    def _draw(self, display_names: Sequence[str] | None = None, max_side: int | None = None) -> np.ndarray:
         names = self.thing_classes if display_names is None else display_names
-        return BoxDrawer(names, class_colors(self.thing_classes)).draw(image, boxes, self.class_ids, self.scores)
+        drawer = BoxDrawer(names, class_colors(self.thing_classes))
+        image = self.image
+        reduced = limit_side(image, max_side)
+        return drawer.draw(reduced, self.boxes, self.class_ids, self.scores, size=image.shape[:2])

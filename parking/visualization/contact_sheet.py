@@ -57,6 +57,11 @@ def fit_side(image: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR)
 
 
+def limit_side(image: np.ndarray, side: int | None) -> np.ndarray:
+    """``image``, (H, W, 3) uint8, reduced so that its longer side is at most ``side``; None: any length."""
+    return image if side is None or max(image.shape[:2]) <= side else fit_side(image, side)
+
+
 def _shorten(text, font, width):
     """Shorten ``text`` in the middle to ``width`` pixels: the ends of a file name tell most."""
     keep = len(text)

@@ -16,22 +16,22 @@ from parking.visualization.tag_placement import place_tags
 
 
 class BoxDrawer:
-    """Draws detections, or annotations, of a fixed list of classes."""
+    """Draws detections, or annotations, of a fixed list of classes.
 
-    def __init__(
-        self,
-        class_names: Sequence[str],
-        colors: Sequence[Color] | None = None,
-        *,
-        font_path: str | os.PathLike | None = None,
-    ):
+    Lines and letters are sized by the image. Tags with the names stay inside the image and, if possible, clear of each
+    other.
+
+    Attributes:
+        class_names: the names as they are drawn; characters that no installed font has are written as codes.
+        font_path: a font that has their characters.
+    """
+
+    def __init__(self, class_names: Sequence[str], colors: Sequence[Color] | None = None):
         """
         Args:
             class_names: names for the tags, in any script.
             colors: RGB 0..255 for each class; by default those of
                 :func:`~parking.visualization.colors.class_colors`.
-            font_path: font file with all the characters; by default one is looked for, and characters that no font
-                has are drawn as codes.
 
         Raises:
             ValueError: there are not as many ``colors`` as names.
@@ -39,75 +39,52 @@ class BoxDrawer:
         colors = class_colors(class_names) if colors is None else colors
         if len(colors) != len(class_names):
             raise ValueError(f"{len(class_names)} class names and {len(colors)} colors do not belong together")
-        self._font_path = font_path
-        self._class_names = [drawable(name) if name.strip() else f"class {i}" for i, name in enumerate(class_names)]
+        names = [drawable(name) if name.strip() else f"class {i}" for i, name in enumerate(class_names)]
+        self.class_names, self.font_path = fit_font(names)
         self._colors = [tuple(map(int, color)) for color in colors]
-        if font_path is None:
-            self._class_names, self._font_path = fit_font(self._class_names)
 
-    def draw(self, image: np.ndarray, boxes, classes, scores=None) -> np.ndarray:
+    def draw(
+        self, image: np.ndarray, boxes, classes, scores=None, *, size: tuple[int, int] | None = None
+    ) -> np.ndarray:
         """Return a copy of ``image`` with the boxes, their class names and, if given, their scores.
+
+        Boxes and parts of boxes that lie outside the image are not drawn.
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            boxes: (N, 4) XYXY_ABS in pixels of ``image``.
+            boxes: (N, 4) XYXY_ABS.
             classes: (N,) contiguous class ids.
             scores: (N,) 0..1, or None for annotations. The best-scoring box is drawn on top.
+            size: height and width of the image whose pixels ``boxes`` are in; by default those of ``image``.
         """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"an image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
         boxes, classes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4), np.asarray(classes, dtype=np.int64)
-        labels = [self._class_names[c] for c in classes]
+        if size is not None:
+            boxes = boxes * ([image.shape[1] / size[1], image.shape[0] / size[0]] * 2)
+        labels = [self.class_names[c] for c in classes]
         if scores is not None:
             scores = np.asarray(scores, dtype=np.float64)
             order = np.argsort(-scores, kind="stable")
             labels = [f"{labels[i]} {scores[i]:.2f}" for i in order]
             boxes, classes = boxes[order], classes[order]
-        return draw_boxes(image, boxes, labels, [self._colors[c] for c in classes], font_path=self._font_path)
+        return _draw_boxes(image, boxes, labels, [self._colors[c] for c in classes], self.font_path)
 
 
-def draw_boxes(
-    image: np.ndarray,
-    boxes,
-    labels: Sequence[str],
-    colors: Sequence[Color],
-    *,
-    font_path: str | os.PathLike | None = None,
-) -> np.ndarray:
-    """Return a copy of ``image`` with a frame and a filled name tag for every box.
-
-    Lines and letters are sized by the image. Tags stay inside the image and, if possible, clear of each other.
-    The first box has the best choice of places and is drawn on top. What lies outside the image is not drawn.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        boxes: (N, 4) XYXY_ABS in pixels of ``image``.
-        labels: N texts; an empty one means no tag.
-        colors: N RGB colours, 0..255.
-        font_path: font file with all the characters; by default one is looked for.
-
-    Raises:
-        UserError: no installed font can draw the labels.
-    """
-    _check_image(image)
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    if not len(boxes) == len(labels) == len(colors):
-        raise ValueError(f"{len(boxes)} boxes, {len(labels)} labels and {len(colors)} colors do not belong together")
+def _draw_boxes(image, boxes, labels, colors, font_path) -> np.ndarray:
+    """A copy of ``image`` with N boxes; the first has the best choice of places for its tag and is drawn on top."""
     height, width = image.shape[:2]
-    visible = _is_visible(boxes, height, width)
+    visible = np.flatnonzero(_is_visible(boxes, height, width)).tolist()
     boxes = np.rint(boxes[visible].clip(0, [width, height, width, height])).astype(np.int64)
-    labels = [drawable(label) for label, keep in zip(labels, visible, strict=True) if keep]
-    colors = [tuple(map(int, color)) for color, keep in zip(colors, visible, strict=True) if keep]
-
+    labels, colors = [labels[i] for i in visible], [colors[i] for i in visible]
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
     line_width = _line_width(height, width)
     for box, color in reversed(list(zip(boxes.tolist(), colors, strict=True))):
         _draw_frame(draw, box, color, line_width)
-    tagged = [i for i, label in enumerate(labels) if label]
-    if tagged:
-        if font_path is None:
-            labels, font_path = fit_font(labels)
+    if visible:
         font = ImageFont.truetype(str(font_path), _font_size(height, width))
-        _draw_tags(draw, boxes[tagged], [labels[i] for i in tagged], [colors[i] for i in tagged], font, (height, width))
+        _draw_tags(draw, boxes, labels, colors, font, (height, width))
     return np.array(canvas)
 
 
@@ -128,14 +105,8 @@ def save_image(image: np.ndarray, path: str | os.PathLike) -> None:
 
 def encode_image(image: np.ndarray, ending: str = ".png") -> bytes:
     """The bytes of an image file with an (H, W, 3) uint8 RGB image; ``ending`` names the format."""
-    _check_image(image)
     # cv2.imwrite fails silently for some paths that are not ASCII.
     return cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
-
-
-def _check_image(image):
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"an image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
 
 
 def _is_visible(boxes, height, width):

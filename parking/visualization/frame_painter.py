@@ -4,13 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from parking.visualization.colors import class_colors
+from parking.visualization.contact_sheet import limit_side
 from parking.visualization.drawing import BoxDrawer
-from parking.visualization.fonts import drawable, fit_font
 
 
 class FramePainter:
@@ -25,9 +24,8 @@ class FramePainter:
             display_names: names to draw instead, one for each class.
             max_side: pictures with a longer side, in pixels, are reduced to it.
         """
-        self._names, self._font_path = fit_font([drawable(name) for name in display_names or class_names])
         self._colors = class_colors(class_names)
-        self._drawer = BoxDrawer(self._names, self._colors, font_path=self._font_path)
+        self._drawer = BoxDrawer(display_names or class_names, self._colors)
         self._max_side = max_side
 
     def draw(self, image: np.ndarray, boxes: np.ndarray, class_ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -39,13 +37,8 @@ class FramePainter:
             class_ids: (N,) indices into the class names.
             scores: (N,) 0..1.
         """
-        height, width = image.shape[:2]
-        scale = min(1.0, (self._max_side or math.inf) / max(height, width))
-        if scale < 1:
-            new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
-            image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
-            boxes = boxes * np.array([new_width / width, new_height / height] * 2)
-        picture = self._drawer.draw(image, boxes, class_ids, scores)
+        reduced = limit_side(image, self._max_side)
+        picture = self._drawer.draw(reduced, boxes, class_ids, scores, size=image.shape[:2])
         self._draw_counts(picture, Counter(class_ids.tolist()))
         return picture
 
@@ -55,9 +48,9 @@ class FramePainter:
             return
         height, width = picture.shape[:2]
         size = max(12, round(math.sqrt(height * width) / 44))
-        font = ImageFont.truetype(str(self._font_path), size)
+        font = ImageFont.truetype(str(self._drawer.font_path), size)
         row, margin = round(size * 1.35), size // 2
-        rows = [(c, str(counts[c]), self._names[c]) for c in sorted(counts)]
+        rows = [(c, str(counts[c]), self._drawer.class_names[c]) for c in sorted(counts)]
         number_width = max(math.ceil(font.getlength(number)) for _, number, _ in rows)
         name_x = margin + size + number_width + margin
         panel_width = name_x + max(math.ceil(font.getlength(name)) for _, _, name in rows) + margin

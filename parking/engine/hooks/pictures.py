@@ -9,8 +9,8 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
-from parking.visualization.contact_sheet import contact_sheet
-from parking.visualization.thumbnails import ThumbnailDrawer
+from parking.visualization.contact_sheet import contact_sheet, fit_side
+from parking.visualization.drawing import BoxDrawer
 
 _SIDE = 480
 _COLUMNS = 4
@@ -53,12 +53,12 @@ class PictureHook(HookBase):
 
 def draw_samples(samples: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> np.ndarray:
     """A sheet, (H, W, 3) uint8 RGB, of training samples with their boxes; they are as :class:`PictureHook` says."""
-    drawer = ThumbnailDrawer(class_names, side=_SIDE)
+    drawer = BoxDrawer(class_names)
     tiles = []
     for sample in samples:
         image, instances = sample["image"].permute(1, 2, 0).cpu().numpy(), sample["instances"].to("cpu")
         boxes, classes = instances.gt_boxes.tensor.numpy(), instances.gt_classes.numpy()
-        tiles.append(drawer.draw(image, boxes, classes, size=image.shape[:2]))
+        tiles.append(drawer.draw(fit_side(image, _SIDE), boxes, classes, size=image.shape[:2]))
     titles = [os.path.basename(sample["file_name"]) for sample in samples]
     return contact_sheet(tiles, titles, columns=_COLUMNS, tile_width=_SIDE)
 

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -14,7 +13,7 @@ from parking.structures.detections import Detections
 from parking.utils.files import explaining_write_errors
 from parking.utils.marks import OutputFolder
 from parking.visualization.colors import class_colors
-from parking.visualization.contact_sheet import contact_sheet
+from parking.visualization.contact_sheet import contact_sheet, limit_side
 from parking.visualization.drawing import BoxDrawer, encode_image
 
 # A picture is drawn no larger than this, so that tags stay readable and files small.
@@ -125,16 +124,9 @@ class PictureWriter:
         return contact_sheet([annotated, predicted], ["annotated", "predicted"], columns=2, tile_width=side)
 
     def _draw_boxes(self, image, found: Detections, scores, *, max_side: int) -> np.ndarray:
-        """``image`` is reduced to ``max_side`` before the boxes are drawn."""
-        height, width = image.shape[:2]
-        scale = min(1.0, max_side / max(height, width))
-        corners = found.corners
-        if scale < 1:
-            new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
-            image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_AREA)
-            corners = corners * np.array([new_width / width, new_height / height] * 2)
         classes = [self._class_indices[i] for i in found.category_ids.tolist()]
-        return self._drawer.draw(image, corners, classes, scores)
+        reduced = limit_side(image, max_side)
+        return self._drawer.draw(reduced, found.corners, classes, scores, size=image.shape[:2])
 
 
 def _split(images, detections: Detections) -> Iterator[tuple[dict, Detections]]:
