@@ -9,7 +9,6 @@ from detectron2.utils import comm
 
 from parking.data.datasets.coco import load_columns, load_once, register_dataset, to_dicts
 from parking.data.datasets.columns import Columns
-from parking.data.decoding.orientation import AUTO
 from parking.utils.constants import PARKING_DATASETS
 from parking.utils.errors import UserError
 
@@ -30,9 +29,7 @@ def register_parking_datasets(
     split: str = "sequence",
     val_fraction: float = 0.12,
     split_seed: int = 0,
-    policy: str = "strict",
-    exif_orientation: str = AUTO,
-    allow_outside: bool = False,
+    **reading,
 ) -> None:
     """Register the four ``parking_*`` data sets of the layout below ``root`` (see ``datasets/README.md``).
 
@@ -44,7 +41,7 @@ def register_parking_datasets(
             "all" leaves ``parking_val`` empty, and loading it is an error.
         val_fraction: share of the images that "sequence" keeps for validation.
         split_seed: determines which images "sequence" chooses.
-        policy, exif_orientation, allow_outside: see :func:`parking.data.datasets.coco.load_columns`.
+        reading: ``policy`` and other arguments of :func:`parking.data.datasets.coco.load_columns`.
 
     Raises:
         UserError: ``split`` is unknown, or ``val_fraction`` is not between 0 and 1.
@@ -57,9 +54,8 @@ def register_parking_datasets(
     train_images = os.path.join(root, "train", "images")
     test_json = os.path.join(root, "Test_Images_Information.json")
     test_images = os.path.join(root, "test", "images")
-    how = {"policy": policy, "exif_orientation": exif_orientation, "allow_outside": allow_outside}
     load_train, load_test = (
-        partial(_load, root, json_file, image_root, **how)
+        partial(_load, root, json_file, image_root, **reading)
         for json_file, image_root in ((train_json, train_images), (test_json, test_images))
     )
     labelled = _LabelledImages(load_train, split, val_fraction, split_seed)
@@ -111,22 +107,10 @@ class _LabelledImages:
     @cached_property
     def _parts(self) -> tuple[list[int], list[int]]:
         """Indices of the training and of the validation images."""
-        columns = self._columns
-        counts = columns.class_counts(len(CLASS_NAMES))
-        class_counts = {i: {} for i in columns.image_ids}
-        for row, c in zip(*(index.tolist() for index in counts.nonzero()), strict=True):
-            class_counts[columns.image_ids[row]][c] = int(counts[row, c])
-        val_ids = split_images(
-            self._split,
-            dict(zip(columns.image_ids, columns.names, strict=True)),
-            class_counts,
-            val_fraction=self._val_fraction,
-            seed=self._seed,
-            listed_ids=columns.listed_ids,
-        )
-        in_val = np.array([image_id in val_ids for image_id in columns.image_ids], dtype=bool)
+        num_classes = len(CLASS_NAMES)
+        in_val = split_images(self._split, self._columns, num_classes, val_fraction=self._val_fraction, seed=self._seed)
         if comm.is_main_process():
-            _log_split(self._split, counts, in_val)
+            _log_split(self._split, self._columns.class_counts(num_classes), in_val)
         return np.flatnonzero(~in_val).tolist(), np.flatnonzero(in_val).tolist()
 
 

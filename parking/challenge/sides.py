@@ -14,11 +14,14 @@ from parking.utils.errors import UserError
 from parking.utils.text import printable
 
 from .conditions import count_conditions
-from .leaks import NEIGHBOUR_FRAMES, compare_splits, find_leaks
-from .splits import split_images
+from .leaks import NEIGHBOUR_FRAMES, find_leaks
+from .splits import SPLITS, split_images
+
+# The default of DATASETS.VAL_FRACTION.
+_VAL_FRACTION = 0.12
 
 
-def summarize(checked: Sequence[CheckedSource], *, split: str, val_fraction: float = 0.12) -> Overview:
+def summarize(checked: Sequence[CheckedSource], *, split: str) -> Overview:
     """Overview of checked data; its sides are those of ``split`` for the challenge's data, else one per source.
 
     Frames with a near neighbour on another side are added to the findings.
@@ -27,7 +30,7 @@ def summarize(checked: Sequence[CheckedSource], *, split: str, val_fraction: flo
     # Only sources of the challenge state their categories, and only they are split.
     if usable and usable[0].source.categories is not None:
         class_names = usable[0].class_names
-        sides, splits = divide_parking(usable[0], split, val_fraction)
+        sides, splits = divide_parking(usable[0], split)
     else:
         (sides, class_names), splits = divide_by_source(usable), []
     indices = {class_key(name): c for c, name in enumerate(class_names)}
@@ -54,34 +57,34 @@ def make_sides(columns: Columns, num_classes: int, names: Sequence[str], belongs
     return sides
 
 
-def divide_parking(checked: CheckedSource, split: str, val_fraction: float) -> tuple[list[Side], list[SplitSummary]]:
+def divide_parking(checked: CheckedSource, split: str) -> tuple[list[Side], list[SplitSummary]]:
     """The sides of the training data under ``split``, and a summary of every split; neighbours become findings.
 
     If the split is impossible, all images are on one side; its summary says why.
     """
     columns, num_classes = checked.columns, len(checked.class_names)
-    if not len(columns):
-        return make_sides(columns, num_classes, ["all images"], [np.zeros(0, dtype=bool)]), []
     file_names = dict(zip(columns.image_ids, columns.names, strict=True))
-    class_counts = {
-        image_id: {int(c): int(row[c]) for c in np.flatnonzero(row)}
-        for image_id, row in zip(columns.image_ids, columns.class_counts(num_classes), strict=True)
-    }
-    summaries = compare_splits(file_names, class_counts, val_fraction=val_fraction, listed_ids=columns.listed_ids)
-    leaking = next(summary.leaking for summary in summaries if summary.split == split)
-    for image_id in leaking:
-        detail = f"has a frame at most {NEIGHBOUR_FRAMES} away on the other side of the split '{split}'"
-        checked.findings.append(Finding("neighbours_across_split", printable(file_names[image_id]), detail))
-    try:
-        val_ids = split_images(
-            split, file_names, class_counts, val_fraction=val_fraction, seed=0, listed_ids=columns.listed_ids
-        )
-    except UserError:
-        val_ids = set()
-    is_val = np.array([image_id in val_ids for image_id in columns.image_ids], dtype=bool)
-    if not is_val.any():
-        return make_sides(columns, num_classes, ["all images"], [~is_val]), summaries
-    return make_sides(columns, num_classes, ["training", "validation"], [~is_val, is_val]), summaries
+    counts = columns.class_counts(num_classes)
+    sides, summaries = make_sides(columns, num_classes, ["all images"], [np.ones(len(columns), dtype=bool)]), []
+    for kind in SPLITS:
+        try:
+            in_val = split_images(kind, columns, num_classes, val_fraction=_VAL_FRACTION, seed=0)
+        except UserError as e:
+            summaries.append(SplitSummary(kind, (0, 0), {}, [], str(e)))
+            continue
+        sums = np.stack([counts[~in_val].sum(axis=0), counts[in_val].sum(axis=0)], axis=1).tolist()
+        num_boxes = {c: tuple(numbers) for c, numbers in enumerate(sums) if any(numbers)}
+        num_images = (int((~in_val).sum()), int(in_val.sum()))
+        leaking = find_leaks(file_names, {columns.image_ids[row] for row in np.flatnonzero(in_val)})
+        summaries.append(SplitSummary(kind, num_images, num_boxes, leaking))
+        if kind != split:
+            continue
+        for image_id in leaking:
+            detail = f"has a frame at most {NEIGHBOUR_FRAMES} away on the other side of the split '{split}'"
+            checked.findings.append(Finding("neighbours_across_split", printable(file_names[image_id]), detail))
+        if in_val.any():
+            sides = make_sides(columns, num_classes, ["training", "validation"], [~in_val, in_val])
+    return sides, summaries
 
 
 def divide_by_source(usable: Sequence[CheckedSource]) -> tuple[list[Side], list[str]]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from parking.data.datasets.columns import Columns
 from parking.utils.errors import UserError
 
 from .conditions import get_sequence_key, parse_conditions
@@ -20,27 +21,28 @@ _MAX_OVERSIZE = 1.5
 _DECIMALS = 10
 
 
-def split_images(
-    split: str,
-    file_names: Mapping[int, str],
-    class_counts: Mapping[int, Mapping[int, int]],
-    *,
-    val_fraction: float,
-    seed: int,
-    listed_ids: Sequence[int] = (),
-) -> set[int]:
-    """The ids of the validation images under one of ``SPLITS``.
+def split_images(split: str, columns: Columns, num_classes: int, *, val_fraction: float, seed: int) -> np.ndarray:
+    """Divide the images of ``columns`` as one of ``SPLITS`` does; ``val_fraction`` and ``seed`` matter to "sequence".
 
-    Args:
-        file_names, class_counts, val_fraction, seed: as in :func:`split_by_sequence`.
-        listed_ids: ids of all images of the json, in its order, by default those of ``file_names``. "entry" draws from
-            them, so that images left out as faulty change nothing about the others.
+    Returns:
+        (N,) bool: which images are for validation.
+
+    Raises:
+        UserError: there are too few images or sequences.
     """
-    if split == "entry":
-        return split_entry(list(listed_ids or file_names)) & file_names.keys()
     if split == "all":
-        return set()
-    return split_by_sequence(file_names, class_counts, val_fraction, seed)
+        val_ids = set()
+    elif split == "entry":
+        # Drawn from all images of the json, so that one that is left out as faulty changes nothing about the others.
+        val_ids = split_entry(columns.listed_ids or columns.image_ids)
+    else:
+        counts = columns.class_counts(num_classes)
+        class_counts = {image_id: {} for image_id in columns.image_ids}
+        for row, c in zip(*(index.tolist() for index in counts.nonzero()), strict=True):
+            class_counts[columns.image_ids[row]][c] = int(counts[row, c])
+        file_names = dict(zip(columns.image_ids, columns.names, strict=True))
+        val_ids = split_by_sequence(file_names, class_counts, val_fraction, seed)
+    return np.array([image_id in val_ids for image_id in columns.image_ids], dtype=bool)
 
 
 def split_entry(image_ids: Sequence[int]) -> set[int]:

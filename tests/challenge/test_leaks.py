@@ -1,4 +1,4 @@
-from parking.challenge.leaks import compare_splits, find_leaks
+from parking.challenge.leaks import find_leaks
 
 NAME = "20201102_경기도_-_-_맑음_주간_실외_right_{:06d}_{:07d}.png"
 
@@ -19,24 +19,3 @@ def test_a_frame_of_the_own_side_in_between_hides_nothing():
     names = {i: NAME.format(1, 10 * i) for i in range(4)}
     assert find_leaks(names, {3}) == [0, 1, 2, 3]
     assert find_leaks(dict(reversed(names.items())), {3}, num_frames=20) == [3, 2, 1]
-
-
-def test_splits_are_compared():
-    names = {i: NAME.format(i // 50, i % 50) for i in range(4000)}
-    counts = {i: {0: 1, 1: i % 2} for i in names}
-    sequence, entry, everything = compare_splits(names, counts, val_fraction=0.1)
-    assert [s.split for s in (sequence, entry, everything)] == ["sequence", "entry", "all"]
-    assert (sequence.num_images, sequence.leaking) == ((3600, 400), [])
-    assert sequence.num_boxes == {0: (3600, 400), 1: (1800, 200)}
-    assert entry.num_images == (1000, 3000)
-    # Drawn at random from sequences of 50 frames: next to none has all of its 30 neighbours on its own side.
-    assert len(entry.leaking) > 3900
-    assert (everything.num_images, everything.leaking) == ((4000, 0), [])
-
-
-def test_an_impossible_split_says_why():
-    names = {i: NAME.format(1, i) for i in range(9)}
-    sequence, entry, everything = compare_splits(names, {})
-    assert "one sequence" in sequence.note
-    assert "3000 images" in entry.note
-    assert (everything.num_images, everything.note) == ((9, 0), "")

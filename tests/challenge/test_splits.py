@@ -4,10 +4,12 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from parking.challenge.conditions import get_sequence_key
 from parking.challenge.splits import split_by_sequence, split_entry, split_images
+from parking.data.datasets.columns import Columns
 from parking.utils.errors import UserError
 
 PARITY = Path(__file__).resolve().parents[2] / "tests/data/parity/split_expected.json"
@@ -127,17 +129,14 @@ def test_sequence_split_follows_the_seed():
 
 
 def test_split_images_knows_the_three_kinds():
-    names = make_names([100] * 40)
-    counts = {i: Counter({0: 1}) for i in names}
-    parts = {s: split_images(s, names, counts, val_fraction=0.1, seed=0) for s in ("all", "entry", "sequence")}
-    assert parts["all"] == set()
-    assert parts["entry"] == split_entry(list(names))
-    assert parts["sequence"] == split_by_sequence(names, counts, 0.1)
-
-
-def test_the_entry_draws_from_all_that_is_listed():
+    """And that of the entry draws from all that is listed."""
     ids = list(range(1, 4001))
-    drawn = split_entry(ids)
-    left = {i: f"{i}.png" for i in ids if i not in (5, 77)}
-    found = split_images("entry", left, {}, val_fraction=0.12, seed=0, listed_ids=ids)
-    assert found == drawn - {5, 77}
+    left = [i for i in ids if i not in (5, 77)]
+    names = [NAME.format(i // 100, i) for i in left]
+    starts, boxes, classes = np.arange(len(left) + 1), np.zeros((len(left), 4)), np.zeros(len(left), dtype=int)
+    columns = Columns(names, names, left, [9], [9], starts, boxes, classes, classes > 0, classes + 0.0, [], ids)
+    val = {kind: split_images(kind, columns, 2, val_fraction=0.1, seed=0) for kind in ("all", "entry", "sequence")}
+    val = {kind: {left[row] for row in np.flatnonzero(mask)} for kind, mask in val.items()}
+    counts = {i: {0: 1} for i in left}
+    assert val["sequence"] == split_by_sequence(dict(zip(left, names, strict=True)), counts, 0.1)
+    assert val["entry"] == split_entry(ids) - {5, 77} and val["all"] == set()
