@@ -14,6 +14,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from parking.challenge.classes import CLASS_NAMES
+from parking.challenge.submission.cost import compute_ap75, read_annotations
 from parking.challenge.submission.options import add_limit_arguments, parse_class_floors
 from parking.challenge.submission.selection import SPACINGS, write_submission
 from parking.data.datasets.json_io import read_image_records, read_json_object
@@ -70,7 +71,11 @@ def main() -> None:
         sizes = {record["image_id"]: (record.get("height"), record.get("width")) for record in records}
         predictions = fit_to_images(predictions, sizes, path=args.predictions, image_info=args.image_info)
     # Read before the submission is written, so that a mistake in the annotations leaves no new file.
-    annotations = read_annotations(args) if args.annotations is not None else None
+    truth = None
+    if args.annotations is not None:
+        images = Path(args.predictions).with_name("images.json")
+        images = str(images) if images.exists() else None
+        truth = read_annotations(args.annotations, classes={i: name for name, i in CLASSES.items()}, images=images)
 
     report = write_submission(
         predictions,
@@ -81,32 +86,25 @@ def main() -> None:
         spacing=args.spacing,
     )
     say(f"{output}: {report.describe()[0]}", *(f"  {line}" for line in report.describe()[1:]))
-    print_classes(predictions, predictions[report.kept], annotations)
+    print_classes(predictions, predictions[report.kept], truth)
 
 
-def read_annotations(args: argparse.Namespace):
-    from parking.challenge.submission.cost import Annotations
-
-    images = Path(args.predictions).with_name("images.json")
-    images = str(images) if images.exists() else None
-    return Annotations(args.annotations, classes={i: name for name, i in CLASSES.items()}, images=images)
-
-
-def print_classes(predictions, submission, annotations) -> None:
-    """Print how many boxes of each class are left and, if ``annotations`` are given, how much of its AP75."""
+def print_classes(predictions, submission, truth) -> None:
+    """Print how many boxes of each class are left and, if there is a ``truth``, how much of its AP75."""
     headers = ["class", "boxes", "submitted", "lowest score"]
     rows = []
     for name, category_id in CLASSES.items():
         scores = submission.scores[submission.category_ids == category_id]
         lowest = scores.min() if len(scores) else None
         rows.append([name, (predictions.category_ids == category_id).sum(), len(scores), lowest])
-    if annotations is not None:
-        before, after = annotations.score(predictions), annotations.score(submission)
+    if truth is not None:
+        before, per_class = compute_ap75(truth, predictions)
+        after, per_class_after = compute_ap75(truth, submission)
         headers += ["AP75 before", "AP75 after"]
-        rows = [[*row, before.per_class[i], after.per_class[i]] for row, i in zip(rows, CLASSES.values(), strict=True)]
+        rows = [[*row, per_class[i], per_class_after[i]] for row, i in zip(rows, CLASSES.values(), strict=True)]
         say(
-            f"AP75 on {annotations.num_images} annotated images: {before.mean:.2f} of all boxes, {after.mean:.2f} of "
-            f"those in the submission; it cost {before.mean - after.mean:.2f}"
+            f"AP75 on {len(truth.image_ids)} annotated images: {before:.2f} of all boxes, {after:.2f} of those in the "
+            f"submission; it cost {before - after:.2f}"
         )
     say(tabulate(rows, headers=headers, floatfmt=("", "", "", ".4f", ".2f", ".2f")))
 

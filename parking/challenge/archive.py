@@ -1,6 +1,5 @@
 """Reading of zip files that may be damaged or made on other systems; needs neither torch nor detectron2."""
 
-import lzma
 import os
 import re
 import stat
@@ -22,17 +21,20 @@ from parking.utils.text import printable
 # PKWARE's APPNOTE 6.3.10: general purpose bits (4.4.4), compression methods (4.4.5), Unicode path (4.6.9).
 _ENCRYPTED = 0x1 | 0x40
 _UTF8_NAME = 0x800
-_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
-_METHOD_NAMES = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES encryption"}
+# Not bzip2 and LZMA: zipfile sets no limit to what these unpack at once, and a few kB can hold gigabytes.
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_METHOD_NAMES = {
+    **{1: "Shrink", 6: "Implode", 9: "Deflate64", 12: "bzip2", 14: "LZMA"},
+    **{93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES encryption"},
+}
 _UNICODE_PATH = 0x7075
 _DOS_FOLDER = 0x10
 _CHUNK = 1 << 20
-# Exceptions that a damaged zip may cause; bz2 raises an OSError without errno as well.
+# Exceptions that a damaged zip may cause. The OSErrors among them have no errno.
 _DAMAGE = (
     NotImplementedError,
     zipfile.BadZipFile,
     zlib.error,
-    lzma.LZMAError,
     struct.error,
     EOFError,
     ValueError,
@@ -93,8 +95,8 @@ def read_archive(file: str | os.PathLike, *, leading_folder: str) -> Archive:
 
     Raises:
         UserError: the file is not a readable zip; or a member's name cannot be decoded or would leave the folder that
-            it is unpacked to; or two members would be the same file; or a member is a link, is encrypted, or needs a
-            method of compression that Python lacks.
+            it is unpacked to; or two members would be the same file; or a member is a link, is encrypted, or is not
+            packed with Deflate, the usual method.
     """
     file = Path(file)
     with _open_zip(file) as archive:
@@ -243,7 +245,7 @@ def _check_member(info: zipfile.ZipInfo, path: str, file: Path) -> None:
         raise UserError(f"'{file}': '{path}' is encrypted; unpack the zip by hand with its password.")
     if info.compress_type not in _METHODS:
         method = _METHOD_NAMES.get(info.compress_type, f"method {info.compress_type}")
-        raise UserError(f"'{file}': '{path}' is packed with {method}, which Python cannot read; unpack it by hand.")
+        raise UserError(f"'{file}': '{path}' is packed with {method}, which is not read here; unpack the zip by hand.")
     if info.volume:
         raise UserError(f"'{file}' is one of several parts of a zip; join them first (zip -s 0 PARTS.zip --out ONE).")
 

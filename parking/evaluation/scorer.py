@@ -19,7 +19,6 @@ from .matching import (
     AREA_RANGES,
     IOU_THRESHOLDS,
     Matches,
-    Pairs,
     find_outside_areas,
     find_pairs,
     match,
@@ -92,14 +91,6 @@ class BoxScores:
         """(T, N) bool: the detection counts neither as right nor as wrong, be it for a match, its area or its rank."""
         uncounted = (self.ranks < 0) | (self.ranks >= MAX_DETECTIONS[-1])
         return unpack(self.matches.ignored)[AREAS.index(area)] | uncounted
-
-    def find_overlaps(self, min_iou: float = 0.1) -> Pairs:
-        """Pairs of a detection that counts and an annotated box, of the same image and any classes: for confusions."""
-        counted = np.flatnonzero((self.ranks >= 0) & (self.ranks < MAX_DETECTIONS[-1]))
-        rows = _find_rows(self.detections[counted].image_ids, self.truth.image_ids)
-        boxes = self.detections.boxes[counted]
-        pairs = find_pairs(rows, boxes, self.truth.rows, self.truth.boxes, self.truth.crowd, min_iou=min_iou)
-        return replace(pairs, detections=counted[pairs.detections])
 
     def _expand(self, num, keys, values, area):
         rows = np.full((len(IOU_THRESHOLDS), num), -1, dtype=np.int32)

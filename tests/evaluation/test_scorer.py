@@ -1,7 +1,6 @@
 import contextlib
 import io
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,57 +141,4 @@ def test_nothing_at_all(category_ids):
             truth, Detections.from_columns([1] * len(found), [1] * len(found), found, [0.5] * len(found))
         )
         assert list(scores.summarize()) == list(METRICS) and np.isnan(list(scores.summarize().values())).all()
-        assert scores.summarize_classes().shape == (len(category_ids), 3) and len(scores.find_overlaps().ious) == 0
-
-
-def test_weights_of_images_need_no_second_scoring():
-    """An image of weight 2 counts as if it were there twice, by the matches alone: what a bootstrap needs."""
-    truth, detections = make_random(
-        3, num_images=10, num_classes=2, num_truths=80, num_detections=300, decimals=9, step=0.001
-    )
-    scores = score_boxes(truth, detections)
-    weights = np.array([0, 1, 2, 0, 3, 1, 1, 2, 0, 4])
-    kept = np.repeat(np.arange(10), weights)
-    copies = [np.flatnonzero(truth.rows == row) for row in kept]
-    truths = np.concatenate(copies)
-    repeated = make_truth(
-        range(len(kept)),
-        truth.category_ids,
-        rows=np.repeat(range(len(kept)), [len(rows) for rows in copies]),
-        **{name: getattr(truth, name)[truths] for name in ("classes", "boxes", "areas", "crowd")},
-    )
-    copies = [np.flatnonzero(detections.image_ids == truth.image_ids[row]) for row in kept]
-    images = np.repeat(range(len(kept)), [len(rows) for rows in copies])
-    expected = compare(repeated, replace(detections[np.concatenate(copies)], image_ids=images))
-
-    matched, ignored = scores.matched_truths()[5], scores.ignored()[5]
-    image_rows = np.array([truth.image_ids.index(i) for i in detections.image_ids.tolist()])
-    for k, category_id in enumerate(truth.category_ids):
-        rows = np.flatnonzero((detections.category_ids == category_id) & ~ignored)
-        rows = rows[np.argsort(-detections.scores[rows])]
-        weight = weights[image_rows[rows]]
-        hits, judged = np.cumsum(weight * (matched[rows] >= 0)), np.cumsum(weight)
-        num_truths = weights[truth.rows[(truth.classes == k) & ~truth.crowd]].sum()
-        envelope = np.maximum.accumulate((hits / np.maximum(judged, 1))[::-1])[::-1]
-        places = np.searchsorted(hits / num_truths, np.linspace(0, 1, 101))
-        ap = np.append(envelope, 0)[places].mean()
-        assert 0.05 < ap < 0.95 and ap == pytest.approx(expected.eval["precision"][5, :, k, 0, 2].mean(), abs=1e-9)
-
-
-def test_overlaps_of_all_classes():
-    truth, detections = make_random(
-        5, num_images=4, num_classes=3, num_truths=30, num_detections=60, decimals=9, step=1
-    )
-    pairs = score_boxes(truth, detections).find_overlaps(0.3)
-    found = {(d, t): iou for d, t, iou in zip(*(column.tolist() for column in vars(pairs).values()), strict=True)}
-    expected = {}
-    for d, (image_id, (x, y, w, h)) in enumerate(zip(detections.image_ids, detections.boxes, strict=True)):
-        for t, (row, (x2, y2, w2, h2)) in enumerate(zip(truth.rows, truth.boxes, strict=True)):
-            sides = min(x + w, x2 + w2) - max(x, x2), min(y + h, y2 + h2) - max(y, y2)
-            common = max(sides[0], 0) * max(sides[1], 0)
-            iou = common / (w * h if truth.crowd[t] else w * h + w2 * h2 - common)
-            if truth.image_ids[row] == image_id and iou >= 0.3:
-                expected[d, t] = pytest.approx(iou)
-    assert found == expected and len({truth.classes[t] for _, t in found}) == 3
-    categories = np.array(truth.category_ids)[truth.classes[pairs.truths]]
-    assert (detections.category_ids[pairs.detections] != categories).any(), "pairs of unlike classes"
+        assert scores.summarize_classes().shape == (len(category_ids), 3)

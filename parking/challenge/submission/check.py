@@ -8,7 +8,6 @@ from typing import NamedTuple
 from parking.challenge.classes import CLASS_NAMES
 from parking.data.datasets.json_io import (
     find_non_finite,
-    find_twice,
     is_too_large_id,
     parse_json,
     read_image_records,
@@ -87,24 +86,12 @@ def check_submission(
 
 def _read_rows(path: str | os.PathLike) -> tuple[list, list[Problem]]:
     """The submission's rows, and the problems of its JSON that lenient readers ignore."""
-    twice: list[str] = []
-
-    def make_object(pairs):
-        content = dict(pairs)
-        if len(content) < len(pairs):
-            twice.append(find_twice(key for key, _ in pairs))
-        return content
-
-    rows, has_mark = parse_json(path, object_pairs_hook=make_object)
+    rows, has_mark = parse_json(path)
     if not isinstance(rows, list):
         raise UnusableFileError(path, f"must hold a JSON list of boxes, not {shorten(rows)}")
     problems = []
     if has_mark:
         problems.append(Problem("byte order mark at the beginning; save it as UTF-8 without one", 1, None))
-    if twice:
-        problems.append(
-            Problem(f"JSON objects with a key twice, the first of them {shorten(twice[0])}", len(twice), None)
-        )
     # Numbers in score and bbox are checked by _find_problems.
     others = [
         {key: value for key, value in row.items() if key not in ("score", "bbox")} if isinstance(row, dict) else row

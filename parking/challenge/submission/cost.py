@@ -3,13 +3,12 @@
 import logging
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from parking.data.datasets.categories import find_other_names
 from parking.data.datasets.file_names import name_key
 from parking.data.datasets.json_io import parse_json, read_image_records, read_json_object
 from parking.evaluation.scorer import CLASS_METRICS, score_boxes
-from parking.evaluation.truth import read_truth
+from parking.evaluation.truth import Truth, read_truth
 from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.text import printable
@@ -17,64 +16,53 @@ from parking.utils.text import printable
 logger = logging.getLogger(__name__)
 
 
-class Ap75(NamedTuple):
-    """AP75 in percent: the mean over the classes, and of each category id; nan without annotated boxes."""
+def read_annotations(annotations: str, *, classes: Mapping[int, str], images: str | None = None) -> Truth:
+    """Read the annotated boxes of the images that an inference has read.
 
-    mean: float
-    per_class: dict[int, float]
+    Args:
+        annotations: COCO-like json.
+        classes: names by category id, for all ids that may occur; another name in the json causes a warning.
+        images: ``images.json`` of an inference, [{"id", "file_name"}, ...]: only these images count, also those without
+            boxes. None: all images of ``annotations`` count.
 
-
-class Annotations:
-    """The annotated boxes of the images that an inference has read."""
-
-    def __init__(self, annotations: str, *, classes: Mapping[int, str], images: str | None = None):
-        """
-        Args:
-            annotations: COCO-like json.
-            classes: names by category id, for all ids that may occur; another name in the json causes a warning.
-            images: ``images.json`` of an inference, [{"id", "file_name"}, ...]: only these images count, also those
-                without boxes. None: all images of ``annotations`` count.
-
-        Raises:
-            UserError: a file cannot be read or is malformed, the two have no image in common, or an id stands for
-                different images in the two.
-        """
-        content = read_json_object(annotations)
-        records = read_image_records(content, annotations)
-        names = {record["image_id"]: record["file_name"] for record in records}
-        seen = names if images is None else _read_image_names(images)
-        common = [image_id for image_id in names if image_id in seen]
-        if not common:
+    Raises:
+        UserError: a file cannot be read or is malformed, the two have no image in common, or an id stands for different
+            images in the two.
+    """
+    content = read_json_object(annotations)
+    records = read_image_records(content, annotations)
+    names = {record["image_id"]: record["file_name"] for record in records}
+    seen = names if images is None else _read_image_names(images)
+    common = [image_id for image_id in names if image_id in seen]
+    if not common:
+        raise UserError(f"'{annotations}' has none of the images of '{images}'; give annotations of the same data set.")
+    for image_id in common:
+        if _get_key(names[image_id]) != _get_key(seen[image_id]):
             raise UserError(
-                f"'{annotations}' has none of the images of '{images}'; give annotations of the same data set."
+                f"The image {image_id!r} is '{names[image_id]}' in '{annotations}', but '{seen[image_id]}' in "
+                f"'{images}'; give annotations of the same data set (infer.py --annotations uses its ids)."
             )
-        for image_id in common:
-            if _get_key(names[image_id]) != _get_key(seen[image_id]):
-                raise UserError(
-                    f"The image {image_id!r} is '{names[image_id]}' in '{annotations}', but '{seen[image_id]}' in "
-                    f"'{images}'; give annotations of the same data set (infer.py --annotations uses its ids)."
-                )
-        for finding in find_other_names(content, classes):
-            logger.warning("%s: %s %s.", printable(annotations), finding.where, finding.detail)
-        self._truth = read_truth(
-            content,
-            annotations,
-            [record for record in records if record["image_id"] in seen],
-            listed=names,
-            class_ids={category_id: i for i, category_id in enumerate(classes)},
-            category_ids=list(classes),
-            may_repair=False,
-        )
+    for finding in find_other_names(content, classes):
+        logger.warning("%s: %s %s.", printable(annotations), finding.where, finding.detail)
+    return read_truth(
+        content,
+        annotations,
+        [record for record in records if record["image_id"] in seen],
+        listed=names,
+        class_ids={category_id: i for i, category_id in enumerate(classes)},
+        category_ids=list(classes),
+        may_repair=False,
+    )
 
-    @property
-    def num_images(self) -> int:
-        return len(self._truth.image_ids)
 
-    def score(self, detections: Detections) -> Ap75:
-        """AP75 of the ``detections`` on these images; detections on other images do not count."""
-        scores = score_boxes(self._truth, detections)
-        per_class = scores.summarize_classes()[:, CLASS_METRICS.index("AP75")]
-        return Ap75(scores.summarize()["AP75"], dict(zip(self._truth.category_ids, per_class.tolist(), strict=True)))
+def compute_ap75(truth: Truth, detections: Detections) -> tuple[float, dict[int, float]]:
+    """AP75 in percent, the mean over the classes and of each category id; nan without annotated boxes.
+
+    Detections on images that ``truth`` does not have do not count.
+    """
+    scores = score_boxes(truth, detections)
+    per_class = scores.summarize_classes()[:, CLASS_METRICS.index("AP75")]
+    return scores.summarize()["AP75"], dict(zip(truth.category_ids, per_class.tolist(), strict=True))
 
 
 def _read_image_names(images: str) -> dict[int | str, str]:
