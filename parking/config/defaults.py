@@ -105,6 +105,7 @@ def _add_model(cfg: CN) -> None:
     # A name in DENSE_HEAD_REGISTRY; a head reads MODEL.YOLO.NUM_CLASSES, MODEL.YOLO.IN_FEATURES and a group of its own.
     cfg.MODEL.HEAD.NAME = "AnchorHead"
     _add_anchor_head(cfg)
+    _add_distribution_head(cfg)
 
     cfg.MODEL.CSP_DARKNET = CN()
     # Stages whose features are returned; the last one ends the backbone: "dark5" makes a P5 model, "dark6" a P6 model.
@@ -163,6 +164,25 @@ def _add_anchor_head(cfg: CN) -> None:
     cfg.MODEL.ANCHOR_HEAD.LOSS.LABEL_SMOOTHING = 0.0
     # Weight of each level's objectness, finest first.
     cfg.MODEL.ANCHOR_HEAD.LOSS.OBJ_LEVEL_WEIGHTS = [4.0, 1.0, 0.4]
+
+
+def _add_distribution_head(cfg: CN) -> None:
+    cfg.MODEL.DISTRIBUTION_HEAD = CN()
+    # A side of a box is the mean of a distribution over this many distances: 0, 1, 2, ... strides.
+    cfg.MODEL.DISTRIBUTION_HEAD.NUM_BINS = 16
+    # Width of the class branches. 0: as published, which is the number of classes, but at most 100 and at least the
+    # channels of the finest level; set it where weights are used for another number of classes.
+    cfg.MODEL.DISTRIBUTION_HEAD.CLASS_CHANNELS = 0
+    cfg.MODEL.DISTRIBUTION_HEAD.ASSIGNER = CN()
+    # Each box claims the CANDIDATES predictions with the largest score^ALPHA * IoU^BETA.
+    cfg.MODEL.DISTRIBUTION_HEAD.ASSIGNER.ALPHA = 0.5
+    cfg.MODEL.DISTRIBUTION_HEAD.ASSIGNER.BETA = 6.0
+    cfg.MODEL.DISTRIBUTION_HEAD.ASSIGNER.CANDIDATES = 10
+    cfg.MODEL.DISTRIBUTION_HEAD.LOSS = CN()
+    # Gains of the three terms: boxes by their IoU, classes, and distributions of the sides.
+    cfg.MODEL.DISTRIBUTION_HEAD.LOSS.BOX_GAIN = 7.5
+    cfg.MODEL.DISTRIBUTION_HEAD.LOSS.CLS_GAIN = 0.5
+    cfg.MODEL.DISTRIBUTION_HEAD.LOSS.BINS_GAIN = 1.5
 
 
 def _add_solver(cfg: CN) -> None:

@@ -2,6 +2,8 @@
 
 from .anchor import AnchorHead
 from .base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions, build_dense_head, iter_raw
+from .distribution import DistributionHead
+from .task_aligned import TaskAlignedAssigner, TaskAlignment
 
 __all__ = [
     "DENSE_HEAD_REGISTRY",
@@ -9,6 +11,9 @@ __all__ = [
     "ClassRows",
     "DenseHead",
     "DensePredictions",
+    "DistributionHead",
+    "TaskAlignedAssigner",
+    "TaskAlignment",
     "build_dense_head",
     "iter_raw",
 ]

@@ -1,0 +1,54 @@
+"""Distributions of box sides to boxes and back.
+
+Shape legend: R bins of a side; sides are left, top, right, bottom.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# What a side falls short of the last bin at least, so that there always is a bin above it.
+_MARGIN = 0.01
+
+
+class DistributionBoxCoder:
+    """Distances of a point to the four sides of its box, each the mean of a distribution over 0 ... R - 1 strides.
+
+    Li et al., "Generalized Focal Loss", NeurIPS 2020, Sec. 3.2. All results are float32.
+    """
+
+    def __init__(self, num_bins: int):
+        self.num_bins = num_bins
+
+    def decode(self, logits: Tensor, points: Tensor, *, dim: int = -1) -> Tensor:
+        """Boxes XYXY in strides: the logits' shape, with 4 at ``dim``.
+
+        Args:
+            logits: 4 R at ``dim``, side by side.
+            points: x and y in strides, 2 at ``dim``; broadcast.
+        """
+        dim %= logits.dim()
+        # A sum and not a product of matrices, which autocast would make in half precision.
+        bins = self._bins(logits).view(-1, *[1] * (logits.dim() - 1 - dim))
+        probs = logits.float().unflatten(dim, (4, self.num_bins)).softmax(dim + 1)
+        before, after = (probs * bins).sum(dim + 1).chunk(2, dim)
+        return torch.cat([points - before, points + after], dim)
+
+    def encode(self, boxes: Tensor, points: Tensor) -> Tensor:
+        """(..., 4, R) probabilities, of the two bins next to each side, whose mean is the side.
+
+        Args:
+            boxes: (..., 4) XYXY in strides. Sides outside of 0 ... R - 1 become the nearest that is not.
+            points: (..., 2) in strides.
+        """
+        sides = torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
+        sides = sides.clamp(0, self.num_bins - 1 - _MARGIN)
+        return (1 - (sides[..., None] - self._bins(boxes)).abs()).clamp(min=0)
+
+    def cross_entropy(self, logits: Tensor, boxes: Tensor, points: Tensor) -> Tensor:
+        """(...,) mean over the four sides of the cross entropy of ``logits`` (..., 4 R) with :meth:`encode`."""
+        log_probs = F.log_softmax(logits.float().unflatten(-1, (4, self.num_bins)), dim=-1)
+        return -(self.encode(boxes, points) * log_probs).sum(dim=-1).mean(dim=-1)
+
+    def _bins(self, like: Tensor) -> Tensor:
+        return torch.arange(self.num_bins, device=like.device, dtype=torch.float32)

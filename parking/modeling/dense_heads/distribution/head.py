@@ -1,0 +1,169 @@
+"""The distribution head: two branches a level, no anchors and no objectness.
+
+Shape legend: N images, L levels of H x W cells, P cells of all levels, R bins of a box side, C classes, K claims of
+boxes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.structures import Instances
+from torch import Tensor, nn
+
+from parking.layers import ConvNormAct
+
+from ..base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions
+from ..task_aligned import TaskAlignedAssigner
+from .losses import Assignment, DistributionLoss
+
+# A new head expects 5 objects in an image of this side, and boxes that end nearer rather than farther.
+_PRIOR_OBJECTS = 5
+_PRIOR_IMAGE_SIZE = 640
+_PRIOR_BOX_BIAS = 1.0
+_MIN_BOX_CHANNELS = 16
+_MAX_CLASS_CHANNELS = 100
+
+
+@DENSE_HEAD_REGISTRY.register()
+class DistributionHead(DenseHead):
+    """Per level one branch for boxes and one for classes: two 3x3 convolutions and a 1x1 convolution each.
+
+    A cell predicts for each side of a box a distribution over R distances from its centre, and a score for each class.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        num_classes: int,
+        class_channels: int = 0,
+        norm: str = "BN",
+        assigner: TaskAlignedAssigner,
+        loss: DistributionLoss,
+    ):
+        """
+        Args:
+            in_channels, strides: of each level, finest first.
+            class_channels: width of the class branches; 0: as published, which depends on ``num_classes``.
+            norm: "BN" or "SyncBN".
+            loss: its box coder is the head's.
+        """
+        super().__init__()
+        self.strides = list(strides)
+        self.assigner = assigner
+        self.loss = loss
+        self.box_coder = loss.box_coder
+        # Logits of 5 objects in an image, shared by all classes.
+        self._class_priors = [
+            math.log(_PRIOR_OBJECTS / num_classes / (_PRIOR_IMAGE_SIZE / stride) ** 2) for stride in strides
+        ]
+        num_outputs = 4 * self.box_coder.num_bins
+        box_channels = max(_MIN_BOX_CHANNELS, in_channels[0] // 4, num_outputs)
+        class_channels = class_channels or max(in_channels[0], min(num_classes, _MAX_CLASS_CHANNELS))
+        self.box_branches = nn.ModuleList(
+            _make_branch(channels, box_channels, num_outputs, norm) for channels in in_channels
+        )
+        self.class_branches = nn.ModuleList(
+            _make_branch(channels, class_channels, num_classes, norm) for channels in in_channels
+        )
+        for boxes, classes, prior in zip(self.box_branches, self.class_branches, self._class_priors, strict=True):
+            nn.init.constant_(boxes[-1].bias, _PRIOR_BOX_BIAS)
+            nn.init.constant_(classes[-1].bias, prior)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: list[ShapeSpec]):
+        head, strides = cfg.MODEL.DISTRIBUTION_HEAD, [shape.stride for shape in input_shape]
+        return {
+            "in_channels": [shape.channels for shape in input_shape],
+            "strides": strides,
+            "num_classes": cfg.MODEL.YOLO.NUM_CLASSES,
+            "class_channels": head.CLASS_CHANNELS,
+            "norm": cfg.MODEL.YOLO.get("NORM", "BN"),  # configs of detectron2's backbones lack it
+            "assigner": TaskAlignedAssigner(
+                alpha=head.ASSIGNER.ALPHA,
+                beta=head.ASSIGNER.BETA,
+                num_candidates=head.ASSIGNER.CANDIDATES,
+                # A box smaller than that may lie between the points of the finest level.
+                min_side=strides[min(1, len(strides) - 1)],
+            ),
+            "loss": DistributionLoss(cfg),
+        }
+
+    def forward(self, features: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """
+        Args:
+            features: per level (N, in_channels, H, W).
+
+        Returns:
+            per level box logits (N, 4 R, H, W), with left, top, right, bottom side by side, and class logits
+            (N, C, H, W).
+        """
+        return [
+            (boxes(feature), classes(feature))
+            for boxes, classes, feature in zip(self.box_branches, self.class_branches, features, strict=True)
+        ]
+
+    def decode(self, raw: list[tuple[Tensor, Tensor]]) -> DensePredictions:
+        """Decode, in the order level, row, column."""
+        boxes = [
+            (self.box_coder.decode(logits, _cell_centers(logits), dim=1) * stride).flatten(2)
+            for (logits, _), stride in zip(raw, self.strides, strict=True)
+        ]
+        scores = torch.cat([logits.permute(0, 2, 3, 1).flatten(1, 2) for _, logits in raw], dim=1)
+        sizes = tuple(level.shape[2] for level in boxes)
+        # Without a bound: the largest score of a prediction is no cheaper to find here than for whoever wants it.
+        return DensePredictions(torch.cat(boxes, dim=2).transpose(1, 2), scores.float().sigmoid(), sizes)
+
+    def losses(
+        self, raw: list[tuple[Tensor, Tensor]], gt_instances: list[Instances], image_size: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        centers = [_cell_centers(logits).flatten(1).T for logits, _ in raw]
+        strides = torch.cat([level.new_full((len(level),), s) for level, s in zip(centers, self.strides, strict=True)])
+        points = torch.cat(centers) * strides[:, None]
+        return self.loss(raw, self._assign(raw, gt_instances, points), points, strides)
+
+    @torch.no_grad()
+    def _assign(self, raw: list[tuple[Tensor, Tensor]], gt_instances: list[Instances], points: Tensor) -> Assignment:
+        """One image at a time: decoded predictions and their overlaps with boxes take much memory."""
+        parts = []
+        for i, instances in enumerate(gt_instances):
+            predictions = self.decode([(boxes[i : i + 1], classes[i : i + 1]) for boxes, classes in raw])
+            gt_boxes, gt_classes = instances.gt_boxes.tensor.float(), instances.gt_classes
+            found = self.assigner(predictions.boxes[0], predictions.scores[0], points, gt_boxes, gt_classes)
+            parts.append(
+                Assignment(
+                    torch.full_like(found.predictions, i),
+                    found.predictions,
+                    found.targets,
+                    gt_boxes[found.gt_index],
+                    gt_classes[found.gt_index],
+                )
+            )
+        return Assignment(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def class_rows(self) -> Mapping[str, ClassRows]:
+        return {
+            f"class_branches.{level}.2.{name}": ClassRows(groups=1, before=0, prior=prior)
+            for level, bias in enumerate(self._class_priors)
+            for name, prior in (("weight", 0.0), ("bias", bias))
+        }
+
+
+def _make_branch(in_channels: int, channels: int, num_outputs: int, norm: str) -> nn.Sequential:
+    return nn.Sequential(
+        ConvNormAct(in_channels, channels, 3, norm=norm),
+        ConvNormAct(channels, channels, 3, norm=norm),
+        nn.Conv2d(channels, num_outputs, kernel_size=1),
+    )
+
+
+def _cell_centers(level: Tensor) -> Tensor:
+    """(2, H, W) x and y in strides."""
+    y, x = (torch.arange(size, device=level.device, dtype=torch.float32) + 0.5 for size in level.shape[2:])
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([x, y])

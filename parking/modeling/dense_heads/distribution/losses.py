@@ -1,0 +1,116 @@
+"""The three loss terms of the distribution head.
+
+Shape legend: N images, P predictions of an image, L levels of H x W cells, R bins of a side, C classes, K claims of
+boxes in the batch.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import configurable
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from parking.layers import box_ciou
+
+from ..base import mean_over_processes
+from .box_coder import DistributionBoxCoder
+
+
+class Assignment(NamedTuple):
+    """The claims of all boxes of a batch; those that are not granted have a target of 0.
+
+    Attributes:
+        images, predictions: (K,) int64.
+        targets: (K,) soft targets, 0..1.
+        gt_boxes: (K, 4) XYXY in pixels, of the box that the prediction is assigned to.
+        gt_classes: (K,) int64.
+    """
+
+    images: Tensor
+    predictions: Tensor
+    targets: Tensor
+    gt_boxes: Tensor
+    gt_classes: Tensor
+
+
+class DistributionLoss(nn.Module):
+    """Box, class and bin loss, with S the sum of the soft targets, at least 1.
+
+    * box: sum of (1 - CIoU) * target / S over the assigned predictions;
+    * class: sum of the cross entropies of all predictions and classes / S; the target is the soft target at the class
+      of the assigned box, else 0;
+    * bins: cross entropy of the distribution of each side with the two bins next to it, mean of the four, times target
+      / S, summed (Li et al., "Generalized Focal Loss", Eq. 6).
+
+    With several processes S is that of all of them. Summed over the processes, the losses are those of one process with
+    all images.
+    """
+
+    @configurable
+    def __init__(self, *, box_coder: DistributionBoxCoder, box_gain: float, cls_gain: float, bins_gain: float):
+        super().__init__()
+        self.box_coder = box_coder
+        self.box_gain = box_gain
+        self.cls_gain = cls_gain
+        self.bins_gain = bins_gain
+
+    @classmethod
+    def from_config(cls, cfg):
+        loss = cfg.MODEL.DISTRIBUTION_HEAD.LOSS
+        return {
+            "box_coder": DistributionBoxCoder(cfg.MODEL.DISTRIBUTION_HEAD.NUM_BINS),
+            "box_gain": loss.BOX_GAIN,
+            "cls_gain": loss.CLS_GAIN,
+            "bins_gain": loss.BINS_GAIN,
+        }
+
+    def forward(
+        self, raw: list[tuple[Tensor, Tensor]], assignment: Assignment, points: Tensor, strides: Tensor
+    ) -> dict[str, Tensor]:
+        """
+        Args:
+            raw: per level box logits (N, 4 R, H, W) and class logits (N, C, H, W).
+            points: (P, 2) in pixels.
+            strides: (P,) pixels per cell.
+
+        Returns:
+            "loss_box", "loss_cls" and "loss_bins", float32 scalars, each times its gain and N: their sum is trained.
+        """
+        num_images, total = len(raw[0][0]), assignment.targets.sum()
+        # The mean over the processes is at least 1 of them all, too.
+        total = mean_over_processes(total).clamp(min=1 / comm.get_world_size()) if self.training else total.clamp(min=1)
+        box, bins = self._box_losses([boxes for boxes, _ in raw], assignment, points, strides)
+        cls = self._class_loss([scores for _, scores in raw], assignment)
+        return {
+            "loss_box": box / total * (self.box_gain * num_images),
+            "loss_cls": cls / total * (self.cls_gain * num_images),
+            "loss_bins": bins / total * (self.bins_gain * num_images),
+        }
+
+    def _box_losses(
+        self, logits: list[Tensor], assignment: Assignment, points: Tensor, strides: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        # Only what is claimed is made float32.
+        joined = torch.cat([level.flatten(2) for level in logits], dim=2)
+        claimed = joined[assignment.images, :, assignment.predictions]
+        units = strides[assignment.predictions, None]
+        points, gt_boxes = points[assignment.predictions] / units, assignment.gt_boxes / units
+        ciou = box_ciou(self.box_coder.decode(claimed, points), gt_boxes)
+        entropy = self.box_coder.cross_entropy(claimed, gt_boxes, points)
+        # Without a box these are sums of nothing, with gradients of 0.
+        return ((1 - ciou) * assignment.targets).sum(), (entropy * assignment.targets).sum()
+
+    def _class_loss(self, logits: list[Tensor], assignment: Assignment) -> Tensor:
+        num_images, num_classes = logits[0].shape[:2]
+        sizes = [level.shape[2] * level.shape[3] for level in logits]
+        targets = assignment.targets.new_zeros(num_images, num_classes, sum(sizes))
+        # A prediction is assigned by one claim only, so adding never adds two.
+        targets.index_put_(
+            (assignment.images, assignment.gt_classes, assignment.predictions), assignment.targets, accumulate=True
+        )
+        return sum(
+            F.binary_cross_entropy_with_logits(level.flatten(2).float(), target, reduction="sum")
+            for level, target in zip(logits, targets.split(sizes, dim=2), strict=True)
+        )

@@ -1,0 +1,142 @@
+"""Task-aligned assignment: a box goes to the predictions that fit it best in class and in place together.
+
+Feng et al., "TOOD", ICCV 2021, Sec. 3.2, in the form in which the published models of the distribution head were
+trained.
+
+Shape legend: P predictions of an image, C classes, G ground truth boxes of the image, T candidates of a box,
+K = G * T claims.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from parking.layers import box_ciou
+
+# Pairs of a box and a prediction that are compared at once: about 20 tensors of 4 bytes a pair are alive at a time.
+_MAX_PAIRS = 2**21
+_EPS = 1e-9
+
+
+class TaskAlignment(NamedTuple):
+    """The K claims of the boxes of one image on its predictions; every claim has a place here, granted or not.
+
+    So all sizes follow from the number of boxes, and no value has to be read from the device.
+
+    Attributes:
+        predictions: (K,) int64, the claimed prediction.
+        gt_index: (K,) int64, the box that the prediction is assigned to.
+        targets: (K,) float32, 0..1, the prediction's soft target for the class of that box; 0 where not assigned.
+        is_assigned: (K,) bool. A prediction is assigned by at most one claim, however many boxes claim it.
+    """
+
+    predictions: Tensor
+    gt_index: Tensor
+    targets: Tensor
+    is_assigned: Tensor
+
+
+class TaskAlignedAssigner:
+    """Assigns to each box the predictions with the largest score^alpha * overlap^beta.
+
+    The overlap is the complete IoU, at least 0, of predictions whose point lies inside the box, and 0 for others. A
+    prediction that several boxes claim goes to the box of the image that it overlaps most, whether or not that box
+    claims it, as in the published training.
+    """
+
+    def __init__(self, *, alpha: float, beta: float, num_candidates: int, min_side: float):
+        """
+        Args:
+            num_candidates: T, claims of each box.
+            min_side: in pixels. Shorter sides of a box count as this long for what lies inside of it.
+        """
+        self.alpha = alpha
+        self.beta = beta
+        self.num_candidates = num_candidates
+        self.min_side = min_side
+
+    @torch.no_grad()
+    def __call__(
+        self, boxes: Tensor, scores: Tensor, points: Tensor, gt_boxes: Tensor, gt_classes: Tensor
+    ) -> TaskAlignment:
+        """Assign the predictions of one image.
+
+        Args:
+            boxes: (P, 4) XYXY in pixels.
+            scores: (P, C) probabilities.
+            points: (P, 2) x and y in pixels, where each prediction stands.
+            gt_boxes: (G, 4) XYXY in pixels; any number.
+            gt_classes: (G,) int64.
+        """
+        areas = self._enlarge(gt_boxes)
+        predictions, is_inside, best_gt = self._collect_claims(boxes, scores, points, gt_boxes, gt_classes, areas)
+        gt_index = torch.arange(len(gt_boxes), device=boxes.device)[:, None].expand_as(predictions).flatten()
+        predictions, is_inside = predictions.flatten(), is_inside.flatten()
+
+        # The first and the last claim on a prediction are one and the same if there is only one.
+        number = torch.arange(len(predictions), device=boxes.device)
+        first, last = (
+            number.new_full((len(boxes),), empty).scatter_reduce_(
+                0, predictions, number.masked_fill(~is_inside, empty), reduce
+            )[predictions]
+            for empty, reduce in ((len(number), "amin"), (-1, "amax"))
+        )
+        is_assigned = is_inside & (first == number)
+        gt_index = torch.where(first == last, gt_index, best_gt[predictions])
+
+        overlaps = _overlap(boxes[predictions], points[predictions], gt_boxes[gt_index], areas[gt_index])
+        alignment = self._align(scores[predictions, gt_classes[gt_index]], overlaps)
+        targets = _normalize(alignment * is_assigned, overlaps * is_assigned, gt_index, len(gt_boxes))
+        return TaskAlignment(predictions, gt_index, targets, is_assigned)
+
+    def _collect_claims(
+        self, boxes: Tensor, scores: Tensor, points: Tensor, gt_boxes: Tensor, gt_classes: Tensor, areas: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        Returns:
+            The predictions that each box claims (G, T), whether their points are inside of it (G, T), and for each
+            prediction the box that it overlaps most (P,).
+        """
+        num_candidates = min(self.num_candidates, len(boxes))
+        best_overlap = boxes.new_zeros(len(boxes))
+        best_gt = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+        claimed = [best_gt.new_empty(0, num_candidates)]
+        step = max(_MAX_PAIRS // max(len(boxes), 1), 1)
+        for start in range(0, len(gt_boxes), step):
+            part = slice(start, start + step)
+            overlaps = _overlap(boxes, points, gt_boxes[part, None], areas[part, None])
+            alignment = self._align(scores[:, gt_classes[part]].T, overlaps)
+            claimed.append(alignment.topk(num_candidates, dim=1).indices)
+            overlap, gt = overlaps.max(dim=0)
+            best_gt = torch.where(overlap > best_overlap, gt + start, best_gt)
+            best_overlap = torch.maximum(overlap, best_overlap)
+        claimed = torch.cat(claimed)
+        return claimed, _is_inside(points[claimed], areas[:, None]), best_gt
+
+    def _align(self, scores: Tensor, overlaps: Tensor) -> Tensor:
+        return scores.pow(self.alpha) * overlaps.pow(self.beta)
+
+    def _enlarge(self, gt_boxes: Tensor) -> Tensor:
+        """``gt_boxes`` with no side shorter than ``min_side``."""
+        lacking = (self.min_side - (gt_boxes[:, 2:] - gt_boxes[:, :2])).clamp(min=0) / 2
+        return torch.cat([gt_boxes[:, :2] - lacking, gt_boxes[:, 2:] + lacking], dim=1)
+
+
+def _is_inside(points: Tensor, areas: Tensor) -> Tensor:
+    """Whether ``points`` (..., 2) lie strictly inside ``areas`` (..., 4) XYXY; broadcast."""
+    return ((points > areas[..., :2]) & (points < areas[..., 2:])).all(dim=-1)
+
+
+def _overlap(boxes: Tensor, points: Tensor, gt_boxes: Tensor, areas: Tensor) -> Tensor:
+    """Complete IoU of ``boxes`` and ``gt_boxes``, at least 0, and 0 where a point is outside its area; broadcast."""
+    return box_ciou(boxes, gt_boxes).clamp_(min=0) * _is_inside(points, areas)
+
+
+def _normalize(alignment: Tensor, overlaps: Tensor, gt_index: Tensor, num_gt: int) -> Tensor:
+    """(K,) targets, of which the largest of each box is its largest overlap; all arguments are 0 where not assigned."""
+    max_alignment, max_overlap = (
+        values.new_zeros(num_gt).scatter_reduce_(0, gt_index, values, "amax")[gt_index]
+        for values in (alignment, overlaps)
+    )
+    return alignment / (max_alignment + _EPS) * max_overlap
