@@ -12,6 +12,9 @@ from parking.challenge.registration import register_datasets_from_config
 from parking.config import get_cfg
 from parking.engine import Trainer
 from parking.inference.build import build_model
+from parking.modeling import DENSE_HEAD_REGISTRY
+
+HEADS = [name for name, _ in DENSE_HEAD_REGISTRY if name in ("AnchorHead", "DistributionHead", "YOLOXHead")]
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,7 +45,8 @@ def test_the_network_gives_the_same_on_cpu_and_gpu():
 
 
 @pytest.mark.parametrize("mixed_precision", [False, True])
-def test_training_steps_and_resumes(tiny_scenes, tmp_path, mixed_precision):
+@pytest.mark.parametrize("head", HEADS)
+def test_training_steps_and_resumes(tiny_scenes, tmp_path, head, mixed_precision):
     cfg = make_cfg(
         **{
             "DATASETS.ROOT": tiny_scenes,
@@ -54,6 +58,8 @@ def test_training_steps_and_resumes(tiny_scenes, tmp_path, mixed_precision):
             "SOLVER.MAX_ITER": 6,
             "SOLVER.NOMINAL_BATCH_SIZE": 8,
             "SOLVER.AMP.ENABLED": mixed_precision,
+            "MODEL.HEAD.NAME": head,
+            "INPUT.AUG.STRONG_OFF_ITERS": 2,
             "DATALOADER.NUM_WORKERS": 1,
             "SEED": 0,
         }

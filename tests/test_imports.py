@@ -56,6 +56,7 @@ ALLOWED = {
         "data",
         "evaluation",
         "inference",
+        "layers",
         "solver",
         "utils",
         "visualization",

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.engine import SimpleTrainer
+from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from parking.layers import upload
 from parking.solver import takes_optimizer_step
 from parking.utils.errors import UserError
 from parking.utils.text import printable
@@ -81,9 +83,9 @@ class AccumulatingTrainer(SimpleTrainer):
         super().__init__(model, data_loader, optimizer)
         self.max_iter = max_iter
         self._accumulation = accumulation
-        self._device_type = next(model.parameters()).device.type
+        self._device = next(model.parameters()).device
         self._autocast_dtype = autocast_dtype
-        self._scaler = torch.amp.GradScaler(self._device_type, enabled=autocast_dtype == torch.float16)
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=autocast_dtype == torch.float16)
         self._metrics_period = metrics_period
         self._pending: list[tuple[int, dict[str, Tensor], float]] = []
         self._since_step: list[_Batch] = []
@@ -118,9 +120,9 @@ class AccumulatingTrainer(SimpleTrainer):
             self._sound_buffers = [buffer.clone() for buffer in self._buffers]
         with self.model.no_sync() if hold_back else contextlib.nullcontext():
             with torch.autocast(
-                self._device_type, dtype=self._autocast_dtype, enabled=self._autocast_dtype is not None
+                self._device.type, dtype=self._autocast_dtype, enabled=self._autocast_dtype is not None
             ):
-                loss_dict = self.model(data)
+                loss_dict = self.model(upload_targets(data, self._device))
                 loss = sum(loss_dict.values()) * comm.get_world_size()
             self._scaler.scale(loss).backward()
         self.after_backward()
@@ -257,6 +259,19 @@ class AccumulatingTrainer(SimpleTrainer):
             self._scaler.load_state_dict(state_dict["grad_scaler"])
         self.last_step_iteration = state_dict["last_step_iteration"]
         self.num_skipped_in_a_row = state_dict["num_skipped_in_a_row"]
+
+
+def upload_targets(batch: list[dict[str, Any]], device: torch.device) -> list[dict[str, Any]]:
+    """The batch with boxes and classes on ``device``; a model of detectron2 would wait for the copies of each image."""
+    if device.type == "cpu":
+        return batch
+    uploaded = []
+    for inputs in batch:
+        instances = inputs["instances"]
+        boxes = Boxes(upload(instances.gt_boxes.tensor, device))
+        targets = Instances(instances.image_size, gt_boxes=boxes, gt_classes=upload(instances.gt_classes, device))
+        uploaded.append({**inputs, "instances": targets})
+    return uploaded
 
 
 def autocast_dtype(cfg, on_gpu: bool) -> torch.dtype | None:

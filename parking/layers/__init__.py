@@ -2,5 +2,16 @@
 
 from .blocks import C3, SPPF, Bottleneck, ConvNormAct, fuse_conv_norm, upsample_nearest
 from .iou import box_ciou, box_iou
+from .upload import upload
 
-__all__ = ["C3", "SPPF", "Bottleneck", "ConvNormAct", "box_ciou", "box_iou", "fuse_conv_norm", "upsample_nearest"]
+__all__ = [
+    "C3",
+    "SPPF",
+    "Bottleneck",
+    "ConvNormAct",
+    "box_ciou",
+    "box_iou",
+    "fuse_conv_norm",
+    "upload",
+    "upsample_nearest",
+]

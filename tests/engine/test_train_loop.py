@@ -1,8 +1,9 @@
 import pytest
 import torch
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from parking.engine.train_loop import AccumulatingTrainer
+from parking.engine.train_loop import AccumulatingTrainer, upload_targets
 from parking.utils.errors import UserError
 
 
@@ -31,6 +32,16 @@ def run(trainer, num_iters):
             trainer.run_step()
         trainer.flush_metrics()
     return storage
+
+
+def test_targets_are_uploaded_in_a_copy():
+    instances = Instances((8, 8), gt_boxes=Boxes(torch.rand(2, 4)), gt_classes=torch.tensor([1, 0]))
+    batch = [{"image": torch.zeros(3, 8, 8), "instances": instances, "file_name": "a.png"}]
+    assert upload_targets(batch, torch.device("cpu")) is batch
+    (uploaded,) = upload_targets(batch, torch.device("meta"))
+    assert uploaded["instances"].gt_boxes.tensor.is_meta and uploaded["instances"].gt_classes.is_meta
+    assert uploaded["image"] is batch[0]["image"] and uploaded["file_name"] == "a.png"
+    assert batch[0]["instances"] is instances and not instances.gt_classes.is_meta
 
 
 def test_gradients_are_summed_until_the_step():

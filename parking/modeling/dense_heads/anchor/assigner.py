@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from parking.layers import upload
+
 # (column, row) steps: own cell, left, upper, right, lower neighbour. The order decides collisions.
 _STEPS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
 
@@ -83,7 +85,7 @@ class RatioAssigner:
         fits = torch.maximum(ratios, 1 / ratios).amax(dim=-1) < self.anchor_ratio
 
         centers = boxes[:, :2]
-        last = centers.new_tensor([grid_size[1] - 1, grid_size[0] - 1])
+        last = upload([grid_size[1] - 1, grid_size[0] - 1], centers.device, centers.dtype)
         # A centre on the right or lower border of the image belongs to the last cell.
         cells = torch.minimum(centers.floor(), last).clamp(min=0)
         inside = centers - cells
@@ -92,7 +94,7 @@ class RatioAssigner:
         claims = torch.cat([torch.ones_like(fits[:1]), start.T, end.T])
 
         step, anchor, gt_index = (claims[:, None] & fits).nonzero(as_tuple=True)
-        claimed = cells[gt_index] + centers.new_tensor(_STEPS)[step]
+        claimed = cells[gt_index] + upload(_STEPS, centers.device, centers.dtype)[step]
         relative = boxes[gt_index]
         relative[:, :2] -= claimed
         col, row = claimed.long().unbind(dim=1)

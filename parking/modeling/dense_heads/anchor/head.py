@@ -13,6 +13,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
+from parking.layers import upload
 from parking.utils.errors import UserError
 
 from ..base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions
@@ -144,7 +145,7 @@ class AnchorHead(DenseHead):
         gt_boxes = torch.cat([instances.gt_boxes.tensor for instances in gt_instances])
         gt_classes = torch.cat([instances.gt_classes for instances in gt_instances])
         counts = torch.tensor([len(instances) for instances in gt_instances])
-        gt_images = torch.arange(len(counts)).repeat_interleave(counts).to(gt_boxes.device)
+        gt_images = upload(torch.arange(len(counts)).repeat_interleave(counts), gt_boxes.device)
         grid_sizes = [level.shape[2:4] for level in raw]
         assignments = self.assigner(gt_boxes, gt_images, self.anchors, self.strides, grid_sizes)
         return self.loss(raw, gt_classes, assignments, image_size=image_size)

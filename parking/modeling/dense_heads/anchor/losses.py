@@ -12,7 +12,7 @@ from detectron2.config import configurable
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from parking.layers import box_ciou
+from parking.layers import box_ciou, upload
 
 from ..base import mean_over_processes
 from .assigner import LevelAssignment
@@ -116,14 +116,14 @@ class YOLOLoss(nn.Module):
         area_factor = image_size[0] * image_size[1] / _REFERENCE_SIZE**2
         return {
             "loss_box": box.sum() * (self.box_factor * num_images),
-            "loss_obj": (obj * obj.new_tensor(self.obj_level_weights)).sum()
+            "loss_obj": (obj * upload(self.obj_level_weights, obj.device)).sum()
             * (self.obj_factor * area_factor * num_images),
             "loss_cls": cls.sum() * (self.cls_factor * num_images),
         }
 
     def _count_matches(self, assignments: list[LevelAssignment], device: torch.device) -> Tensor:
         """(L,): matches of each level, the mean over the processes while training."""
-        counts = torch.tensor([float(len(assignment.image)) for assignment in assignments], device=device)
+        counts = upload([float(len(assignment.image)) for assignment in assignments], device)
         return mean_over_processes(counts) if self.training else counts
 
     def _level_losses(
@@ -157,7 +157,7 @@ class YOLOLoss(nn.Module):
         return target.scatter_(1, classes[:, None], 1 - low)
 
     def _cross_entropy(self, logits: Tensor, target: Tensor, pos_weight: float) -> Tensor:
-        weight = None if pos_weight == 1 else logits.new_tensor(pos_weight)
+        weight = None if pos_weight == 1 else upload(pos_weight, logits.device)
         if self.focal_gamma == 0:
             return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
         loss = F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight, reduction="none")
