@@ -8,12 +8,14 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import simplejpeg
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from parking.data.decoding import jpeg_damage, pillow, tiff_tags
 from parking.data.decoding.deep import narrow
 from parking.data.decoding.headers import Header
 from parking.data.decoding.kinds import PNG_START
 from parking.data.decoding.problem import cut_off, damaged, unsupported
+from parking.data.decoding.tiff_tags import first
 from parking.utils.limits import MAX_JPEG_SCANS
 
 _CV2_COLOR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -133,12 +135,11 @@ def _decode_webp(data: bytes) -> np.ndarray:
 
 
 def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
-    directory = tiff_tags.read_directory(lambda offset, length: data[offset : offset + length])
-    if directory is None:
-        raise cut_off()
-    if directory.lacks_parts():
-        raise damaged("it holds fewer rows than its header states")
-    sample_format = directory.first(tiff_tags.SAMPLE_FORMAT, 1)
+    with pillow.explaining_errors():
+        directory = tiff_tags.read_directory(io.BytesIO(data))
+        if tiff_tags.lacks_parts(directory):
+            raise damaged("it holds fewer rows than its header states")
+    sample_format = first(directory, tiff_tags.SAMPLE_FORMAT, 1)
     if sample_format in _TIFF_FORMATS:
         raise unsupported(f"a TIFF of {_TIFF_FORMATS[sample_format]} values")
     if header.bits > 16:
@@ -156,9 +157,9 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
         values = values.astype(np.uint16)[..., np.newaxis].repeat(3, axis=2)
         # Pillow does not scale packed values, and inverts pictures whose zero is white only with 8 bits.
         largest = (1 << header.bits) - 1
-        if directory.first(tiff_tags.PHOTOMETRIC) == 0:
+        if first(directory, tiff_tags.PHOTOMETRIC) == 0:
             values = largest - np.minimum(values, largest)
-    elif directory.first(tiff_tags.PLANAR_CONFIG, 1) != 1:
+    elif first(directory, tiff_tags.PLANAR_CONFIG, 1) != 1:
         # OpenCV mixes up channels that are stored separately.
         raise unsupported("a TIFF of 16 bits a channel that stores each channel for itself")
     else:
@@ -169,10 +170,10 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
     return narrow(values, largest if largest < 65535 else _find_stated_maximum(directory))
 
 
-def _find_stated_maximum(directory: tiff_tags.Directory) -> int | None:
+def _find_stated_maximum(directory: ImageFileDirectory_v2) -> int | None:
     """What a TIFF of 16 bits says its largest possible value is; None if it says nothing of use."""
     for tag in (tiff_tags.S_MAX_SAMPLE, tiff_tags.MAX_SAMPLE):
-        value = directory.first(tag)
+        value = first(directory, tag)
         # Any other number is the largest value in the picture: dividing by it would brighten each picture differently.
         if value is not None and value in {(1 << bits) - 1 for bits in range(9, 16)}:
             return int(value)

@@ -3,15 +3,20 @@
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
+
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from parking.data.decoding import pillow, tiff_tags
 from parking.data.decoding.kinds import NUM_BYTES, PNG_START, describe_other, identify
 from parking.data.decoding.orientation import Size, turn_size
 from parking.data.decoding.problem import ImageProblem, cut_off, damaged, unsupported
-from parking.data.decoding.tiff_tags import Reader, read_directory, read_orientation
+from parking.data.decoding.tiff_tags import first, read_orientation
 from parking.utils.limits import MAX_IMAGE_PIXELS
+
+#: Returns the bytes (offset, length) of a file; fewer where it ends before.
+Reader = Callable[[int, int], bytes]
 
 # Most segments before the pixels of a JPEG or PNG, chunks of a WebP, or directories of a TIFF that are looked at.
 _MAX_PARTS = 10_000
@@ -19,6 +24,8 @@ _MAX_PROFILE_BYTES = 2**20
 
 #: Markers without a segment; restarts are among them.
 JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+#: Markers of a scan, which pixels follow, and of the end.
+JPEG_SCAN, JPEG_END = 0xDA, 0xD9
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Baseline, extended and progressive; then extended and progressive with arithmetic coding.
 _JPEG_READ_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
@@ -73,10 +80,12 @@ def read_header(file: BinaryIO) -> Header:
     image_format = identify(start)
     if not image_format:
         raise describe_other(start)
-    readers = {"JPEG": _read_jpeg, "PNG": _read_png, "WEBP": _read_webp, "TIFF": _read_tiff, "BMP": _read_bmp}
-    readers["GIF"] = _read_gif
+    readers = {"JPEG": _read_jpeg, "PNG": _read_png, "WEBP": _read_webp}
     try:
-        header = readers[image_format](read) if image_format in readers else _read_by_pillow(file, image_format)
+        if image_format in readers:
+            header = readers[image_format](read)
+        else:
+            header = _read_tiff(file) if image_format == "TIFF" else _read_by_pillow(file, image_format)
     except (struct.error, IndexError) as e:
         raise cut_off() from e
     if header.height < 1 or header.width < 1:
@@ -94,31 +103,41 @@ def read_header_of(data: bytes) -> Header:
     return read_header(io.BytesIO(data))
 
 
-def _read_jpeg(read: Reader) -> Header:
-    offset, orientation, frame = 2, 1, None
+def walk_jpeg(read: Reader) -> Iterator[tuple[int, int, int]]:
+    """Marker, beginning and end of each segment of a JPEG, up to the header of the first scan or the end.
+
+    Raises:
+        ImageProblem: the file ends before, or something else lies between the segments.
+    """
+    start = 2
     for _ in range(_MAX_PARTS):
-        head = read(offset, 4)
+        head = read(start, 4)
         if len(head) < 4:
             raise cut_off()
         if head[0] != 0xFF:
             raise damaged("something else stands where one of its segments must begin")
         marker = head[1]
         if marker == 0xFF:  # padding
-            offset += 1
-            continue
-        if marker in JPEG_STANDALONE:
-            offset += 2
-            continue
-        length = int.from_bytes(head[2:], "big")
-        if marker == 0xE1 and read(offset + 4, 6) == b"Exif\0\0" and orientation == 1:
-            orientation = read_orientation(read(offset + 4, length - 2))
+            start += 1
+        elif marker in JPEG_STANDALONE:
+            start += 2
+        else:
+            end = start + 2 + int.from_bytes(head[2:], "big")
+            yield marker, start, end
+            if marker in (JPEG_SCAN, JPEG_END):
+                return
+            start = end
+
+
+def _read_jpeg(read: Reader) -> Header:
+    orientation, frame = 1, None
+    for marker, start, end in walk_jpeg(read):
+        if marker == 0xE1 and orientation == 1 and read(start + 4, 6) == b"Exif\0\0":
+            orientation = read_orientation(read(start + 4, end - start - 4))
         elif marker in _JPEG_FRAMES and frame is None:
             if marker not in _JPEG_READ_FRAMES:
                 raise unsupported("a lossless or hierarchical JPEG")
-            frame = struct.unpack(">BHHB", read(offset + 4, 6))
-        elif marker in (0xDA, 0xD9):
-            break
-        offset += 2 + length
+            frame = struct.unpack(">BHHB", read(start + 4, 6))
     if frame is None:
         raise damaged("it states no size before its pixels")
     bits, height, width, components = frame
@@ -217,33 +236,29 @@ def _find_webp_exif(read: Reader, end: int) -> int:
     return 1
 
 
-def _read_tiff(read: Reader) -> Header:
-    directory = read_directory(read)
-    if directory is None:
-        raise cut_off()
-    if read(0, 4) == b"MM\0+":
-        # Pillow takes this for an ordinary TIFF and reads its tags at the wrong places.
-        raise unsupported("a BigTIFF with the high byte first")
-    height, width = directory.first(tiff_tags.HEIGHT, 0), directory.first(tiff_tags.WIDTH, 0)
-    bits = max(directory.tags.get(tiff_tags.BITS, (1,)))
-    mode = _name_tiff_mode(directory, bits)
-    if directory.first(tiff_tags.DNG_VERSION) is not None or directory.first(tiff_tags.PHOTOMETRIC) in (32803, 34892):
-        raise unsupported("a camera's raw file", "convert it to JPEG")
-    if directory.first(tiff_tags.NEW_SUBFILE_TYPE, 0) & 1:
-        raise unsupported("a TIFF whose first picture is a preview of a later one, as in cameras' raw files")
-    if not (isinstance(height, int) and isinstance(width, int)):
-        raise damaged("its header states no size")
-    orientation = tiff_tags.clean_orientation(directory.first(tiff_tags.ORIENTATION))
-    return Header("TIFF", height, width, mode, orientation, _has_more_pages(read, directory.next_offset), bits)
+def _read_tiff(file: BinaryIO) -> Header:
+    with pillow.explaining_errors():
+        directory = tiff_tags.read_directory(file)
+        height, width = first(directory, tiff_tags.HEIGHT, 0), first(directory, tiff_tags.WIDTH, 0)
+        bits = max(directory.get(tiff_tags.BITS, (1,)))
+        mode = _name_tiff_mode(directory, bits)
+        if tiff_tags.DNG_VERSION in directory or first(directory, tiff_tags.PHOTOMETRIC) in (32803, 34892):
+            raise unsupported("a camera's raw file", "convert it to JPEG")
+        if first(directory, tiff_tags.NEW_SUBFILE_TYPE, 0) & 1:
+            raise unsupported("a TIFF whose first picture is a preview of a later one, as in cameras' raw files")
+        if not (isinstance(height, int) and isinstance(width, int)):
+            raise damaged("its header states no size")
+        orientation = tiff_tags.clean_orientation(first(directory, tiff_tags.ORIENTATION))
+        return Header("TIFF", height, width, mode, orientation, _has_more_pages(file, directory), bits)
 
 
-def _name_tiff_mode(directory: tiff_tags.Directory, bits: int) -> str:
-    photometric, samples = directory.first(tiff_tags.PHOTOMETRIC, 1), directory.first(tiff_tags.SAMPLES, 1)
+def _name_tiff_mode(directory: ImageFileDirectory_v2, bits: int) -> str:
+    photometric, samples = first(directory, tiff_tags.PHOTOMETRIC, 1), first(directory, tiff_tags.SAMPLES, 1)
     mode = {0: "L", 1: "L", 2: "RGB", 3: "P", 5: "CMYK", 6: "RGB" if bits <= 8 else "YCbCr", 8: "LAB"}.get(
         photometric, ""
     )
     mode += "A" if (mode == "RGB" and samples > 3) or (mode == "L" and samples > 1) else ""
-    if directory.first(tiff_tags.SAMPLE_FORMAT, 1) == 3:
+    if first(directory, tiff_tags.SAMPLE_FORMAT, 1) == 3:
         return "F" if mode == "L" else f"{mode};{bits}F"
     if bits == 1 and mode == "L":
         return "1"
@@ -252,58 +267,20 @@ def _name_tiff_mode(directory: tiff_tags.Directory, bits: int) -> str:
     return mode
 
 
-def _has_more_pages(read: Reader, offset: int) -> bool:
-    """Whether one of the further pages is more than a smaller copy of the first one."""
+def _has_more_pages(file: BinaryIO, directory: ImageFileDirectory_v2) -> bool:
+    """Whether one of the further pages is more than a smaller copy of the first one, whose tags ``directory`` has."""
     seen = set()
-    while offset and offset not in seen and len(seen) < _MAX_PARTS:
-        seen.add(offset)
-        page = read_directory(read, offset)
-        if page is None:
-            return False
-        if not page.first(tiff_tags.NEW_SUBFILE_TYPE, 0) & 1:
+    while directory.next and directory.next not in seen and len(seen) < _MAX_PARTS:
+        seen.add(directory.next)
+        file.seek(directory.next)
+        directory.load(file)
+        if directory and not first(directory, tiff_tags.NEW_SUBFILE_TYPE, 0) & 1:
             return True
-        offset = page.next_offset
     return False
-
-
-def _read_bmp(read: Reader) -> Header:
-    head = read(14, 16)
-    if int.from_bytes(head[:4], "little") == 12:
-        width, height, _, bits = struct.unpack_from("<HHHH", head, 4)
-    else:
-        width, height, _, bits = struct.unpack_from("<iiHH", head, 4)
-    return Header("BMP", abs(height), width, "RGB" if bits > 8 else "P")
-
-
-def _read_gif(read: Reader) -> Header:
-    width, height, flags = struct.unpack("<HHB", read(6, 5))
-    return Header("GIF", height, width, "P", has_more=_count_gif_frames(read, _skip_palette(13, flags)) > 1)
-
-
-def _skip_palette(offset: int, flags: int) -> int:
-    return offset + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
-
-
-def _count_gif_frames(read: Reader, offset: int) -> int:
-    """Number of frames: 1, or 2 for two or more."""
-    num_frames = 0
-    while True:
-        kind = read(offset, 1)
-        if kind == b"\x21":  # an extension
-            offset += 2
-        elif kind == b"\x2c" and num_frames == 0:
-            num_frames = 1
-            offset = _skip_palette(offset + 10, read(offset + 9, 1)[0]) + 1
-        else:
-            return num_frames + (kind == b"\x2c")
-        while size := read(offset, 1):
-            offset += 1 + size[0]
-            if not size[0]:
-                break
 
 
 def _read_by_pillow(file: BinaryIO, image_format: str) -> Header:
     with pillow.opened(file, image_format) as image:
         orientation = pillow.read_orientation(image) if image_format == "AVIF" else 1
-        has_more = image_format == "AVIF" and image.n_frames > 1
+        has_more = getattr(image, "is_animated", False)
         return Header(image_format, image.height, image.width, image.mode, orientation, has_more)

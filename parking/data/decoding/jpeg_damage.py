@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from parking.data.decoding.headers import JPEG_STANDALONE
+from parking.data.decoding.headers import JPEG_SCAN, JPEG_STANDALONE, walk_jpeg
 
-_SCAN, _END, _HUFFMAN_TABLES = 0xDA, b"\xff\xd9", 0xC4
+_END, _HUFFMAN_TABLES = b"\xff\xd9", 0xC4
 # Markers of frames whose one scan may hold all pixels, coded by Huffman: baseline and extended.
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
 # More zeros than two whole blocks take, each of 63 coefficients of a code and a sign in zeros, and what lies between.
@@ -16,19 +16,9 @@ _MARKER = re.compile(rb"\xff[^\x00\xff%b]" % bytes(JPEG_STANDALONE))
 
 def is_cut_off(data: bytes) -> bool:
     """Whether the end is missing, which may be everything behind the first pixels."""
-    content, start = memoryview(data), 2
     # Segments before the pixels may hold a whole thumbnail, with an end of its own.
-    for marker, begin, end in _walk(content):
-        if marker == _SCAN:
-            start = begin
-            break
-        start = end
-    else:
-        if start + 4 <= len(content) and content[start] != 0xFF:
-            return False
-    # Other data may follow the end, but seldom much.
-    last = bytes(content[max(start, len(content) - 4096) :])
-    return _END not in last and _END not in bytes(content[start:])
+    _, start, _ = list(_walk(data))[-1]
+    return data.rfind(_END, start) < 0
 
 
 def has_hole(data: bytes) -> bool:
@@ -39,20 +29,20 @@ def has_hole(data: bytes) -> bool:
     """
     if _HOLE not in data:
         return False
-    content, first_symbols, num_components = memoryview(data), {}, 0
-    for marker, begin, end in _walk(content):
+    first_symbols, num_components = {}, 0
+    for marker, begin, end in _walk(data):
         if marker in _SEQUENTIAL_FRAMES and end - begin > 9:
-            num_components = content[begin + 9]
+            num_components = data[begin + 9]
         elif marker == _HUFFMAN_TABLES:
-            first_symbols |= _read_first_symbols(bytes(content[begin + 4 : end]))
-        elif marker == _SCAN:
+            first_symbols |= _read_first_symbols(data[begin + 4 : end])
+        elif marker == JPEG_SCAN:
             # A scan with fewer components is followed by others, perhaps with other tables.
-            if end > len(content) or content[begin + 4] != num_components:
+            if end > len(data) or data[begin + 4] != num_components:
                 return False
-            tables = [content[begin + 6 + 2 * i] & 0x0F for i in range(num_components)]
+            tables = [data[begin + 6 + 2 * i] & 0x0F for i in range(num_components)]
             if not any(first_symbols.get(table, 0) & 0x0F for table in tables):
                 return False
-            return _HOLE in bytes(content[end : data.find(_END, end)])
+            return data.find(_HOLE, end, data.find(_END, end)) >= 0
     return False
 
 
@@ -60,33 +50,19 @@ def has_more_scans(data: bytes, limit: int) -> bool:
     """Whether the first picture has more than ``limit`` scans: a decoder goes through all pixels for each."""
     if data.count(b"\xff\xda") <= limit:
         return False
-    start = next((begin for marker, begin, _ in _walk(memoryview(data)) if marker == _SCAN), len(data))
+    _, start, _ = list(_walk(data))[-1]
     num_scans = 0
     while num_scans <= limit and (found := _MARKER.search(data, start)):
         start = found.start()
         if data[start : start + 2] == _END:
             break
-        num_scans += data[start + 1] == _SCAN
+        num_scans += data[start + 1] == JPEG_SCAN
         start += 2 + max(int.from_bytes(data[start + 2 : start + 4], "big"), 2)
     return num_scans > limit
 
 
-def _walk(content: memoryview) -> Iterator[tuple[int, int, int]]:
-    """Marker, beginning and end of each segment before the pixels, up to the header of the first scan."""
-    start = 2
-    while start + 4 <= len(content) and content[start] == 0xFF:
-        marker = content[start + 1]
-        if marker == 0xFF:  # padding
-            start += 1
-            continue
-        if marker in JPEG_STANDALONE:
-            start += 2
-            continue
-        end = start + 2 + int.from_bytes(content[start + 2 : start + 4], "big")
-        yield marker, start, end
-        if marker == _SCAN:
-            return
-        start = end
+def _walk(data: bytes) -> Iterator[tuple[int, int, int]]:
+    return walk_jpeg(lambda offset, length: data[offset : offset + length])
 
 
 def _read_first_symbols(tables: bytes) -> dict[int, int]:

@@ -41,6 +41,17 @@ _limit_lock = threading.Lock()
 
 
 @contextmanager
+def explaining_errors() -> Iterator[None]:
+    """Raise an ImageProblem for whatever Pillow raises in the block."""
+    try:
+        yield
+    except ImageProblem:
+        raise
+    except ERRORS as e:
+        raise _explain(e) from e
+
+
+@contextmanager
 def opened(file: BinaryIO, image_format: str) -> Iterator[Image.Image]:
     """A file of a known format, its header read.
 
@@ -52,13 +63,8 @@ def opened(file: BinaryIO, image_format: str) -> Iterator[Image.Image]:
         raise unsupported(f"a picture in the format {image_format}, which this Pillow lacks", "convert it to JPEG")
     opener = AvifImagePlugin.AvifImageFile if image_format == "AVIF" else _CLASSES[image_format]
     file.seek(0)
-    try:
-        with opener(file) as image:
-            yield image
-    except ImageProblem:
-        raise
-    except ERRORS as e:
-        raise _explain(e) from e
+    with explaining_errors(), opener(file) as image:
+        yield image
 
 
 def decode(file: BinaryIO, image_format: str, size: tuple[int, int]) -> Image.Image:
