@@ -21,8 +21,8 @@ from parking.inference.runner import (
     describe,
     detect,
     inference_settings,
+    measure_speed,
     plan_inference,
-    predict_images,
 )
 from parking.inference.sinks.journal import ResultsJournal
 from parking.modeling import DensePredictions
@@ -44,7 +44,7 @@ def run_infer_benchmark(
         images: folder of photographs that are enlarged to PNGs of 1920 x 1080 pixels.
         weights: None: random ones, with scores such that about 1,000 boxes an image compete in the suppression.
         num_images: how many PNGs are made.
-        num_passes: how often the pipeline sees each.
+        num_passes: how often the pipeline may see each; its first batches are not timed, as for --max-hours.
 
     Yields:
         Lines to print.
@@ -67,43 +67,11 @@ def run_infer_benchmark(
         journal = ResultsJournal(Path(folder, "parts"), {})
         yield from time_parts(cfg, model, batches, mapper, journal, category_ids)
 
-        repeated = [
-            [{**image, "image_id": f"{image['image_id']} {i}"} for image in batch]
-            for i in range(num_passes)
-            for batch in batches
-        ]
-        timed = _TimedJournal(ResultsJournal(Path(folder, "pipeline"), {}))
-        predict_images(cfg, model, repeated, timed, category_ids=category_ids)
-        yield from timed.describe(cfg.DATALOADER.NUM_WORKERS)
+        rate = 1 / measure_speed(cfg, model, batches * num_passes)
+        yield f"{'pipeline:':20}{rate:8.1f} images/s with {cfg.DATALOADER.NUM_WORKERS} workers"
+        yield f"{_NUM_TEST_IMAGES} images in {_NUM_TEST_IMAGES / rate / 60:.1f} min"
         if cfg.MODEL.DEVICE.startswith("cuda"):
             yield f"GPU memory: {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB at most"
-
-
-class _TimedJournal:
-    """A journal that records when images arrive, and how many."""
-
-    def __init__(self, journal: ResultsJournal):
-        self._journal = journal
-        self.done = journal.done
-        self._start = time.perf_counter()
-        self._arrivals: list[tuple[float, int]] = []
-        self._num_boxes = 0
-
-    def append(self, results: Sequence[dict]) -> None:
-        self._journal.append(results)
-        self._num_boxes += sum(len(result["boxes"]) for result in results)
-        self._arrivals.append((time.perf_counter() - self._start, len(results)))
-
-    def describe(self, num_workers: int) -> Iterator[str]:
-        first, last = self._arrivals[0], self._arrivals[-1]
-        num_images = sum(num for _, num in self._arrivals)
-        # Without the first batch, which includes the workers' start and the first call of every kernel.
-        rate = (num_images - first[1]) / (last[0] - first[0]) if len(self._arrivals) > 1 else num_images / last[0]
-        yield (
-            f"{'pipeline:':20}{rate:8.1f} images/s with {num_workers} workers, after {first[0]:.1f} s to the first; "
-            f"{_NUM_TEST_IMAGES} images in {(first[0] + _NUM_TEST_IMAGES / rate) / 60:.1f} min"
-        )
-        yield f"{self._num_boxes / num_images:.1f} boxes an image"
 
 
 def describe_setup(cfg: CfgNode, batch: list[dict]) -> str:

@@ -4,6 +4,8 @@ import gc
 import json
 import os
 import random
+import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +31,7 @@ def run_load_benchmark(num_images: int = 24650, num_boxes: int = 134741) -> Iter
     """Make a data set of empty image files in a temporary folder, and load it in this process as a training does.
 
     Yields:
-        Lines to print: seconds, and growth of the resident memory in MB of 10^6 bytes, at its peak and afterwards.
+        Lines to print: seconds, and growth of the largest resident memory so far in MB of 10^6 bytes.
     """
     cfg = get_cfg()
     with tempfile.TemporaryDirectory() as root:
@@ -87,30 +89,13 @@ def make_names(num_images: int, generator: random.Random) -> list[str]:
 
 def _measure(title: str, function: Callable[[], Any]) -> str:
     gc.collect()
-    _reset_peak()
-    before = _read_memory("VmRSS")
-    start = time.perf_counter()
-    result = function()
+    before, start = _peak_memory(), time.perf_counter()
+    function()
     seconds = time.perf_counter() - start
-    after, peak = _read_memory("VmRSS"), _read_memory("VmHWM")
-    del result
-    memory = f"{(peak - before) / 1e6:6.0f} MB at the peak, {(after - before) / 1e6:6.0f} MB after"
-    return f"{title:26}{seconds:6.2f} s{memory if before else '   (memory: Linux only)'}"
+    return f"{title:26}{seconds:6.2f} s{(_peak_memory() - before) / 1e6:6.0f} MB more at the peak"
 
 
-def _reset_peak() -> None:
-    try:
-        with open("/proc/self/clear_refs", "w") as f:
-            f.write("5")
-    except OSError:
-        pass  # The peak since the start of the process is measured instead.
-
-
-def _read_memory(field: str) -> int:
-    """Bytes of a field of this process's status on Linux; 0 elsewhere."""
-    try:
-        with open("/proc/self/status") as f:
-            lines = f.read().splitlines()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), 0)
+def _peak_memory() -> int:
+    """Largest resident memory of this process so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -10,43 +10,8 @@ import torch
 from detectron2.utils import comm
 
 from parking.checkpoint import Weights
-from parking.config.plain import describe_config, flatten
 from parking.inference.sinks.journal import find_difference
 from parking.utils.errors import UserError
-
-from .runner import find_batch_size
-
-
-def describe_recipe(
-    cfg, weights: Weights, weights_digest: str, *, classes: Mapping[str, int], images_digest: str
-) -> dict[str, Any]:
-    """What the results of a model depend on, for its journal: plain JSON values by name."""
-    config = describe_config(cfg)
-    test = config["TEST"]
-    views = test["AUG"]["ENABLED"]
-    model = {key: value for key, value in config["MODEL"].items() if key != "WEIGHTS"}
-    kept = {
-        "MODEL": model,
-        # The fusion of views matters only if there are views; models are fused anew in each run.
-        "TEST": {
-            "AUG": {"ENABLED": views},
-            **({"FUSION": test["FUSION"]} if views else {}),
-            **{key: test[key] for key in ("DETECTIONS_PER_IMAGE", "DTYPE")},
-        },
-    }
-    return {
-        # A head's keys that matter only to its losses are in a group LOSS.
-        **{key: value for key, value in flatten(kept) if ".LOSS." not in key},
-        "MODEL.DEVICE": cfg.MODEL.DEVICE,
-        "INPUT.SIZE_TEST": cfg.INPUT.SIZE_TEST,
-        "TEST.IMS_PER_BATCH": find_batch_size(cfg),
-        # In the order of the outputs.
-        "classes": [[name, category_id] for name, category_id in classes.items()],
-        "weights": weights_digest,
-        # Names by which the classes find their outputs.
-        "classes of the weights": weights.class_names,
-        "images": images_digest,
-    }
 
 
 def digest_weights(weights: Weights) -> str:
@@ -78,7 +43,7 @@ def check_same_everywhere(
     """Raise a UserError if the processes, which must all call this, would not do the same.
 
     Args:
-        recipes: of each model, from :func:`describe_recipe` without the images.
+        recipes: of each model, from :meth:`.image_pipeline.LoadedModel.describe` without the images.
         budget: the hours and TEST.FALLBACKS, where there is a budget.
     """
     own = {

@@ -20,6 +20,7 @@ from parking.challenge.registration import find_category_ids
 from parking.challenge.submission.options import SubmissionOptions, parse_class_floors
 from parking.checkpoint import Weights, distinct_names
 from parking.config import CfgNode
+from parking.config.plain import describe_config, flatten
 from parking.data.datasets.images import ImageList
 from parking.inference.models import choose_inference_classes, find_config_and_weights
 from parking.inference.sinks.journal import (
@@ -29,7 +30,7 @@ from parking.inference.sinks.journal import (
     make_journal_folder,
     remove_journal_folder,
 )
-from parking.inference.sinks.result_ids import ResultIds
+from parking.inference.sinks.result_ids import ResultIds, list_ids
 from parking.inference.sinks.results import write_results
 from parking.modeling import DetectionFusion
 from parking.structures.detections import Detections
@@ -47,12 +48,11 @@ from .budget import (
 from .build import build_inference_model
 from .digests import (
     check_same_everywhere,
-    describe_recipe,
     digest_images,
     digest_weights,
 )
 from .fusing import fuse_results
-from .runner import measure_speed, plan_inference, predict_images, share_plan
+from .runner import find_batch_size, measure_speed, plan_inference, predict_images, share_plan
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +76,25 @@ class LoadedModel(NamedTuple):
         return build_inference_model(self.cfg, self.weights, list(self.classes))
 
     def describe(self, images_digest: str) -> dict[str, Any]:
-        """See :func:`.digests.describe_recipe`."""
-        return describe_recipe(
-            self.cfg, self.weights, self.weights_digest, classes=self.classes, images_digest=images_digest
-        )
+        """What the results of the model depend on, for its journal: plain JSON values by name."""
+        config = dict(flatten(describe_config(self.cfg)))
+        groups, keys = ["MODEL."], {"INPUT.SIZE_TEST", "TEST.AUG.ENABLED", "TEST.DETECTIONS_PER_IMAGE", "TEST.DTYPE"}
+        if config["TEST.AUG.ENABLED"]:
+            # The fusion of views matters only if there are views; models are fused anew in each run.
+            groups.append("TEST.FUSION.")
+        # A head's keys that matter only to its losses are in a group LOSS.
+        kept = {key: config[key] for key in config if key in keys or key.startswith(tuple(groups))}
+        return {
+            **{key: value for key, value in kept.items() if key != "MODEL.WEIGHTS" and ".LOSS." not in key},
+            "MODEL.DEVICE": self.cfg.MODEL.DEVICE,
+            "TEST.IMS_PER_BATCH": find_batch_size(self.cfg),
+            # In the order of the outputs.
+            "classes": [[name, category_id] for name, category_id in self.classes.items()],
+            "weights": self.weights_digest,
+            # Names by which the classes find their outputs.
+            "classes of the weights": self.weights.class_names,
+            "images": images_digest,
+        }
 
 
 @dataclass(frozen=True)
@@ -128,14 +143,9 @@ def load_models(
         if classes != first.classes:
             raise UserError(
                 f"Only models of the same classes and category ids can be used together, but --weights "
-                f"{first.weights.path} has {_shorten(first.classes)}, and {path} has {_shorten(classes)}."
+                f"{first.weights.path} has {list_ids(first.classes)}, and {path} has {list_ids(classes)}."
             )
     return models
-
-
-def _shorten(classes: Mapping[str, int], limit: int = 5) -> str:
-    shown = ", ".join(f"{name} ({category_id})" for name, category_id in list(classes.items())[:limit])
-    return shown + (f" and {len(classes) - limit} more" if len(classes) > limit else "")
 
 
 def get_submission_options(cfg: CfgNode, classes: Mapping[str, int]) -> SubmissionOptions:

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from detectron2.data import MetadataCatalog
@@ -266,29 +265,19 @@ def _shapes_of_model(cfg: CfgNode, weights: Weights) -> dict[str, torch.Tensor]:
 
 
 def _merge_carried(cfg: CfgNode, weights: Weights) -> dict[str, str]:
-    """Merge the parts of the config in ``weights`` that describe the model and how it is tested.
+    """Copy the parts of the config in ``weights`` that describe the model and how it is tested into ``cfg``.
 
     The rest (where files are, how many workers) is up to the user of the weights, not to their maker; but
     what is wrong anywhere in it is an error.
 
     Returns:
-        By key that was merged, where it is from.
+        By key that was copied, where it is from.
     """
     source = f"the config in {weights.path}"
-    get_cfg().merge_from_dict(weights.config, source=source)
-    selected = _select_inference_keys(weights.config)
-    cfg.merge_from_dict(selected, source=source)
-    return {key: source for key, _ in flatten(selected)}
-
-
-def _select_inference_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    selected = {key: value for key, value in config.items() if key in ("MODEL", "TEST")}
-    model, size = selected.get("MODEL"), config.get("INPUT")
-    if isinstance(model, Mapping):
-        yolo = model.get("YOLO")
-        selected["MODEL"] = {key: value for key, value in model.items() if key not in ("WEIGHTS", "DEVICE")}
-        if isinstance(yolo, Mapping):
-            selected["MODEL"]["YOLO"] = {key: value for key, value in yolo.items() if key != "CLASS_MAP"}
-    if isinstance(size, Mapping) and "SIZE_TEST" in size:
-        selected["INPUT"] = {"SIZE_TEST": size["SIZE_TEST"]}
-    return selected
+    carried = get_cfg()
+    carried.merge_from_dict(weights.config, source=source)
+    carried.MODEL.WEIGHTS, carried.MODEL.DEVICE = cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE
+    carried.MODEL.YOLO.CLASS_MAP = cfg.MODEL.YOLO.CLASS_MAP
+    cfg.MODEL, cfg.TEST, cfg.INPUT.SIZE_TEST = carried.MODEL, carried.TEST, carried.INPUT.SIZE_TEST
+    merged = {"MODEL": cfg.MODEL, "TEST": cfg.TEST, "INPUT": {"SIZE_TEST": cfg.INPUT.SIZE_TEST}}
+    return {key: source for key, _ in flatten(merged)}

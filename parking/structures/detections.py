@@ -4,7 +4,7 @@ COCO results are a JSON list with one object per box: ``image_id``, ``category_i
 ``bbox`` [x, y, w, h] in pixels of the original image and ``score``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +75,14 @@ class Detections:
         if unknown is not None:
             raise ValueError(f"there is a prediction for image {unknown!r}, which was not announced")
         return self[np.argsort([places[i] for i in own], kind="stable")]
+
+    def split(self, image_ids: Sequence) -> "Iterator[Detections]":
+        """The detections of each of ``image_ids``, in this order."""
+        rows: dict[int | str, list[int]] = {image_id: [] for image_id in image_ids}
+        for row, image_id in enumerate(self.image_ids.tolist()):
+            if image_id in rows:
+                rows[image_id].append(row)
+        return (self[np.array(rows[image_id], dtype=np.int64)] for image_id in image_ids)
 
     @classmethod
     def concatenate(cls, parts: Sequence["Detections"]) -> "Detections":

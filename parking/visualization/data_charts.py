@@ -1,5 +1,6 @@
 """Charts of a data set: classes, boxes, conditions, and examples of each class."""
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -170,12 +171,10 @@ def draw_class_examples(
 def encode_png(picture: Figure | np.ndarray) -> bytes:
     """The PNG file of a figure or of an (H, W, 3) uint8 RGB array."""
     if isinstance(picture, Figure):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        canvas = FigureCanvasAgg(picture)
-        canvas.draw()
-        picture = np.asarray(canvas.buffer_rgba())[:, :, :3]
-    return encode_image(np.ascontiguousarray(picture))
+        file = io.BytesIO()
+        picture.savefig(file, format="png")
+        return file.getvalue()
+    return encode_image(picture)
 
 
 def _make_figure(width: float, height: float) -> Figure:

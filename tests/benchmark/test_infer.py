@@ -25,8 +25,7 @@ def test_lines(tiny_scenes, monkeypatch):
     assert "float32, batches of 2 PNGs of 1920 x 1080 at 192, one view" in lines[0]
     assert re.search(r"bare model: +[\d.]+ images/s", text)
     assert re.search(r"decode [\d.]+ \(one process of 1\), network [\d.]+, upload and NMS of \d+ candidates", text)
-    assert re.search(r"pipeline: +[\d.]+ images/s with 1 workers, after [\d.]+ s to the first; 19521 images in", text)
-    assert float(re.search(r"([\d.]+) boxes an image", text)[1]) > 0
+    assert re.search(r"pipeline: +[\d.]+ images/s with 1 workers\n19521 images in", text)
 
 
 def test_made_up_weights_have_as_many_candidates_as_a_detector():

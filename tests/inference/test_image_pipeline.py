@@ -27,6 +27,7 @@ from parking.inference.image_pipeline import (
     run_inference,
 )
 from parking.inference.sinks.result_ids import choose_result_ids
+from parking.inference.sources.orientations import settle_orientations
 from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.marks import MARK_NAME
@@ -56,10 +57,11 @@ def run(mild_weights_file, folder, tmp_path):
         output_dir = str(tmp_path / output)
         (tmp_path / output).mkdir(exist_ok=True)
         barrier = PatientBarrier()
+        images = settle_orientations(list_images(str(folder)).images, models[0].cfg, {})
         with kept_results(output_dir, barrier) as journals:
             return run_inference(
                 models,
-                list_images(str(folder)).images,
+                images,
                 output_dir=output_dir,
                 folder=journals,
                 barrier=barrier,

@@ -33,7 +33,9 @@ def images(tmp_path_factory):
         path = folder / f"{i}.png"
         small = rng.integers(0, 256, (size[0] // 8 + 1, size[1] // 8 + 1, 3), dtype=np.uint8)
         save_image(small.repeat(8, 0).repeat(8, 1)[: size[0], : size[1]], path)
-        records.append({"image_id": i + 1, "file_name": str(path), "relative_path": path.name})
+        records.append(
+            {"image_id": i + 1, "file_name": str(path), "relative_path": path.name, "height": size[0], "width": size[1]}
+        )
     return records
 
 
@@ -106,9 +108,10 @@ def test_unreadable_images_cost_only_themselves(predict, images, tmp_path):
     expected, _ = predict("TEST.IMS_PER_BATCH", 3)
     broken = [dict(image) for image in images]
     for i, name in ((1, "missing.png"), (5, "broken.png")):
-        broken[i]["file_name"] = str(tmp_path / name)
+        # As of images whose header cannot be read: without a size.
+        broken[i] = {"image_id": i + 1, "file_name": str(tmp_path / name), "relative_path": name}
     (tmp_path / "broken.png").write_bytes(b"no image")
-    # Its header says that it may share a batch, and only then it turns out to be another image.
+    # It shares a batch by its stated size, and turns out to be another image when it is read.
     broken[2]["height"], broken[2]["width"] = 50, 91
     content, batches = predict("TEST.IMS_PER_BATCH", 3, images=broken)
     assert batches == [[1, 3, 4], [2], [5, 7], [6]]

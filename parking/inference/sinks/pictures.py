@@ -1,7 +1,7 @@
 """Pictures of the predictions, beside the annotations if there are any."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +74,8 @@ class PictureWriter:
         """
         tiles: dict[str, np.ndarray] = {}
         num_drawn = 0
-        for image, found in tqdm(_split(images, detections), "drawing", len(images), unit="image", dynamic_ncols=True):
+        by_image = zip(images, detections.split([image["image_id"] for image in images]), strict=True)
+        for image, found in tqdm(by_image, "drawing", len(images), unit="image", dynamic_ncols=True):
             try:
                 pixels = read_listed_image(image)
             except UnreadableImageError:
@@ -127,13 +128,3 @@ class PictureWriter:
         classes = [self._class_indices[i] for i in found.category_ids.tolist()]
         reduced = limit_side(image, max_side)
         return self._drawer.draw(reduced, found.corners, classes, scores, size=image.shape[:2])
-
-
-def _split(images, detections: Detections) -> Iterator[tuple[dict, Detections]]:
-    """Each image with its own detections."""
-    rows: dict[int | str, list[int]] = {image["image_id"]: [] for image in images}
-    for row, image_id in enumerate(detections.image_ids.tolist()):
-        if image_id in rows:
-            rows[image_id].append(row)
-    for image in images:
-        yield image, detections[np.array(rows[image["image_id"]], dtype=np.int64)]

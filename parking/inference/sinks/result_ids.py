@@ -7,7 +7,7 @@ classes have the ids that annotations give them, if there are any: results can b
 import itertools
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from parking.structures.detections import Detections, make_id_column
 from parking.utils.errors import UserError
 from parking.utils.files import read_regular
 from parking.utils.limits import MAX_NOTE_BYTES
-from parking.utils.text import printable
+from parking.utils.text import join_some, printable
 
 # Classes that a sentence names; it counts the rest.
 _NUM_EXAMPLES = 5
@@ -65,7 +65,7 @@ def choose_result_ids(
         if not images.has_ids:
             about["image_ids"] = "made up: 1, 2, 3, ... in the order of images.json"
         if are_classes_numbered:
-            about["category_ids"] = f"made up, because the weights only name their classes: {_list_ids(classes)}"
+            about["category_ids"] = f"made up, because the weights only name their classes: {list_ids(classes)}"
         return ResultIds(dict(zip(own_image_ids, own_image_ids, strict=True)), _same(classes.values()), about)
     image_ids, about_images = _choose_image_ids(images, truth)
     category_ids, about_classes = _choose_category_ids(classes, truth)
@@ -91,11 +91,7 @@ def _choose_image_ids(images: ImageList, truth: AnnotationsFile) -> tuple[dict, 
     is_one_type = len(set(map(type, taken | own.keys()))) == 1
     if images.has_ids and is_one_type and not taken & own.keys():
         return {**truth.image_ids, **own}, f"{about}; of the image list for the {len(others)} images that are not in it"
-    if any(isinstance(image_id, str) for image_id in taken):
-        new = _make_texts([image["relative_path"] for image in others], taken)
-    else:
-        new = _make_numbers(taken)
-    added = dict(zip(own, new, strict=False))
+    added = dict(zip(own, _make_ids(taken), strict=False))
     return {**truth.image_ids, **added}, f"{about}; made up for the {len(others)} images that are not in it"
 
 
@@ -108,9 +104,9 @@ def _choose_category_ids(classes: Mapping[str, int], truth: AnnotationsFile) -> 
         return dict(truth.category_ids), about
     taken = set(truth.known_category_ids)
     kept = _same(own for own in missing.values() if own not in taken)
-    numbers = _make_numbers(taken | kept.keys())
+    numbers = _make_ids(taken | kept.keys())
     added = {own: kept[own] if own in kept else next(numbers) for own in missing.values()}
-    listed = _list_ids({name: added[own] for name, own in missing.items()})
+    listed = list_ids({name: added[own] for name, own in missing.items()})
     return {**truth.category_ids, **added}, f"{about}; for classes that it lacks: {listed}"
 
 
@@ -118,20 +114,12 @@ def _same(ids) -> dict[int, int]:
     return {id: id for id in ids}
 
 
-def _make_numbers(taken: Collection[int | str]) -> Iterator[int]:
-    return (number for number in itertools.count(1) if number not in taken)
+def _make_ids(taken: Collection[int | str]) -> Iterator[int | str]:
+    """Ids that are not ``taken``: 1, 2, 3, ..., as texts if there are texts among those that are."""
+    kind = str if any(isinstance(id, str) for id in taken) else int
+    return (id for id in map(kind, itertools.count(1)) if id not in taken)
 
 
-def _make_texts(names: Sequence[str], taken: Collection[int | str]) -> Iterator[str]:
-    taken = set(taken)
-    for name in names:
-        while name in taken:
-            name += "'"
-        taken.add(name)
-        yield name
-
-
-def _list_ids(classes: Mapping[str, int]) -> str:
-    shown = ", ".join(f"{printable(name)} {id}" for name, id in itertools.islice(classes.items(), _NUM_EXAMPLES))
-    rest = len(classes) - _NUM_EXAMPLES
-    return shown + (f" and {rest} more" if rest > 0 else "")
+def list_ids(classes: Mapping[str, int]) -> str:
+    """The first names and ids, and how many more there are."""
+    return join_some([f"{name} ({id})" for name, id in classes.items()], _NUM_EXAMPLES)

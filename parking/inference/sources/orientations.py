@@ -8,6 +8,7 @@ from detectron2.utils import comm
 from parking.config import CfgNode
 from parking.data.checking.findings import KINDS, Finding
 from parking.data.datasets.sizes import settle_images
+from parking.utils.text import join_some
 
 # File names in a line of the log, which counts the rest.
 _NUM_EXAMPLES = 3
@@ -40,7 +41,5 @@ def settle_orientations(
 def _log(findings: Sequence[Finding]) -> None:
     for kind in dict.fromkeys(finding.kind for finding in findings):
         names = [finding.where for finding in findings if finding.kind == kind]
-        rest = len(names) - _NUM_EXAMPLES
-        shown = ", ".join(names[:_NUM_EXAMPLES]) + (f" and {rest} more" if rest > 0 else "")
         level = logging.INFO if KINDS[kind].severity == "note" else logging.WARNING
-        logger.log(level, "%s: %d (%s)", KINDS[kind].title, len(names), shown)
+        logger.log(level, "%s: %d (%s)", KINDS[kind].title, len(names), join_some(names, _NUM_EXAMPLES))

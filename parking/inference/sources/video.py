@@ -246,8 +246,8 @@ class CaptureReader:
         self.name, self.stem, self.path, self.is_live = name, stem, path, is_live
         self._capture = capture
         self._num_grabbed = 0
-        self._last_time: float | None = None
         self.fps = self._read_fps()
+        self._last_time = -1 / self.fps
         # The count is negative for formats without a length.
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.num_frames = int(count) if not is_live and math.isfinite(count) and count >= 1 else None
@@ -279,10 +279,8 @@ class CaptureReader:
     def _read_time(self) -> float:
         if self.is_live:
             return monotonic()
-        seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        if self._last_time is None:
-            seconds = seconds if math.isfinite(seconds) and seconds > 0 else 0.0
-        elif not (math.isfinite(seconds) and seconds > self._last_time):
+        seconds = max(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, 0.0)
+        if not (math.isfinite(seconds) and seconds > self._last_time):
             # Some formats have no time stamps, or wrong ones.
             seconds = self._last_time + 1 / self.fps
         self._last_time = seconds
