@@ -64,6 +64,8 @@ def main() -> None:
     stage = read_stages(args.config_file, args.opts)[0]
     cfg = stage.cfg
     check_values(cfg, Task.TRAIN)
+    if cfg.MODEL.HEAD.NAME != "AnchorHead":
+        raise UserError(f"MODEL.HEAD.NAME is {cfg.MODEL.HEAD.NAME}, which has no anchors: there is nothing to fit.")
     anchors, max_ratio = np.array(cfg.MODEL.ANCHOR_HEAD.ANCHORS, dtype=np.float64), cfg.MODEL.ANCHOR_HEAD.ANCHOR_RATIO
     size = cfg.INPUT.SIZE_TRAIN
     register_datasets_from_config(cfg, cfg.DATASETS.TRAIN)

@@ -21,9 +21,10 @@ from parking.engine import launch
 from parking.engine.evaluation import _broadcast_from_main
 from parking.engine.train_loop import AccumulatingTrainer
 from parking.inference.barrier import PatientBarrier
-from parking.modeling import YOLO
+from parking.modeling import DENSE_HEAD_REGISTRY, YOLO
 from parking.utils.errors import UserError
 
+HEADS = [name for name, head in DENSE_HEAD_REGISTRY if head.__module__.startswith("parking.")]
 ACCUMULATION = 3
 # Steps after iterations 2, 5, 8 and 11.
 SAVED_AFTER = 6
@@ -95,15 +96,16 @@ def train_and_resume(args):
         "weights": weights_of(trainer),
         "weights resumed": weights_of(resumed),
         "broadcast": broadcast_ranks(),
-        "detector gradients": detector_gradients(),
+        "detector gradients": {head: detector_gradients(head) for head in HEADS},
     }
     torch.save(results, Path(args.folder, f"{comm.get_world_size()}-{comm.get_rank()}.pth"))
 
 
-def detector_gradients():
+def detector_gradients(head):
     """Of a small detector with frozen norms on four images with 0, 1, 2 and 9 boxes, divided among the processes."""
     cfg = get_cfg()
-    cfg.MODEL.DEVICE, cfg.MODEL.YOLO.WIDTH_MULTIPLE, cfg.MODEL.YOLO.NUM_CLASSES = "cpu", 0.125, 3
+    cfg.MODEL.DEVICE, cfg.MODEL.HEAD.NAME = "cpu", head
+    cfg.MODEL.YOLO.WIDTH_MULTIPLE, cfg.MODEL.YOLO.NUM_CLASSES = 0.125, 3
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = YOLO(cfg).train()

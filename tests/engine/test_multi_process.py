@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from parking.engine import launch
+from parking.modeling import DENSE_HEAD_REGISTRY
+
+HEADS = [name for name, head in DENSE_HEAD_REGISTRY if head.__module__.startswith("parking.")]
 
 pytestmark = pytest.mark.long
 
@@ -68,9 +71,12 @@ def test_broadcast_gives_all_the_main_processs_weights_and_buffers(results, rank
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_the_detectors_gradients_are_those_of_one_process(results, rank):
+@pytest.mark.parametrize("head", HEADS)
+def test_the_detectors_gradients_are_those_of_one_process(results, head, rank):
     """Though one process has 1 of the boxes and the other 11: means are over the matches of both."""
-    (expected, expected_losses), (actual, losses) = (results[key]["detector gradients"] for key in ((1, 0), (2, rank)))
+    (expected, expected_losses), (actual, losses) = (
+        results[key]["detector gradients"][head] for key in ((1, 0), (2, rank))
+    )
     assert expected.keys() == actual.keys()
     for name, gradient in expected.items():
         difference = (actual[name] - gradient).norm() / gradient.norm().clamp(min=1e-12)

@@ -99,3 +99,8 @@ def test_wrong_usage(compute):
     for flags in (("--num-generations", "-1"), ("--seed", "-1"), ("--output", "anchors.txt")):
         code, _, err = compute(*flags)
         assert code == 2 and flags[0] in err
+
+
+def test_a_head_without_anchors_is_told(compute):
+    code, _, err = compute(opts=("MODEL.HEAD.NAME", "DistributionHead"))
+    assert code == 1 and "DistributionHead" in err and "MODEL.HEAD.NAME" in err
