@@ -40,7 +40,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 def main(argv=None) -> int:
     args = parse_args(argv)
     with tqdm(total=args.num_train + args.num_test, unit="image", desc="drawing") as bar:
-        summary = make_dataset(
+        num_boxes = make_dataset(
             args.output,
             num_train=args.num_train,
             num_test=args.num_test,
@@ -50,9 +50,9 @@ def main(argv=None) -> int:
             workers=args.workers,
             progress=bar.update,
         )
-    boxes = ", ".join(f"{name} {count}" for name, count in summary.boxes.items())
-    say(f"{summary.num_train} training images with {sum(summary.boxes.values())} boxes: {boxes}")
-    say(f"{summary.num_test} test images")
+    boxes = ", ".join(f"{name} {count}" for name, count in num_boxes.items())
+    say(f"{args.num_train} training images with {sum(num_boxes.values())} boxes: {boxes}")
+    say(f"{args.num_test} test images")
     say(f"data set written to {args.output}")
     return 0
 

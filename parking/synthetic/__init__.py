@@ -4,6 +4,6 @@ From plan to picture: `planning` decides what a sequence shows, `shapes` models 
 the help of `backdrop`, `ground`, `raster` and `weather`, `dataset` writes it all to disk.
 """
 
-from parking.synthetic.dataset import Summary, make_dataset
+from parking.synthetic.dataset import make_dataset
 
-__all__ = ["Summary", "make_dataset"]
+__all__ = ["make_dataset"]

@@ -1,11 +1,11 @@
 """Writes made-up scenes to disk in the layout of the challenge's data."""
 
 import json
-import shutil
+import os
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,15 +27,6 @@ Boxes = list[tuple[int, tuple[int, int, int, int]]]
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What was written: numbers of training and test images and of training boxes per class name."""
-
-    num_train: int
-    num_test: int
-    boxes: dict[str, int]
-
-
-@dataclass(frozen=True)
 class _Job:
     plan: SequencePlan
     folder: Path
@@ -52,7 +43,7 @@ def make_dataset(
     balanced: bool = False,
     workers: int = 1,
     progress: Callable[[int], None] = lambda images: None,
-) -> Summary:
+) -> dict[str, int]:
     """Draws a training and a test set; the same arguments give the same bytes, whatever `workers` is.
 
     Nothing appears under its final name before all is drawn; a run that fails or is interrupted leaves nothing behind.
@@ -63,6 +54,9 @@ def make_dataset(
         balanced: equal shares of all classes instead of a long tail.
         workers: number of processes; 1 draws in this process.
         progress: called with the number of images drawn since the last call.
+
+    Returns:
+        The number of training boxes by class name.
 
     Raises:
         UserError: `output` already holds a data set or cannot be written.
@@ -80,29 +74,30 @@ def make_dataset(
             drawn = run_in_processes(
                 _draw_job, [*train, *test], num_workers=workers, done=lambda job: progress(len(job.file_names))
             )
-            summary = _write_train_json(place / "train" / "label" / "Train.json", train, drawn[: len(train)])
+            num_boxes = _write_train_json(place / "train" / "label" / "Train.json", train, drawn[: len(train)])
             _write_test_json(place, test)
             for name in _RESULTS:
                 (place / name).rename(output / name)
     except OSError as error:
         raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
-    return replace(summary, num_test=sum(len(job.file_names) for job in test))
+    return num_boxes
 
 
 @contextmanager
 def _workplace(output: Path) -> Iterator[Path]:
-    """Yield a folder inside `output` to fill; on failure it is removed, and `output` too if it is new."""
+    """Yield a folder inside `output` to fill. It is removed in the end; on failure `output` as well if it is new."""
     existed = output.exists()
     output.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=output))
     try:
-        for folder in ("train/images", "train/label", "test/images"):
-            (place / folder).mkdir(parents=True)
-        yield place
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=output) as place:
+            for folder in ("train/images", "train/label", "test/images"):
+                os.makedirs(f"{place}/{folder}")
+            yield Path(place)
     except BaseException:
-        shutil.rmtree(place if existed else output, ignore_errors=True)
+        if not existed:
+            with suppress(OSError):
+                output.rmdir()
         raise
-    shutil.rmtree(place)
 
 
 def _train_jobs(plans: Iterator[SequencePlan], folder: Path) -> list[_Job]:
@@ -131,7 +126,7 @@ def _draw_job(job: _Job) -> list[Boxes]:
     return boxes
 
 
-def _write_train_json(path: Path, jobs: list[_Job], drawn: list[list[Boxes]]) -> Summary:
+def _write_train_json(path: Path, jobs: list[_Job], drawn: list[list[Boxes]]) -> dict[str, int]:
     images, annotations = [], []
     counts = dict.fromkeys(CLASS_NAMES, 0)
     for job, frames in zip(jobs, drawn, strict=True):
@@ -152,7 +147,7 @@ def _write_train_json(path: Path, jobs: list[_Job], drawn: list[list[Boxes]]) ->
                 )
     categories = [{"id": k, "name": name} for k, name in enumerate(CLASS_NAMES, start=1)]
     _write_json(path, {"images": images, "annotations": annotations, "categories": categories})
-    return Summary(num_train=len(images), num_test=0, boxes=counts)
+    return counts
 
 
 def _write_test_json(place: Path, jobs: list[_Job]) -> None:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from parking.synthetic.camera import Camera
-from parking.synthetic.layout import STALL, Lot
+from parking.synthetic.layout import STALL, Lot, place
 from parking.synthetic.lighting import Lighting
 
 _TILE = 512
@@ -121,7 +121,7 @@ def _markings(camera: Camera, lot: Lot, rng: np.random.Generator, top: int) -> t
     colour[:] = line
     alpha = np.zeros(shape, np.uint8)
 
-    def fill(points, strength=255, tint=None):
+    def fill(points, strength, tint):
         flat = np.column_stack([np.asarray(points, float), np.zeros(len(points))])
         pixels = camera.project_polygon(flat)
         if len(pixels) < 3:
@@ -129,23 +129,20 @@ def _markings(camera: Camera, lot: Lot, rng: np.random.Generator, top: int) -> t
         pixels = np.clip(pixels - (0.5, 0.5 + top), -8000, 8000)
         whole = [np.round(pixels * 8).astype(np.int32)]
         cv2.fillPoly(alpha, whole, strength, cv2.LINE_AA, 3)
-        if tint is not None:
-            cv2.fillPoly(colour, [np.round(pixels).astype(np.int32)], tint)
+        cv2.fillPoly(colour, [np.round(pixels).astype(np.int32)], tint)
 
     for patch in _patches(rng):
         fill(patch, int(rng.integers(40, 90)), (64, 64, 66))
-    for x, y, yaw, special in lot.stalls:
-        to_world = _stall_frame(x, y, yaw)
+    for *pose, special in lot.stalls:
         if special:
             tint = (54, 104, 196) if special == 1 else (48, 150, 92)
-            fill(to_world(_rectangle(0, 0, STALL[0] - 0.3, STALL[1] - 0.3)), 200, tint)
-            fill(to_world(_rectangle(0, -0.6, 0.5, 1.1)), 235, (240, 240, 240))
-    for x, y, yaw, _ in lot.stalls:
-        to_world = _stall_frame(x, y, yaw)
-        half_w, half_l = STALL[0] / 2, STALL[1] / 2
+            fill(place(_rectangle(0, 0, STALL[0] - 0.3, STALL[1] - 0.3), *pose), 200, tint)
+            fill(place(_rectangle(0, -0.6, 0.5, 1.1), *pose), 235, (240, 240, 240))
+    half_w, half_l = STALL[0] / 2, STALL[1] / 2
+    for *pose, _ in lot.stalls:
         for side in (-1, 1):
-            fill(to_world(_rectangle(side * half_w, 0, _LINE, STALL[1])), tint=line)
-        fill(to_world(_rectangle(0, half_l, STALL[0], _LINE)), tint=line)
+            fill(place(_rectangle(side * half_w, 0, _LINE, STALL[1]), *pose), 255, line)
+        fill(place(_rectangle(0, half_l, STALL[0], _LINE), *pose), 255, line)
     for arrow in _arrows(lot):
         fill(arrow, 225, (236, 236, 232))
     return colour, alpha
@@ -166,11 +163,6 @@ def _patches(rng: np.random.Generator) -> list[np.ndarray]:
 def _rectangle(x, y, width, length) -> np.ndarray:
     left, right, low = x - width / 2, x + width / 2, y - length / 2
     return np.array([(left, low), (right, low), (right, low + length), (left, low + length)])
-
-
-def _stall_frame(x, y, yaw):
-    s, c = np.sin(yaw), np.cos(yaw)
-    return lambda points: np.asarray(points) @ np.array([[c, s], [-s, c]]) + (x, y)
 
 
 def _arrows(lot: Lot) -> list[np.ndarray]:

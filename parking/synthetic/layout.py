@@ -1,6 +1,7 @@
 """Where the stalls of a lot are, which ground an object covers, and which of two objects hides the other."""
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -48,9 +49,13 @@ def make_lot(rng: np.random.Generator, kind: str) -> Lot:
 
 def footprint(x: float, y: float, yaw: float, width: float, length: float) -> np.ndarray:
     """(4, 2) corners on the ground, counter-clockwise."""
-    corners = np.array([(width, -length), (width, length), (-width, length), (-width, -length)]) / 2
+    return place(np.array([(width, -length), (width, length), (-width, length), (-width, -length)]) / 2, x, y, yaw)
+
+
+def place(points: np.ndarray, x: float, y: float, yaw: float) -> np.ndarray:
+    """(N, 2) points of an object's frame, turned by `yaw` and moved to (x, y)."""
     s, c = np.sin(yaw), np.cos(yaw)
-    return corners @ np.array([[c, s], [-s, c]]) + (x, y)
+    return points @ np.array([[c, s], [-s, c]]) + (x, y)
 
 
 def _axes(*rectangles: np.ndarray) -> np.ndarray:
@@ -84,14 +89,13 @@ def painters_order(footprints: list[np.ndarray], eye: np.ndarray) -> list[int]:
     left = list(range(len(footprints)))
     distance = [float(np.linalg.norm(f.mean(0) - eye)) for f in footprints]
     hidden_by: dict[int, set[int]] = {i: set() for i in left}
-    for i in left:
-        for j in left[i + 1 :]:
-            front, back = (i, j) if hides(footprints[i], footprints[j], eye) else (j, i)
-            hidden_by[back].add(front)
+    for i, j in combinations(left, 2):
+        front, back = (i, j) if hides(footprints[i], footprints[j], eye) else (j, i)
+        hidden_by[back].add(front)
     order = []
     while left:
         # The next one hides none of the rest.
-        free = [i for i in left if not any(i in hidden_by[j] for j in left if j != i)] or left
+        free = [i for i in left if not any(i in hidden_by[j] for j in left)] or left
         pick = max(free, key=distance.__getitem__)
         order.append(pick)
         left.remove(pick)

@@ -4,7 +4,7 @@ Object frame: x to the right, y ahead, z up, origin on the ground below the cent
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -44,7 +44,7 @@ class Mesh:
         reversed_order = np.concatenate(
             [np.arange(s + c - 1, s - 1, -1) for s, c in zip(self.starts, self.counts, strict=True)]
         )
-        return Mesh(**{**self.__dict__, "vertices": flipped[reversed_order], "radii": self.radii[:, ::-1]})
+        return replace(self, vertices=flipped[reversed_order], radii=self.radii[:, ::-1])
 
 
 class MeshBuilder:
@@ -54,31 +54,28 @@ class MeshBuilder:
         self._points, self._rows = [], []
         self._layer = self._part = 0
 
-    def part(self, layer: int = 0) -> "MeshBuilder":
+    def part(self, layer: int) -> None:
         self._part += 1
         self._layer = layer
-        return self
 
     def face(self, points, colour: Colour, material: int = MATTE, decal: int = 0) -> None:
         self._add(points, colour, (0.0, 0.0), material, decal)
 
-    def tube(self, start, end, radius, colour: Colour, end_radius=None, decal: int = 0, own_part=True) -> None:
-        """A round rod, by default a part of its own so that rods sort among each other."""
-        if own_part:
-            self._part += 1
-        self._add([start, end], colour, (radius, radius if end_radius is None else end_radius), MATTE, decal)
+    def tube(self, start, end, radius, colour: Colour, end_radius=None) -> None:
+        """A round rod, a part of its own so that rods sort among each other."""
+        self._part += 1
+        self._add([start, end], colour, (radius, radius if end_radius is None else end_radius), MATTE, 0)
 
-    def ball(self, centre, radius, colour: Colour, decal: int = 0, material: int = MATTE, own_part=True) -> None:
-        if own_part:
-            self._part += 1
-        self._add([centre], colour, (radius, radius), material, decal)
+    def ball(self, centre, radius, colour: Colour, material: int = MATTE) -> None:
+        self._part += 1
+        self._add([centre], colour, (radius, radius), material, 0)
 
-    def path(self, points, radius, colour: Colour, closed=False, own_part=True) -> None:
+    def path(self, points, radius, colour: Colour, closed=False) -> None:
         """Rods along a polyline."""
         points = [np.asarray(p, float) for p in points]
         pairs = zip(points, points[1:] + points[:1] if closed else points[1:], strict=False)
         for a, b in pairs:
-            self.tube(a, b, radius, colour, own_part=own_part)
+            self.tube(a, b, radius, colour)
 
     def box(self, centre, size, colour: Colour, material: int = MATTE, top: Colour | None = None, taper=1.0) -> None:
         """An upright box; `taper` scales its top rectangle."""
@@ -96,10 +93,8 @@ class MeshBuilder:
         rings = [np.column_stack([xy, np.full(len(xy), z)]) for xy, z in rings]
         levels = []
         for low, high in pairwise(rings):
-            quads = [
-                np.array([low[i], low[j], high[j], high[i]])
-                for i, j in zip(range(len(low)), [*range(1, len(low)), 0], strict=True)
-            ]
+            following = zip(low, np.roll(low, -1, axis=0), np.roll(high, -1, axis=0), high, strict=True)
+            quads = [np.array(corners) for corners in following]
             for quad in quads:
                 self.face(quad, colour, material)
             levels.append(quads)
@@ -120,11 +115,12 @@ class MeshBuilder:
         self.face(rings[0][::-1], colour, material)
         self.face(rings[-1], colour, material)
 
-    def disc(self, centre, axis, radius, colour, decal: int = 0, material: int = MATTE, sides=14) -> None:
+    def disc(self, centre, axis, radius, colour, decal: int = 0, sides=14) -> None:
         """A flat disc, visible from the side that `axis` points to."""
-        self.face(circle(centre, axis, radius, sides), colour, material, decal)
+        self.face(circle(centre, axis, radius, sides), colour, MATTE, decal)
 
-    def cylinder(self, centre, axis, radius, length, colour, sides=12, cap: Colour | None = None) -> None:
+    def cylinder(self, centre, axis, radius, length, colour, cap: Colour | None = None) -> None:
+        sides = 12
         half = np.asarray(axis, float) * length / 2
         near = circle(np.asarray(centre) + half, axis, radius, sides)
         far = circle(np.asarray(centre) - half, axis, radius, sides)
@@ -155,7 +151,7 @@ class MeshBuilder:
         self._rows.append((tuple(colour), radii, material, self._layer, self._part, decal))
 
 
-def circle(centre, axis, radius, sides=14) -> np.ndarray:
+def circle(centre, axis, radius, sides) -> np.ndarray:
     """(sides, 3) points, counter-clockwise seen from where the unit vector `axis` points."""
     axis = np.asarray(axis, float)
     u = np.cross((0.0, 0.0, 1.0) if abs(axis[2]) < 0.9 else (1.0, 0.0, 0.0), axis)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -175,7 +175,7 @@ def _plan_sequence(entropy, most_frames: int, size, dealer: _Dealer) -> Sequence
     drift = (pace if sliding else 0.02 * pace, 0.02 * pace if sliding else abs(pace), rng.normal(0, 0.004))
     plan = SequencePlan(entropy, name, length, size, lot, eye, drift, ())
     wanted = 0 if empty else int(rng.integers(_FEWEST, _MOST + 1))
-    return SequencePlan(**{**plan.__dict__, "objects": tuple(_place(plan, wanted, dealer, rng))})
+    return replace(plan, objects=tuple(_place(plan, wanted, dealer, rng)))
 
 
 def _date(rng: np.random.Generator, weather: str) -> str:

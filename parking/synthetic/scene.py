@@ -14,7 +14,7 @@ from parking.synthetic.layout import footprint, painters_order
 from parking.synthetic.lighting import Lighting
 from parking.synthetic.mesh import Mesh
 from parking.synthetic.planning import SequencePlan
-from parking.synthetic.raster import Pose, Sprite, render
+from parking.synthetic.raster import Pose, render
 from parking.synthetic.shapes import PEOPLE, build_shape
 from parking.synthetic.weather import finish, make_lighting
 
@@ -86,11 +86,9 @@ def _objects(plan: SequencePlan, index: int, meshes: dict[int, Mesh]) -> list[_T
     things = []
     for number, item in enumerate(plan.objects, start=1):
         name = CLASS_NAMES[item.category]
-        if name in PEOPLE:
-            mesh = build_shape(name, item.look, item.gait[0] + index * item.gait[1])
-        else:
-            mesh = meshes.setdefault(number, build_shape(name, item.look)) if number not in meshes else meshes[number]
-        things.append(_Thing(mesh, Pose(*item.at(index)), item.footprint(index), number))
+        if name in PEOPLE or number not in meshes:
+            meshes[number] = build_shape(name, item.look, item.gait[0] + index * item.gait[1])
+        things.append(_Thing(meshes[number], Pose(*item.at(index)), item.footprint(index), number))
     return things
 
 
@@ -165,7 +163,7 @@ def _paste(image: np.ndarray, things, num_objects: int, camera: Camera, lighting
     mask = np.zeros(image.shape[:2], np.uint8)
     areas = [0.0] * num_objects
     for thing in things:
-        sprite: Sprite | None = render(thing.mesh, thing.pose, camera, lighting)
+        sprite = render(thing.mesh, thing.pose, camera, lighting)
         if sprite is None:
             continue
         sprite.paste(image)

@@ -22,7 +22,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TOOL = REPOSITORY / "tools" / "make_synthetic.py"
 SMALL = {"num_train": 14, "num_test": 3, "size": (160, 90), "balanced": True}
 
-
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 

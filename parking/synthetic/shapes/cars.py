@@ -109,11 +109,11 @@ def pick_paint(rng: np.random.Generator) -> tuple[float, ...]:
 
 
 def build_sedan(rng: np.random.Generator) -> Mesh:
-    return _car(SEDAN, pick_paint(rng), rng).build()
+    return _car(SEDAN, pick_paint(rng)).build()
 
 
 def build_suv(rng: np.random.Generator) -> Mesh:
-    mesh = _car(SUV, pick_paint(rng), rng, cladding=TRIM)
+    mesh = _car(SUV, pick_paint(rng), cladding=TRIM)
     for side in (-0.62, 0.62):
         mesh.part(3)
         mesh.box((side, -0.75, SUV.height + 0.05), (0.06, 1.9, 0.06), scaled(CHROME, 0.7))
@@ -122,7 +122,7 @@ def build_suv(rng: np.random.Generator) -> Mesh:
 
 def build_van(rng: np.random.Generator) -> Mesh:
     paint = ((238, 239, 240), (198, 202, 206), (52, 56, 64))[rng.choice(3, p=(0.6, 0.25, 0.15))]
-    mesh = _car(VAN, paint, rng)
+    mesh = _car(VAN, paint)
     mesh.part(2)
     for side in (-1, 1):
         strip(mesh, side, side * 0.99, (-2.2, 0.1), (1.02, 1.06), scaled(paint, 0.5))
@@ -133,7 +133,7 @@ def build_taxi(rng: np.random.Generator) -> Mesh:
     """An orange or silver sedan with a stripe and a lit sign on the roof."""
     orange = rng.random() < 0.7
     paint = (232, 112, 22) if orange else (196, 200, 206)
-    mesh = _car(SEDAN, paint, rng)
+    mesh = _car(SEDAN, paint)
     stripe = (250, 250, 246) if orange else (246, 196, 20)
     mesh.part(2)
     for side in (-1, 1):
@@ -152,7 +152,7 @@ def build_taxi(rng: np.random.Generator) -> Mesh:
     return mesh.build()
 
 
-def _car(shape: CarProfile, paint, rng, cladding=None) -> MeshBuilder:
+def _car(shape: CarProfile, paint, cladding=None) -> MeshBuilder:
     mesh = MeshBuilder()
     radius, front_axle, rear_axle = shape.wheel
     half = max(station[1] for station in shape.stations)
