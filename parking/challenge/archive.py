@@ -7,7 +7,7 @@ import struct
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -48,15 +48,16 @@ class Member(NamedTuple):
 
     Attributes:
         path: relative path with slashes, without the leading folder; spelled as in the zip.
-        size: bytes of the content, as the zip declares them.
-        crc: CRC-32 of the content.
         info: the entry for ``zipfile``; the name in it may be decoded wrongly.
     """
 
     path: str
-    size: int
-    crc: int
     info: zipfile.ZipInfo
+
+    @property
+    def size(self) -> int:
+        """Bytes of the content, as the zip declares them."""
+        return self.info.file_size
 
 
 class Archive(NamedTuple):
@@ -99,7 +100,7 @@ def read_archive(file: str | os.PathLike, *, leading_folder: str) -> Archive:
             packed with Deflate, the usual method.
     """
     file = Path(file)
-    with _open_zip(file) as archive:
+    with open_zip(file) as archive:
         infos = archive.infolist()
     members, num_skipped = [], 0
     for info, name in zip(infos, _decode_names(infos, file), strict=True):
@@ -112,38 +113,35 @@ def read_archive(file: str | os.PathLike, *, leading_folder: str) -> Archive:
         if _is_folder(info, name):
             continue
         _check_member(info, path, file)
-        members.append(Member(path, info.file_size, info.CRC, info))
+        members.append(Member(path, info))
     if members and all(_is_below(member.path, leading_folder) for member in members):
         members = [member._replace(path=member.path.split("/", 1)[1]) for member in members]
     _check_collisions([member.path for member in members], file)
     return Archive(file, members, num_skipped)
 
 
-@contextmanager
-def open_members(archive: Archive) -> Iterator[Callable[[Member], Iterator[bytes]]]:
-    """Yield a function ``read(member)``, which yields the content in pieces, at most ``member.size`` bytes in all.
+def read_member(archive: Archive, opened: zipfile.ZipFile, member: Member) -> Iterator[bytes]:
+    """Yield the content in pieces, at most ``member.size`` bytes in all.
+
+    Args:
+        opened: of :func:`open_zip`.
 
     Raises:
-        UserError: the zip cannot be opened; in ``read``, the content is damaged, or its size or checksum is not the
-            declared one.
+        UserError: the content is damaged, or its size or checksum is not the declared one.
     """
-    with _open_zip(archive.file) as opened:
-
-        def read(member: Member) -> Iterator[bytes]:
-            size = 0
-            with _explain_damage(archive.file, member.path), opened.open(member.info) as source:
-                while chunk := source.read(_CHUNK):
-                    size += len(chunk)
-                    yield chunk
-                # zipfile compares the checksum, and stops at the declared size, but takes less than that for enough.
-                if size != member.size:
-                    raise zipfile.BadZipFile(f"it has {size:,} bytes instead of {member.size:,}")
-
-        yield read
+    size = 0
+    with _explain_damage(archive.file, member.path), opened.open(member.info) as source:
+        while chunk := source.read(_CHUNK):
+            size += len(chunk)
+            yield chunk
+        # zipfile compares the checksum, and stops at the declared size, but takes less than that for enough.
+        if size != member.size:
+            raise zipfile.BadZipFile(f"it has {size:,} bytes instead of {member.size:,}")
 
 
 @contextmanager
-def _open_zip(file: Path) -> Iterator[zipfile.ZipFile]:
+def open_zip(file: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip; a UserError says why that is impossible."""
     try:
         opened = open_regular(file)
     except OSError as e:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from functools import cached_property, partial
+from functools import cache, partial
 
 import numpy as np
 from detectron2.utils import comm
@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 EMPTY_VAL = (
     "DATASETS.SPLIT 'all' leaves nothing for parking_val; name another data set, or set DATASETS.SPLIT to 'sequence'."
 )
-PARKING_CLASS_IDS = {i + 1: i for i in range(len(CLASS_NAMES))}
 
 
 def register_parking_datasets(
@@ -50,68 +49,44 @@ def register_parking_datasets(
         raise UserError(f"DATASETS.SPLIT '{split}' is unknown; choose one of {', '.join(SPLITS)}.")
     if not 0 < val_fraction < 1:
         raise UserError(f"DATASETS.VAL_FRACTION {val_fraction} must lie between 0 and 1.")
-    train_json = os.path.join(root, "train", "label", "Train.json")
-    train_images = os.path.join(root, "train", "images")
-    test_json = os.path.join(root, "Test_Images_Information.json")
-    test_images = os.path.join(root, "test", "images")
-    load_train, load_test = (
-        partial(_load, root, json_file, image_root, **reading)
-        for json_file, image_root in ((train_json, train_images), (test_json, test_images))
-    )
-    labelled = _LabelledImages(load_train, split, val_fraction, split_seed)
+    labelled = (os.path.join(root, "train", "label", "Train.json"), os.path.join(root, "train", "images"))
+    test = (os.path.join(root, "Test_Images_Information.json"), os.path.join(root, "test", "images"))
+    # Three of the data sets share the labelled images, which are read and divided only once.
+    load_labelled = cache(partial(_load, root, *labelled, **reading))
+    divide = cache(lambda: _divide(load_labelled(), split, val_fraction, split_seed))
+    load_test = partial(_load, root, *test, with_annotations=False, **reading)
     loaders = {
-        "parking_train": labelled.load_train,
-        "parking_val": labelled.load_val,
-        "parking_trainval": labelled.load_all,
-        "parking_test": load_once(partial(load_test, with_annotations=False), with_annotations=False),
+        "parking_train": lambda: to_dicts(load_labelled().select(np.flatnonzero(~divide()))),
+        "parking_val": lambda: _to_val_dicts(load_labelled(), divide()),
+        "parking_trainval": lambda: to_dicts(load_labelled()),
+        "parking_test": load_once(load_test, with_annotations=False),
     }
     for name in PARKING_DATASETS:
-        is_test = name == "parking_test"
+        json_file, image_root = test if name == "parking_test" else labelled
         register_dataset(
             name,
             loaders[name],
-            json_file=test_json if is_test else train_json,
-            image_root=test_images if is_test else train_images,
+            json_file=json_file,
+            image_root=image_root,
             evaluator_type="coco",
             thing_classes=list(CLASS_NAMES),
             thing_classes_ko=list(CLASS_NAMES_KO),
             thing_colors=list(CLASS_COLORS),
-            thing_dataset_id_to_contiguous_id=dict(PARKING_CLASS_IDS),
+            thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(CLASS_NAMES))},
         )
 
 
-class _LabelledImages:
-    """The labelled images, which three of the data sets share; read and divided only once."""
+def _divide(columns: Columns, split: str, val_fraction: float, seed: int) -> np.ndarray:
+    in_val = split_images(split, columns, len(CLASS_NAMES), val_fraction=val_fraction, seed=seed)
+    if comm.is_main_process():
+        _log_split(split, columns.class_counts(len(CLASS_NAMES)), in_val)
+    return in_val
 
-    def __init__(self, load, split: str, val_fraction: float, seed: int):
-        self._load = load
-        self._split = split
-        self._val_fraction = val_fraction
-        self._seed = seed
 
-    def load_all(self) -> list[dict]:
-        return to_dicts(self._columns)
-
-    def load_train(self) -> list[dict]:
-        return to_dicts(self._columns.select(self._parts[0]))
-
-    def load_val(self) -> list[dict]:
-        if not self._parts[1]:
-            raise UserError(EMPTY_VAL)
-        return to_dicts(self._columns.select(self._parts[1]))
-
-    @cached_property
-    def _columns(self) -> Columns:
-        return self._load()
-
-    @cached_property
-    def _parts(self) -> tuple[list[int], list[int]]:
-        """Indices of the training and of the validation images."""
-        num_classes = len(CLASS_NAMES)
-        in_val = split_images(self._split, self._columns, num_classes, val_fraction=self._val_fraction, seed=self._seed)
-        if comm.is_main_process():
-            _log_split(self._split, self._columns.class_counts(num_classes), in_val)
-        return np.flatnonzero(~in_val).tolist(), np.flatnonzero(in_val).tolist()
+def _to_val_dicts(columns: Columns, in_val: np.ndarray) -> list[dict]:
+    if not in_val.any():
+        raise UserError(EMPTY_VAL)
+    return to_dicts(columns.select(np.flatnonzero(in_val)))
 
 
 def _log_split(split: str, counts: np.ndarray, in_val: np.ndarray) -> None:
@@ -125,14 +100,10 @@ def _log_split(split: str, counts: np.ndarray, in_val: np.ndarray) -> None:
 
 
 def _load(root, json_file, image_root, **arguments) -> Columns:
-    _check_layout(root, json_file, image_root)
-    return load_columns(json_file, image_root, dict(enumerate(CLASS_NAMES, start=1)), **arguments)
-
-
-def _check_layout(root, json_file, image_root):
     for path, exists in ((root, os.path.isdir), (json_file, os.path.isfile), (image_root, os.path.isdir)):
         if not exists(path):
             raise UserError(
                 f"'{path}' does not exist: the data root '{root}' (DATASETS.ROOT) must hold train/images, "
                 "train/label/Train.json, test/images and Test_Images_Information.json; see datasets/README.md."
             )
+    return load_columns(json_file, image_root, dict(enumerate(CLASS_NAMES, start=1)), **arguments)

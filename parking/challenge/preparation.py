@@ -16,14 +16,12 @@ from parking.utils.errors import UserError
 from parking.utils.files import wait_for_lock
 from parking.utils.text import printable
 
-from .archive import Archive, Member, is_macos_litter, open_members, read_archive
+from .archive import Archive, Member, is_macos_litter, open_zip, read_archive, read_member
 
 FOLDERS = ("train", "test")
 _TRAIN_JSON = "train/label/Train.json"
-# Bytes that stay free on the disk after unpacking.
-_SPARE_BYTES = 10**9
-# Block size of most file systems; a file takes whole blocks.
-_BLOCK_BYTES = 4096
+# Bytes that stay free on the disk after unpacking, and that a file takes beyond its content: half a block and entries.
+_SPARE_BYTES, _BYTES_PER_FILE = 10**9, 8192
 _CHUNK = 1 << 20
 
 
@@ -77,8 +75,7 @@ def check_disk(parts: Sequence[Part]) -> None:
     if not waiting:
         return
     sizes = [member.size for part in waiting for member in _list_absent(part)]
-    # The extra block of a file is for its entries in its folder and in the tables of the file system.
-    needed = sum(-(-size // _BLOCK_BYTES) + 1 for size in sizes) * _BLOCK_BYTES
+    needed = sum(size + _BYTES_PER_FILE for size in sizes)
     free = shutil.disk_usage(waiting[0].folder.parent).free
     if needed and needed + _SPARE_BYTES > free:
         raise UserError(
@@ -106,7 +103,7 @@ def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: Non
     """
     num_kept = 0
     _list_absent(part)  # raises if the staging folder holds anything else, such as a link
-    with _explain_os_errors(part), _locked(part.staging), open_members(part.archive) as read:
+    with _explain_os_errors(part), _locked(part.staging), open_zip(part.archive.file) as opened:
         # Beside the staging folder, so that no member has this name.
         half_file = part.staging.with_name(f"{part.staging.name}.part")
         for member in part.archive.members:
@@ -119,7 +116,7 @@ def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: Non
             half_file.unlink(missing_ok=True)  # a run that was killed left it
             try:
                 with open(half_file, "xb") as file:
-                    for chunk in read(member):
+                    for chunk in read_member(part.archive, opened, member):
                         file.write(chunk)
                         progress(len(chunk))
                 os.replace(half_file, path)
@@ -223,7 +220,7 @@ def _is_intact(path: Path, member: Member) -> bool:
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
             crc = zlib.crc32(chunk, crc)
-    return crc == member.crc
+    return crc == member.info.CRC
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The sides of a split: what each holds, and which frames have a near neighbour on another side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +13,11 @@ from parking.utils.class_names import class_key, same_classes
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
-from .conditions import count_conditions
-from .leaks import NEIGHBOUR_FRAMES, find_leaks
+from .conditions import count_conditions, parse_frame
 from .splits import SPLITS, split_images
 
+#: Frames of a sequence are neighbours if at most this many apart: a second of video, in which a car hardly moves.
+NEIGHBOUR_FRAMES = 30
 # The default of DATASETS.VAL_FRACTION.
 _VAL_FRACTION = 0.12
 
@@ -110,3 +111,24 @@ def divide_by_source(usable: Sequence[CheckedSource]) -> tuple[list[Side], list[
         counts = dict(zip(map(class_key, one.class_names), side.class_counts.tolist(), strict=True))
         sides.append(replace(side, class_counts=np.array([counts.get(key, 0) for key in by_key], dtype=int)))
     return sides, list(by_key.values())
+
+
+def find_leaks(file_names: Mapping[int, str], val_ids: set[int], num_frames: int = NEIGHBOUR_FRAMES) -> list[int]:
+    """The images with a neighbour on the other side: a frame of their sequence at most ``num_frames`` away."""
+    sequences: dict[str, list[tuple[int, int]]] = {}
+    for image_id, name in file_names.items():
+        if (frame := parse_frame(name)) is not None:
+            sequences.setdefault(frame[0], []).append((frame[1], image_id))
+    leaking = set()
+    for frames in sequences.values():
+        frames.sort(key=lambda frame: frame[0])
+        # Read forwards and then backwards: the nearest frame on the other side is the last one read in one direction.
+        for ordered in (frames, frames[::-1]):
+            last: list[int | None] = [None, None]
+            for number, image_id in ordered:
+                side = image_id in val_ids
+                other = last[not side]
+                if other is not None and abs(number - other) <= num_frames:
+                    leaking.add(image_id)
+                last[side] = number
+    return [image_id for image_id in file_names if image_id in leaking]

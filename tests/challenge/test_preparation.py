@@ -321,8 +321,8 @@ class TestUnpacking:
         free = [0]
         usage = namedtuple("usage", "free")
         monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: usage(free[0]))
-        # 10^7 bytes are 2442 blocks of 4096 (rounded up), 1 more for tables; the json 1 + 1: 2445 * 4096 = 10014720.
-        free[0] = 10014720 + 10**9
+        # 10^7 bytes of a picture, 2 of the json, 8192 more for each of the two, and a GB that stays free.
+        free[0] = 10**7 + 2 + 2 * 8192 + 10**9
         check_disk(parts)
         free[0] -= 5 * 10**8
         with pytest.raises(UserError, match=r" 0\.5 GB .* 10\.0 MB .* 1\.0 GB.* 0\.5 GB"):
@@ -331,7 +331,7 @@ class TestUnpacking:
         # What an interrupted run has unpacked is not needed again.
         (parts[0].staging / "images").mkdir(parents=True)
         (parts[0].staging / "images/a.png").write_bytes(bytes(10**7))
-        free[0] = 2 * 4096 + 10**9
+        free[0] = 2 + 8192 + 10**9
         check_disk(parts)
 
     def test_disk_full_on_the_way(self, train, tmp_path):

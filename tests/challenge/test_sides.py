@@ -1,4 +1,4 @@
-from parking.challenge.leaks import find_leaks
+from parking.challenge.sides import find_leaks
 
 NAME = "20201102_경기도_-_-_맑음_주간_실외_right_{:06d}_{:07d}.png"
 
