@@ -35,9 +35,6 @@ UNREADABLE_IMAGES = "unreadable_images.txt"
 class Checkpointer:
     """Saves and restores a model and named *checkpointables* (anything with ``state_dict`` and ``load_state_dict``).
 
-    One that has ``check_state_dict`` as well is asked, before anything is loaded, whether it can take a state; it
-    raises a ValueError that says what is wrong.
-
     Not a ``DetectionCheckpointer``, though files and names are the same: that one downloads, unpickles freely, skips
     what does not fit with a warning, overwrites in place, and makes the best model what is resumed. Here
 
@@ -131,10 +128,6 @@ class Checkpointer:
         # Only the raw weights: their average is a checkpointable of its own.
         weights = weights_from_checkpoint(str(path), {key: checkpoint.get(key) for key in ("model", "config")})
         check_all_fit(weights.state_dict, self.model.state_dict(), weights)
-        with _explaining(path):
-            for key, obj in self.checkpointables.items():
-                if hasattr(obj, "check_state_dict"):
-                    obj.check_state_dict(checkpoint[key])
         self.model.load_state_dict(weights.state_dict)
         with _explaining(path):
             for key, obj in self.checkpointables.items():

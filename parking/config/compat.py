@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 
@@ -181,27 +180,28 @@ def upgrade_tensor_names(state: Mapping[str, Any], version: int, source: str) ->
 
 
 def upgrade_checkpoint(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The checkpoint of a training with today's names; values of unexpected types stay as they are.
+    """The checkpoint of a training with today's names.
 
     Raises:
         UserError: the VERSION of its config is wrong (see :func:`read_version`), a name is there twice, or the training
             cannot go on exactly.
+        ValueError, TypeError, LookupError, AttributeError: it is not the checkpoint of a training.
     """
-    config, model, average = (checkpoint.get(key) for key in ("config", "model", "ema"))
-    version, upgraded = read_version(config, source), dict(checkpoint)
-    if isinstance(config, Mapping):
-        upgraded["config"] = upgrade_config(config, source, is_complete=True)
-    if not _has_names(model):
-        return upgraded
-    upgraded["model"] = upgrade_tensor_names(model, version, source)
-    if isinstance(average, Mapping) and _has_names(average.get("average")):
-        upgraded["ema"] = {**average, "average": upgrade_tensor_names(average["average"], version, source)}
-    state = _find(upgraded, "trainer._trainer")
-    if isinstance(state, Mapping):
-        names = _name_first_training_state(model) if version == FIRST_VERSION else state.get("names")
-        upgraded = _put(upgraded, "trainer._trainer.names", _upgrade_training_names(names, version))
-        upgraded = _rewind_to_step(upgraded, source)
-    return upgraded
+    config, model, trainer = checkpoint["config"], checkpoint["model"], checkpoint["trainer"]
+    if not isinstance(config, Mapping):
+        raise ValueError("has a 'config' that is not a mapping of keys")
+    version, state = read_version(config, source), trainer["_trainer"]
+    names = _name_first_training_state(model) if version == FIRST_VERSION else state["names"]
+    upgraded = {
+        **checkpoint,
+        "config": upgrade_config(config, source, is_complete=True),
+        "model": upgrade_tensor_names(model, version, source),
+        "trainer": {**trainer, "_trainer": {**state, "names": _upgrade_training_names(names, version)}},
+    }
+    if "ema" in checkpoint:
+        average = upgrade_tensor_names(checkpoint["ema"]["average"], version, source)
+        upgraded["ema"] = {**checkpoint["ema"], "average": average}
+    return _rewind_to_step(upgraded, source)
 
 
 def _rewind_to_step(checkpoint: dict[str, Any], source: str) -> dict[str, Any]:
@@ -215,58 +215,25 @@ def _rewind_to_step(checkpoint: dict[str, Any], source: str) -> dict[str, Any]:
     state = dict(trainer["_trainer"])
     _, _, buffers = (state.pop(key, None) for key in ("gradients", "since_step", "sound_buffers"))
     checkpoint = _put(checkpoint, "trainer._trainer", state)
-    numbers = [trainer.get(key) for key in ("iteration", "max_iter", "evaluated_before")]
-    step, names = state.get("last_step_iteration"), _find(state, "names.buffers")
-    if any(type(number) is not int for number in (*numbers, step)) or not _are_texts(names):
-        return checkpoint  # the check of the state refuses it
-    iteration, max_iter, evaluated_before = numbers
-    is_amid_step = -1 <= step < iteration < min(max_iter - 1, 10**12)
-    if not is_amid_step or type(buffers) is not list or len(buffers) != len(names):
+    iteration, step = trainer["iteration"], state["last_step_iteration"]
+    if buffers is None or not step < iteration < trainer["max_iter"] - 1:
         return checkpoint
     is_balanced = _find(checkpoint, "config.DATALOADER.SAMPLER_TRAIN") == "ClassBalancedTrainingSampler"
-    if is_balanced and evaluated_before > step + 1:
+    if is_balanced and trainer["evaluated_before"] > step + 1:
         raise UserError(
             f"{source} was saved by an older release right after an evaluation, amid the iterations of one step, which "
             f"this release cannot repeat with DATALOADER.SAMPLER_TRAIN ClassBalancedTrainingSampler; resume from the "
             f"checkpoint before it (write its name into last_checkpoint), or with that release."
         )
-    restored = {name: buffer for name, buffer in zip(names, buffers, strict=True) if name in model}
-    counts = {name: n - (iteration - step) for name, n in model.items() if _is_count_of_batches(name, n)}
+    restored = {name: buffer for name, buffer in zip(state["names"]["buffers"], buffers, strict=True) if name in model}
+    counts = {name: n - (iteration - step) for name, n in model.items() if name.endswith(".num_batches_tracked")}
     checkpoint = {**checkpoint, "model": {**model, **restored, **counts}}
     for key, value in (("iteration", step), ("hooks.LRScheduler.last_epoch", step + 1), ("_trainer.iteration", step)):
         checkpoint = _put(checkpoint, f"trainer.{key}", value)
     return checkpoint
 
 
-def _is_count_of_batches(name: str, value: Any) -> bool:
-    return name.endswith(".num_batches_tracked") and isinstance(value, torch.Tensor)
-
-
-def _has_names(state: Any) -> bool:
-    return isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
-
-
-def are_training_names(names: Any) -> bool:
-    """Whether ``names``, which may be of any type, has the form that ``AccumulatingTrainer.list_names`` returns.
-
-    The number of names is checked before each of them, because a few bytes of a file can stand for any number.
-    """
-    if type(names) is not dict or not all(_are_texts(names.get(key)) for key in ("parameters", "buffers")):
-        return False
-    groups = names.get("optimizer")
-    if type(groups) is not list or not all(type(group) is list and group for group in groups):
-        return False
-    return sum(map(len, groups)) <= len(names["parameters"]) and all(map(_are_texts, groups))
-
-
-def _are_texts(value: Any) -> bool:
-    return type(value) is list and all(type(text) is str for text in value)
-
-
-def _upgrade_training_names(names: Any, version: int) -> Any:
-    if not are_training_names(names):
-        return names  # the check of the state refuses it
-
+def _upgrade_training_names(names: Mapping[str, list], version: int) -> dict[str, list]:
     def upgrade(old: list[str]) -> list[str]:
         return [upgrade_tensor_name(name, version) for name in old]
 

@@ -44,7 +44,6 @@ from .hooks.unreadable_images import UnreadableImagesHook
 from .resume import check_same_data, check_same_recipe, digest_dataset
 from .scores import best_metric, class_ap_of, finite_only
 from .train_loop import AccumulatingTrainer, autocast_dtype
-from .training_state import check_training_state
 
 logger = logging.getLogger(__name__)
 
@@ -331,15 +330,6 @@ class Trainer(DefaultTrainer):
             # A training draws nothing from this generator, but code that someone adds may.
             "rng": comm.all_gather(torch.get_rng_state()),
         }
-
-    def check_state_dict(self, state_dict: Any) -> None:
-        """Raises ValueError, saying what is wrong, unless the state can be one of this training."""
-        check_training_state(
-            state_dict,
-            self.optimizer,
-            self._hooks,
-            self._trainer.list_names(),
-        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)

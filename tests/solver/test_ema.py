@@ -61,10 +61,6 @@ def test_restart_forgets():
     assert ema.model_state_dict(model)["weight"].item() == 4.0
 
 
-def test_refuses_foreign_state_and_odd_arguments():
-    ema = ModelEMA(Tiny(), decay=0.9, warmup=2.0)
+def test_refuses_the_state_of_another_model():
     with pytest.raises(ValueError, match="another model"):
-        ema.check_state_dict({"num_updates": 1, "average": {"other": torch.zeros(1)}})
-    for decay, warmup in ((1.0, 2.0), (-0.1, 2.0), (0.5, 0.0)):
-        with pytest.raises(ValueError, match="decay"):
-            ModelEMA(Tiny(), decay=decay, warmup=warmup)
+        ModelEMA(Tiny(), decay=0.9, warmup=2.0).load_state_dict({"num_updates": 1, "average": {"other": None}})
