@@ -26,7 +26,6 @@ for _name, _hint in _INSTALL_HINTS.items():
 
 _PUBLIC = {
     "Detector": "parking.inference.detector",
-    "add_parking_config": "parking.config",
     "get_cfg": "parking.config",
     "register_parking_datasets": "parking.challenge.datasets",
 }

@@ -1,7 +1,6 @@
-"""Configuration: detectron2's keys that this project reads, and our own."""
+"""Configuration: keys, what their values may be, and configs of older versions."""
 
 from .checks import Task
 from .config import CfgNode, get_cfg, get_typed, typed_keys
-from .defaults import add_parking_config
 
-__all__ = ["CfgNode", "Task", "add_parking_config", "get_cfg", "get_typed", "typed_keys"]
+__all__ = ["CfgNode", "Task", "get_cfg", "get_typed", "typed_keys"]

@@ -1,6 +1,6 @@
 """What the value of each key must be, which tasks use the key, and whether it can change what a training learns.
 
-One table, :data:`CHECKS`: a new key of ``defaults.py`` or ``backbones.py`` needs a row here. Values that depend on
+One table, :data:`CHECKS`: a new key of ``defaults.py`` needs a row here. Values that depend on
 files (names of classes, the shapes of a backbone) are checked where these are read.
 """
 
@@ -8,13 +8,13 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from parking.utils.constants import DETECTRON2_BACKBONES, RESNET, RETINANET_FPN
+from parking.utils.constants import CSP_DARKNET_PAFPN, DETECTRON2_BACKBONES, RESNET, RETINANET_FPN
 from parking.utils.errors import UserError
 from parking.utils.text import show
 
-from .backbones import BACKBONE_KEYS, CSP_DARKNET_KEYS
 from .compat import FIRST_VERSION
-from .kinds import Flag, Kind, ListOf, OneOf, Real, Registered, Such, Text, Whole
+from .defaults import make_defaults
+from .kinds import Flag, Kind, ListOf, OneOf, Real, Such, Text, Whole
 
 
 class Task(enum.Enum):
@@ -112,7 +112,7 @@ def _is_floor(entry: Any) -> bool:
     return _NAME.allows(entry) or _COUNT.allows(entry)
 
 
-_RESNET_DEPTHS = (18, 34, 50, 101, 152)
+_OF_DETECTRON2_BACKBONES = ("MODEL.BACKBONE.FREEZE_AT", "MODEL.RESNETS.", "MODEL.FPN.")
 _RESNET_STAGES = ("stem", "res2", "res3", "res4", "res5")
 _STAGES = ListOf(
     OneOf(*_RESNET_STAGES),
@@ -174,17 +174,14 @@ CHECKS: Mapping[str, Check] = {
     "INPUT.AUG.FLIP_UD_PROB": Check(_PART, TRAIN, True),
     # Every task builds the model; keys that only a loss reads belong to TRAIN.
     "MODEL.DEVICE": Check(Text(r"cpu|cuda(:[0-9]{1,2})?", "cuda, cuda:1 (the second GPU) or cpu"), ALL, False),
-    "MODEL.META_ARCHITECTURE": Check(Registered(), ALL, True),
+    "MODEL.META_ARCHITECTURE": Check(_NAME, ALL, True),
     "MODEL.WEIGHTS": Check(Text(), ALL, False),
     "MODEL.PIXEL_MEAN": Check(ListOf(Real(-_MAX_FACTOR, _MAX_FACTOR), length=3), ALL, True),
     "MODEL.PIXEL_STD": Check(ListOf(Real(1e-3, _MAX_FACTOR), length=3), ALL, True),
-    "MODEL.BACKBONE.NAME": Check(Registered(), ALL, True),
-    "MODEL.HEAD.NAME": Check(Registered(), ALL, True),
-    # A config has these keys only while it names one of detectron2's backbones; then it lacks CSP_DARKNET_KEYS.
+    "MODEL.BACKBONE.NAME": Check(_NAME, ALL, True),
+    "MODEL.HEAD.NAME": Check(_NAME, ALL, True),
     "MODEL.BACKBONE.FREEZE_AT": Check(Whole(0, 5), ALL, True),
-    "MODEL.RESNETS.DEPTH": Check(
-        Such(lambda value: type(value) is int and value in _RESNET_DEPTHS, "one of 18, 34, 50, 101, 152"), ALL, True
-    ),
+    "MODEL.RESNETS.DEPTH": Check(OneOf(18, 34, 50, 101, 152), ALL, True),
     "MODEL.RESNETS.OUT_FEATURES": Check(_STAGES, ALL, True),
     "MODEL.RESNETS.NUM_GROUPS": Check(Whole(1, 256), ALL, True),
     "MODEL.RESNETS.NORM": Check(OneOf("BN", "SyncBN", "GN"), ALL, True),
@@ -315,6 +312,20 @@ def _find_nothing_to_train_on(cfg, num_processes: int) -> str | None:
     return None if cfg.DATASETS.TRAIN else "DATASETS.TRAIN is empty; name a data set to train on."
 
 
+def _find_unread_key(cfg, num_processes: int) -> str | None:
+    """Find a key of detectron2's backbones that was changed, though this project's own, which reads none, is named."""
+    if cfg.MODEL.BACKBONE.NAME != CSP_DARKNET_PAFPN:
+        return None
+    defaults = make_defaults()
+    for key in CHECKS:
+        if key.startswith(_OF_DETECTRON2_BACKBONES) and find_value(cfg, key) != find_value(defaults, key):
+            return (
+                f"{key} is {show(find_value(cfg, key))}, but only detectron2's backbones read it: set "
+                f"MODEL.BACKBONE.NAME to one of {', '.join(DETECTRON2_BACKBONES)}, or leave it out."
+            )
+    return None
+
+
 def _find_incomplete_pyramid(cfg, num_processes: int) -> str | None:
     """Find levels that detectron2 would build, but name after a stride that they do not have."""
     if cfg.MODEL.BACKBONE.NAME not in DETECTRON2_BACKBONES or cfg.MODEL.BACKBONE.NAME == RESNET:
@@ -355,6 +366,7 @@ def _find_untrained_level(cfg, num_processes: int) -> str | None:
 # Conditions that values must meet together, if each alone is allowed: a function of the config and the number of
 # processes, which returns a sentence or, if nothing is wrong, None; and the tasks.
 _RELATIONS: Sequence[tuple[Callable[[Mapping, int], str | None], frozenset[Task]]] = (
+    (_find_unread_key, ALL),
     (_find_incomplete_pyramid, ALL),
     (_find_untrained_level, TRAIN),
     (_find_nothing_to_train_on, TRAIN),
@@ -380,10 +392,10 @@ def check_values(
         sources: by key, where its value comes from, for the message; missing keys were set by the user.
     """
     for key, check in CHECKS.items():
-        if task not in check.tasks or (key in BACKBONE_KEYS | CSP_DARKNET_KEYS and not _has(cfg, key)):
+        if task not in check.tasks:
             continue
         kind = check.kind
-        if isinstance(kind, Registered) and registered and key in registered:
+        if registered and key in registered:
             kind = OneOf(*registered[key])
         _check_value(key, find_value(cfg, key), kind, (sources or {}).get(key))
     for find_fault, tasks in _RELATIONS:
@@ -401,14 +413,6 @@ def find_value(cfg: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         cfg = cfg[part]
     return cfg
-
-
-def _has(cfg: Mapping[str, Any], key: str) -> bool:
-    try:
-        find_value(cfg, key)
-    except KeyError:
-        return False
-    return True
 
 
 def changes_weights(key: str, *recipes: Recipe) -> bool:

@@ -180,27 +180,27 @@ def upgrade_tensor_names(state: Mapping[str, Any], version: int, source: str) ->
 
 
 def upgrade_checkpoint(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The checkpoint of a training with today's names.
+    """The checkpoint of a training with today's names; a "config" or "model" that is no mapping stays as it is.
 
     Raises:
         UserError: the VERSION of its config is wrong (see :func:`read_version`), a name is there twice, or the training
             cannot go on exactly.
         ValueError, TypeError, LookupError, AttributeError: it is not the checkpoint of a training.
     """
-    config, model, trainer = checkpoint["config"], checkpoint["model"], checkpoint["trainer"]
-    if not isinstance(config, Mapping):
-        raise ValueError("has a 'config' that is not a mapping of keys")
-    version, state = read_version(config, source), trainer["_trainer"]
-    names = _name_first_training_state(model) if version == FIRST_VERSION else state["names"]
-    upgraded = {
-        **checkpoint,
-        "config": upgrade_config(config, source, is_complete=True),
-        "model": upgrade_tensor_names(model, version, source),
-        "trainer": {**trainer, "_trainer": {**state, "names": _upgrade_training_names(names, version)}},
-    }
+    config, model, trainer = (checkpoint.get(key) for key in ("config", "model", "trainer"))
+    version, upgraded = read_version(config, source), dict(checkpoint)
+    if isinstance(config, Mapping):
+        upgraded["config"] = upgrade_config(config, source, is_complete=True)
+    if isinstance(model, Mapping):
+        upgraded["model"] = upgrade_tensor_names(model, version, source)
     if "ema" in checkpoint:
         average = upgrade_tensor_names(checkpoint["ema"]["average"], version, source)
         upgraded["ema"] = {**checkpoint["ema"], "average": average}
+    if trainer is None:
+        return upgraded
+    state = trainer["_trainer"]
+    names = _name_first_training_state(model) if version == FIRST_VERSION else state["names"]
+    upgraded["trainer"] = {**trainer, "_trainer": {**state, "names": _upgrade_training_names(names, version)}}
     return _rewind_to_step(upgraded, source)
 
 

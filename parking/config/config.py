@@ -6,50 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode as _CfgNode
-from detectron2.config import get_cfg as _get_d2_cfg
 
 from parking.utils.errors import UserError
 from parking.utils.text import printable, show
 
-from .backbones import fit_keys_to_backbone, suggest_backbone
 from .checks import find_value
 from .compat import upgrade_config, upgrade_key
-from .defaults import add_parking_config
+from .defaults import make_defaults
 from .yaml_files import ConfigFiles
 
-# detectron2's keys that something here reads. The others (anchors of Faster R-CNN, mask heads, ...) are left out, so
-# that setting one is an error instead of a switch without effect.
-_DETECTRON2_KEYS = (
-    "OUTPUT_DIR",
-    "SEED",
-    "CUDNN_BENCHMARK",
-    "MODEL.DEVICE",
-    "MODEL.META_ARCHITECTURE",
-    "MODEL.WEIGHTS",
-    "MODEL.PIXEL_MEAN",
-    "MODEL.PIXEL_STD",
-    "MODEL.BACKBONE.NAME",
-    "DATASETS.TRAIN",
-    "DATASETS.TEST",
-    "DATALOADER.NUM_WORKERS",
-    "DATALOADER.SAMPLER_TRAIN",
-    "DATALOADER.REPEAT_THRESHOLD",
-    "DATALOADER.REPEAT_SQRT",
-    "SOLVER.BASE_LR",
-    "SOLVER.LR_SCHEDULER_NAME",
-    "SOLVER.MOMENTUM",
-    "SOLVER.NESTEROV",
-    "SOLVER.WEIGHT_DECAY",
-    "SOLVER.MAX_ITER",
-    "SOLVER.WARMUP_ITERS",
-    "SOLVER.IMS_PER_BATCH",
-    "SOLVER.CHECKPOINT_PERIOD",
-    "SOLVER.AMP.ENABLED",
-    "TEST.DETECTIONS_PER_IMAGE",
-    "TEST.EVAL_PERIOD",
-    "TEST.AUG.ENABLED",
-)
-_BACKBONE_NAME = "MODEL.BACKBONE.NAME"
 # Parts of one config value; DATASETS.COCO has three for each data set.
 _MAX_PARTS = 10_000
 # No key needs a larger number, and Python cannot print some numbers that can be written as 0xff...
@@ -63,8 +28,7 @@ class CfgNode(_CfgNode):
        because other code might open it.
     2. An int is taken where the default is a float.
     3. Names of older versions are translated (``compat.py``).
-    4. Keys of a backbone exist only while MODEL.BACKBONE.NAME names one that reads them (``backbones.py``).
-    5. An unknown key, a value of the wrong type or an unreadable file raises :class:`UserError`, which names the file
+    4. An unknown key, a value of the wrong type or an unreadable file raises :class:`UserError`, which names the file
        or the key and, for an unknown key, the nearest that exists.
     """
 
@@ -84,9 +48,7 @@ class CfgNode(_CfgNode):
         """Merge ``[KEY, VALUE, KEY, VALUE, ...]`` as given on a command line."""
         if len(cfg_list) % 2:
             raise UserError(f"command line: KEY VALUE pairs are expected, and {cfg_list[-1]!r} has no value.")
-        pairs = zip(cfg_list[0::2], cfg_list[1::2], strict=True)
-        # The backbone comes first, because it determines which other keys exist.
-        for key, value in sorted(pairs, key=lambda pair: upgrade_key(pair[0]) != _BACKBONE_NAME):
+        for key, value in zip(cfg_list[0::2], cfg_list[1::2], strict=True):
             nested: dict[str, Any] = {}
             node = nested
             *parents, last = key.split(".")
@@ -102,16 +64,7 @@ class CfgNode(_CfgNode):
         """
         if isinstance(loaded, Mapping):
             loaded = upgrade_config(loaded, source)
-            self._merge_backbone_name(loaded, source)
         self._merge(loaded, self, (), source)
-
-    def _merge_backbone_name(self, loaded: Mapping[str, Any], source: str) -> None:
-        try:
-            name = find_value(loaded, _BACKBONE_NAME)
-        except (KeyError, TypeError):
-            return  # it is missing, or MODEL is not a mapping, which _merge refuses by name
-        self._merge({"MODEL": {"BACKBONE": {"NAME": name}}}, self, (), source)
-        fit_keys_to_backbone(self, get_cfg())
 
     def _merge(self, loaded: Mapping[str, Any], root: "CfgNode", path: tuple[str, ...], source: str) -> None:
         if not isinstance(loaded, Mapping):
@@ -120,8 +73,7 @@ class CfgNode(_CfgNode):
         for key, value in loaded.items():
             full_key = ".".join((*path, str(key)))
             if key not in self:
-                advice = suggest_backbone(full_key) or _suggestion(full_key, root)
-                raise UserError(f"{source}: there is no config key {full_key}; {advice}")
+                raise UserError(f"{source}: there is no config key {full_key}; {_suggest(full_key, root)}")
             old = self[key]
             if isinstance(old, CfgNode):
                 old._merge(value, root, (*path, key), source)
@@ -180,7 +132,7 @@ def _to_float(value: int, full_key: str, source: str) -> float:
         raise UserError(f"{source}: {full_key} is a number that is too large.") from e
 
 
-def _suggestion(full_key: str, root: CfgNode) -> str:
+def _suggest(full_key: str, root: CfgNode) -> str:
     candidates = list(root.keys_in_full())
     near = difflib.get_close_matches(full_key, candidates, n=1, cutoff=0.6)
     if not near:
@@ -214,16 +166,5 @@ def typed_keys(opts: Sequence[str]) -> set[str]:
 
 
 def get_cfg() -> CfgNode:
-    """The default configuration: the keys of detectron2 that are read here, and ours. A new object every time."""
-    d2_cfg = _get_d2_cfg()
-    cfg = CfgNode()
-    for full_key in _DETECTRON2_KEYS:
-        *parents, last = full_key.split(".")
-        source, node = d2_cfg, cfg
-        for part in parents:
-            source = source[part]
-            node = node.setdefault(part, CfgNode())
-        node[last] = source[last]
-    cfg.INPUT = CfgNode()  # all of it is our own
-    add_parking_config(cfg)
-    return CfgNode(cfg)  # the added groups are detectron2's CfgNode until here
+    """The default configuration, a new object every time."""
+    return CfgNode(make_defaults())

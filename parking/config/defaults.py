@@ -1,4 +1,4 @@
-"""Every configuration key this project adds to detectron2's, with its meaning, unit and options.
+"""Every configuration key, with its meaning, unit and options. Where detectron2 has the same thing, so has its key.
 
 ``checks.py`` needs a row for each key: the allowed values, and the tasks that use the key.
 
@@ -7,23 +7,32 @@ The defaults are those of a nano model; ``configs/`` states what differs.
 
 from detectron2.config import CfgNode as CN
 
+from parking.utils.constants import CSP_DARKNET_PAFPN
+
 from . import compat
 
 
-def add_parking_config(cfg: CN) -> None:
-    """Add our keys to ``cfg`` (detectron2's defaults), in place, and change the defaults that do not suit a YOLO."""
+def make_defaults() -> CN:
+    """All keys with their defaults, a new object every time."""
+    cfg = CN()
     # Version of the names of keys and of what else is kept in files. A yaml without it has version 1; see compat.py.
     cfg.VERSION = compat.CURRENT_VERSION
+    # Folder of what a training writes.
+    cfg.OUTPUT_DIR = "./output"
     # 0 or more: a training ends with the same weights each time, bit for bit, for any number of data workers, whether
     # interrupted or not; a GPU then uses deterministic kernels, which are slower. -1: a new seed each time.
     cfg.SEED = -1
+    # Let cuDNN try which convolutions are fastest, for each shape anew.
+    cfg.CUDNN_BENCHMARK = False
     _add_data(cfg)
     _add_model(cfg)
     _add_solver(cfg)
     _add_test(cfg)
+    return cfg
 
 
 def _add_data(cfg: CN) -> None:
+    cfg.DATASETS = CN()
     # Root of the challenge's layout (see datasets/README.md); registers parking_train, _val, _trainval and _test.
     cfg.DATASETS.ROOT = "/DATA"
     # How Train.json is divided into parking_train and parking_val.
@@ -42,8 +51,12 @@ def _add_data(cfg: CN) -> None:
     cfg.DATASETS.ALLOW_OUTSIDE = False
     # Any other COCO-format data: a list of [name, json file, image folder]. Classes come from the json's categories.
     cfg.DATASETS.COCO = []
+    # Names of the data sets to train on and to evaluate on.
     cfg.DATASETS.TRAIN = ("parking_train",)
     cfg.DATASETS.TEST = ("parking_val",)
+    cfg.DATALOADER = CN()
+    # Processes that read and augment images, for each process that trains or infers; 0: that process itself.
+    cfg.DATALOADER.NUM_WORKERS = 4
     # Order of the training images.
     #   "TrainingSampler": shuffled passes
     #   "ClassBalancedTrainingSampler": drawn with replacement, more often if an image's classes are rare and badly
@@ -51,7 +64,11 @@ def _add_data(cfg: CN) -> None:
     #   "RepeatFactorTrainingSampler": shuffled passes, in which images with classes that occur in less than
     #       DATALOADER.REPEAT_THRESHOLD (0..1) of the images are repeated
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
+    cfg.DATALOADER.REPEAT_THRESHOLD = 0.0
+    # Whether an image is repeated sqrt(threshold / frequency) times, or threshold / frequency times.
+    cfg.DATALOADER.REPEAT_SQRT = True
 
+    cfg.INPUT = CN()
     # Height and width in pixels of a training sample; multiples of the largest stride.
     cfg.INPUT.SIZE_TRAIN = [640, 640]
     # Long side in pixels to which an image is resized (enlarged too) for evaluation and inference.
@@ -96,17 +113,26 @@ def _add_data(cfg: CN) -> None:
 
 
 def _add_model(cfg: CN) -> None:
+    cfg.MODEL = CN()
+    # "cuda", "cuda:1" (the second GPU) or "cpu".
+    cfg.MODEL.DEVICE = "cuda"
     cfg.MODEL.META_ARCHITECTURE = "YOLO"
+    # A weights file to start from or to use; "": random weights.
+    cfg.MODEL.WEIGHTS = ""
     # The network reads RGB, (pixel - PIXEL_MEAN) / PIXEL_STD for pixels of 0..255.
     cfg.MODEL.PIXEL_MEAN = [0.0, 0.0, 0.0]
     cfg.MODEL.PIXEL_STD = [255.0, 255.0, 255.0]
-    cfg.MODEL.BACKBONE.NAME = "build_csp_darknet_pafpn_backbone"
+    cfg.MODEL.BACKBONE = CN()
+    # This project's own, one of detectron2's (see below), or one that you register.
+    cfg.MODEL.BACKBONE.NAME = CSP_DARKNET_PAFPN
     cfg.MODEL.HEAD = CN()
     # A name in DENSE_HEAD_REGISTRY; a head reads MODEL.YOLO.NUM_CLASSES, MODEL.YOLO.IN_FEATURES and a group of its own.
     cfg.MODEL.HEAD.NAME = "AnchorHead"
     _add_anchor_head(cfg)
     _add_distribution_head(cfg)
+    _add_detectron2_backbones(cfg)
 
+    # Only this project's own backbone reads these two groups and MODEL.YOLO.DEPTH_MULTIPLE, WIDTH_MULTIPLE and NORM.
     cfg.MODEL.CSP_DARKNET = CN()
     # Stages whose features are returned; the last one ends the backbone: "dark5" makes a P5 model, "dark6" a P6 model.
     cfg.MODEL.CSP_DARKNET.OUT_FEATURES = ["dark3", "dark4", "dark5"]
@@ -136,6 +162,35 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.YOLO.NMS_THRESH_TEST = 0.5
     # Number of best candidates of an image that take part in the suppression.
     cfg.MODEL.YOLO.PRE_NMS_TOPK_TEST = 30000
+
+
+def _add_detectron2_backbones(cfg: CN) -> None:
+    """Keys that only detectron2's backbones read; with this project's own, they must keep their defaults."""
+    # How many stages stay untrained: 1 is the stem, 2 is stem and res2. detectron2's default, 2, suits its weights.
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    cfg.MODEL.RESNETS = CN()
+    cfg.MODEL.RESNETS.DEPTH = 50
+    # Stages that return features, finest first: "stem" (stride 4), "res2" (4), "res3" (8), "res4" (16), "res5" (32)
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
+    # More than 1 makes a ResNeXt.
+    cfg.MODEL.RESNETS.NUM_GROUPS = 1
+    # "BN", "SyncBN" or "GN". Not detectron2's FrozenBN: it never learns, and random weights need norms that do.
+    cfg.MODEL.RESNETS.NORM = "BN"
+    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 64
+    # Whether the stride of a bottleneck is in its first (1x1) convolution, or in the 3x3 one.
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = True
+    # 2 keeps the stride of res5 at 16.
+    cfg.MODEL.RESNETS.RES5_DILATION = 1
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 256
+    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 64
+    cfg.MODEL.FPN = CN()
+    # Stages that the pyramid joins, finest first, up to res5; its outputs are p3 of res3, p4 of res4, ...
+    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.FPN.OUT_CHANNELS = 256
+    # "" for none, "BN", "SyncBN" or "GN".
+    cfg.MODEL.FPN.NORM = ""
+    # "sum" or "avg" of a finer and a coarser level.
+    cfg.MODEL.FPN.FUSE_TYPE = "sum"
 
 
 def _add_anchor_head(cfg: CN) -> None:
@@ -186,6 +241,7 @@ def _add_distribution_head(cfg: CN) -> None:
 
 
 def _add_solver(cfg: CN) -> None:
+    cfg.SOLVER = CN()
     # Trainings one after the other, each from the weights that the previous one chose: a list of [name, config file].
     # A file is relative to this config and states only what differs; its OUTPUT_DIR is OUTPUT_DIR/name. Empty: one
     # training.
@@ -202,6 +258,8 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.LR_FINAL_FACTOR = 0.01
     # Whether the rate changes once an "epoch" (as in the original recipe) or every "iteration".
     cfg.SOLVER.LR_DECAY_PER = "iteration"
+    # Iterations of a training.
+    cfg.SOLVER.MAX_ITER = 40000
     # Iterations that count as an epoch; 0: one pass over the training set.
     cfg.SOLVER.ITERS_PER_EPOCH = 0
     # Iterations over which rates, momentum and accumulation warm up, linearly.
@@ -209,13 +267,20 @@ def _add_solver(cfg: CN) -> None:
     # Values at the start of the warm-up: momentum, and learning rate of biases.
     cfg.SOLVER.WARMUP_MOMENTUM = 0.8
     cfg.SOLVER.WARMUP_BIAS_LR = 0.1
+    # Images of one iteration, of all processes together.
+    cfg.SOLVER.IMS_PER_BATCH = 16
     # Gradients are accumulated over about NOMINAL_BATCH_SIZE / IMS_PER_BATCH iterations; 0: never. Gradients after the
     # last step of a training change no weights. Checkpoints wait for the next step, also on Ctrl-C.
     cfg.SOLVER.NOMINAL_BATCH_SIZE = 64
+    # Iterations between two checkpoints model_{iteration}.pth, from which --resume goes on; 0: only one at the end.
+    cfg.SOLVER.CHECKPOINT_PERIOD = 5000
     # How many of the newest model_{iteration}.pth are kept.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 2
-    # Type for mixed precision (SOLVER.AMP.ENABLED): "float16", with scaled gradients, "bfloat16", or "auto": float16 on
-    # a GPU, and on the CPU bfloat16 if it has instructions for it (else float32).
+    cfg.SOLVER.AMP = CN()
+    # Whether to train in mixed precision.
+    cfg.SOLVER.AMP.ENABLED = False
+    # Its type: "float16", with scaled gradients, "bfloat16", or "auto": float16 on a GPU, and on the CPU bfloat16 if it
+    # has instructions for it (else float32).
     cfg.SOLVER.AMP.DTYPE = "auto"
     cfg.SOLVER.EMA = CN()
     # Evaluate and release the exponential moving average of the weights: decay DECAY * (1 - exp(-updates / WARMUP)).
@@ -234,14 +299,22 @@ def _add_solver(cfg: CN) -> None:
 
 
 def _add_test(cfg: CN) -> None:
+    cfg.TEST = CN()
+    # Iterations between two evaluations while training; 0: only one at the end.
+    cfg.TEST.EVAL_PERIOD = 0
     # The score that decides which weights become model_best.pth.
     cfg.TEST.BEST_METRIC = "bbox/AP75"
+    # Largest number of boxes found in an image.
+    cfg.TEST.DETECTIONS_PER_IMAGE = 100
     # Images in a batch of an evaluation or inference; only images of the same padded shape share one. 0: 8 on a GPU, 1
     # on the CPU, where a larger batch saves no time.
     cfg.TEST.IMS_PER_BATCH = 0
     # Type in which the network computes for evaluations, also while training, and for inference: "float32", "float16",
     # "bfloat16", or "auto": float16 on a GPU, and float32 on the CPU. Boxes and scores are float32 in any case.
     cfg.TEST.DTYPE = "auto"
+    cfg.TEST.AUG = CN()
+    # Whether several views of an image, enlarged, reduced and mirrored, are inferred (test-time augmentation).
+    cfg.TEST.AUG.ENABLED = False
     # How the boxes of several views (test-time augmentation) or several models of one image are joined:
     #   "nms": the best box suppresses the others (for views, all candidates go through one suppression, as published)
     #   "soft_nms": the best box lowers the scores of others, the more they overlap (Gaussian; Bodla et al. 2017)

@@ -66,14 +66,14 @@ class Flag:
 
 
 class OneOf:
-    """One of several names, in this spelling."""
+    """One of several names, in this spelling, or of several whole numbers."""
 
-    def __init__(self, *names: str):
+    def __init__(self, *names: str | int):
         self.names = names
-        self.allowed = f"one of {', '.join(name or repr(name) for name in names)}"
+        self.allowed = f"one of {', '.join(str(name) or repr(name) for name in names)}"
 
     def allows(self, value: Any) -> bool:
-        return isinstance(value, str) and value in self.names
+        return type(value) in (str, int) and value in self.names
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,3 @@ class Such:
 
     def allows(self, value: Any) -> bool:
         return self.holds(value)
-
-
-@dataclass(frozen=True)
-class Registered:
-    """The name of a part of the model; the caller of :func:`.checks.check_values` knows which names exist."""
-
-    allowed: str = "the name of a part of the model"
-
-    def allows(self, value: Any) -> bool:
-        return isinstance(value, str) and "\0" not in value

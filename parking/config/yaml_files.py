@@ -1,49 +1,63 @@
 """Reading config files: plain yaml of a bounded size, with the files that ``_BASE_`` names."""
 
 import os
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from parking.utils.errors import UserError
+from parking.utils.files import UnusableFileError
 from parking.utils.limits import MAX_CONFIG_BYTES, MAX_CONFIG_DEPTH, MAX_CONFIG_FILES
 from parking.utils.text import printable
-from parking.utils.text_files import UnusableFileError, read_text_file
+from parking.utils.text_files import read_text_file
 
 from .compat import upgrade_config
 
 _BASE = "_BASE_"
 # No key needs a larger number, and Python cannot print some numbers that can be written as 0xff... or 59:59:...
 _MAX_INT_CHARACTERS = 400
-_OPENING = (
-    yaml.FlowSequenceStartToken,
-    yaml.FlowMappingStartToken,
-    yaml.BlockSequenceStartToken,
-    yaml.BlockMappingStartToken,
-)
-_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+_MERGE_KEY = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """yaml's safe loader, for which a key that occurs twice or a huge number is an error."""
+    """yaml's safe loader without what lets a few lines stand for any number of values; a key may occur once only."""
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent, index):
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            _refuse(f"aliases (*{event.anchor}) are not supported, write it out", event)
+        self._depth += 1
+        if self._depth > MAX_CONFIG_DEPTH:
+            _refuse(f"lists and mappings are nested deeper than {MAX_CONFIG_DEPTH}", event)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key, _ in node.value:
+            if key.tag == _MERGE_KEY:
+                _refuse("merge keys (<<) are not supported, write the keys out", key)
             if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} occurs twice", key.start_mark)
+                _refuse(f"the key {key.value} occurs twice", key)
             seen.add((key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node):
         if len(node.value) > _MAX_INT_CHARACTERS:
-            problem = f"a whole number of {len(node.value):,} characters"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+            _refuse(f"a whole number of {len(node.value):,} characters", node)
         return super().construct_yaml_int(node)
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def _refuse(problem: str, where: yaml.Event | yaml.Node) -> NoReturn:
+    raise yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
 
 
 class ConfigFiles:
@@ -106,42 +120,20 @@ def read_config_text(filename: str) -> str:
     try:
         return read_text_file(filename, max_bytes=MAX_CONFIG_BYTES)[0]
     except UnusableFileError as e:
-        reason = e.detail.removeprefix("cannot be opened: ")
-        detail = e.detail if reason == e.detail else f"cannot be read ({reason}); check the path"
-        # An empty file is the same mistake as one that sets no keys.
-        detail = "is empty: it does not hold a mapping of config keys" if detail == "is empty" else detail
-        raise UserError(f"config file {printable(filename)} {detail}.") from e
+        raise UserError(f"config file {printable(filename)} {e.detail}.") from e
 
 
 def parse_config(text: str, filename: str) -> Any:
     """The plain values of a yaml text; raises a UserError if it is not plain yaml."""
     name = printable(filename)
     try:
-        _check_tokens(yaml.scan(text), name)
-        # Safe, because _Loader is a subclass of SafeLoader.
-        return yaml.load(text, Loader=_Loader)
-    except UserError:
-        raise
+        return yaml.load(text, Loader=_Loader)  # safe, because _Loader is a subclass of SafeLoader
     except yaml.YAMLError as e:
         raise UserError(f"config file {name} is not plain yaml: {' '.join(str(e).split())}") from e
     except Exception as e:  # yaml may yield dates or numbers where a text was meant
         raise UserError(
             f"config file {name} does not hold a mapping of config keys in UTF-8: {e}; see configs/."
         ) from e
-
-
-def _check_tokens(tokens: Iterator[yaml.Token], name: str) -> None:
-    """Refuse yaml in which a few lines can stand for any number of keys, or that is nested too deep."""
-    depth = 0
-    for token in tokens:
-        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
-        if depth > MAX_CONFIG_DEPTH:
-            raise UserError(f"config file {name}: lists and mappings are nested deeper than {MAX_CONFIG_DEPTH}.")
-        value = getattr(token, "value", None)
-        if value == "<<" or (isinstance(value, tuple) and str(value[1]).endswith("merge")):
-            raise UserError(f"config file {name}: merge keys (<<) are not supported; write the keys out.")
-        if isinstance(token, yaml.AliasToken):
-            raise UserError(f"config file {name}: aliases (*{printable(value[:40])}) are not supported; write it out.")
 
 
 def _find_base(filename: str, base: str) -> str:

@@ -21,6 +21,7 @@ from parking.config.yaml_files import parse_config, read_config_text
 from parking.inference.build import build_inference_model, find_shapes
 from parking.inference.models import check_config, choose_eval_classes, choose_weights, last_stage_with_weights
 from parking.utils.errors import UserError
+from parking.utils.files import check_writable
 from parking.utils.logs import setup_logging
 from parking.utils.text import printable
 
@@ -29,7 +30,6 @@ from .setup import (
     check_output_dir,
     claim_output_dir,
     lock_output_dir,
-    make_output_dir,
     setup_evaluation,
     setup_training,
 )
@@ -57,7 +57,7 @@ def run_training(args) -> OrderedDict[str, Any] | None:
         if comm.is_main_process():
             # Lock before reading anything: another training in the same folder would mix its files with ours.
             for stage in stages:
-                make_output_dir(stage.cfg.OUTPUT_DIR)
+                check_writable(stage.cfg.OUTPUT_DIR, name="OUTPUT_DIR")
                 locks.enter_context(lock_output_dir(stage.cfg.OUTPUT_DIR))
         comm.synchronize()  # no process may look at what another training is still writing
         return _train(stages, all_stages, args)
@@ -135,7 +135,7 @@ def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resu
     if stages[0] not in done and stages[0] not in resumed:
         _choose_start(stages[0], args)
         weights = stages[0].cfg.MODEL.WEIGHTS
-        frozen = stages[0].cfg.MODEL.BACKBONE.get("FREEZE_AT", 0)  # only backbones of detectron2 have that key
+        frozen = stages[0].cfg.MODEL.BACKBONE.FREEZE_AT
         if frozen > 0 and not weights:
             raise UserError(
                 f"MODEL.BACKBONE.FREEZE_AT is {frozen}, but without MODEL.WEIGHTS these stages would stay random; set "

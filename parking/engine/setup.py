@@ -11,15 +11,11 @@ import torch
 from detectron2.engine import default_setup
 
 from parking.challenge.registration import register_datasets_from_config
-from parking.checkpoint import (
-    SECONDS_USED,
-    UNREADABLE_IMAGES,
-    find_training,
-)
+from parking.checkpoint import SECONDS_USED, UNREADABLE_IMAGES, find_training
 from parking.config import CfgNode, Task
 from parking.inference.models import check_config, resolve_device, resolve_num_classes
 from parking.utils.errors import UserError
-from parking.utils.files import locked
+from parking.utils.files import check_writable, locked
 from parking.utils.logs import setup_logging
 from parking.utils.marks import OutputFolder
 from parking.utils.text import printable
@@ -75,20 +71,6 @@ def setup_evaluation(cfg: CfgNode) -> None:
     register_datasets_from_config(cfg, cfg.DATASETS.TEST)
 
 
-def make_output_dir(output_dir: str) -> Path:
-    """Make the folder if needed. Raises a UserError when it cannot be made."""
-    folder = Path(output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"OUTPUT_DIR {output_dir} is a file; give a folder.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(
-            f"OUTPUT_DIR {output_dir} cannot be made ({e.strerror}); give a folder you can write to."
-        ) from e
-    return folder
-
-
 def lock_output_dir(output_dir: str) -> AbstractContextManager[None]:
     """Keep other trainings out of the folder, which must exist; raises a UserError if one is in it."""
     busy = f"OUTPUT_DIR {output_dir} is in use by another training; wait for it, or give another OUTPUT_DIR."
@@ -102,7 +84,8 @@ def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
     unless ``may_hold_training``, if a file that a training replaces, appends to or removes was there before any
     training.
     """
-    folder = make_output_dir(output_dir)
+    check_writable(output_dir, name="OUTPUT_DIR")
+    folder = Path(output_dir)
     # List the folder: Path.glob() skips dead links, and writing to one would make a file where it points to.
     for path in sorted(folder.iterdir()):
         is_written = any(fnmatch(path.name, pattern) for pattern in _WRITTEN_IN_PLACE)

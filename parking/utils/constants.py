@@ -6,6 +6,8 @@ PARKING_DATASETS = ("parking_train", "parking_val", "parking_trainval", "parking
 #: Gray level (0..255) around a letterboxed image, in training, inference and the padding of a batch alike.
 PAD_VALUE = 114
 
+#: This project's own backbone, by its name in detectron2's registry.
+CSP_DARKNET_PAFPN = "build_csp_darknet_pafpn_backbone"
 #: detectron2's backbones, by their names in its registry, for which there are config keys.
 RESNET = "build_resnet_backbone"
 RESNET_FPN = "build_resnet_fpn_backbone"
