@@ -28,7 +28,6 @@ from .process_group import join_process_group, parse_dist_url
 
 # Each process takes half a GB at its start. Without GPUs, a few are useful for trying things out.
 _MAX_PROCESSES = 64
-_MAX_MACHINES = 1024
 # After one process failed, the others have this long to end by themselves, and again this long until SIGKILL.
 _GRACE_SECONDS = 10.0
 
@@ -51,20 +50,15 @@ def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Name
         KeyboardInterrupt: a process ended with one.
         SystemExit: a process ended otherwise; its message has the traceback, and python prints it and exits with 1.
     """
-    if args.num_gpus < 1:
-        raise UserError(f"--num-gpus is {args.num_gpus}; it counts processes and is at least 1, also without a GPU.")
     num_found = torch.cuda.device_count()
-    if num_found and args.num_gpus > num_found:
-        raise UserError(f"--num-gpus is {args.num_gpus}, but this machine has {num_found} GPUs.")
-    if args.num_gpus > max(_MAX_PROCESSES, num_available_cpus(), num_found):
-        raise UserError(
-            f"--num-gpus is {args.num_gpus}; without GPUs it is at most {max(_MAX_PROCESSES, num_available_cpus())}."
-        )
-    if not 1 <= args.num_machines <= _MAX_MACHINES:
-        raise UserError(f"--num-machines is {args.num_machines}; it is from 1 to {_MAX_MACHINES}.")
+    most = num_found or max(_MAX_PROCESSES, num_available_cpus())
+    if not 1 <= args.num_gpus <= most:
+        found = f"this machine has {num_found} GPUs" if num_found else "without GPUs it counts processes"
+        raise UserError(f"--num-gpus is {args.num_gpus}; {found}, and it is from 1 to {most}.")
     if not 0 <= args.machine_rank < args.num_machines:
         raise UserError(
-            f"--machine-rank is {args.machine_rank}; the {args.num_machines} of --num-machines are numbered from 0."
+            f"--machine-rank is {args.machine_rank}, and --num-machines {args.num_machines}; machines are numbered "
+            "from 0 to one less than their number."
         )
     if args.num_machines > 1 and args.dist_url == "auto":
         raise UserError("--dist-url auto is for one machine; with several, give tcp://HOST:PORT of machine 0.")

@@ -30,16 +30,15 @@ def join_process_group(local_rank: int, args: argparse.Namespace, folder: str | 
     Raises:
         UserError: the other processes cannot be reached at ``dist_url``.
     """
-    if args.num_machines == 1:
-        _use_loopback()
     has_gpu = torch.cuda.is_available()
     rank = args.machine_rank * args.num_gpus + local_rank
     world_size = args.num_gpus * args.num_machines
-    if args.dist_url == "auto":
+    if args.num_machines == 1:
+        _use_loopback()
         store = dist.FileStore(str(Path(folder, "store")), world_size)
-        store.set_timeout(DEFAULT_TIMEOUT)
     else:
-        store = open_store(args.dist_url, is_main=rank == 0, world_size=world_size, only_here=args.num_machines == 1)
+        store = open_store(args.dist_url, is_main=rank == 0, world_size=world_size)
+    store.set_timeout(DEFAULT_TIMEOUT)
     dist.init_process_group(
         "NCCL" if has_gpu else "GLOO", store=store, world_size=world_size, rank=rank, timeout=DEFAULT_TIMEOUT
     )
@@ -75,47 +74,24 @@ def parse_dist_url(url: str) -> tuple[str, int]:
 
 
 def open_store(
-    url: str, *, is_main: bool, world_size: int, only_here: bool, timeout: datetime.timedelta = MEETING_TIMEOUT
+    url: str, *, is_main: bool, world_size: int, timeout: datetime.timedelta = MEETING_TIMEOUT
 ) -> dist.Store:
     """The store through which processes find each other; returns when all ``world_size`` have opened it.
 
     Args:
         is_main: whether this process hosts the store.
-        only_here: listen on the address of ``url`` alone, not on all addresses of this machine.
 
     Raises:
-        UserError: the port is in use, the address is not one of this machine's, or others do not come in time.
+        UserError: the port is in use, or others do not come in time.
     """
     host, port = parse_dist_url(url)
-    how: dict = {"is_master": is_main, "timeout": timeout}
-    if is_main:
-        listener = _listen(url, host, port, only_here)
-        how["master_listen_fd"] = listener.detach()
     try:
-        store = dist.TCPStore(host, port, world_size, **how)
+        return dist.TCPStore(host, port, world_size, is_master=is_main, timeout=timeout)
     except dist.DistError as e:
-        minutes = f"{timeout.total_seconds() / 60:g} minutes"
-        problem = f"not all of the {world_size} processes came" if is_main else "no process answered there"
         raise UserError(
-            f"--dist-url {url}: {problem} within {minutes}; start all machines with the same command but for "
-            "--machine-rank, and let them reach this port."
-        ) from e
-    store.set_timeout(DEFAULT_TIMEOUT)
-    return store
-
-
-def _listen(url: str, host: str, port: int, only_here: bool) -> socket.socket:
-    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    try:
-        if only_here:
-            return socket.create_server(address[:2], family=family, backlog=1024)
-        if socket.has_dualstack_ipv6():
-            return socket.create_server(("", port), family=socket.AF_INET6, backlog=1024, dualstack_ipv6=True)
-        return socket.create_server(("", port), backlog=1024)
-    except OSError as e:
-        raise UserError(
-            f"--dist-url {url} cannot be listened on ({e.strerror or e}); give an address of machine 0 and a port that "
-            "is free there."
+            f"--dist-url {url}: the {world_size} processes did not meet there ({printable(str(e).splitlines()[0])}); "
+            "give an address of machine 0 with a free port that all machines can reach, and start them with the same "
+            f"command but for --machine-rank within {timeout.total_seconds() / 60:g} minutes."
         ) from e
 
 

@@ -56,13 +56,11 @@ def test_one_process_is_this_one():
     ("kwargs", "sentence"),
     [
         ({"num_gpus": 0}, "--num-gpus is 0"),
-        ({"num_gpus": 3}, "--num-gpus is 3, but this machine has 2 GPUs"),
+        ({"num_gpus": 3}, "--num-gpus is 3; this machine has 2 GPUs"),
         ({"num_machines": 2}, "give tcp://HOST:PORT of machine 0"),
-        ({"num_machines": 2, "machine_rank": 2}, "--machine-rank is 2; the 2 of --num-machines are numbered from 0"),
+        ({"num_machines": 2, "machine_rank": 2}, "--machine-rank is 2, and --num-machines 2;"),
         ({"machine_rank": -1}, "--machine-rank is -1"),
-        ({"num_machines": 0}, "--num-machines is 0; it is from 1 to"),
-        ({"num_machines": 10**9}, "--num-machines is 1000000000; it is from 1 to"),
-        ({"num_gpus": 10**9}, "--num-gpus is 1000000000"),
+        ({"num_machines": 0}, "--num-machines 0"),
         *[({"dist_url": url}, f"--dist-url {re.escape(url)} is not tcp://HOST:PORT") for url in MALFORMED],
         ({"dist_url": "tcp://no-such-host.invalid:29500"}, "no-such-host"),
     ],
@@ -212,11 +210,8 @@ def wait_for(process, folder, *names):
 
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("has_url", [False, True])
-def test_on_one_machine_nothing_listens_beyond_loopback(launched, tmp_path, has_url):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-    launch(launched.note_listening, make_args(folder=str(tmp_path), **({"dist_url": url} if has_url else {})))
+def test_on_one_machine_nothing_listens_beyond_loopback(launched, tmp_path):
+    launch(launched.note_listening, make_args(folder=str(tmp_path), dist_url="tcp://localhost:29500"))
     for rank in (0, 1):
         addresses = [ipaddress.ip_address(text) for text in (tmp_path / str(rank)).read_text().split()]
         assert addresses and all(
@@ -228,16 +223,12 @@ def test_on_one_machine_nothing_listens_beyond_loopback(launched, tmp_path, has_
 def test_processes_that_never_come_are_told_in_time(is_main):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-    timeout = datetime.timedelta(seconds=1)
-    with pytest.raises(UserError, match=url):
-        open_store(url, is_main=is_main, world_size=2, only_here=True, timeout=timeout)
+    with pytest.raises(UserError, match=rf"{url}.*[Tt]imed out"):
+        open_store(url, is_main=is_main, world_size=2, timeout=datetime.timedelta(seconds=1))
 
 
-@pytest.mark.parametrize("only_here", [True, False])
-def test_a_port_in_use_is_told(only_here):
+def test_a_port_in_use_is_told():
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(UserError, match=f"{url} cannot be listened on .*in use"):
-            open_store(url, is_main=True, world_size=2, only_here=only_here)
-    with pytest.raises(UserError, match=r"tcp://192\.0\.2\.1:1 cannot be listened on"):
-        open_store("tcp://192.0.2.1:1", is_main=True, world_size=2, only_here=True)
+        with pytest.raises(UserError, match=f"{url}.*address already in use"):
+            open_store(url, is_main=True, world_size=2)
