@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import functools
 import os
 import secrets
 import stat
@@ -22,25 +21,31 @@ UNFINISHED_ENDING = ".parking-tmp"
 
 # Longest wait and interval of `wait_for_lock`, whose locks are held only while some bytes are written.
 _MAX_LOCK_SECONDS, _LOCK_INTERVAL = 600, 0.005
-_VIRTUAL_FILE_SYSTEMS = ("/proc", "/sys", "/dev")
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
-class NotRegularFileError(OSError):
-    """What a path names is not a regular file of a disk; ``strerror`` says what it is instead."""
+class UnusableFileError(UserError):
+    """A file that cannot be used.
+
+    Attributes:
+        detail: the message without the file's name and the full stop, such as "is a zip file; unpack it".
+    """
+
+    def __init__(self, path: str | os.PathLike, detail: str):
+        super().__init__(f"'{printable(path)}' {detail}.")
+        self.detail = detail
 
 
 def open_regular(path: str | os.PathLike, *, follow_links: bool = True) -> BinaryIO:
     """Open a regular file for reading.
 
-    Nothing else is ever read: a FIFO would wait for ever, a device or a file of ``/proc`` never ends or does not say
-    how long it is.
+    Nothing else is ever read: a FIFO would wait for ever, and a device may never end.
 
     Args:
         follow_links: whether the file itself may be a link; folders on the way to it may be.
 
     Raises:
-        NotRegularFileError: it is a folder, FIFO, socket, device, or below ``/proc``, ``/sys`` or ``/dev``.
-        OSError: it cannot be opened.
+        OSError: it cannot be opened, or is a folder, FIFO, socket or device; ``strerror`` says what.
         ValueError: the path holds a NUL.
     """
     # O_NONBLOCK: opening a FIFO without a writer would wait; regular files do not care.
@@ -49,13 +54,12 @@ def open_regular(path: str | os.PathLike, *, follow_links: bool = True) -> Binar
         descriptor = os.open(path, flags)
     except OSError as e:
         if e.errno == errno.ELOOP and not follow_links:
-            raise NotRegularFileError(0, "it is a link", os.fspath(path)) from e
+            raise OSError(0, "it is a link", os.fspath(path)) from e
         raise
     try:
-        status = os.fstat(descriptor)
-        problem = _describe_irregular(status)
-        if problem:
-            raise NotRegularFileError(0, problem, os.fspath(path))
+        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+        if kind != stat.S_IFREG:
+            raise OSError(0, f"it is {_KINDS.get(kind, 'not a regular file')}", os.fspath(path))
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -70,18 +74,15 @@ def read_regular(path: str | os.PathLike, *, max_bytes: int, follow_links: bool 
         follow_links: as of :func:`open_regular`.
 
     Raises:
-        UserError: the file is larger.
+        UnusableFileError: the file is larger.
         OSError, ValueError: as :func:`open_regular`.
     """
     with open_regular(path, follow_links=follow_links) as file:
         # Check the size first: a sparse file of many GB costs nothing to make.
         size = os.fstat(file.fileno()).st_size
-        data = file.read(max_bytes + 1) if size <= max_bytes else b""
-    if size > max_bytes or len(data) > max_bytes:
-        raise UserError(
-            f"'{printable(path)}' has {max(size, len(data)):,} bytes; files of its kind may have {max_bytes:,}."
-        )
-    return data
+        if size > max_bytes:
+            raise UnusableFileError(path, f"has {size:,} bytes; files of its kind may have {max_bytes:,}")
+        return file.read(size)
 
 
 def is_dead_link(path: str | os.PathLike) -> bool:
@@ -96,29 +97,6 @@ def describe_missing(path: str | os.PathLike) -> str:
     if os.path.isdir(path):
         return "is a folder"
     return "is not a regular file" if os.path.exists(path) else "does not exist"
-
-
-def _describe_irregular(status: os.stat_result) -> str:
-    """What a file is, if it is not a regular one of a disk; else ""."""
-    kinds = {
-        stat.S_IFDIR: "it is a folder",
-        stat.S_IFIFO: "it is a FIFO, not a regular file",
-        stat.S_IFSOCK: "it is a socket, not a regular file",
-        stat.S_IFCHR: "it is a device, not a regular file",
-        stat.S_IFBLK: "it is a device, not a regular file",
-    }
-    kind = stat.S_IFMT(status.st_mode)
-    if kind != stat.S_IFREG:
-        return kinds.get(kind, "it is not a regular file")
-    return "it belongs to the running system, not to a disk" if status.st_dev in _virtual_devices() else ""
-
-
-@functools.cache
-def _virtual_devices() -> frozenset[int]:
-    """Device numbers of the virtual file systems, unless they are part of the disk (as in some chroots)."""
-    disk = os.stat("/").st_dev
-    found = {os.stat(folder).st_dev for folder in _VIRTUAL_FILE_SYSTEMS if os.path.isdir(folder)}
-    return frozenset(found - {disk})
 
 
 @contextmanager

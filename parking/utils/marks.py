@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import UserError
-from .files import UNFINISHED_ENDING, open_atomic, open_locked, open_regular
+from .files import UNFINISHED_ENDING, open_atomic, open_locked, open_regular, read_regular
 from .limits import MAX_MARK_BYTES
 from .text import printable
 
@@ -184,9 +184,9 @@ class OutputFolder:
         self._marks_beside(path).append(path.name, _measure(temporary), source)
 
     def _marks_beside(self, path: Path) -> "_Marks":
-        marks = self._marks.setdefault(path.parent, _Marks(path.parent))
-        marks.refresh()
-        return marks
+        if path.parent not in self._marks:
+            self._marks[path.parent] = _Marks(path.parent)
+        return self._marks[path.parent]
 
     def _find_obstacle(self, name: str) -> str:
         """What is wrong with the folders between ``root`` and a file; "" if nothing."""
@@ -239,12 +239,10 @@ class MarkedFiles:
         if os.path.islink(path):
             path = os.path.realpath(path)
         folder, name = os.path.split(path)
-        marks = self._marks.get(folder)
-        if marks is None:
-            marks = self._marks[folder] = _Marks(Path(folder))
+        if folder not in self._marks:
             # Raises if the mark cannot be read: nobody knows then which pictures are inputs.
-            marks.refresh()
-        entry = marks.entries.get(name)
+            self._marks[folder] = _Marks(Path(folder))
+        entry = self._marks[folder].entries.get(name)
         if entry is None:
             return False
         try:
@@ -282,12 +280,10 @@ def _has_strangers(folder: Path) -> bool:
 
 def is_own_folder(folder: Path) -> bool:
     """Whether :func:`make_own_folder` made it."""
-    marks = _Marks(folder)
     try:
-        marks.refresh()
+        return _Marks(folder).exists and not folder.is_symlink()
     except UserError:
         return False
-    return marks.exists and not folder.is_symlink()
 
 
 def remove_own_folder(folder: Path, own_names: re.Pattern) -> bool:
@@ -323,60 +319,37 @@ def _list_others(folder: Path) -> list[str]:
 
 
 class _Marks:
-    """The mark file of one folder; ``entries`` by file name, as of the last :meth:`refresh`."""
+    """The mark file of one folder: ``entries`` by file name, as it was when this was made; whether it ``exists``.
+
+    Several processes may append to it at once; none needs to know what another wrote meanwhile.
+    """
 
     def __init__(self, folder: Path):
         self.path = folder / MARK_NAME
-        self._begin()
+        self._read()
 
-    def _begin(self) -> None:
+    def _read(self) -> None:
+        """Raises a UserError where the file is not one of ours."""
         self.entries: dict[str, _Entry] = {}
-        self._position = self._num_lines = 0
-        # The file that was read: another one may take its place.
-        self._identity: tuple[int, int] | None = None
-
-    @property
-    def exists(self) -> bool:
-        """Whether there was a mark file at the last :meth:`refresh`."""
-        return self._position > 0
-
-    def refresh(self) -> None:
-        """Read the lines that are new. Raises a UserError where the file is not one of ours."""
+        self.exists, self._num_lines = False, 0
         try:
-            status = os.lstat(self.path)
-            if status.st_size == self._position and self._identity == (status.st_dev, status.st_ino):
-                return
-            with open_regular(self.path, follow_links=False) as file:
-                status = os.fstat(file.fileno())
-                size, identity = status.st_size, (status.st_dev, status.st_ino)
-                if size > MAX_MARK_BYTES:
-                    raise UserError(
-                        f"'{printable(self.path)}' has {size:,} bytes; at most {MAX_MARK_BYTES:,} are read."
-                    )
-                if identity != self._identity or size < self._position:
-                    self._begin()
-                file.seek(self._position)
-                data = file.read(size - self._position)
+            data = read_regular(self.path, max_bytes=MAX_MARK_BYTES, follow_links=False)
         except FileNotFoundError:
-            self._begin()
             return
         except OSError as e:
             raise UserError(
                 f"'{printable(self.path)}', which says what may be replaced there, cannot be read "
                 f"({e.strerror or e}); remove it, or give another folder."
             ) from e
-        if self._position == 0 and not data.startswith(_encode(_HEADER)):
+        if not data.startswith(_encode(_HEADER)):
             if _encode(_HEADER).startswith(data):
                 return  # a full disk cut off its first line
             raise UserError(f"'{printable(self.path)}' is not a mark of this version of parking; move it away.")
-        end = data.rfind(b"\n") + 1  # a line that a kill cut off does not count
-        for line in data[:end].splitlines():
+        self.exists = True
+        for line in data[: data.rfind(b"\n")].splitlines():  # a line that a kill cut off does not count
             self._take(line)
-        self._position += end
-        self._identity = identity
 
     def append(self, name: str, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> None:
-        self.refresh()
         entry = self.entries.get(name)
         if entry is not None and entry.says(written, source):
             return
@@ -388,23 +361,24 @@ class _Marks:
             else:
                 file.seek(end - 1)
                 start = b"" if file.read(1) == b"\n" else b"\n"
-            data = start + _encode_entry(name, written, source)
-            if file.write(data) < len(data):
+            line = _encode_entry(name, written, source)
+            if file.write(start + line) < len(start + line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        self.refresh()
+        self.exists = True
+        self._take(line)
         if self._num_lines > _MAX_LINES_PER_FILE * len(self.entries) + _MAX_MORE_LINES:
             self._shorten()
 
     def _shorten(self) -> None:
         """Write the mark anew, without what is outdated."""
         with open_locked(self.path, "r+b", os.O_RDWR):
-            self.refresh()
+            self._read()
             with open_atomic(self.path) as file:
                 file.write(_encode(_HEADER))
                 for name, entry in self.entries.items():
                     for written in [*entry.written, *([None] if entry.is_open else [])]:
                         file.write(_encode_entry(name, written, entry.source))
-        self.refresh()
+            self._read()
 
     def _take(self, line: bytes) -> None:
         self._num_lines += 1

@@ -4,9 +4,6 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# Marks in a row that Unicode allows where a text is composed piece by piece (UAX #15, 13).
-_MAX_MARKS = 30
-_SHORT = 256
 # Characters of a value in a message.
 _SHOWN_LENGTH = 100
 
@@ -18,10 +15,7 @@ def printable(text: object) -> str:
     direction-changing characters become ``\\n``, ``\\x1b``, ``\\u200b`` and so on; all else, Korean for example, stays.
     Never use the result to look something up: the stored name stays exact.
     """
-    text = str(text)
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
+    return _escape(str(text))
 
 
 def show(value: object) -> str:
@@ -45,30 +39,19 @@ def printable_lines(text: object) -> str:
     For the doors where all text leaves for a terminal or log. Line breaks inside a name or value must have been escaped
     when it was put into the text.
     """
-    text = str(text)
-    if text.isprintable():
-        return text
-    return "".join(char if char in "\n\t" or char.isprintable() else _escape(char) for char in text)
+    return _escape(str(text), kept="\n\t")
 
 
 def compose(text: str) -> str:
-    """``text`` in Unicode's form NFC. One with more marks in a row than any language writes stays as it is.
-
-    Composing sorts the marks of a letter, in a time that grows with the square of their number.
-    """
-    if len(text) > _SHORT and _has_many_marks(text):
-        return text
+    """``text`` in Unicode's form NFC, in which some file systems do not store names."""
     return unicodedata.normalize("NFC", text)
 
 
-def _has_many_marks(text: str) -> bool:
-    num_marks = 0
-    for char in text:
-        num_marks = num_marks + 1 if unicodedata.combining(char) else 0
-        if num_marks > _MAX_MARKS:
-            return True
-    return False
+def _escape(text: str, kept: str = "") -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in kept else _escape_character(char) for char in text)
 
 
-def _escape(char: str) -> str:
+def _escape_character(char: str) -> str:
     return char.encode("unicode_escape", "backslashreplace").decode("ascii")

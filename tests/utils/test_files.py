@@ -11,7 +11,6 @@ import pytest
 from parking.utils import files
 from parking.utils.errors import UserError
 from parking.utils.files import (
-    NotRegularFileError,
     check_writable,
     locked,
     open_atomic,
@@ -161,14 +160,13 @@ def test_a_lock_that_another_one_has_by_now_is_left_to_it(tmp_path):
     assert path.exists()
 
 
-@pytest.mark.parametrize("make", ["fifo", "folder", "device", "proc", "socket"])
+@pytest.mark.parametrize("make", ["FIFO", "folder", "device", "socket"])
 def test_only_regular_files_are_opened(tmp_path, make):
-    path = {"device": "/dev/zero", "proc": "/proc/self/status"}.get(make, str(tmp_path / "x"))
-    makers = {"fifo": os.mkfifo, "folder": os.mkdir, "socket": lambda path: socket.socket(socket.AF_UNIX).bind(path)}
+    path = "/dev/zero" if make == "device" else str(tmp_path / "x")
+    makers = {"FIFO": os.mkfifo, "folder": os.mkdir, "socket": lambda path: socket.socket(socket.AF_UNIX).bind(path)}
     makers.get(make, os.stat)(path)
-    with pytest.raises(OSError) as error:
+    with pytest.raises(OSError, match=make if make != "socket" else None):
         open_regular(path)
-    assert isinstance(error.value, NotRegularFileError) or make == "socket"
 
 
 def test_a_link_to_a_regular_file_is_read_and_a_large_one_is_not(tmp_path):

@@ -149,15 +149,12 @@ def test_what_lists_inputs_knows_ours(tmp_path):
 
 def test_a_mark_does_not_grow_with_every_run(tmp_path, monkeypatch):
     monkeypatch.setattr(marks, "_MAX_MORE_LINES", 10)
-    other = OutputFolder(tmp_path)
     OutputFolder(tmp_path).start("log.txt", source={"path": "/x"}).write_bytes(b"open")
     for run in range(100):
         for name in ("a.json", "b.json"):
             # Two contents in turns, and new ones.
             write(tmp_path, name, b"%d" % (run if name == "a.json" else run % 2))
-        assert other.is_ours("a.json") and other.is_ours("b.json") and other.is_ours("log.txt"), (
-            "as another one sees it"
-        )
+        assert all(map(OutputFolder(tmp_path).is_ours, ("a.json", "b.json", "log.txt")))
     assert len((tmp_path / MARK_NAME).read_bytes().splitlines()) < 30
     assert OutputFolder(tmp_path).source_of("log.txt") == {"path": "/x"}
     (tmp_path / "a.json").write_bytes(b"mine")

@@ -16,7 +16,7 @@ from parking.data.datasets.json_io import (
     shorten,
 )
 from parking.utils.errors import UserError
-from parking.utils.text_files import UnusableFileError
+from parking.utils.files import UnusableFileError
 
 # Rounding error allowed in the sum of a corner and a side, in pixels.
 _TOLERANCE = 1e-6

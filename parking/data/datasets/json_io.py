@@ -12,9 +12,10 @@ from typing import Any
 
 from parking.data.checking.findings import Finding
 from parking.utils.errors import UserError
+from parking.utils.files import UnusableFileError
 from parking.utils.limits import MAX_ID_BITS, MAX_IMAGE_PIXELS, MAX_JSON_BYTES, MAX_PATH_BYTES
 from parking.utils.text import printable
-from parking.utils.text_files import UnusableFileError, read_text_file
+from parking.utils.text_files import read_text_file
 
 
 def read_json_object(json_file: str) -> dict:

@@ -1,7 +1,6 @@
 import gc
 import json
 import os
-import tracemalloc
 
 import pytest
 
@@ -72,20 +71,10 @@ def test_missing_files_and_other_values(tmp_path):
         read_json_list(write(tmp_path, "{}"))
 
 
-def test_fifos_and_sparse_files_are_not_read(tmp_path):
+def test_a_fifo_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(UserError, match="FIFO"):
         read_json_object(tmp_path / "fifo")
-    with open(tmp_path / "sparse", "wb") as file:
-        file.write(b'{"images": [')
-        file.truncate(3 * 10**9)
-    tracemalloc.start()
-    try:
-        with pytest.raises(UserError, match="a NUL at byte 12"):
-            read_json_object(tmp_path / "sparse")
-        assert tracemalloc.get_traced_memory()[1] < 10**8
-    finally:
-        tracemalloc.stop()
 
 
 def make_hostile(kind, n):
@@ -95,7 +84,7 @@ def make_hostile(kind, n):
     if kind == "objects with a key twice in each other":
         return '{"a": 1, "a": 2, "b": ' * (n // 10) + "1" + "}" * (n // 10)
     if kind == "long keys above many infinities":
-        return '{"' + "k" * 10 * n + '": [' + ", ".join(["Infinity"] * n) + "]}"
+        return '{"' + "k" * 20 * n + '": [' + ", ".join(["Infinity"] * 2 * n) + "]}"
     if kind == "one image name many times":
         return json.dumps({"images": [{"id": i, "file_name": "a.png"} for i in range(n)]})
     raise ValueError(kind)
