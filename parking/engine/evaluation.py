@@ -36,6 +36,7 @@ def evaluate_dataset(
     *,
     leave_out: Callable[[int | str], None],
     should_stop: Callable[[], bool] = lambda: False,
+    restart: str = "",
 ) -> dict[str, Any]:
     """Run ``model`` over a registered data set, which the processes share, and let ``evaluator`` score it.
 
@@ -45,6 +46,7 @@ def evaluate_dataset(
         model: it is evaluated as it is, in eval mode, batches as TEST.IMS_PER_BATCH says.
         leave_out: called with the id of each image that cannot be used, under DATASETS.POLICY repair.
         should_stop: asked after every batch.
+        restart: see :func:`parking.inference.runner.inference_settings`.
 
     Raises:
         StopEvaluation: ``should_stop`` said yes.
@@ -56,7 +58,8 @@ def evaluate_dataset(
     own = own_share(range(len(batches)))
     num_images, num_done = sum(len(batches[i]) for i in own), 0
     overflow: NotFiniteError | None = None
-    settings = inference_settings(cfg, len(batches[0]) if batches else 0, f"in the evaluation on {dataset_name}")
+    when = f"in the evaluation on {dataset_name}"
+    settings = inference_settings(cfg, len(batches[0]) if batches else 0, when, restart=restart)
     try:
         with inference_context(model), settings:
             for batch, found in detect_ahead(model, build_inference_loader(cfg, batches, own)):
@@ -106,7 +109,8 @@ def evaluate_copy(
 
 
 def _evaluate_copy(model, state_dict, dtype, test):
-    with explaining_out_of_memory("while the model is copied for an evaluation", "lower SOLVER.IMS_PER_BATCH"):
+    remedy = "lower SOLVER.IMS_PER_BATCH and start anew with --overwrite"
+    with explaining_out_of_memory("while the model is copied for an evaluation", remedy):
         copied = copy.deepcopy(model)
     copied.load_state_dict(state_dict)
     _broadcast_from_main(copied)

@@ -21,7 +21,8 @@ from torch import nn
 from parking import solver
 from parking.checkpoint import SECONDS_USED, UNREADABLE_IMAGES, Checkpointer, load_weights, read_weights
 from parking.config import Task
-from parking.config.plain import describe_config
+from parking.config.checks import Recipe, scores_steer
+from parking.config.plain import describe_config, flatten
 from parking.data.annotations import check_learnable
 from parking.data.build import build_train_loader, load_train_dicts
 from parking.data.datasets.coco import original_category_ids
@@ -255,8 +256,15 @@ class Trainer(DefaultTrainer):
 
     def _test_weights(self, state_dict: Mapping[str, torch.Tensor], *, with_pictures: bool) -> OrderedDict[str, Any]:
         def test(model: nn.Module) -> OrderedDict[str, Any]:
-            return self.test(self.cfg, model, should_stop=self._should_stop_evaluation, with_pictures=with_pictures)
+            how = {"should_stop": self._should_stop_evaluation, "restart": restart}
+            return self.test(self.cfg, model, with_pictures=with_pictures, **how)
 
+        restart = ""
+        if scores_steer(Recipe(dict(flatten(self.cfg)), self._is_followed)):
+            restart = (
+                " and start anew with --overwrite: --resume takes no other values where scores steer a training; or "
+                "free memory and go on with --resume"
+            )
         return evaluate_copy(self.cfg, self._bare_model, state_dict, test)
 
     def _should_stop_evaluation(self) -> bool:
@@ -372,6 +380,7 @@ class Trainer(DefaultTrainer):
         class_names: list[str] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         with_pictures: bool = False,
+        restart: str = "",
     ) -> OrderedDict[str, Any]:
         """Evaluate ``model``'s present weights on DATASETS.TEST, one view per image.
 
@@ -382,6 +391,7 @@ class Trainer(DefaultTrainer):
             class_names: the model's classes, where they are not the data sets'.
             should_stop: asked after every batch.
             with_pictures: add what :func:`pop_pictures` takes out; the model's classes must be the data sets'.
+            restart: see :func:`parking.inference.runner.inference_settings`.
 
         Returns:
             {"bbox": {"AP": ..., "AP75": ..., ...}} in percent; with several data sets, that by data set name.
@@ -394,9 +404,8 @@ class Trainer(DefaultTrainer):
             evaluator = scorer = cls.build_evaluator(cfg, name, class_names)
             if with_pictures:
                 evaluator = DatasetEvaluators([scorer, PredictionPictures(name)])
-            results[name] = evaluate_dataset(
-                cfg, model, name, evaluator, leave_out=scorer.leave_out, should_stop=should_stop
-            )
+            how = {"leave_out": scorer.leave_out, "should_stop": should_stop, "restart": restart}
+            results[name] = evaluate_dataset(cfg, model, name, evaluator, **how)
         return next(iter(results.values())) if len(results) == 1 else results
 
 

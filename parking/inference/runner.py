@@ -190,10 +190,16 @@ def describe(inputs: dict, instances: Instances | None, category_ids: Sequence[i
 
 
 @contextmanager
-def inference_settings(cfg, batch_size: int, when: str = "while predicting") -> Iterator[None]:
-    """No gradients, the same kernels each time, and one sentence if memory runs out."""
+def inference_settings(cfg, batch_size: int, when: str = "while predicting", *, restart: str = "") -> Iterator[None]:
+    """No gradients, the same kernels each time, and one sentence if memory runs out.
+
+    Args:
+        when: for the sentence.
+        restart: its end, where a change of the keys that it names needs more than the same command again.
+    """
     remedy = (
         f"lower TEST.IMS_PER_BATCH (batches have {batch_size} images) or INPUT.SIZE_TEST (now {cfg.INPUT.SIZE_TEST})"
+        + restart
     )
     with torch.inference_mode(), repeatable_kernels(), explaining_out_of_memory(when, remedy):
         yield

@@ -6,21 +6,17 @@ import pytest
 import torch
 from detectron2.utils import comm
 
-from parking.challenge.registration import register_datasets_from_config
-from parking.config import get_cfg
 from parking.engine import Trainer
 from parking.engine.evaluation import evaluate_dataset
 from parking.inference.build import NotFiniteError
 
+from .test_trainer import make_cfg
+
 
 @pytest.fixture
-def make_trainer(tiny_scenes, weights_file, tmp_path):
+def make_trainer(tiny_scenes, tmp_path):
     def make(*opts):
-        cfg = get_cfg()
-        cfg.merge_from_list(["DATASETS.ROOT", str(tiny_scenes), "OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu"])
-        cfg.merge_from_list(["INPUT.SIZE_TRAIN", "[64, 96]", "INPUT.SIZE_TEST", "96", "DATALOADER.NUM_WORKERS", "0"])
-        cfg.merge_from_list(["MODEL.YOLO.WIDTH_MULTIPLE", "0.125", "SOLVER.IMS_PER_BATCH", "4", *map(str, opts)])
-        register_datasets_from_config(cfg)
+        cfg = make_cfg(tiny_scenes, tmp_path, *opts)
         torch.manual_seed(0)
         trainer = Trainer(cfg)
         for predictor in trainer._bare_model.head.predictors:

@@ -25,11 +25,13 @@ def make_trainer(batches, accumulation, lr=0.1, **kwargs):
     )
 
 
-def run(trainer, num_iters):
-    with EventStorage() as storage:
-        for trainer.iter in range(num_iters):
+def run(trainer, num_iters, start=0, note=lambda: None):
+    """Run iterations and return the storage; ``note`` is called after each."""
+    with EventStorage(start) as storage:
+        for trainer.iter in range(start, num_iters):
             storage.iter = trainer.iter
             trainer.run_step()
+            note()
         trainer.flush_metrics()
     return storage
 
@@ -59,14 +61,9 @@ def test_gradients_are_summed_until_the_step():
 
 def test_a_growing_accumulation_counts_from_the_last_step():
     trainer = make_trainer([[1.0]] * 9, accumulation=lambda i: 1 if i < 2 else 3)
-    steps = []
-    with EventStorage() as storage:
-        for trainer.iter in range(9):
-            storage.iter = trainer.iter
-            trainer.run_step()
-            if trainer.last_step_iteration == trainer.iter:
-                steps.append(trainer.iter)
-    assert steps == [0, 1, 4, 7]
+    last_steps = []
+    run(trainer, 9, note=lambda: last_steps.append(trainer.last_step_iteration))
+    assert last_steps == [0, 1, 1, 1, 4, 4, 4, 7, 7]
 
 
 def test_metrics_are_per_image_and_of_every_iteration():
@@ -130,34 +127,26 @@ def test_statistics_of_norms_survive_a_batch_that_is_not_finite():
     )
     run(trainer, 1)
     before = model.norm.running_mean.clone()
-    with EventStorage(1) as storage:
-        for trainer.iter in (1, 2):
-            storage.iter = trainer.iter
-            trainer.run_step()
-            assert trainer.is_amid_step == (trainer.iter == 1)
+    amid_step = []
+    run(trainer, 3, start=1, note=lambda: amid_step.append(trainer.is_amid_step))
+    assert amid_step == [True, False]
     # As before the first batch of the step, which was sound.
     assert torch.equal(model.norm.running_mean, before)
     assert not trainer.has_stepped
 
 
 def test_bfloat16_on_the_cpu_keeps_weights_and_losses_usable():
-    model = torch.nn.Linear(4, 1)
-
-    class Wrapped(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.linear = model
-
+    class Linear(torch.nn.Linear):
         def forward(self, batch):
-            out = self.linear(torch.stack(batch))
+            out = super().forward(torch.stack(batch))
             assert out.dtype == torch.bfloat16
             return {"loss_a": out.float().square().sum()}
 
-    wrapped = Wrapped()
+    model = Linear(4, 1)
     trainer = AccumulatingTrainer(
-        wrapped,
+        model,
         [[torch.ones(4)]] * 3,
-        torch.optim.SGD(wrapped.parameters(), lr=0.01),
+        torch.optim.SGD(model.parameters(), lr=0.01),
         max_iter=3,
         accumulation=lambda i: 1,
         autocast_dtype=torch.bfloat16,
@@ -217,11 +206,7 @@ def test_a_step_that_the_scaler_leaves_out_is_none():
     # The gradient is x ** 2 = 1e34, which overflows times 65536 and no more times 32768.
     trainer = make_trainer([[1e17]] * 2, accumulation=lambda i: 1, lr=1e-36, autocast_dtype=torch.float16)
     took = []
-    with EventStorage() as storage:
-        for trainer.iter in range(2):
-            storage.iter = trainer.iter
-            trainer.run_step()
-            took.append((trainer.has_stepped, trainer.model.weight.item()))
+    run(trainer, 2, note=lambda: took.append((trainer.has_stepped, trainer.model.weight.item())))
     assert took == [(False, 1.0), (True, pytest.approx(0.99))]
 
 

@@ -61,17 +61,19 @@ def test_a_batch_that_is_too_large_names_the_keys(tiny_scenes, tmp_path, monkeyp
     )
 
 
-def test_an_evaluation_that_takes_too_much_memory_names_the_key(tiny_scenes, tmp_path, monkeypatch):
-    trainer = make_trainer(tiny_scenes, tmp_path / "out")
+@pytest.mark.parametrize("patience", [0, 3])
+def test_an_evaluation_that_takes_too_much_memory_names_what_resume_accepts(
+    tiny_scenes, tmp_path, monkeypatch, patience
+):
+    trainer = make_trainer(tiny_scenes, tmp_path / "out", "SOLVER.EARLY_STOPPING_PATIENCE", patience)
 
     def fail(*args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0")
 
     monkeypatch.setattr("parking.engine.evaluation.detect_ahead", fail)
-    with pytest.raises(
-        UserError, match=r"in the evaluation on parking_val .*TEST\.IMS_PER_BATCH .*INPUT\.SIZE_TEST \(now 96\)"
-    ):
-        Trainer.test(trainer.cfg, trainer.model)
+    with pytest.raises(UserError, match=r"on parking_val .*TEST\.IMS_PER_BATCH .*INPUT\.SIZE_TEST \(now 96\)") as info:
+        trainer._test_weights(trainer.release_state_dict(), with_pictures=False)
+    assert ("--overwrite" in str(info.value)) == (patience > 0)
 
 
 @pytest.mark.parametrize("policy", ["strict", "repair"])

@@ -26,13 +26,16 @@ def test_checkpoints_by_period_after_the_next_step_and_at_the_end(steps, saved):
     assert (release, last) == (("model_final", {"iteration": 9}), "model_0000009")
 
 
-def follow(recorder, values, start_iter=0):
-    evaluations = Evaluations()
+def follow(recorder, values, start_iter=0, evaluated_before=-1, made_up_for=None):
+    """Evaluate after the iterations of ``values``; None: the score cannot be computed and is not stored."""
+    evaluations = Evaluations(before=evaluated_before)
     hook = BestCheckpointHook(recorder, "bbox/AP75", evaluations, dict)
     hook.trainer = make_trainer()
     hook.trainer.start_iter = start_iter
-    with EventStorage() as storage:
+    with EventStorage(start_iter) as storage:
         hook.trainer.storage = storage
+        if made_up_for is not None:
+            storage.put_scalar("bbox/AP75", made_up_for, smoothing_hint=False)
         hook.before_train()
         for iteration, value in values:
             storage.iter = iteration
@@ -40,29 +43,24 @@ def follow(recorder, values, start_iter=0):
             if value is not None:
                 storage.put_scalar("bbox/AP75", value, smoothing_hint=False)
             hook.after_step()
+    return [(values["iteration"], values["value"]) for _, values in recorder.saved]
 
 
 def test_best_ignores_nan_and_what_is_not_better():
-    recorder = Recorder()
-    follow(
-        recorder,
-        [(0, None), (1, float("nan")), (2, 10.0), (3, None), (4, 9.0), (5, 10.5)],
-    )
-    assert [(values["iteration"], values["value"]) for _, values in recorder.saved] == [(2, 10.0), (5, 10.5)]
+    values = [(0, None), (1, float("nan")), (2, 10.0), (3, None), (4, 9.0), (5, 10.5)]
+    assert follow(Recorder(), values) == [(2, 10.0), (5, 10.5)]
 
 
-@pytest.mark.parametrize(("metric", "saved"), [("bbox/AP75", [11.0]), ("bbox/AP", [9.5, 11.0])])
+@pytest.mark.parametrize(("metric", "saved"), [("bbox/AP75", [(6, 11.0)]), ("bbox/AP", [(5, 9.5), (6, 11.0)])])
 def test_a_resumed_training_knows_the_best_weights_on_disk(metric, saved):
     # Those of another metric are no rival.
     recorder = Recorder(values={"metric": metric, "value": 10.0})
-    follow(recorder, [(5, 9.5), (6, 11.0)], start_iter=5)
-    assert [values["value"] for _, values in recorder.saved] == saved
+    assert follow(recorder, [(5, 9.5), (6, 11.0)], start_iter=5) == saved
 
 
 def test_a_new_training_ignores_the_best_weights_on_disk():
     recorder = Recorder(values={"metric": "bbox/AP75", "value": 10.0})
-    follow(recorder, [(5, 9.5)])
-    assert len(recorder.saved) == 1
+    assert follow(recorder, [(5, 9.5)]) == [(5, 9.5)]
 
 
 def test_nothing_is_saved_at_the_end_after_a_loss_that_is_not_finite():
@@ -78,42 +76,16 @@ def test_nothing_is_saved_at_the_end_after_a_loss_that_is_not_finite():
 
 def test_the_best_is_found_in_every_evaluation_also_after_one_that_was_made_up_for():
     recorder = Recorder({"metric": "bbox/AP75", "value": 5.0})
-    evaluations = Evaluations(before=3)
-    hook = BestCheckpointHook(recorder, "bbox/AP75", evaluations, dict)
-    hook.trainer = make_trainer()
-    hook.trainer.start_iter = 3
-    with EventStorage(3) as hook.trainer.storage:
-        hook.trainer.storage.put_scalar("bbox/AP75", 6.0)
-        hook.before_train()
-        evaluations.before = 4
-        hook.trainer.storage.put_scalar("bbox/AP75", 9.0)
-        hook.after_step()
-    assert [(values["iteration"], values["value"]) for _, values in recorder.saved] == [(2, 6.0), (3, 9.0)]
+    saved = follow(recorder, [(3, 9.0)], start_iter=3, evaluated_before=3, made_up_for=6.0)
+    assert saved == [(2, 6.0), (3, 9.0)]
 
 
 def test_nothing_is_told_of_an_evaluation_of_an_earlier_run(caplog):
-    evaluations = Evaluations(before=2)
-    hook = BestCheckpointHook(Recorder(), "bbox/AP75", evaluations, dict)
-    hook.trainer = make_trainer()
-    hook.trainer.start_iter = 3
-    with EventStorage(3) as hook.trainer.storage:
-        hook.before_train()
-        hook.after_step()
+    assert follow(Recorder(), [(1, None)], start_iter=3, evaluated_before=2) == []
     assert "cannot be computed" not in caplog.text
 
 
 def test_a_score_that_cannot_be_computed_is_not_an_earlier_one_and_told_once(caplog):
-    recorder = Recorder()
-    evaluations = Evaluations()
-    hook = BestCheckpointHook(recorder, "bbox/AP75-cart", evaluations, dict)
-    hook.trainer = make_trainer()
-    with EventStorage(0) as hook.trainer.storage:
-        # A nan is not stored, so that the storage still has the score of the evaluation before.
-        for iteration, score in enumerate([None, 7.0, None, None, 8.0]):
-            evaluations.before = iteration + 1
-            if score is not None:
-                hook.trainer.storage.put_scalar("bbox/AP75-cart", score)
-            hook.after_step()
-            hook.trainer.storage.step()
-    assert [values["value"] for _, values in recorder.saved] == [7.0, 8.0]
-    assert caplog.text.count("bbox/AP75-cart cannot be computed") == 1
+    # The storage still has the score of the evaluation before.
+    assert follow(Recorder(), enumerate([None, 7.0, None, None, 8.0])) == [(1, 7.0), (4, 8.0)]
+    assert caplog.text.count("bbox/AP75 cannot be computed") == 1
