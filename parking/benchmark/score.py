@@ -88,13 +88,8 @@ def _prepare(truth, detections):
             "annotations": annotations,
         }
     )
-    columns = (detections.image_ids, detections.category_ids, detections.boxes, detections.scores)
-    names = ("image_id", "category_id", "bbox", "score")
-    found = [
-        # The empty segmentation keeps loadRes from making a polygon for every box.
-        {**dict(zip(names, values, strict=True)), "segmentation": []}
-        for values in zip(*(column.tolist() for column in columns), strict=True)
-    ]
+    # The empty segmentation keeps loadRes from making a polygon for every box.
+    found = [{**row, "segmentation": []} for row in detections.to_coco_results()]
     return COCOeval_faster(ground_truth, ground_truth.loadRes(found), "bbox", print_function=lambda *lines: None)
 
 

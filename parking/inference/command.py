@@ -1,4 +1,4 @@
-"""What ``infer.py`` does: from its arguments to what it tells in the end."""
+"""What ``infer.py`` does: from its arguments to the summary that it prints."""
 
 import argparse
 import os
@@ -44,7 +44,7 @@ class Outcome:
         summary: sentences.
         files: paths by what they hold.
         unreadable: a sentence for each image that could not be read.
-        interrupted: whether Ctrl-C ended what would have gone on.
+        interrupted: whether Ctrl-C ended the run before its end.
     """
 
     summary: list[str]
@@ -57,11 +57,11 @@ def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) ->
     """Predict ``args.images``, an :class:`~parking.data.datasets.images.ImageList`; None on all but the main process.
 
     Args:
-        args: of ``infer.py``, and ``started``, its time.
-        default_config: where neither ``args`` nor the weights have one.
+        args: those of ``infer.py``, and ``started``: when it started, by ``time.monotonic()``.
+        default_config: used where neither ``args`` nor the weights have one.
 
     Raises:
-        UserError: something in ``args`` is wrong; what can be known beforehand, before the work begins.
+        UserError: something in ``args`` is wrong; whatever can be checked beforehand is, before the work begins.
     """
     setup_logging()
     images = args.images.images

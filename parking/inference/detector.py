@@ -154,7 +154,7 @@ class Detector:
 
         Raises:
             UserError: an image file cannot be read.
-            TypeError, ValueError: something else is no such image.
+            TypeError, ValueError: something else is not an image of these kinds.
         """
         if isinstance(images, ImageLike) or not _holds_images(images):
             return self._detect(images, "the image")

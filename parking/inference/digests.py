@@ -15,7 +15,7 @@ from parking.utils.errors import UserError
 
 
 def digest_weights(weights: Weights) -> str:
-    """A text that differs if any tensor does; of the tensors as read, because the file may have changed since."""
+    """A text that differs if any tensor does, as it was read: the file may have changed since."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.state_dict.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
@@ -24,7 +24,7 @@ def digest_weights(weights: Weights) -> str:
 
 
 def digest_images(images: Sequence[dict]) -> str:
-    """A text that differs if images are added, removed, renamed or changed; all processes get the main one's."""
+    """A text that differs if images are added, removed, renamed or changed; all get the main process's text."""
     digest = hashlib.sha256(_describe_names(images))
     for image in images:
         try:
@@ -33,7 +33,7 @@ def digest_images(images: Sequence[dict]) -> str:
             continue  # it counts as unreadable
         shape = f"{image.get('height')} {image.get('width')} {image.get('exif_orientation', '')}"
         digest.update(f"{status.st_size} {status.st_mtime_ns} {shape} ".encode())
-    # The main process's, because copies on another machine may have other times.
+    # Copies of the images on another machine may have other times.
     return comm.all_gather(digest.hexdigest())[0]
 
 
@@ -52,7 +52,7 @@ def check_same_everywhere(
         "images of --input": hashlib.sha256(_describe_names(images)).hexdigest(),
     }
     for i, recipe in enumerate(recipes, start=1):
-        # First the values that others follow from. GPUs may be numbered differently on each machine.
+        # First the device, which decides about other values. GPUs may be numbered differently on each machine.
         device = recipe["MODEL.DEVICE"].partition(":")[0]
         rest = {name: value for name, value in recipe.items() if name != "MODEL.DEVICE"}
         own |= {f"{name} of model {i}": value for name, value in {"MODEL.DEVICE": device, **rest}.items()}

@@ -1,4 +1,4 @@
-"""What several models have found, as one."""
+"""Fuse what several models have found in the same images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,11 +16,12 @@ _FUSE_AT_ONCE = 64  # images
 def fuse_results(
     opinions: Sequence[Detections], fusion: DetectionFusion, *, image_ids: Sequence, classes: Mapping[str, int]
 ) -> Detections:
-    """
+    """Fuse the detections of several models, image by image.
+
     Args:
-        opinions: of each model, on all images.
+        opinions: the detections of each model in all images.
         image_ids: in the order that the result shall have.
-        classes: category id by name, of all that occur.
+        classes: category id by name, of all classes that occur.
 
     Returns:
         Boxes to 0.001 px and scores to 6 places, of each image the best first.

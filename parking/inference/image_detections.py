@@ -52,14 +52,6 @@ class ImageDetections:
     category_ids: Sequence[int]
     image_source: np.ndarray | Callable[[], np.ndarray]
 
-    def __post_init__(self):
-        num = len(self.scores)
-        shapes = (self.boxes.shape, self.scores.shape, self.class_ids.shape)
-        if shapes != ((num, 4), (num,), (num,)):
-            raise ValueError(f"boxes, scores and class ids must be (N, 4), (N,) and (N,), not {shapes}")
-        if len(self.thing_classes) != len(self.category_ids):
-            raise ValueError(f"{len(self.thing_classes)} classes have {len(self.category_ids)} category ids")
-
     @classmethod
     def from_instances(cls, instances, *, min_score: float, **fields) -> "ImageDetections":
         """What a model found with a score of at least ``min_score``.
@@ -100,7 +92,7 @@ class ImageDetections:
         if isinstance(rows, int | np.integer):
             class_id = int(self.class_ids[rows])
             return Detection(self.boxes[rows], float(self.scores[rows]), class_id, self.thing_classes[class_id])
-        # numpy takes an empty list for floats, which are no indices.
+        # numpy turns an empty list into floats, which cannot be indices.
         rows = rows if isinstance(rows, slice) or len(rows) else slice(0)
         return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], class_ids=self.class_ids[rows])
 

@@ -1,4 +1,4 @@
-"""What ``infer.py`` does with images: one or several models over all of them, and the files that come of it."""
+"""Run one or several models over images and write the results, as ``infer.py`` does."""
 
 import dataclasses
 import gc
@@ -58,11 +58,11 @@ logger = logging.getLogger(__name__)
 
 
 class LoadedModel(NamedTuple):
-    """What one of ``--weights`` stands for.
+    """One of ``--weights``, with its config and classes.
 
     Attributes:
         classes: the category ids by name.
-        are_classes_numbered: whether these ids are only numbers from 1, because nothing says which there are.
+        are_classes_numbered: whether these ids were made up, 1, 2, 3, ..., because the weights state none.
     """
 
     cfg: CfgNode
@@ -162,14 +162,14 @@ def get_submission_options(cfg: CfgNode, classes: Mapping[str, int]) -> Submissi
 def choose_submission(
     cfg: CfgNode, classes: Mapping[str, int], images: ImageList, ids: ResultIds
 ) -> tuple[SubmissionOptions | None, str]:
-    """How to write a submission; or None and a sentence that says why none is written.
+    """How to write a submission, and ""; or None and a sentence that says why none is written.
 
     Args:
         classes: the run's category ids by class name.
         ids: those of the results.
     """
     if not images.has_ids:
-        # Who has other classes expects none.
+        # A user of other classes expects no submission.
         return None, images.note if set(classes) <= set(CLASS_NAMES) else ""
     options = get_submission_options(cfg, classes)
     if not set(classes.values()) <= set(range(1, len(CLASS_NAMES) + 1)):
@@ -226,7 +226,7 @@ def run_inference(
         folder: from :func:`kept_results`.
         submission: how to write ``submission.json``, too; None: not, and an earlier run's is removed.
         budget: which of TEST.FALLBACKS is used; None: the configs as they are.
-        ids: those of the files; None: the run's own.
+        ids: the ids that the files use; None: the run's own.
 
     Returns:
         The report on the main process, None on the others.

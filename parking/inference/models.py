@@ -1,4 +1,4 @@
-"""What inference and evaluation run: which config, which weights, and which classes they have."""
+"""Which config, weights and classes an inference or evaluation uses."""
 
 import logging
 import os
@@ -90,9 +90,9 @@ def resolve_num_classes(cfg: CfgNode, dataset_names) -> None:
 def choose_eval_classes(cfg: CfgNode, weights: Weights) -> list[str]:
     """The classes that the model shall have to evaluate ``weights`` on DATASETS.TEST; sets NUM_CLASSES to their number.
 
-    They are the weights' own, as for inference, if NUM_CLASSES is 0 or theirs: some of them may not occur in the data,
-    and classes of the data that they lack count as not found. Else they are the data's, and each gets the outputs of
-    the weights' class that :func:`parking.checkpoint.load_weights` finds for it.
+    If NUM_CLASSES is 0 or the weights' number of classes, they are the classes of the weights, as for inference. Some
+    of these may not occur in the data, and classes that only the data have count as not found. Else they are the
+    data's, and each gets the outputs of the weights' class that :func:`parking.checkpoint.load_weights` finds for it.
     """
     in_data = list(MetadataCatalog.get(cfg.DATASETS.TEST[0]).thing_classes)
     own, num_classes = weights.class_names, cfg.MODEL.YOLO.NUM_CLASSES
@@ -123,12 +123,12 @@ def choose_eval_classes(cfg: CfgNode, weights: Weights) -> list[str]:
 def choose_inference_classes(cfg: CfgNode, weights: Weights) -> tuple[list[str], list[int]]:
     """The classes that the model shall have for inference, and their category ids; sets a NUM_CLASSES of 0.
 
-    They are the weights' own, if their number is NUM_CLASSES and they are what CLASS_MAP makes. Else they are those
-    of the first of DATASETS.TRAIN, and each gets the outputs of the weights' class that
-    :func:`parking.checkpoint.load_weights` finds for it. Weights without class names need DATASETS.COCO to say them.
+    They are the classes of the weights, if NUM_CLASSES is 0 or their number and CLASS_MAP makes no others. Else they
+    are the classes of the first of DATASETS.TRAIN, and each gets the outputs of the weights' class that
+    :func:`parking.checkpoint.load_weights` finds for it. Weights without class names need DATASETS.COCO to name them.
 
     Raises:
-        UserError: nothing says what the classes are, or NUM_CLASSES is neither the one number nor the other.
+        UserError: nothing names the classes, or NUM_CLASSES fits neither the weights nor the data set.
     """
     names = weights.class_names
     if not names:
@@ -163,7 +163,7 @@ def _classes_of_training_data(cfg: CfgNode) -> tuple[list[str], list[int]]:
 def choose_weights(cfg: CfgNode, opts: list[str], weights_file: str | None = None) -> str:
     """The weights to evaluate or infer with: what was typed, else the best of OUTPUT_DIR, else the yaml's.
 
-    A yaml's MODEL.WEIGHTS comes last, because after a training it is where that started from.
+    A yaml's MODEL.WEIGHTS comes last, because it names what a training starts from.
 
     Args:
         opts: KEY VALUE pairs of the command line.

@@ -44,7 +44,7 @@ def find_batch_size(cfg) -> int:
 
 
 def plan_inference(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]]:
-    """The batches in which ``model`` sees ``images``; this process's own view, see :func:`share_plan`."""
+    """The batches in which ``model`` sees ``images``; another process may plan others, see :func:`share_plan`."""
     return plan_batches(
         images,
         size=cfg.INPUT.SIZE_TEST,
@@ -65,7 +65,7 @@ def share_plan(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]
 
 
 def own_share(numbers: Sequence[int]) -> Sequence[int]:
-    """The batch numbers of which this process's share consists."""
+    """Those of the batch ``numbers`` that this process takes."""
     return numbers[comm.get_rank() :: comm.get_world_size()]
 
 
@@ -152,8 +152,8 @@ def detect_ahead(
 def run_ahead(work: Callable[[T], R], batches: Iterable[T], device: torch.device) -> Iterator[tuple[T, R]]:
     """Each batch and what ``work`` makes of it, in order.
 
-    On a GPU two batches are worked on at once, in streams of their own: the suppression of boxes waits for the GPU now
-    and then, and for the CPU, and the network of the next batch computes meanwhile.
+    On a GPU two batches are worked on at once, in streams of their own: while the suppression of boxes in one batch
+    waits for the GPU or the CPU, the network of the next batch computes.
     """
     if device.type != "cuda":
         for batch in batches:
@@ -180,7 +180,7 @@ def _work_in(stream, work, batch):
 
 
 def describe(inputs: dict, instances: Instances | None, category_ids: Sequence[int]) -> dict[str, Any]:
-    """One image, as the journal has it."""
+    """The results of one image in the form of the journal."""
     image_id = inputs["image_id"]
     if instances is None:
         return {"image_id": image_id, "error": inputs["error"]}

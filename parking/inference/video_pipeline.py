@@ -1,4 +1,4 @@
-"""Boxes for a video or a live source: an annotated video to look at, and a line of JSON for each frame."""
+"""Find boxes in a video or live source: an annotated video to look at, and a line of JSON for each frame."""
 
 import errno
 import itertools
@@ -129,7 +129,7 @@ def predict_video(
 
 
 def _describe_source(source) -> dict[str, str]:
-    """What tells a later run that a source is the same: the same file, or the same content elsewhere."""
+    """What a later run recognises a source by: the same file, or the same content elsewhere."""
     if source.path is None:
         return {"name": source.name}
     path = os.path.realpath(source.path)
@@ -288,7 +288,7 @@ class _AnnotatedVideo:
         self._folder, self._name, self._origin, self._painter = folder, name, origin, painter
         self._path = path = folder.root / name
         self._unfinished = _unfinished(path)
-        # Of a live source a frame's time, instead of its index, says which picture of the video it is.
+        # In the video of a live source, the place of a frame follows from its time instead of its index.
         self._by_time = source.is_live
         self._fps = _round_for_mpeg4(min(source.fps, _MAX_LIVE_FPS) if source.is_live else source.fps)
         self._writer: cv2.VideoWriter | None = None

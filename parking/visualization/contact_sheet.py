@@ -25,8 +25,6 @@ def contact_sheet(
     Returns:
         The sheet, (H, W, 3) uint8 RGB.
     """
-    if not images or (titles is not None and len(titles) != len(images)):
-        raise ValueError(f"{len(images)} images and {len(titles or ())} titles make no contact sheet")
     columns = min(columns, len(images))
     gap = max(4, tile_width // 60)
     font, title_height = None, 0

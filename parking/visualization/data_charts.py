@@ -1,6 +1,7 @@
 """Charts of a data set: classes, boxes, conditions, and examples of each class."""
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -135,12 +136,10 @@ def plot_conditions(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Fi
         axes.set_xlim(0, max(left.max(initial=0), 1) * 1.2)
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
         _finish(axes, condition, "images", grid="x")
-    rest = grid[len(panels) :]
-    for axes in rest:
+    for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    if rest and panels:
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        rest[0].legend(handles, labels, loc="upper left", frameon=False, fontsize=11)
+    if panels:
+        _add_legend(figure, grid[0])
     return figure
 
 
@@ -247,10 +246,9 @@ def _log_limits(values: np.ndarray) -> tuple[float, float]:
 
 def _join_values(sides: Mapping[str, Mapping[str, int]]) -> list[str]:
     """The values of all sides, the most frequent first."""
-    totals: dict[str, int] = {}
+    totals: Counter[str] = Counter()
     for values in sides.values():
-        for value, count in values.items():
-            totals[value] = totals.get(value, 0) + count
+        totals.update(values)
     return sorted(totals, key=lambda value: (-totals[value], value))
 
 

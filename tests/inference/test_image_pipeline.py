@@ -175,40 +175,17 @@ def test_an_interrupted_run_goes_on(run, folder, tmp_path, interrupted, caplog, 
     assert read(tmp_path / "out") == read(tmp_path / "whole")
 
 
-def test_killed_while_the_files_are_written(run, tmp_path, monkeypatch, caplog):
-    run(output="whole")
-
-    def fail(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(inference_run, "write_results", fail)
-        run()
-    monkeypatch.setattr(inference_run, "build_inference_model", None)  # nothing is left to predict
-    run()
-    assert read(tmp_path / "out") == read(tmp_path / "whole")
-
-
-VIEWS = ("TEST.AUG.ENABLED", "True")
-
-
 @pytest.mark.parametrize(
-    ("before", "opts", "sentence"),
+    ("opts", "sentence"),
     [
-        ((), ("INPUT.SIZE_TEST", "64"), "INPUT.SIZE_TEST changed from 96 to 64"),
-        ((), ("MODEL.YOLO.SCORE_THRESH_TEST", "0.1"), "MODEL.YOLO.SCORE_THRESH_TEST changed from 0.05 to 0.1"),
-        ((), VIEWS, "TEST.AUG.ENABLED changed from False to True"),
-        ((), ("TEST.IMS_PER_BATCH", "1"), "TEST.IMS_PER_BATCH changed from 2 to 1"),
-        ((), ("TEST.DTYPE", "bfloat16"), "TEST.DTYPE changed from 'auto' to 'bfloat16'"),
-        # How views are fused matters where there are some.
-        (VIEWS, (*VIEWS, "TEST.FUSION.NAME", "wbf"), "TEST.FUSION.NAME changed from 'nms' to 'wbf'"),
+        (("TEST.IMS_PER_BATCH", "1"), "TEST.IMS_PER_BATCH changed from 2 to 1"),
         # These change nothing about what is found.
-        ((), ("DATALOADER.NUM_WORKERS", "1", "TEST.SUBMISSION_MB", "1", "TEST.FUSION.NAME", "wbf"), ""),
+        (("DATALOADER.NUM_WORKERS", "1", "TEST.SUBMISSION_MB", "1", "TEST.FUSION.NAME", "wbf"), ""),
     ],
 )
-def test_a_changed_config_starts_over(run, tmp_path, interrupted, caplog, before, opts, sentence):
+def test_a_changed_config_starts_over(run, tmp_path, interrupted, caplog, opts, sentence):
     run(*opts, output="whole")
-    interrupted(3, *before)
+    interrupted(3)
     run(*opts)
     assert (f"Starting over: {sentence} since the interrupted run" in caplog.text) == bool(sentence)
     assert read(tmp_path / "out") == read(tmp_path / "whole")
@@ -219,15 +196,14 @@ def test_weights_that_are_replaced_meanwhile_are_other_weights(
 ):
     """As a training that goes on does with model_best.pth: what was loaded counts, not what lies there by now."""
     weights = shutil.copy(mild_weights_file, tmp_path / "w.pth")
-    loaded = inference_run.load_models
+    digest_weights = inference_run.digest_weights
 
-    def load_and_replace(*args, **kwargs):
-        models = loaded(*args, **kwargs)
+    def digest_and_replace(loaded):
         make_weights(weights, seed=1, std=0.01)
-        return models
+        return digest_weights(loaded)
 
     with monkeypatch.context() as patch:
-        patch.setitem(globals(), "load_models", load_and_replace)
+        patch.setattr(inference_run, "digest_weights", digest_and_replace)
         interrupted(3, weights=[weights])
     run(weights=[weights])
     assert "Starting over: the weights changed" in caplog.text
@@ -249,28 +225,33 @@ def test_a_recipe_tells_all_that_matters(model, folder):
     digest = digest_images(list_images(str(folder)).images)
     known = model.describe(digest)
 
-    def describe_with(key, value):
+    def describe_with(*opts):
         cfg = model.cfg.clone()
-        cfg.merge_from_list([key, value])
+        cfg.merge_from_list(list(opts))
         return model._replace(cfg=cfg).describe(digest)
 
-    os.utime(folder / "0.png", ns=(0, 0))
-    assert digest_images(list_images(str(folder)).images) != digest
     swapped = dict(reversed(model.classes.items()))
     assert swapped == model.classes and model._replace(classes=swapped).describe(digest) != known
     for key, value in [
         ("MODEL.DEVICE", "cuda"),
         ("MODEL.YOLO.NMS_THRESH_TEST", 0.3),
+        ("MODEL.YOLO.SCORE_THRESH_TEST", 0.1),
         ("MODEL.YOLO.CLASS_MAP", [["cat", "dog"]]),
         ("MODEL.PIXEL_STD", [1.0, 1.0, 1.0]),
         ("TEST.DETECTIONS_PER_IMAGE", 3),
+        ("TEST.AUG.ENABLED", True),
+        ("TEST.DTYPE", "bfloat16"),
         ("INPUT.SIZE_TEST", 32),
     ]:
         assert describe_with(key, value) != known, key
+    # How views are fused matters where there are some.
+    views = describe_with("TEST.AUG.ENABLED", True)
+    assert describe_with("TEST.AUG.ENABLED", True, "TEST.FUSION.NAME", "wbf") != views
     renamed = dataclasses.replace(model.weights, class_names=["dog", "cat"])
     assert model._replace(weights=renamed).describe(digest) != known
     for key in ("SEED", "DATALOADER.NUM_WORKERS", "TEST.EVAL_PERIOD", "MODEL.ANCHOR_HEAD.LOSS.BOX_GAIN"):
         assert describe_with(key, 77) == known, key
+    assert describe_with("TEST.FUSION.NAME", "wbf") == known
 
 
 def test_one_run_at_a_time_from_the_first_model_to_the_end(run, tmp_path, mild_weights_file, others, monkeypatch):
@@ -313,27 +294,29 @@ def test_machines_must_have_the_same(monkeypatch, model, folder):
             recipes.check_same_everywhere(**{**own, **change})
 
 
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        (lambda folder, make: make(folder.parent / "w.pth", seed=1, std=0.01), "weights"),
-        (lambda folder, make: cv2.imwrite(str(folder / "0.png"), np.zeros((60, 96, 3), np.uint8)), "images"),
-        (lambda folder, make: (folder / "4.png").rename(folder / "5.png"), "images"),
-        (lambda folder, make: shutil.copy(folder / "0.png", folder / "5.png"), "images"),
-        (lambda folder, make: (folder / "4.png").unlink(), "images"),
-    ],
-    ids=["weights", "content", "name", "added", "removed"],
-)
-def test_changed_weights_or_images_start_over(
-    run, folder, tmp_path, interrupted, caplog, mild_weights_file, make_weights, change, what
-):
-    weights = shutil.copy(mild_weights_file, tmp_path / "w.pth")
-    interrupted(3, weights=[weights])
-    change(folder, make_weights)
-    run(weights=[weights])
-    assert f"Starting over: the {what} changed since the interrupted run" in caplog.text
-    run(weights=[weights], output="whole")
+def test_changed_images_start_over(run, folder, tmp_path, interrupted, caplog):
+    interrupted(3)
+    (folder / "4.png").rename(folder / "5.png")
+    run()
+    assert "Starting over: the images changed since the interrupted run" in caplog.text
+    run(output="whole")
     assert read(tmp_path / "out") == read(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: os.utime(folder / "0.png", ns=(0, 0)),
+        lambda folder: (folder / "4.png").rename(folder / "5.png"),
+        lambda folder: shutil.copy(folder / "0.png", folder / "5.png"),
+        lambda folder: (folder / "4.png").unlink(),
+    ],
+    ids=["content", "name", "added", "removed"],
+)
+def test_the_digest_of_images_tells_changes(folder, change):
+    digest = digest_images(list_images(str(folder)).images)
+    change(folder)
+    assert digest_images(list_images(str(folder)).images) != digest
 
 
 @pytest.fixture(scope="module")
@@ -398,15 +381,6 @@ def test_a_time_budget_is_chosen_once(run, tmp_path, interrupted, monkeypatch, c
     assert "of 5 images were done" in caplog.text and "Starting over" not in caplog.text
     assert report.num_images == 5
     assert read(tmp_path / "out") == read(tmp_path / "whole")
-
-
-def test_a_budget_is_measured_for_real(run, caplog, monkeypatch):
-    monkeypatch.setattr("parking.inference.budget._SHARE", 1e-9)
-    with caplog.at_level(logging.INFO):
-        report = run("TEST.AUG.ENABLED", "True", budget=TimeBudget(1.0, time.monotonic()))
-    assert report.num_images == 5
-    assert "the config as it is takes" in caplog.text and "TEST.AUG.ENABLED False takes" in caplog.text
-    assert "no image is left out" in caplog.text
 
 
 def with_ids(folder, classes):

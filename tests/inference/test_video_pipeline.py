@@ -17,9 +17,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from parking.config import get_cfg
 from parking.inference import video_pipeline as video
-from parking.inference.detector import ArrayDetector
 from parking.inference.sources.video import open_source
 from parking.inference.video_pipeline import predict_video
 from parking.utils.errors import UserError
@@ -361,11 +359,7 @@ def test_large_live_pictures_are_reduced(tmp_path):
         return [to_instances(images[0], (400, 100, 1000, 300, 0.5, 1))]
 
     predict(detect, GivenFrames([0], size=(400, 3840)), tmp_path)
-    (frame,), _ = read_video(tmp_path / "found.mp4")
-    assert frame.shape == (200, 1920, 3)
-    drawn = np.flatnonzero(is_color(frame[110], COLORS[1]))
-    # 1920 / 3840 = 0.5: the box becomes [200, 50, 500, 150].
-    assert abs(drawn.min() - 200) <= 1 and abs(drawn.max() - 499) <= 1
+    assert read_video(tmp_path / "found.mp4")[0].shape == (1, 200, 1920, 3)
     assert read_lines(tmp_path / "found.jsonl")[0]["detections"][0]["bbox"] == [400, 100, 600, 200]
 
 
@@ -391,35 +385,6 @@ def test_many_frames_do_not_accumulate(tmp_path):
     assert report.num_frames == len((tmp_path / "found.jsonl").read_text().splitlines()) == 500
     # This batch, the previous one, which is being written, and the one before it, which the thread lets go a bit later.
     assert most <= 8 + 8 + 8
-
-
-class ModelOfBrightness(torch.nn.Module):
-    """One box around all of the picture, of class 0, that scores the mean brightness."""
-
-    def __init__(self):
-        super().__init__()
-        self.on_the_device = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, batch):
-        assert not torch.is_grad_enabled() and {tuple(inputs["image"].shape) for inputs in batch} == {(3, 32, 64)}
-        outputs = []
-        for inputs in batch:
-            height, width = inputs["height"], inputs["width"]
-            score = float(inputs["image"][0].float().mean()) / 255
-            outputs.append({"instances": to_instances(np.zeros((height, width)), (0, 0, width, height, score, 0))})
-        return outputs
-
-
-def test_frame_detector():
-    cfg = get_cfg()
-    cfg.INPUT.SIZE_TEST = 64
-    images = [np.full((50, 100, 3), (gray, 0, 255), np.uint8) for gray in (51, 204)]
-    detector = ArrayDetector([cfg], [ModelOfBrightness().eval()])
-    outputs = detector(images)
-    ahead = [[float(output.scores[0]) for output in found] for found in detector.detect_ahead([images, images[1:]])]
-    assert ahead == [[float(output.scores[0]) for output in outputs], [float(outputs[1].scores[0])]]
-    assert ahead[0] == pytest.approx([0.2, 0.8], abs=1e-3)
-    assert outputs[0].pred_boxes.tensor.tolist() == [[0, 0, 100, 50]]
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path, open_video):

@@ -22,7 +22,7 @@ def settle_orientations(
     """``images`` with the sizes at which they will be read, and whether they are turned; logs unusual cases.
 
     All processes must call this, and get what the main one finds: another machine's copies may have other headers.
-    Several models see the same pictures so, whatever their configs say.
+    So several models see the same pictures, whatever their configs say.
 
     Args:
         cfg: INPUT.EXIF_ORIENTATION is read.

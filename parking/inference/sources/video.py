@@ -68,7 +68,7 @@ def is_live_input(input: str) -> bool:
 
 
 def is_video_input(input: str) -> bool:
-    """Whether ``input`` means a video or a live source, by its form and ending alone; folders are none."""
+    """Whether ``input`` means a video or a live source, by its form and ending alone; folders are not videos."""
     scheme, rest = _split_url(input)
     return is_live_input(input) or _has_video_name(_cut_query(rest) if scheme else input)
 
@@ -111,7 +111,7 @@ class FrameSource:
 
     Attributes:
         name: what messages call it; never with a password.
-        stem: a file name without ending for what is found in it.
+        stem: the name, without ending, for the files of its results.
         path: of a file or folder; else None.
         fps: frames per second.
         num_frames: as announced, which may be wrong; None: unknown.

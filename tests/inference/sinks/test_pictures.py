@@ -121,19 +121,8 @@ def test_other_names_keep_the_colors(tmp_path):
         draw(images, box, output_dir=tmp_path, display_names=["one"])
 
 
-@pytest.mark.parametrize(
-    ("size", "box", "reduced", "extent"),
-    [
-        # 1920 / 3840 = 0.5: the box becomes [200, 400, 500, 900].
-        ((2160, 3840), (400, 800, 600, 1000), (1080, 1920), [200, 500]),
-        # 1920 / 20000 = 0.096 would make one row of 1 no row at all. 5000 * 0.096 = 480, 10000 * 0.096 = 960
-        ((1, 20000), (5000, 0, 5000, 1), (1, 1920), [480, 960]),
-    ],
-)
-def test_large_images_are_reduced(tmp_path, size, box, reduced, extent):
-    images = make_images(tmp_path / "in", "a.png", size=size)
-    draw(images, (*box, 0.5, 1), output_dir=tmp_path, classes={"": 1}, min_score=0)
-    picture = read_image(tmp_path / "visualizations" / "a.png.png")
-    assert picture.shape == (*reduced, 3)
-    columns = np.flatnonzero((picture[-reduced[0] // 3 :] != GRAY).any(axis=(0, 2)))
-    assert [columns.min(), columns.max() + 1] == extent
+def test_large_images_are_reduced(tmp_path):
+    # 1920 / 20000 = 0.096 would make one row of 1 no row at all.
+    images = make_images(tmp_path / "in", "a.png", size=(1, 20000))
+    draw(images, (5000, 0, 5000, 1, 0.5, 1), output_dir=tmp_path, classes={"": 1}, min_score=0)
+    assert read_image(tmp_path / "visualizations" / "a.png.png").shape == (1, 1920, 3)
