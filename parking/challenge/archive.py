@@ -8,7 +8,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from parking.utils.files import open_regular
 from parking.utils.limits import MAX_PATH_FOLDERS
 from parking.utils.text import printable
 
-# PKWARE's APPNOTE 6.3.10: general purpose bits (4.4.4), compression methods (4.4.5), Unicode path (4.6.9).
+# PKWARE's APPNOTE 6.3.10: general purpose bits (4.4.4), compression methods (4.4.5).
 _ENCRYPTED = 0x1 | 0x40
 _UTF8_NAME = 0x800
 # Not bzip2 and LZMA: zipfile sets no limit to what these unpack at once, and a few kB can hold gigabytes.
@@ -27,7 +27,6 @@ _METHOD_NAMES = {
     **{1: "Shrink", 6: "Implode", 9: "Deflate64", 12: "bzip2", 14: "LZMA"},
     **{93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES encryption"},
 }
-_UNICODE_PATH = 0x7075
 _DOS_FOLDER = 0x10
 _CHUNK = 1 << 20
 # Exceptions that a damaged zip may cause. The OSErrors among them have no errno.
@@ -170,44 +169,31 @@ def _explain_damage(file: Path, path: str | None = None) -> Iterator[None]:
 def _decode_names(infos: Sequence[zipfile.ZipInfo], file: Path) -> list[str]:
     """The decoded names; their separators stay as they are."""
     # zipfile decodes names without the UTF-8 flag as cp437, which has a character for every byte: undo that.
-    raw = [info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8_NAME else "cp437") for info in infos]
-    names = [_get_unicode_path(info, name) for info, name in zip(infos, raw, strict=True)]
-    unknown = [i for i, name in enumerate(names) if name is None]
+    unflagged = [info.orig_filename.encode("cp437") for info in infos if not info.flag_bits & _UTF8_NAME]
     # Korean text in cp949 is hardly ever valid as three-byte UTF-8. A few syllables are also valid as two-byte UTF-8
     # (Latin, Greek): such a name is taken for UTF-8 only if no other name of the zip must be cp949.
-    has_cp949 = any(_decode(raw[i], ("utf-8",)) is None for i in unknown)
-    for i in unknown:
-        as_utf8 = _decode(raw[i], ("utf-8",))
+    has_cp949 = any(_decode(raw, ("utf-8",)) is None for raw in unflagged)
+    names = []
+    for info in infos:
+        if info.flag_bits & _UTF8_NAME:
+            names.append(info.orig_filename)
+            continue
+        raw = info.orig_filename.encode("cp437")
+        as_utf8 = _decode(raw, ("utf-8",))
         is_ambiguous = as_utf8 is not None and max(as_utf8, default="") < "\u0800"
-        names[i] = _decode(raw[i], ("cp949", "utf-8") if is_ambiguous and has_cp949 else ("utf-8", "cp949"))
-        if names[i] is None:
+        names.append(_decode(raw, ("cp949", "utf-8") if is_ambiguous and has_cp949 else ("utf-8", "cp949")))
+        if names[-1] is None:
             raise UserError(
-                f"'{file}': the name {raw[i]!r} is neither UTF-8 nor cp949 (Korean Windows); make the zip again "
+                f"'{file}': the name {raw!r} is neither UTF-8 nor cp949 (Korean Windows); make the zip again "
                 "with UTF-8 names."
             )
     return names
 
 
-def _get_unicode_path(info: zipfile.ZipInfo, raw: bytes) -> str | None:
-    """The name if it is certain to be UTF-8, by its flag or the extra field of Bandizip and WinRAR; else None."""
-    if info.flag_bits & _UTF8_NAME:
-        return info.orig_filename
-    extra = info.extra
-    while len(extra) >= 4:
-        kind, length = struct.unpack_from("<HH", extra)
-        data, extra = extra[4 : 4 + length], extra[4 + length :]
-        # The field begins with version 1 and a checksum of the name; a tool that renames leaves a field that is stale.
-        if kind == _UNICODE_PATH and len(data) > 5 and data[:5] == struct.pack("<BL", 1, zlib.crc32(raw)):
-            return _decode(data[5:], ("utf-8",))
-    return None
-
-
 def _decode(raw: bytes, codecs: Sequence[str]) -> str | None:
     for codec in codecs:
-        try:
+        with suppress(UnicodeDecodeError):
             return raw.decode(codec)
-        except UnicodeDecodeError:
-            continue
     return None
 
 

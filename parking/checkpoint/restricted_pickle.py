@@ -7,6 +7,7 @@ knows only what tensors, plain containers and module objects are made with; anyt
 import io
 import os
 import pickle
+import pickletools
 import re
 from collections import OrderedDict
 from collections.abc import Callable
@@ -277,8 +278,5 @@ class RestrictedUnpickler(pickle._Unpickler):
 
 
 def _name_instruction(code: int) -> str:
-    # Constants of the pickle module in capitals name the instructions.
-    for name, value in vars(pickle).items():
-        if name.isupper() and value == bytes([code]):
-            return name
-    return f"{code:#04x}"
+    known = pickletools.code2op.get(chr(code))
+    return known.name if known else f"{code:#04x}"

@@ -103,13 +103,11 @@ def fit_to_images(
         UserError: a box is on an image that is not in ``sizes``.
     """
     image_ids, index = np.unique(detections.image_ids, return_inverse=True)
-    limits = np.full((len(image_ids), 2), np.inf)
-    for row, image_id in enumerate(image_ids.tolist()):
-        if image_id not in sizes:
-            raise UserError(f"'{path}' has boxes on the image {image_id!r}, which '{image_info}' does not list.")
-        height, width = sizes[image_id]
-        if height is not None and width is not None:
-            limits[row] = width, height
+    unknown = [image_id for image_id in image_ids.tolist() if image_id not in sizes]
+    if unknown:
+        raise UserError(f"'{path}' has boxes on the image {unknown[0]!r}, which '{image_info}' does not list.")
+    sides = [[np.inf if side is None else side for side in sizes[image_id]] for image_id in image_ids.tolist()]
+    limits = np.array(sides, dtype=np.float64).reshape(-1, 2)[:, ::-1]
     lows = np.clip(detections.boxes[:, :2], 0, limits[index])
     highs = np.clip(detections.boxes[:, :2] + detections.boxes[:, 2:], 0, limits[index])
     boxes = np.concatenate([lows, highs - lows], axis=1)

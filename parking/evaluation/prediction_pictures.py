@@ -42,12 +42,10 @@ class PredictionPictures(DatasetEvaluator):
     def reset(self):
         self._tiles = {}
         self._drawer = BoxDrawer(MetadataCatalog.get(self._dataset_name).thing_classes)
-        self._records = {d["image_id"]: d for d in self._choose_images()}
-
-    def _choose_images(self) -> list[dict]:
         dataset_dicts = DatasetCatalog.get(self._dataset_name)
         num_images = min(self._max_images, len(dataset_dicts))
-        return [dataset_dicts[i * len(dataset_dicts) // num_images] for i in range(num_images)]
+        chosen = (dataset_dicts[i * len(dataset_dicts) // num_images] for i in range(num_images))
+        self._records = {record["image_id"]: record for record in chosen}
 
     def process(self, inputs, outputs):
         """

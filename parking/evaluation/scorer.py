@@ -10,6 +10,7 @@ on the number of detections.
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -118,7 +119,8 @@ def score_boxes(truth: Truth, detections: Detections) -> BoxScores:
     precision = np.full((len(IOU_THRESHOLDS), len(RECALLS), len(truth.category_ids), len(AREAS)), math.nan)
     recall = np.full((len(IOU_THRESHOLDS), len(truth.category_ids), len(AREAS), len(MAX_DETECTIONS)), math.nan)
     by_score = np.lexsort((-detections.scores[order], classes))
-    for k, start, end in zip(*_find_spans(classes, len(truth.category_ids)), strict=True):
+    limits = np.searchsorted(classes, np.arange(len(truth.category_ids) + 1))  # classes are in ascending order
+    for k, (start, end) in enumerate(pairwise(limits)):
         rows = by_score[start:end]
         num_truths = counted[:, truth.classes == k].sum(axis=1)
         curves = _draw_curves(matches.matched[rows], matches.ignored[rows], ranks[order[rows]], num_truths)
@@ -167,12 +169,6 @@ def _spread(matches, order, num):
     matched, ignored = np.zeros((2, num), dtype=np.uint64)
     matched[order], ignored[order] = matches.matched, matches.ignored
     return Matches(replace(matches.pairs, detections=order[matches.pairs.detections]), matches.bits, matched, ignored)
-
-
-def _find_spans(classes, num):
-    """Each class, and where its rows start and end in ascending ``classes``."""
-    limits = np.searchsorted(classes, np.arange(num + 1))
-    return range(num), limits[:-1], limits[1:]
 
 
 def _find_rows(ids, known):

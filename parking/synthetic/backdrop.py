@@ -52,20 +52,16 @@ def build_surroundings(rng: np.random.Generator, lot: Lot, indoor: bool, night: 
 
 def build_props(rng: np.random.Generator, lot: Lot, indoor: bool) -> list[tuple[Mesh, Pose, float]]:
     """Lamp posts or columns, behind which objects may stand: (model, pose, width of the square footprint)."""
-    props = []
-    if indoor:
-        depth = lot.walls()[1]
-        column = _column(rng)
-        spots = (
-            [(x, lot.edge + 0.1) for x in np.arange(-11.25, 12, 7.5) + rng.uniform(-1, 1)]
-            if lot.kind == "facing"
-            else [(s * (lot.edge + 0.3), y) for s in (-1, 1) for y in np.arange(6.0, depth, 7.5) + rng.uniform(-1, 1)]
-        )
-        return [(column, Pose(float(x), float(y), 0.0), 0.6) for x, y in spots]
-    post = _lamp_post()
-    for x, y in lamp_places(lot):
-        props.append((post, Pose(x, y, 0.0), 0.3))
-    return props
+    if not indoor:
+        post = _lamp_post()
+        return [(post, Pose(x, y, 0.0), 0.3) for x, y in lamp_places(lot)]
+    column = _column(rng)
+    if lot.kind == "facing":
+        spots = [(x, lot.edge + 0.1) for x in np.arange(-11.25, 12, 7.5) + rng.uniform(-1, 1)]
+    else:
+        ys = (np.arange(6.0, lot.walls()[1], 7.5) + rng.uniform(-1, 1) for _ in range(2))
+        spots = [(s * (lot.edge + 0.3), y) for s, along in zip((-1, 1), ys, strict=True) for y in along]
+    return [(column, Pose(float(x), float(y), 0.0), 0.6) for x, y in spots]
 
 
 def lamp_places(lot: Lot) -> list[tuple[float, float]]:

@@ -63,7 +63,7 @@ def parse_class_floors(texts: Iterable[str | int], classes: Mapping[str, int], *
         if not number.isascii() or not number.isdecimal():
             raise UserError(
                 f"{option} {text!r}: {number!r} is not a whole number of 0 or more; write CLASS=N, as in "
-                f"{_get_example(classes)}=500, or N for all classes."
+                f"{next(iter(classes), 'CLASS')}=500, or N for all classes."
             )
         if equals:
             (found,) = find_classes([name], classes)
@@ -77,7 +77,3 @@ def parse_class_floors(texts: Iterable[str | int], classes: Mapping[str, int], *
         floors[name] = int(number)
     for_all = floors.pop("", 0)
     return {category_id: floors.get(name, for_all) for name, category_id in classes.items()}
-
-
-def _get_example(classes: Mapping[str, int]) -> str:
-    return "stroller" if "stroller" in classes else next(iter(classes), "CLASS")

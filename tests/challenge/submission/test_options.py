@@ -25,7 +25,7 @@ def test_floors(texts, floors):
         (["tram=5"], "'tram'; choose one of sedan, school bus, stroller"),
         (["=5"], "class ''"),
         (["stroller=-5"], "'-5' is not a whole number"),
-        (["stroller=1.5"], "stroller=500"),
+        (["stroller=1.5"], "sedan=500"),
         (["stroller="], "'' is not a whole number"),
         (["stroller"], "'stroller' is not a whole number"),
         (["²"], "whole number"),
