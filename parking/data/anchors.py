@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import yaml
 from tabulate import tabulate
@@ -118,7 +119,7 @@ def propose_anchors(
     """
     rng = np.random.default_rng(seed)
     points = np.log(np.asarray(sizes, dtype=np.float64))
-    centers = _cluster(points, shape[0] * shape[1], rng)
+    centers = _cluster(points, shape[0] * shape[1], seed)
     anchors = np.exp(_evolve(points, centers, np.log(max_ratio), num_generations, rng)).round(1).clip(min=0.1)
     order = np.lexsort((anchors[:, 0], anchors.prod(axis=1)))
     return anchors[order].reshape(*shape, 2)
@@ -146,27 +147,13 @@ def format_config(anchors: np.ndarray, base: str | None = None) -> str:
     return f"{head}MODEL:\n  ANCHOR_HEAD:\n    ANCHORS_FROM_WEIGHTS: False\n    ANCHORS:\n{levels}"
 
 
-def _cluster(points: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
+def _cluster(points: np.ndarray, num_clusters: int, seed: int) -> np.ndarray:
     """Return (num_clusters, 2) centres by k-means++ (Arthur and Vassilvitskii, 2007)."""
-    centers = points[rng.integers(len(points))][None]
-    while len(centers) < num_clusters:
-        nearest = _squared_distances(points, centers).min(axis=1)
-        # If there are fewer different sizes than clusters, some centres are repeated.
-        chances = nearest / nearest.sum() if nearest.sum() > 0 else None
-        centers = np.concatenate([centers, points[rng.choice(len(points), p=chances)][None]])
-    labels = None
-    for _ in range(_MAX_KMEANS_ROUNDS):
-        previous, labels = labels, _squared_distances(points, centers).argmin(axis=1)
-        if previous is not None and (labels == previous).all():
-            break
-        for i in np.unique(labels):
-            centers[i] = points[labels == i].mean(axis=0)
-    return centers
-
-
-def _squared_distances(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """Return the (N, A) squared distances of (N, 2) points and (A, 2) centres."""
-    return ((points[:, None] - centers) ** 2).sum(axis=2)
+    # OpenCV refuses fewer points than clusters; repeated points give repeated centres.
+    repeated = np.resize(points, (max(len(points), num_clusters), 2)).astype(np.float32)
+    cv2.setRNGSeed(seed)
+    criteria = (cv2.TERM_CRITERIA_MAX_ITER + cv2.TERM_CRITERIA_EPS, _MAX_KMEANS_ROUNDS, 0.0)
+    return cv2.kmeans(repeated, num_clusters, None, criteria, 1, cv2.KMEANS_PP_CENTERS)[2].astype(np.float64)
 
 
 def _evolve(

@@ -98,7 +98,7 @@ def build_inference_loader(cfg: CfgNode, batches: Sequence[list[dict]], order: S
         An iterable of lists of dicts, see :class:`TestDatasetMapper`. An image that cannot be used does not end it: its
         dict has the key ``error``, and no ``image``. For a GPU, the pixels are in pinned memory.
     """
-    mapper = TestDatasetMapper(cfg, report_errors=True)
+    mapper = TestDatasetMapper(cfg)
     return WorkerLoader(
         batches,
         order,

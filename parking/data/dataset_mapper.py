@@ -257,24 +257,18 @@ class TestDatasetMapper:
     __test__ = False
 
     @configurable
-    def __init__(self, *, size: int, report_errors: bool = False, exif_orientation: str = AUTO):
+    def __init__(self, *, size: int, exif_orientation: str = AUTO):
         """
         Args:
             size: long side in pixels of what the model sees.
-            report_errors: return a dict with an ``error`` for an unreadable image instead of raising.
             exif_orientation: INPUT.EXIF_ORIENTATION; a dict's own ``exif_orientation`` overrides it.
         """
         self.exif_orientation = exif_orientation
         self.resize = ResizeToFit((size, size))
-        self.report_errors = report_errors
 
     @classmethod
-    def from_config(cls, cfg, *, report_errors: bool = False) -> dict[str, Any]:
-        return {
-            "size": cfg.INPUT.SIZE_TEST,
-            "report_errors": report_errors,
-            "exif_orientation": cfg.INPUT.EXIF_ORIENTATION,
-        }
+    def from_config(cls, cfg) -> dict[str, Any]:
+        return {"size": cfg.INPUT.SIZE_TEST, "exif_orientation": cfg.INPUT.EXIF_ORIENTATION}
 
     def __call__(self, dataset_dict: dict) -> dict:
         """
@@ -283,17 +277,12 @@ class TestDatasetMapper:
 
         Returns:
             The dict without its annotations, with ``height`` and ``width`` of the picture (as EXIF's orientation turns
-            it, if that is applied) and ``image``, uint8 tensor (3, H, W), RGB, resized. With ``report_errors``, for an
-            image that cannot be used: ``file_name``, ``image_id`` and ``error``, a sentence.
-
-        Raises:
-            UserError: names the image if it is unreadable or does not have the size in the dict.
+            it, if that is applied) and ``image``, uint8 tensor (3, H, W), RGB, resized. For an image that is unreadable
+            or does not have the size in the dict: ``file_name``, ``image_id`` and ``error``, a sentence.
         """
         try:
             image = read_listed_image(dataset_dict, self.exif_orientation)
         except UserError as e:
-            if not self.report_errors:
-                raise
             return {"file_name": dataset_dict["file_name"], "image_id": dataset_dict["image_id"], "error": str(e)}
         rest = {key: value for key, value in dataset_dict.items() if key != "annotations"}
         return {**rest, **self.prepare(image)}

@@ -18,6 +18,10 @@ from .findings import KINDS, Finding
 
 # Pixels by which a box may leave the image without a finding, because its numbers were rounded.
 _TOLERANCE = 1e-3
+# Larger numbers, whose products would be infinite, are no coordinates.
+_LARGEST = 1e150
+_NUMBERS = frozenset({int, float})
+_NEEDED_KEYS = frozenset({"image_id", "category_id", "bbox"})
 # Boxes narrower or lower than this many pixels are tiny.
 _TINY = 2.0
 # A finding names up to this many category ids.
@@ -84,20 +88,25 @@ def collect_annotations(
         The annotations, and how many sound ones were left out because their image was.
     """
     _inspect_ids(entries, findings)
-    num_lost = 0
-    annotations = _collect_sound(entries, np.arange(len(entries)), class_ids, rows)
-    if annotations is None:
-        numbers = []
-        for number, entry in enumerate(entries):
-            kind, detail = _find_problem(entry, class_ids, listed)
-            if kind:
-                findings.append(Finding(kind, _name_entry(entries, number), detail))
-            elif entry["image_id"] not in rows:
-                num_lost += 1
-            else:
-                numbers.append(number)
-        sound = [entries[number] for number in numbers]
-        annotations = _collect_sound(sound, np.array(numbers, dtype=np.int64), class_ids, rows)
+    numbers, num_lost = [], 0
+    for number, entry in enumerate(entries):
+        kind, detail = _find_problem(entry, class_ids, listed)
+        if kind:
+            findings.append(Finding(kind, _name_entry(entries, number), detail))
+        elif entry["image_id"] not in rows:
+            num_lost += 1
+        else:
+            numbers.append(number)
+    sound = [entries[number] for number in numbers]
+    boxes = np.fromiter(chain.from_iterable(entry["bbox"] for entry in sound), np.float64, 4 * len(sound))
+    annotations = Annotations(
+        numbers=np.array(numbers, dtype=np.int64),
+        rows=np.array([rows[entry["image_id"]] for entry in sound], dtype=np.int64),
+        classes=np.array([class_ids[entry["category_id"]] for entry in sound], dtype=np.int64),
+        boxes=boxes.reshape(-1, 4),
+        crowd=np.array([entry.get("iscrowd", 0) for entry in sound], dtype=bool),
+        areas=np.full(len(sound), math.nan),  # filled in by inspect_boxes
+    )
     return annotations, num_lost
 
 
@@ -204,43 +213,13 @@ def _inspect_flags(annotations: Annotations, entries, findings: list[Finding]) -
             findings.append(Finding("annotation_ignored", _name_entry(entries, number), detail))
 
 
-def _collect_sound(entries, numbers, class_ids, rows) -> Annotations | None:
-    """Return ``entries`` as arrays; None unless all of them are sound and their images are used."""
-    if not entries:
-        return Annotations.empty()
-    try:
-        image_ids, category_ids = ([entry[key] for entry in entries] for key in ("image_id", "category_id"))
-        for ids in (image_ids, category_ids):
-            if not {int, str}.issuperset(map(type, ids)) and not all(map(_is_exact_id, ids)):
-                return None
-        image_rows, classes = [rows[i] for i in image_ids], [class_ids[i] for i in category_ids]
-        boxes = [entry["bbox"] for entry in entries]
-        crowd = [entry.get("iscrowd", 0) for entry in entries]
-        if set(map(type, boxes)) != {list} or set(map(len, boxes)) != {4} or not {0, 1}.issuperset(crowd):
-            return None
-        # Checked here, because numpy would read numbers from texts.
-        if not {int, float}.issuperset(map(type, chain.from_iterable(boxes))):
-            return None
-        coordinates = np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes))
-        return Annotations(
-            numbers=numbers,
-            rows=np.array(image_rows, dtype=np.int64),
-            classes=np.array(classes, dtype=np.int64),
-            boxes=coordinates.reshape(-1, 4),
-            crowd=np.array(crowd, dtype=bool),
-            areas=np.full(len(boxes), math.nan),  # filled in by inspect_boxes
-        )
-    except (KeyError, TypeError, AttributeError, OverflowError):
-        return None
-
-
 def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
     """Return the kind and detail of what makes an annotation unusable; two empty texts if it is sound."""
     if not isinstance(entry, dict):
         return "annotation_structure", f"is {shorten(entry)}, not a JSON object"
-    for key in ("image_id", "category_id", "bbox"):
-        if key not in entry:
-            return "bbox_missing" if key == "bbox" else "annotation_structure", f"has no '{key}'"
+    if not entry.keys() >= _NEEDED_KEYS:
+        key = next(key for key in ("image_id", "category_id", "bbox") if key not in entry)
+        return "bbox_missing" if key == "bbox" else "annotation_structure", f"has no '{key}'"
     image_id, category_id, box = entry["image_id"], entry["category_id"], entry["bbox"]
     if not _is_exact_id(image_id) or image_id not in listed:
         detail = f"belongs to the image id {shorten(image_id)}, which is not among the 'images'"
@@ -249,11 +228,11 @@ def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
         # Not all ids are named, because every such annotation repeats them.
         known = ", ".join(map(str, islice(class_ids, _NUM_EXAMPLES))) + ", ..." * (len(class_ids) > _NUM_EXAMPLES)
         return "category_unknown", f"has the unknown category id {shorten(category_id)}; known are {known}"
-    if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
+    if not isinstance(box, list) or len(box) != 4 or not _NUMBERS.issuperset(map(type, box)):
         kind = "bbox_missing" if box is None else "annotation_structure"
         return kind, f"has the bbox {shorten(box)}; it must be [x, y, width, height]"
-    if any(1e300 < abs(value) < math.inf for value in box):
-        return "bbox_not_finite", "has a bbox with numbers too large to compute with"
+    if max(box) > _LARGEST or min(box) < -_LARGEST:
+        return "bbox_not_finite", "has a bbox with infinite numbers, or numbers too large to compute with"
     crowd = entry.get("iscrowd", 0)
     if not isinstance(crowd, int | float) or crowd not in (0, 1):
         return "annotation_structure", f"has the iscrowd {shorten(crowd)}; it must be 0 or 1"
@@ -266,14 +245,9 @@ def _is_exact_id(value: Any) -> bool:
 
 
 def _inspect_ids(entries, findings: list[Finding]) -> None:
-    try:
-        ids = [_to_key(entry.get("id")) for entry in entries]
-        if len(set(ids)) == len(ids):
-            return
-    except (AttributeError, TypeError):
-        ids = [_to_key(entry.get("id")) if isinstance(entry, dict) else None for entry in entries]
     seen = set()
-    for number, annotation_id in enumerate(ids):
+    for number, entry in enumerate(entries):
+        annotation_id = _to_key(entry.get("id")) if isinstance(entry, dict) else None
         if isinstance(annotation_id, int | str):
             if annotation_id in seen:
                 detail = f"occurs again as annotations[{number}]"

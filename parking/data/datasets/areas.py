@@ -62,13 +62,6 @@ def stand_in_areas(areas: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 def _to_numbers(values: Sequence[Any]) -> tuple[np.ndarray, dict[int, str]]:
     """Return (A,) float64 with NaN for what is not a finite number, and the problem by index, without that of None."""
-    try:
-        if {int, float}.issuperset(map(type, values)):
-            areas = np.array(values, dtype=np.float64)
-            if np.isfinite(areas).all():
-                return areas, {}
-    except OverflowError:
-        pass
     is_number = [type(value) in (int, float) and abs(value) < 1e300 for value in values]
     areas = np.array([value if ok else math.nan for value, ok in zip(values, is_number, strict=True)], dtype=np.float64)
     wrong = [i for i, value in enumerate(values) if value is not None and not is_number[i]]

@@ -6,7 +6,7 @@ differ only in hidden characters have the same classes, and no two classes of a 
 
 import json
 import math
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -121,37 +121,30 @@ def settle_categories(facts: Sequence[CategoryFacts]) -> list[Categories]:
 def _settle(facts: CategoryFacts, used: set[tuple[int, str]]) -> Categories:
     findings = list(facts.findings)
     keys = {category_id: class_key(name) for category_id, name in facts.names.items()}
-    unused = [category_id for category_id, key in keys.items() if (category_id, key) not in used]
+    unused = {category_id for category_id, key in keys.items() if (category_id, key) not in used}
     children = defaultdict(set)
     for category_id, parent in facts.parents.items():
         children[parent].add(category_id)
     groups = {i for i in unused if keys[i] and facts.parents[i] != keys[i]}
     groups = {i for i in groups if len(children[keys[i]]) > (i in children[keys[i]])}
-    # The ids that are left. OrderedDict, because finding the first key of a dict is slow after many were deleted.
-    by_key = defaultdict(OrderedDict)
+    by_key = defaultdict(list)
     for category_id, key in keys.items():
-        by_key[key][category_id] = None
-    used_keys = {keys[i] for i in keys.keys() - set(unused)}
-    left_out = {}
-    for category_id in unused:
-        key = keys[category_id]
-        # If several categories have one name, groups without annotations are left out. Other categories without
-        # annotations are left out, too, except the first one if all are without.
-        same = next((i for i in by_key[key] if i != category_id), None)
-        if same is not None and (category_id in groups or key in used_keys or same < category_id):
-            left_out[category_id] = f"repeats the name of category {same} and has no annotation"
-            del by_key[key][category_id]
-        elif category_id in groups and same is None:
-            left_out[category_id] = "only groups others and has no annotation"
-    if len(left_out) == len(keys):
-        left_out = {}
+        by_key[key].append(category_id)
+    repeats, only_groups = {}, {}
     for ids in by_key.values():
-        twice = [i for i in ids if i not in left_out]
-        if len(twice) > 1:
-            first, second = (shown_name(facts.names[i]) for i in twice[:2])
-            detail = f"has the categories {twice[0]} ('{first}') and {twice[1]} ('{second}'), whose names look the same"
-            findings.append(Finding("class_name_twice", "the json", f"{detail}; rename one of them"))
-    for category_id, why in left_out.items():
+        annotated = [i for i in ids if i not in unused]
+        if len(annotated) > 1:
+            first, second = (f"{i} ('{shown_name(facts.names[i])}')" for i in annotated[:2])
+            detail = f"has the categories {first} and {second}, whose names look the same; rename one of them"
+            findings.append(Finding("class_name_twice", "the json", detail))
+        # The one that stays of several without annotations: one that is not a group, if possible.
+        kept = annotated[0] if annotated else next((i for i in ids if i not in groups), ids[0])
+        others = [i for i in ids if i != kept and i not in annotated]
+        repeats |= dict.fromkeys(others, f"repeats the name of category {kept} and has no annotation")
+        if kept in groups:
+            only_groups[kept] = "only groups others and has no annotation"
+    left_out = repeats | only_groups if len(repeats) + len(only_groups) < len(keys) else repeats
+    for category_id, why in sorted(left_out.items()):
         name = shown_name(facts.names[category_id])
         findings.append(Finding("category_left_out", f"category {category_id}", f"({name}) {why}"))
     names = {i: name for i, name in facts.names.items() if i not in left_out}

@@ -3,7 +3,6 @@
 import io
 import re
 import zlib
-from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -12,7 +11,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from parking.data.decoding import jpeg_damage, pillow, tiff_tags
 from parking.data.decoding.deep import narrow
-from parking.data.decoding.headers import Header
+from parking.data.decoding.headers import Header, walk_png
 from parking.data.decoding.kinds import PNG_START
 from parking.data.decoding.problem import cut_off, damaged, unsupported
 from parking.data.decoding.tiff_tags import first
@@ -97,14 +96,16 @@ _PNG_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
 
 def _decode_png(data: bytes, header: Header) -> np.ndarray:
-    kind, kept = b"", [data[: len(PNG_START)]]
-    for kind, chunk in _walk_png(memoryview(data)):
+    content, kind, kept = memoryview(data), b"", [data[: len(PNG_START)]]
+    for kind, start, end in walk_png(lambda offset, length: data[offset : offset + length]):
+        if end > len(data):
+            raise cut_off()
         # The decoder does not check all of these. Damage to what is not needed for the pixels does not matter.
-        if kind[0] < 0x60 and zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+        if kind[0] < 0x60 and zlib.crc32(content[start + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
             raise damaged(f"the checksum of its {kind.decode('latin-1')} is wrong")
         # OpenCV would show the first frame of the animation, or black for a frame that does not come.
         if kind not in _PNG_ANIMATION:
-            kept.append(chunk)
+            kept.append(content[start:end])
     if kind != b"IEND":
         raise cut_off()
     if sum(map(len, kept)) < len(data):  # else a copy would take time for nothing
@@ -112,20 +113,6 @@ def _decode_png(data: bytes, header: Header) -> np.ndarray:
     if header.mode.endswith(";16"):
         return narrow(_decode_by_cv2(data, _CV2_DEEP))
     return _decode_by_cv2(data, _CV2_COLOR)
-
-
-def _walk_png(content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """The kind of each whole chunk, and the chunk: length, kind, data and checksum."""
-    start = len(PNG_START)
-    while start + 12 <= len(content):
-        end = start + 12 + int.from_bytes(content[start : start + 4], "big")
-        if end > len(content):
-            return
-        kind = bytes(content[start + 4 : start + 8])
-        yield kind, content[start:end]
-        if kind == b"IEND":
-            return
-        start = end
 
 
 def _decode_webp(data: bytes) -> np.ndarray:

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import BinaryIO, NamedTuple
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
@@ -155,36 +156,30 @@ def _read_png(read: Reader) -> Header:
         mode = "1"
     orientation, has_more = None, False
     # Only metadata before the pixels count, as the standard says and as programs that show pictures do.
-    for kind, offset, length in _walk_png(read):
-        if kind == b"eXIf" and orientation is None:
-            orientation = _read_png_exif(read, offset, length)
-        elif kind in (b"tEXt", b"zTXt") and orientation is None and length < _MAX_PROFILE_BYTES:
-            orientation = _read_raw_profile(kind, read(offset, length))
-        elif kind == b"acTL":
-            has_more = int.from_bytes(read(offset, 4), "big") > 1
+    for kind, start, end in islice(walk_png(read), _MAX_PARTS):
+        place, length = start + 8, end - start - 12
+        if kind in (b"IDAT", b"IEND"):
+            break
+        if kind == b"acTL":
+            has_more = int.from_bytes(read(place, 4), "big") > 1
+        elif orientation is None and length < _MAX_PROFILE_BYTES:
+            # Damaged metadata must not turn a picture.
+            if kind == b"eXIf" and zlib.crc32(read(start + 4, length + 4)) == int.from_bytes(read(end - 4, 4), "big"):
+                orientation = read_orientation(read(place, length))
+            elif kind in (b"tEXt", b"zTXt"):
+                orientation = _read_raw_profile(kind, read(place, length))
     return Header("PNG", height, width, mode, orientation or 1, has_more)
 
 
-def _walk_png(read: Reader) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, and offset and length of the data, of each chunk before the pixels."""
-    offset = len(PNG_START)
-    for _ in range(_MAX_PARTS):
-        head = read(offset, 8)
-        if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
+def walk_png(read: Reader) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, beginning and end of each chunk, up to the last one or the end of the file, which may be amid a chunk."""
+    start = len(PNG_START)
+    while len(head := read(start, 8)) == 8:
+        end = start + 12 + int.from_bytes(head[:4], "big")
+        yield head[4:], start, end
+        if head[4:] == b"IEND":
             return
-        length = int.from_bytes(head[:4], "big")
-        yield head[4:], offset + 8, length
-        offset += 12 + length
-
-
-def _read_png_exif(read: Reader, offset: int, length: int) -> int | None:
-    if length > _MAX_PROFILE_BYTES:
-        return None
-    content, checksum = read(offset, length), read(offset + length, 4)
-    # Damaged metadata must not turn a picture.
-    if zlib.crc32(b"eXIf" + content) != int.from_bytes(checksum, "big"):
-        return None
-    return read_orientation(content)
+        start = end
 
 
 def _read_raw_profile(kind: bytes, content: bytes) -> int | None:

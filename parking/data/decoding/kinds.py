@@ -22,41 +22,25 @@ _CAMERA_RAW_BRANDS = frozenset({b"crx "})
 
 _VIDEO = "a video"
 _GIVE_VIDEO = "give it as a video, under a video's extension"
-_OTHER_STARTS = (
-    (b"\x1a\x45\xdf\xa3", _VIDEO, _GIVE_VIDEO),  # Matroska, WebM
-    (b"FLV\x01", _VIDEO, _GIVE_VIDEO),
-    (b"OggS", _VIDEO, _GIVE_VIDEO),
-    (b"\0\0\x01\xba", _VIDEO, _GIVE_VIDEO),  # MPEG programme stream
-    (b"\0\0\x01\xb3", _VIDEO, _GIVE_VIDEO),
-    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", _VIDEO, _GIVE_VIDEO),  # WMV
-    (b"\xff\x0a", "a JPEG XL picture", ""),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture", ""),
-    (b"II\xbc", "a JPEG XR picture", ""),
-    (b"%!PS", "a PostScript program (EPS)", ""),
-    (b"\xc5\xd0\xd3\xc6", "a PostScript program (EPS)", ""),
-    (b"%PDF", "a PDF document", ""),
-    (b"8BPS", "a Photoshop document", ""),
-    (b"gimp xcf", "a GIMP document", ""),
-    (b"\x76\x2f\x31\x01", "an OpenEXR picture of floating-point values", ""),
-    (b"#?RADIANCE", "a Radiance HDR picture of floating-point values", ""),
-    (b"Pf", "a PFM picture of floating-point values", ""),
-    (b"PF", "a PFM picture of floating-point values", ""),
-    (b"P7", "a PAM picture", ""),
-    (b"DDS ", "a DDS texture", ""),
-    (b"qoif", "a QOI picture", ""),
-    (b"\0\0\x01\0", "an icon (ICO)", ""),
-    (b"icns", "an icon (ICNS)", ""),
-    (b"SIMPLE  =", "a FITS file", ""),
-    (b"\x89HDF", "an HDF5 file", ""),
-    (b"\x93NUMPY", "a NumPy array", ""),
-    (b"FUJIFILMCCD-RAW", "a camera's raw file", ""),
-    (b"IIRO", "a camera's raw file", ""),
-    (b"IIU\0", "a camera's raw file", ""),
-    (b"PK\x03\x04", "a zip archive", "unpack it"),
-    (b"\x1f\x8b", "gzip-compressed", "unpack it"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),
-    (b"Rar!", "a rar archive", "unpack it"),
-    (b"version https://git-lfs", "a Git LFS pointer, and not the file itself", "fetch the files with 'git lfs pull'"),
+_CONVERT = "convert it to 8-bit PNG or JPEG"
+# What other files are, what to do with them, and how they begin.
+_OTHERS = (
+    (_VIDEO, _GIVE_VIDEO, (b"\x1a\x45\xdf\xa3", b"FLV\x01", b"OggS")),  # Matroska and WebM, Flash, Ogg
+    (_VIDEO, _GIVE_VIDEO, (b"\0\0\x01\xba", b"\0\0\x01\xb3", b"0&\xb2u\x8ef\xcf\x11")),  # MPEG, Windows Media
+    ("a JPEG XL picture", _CONVERT, (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")),
+    ("a JPEG XR picture", _CONVERT, (b"II\xbc",)),
+    ("a PostScript program (EPS)", _CONVERT, (b"%!PS", b"\xc5\xd0\xd3\xc6")),
+    ("a PDF document", _CONVERT, (b"%PDF",)),
+    ("a Photoshop document", _CONVERT, (b"8BPS",)),
+    ("a GIMP document", _CONVERT, (b"gimp xcf",)),
+    ("an OpenEXR picture of floating-point values", _CONVERT, (b"\x76\x2f\x31\x01",)),
+    ("a Radiance HDR picture of floating-point values", _CONVERT, (b"#?RADIANCE",)),
+    ("a PFM picture of floating-point values", _CONVERT, (b"Pf", b"PF")),
+    ("a PAM picture", _CONVERT, (b"P7",)),
+    ("an icon", _CONVERT, (b"\0\0\x01\0", b"icns")),
+    ("a camera's raw file", "convert it to JPEG", (b"FUJIFILMCCD-RAW", b"IIRO", b"IIU\0")),
+    ("an archive", "unpack it", (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!")),
+    ("a Git LFS pointer, not the file itself", "fetch the files with 'git lfs pull'", (b"version https://git-lfs",)),
 )
 
 
@@ -100,9 +84,9 @@ def describe_other(start: bytes) -> ImageProblem:
         return unsupported(_VIDEO, _GIVE_VIDEO)
     if start[128:132] == b"DICM":
         return unsupported("a DICOM file")
-    for prefix, what, advice in _OTHER_STARTS:
-        if start.startswith(prefix):
-            return unsupported(what, advice) if advice else unsupported(what)
+    for what, advice, starts in _OTHERS:
+        if start.startswith(starts):
+            return unsupported(what, advice)
     if not start.strip(b"\0"):
         return ImageProblem("image_not_image", "it begins with zeros and is not a picture; a download or disk failed")
     return ImageProblem("image_not_image", _describe_text(start) or "it is not a picture of a known format")

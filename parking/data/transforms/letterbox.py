@@ -24,24 +24,18 @@ class LetterboxTransform(Transform):
         self._set_attributes(locals())
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        return self._resize(img, cv2.INTER_LINEAR)
+        if img.shape[:2] != (self.h, self.w):
+            raise ValueError(f"expected an image of height and width {(self.h, self.w)}, got {img.shape[:2]}")
+        if (self.h, self.w) == (self.new_h, self.new_w):
+            return img
+        return cv2.resize(img, (self.new_w, self.new_h), interpolation=cv2.INTER_LINEAR)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Map (N, 2) points (x, y) in absolute pixels; returns a new array."""
         return coords * np.array([self.new_w / self.w, self.new_h / self.h])
 
-    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        return self._resize(segmentation, cv2.INTER_NEAREST)
-
     def inverse(self) -> Transform:
         return LetterboxTransform(self.new_h, self.new_w, self.h, self.w)
-
-    def _resize(self, img, interpolation):
-        if img.shape[:2] != (self.h, self.w):
-            raise ValueError(f"expected an image of height and width {(self.h, self.w)}, got {img.shape[:2]}")
-        if (self.h, self.w) == (self.new_h, self.new_w):
-            return img
-        return cv2.resize(img, (self.new_w, self.new_h), interpolation=interpolation)
 
 
 class ResizeToFit(Augmentation):

@@ -32,7 +32,14 @@ class WarpTransform(Transform):
         self._set_attributes(locals())
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        return self._warp(img, cv2.INTER_LINEAR, PAD_VALUE)
+        if np.array_equal(self.matrix, np.eye(3)) and (self.h, self.w) == (self.new_h, self.new_w):
+            return img
+        # OpenCV's coordinates are pixel indices: the centre of the top-left pixel is at (0, 0).
+        matrix = _translate(-0.5, -0.5) @ self.matrix @ _translate(0.5, 0.5)
+        options = {"dsize": (self.new_w, self.new_h), "flags": cv2.INTER_LINEAR, "borderValue": (PAD_VALUE,) * 3}
+        if np.array_equal(matrix[2], [0, 0, 1]):
+            return cv2.warpAffine(img, matrix[:2], **options)
+        return cv2.warpPerspective(img, matrix, **options)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """Map (N, 2) points (x, y) in absolute pixels; points on or beyond the horizon become NaN."""
@@ -46,9 +53,6 @@ class WarpTransform(Transform):
         A box with a corner on or beyond the horizon of a perspective has no finite hull and becomes all zeros.
         """
         return np.nan_to_num(super().apply_box(box), nan=0.0)
-
-    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        return self._warp(segmentation, cv2.INTER_NEAREST, 0)
 
     @property
     def is_upright(self) -> bool:
@@ -85,16 +89,6 @@ class WarpTransform(Transform):
 
     def inverse(self) -> Transform:
         return WarpTransform(self.new_h, self.new_w, self.h, self.w, np.linalg.inv(self.matrix), 1 / self.scale)
-
-    def _warp(self, img, interpolation, border):
-        if np.array_equal(self.matrix, np.eye(3)) and (self.h, self.w) == (self.new_h, self.new_w):
-            return img
-        # OpenCV's coordinates are pixel indices: the centre of the top-left pixel is at (0, 0).
-        matrix = _translate(-0.5, -0.5) @ self.matrix @ _translate(0.5, 0.5)
-        options = {"dsize": (self.new_w, self.new_h), "flags": interpolation, "borderValue": (border,) * 3}
-        if np.array_equal(matrix[2], [0, 0, 1]):
-            return cv2.warpAffine(img, matrix[:2], **options)
-        return cv2.warpPerspective(img, matrix, **options)
 
 
 class RandomPerspective(Augmentation):
