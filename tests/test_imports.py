@@ -13,7 +13,8 @@ _ALLOWED = {
     "utils": "",
     "config": "utils",
     "layers": "utils",
-    "checkpoint": "config.compat modeling.dense_heads.anchor.published_names utils",
+    "checkpoint": "config.compat modeling.dense_heads.anchor.published_names "
+    "modeling.dense_heads.yolox.published_names utils",
     "solver": "utils",
     "modeling": "layers utils",
     "data": "utils",

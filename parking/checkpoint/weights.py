@@ -23,11 +23,11 @@ from parking.utils.machine import available_memory
 from parking.utils.text import printable
 
 from .foreign_files import describe_file
-from .formats.families import FAMILIES, YOLOV5, Family, find_size
-from .formats.layout import LayoutError, check_not_foreign, without_wrappers
+from .formats import yolov5, yolox
+from .formats.families import FAMILIES, YOLOV5, YOLOX, Family, find_size
+from .formats.layout import LayoutError, check_not_folded, without_wrappers
 from .formats.module_settings import check_settings
 from .formats.pickled_modules import read_module, unwrap_module
-from .formats.yolov5 import from_published, is_published_layout
 from .last_checkpoint import find_last_checkpoint
 from .restricted_pickle import ModuleStandIn, read_pickled
 from .values import check_values, find_excess
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 # What a weights file holds beside its tensors; in .safetensors as json, because its metadata are texts.
 _METADATA = ("config", "class_names", "category_ids", "origin")
+# Published families and the modules that know how their files are laid out.
+_LAYOUTS = ((YOLOV5, yolov5), (YOLOX, yolox))
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def check_weights_path(path: str | os.PathLike) -> str:
 
 
 def read_weights(path: str | os.PathLike) -> Weights:
-    """Read our ``.pth`` files, published YOLOv5 checkpoints (``.pt``), state dicts of either, and ``.safetensors``.
+    """Read our ``.pth`` files, published YOLOv5 (``.pt``) and YOLOX (``.pth``) files, state dicts, ``.safetensors``.
 
     Raises:
         UserError: the file is missing, damaged, or holds anything but weights; nothing in it has run.
@@ -207,16 +209,17 @@ def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
         if isinstance(model, ModuleStandIn):
             model = unwrap_module(model)
             state, class_names = read_module(model)
-            weights = _import_published(path, _check_state(path, state), class_names=class_names)
+            weights = _import_published(path, _check_state(path, state), YOLOV5, yolov5, class_names=class_names)
             check_settings(model)
             return weights
         state = without_wrappers(_check_state(path, model))
         if isinstance(average, Mapping) and isinstance(average.get("average"), Mapping):
             state = {**state, **without_wrappers(_check_state(path, average["average"]))}
         metadata = {key: checkpoint.get(key) for key in _METADATA}
-        if is_published_layout(state):
-            return _import_published(path, state, **metadata)
-        check_not_foreign(state)
+        for family, layout in _LAYOUTS:
+            if layout.is_published_layout(state):
+                return _import_published(path, state, family, layout, **metadata)
+        check_not_folded(state)
     except LayoutError as e:
         raise UserError(f"weights {printable(path)} cannot be used: {e}.") from e
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
@@ -241,10 +244,12 @@ def _first_of(checkpoint: Mapping, *keys: str) -> Any:
     return next((checkpoint[key] for key in keys if isinstance(checkpoint.get(key), Mapping)), checkpoint)
 
 
-def _import_published(path: str, state: Mapping[str, Tensor], **metadata) -> Weights:
-    state, left_out = from_published(state)
+def _import_published(path: str, state: Mapping[str, Tensor], family: Family, layout, **metadata) -> Weights:
+    state, left_out = layout.from_published(state)
     check_values(path, state)
-    return _upgrade(Weights(path, state, family=YOLOV5, left_out=left_out, **metadata))
+    if layout is yolox and metadata.get("class_names") is None:
+        metadata["class_names"] = yolox.find_class_names(state)
+    return _upgrade(Weights(path, state, family=family, left_out=left_out, **metadata))
 
 
 def write_weights(path: str | os.PathLike, weights: Weights) -> None:

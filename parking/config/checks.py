@@ -195,6 +195,7 @@ CHECKS: Mapping[str, Check] = {
     "MODEL.FPN.NORM": Check(OneOf("BN", "SyncBN", "GN", ""), ALL, True),
     "MODEL.FPN.FUSE_TYPE": Check(OneOf("sum", "avg"), ALL, True),
     "MODEL.CSP_DARKNET.OUT_FEATURES": Check(_FEATURES, ALL, True),
+    "MODEL.CSP_DARKNET.LAYOUT": Check(OneOf("yolov5", "yolox"), ALL, True),
     "MODEL.PAFPN.IN_FEATURES": Check(_FEATURES, ALL, True),
     "MODEL.YOLO.NUM_CLASSES": Check(Whole(0, 65536), ALL, True),
     "MODEL.YOLO.CLASS_MAP": Check(
@@ -205,6 +206,7 @@ CHECKS: Mapping[str, Check] = {
     "MODEL.ANCHOR_HEAD.ANCHORS_FROM_WEIGHTS": Check(Flag(), ALL, False),
     "MODEL.YOLO.DEPTH_MULTIPLE": Check(_MULTIPLE, ALL, True),
     "MODEL.YOLO.WIDTH_MULTIPLE": Check(_MULTIPLE, ALL, True),
+    "MODEL.YOLO.DEPTHWISE": Check(Flag(), ALL, True),
     "MODEL.YOLO.NORM": Check(OneOf("BN", "SyncBN"), ALL, True),
     "MODEL.YOLO.IN_FEATURES": Check(_FEATURES, ALL, True),
     "MODEL.ANCHOR_HEAD.ANCHORS": Check(
@@ -234,6 +236,10 @@ CHECKS: Mapping[str, Check] = {
     "MODEL.DISTRIBUTION_HEAD.LOSS.BOX_GAIN": Check(_FACTOR, TRAIN, True),
     "MODEL.DISTRIBUTION_HEAD.LOSS.CLS_GAIN": Check(_FACTOR, TRAIN, True),
     "MODEL.DISTRIBUTION_HEAD.LOSS.BINS_GAIN": Check(_FACTOR, TRAIN, True),
+    "MODEL.YOLOX_HEAD.LOSS.BOX_GAIN": Check(_FACTOR, TRAIN, True),
+    "MODEL.YOLOX_HEAD.LOSS.OBJ_GAIN": Check(_FACTOR, TRAIN, True),
+    "MODEL.YOLOX_HEAD.LOSS.CLS_GAIN": Check(_FACTOR, TRAIN, True),
+    "MODEL.YOLOX_HEAD.LOSS.L1_GAIN": Check(_FACTOR, TRAIN, True),
     # With a threshold of 1, nothing is ever found.
     "MODEL.YOLO.SCORE_THRESH_TEST": Check(Real(0, 1, below=True), ALL, scores_steer),
     "MODEL.YOLO.MULTI_LABEL_TEST": Check(Flag(), ALL, scores_steer),

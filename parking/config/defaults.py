@@ -130,12 +130,15 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.HEAD.NAME = "AnchorHead"
     _add_anchor_head(cfg)
     _add_distribution_head(cfg)
+    _add_yolox_head(cfg)
     _add_detectron2_backbones(cfg)
 
-    # Only this project's own backbone reads these two groups and MODEL.YOLO.DEPTH_MULTIPLE, WIDTH_MULTIPLE and NORM.
+    # Only this project's own backbone reads these two groups and MODEL.YOLO.DEPTH_MULTIPLE and WIDTH_MULTIPLE.
     cfg.MODEL.CSP_DARKNET = CN()
     # Stages whose features are returned; the last one ends the backbone: "dark5" makes a P5 model, "dark6" a P6 model.
     cfg.MODEL.CSP_DARKNET.OUT_FEATURES = ["dark3", "dark4", "dark5"]
+    # Repeats of the stages and order of the last one: "yolov5", or "yolox" (P5 models only).
+    cfg.MODEL.CSP_DARKNET.LAYOUT = "yolov5"
     cfg.MODEL.PAFPN = CN()
     # Stages that the neck joins, finest first; its outputs are named p3, p4, ... after them.
     cfg.MODEL.PAFPN.IN_FEATURES = ["dark3", "dark4", "dark5"]
@@ -150,6 +153,9 @@ def _add_model(cfg: CN) -> None:
     # Depth (repeats of a block) and width (channels) relative to the large model, for backbone and neck.
     cfg.MODEL.YOLO.DEPTH_MULTIPLE = 0.33
     cfg.MODEL.YOLO.WIDTH_MULTIPLE = 0.25
+    # Whether every 3x3 convolution but the stem's, in backbone, neck and the YOLOX head, is replaced by a depthwise 3x3
+    # and a 1x1 convolution: fewer parameters and operations, as YOLOX-nano has it.
+    cfg.MODEL.YOLO.DEPTHWISE = False
     # "BN", or "SyncBN" to share the statistics between GPUs.
     cfg.MODEL.YOLO.NORM = "BN"
     # Levels the head works on, finest first.
@@ -238,6 +244,18 @@ def _add_distribution_head(cfg: CN) -> None:
     cfg.MODEL.DISTRIBUTION_HEAD.LOSS.BOX_GAIN = 7.5
     cfg.MODEL.DISTRIBUTION_HEAD.LOSS.CLS_GAIN = 0.5
     cfg.MODEL.DISTRIBUTION_HEAD.LOSS.BINS_GAIN = 1.5
+
+
+def _add_yolox_head(cfg: CN) -> None:
+    cfg.MODEL.YOLOX_HEAD = CN()
+    cfg.MODEL.YOLOX_HEAD.LOSS = CN()
+    # Gains of the terms; the published values.
+    cfg.MODEL.YOLOX_HEAD.LOSS.BOX_GAIN = 5.0
+    cfg.MODEL.YOLOX_HEAD.LOSS.OBJ_GAIN = 1.0
+    cfg.MODEL.YOLOX_HEAD.LOSS.CLS_GAIN = 1.0
+    # Gain of the L1 distance of box outputs, a term that begins when mosaic and mixup end (INPUT.AUG.STRONG_OFF_ITERS);
+    # 0: there is none.
+    cfg.MODEL.YOLOX_HEAD.LOSS.L1_GAIN = 1.0
 
 
 def _add_solver(cfg: CN) -> None:

@@ -1,4 +1,4 @@
-"""The four blocks that the YOLOv5 family is made of.
+"""The blocks that the YOLOv5 and YOLOX families are made of.
 
 Shape legend: every block maps (N, in_channels, H, W) to (N, out_channels, H', W'); H' and W' differ from H and W only
 for a ConvNormAct with a stride.
@@ -25,6 +25,7 @@ class ConvNormAct(nn.Module):
         stride: int = 1,
         padding: int | None = None,
         *,
+        groups: int = 1,
         norm: str = "BN",
     ):
         """
@@ -34,7 +35,7 @@ class ConvNormAct(nn.Module):
         """
         super().__init__()
         padding = kernel_size // 2 if padding is None else padding
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
         self.norm = get_norm(norm, out_channels)
         self.norm.eps = NORM_EPS
         self.norm.momentum = NORM_MOMENTUM
@@ -42,6 +43,30 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.norm(self.conv(x)))
+
+
+class DepthwiseConvNormAct(nn.Module):
+    """A 3x3 convolution of each channel alone, then a 1x1 convolution of all, each with norm and activation.
+
+    Depthwise separable convolution: Howard et al., "MobileNets", 2017, Sec. 3.1.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, norm: str = "BN"):
+        super().__init__()
+        self.depthwise = ConvNormAct(in_channels, in_channels, 3, stride, groups=in_channels, norm=norm)
+        self.pointwise = ConvNormAct(in_channels, out_channels, norm=norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pointwise(self.depthwise(x))
+
+
+def conv3x3(
+    in_channels: int, out_channels: int, stride: int = 1, *, depthwise: bool, norm: str = "BN"
+) -> ConvNormAct | DepthwiseConvNormAct:
+    """A 3x3 convolution with norm and activation, or the cheaper depthwise pair in its place."""
+    if depthwise:
+        return DepthwiseConvNormAct(in_channels, out_channels, stride, norm=norm)
+    return ConvNormAct(in_channels, out_channels, 3, stride, norm=norm)
 
 
 def fuse_conv_norm(model: nn.Module) -> nn.Module:
@@ -70,10 +95,10 @@ def fuse_conv_norm(model: nn.Module) -> nn.Module:
 class Bottleneck(nn.Module):
     """A 1x1 and a 3x3 convolution of equal width, with an optional residual sum (ResNet: He et al. 2016, Fig. 5)."""
 
-    def __init__(self, channels: int, *, shortcut: bool, norm: str = "BN"):
+    def __init__(self, channels: int, *, shortcut: bool, depthwise: bool = False, norm: str = "BN"):
         super().__init__()
         self.conv1 = ConvNormAct(channels, channels, norm=norm)
-        self.conv2 = ConvNormAct(channels, channels, 3, norm=norm)
+        self.conv2 = conv3x3(channels, channels, depthwise=depthwise, norm=norm)
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,13 +112,24 @@ class C3(nn.Module):
     ``conv1`` feeds the bottlenecks, ``conv2`` goes around them, ``conv3`` joins [bottlenecks, conv2].
     """
 
-    def __init__(self, in_channels: int, out_channels: int, num_blocks: int, *, shortcut: bool, norm: str = "BN"):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int,
+        *,
+        shortcut: bool,
+        depthwise: bool = False,
+        norm: str = "BN",
+    ):
         super().__init__()
         hidden = out_channels // 2
         self.conv1 = ConvNormAct(in_channels, hidden, norm=norm)
         self.conv2 = ConvNormAct(in_channels, hidden, norm=norm)
         self.conv3 = ConvNormAct(2 * hidden, out_channels, norm=norm)
-        self.blocks = nn.Sequential(*(Bottleneck(hidden, shortcut=shortcut, norm=norm) for _ in range(num_blocks)))
+        self.blocks = nn.Sequential(
+            *(Bottleneck(hidden, shortcut=shortcut, depthwise=depthwise, norm=norm) for _ in range(num_blocks))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv3(torch.cat([self.blocks(self.conv1(x)), self.conv2(x)], dim=1))

@@ -1,7 +1,15 @@
 """The detector and its parts; importing this package registers them with detectron2."""
 
 from .backbone import PAFPN, CSPDarknet, build_csp_darknet_pafpn_backbone
-from .dense_heads import DENSE_HEAD_REGISTRY, AnchorHead, ClassRows, DenseHead, DensePredictions, build_dense_head
+from .dense_heads import (
+    DENSE_HEAD_REGISTRY,
+    AnchorHead,
+    ClassRows,
+    DenseHead,
+    DensePredictions,
+    YOLOXHead,
+    build_dense_head,
+)
 from .ensemble import DetectionFusion
 from .fusion import soft_nms, weighted_boxes_fusion
 from .meta_arch import YOLO
@@ -20,6 +28,7 @@ __all__ = [
     "DetectionFusion",
     "YOLOPostprocessor",
     "YOLOWithTTA",
+    "YOLOXHead",
     "build_csp_darknet_pafpn_backbone",
     "build_dense_head",
     "soft_nms",

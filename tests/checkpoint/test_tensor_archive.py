@@ -164,7 +164,27 @@ OTHER_FILES = {
         [{"model.99.conv.weight": ONE}],
         r"its tensor model\.99\.conv\.weight belongs to no YOLOv5",
     ),
-    "YOLOX": ([{"model": {"head.cls_preds.0.weight": ONE}}], "cannot be used: it is a YOLOX model"),
+    "YOLOX, another backbone": (
+        [{"model": {"head.cls_preds.0.weight": ONE, "backbone.backbone.dark1.0.weight": ONE.clone()}}],
+        r"its tensor backbone\.backbone\.dark1\.0\.weight belongs to no YOLOX",
+    ),
+    "YOLOX, another stem": (
+        [{"model": {"backbone.backbone.stem.conv.conv.weight": torch.zeros(8, 3, 6, 6)}}],
+        r"stem\.conv\.conv\.weight has shape \(8, 3, 6, 6\)",
+    ),
+    "YOLOX, a single number": (
+        [{"model": {"backbone.backbone.stem.conv.conv.weight": torch.tensor(1.0)}}],
+        "has shape",
+    ),
+    "YOLOX, norms folded": (
+        [{"model": {"backbone.backbone.dark2.0.conv.bias": ONE}}],
+        r"norms are folded .*dark2\.0\.conv\.bias",
+    ),
+    "YOLOX, not a number": ([{"model": {"head.cls_preds.0.bias": ONE / 0}}], r"class_predictors\.0\.bias .*NaN"),
+    "YOLOX, under two names": (
+        [{"model": {"head.cls_preds.0.bias": ONE, "module.head.cls_preds.0.bias": ONE.clone()}}],
+        "differ only by a part 'module'",
+    ),
     "ours, norms folded": ([{"backbone.bottom_up.stem.conv.bias": ONE}], r"norms are folded .*bottom_up\.stem"),
     "published, norms folded": (
         [{"model.0.conv.weight": ONE, "model.0.conv.bias": ONE.clone()}],

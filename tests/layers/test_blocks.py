@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from parking.layers import C3, SPPF, Bottleneck, ConvNormAct
+from parking.layers import C3, SPPF, Bottleneck, ConvNormAct, DepthwiseConvNormAct, conv3x3
 
 
 def captured_input(module, block, x):
@@ -44,6 +44,27 @@ def test_bottleneck_shortcut_adds_the_input():
     without.load_state_dict(with_shortcut.state_dict())
     x = torch.rand(1, 8, 6, 6)
     assert_close(with_shortcut(x), without(x) + x)
+
+
+def test_a_depthwise_pair_filters_each_channel_alone_and_then_mixes_them():
+    block = DepthwiseConvNormAct(4, 6, stride=2).eval()
+    x = torch.rand(2, 4, 8, 10)
+    other = x.clone()
+    other[:, 1] += 1
+    differs = (block.depthwise(x) != block.depthwise(other)).flatten(2).any(dim=2)
+    assert differs.tolist() == [[False, True, False, False]] * 2
+    assert block(x).shape == (2, 6, 4, 5)
+    # 3 x 3 of each channel and two numbers of its norm; 1 x 1 of all channels and two numbers of each norm.
+    assert sum(p.numel() for p in block.parameters()) == 4 * (9 + 2) + 6 * (4 + 2)
+
+
+def test_depthwise_pairs_take_the_place_of_3x3_convolutions_only():
+    assert type(conv3x3(4, 8, depthwise=False)) is ConvNormAct
+    block = C3(8, 8, 2, shortcut=True, depthwise=True)
+    pairs = [module for module in block.modules() if isinstance(module, DepthwiseConvNormAct)]
+    assert pairs == [bottleneck.conv2 for bottleneck in block.blocks]
+    x = torch.rand(1, 8, 6, 6)
+    assert_close(block.eval()(x.to(memory_format=torch.channels_last)), block(x))
 
 
 def test_c3_joins_bottlenecks_before_the_way_around():

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from parking.config import get_cfg
-from parking.layers import ConvNormAct, fuse_conv_norm
+from parking.layers import ConvNormAct, DepthwiseConvNormAct, fuse_conv_norm
 from parking.modeling import YOLO
 
 PICO = ("MODEL.YOLO.WIDTH_MULTIPLE", "0.125", "MODEL.YOLO.NUM_CLASSES", "3", "MODEL.DEVICE", "cpu")
@@ -91,6 +91,16 @@ def test_stride_and_padding_stay():
     x = torch.rand(1, 3, 12, 10)
     before = randomize_norms(block)(x)
     assert_close(fuse_conv_norm(block)(x), before, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_depthwise_pairs_are_folded():
+    torch.manual_seed(0)
+    block = randomize_norms(DepthwiseConvNormAct(6, 8, stride=2)).eval()
+    x = torch.rand(2, 6, 12, 10)
+    before = block(x)
+    assert_close(fuse_conv_norm(block)(x), before, rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in block.modules())
 
 
 def test_synchronised_norms_are_folded_too():

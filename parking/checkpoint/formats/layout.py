@@ -32,12 +32,10 @@ def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def check_not_foreign(state: Mapping[str, Tensor]) -> None:
-    """Raise a LayoutError for tensors whose names belong to a known model or use that is not supported."""
+def check_not_folded(state: Mapping[str, Tensor]) -> None:
+    """Raise a LayoutError for a state of our names whose norms are folded into the convolutions."""
     if (key := "backbone.bottom_up.stem.conv.bias") in state:
         raise LayoutError(explain_folded(key))
-    if any(name.startswith(("backbone.backbone.dark", "head.cls_preds.")) for name in state):
-        raise LayoutError("it is a YOLOX model, whose head this project does not have; use YOLOv5 weights")
 
 
 def explain_folded(key: str) -> str:

@@ -1,4 +1,4 @@
-"""CSP-Darknet, the backbone of the YOLOv5 family (releases 6 and 7)."""
+"""CSP-Darknet, the backbone of the YOLOv5 family (releases 6 and 7) and, in another order, of YOLOX."""
 
 import math
 from collections import OrderedDict
@@ -9,15 +9,27 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
-from parking.layers import C3, SPPF, ConvNormAct
+from parking.layers import C3, SPPF, ConvNormAct, conv3x3
 from parking.utils.errors import UserError
 
-# (stage, channels, repeats) at width and depth 1; the first stage has stride 4 and each further one twice that.
+# (stage, channels at width 1, repeats); the first stage has stride 4 and each further one twice that. Repeats are
+# (a, b): a times the depth, rounded, then times b.
 _STEM_CHANNELS = 64
-_STAGES = {
-    "dark5": (("dark2", 128, 3), ("dark3", 256, 6), ("dark4", 512, 9), ("dark5", 1024, 3)),
-    "dark6": (("dark2", 128, 3), ("dark3", 256, 6), ("dark4", 512, 9), ("dark5", 768, 3), ("dark6", 1024, 3)),
+_YOLOV5_STAGES = {
+    "dark5": (("dark2", 128, (3, 1)), ("dark3", 256, (6, 1)), ("dark4", 512, (9, 1)), ("dark5", 1024, (3, 1))),
+    "dark6": (
+        ("dark2", 128, (3, 1)),
+        ("dark3", 256, (6, 1)),
+        ("dark4", 512, (9, 1)),
+        ("dark5", 768, (3, 1)),
+        ("dark6", 1024, (3, 1)),
+    ),
 }
+_YOLOX_STAGES = {
+    "dark5": (("dark2", 128, (3, 1)), ("dark3", 256, (3, 3)), ("dark4", 512, (3, 3)), ("dark5", 1024, (3, 1)))
+}
+#: MODEL.CSP_DARKNET.LAYOUT: for each last stage, the stages.
+LAYOUTS = {"yolov5": _YOLOV5_STAGES, "yolox": _YOLOX_STAGES}
 
 
 def scale_channels(channels: int, width_multiple: float) -> int:
@@ -33,6 +45,9 @@ def scale_repeats(repeats: int, depth_multiple: float) -> int:
 class CSPDarknet(Backbone):
     """Stages "dark2" (stride 4) to "dark5" (32) or "dark6" (64), each a strided convolution and a C3; SPPF in the last.
 
+    In the layout "yolox" (Ge et al., "YOLOX", 2021) the SPPF stands before the last C3, which has no shortcuts; its
+    stem reads each group of 2 x 2 pixels as 12 channels, which is the same as this 6x6 convolution.
+
     Cross-stage partial connections: Wang et al., "CSPNet", CVPRW 2020.
     """
 
@@ -44,26 +59,31 @@ class CSPDarknet(Backbone):
         depth_multiple: float,
         width_multiple: float,
         out_features: Sequence[str],
+        layout: str = "yolov5",
+        depthwise: bool = False,
         norm: str = "BN",
     ):
         """
         Args:
             in_channels: channels of the input image.
             depth_multiple, width_multiple: repeats and channels relative to the large model.
-            out_features: stages to return, finest first; the last is the end of the network, "dark5" (a P5 model) or
-                "dark6" (a P6 model, whose dark5 is narrower).
+            out_features: stages to return, finest first; the last is the end of the network, "dark5" (a P5 model) or,
+                in the layout "yolov5", "dark6" (a P6 model, whose dark5 is narrower).
+            layout: "yolov5" or "yolox".
+            depthwise: whether depthwise pairs take the place of 3x3 convolutions.
             norm: "BN" or "SyncBN".
 
         Raises:
             UserError: the stages asked for do not exist.
         """
         super().__init__()
-        layout = _STAGES.get(out_features[-1] if out_features else None)
-        names = [name for name, _, _ in layout or ()]
-        if layout is None or not set(out_features) <= set(names):
+        ends = LAYOUTS[layout]
+        stages = ends.get(out_features[-1] if out_features else None)
+        names = [name for name, _, _ in stages or ()]
+        if stages is None or not set(out_features) <= set(names):
             raise UserError(
                 f"MODEL.CSP_DARKNET.OUT_FEATURES is {list(out_features)}: name stages of dark2, dark3, … that end with "
-                f"dark5 or dark6."
+                f"{' or '.join(ends)}, as MODEL.CSP_DARKNET.LAYOUT {layout} has them."
             )
         self._out_features = list(out_features)
         self._out_feature_strides, self._out_feature_channels = {}, {}
@@ -71,15 +91,19 @@ class CSPDarknet(Backbone):
         channels = scale_channels(_STEM_CHANNELS, width_multiple)
         self.stem = ConvNormAct(in_channels, channels, kernel_size=6, stride=2, padding=2, norm=norm)
         stride = 2
-        for name, base_channels, base_repeats in layout:
+        for name, base_channels, (base_repeats, times) in stages:
             width = scale_channels(base_channels, width_multiple)
-            repeats = scale_repeats(base_repeats, depth_multiple)
+            repeats = times * scale_repeats(base_repeats, depth_multiple)
+            is_last = name == names[-1]
+            sppf_first = is_last and layout == "yolox"
             stage = OrderedDict(
-                downsample=ConvNormAct(channels, width, kernel_size=3, stride=2, norm=norm),
-                csp=C3(width, width, repeats, shortcut=True, norm=norm),
+                downsample=conv3x3(channels, width, 2, depthwise=depthwise, norm=norm),
+                csp=C3(width, width, repeats, shortcut=not sppf_first, depthwise=depthwise, norm=norm),
             )
-            if name == names[-1]:
+            if is_last:
                 stage["sppf"] = SPPF(width, width, norm=norm)
+            if sppf_first:
+                stage.move_to_end("csp")
             self.add_module(name, nn.Sequential(stage))
             channels, stride = width, stride * 2
             self._out_feature_channels[name], self._out_feature_strides[name] = channels, stride
@@ -92,6 +116,8 @@ class CSPDarknet(Backbone):
             "depth_multiple": cfg.MODEL.YOLO.DEPTH_MULTIPLE,
             "width_multiple": cfg.MODEL.YOLO.WIDTH_MULTIPLE,
             "out_features": cfg.MODEL.CSP_DARKNET.OUT_FEATURES,
+            "layout": cfg.MODEL.CSP_DARKNET.LAYOUT,
+            "depthwise": cfg.MODEL.YOLO.DEPTHWISE,
             "norm": cfg.MODEL.YOLO.NORM,
         }
 

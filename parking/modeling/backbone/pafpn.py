@@ -10,7 +10,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
-from parking.layers import C3, ConvNormAct, upsample_nearest
+from parking.layers import C3, ConvNormAct, conv3x3, upsample_nearest
 from parking.utils.errors import UserError
 
 from .csp_darknet import CSPDarknet, scale_repeats
@@ -25,13 +25,22 @@ class PAFPN(Backbone):
     """
 
     @configurable
-    def __init__(self, *, bottom_up: Backbone, in_features: Sequence[str], depth_multiple: float, norm: str = "BN"):
+    def __init__(
+        self,
+        *,
+        bottom_up: Backbone,
+        in_features: Sequence[str],
+        depth_multiple: float,
+        depthwise: bool = False,
+        norm: str = "BN",
+    ):
         """
         Args:
             bottom_up: the backbone.
             in_features: its features to join, finest first; each has twice the stride of the one before. The outputs
                 are named after the stride: "p3" for 8, "p4" for 16, ….
             depth_multiple: repeats of a block relative to the large model.
+            depthwise: whether depthwise pairs take the place of 3x3 convolutions.
             norm: "BN" or "SyncBN".
 
         Raises:
@@ -52,7 +61,7 @@ class PAFPN(Backbone):
         self._out_feature_channels = dict(zip(levels, widths, strict=True))
 
         def c3(in_channels: int, out_channels: int) -> C3:
-            return C3(in_channels, out_channels, repeats, shortcut=False, norm=norm)
+            return C3(in_channels, out_channels, repeats, shortcut=False, depthwise=depthwise, norm=norm)
 
         # Keyed by level: laterals and downsamples by the level they read, the C3 blocks by the level they make.
         self.laterals, self.top_down_blocks = nn.ModuleDict(), nn.ModuleDict()
@@ -61,7 +70,7 @@ class PAFPN(Backbone):
             self.laterals[levels[fine + 1]] = ConvNormAct(widths[fine + 1], widths[fine], norm=norm)
             self.top_down_blocks[levels[fine]] = c3(2 * widths[fine], widths[fine])
         for fine in range(len(levels) - 1):
-            self.downsamples[levels[fine]] = ConvNormAct(widths[fine], widths[fine], 3, stride=2, norm=norm)
+            self.downsamples[levels[fine]] = conv3x3(widths[fine], widths[fine], 2, depthwise=depthwise, norm=norm)
             self.bottom_up_blocks[levels[fine + 1]] = c3(2 * widths[fine], widths[fine + 1])
 
     @classmethod
@@ -70,6 +79,7 @@ class PAFPN(Backbone):
             "bottom_up": bottom_up,
             "in_features": cfg.MODEL.PAFPN.IN_FEATURES,
             "depth_multiple": cfg.MODEL.YOLO.DEPTH_MULTIPLE,
+            "depthwise": cfg.MODEL.YOLO.DEPTHWISE,
             "norm": cfg.MODEL.YOLO.NORM,
         }
 

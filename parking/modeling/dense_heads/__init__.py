@@ -4,6 +4,7 @@ from .anchor import AnchorHead
 from .base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions, build_dense_head, iter_raw
 from .distribution import DistributionHead
 from .task_aligned import TaskAlignedAssigner, TaskAlignment
+from .yolox import YOLOXHead
 
 __all__ = [
     "DENSE_HEAD_REGISTRY",
@@ -14,6 +15,7 @@ __all__ = [
     "DistributionHead",
     "TaskAlignedAssigner",
     "TaskAlignment",
+    "YOLOXHead",
     "build_dense_head",
     "iter_raw",
 ]

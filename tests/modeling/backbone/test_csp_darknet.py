@@ -7,8 +7,8 @@ from parking.modeling.backbone.csp_darknet import scale_channels, scale_repeats
 from parking.utils.errors import UserError
 
 
-def make(out_features, depth=0.33, width=0.125):
-    return CSPDarknet(in_channels=3, depth_multiple=depth, width_multiple=width, out_features=out_features)
+def make(out_features, depth=0.33, width=0.125, **options):
+    return CSPDarknet(in_channels=3, depth_multiple=depth, width_multiple=width, out_features=out_features, **options)
 
 
 def test_channels_are_rounded_up_to_a_multiple_of_8():
@@ -56,3 +56,24 @@ def test_repeats_per_stage():
 def test_unknown_stages_are_the_users_mistake(out_features):
     with pytest.raises(UserError, match=r"MODEL\.CSP_DARKNET\.OUT_FEATURES"):
         make(out_features)
+
+
+def test_the_yolox_layout_repeats_otherwise_and_pools_before_the_last_block():
+    model = make(["dark3", "dark5"], depth=0.5, layout="yolox")
+    # 3 * 0.5 is rounded to 2, and only then taken three times.
+    assert [len(getattr(model, f"dark{i}").csp.blocks) for i in range(2, 6)] == [2, 6, 6, 2]
+    assert [list(dict(getattr(model, f"dark{i}").named_children())) for i in (4, 5)] == [
+        ["downsample", "csp"],
+        ["downsample", "sppf", "csp"],
+    ]
+    shortcuts = [getattr(model, f"dark{i}").csp.blocks[0].shortcut for i in range(2, 6)]
+    assert shortcuts == [True, True, True, False]
+    with pytest.raises(UserError, match=r"OUT_FEATURES.*dark5, .*LAYOUT yolox"):
+        make(["dark3", "dark6"], layout="yolox")
+
+
+def test_every_3x3_convolution_but_the_stem_can_be_a_depthwise_pair():
+    model = make(["dark3", "dark5"], depthwise=True).eval()
+    kernels = {(m.kernel_size, m.groups > 1) for m in model.modules() if isinstance(m, torch.nn.Conv2d)}
+    assert kernels == {((6, 6), False), ((3, 3), True), ((1, 1), False)}
+    assert model(torch.rand(1, 3, 64, 64))["dark5"].shape == (1, 128, 2, 2)

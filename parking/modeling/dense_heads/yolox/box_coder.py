@@ -1,0 +1,31 @@
+"""Boxes to the network's outputs and back."""
+
+import torch
+from torch import Tensor
+
+# Keeps the logarithm of a box without a side finite.
+_EPS = 1e-8
+
+
+class YOLOXBoxCoder:
+    """The transform of YOLOX; deltas (x, y, w, h), cell (i, j), stride s::
+
+        cx = (x + i) s        w = exp(w) s
+        cy = (y + j) s        h = exp(h) s
+
+    All arguments are broadcast: boxes and deltas (..., 4), cells (..., 2) as column and row, strides (..., 1) in
+    pixels. Boxes are cx, cy, w, h in pixels.
+    """
+
+    def encode(self, boxes: Tensor, cells: Tensor, strides: Tensor) -> Tensor:
+        """Deltas that :meth:`decode` turns into ``boxes``."""
+        centers = boxes[..., :2] / strides - cells
+        sides = (boxes[..., 2:] / strides + _EPS).log()
+        return torch.cat([centers, sides], dim=-1)
+
+    def decode(self, deltas: Tensor, cells: Tensor, strides: Tensor) -> Tensor:
+        """Boxes, in float32."""
+        deltas = deltas.float()
+        centers = (deltas[..., :2] + cells) * strides
+        sides = deltas[..., 2:].exp() * strides
+        return torch.cat([centers, sides], dim=-1)

@@ -1,0 +1,176 @@
+"""The head of YOLOX: Ge et al., "YOLOX: Exceeding YOLO Series in 2021", arXiv 2107.08430.
+
+Shape legend: N images, H x W cells of a level, P predictions of an image (one for each cell of all levels), C classes,
+T ground truth boxes of a batch.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.structures import Instances
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+from torchvision.ops import box_convert
+
+from parking.layers import ConvNormAct, conv3x3
+
+from ..base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions
+from .assigner import SimOTAAssigner
+from .box_coder import YOLOXBoxCoder
+from .losses import PointOutputs, YOLOXLoss
+
+# A new head expects an object, and each class, with a probability of 0.01.
+_PRIOR = -math.log(99)
+
+
+@DENSE_HEAD_REGISTRY.register()
+class YOLOXHead(DenseHead):
+    """Per level a 1x1 convolution to one width, then two 3x3 convolutions for classes and two for boxes.
+
+    The branch of the boxes also gives the objectness. Every cell makes one prediction; there are no anchors.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        num_classes: int,
+        depthwise: bool = False,
+        norm: str = "BN",
+        assigner: SimOTAAssigner,
+        loss: YOLOXLoss,
+    ):
+        """
+        Args:
+            in_channels, strides: of each level, finest first. All branches have as many channels as the finest level.
+            depthwise: whether depthwise pairs take the place of 3x3 convolutions.
+            norm: "BN" or "SyncBN".
+        """
+        super().__init__()
+        width = in_channels[0]
+        self.strides = list(strides)
+
+        def branch() -> nn.Sequential:
+            return nn.Sequential(*(conv3x3(width, width, depthwise=depthwise, norm=norm) for _ in range(2)))
+
+        self.stems = nn.ModuleList(ConvNormAct(channels, width, norm=norm) for channels in in_channels)
+        self.class_branches = nn.ModuleList(branch() for _ in strides)
+        self.box_branches = nn.ModuleList(branch() for _ in strides)
+        self.class_predictors = nn.ModuleList(nn.Conv2d(width, num_classes, 1) for _ in strides)
+        self.box_predictors = nn.ModuleList(nn.Conv2d(width, 4, 1) for _ in strides)
+        self.objectness_predictors = nn.ModuleList(nn.Conv2d(width, 1, 1) for _ in strides)
+        for predictor in (*self.class_predictors, *self.objectness_predictors):
+            nn.init.constant_(predictor.bias, _PRIOR)
+        self.box_coder = YOLOXBoxCoder()
+        self.assigner = assigner
+        self.loss = loss
+        self._l1_begins: int | None = None
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: list[ShapeSpec]):
+        return {
+            "in_channels": [shape.channels for shape in input_shape],
+            "strides": [shape.stride for shape in input_shape],
+            "num_classes": cfg.MODEL.YOLO.NUM_CLASSES,
+            "depthwise": cfg.MODEL.YOLO.DEPTHWISE,
+            "norm": cfg.MODEL.YOLO.NORM,
+            "assigner": SimOTAAssigner(num_levels=len(input_shape)),
+            "loss": YOLOXLoss(cfg),
+        }
+
+    def forward(self, features: list[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """
+        Args:
+            features: per level (N, in_channels, H, W).
+
+        Returns:
+            per level raw boxes (N, 4, H, W), objectness (N, 1, H, W) and classes (N, C, H, W).
+        """
+        outputs = []
+        for i, (stem, feature) in enumerate(zip(self.stems, features, strict=True)):
+            hidden = stem(feature)
+            classes = self.class_predictors[i](self.class_branches[i](hidden))
+            branch = self.box_branches[i](hidden)
+            outputs.append((self.box_predictors[i](branch), self.objectness_predictors[i](branch), classes))
+        return outputs
+
+    def decode(self, raw: list[tuple[Tensor, Tensor, Tensor]]) -> DensePredictions:
+        """Decode, in the order level, row, column. A score is objectness (its bound) times class."""
+        outputs = self._join_levels(raw)
+        objectness = outputs.objectness.float().sigmoid()
+        scores = outputs.class_logits.float().sigmoid() * objectness[..., None]
+        return DensePredictions(self._decode_boxes(outputs), scores, outputs.level_sizes, upper_bound=objectness)
+
+    def _join_levels(self, raw: list[tuple[Tensor, Tensor, Tensor]]) -> PointOutputs:
+        deltas, objectness, classes = (
+            torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
+            for levels in zip(*raw, strict=True)
+        )
+        # Made anew in every call: it is cheap, and a cache would be state that tracing and threads trip over.
+        cells = [_cells(level) for level, _, _ in raw]
+        strides = [torch.full_like(c[:, :1], stride) for c, stride in zip(cells, self.strides, strict=True)]
+        sizes = tuple(len(level) for level in cells)
+        return PointOutputs(deltas, objectness[..., 0], classes, torch.cat(cells), torch.cat(strides), sizes)
+
+    def _decode_boxes(self, outputs: PointOutputs) -> Tensor:
+        """(N, P, 4) XYXY in pixels."""
+        boxes = self.box_coder.decode(outputs.deltas, outputs.cells, outputs.strides)
+        return box_convert(boxes, "cxcywh", "xyxy")
+
+    def losses(
+        self, raw: list[tuple[Tensor, Tensor, Tensor]], gt_instances: list[Instances], image_size: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        outputs = self._join_levels(raw)
+        assigned = self._assign(outputs, gt_instances)
+        gt_boxes = torch.cat([instances.gt_boxes.tensor for instances in gt_instances])
+        gt_classes = torch.cat([instances.gt_classes for instances in gt_instances])
+        return self.loss(outputs, gt_boxes, gt_classes, assigned, with_l1=self._is_l1_on())
+
+    @torch.no_grad()
+    def _assign(self, outputs: PointOutputs, gt_instances: list[Instances]) -> Tensor:
+        """(N, P): the box of each prediction, counted over the whole batch, or -1."""
+        boxes = self._decode_boxes(outputs)
+        points = (outputs.cells + 0.5) * outputs.strides
+        assigned, num_boxes = [], 0
+        for i, instances in enumerate(gt_instances):
+            found = self.assigner(
+                boxes[i],
+                outputs.objectness[i],
+                outputs.class_logits[i],
+                points,
+                outputs.strides,
+                instances.gt_boxes.tensor,
+                instances.gt_classes,
+            )
+            assigned.append(torch.where(found >= 0, found + num_boxes, found))
+            num_boxes += len(instances)
+        return torch.stack(assigned)
+
+    def strong_augmentation_ends(self, iteration: int | None) -> None:
+        self._l1_begins = iteration
+
+    def _is_l1_on(self) -> bool:
+        if self._l1_begins is None or self.loss.l1_gain == 0:
+            return False
+        return get_event_storage().iter >= self._l1_begins
+
+    def class_rows(self) -> Mapping[str, ClassRows]:
+        return {
+            f"class_predictors.{level}.{name}": ClassRows(groups=1, before=0, prior=prior)
+            for level in range(len(self.strides))
+            for name, prior in (("weight", 0.0), ("bias", _PRIOR))
+        }
+
+
+def _cells(level: Tensor) -> Tensor:
+    """(H W, 2), the column and row of each cell of ``level`` (N, channels, H, W)."""
+    height, width = level.shape[2:]
+    rows = torch.arange(height, device=level.device, dtype=torch.float32)
+    cols = torch.arange(width, device=level.device, dtype=torch.float32)
+    rows, cols = torch.meshgrid(rows, cols, indexing="ij")
+    return torch.stack([cols, rows], dim=-1).flatten(0, 1)

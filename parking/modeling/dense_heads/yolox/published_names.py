@@ -1,0 +1,34 @@
+"""What YOLOX files call the head's tensors.
+
+Names are relative to the head, ours and theirs. Weights files are read without a model, so this needs none.
+"""
+
+import re
+
+# Parts of the head; the names inside the blocks are those of backbone and neck.
+_NAMES = {
+    "stems": "stems",
+    "cls_convs": "class_branches",
+    "reg_convs": "box_branches",
+    "cls_preds": "class_predictors",
+    "reg_preds": "box_predictors",
+    "obj_preds": "objectness_predictors",
+}
+_OWN_NAMES = {own: theirs for theirs, own in _NAMES.items()}
+_NAME = re.compile(r"(\w+)(\.\d+\..+)", re.ASCII)
+
+
+def from_published(name: str) -> str | None:
+    """Our name of a published tensor; None where the name is not one of this head."""
+    return _translate(name, _NAMES)
+
+
+def to_published(name: str) -> str | None:
+    """:func:`from_published` undone."""
+    return _translate(name, _OWN_NAMES)
+
+
+def _translate(name: str, names: dict[str, str]) -> str | None:
+    match = _NAME.fullmatch(name)
+    part = match and names.get(match[1])
+    return part and part + match[2]
