@@ -15,11 +15,6 @@ from .compat import upgrade_config, upgrade_key
 from .defaults import make_defaults
 from .yaml_files import ConfigFiles
 
-# Parts of one config value; DATASETS.COCO has three for each data set.
-_MAX_PARTS = 10_000
-# No key needs a larger number, and Python cannot print some numbers that can be written as 0xff...
-_MAX_INT_BITS = 1024
-
 
 class CfgNode(_CfgNode):
     """detectron2's ``CfgNode`` with these differences:
@@ -32,16 +27,11 @@ class CfgNode(_CfgNode):
        or the key and, for an unknown key, the nearest that exists.
     """
 
-    @classmethod
-    def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> Any:
-        """What a yaml file and its ``_BASE_`` hold; ``allow_unsafe`` is detectron2's and must be False here."""
-        if allow_unsafe:
-            raise ValueError("yaml that runs code is never loaded here")
-        return ConfigFiles().load(os.fspath(filename))
-
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
         """Merge a yaml file and its ``_BASE_``; ``allow_unsafe`` is detectron2's and must be False here."""
-        loaded = self.load_yaml_with_base(cfg_filename, allow_unsafe)
+        if allow_unsafe:
+            raise ValueError("yaml that runs code is never loaded here")
+        loaded = ConfigFiles().load(os.fspath(cfg_filename))
         self.merge_from_dict(loaded, source=f"config file {printable(cfg_filename)}")
 
     def merge_from_list(self, cfg_list: list[str]) -> None:
@@ -49,12 +39,9 @@ class CfgNode(_CfgNode):
         if len(cfg_list) % 2:
             raise UserError(f"command line: KEY VALUE pairs are expected, and {cfg_list[-1]!r} has no value.")
         for key, value in zip(cfg_list[0::2], cfg_list[1::2], strict=True):
-            nested: dict[str, Any] = {}
-            node = nested
-            *parents, last = key.split(".")
-            for part in parents:
-                node = node.setdefault(part, {})
-            node[last] = value
+            nested: Any = value
+            for part in reversed(key.split(".")):
+                nested = {part: nested}
             self.merge_from_dict(nested, source="command line")
 
     def merge_from_dict(self, loaded: Mapping[str, Any], *, source: str) -> None:
@@ -78,24 +65,22 @@ class CfgNode(_CfgNode):
             if isinstance(old, CfgNode):
                 old._merge(value, root, (*path, key), source)
                 continue
-            value = self._decode(value, full_key, source)
-            if isinstance(old, float) and type(value) is int:
-                value = _to_float(value, full_key, source)
-            elif isinstance(old, list | tuple) and isinstance(value, list | tuple):
-                value = type(old)(value)
+            value = self._decode(value, old, full_key, source)
             if type(value) is not type(old):
                 raise UserError(
                     f"{source}: {full_key} must be of type {type(old).__name__}, such as {old!r}, not {show(value)}."
                 )
             self[key] = value
 
-    def _decode(self, value: Any, full_key: str, source: str) -> Any:
-        _check_parts(value, full_key, source)
+    def _decode(self, value: Any, old: Any, full_key: str, source: str) -> Any:
         try:
             value = self._decode_cfg_value(value)
-        except (TypeError, MemoryError, RecursionError) as e:
+            if (type(old), type(value)) in ((float, int), (list, tuple), (tuple, list)):
+                value = type(old)(value)
+        except (TypeError, MemoryError, RecursionError, OverflowError) as e:
             raise UserError(f"{source}: {full_key} cannot be read ({type(e).__name__}); write a plain value.") from e
-        _check_parts(value, full_key, source)
+        if address := _find_address(value):
+            raise UserError(f"{source}: {full_key} holds an address ({address[:100]!r}); only local files are read.")
         return value
 
     def keys_in_full(self, prefix: str = "") -> Iterator[str]:
@@ -107,29 +92,11 @@ class CfgNode(_CfgNode):
                 yield prefix + key
 
 
-def _check_parts(value: Any, full_key: str, source: str) -> None:
-    """Raise a UserError if ``value`` holds an address or too many parts: few aliases can stand for any number."""
-    parts, num_seen = [value], 0
-    while parts:
-        part = parts.pop()
-        num_seen += 1
-        if num_seen + len(parts) > _MAX_PARTS:
-            raise UserError(f"{source}: {full_key} holds more than {_MAX_PARTS} values, or itself; write less.")
-        if isinstance(part, Mapping):
-            parts += [*part.keys(), *part.values()]
-        elif isinstance(part, list | tuple | set):
-            parts += part
-        elif isinstance(part, str) and "://" in part:
-            raise UserError(f"{source}: {full_key} holds an address ({part[:100]!r}); only local files are read.")
-        elif isinstance(part, int) and part.bit_length() > _MAX_INT_BITS:
-            raise UserError(f"{source}: {full_key} holds a number of {part.bit_length()} bits; write a smaller one.")
-
-
-def _to_float(value: int, full_key: str, source: str) -> float:
-    try:
-        return float(value)
-    except OverflowError as e:
-        raise UserError(f"{source}: {full_key} is a number that is too large.") from e
+def _find_address(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value if "://" in value else None
+    parts = [*value, *value.values()] if isinstance(value, Mapping) else value
+    return next(filter(None, map(_find_address, parts)), None) if isinstance(parts, list | tuple | set) else None
 
 
 def _suggest(full_key: str, root: CfgNode) -> str:

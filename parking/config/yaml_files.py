@@ -14,8 +14,6 @@ from parking.utils.text_files import read_text_file
 from .compat import upgrade_config
 
 _BASE = "_BASE_"
-# No key needs a larger number, and Python cannot print some numbers that can be written as 0xff... or 59:59:...
-_MAX_INT_CHARACTERS = 400
 _MERGE_KEY = "tag:yaml.org,2002:merge"
 
 
@@ -47,14 +45,6 @@ class _Loader(yaml.SafeLoader):
             seen.add((key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
 
-    def construct_yaml_int(self, node):
-        if len(node.value) > _MAX_INT_CHARACTERS:
-            _refuse(f"a whole number of {len(node.value):,} characters", node)
-        return super().construct_yaml_int(node)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-
 
 def _refuse(problem: str, where: yaml.Event | yaml.Node) -> NoReturn:
     raise yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
@@ -74,27 +64,19 @@ class ConfigFiles:
         Raises:
             UserError: a file cannot be read or is not plain yaml in UTF-8, or a limit is exceeded.
         """
-        return self._load(filename, ())
-
-    def _load(self, filename: str, above: tuple[str, ...]) -> Any:
         content = self._read(filename)
         if not isinstance(content, dict):
             return content
         content = upgrade_config(content, f"config file {printable(filename)}")
         if _BASE not in content:
             return content
-        above = (*above, os.path.abspath(filename))
         bases = content.pop(_BASE)
         merged: dict = {}
         for base in bases if isinstance(bases, list) else [bases]:
             if not isinstance(base, str):
                 raise UserError(f"config file {printable(filename)}: _BASE_ must be a path or a list of paths.")
             path = _find_base(filename, base)
-            if os.path.abspath(path) in above:
-                raise UserError(
-                    f"config file {printable(filename)}: its _BASE_ leads back to itself; break the circle."
-                )
-            loaded = self._load(path, above)
+            loaded = self.load(path)
             if not isinstance(loaded, dict):
                 raise UserError(f"config file {printable(path)} does not hold a mapping of config keys; see configs/.")
             _merge(loaded, merged, path)
@@ -108,7 +90,7 @@ class ConfigFiles:
         if self._num_files > MAX_CONFIG_FILES or self._num_bytes > MAX_CONFIG_BYTES:
             raise UserError(
                 f"config file {printable(filename)}: _BASE_ leads to more than {MAX_CONFIG_FILES} files or "
-                f"{MAX_CONFIG_BYTES:,} bytes; use fewer."
+                f"{MAX_CONFIG_BYTES:,} bytes, or back to a file that names it; use fewer."
             )
         return parse_config(text, filename)
 

@@ -184,7 +184,7 @@ def test_yaml_tags_run_no_code(tmp_path, marker, tag, place):
     ("text", "message"),
     [
         ("_BASE_: none.yaml\n", r"none\.yaml .*No such file"),
-        ("_BASE_: c.yaml\n", r"c\.yaml: its _BASE_ "),
+        ("_BASE_: c.yaml\n", r"c\.yaml: _BASE_ .*back"),
         ("SEED: [1\n", r"c\.yaml is not plain yaml"),
         ("- 1\n- 2\n", r"c\.yaml: the top level must be a mapping"),
         ("", r"c\.yaml is empty"),
@@ -340,7 +340,7 @@ def test_nested_values_in_a_carried_config(tmp_path, suffix):
 
 @pytest.mark.parametrize(
     "value",
-    ["{[]: 1}", "-" * 100_000 + "1", "1+" * 100_000 + "1", "0x" + "f" * 9000, "[[0x" + "f" * 9000 + "]]", "1" * 9000],
+    ["{[]: 1}", "-" * 100_000 + "1", "1+" * 100_000 + "1", "1" * 9000],
     ids=lambda value: value[:8],
 )
 def test_strange_values_on_the_command_line(value):

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from parking.config import CfgNode, get_cfg
+from parking.config import get_cfg
 from parking.config.yaml_files import ConfigFiles, parse_config, read_config_text
 from parking.utils.errors import UserError
 from parking.utils.limits import MAX_CONFIG_FILES
@@ -19,7 +19,6 @@ def test_bases_are_merged_in_their_order(tmp_path):
     write(tmp_path / "b.yaml", "A: 2\nB: {D: 2}\n")
     path = write(tmp_path / "c.yaml", "_BASE_: [sub/a.yaml, b.yaml]\nB: {E: 3}\n")
     assert ConfigFiles().load(path) == {"A": 2, "B": {"C": 1, "D": 2, "E": 3}, "VERSION": 3}
-    assert CfgNode.load_yaml_with_base(path) == ConfigFiles().load(path)
     write(tmp_path / "b.yaml", "B: 2\n")
     with pytest.raises(UserError, match=r"c\.yaml: B is a mapping"):
         ConfigFiles().load(path)
@@ -50,10 +49,7 @@ def test_a_long_chain_of_bases_ends_in_a_sentence(tmp_path):
     ("text", "word"),
     [
         ("A: " + "[" * 100_000, "nested deeper"),
-        ("SEED: 0x" + "f" * 9000, "9,002 characters"),
-        ("SEED: 59" + ":59" * 9000, "27,002 characters"),
-        ("0b" + "1" * 900 + ": 3", "902 characters"),
-        ("SEED: " + "1" * 9000, "9,000 characters"),
+        ("SEED: " + "1" * 9000, "integer string conversion"),
         ("A: " + "{a: " * 100_000, "nested deeper"),
         ("- " * 50_000, "nested deeper"),
         ("A: &a [1]\nB: *a\n", r"aliases \(\*a\)"),
