@@ -278,10 +278,10 @@ CHECKS: Mapping[str, Check] = {
         Text(r"(.+/)?bbox/.+", "bbox/ and a score, such as bbox/AP75 or bbox/AP75-CLASS"), TRAIN, _scores_end_or_choose
     ),
     "TEST.DETECTIONS_PER_IMAGE": Check(_SOME, ALL, scores_steer),
-    # On the CPU scores do not depend on it; the kernels of a GPU do.
+    # On a GPU, the last bits of scores depend on it.
     "TEST.IMS_PER_BATCH": Check(Whole(0, _MAX_IMAGES), ALL, scores_steer),
     "TEST.DTYPE": Check(OneOf("auto", "float32", "float16", "bfloat16"), ALL, scores_steer),
-    # An evaluation while training sees each image once.
+    # Evaluations while training use no test-time augmentation.
     "TEST.AUG.ENABLED": Check(Flag(), TEST, False),
     "TEST.FUSION.NAME": Check(OneOf("nms", "soft_nms", "wbf"), TEST, False),
     "TEST.FUSION.IOU_THRESH": Check(_PART, TEST, False),
@@ -369,8 +369,8 @@ def _find_untrained_level(cfg, num_processes: int) -> str | None:
     )
 
 
-# Conditions that values must meet together, if each alone is allowed: a function of the config and the number of
-# processes, which returns a sentence or, if nothing is wrong, None; and the tasks.
+# Conditions on several values together, and the tasks that need them. Each is a function of the config and the number
+# of processes, which returns a sentence if something is wrong, else None.
 _RELATIONS: Sequence[tuple[Callable[[Mapping, int], str | None], frozenset[Task]]] = (
     (_find_unread_key, ALL),
     (_find_incomplete_pyramid, ALL),

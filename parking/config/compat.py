@@ -78,7 +78,7 @@ UPGRADES: Mapping[int, Upgrade] = {
 
 
 def read_version(config: Any, source: str) -> int:
-    """The VERSION that nested plain values state, or the first if they state none.
+    """The VERSION that a config states; :data:`FIRST_VERSION` if it states none.
 
     Args:
         source: name of what holds the values, for messages.
@@ -149,7 +149,7 @@ def earlier_behaviour() -> dict[str, Any]:
 
 
 def find_changed_scores(version: int) -> list[str]:
-    """On which data ``version`` gave other scores than today, as parts of sentences."""
+    """The kinds of data that ``version`` scored otherwise than this code does, as parts of sentences."""
     return [upgrade.scores for upgrade in _list_upgrades(version) if upgrade.scores]
 
 
@@ -309,7 +309,7 @@ def _find(config: Any, key: str) -> Any:
 
 
 def _drop(config: Mapping, key: str) -> dict:
-    """``config`` without ``key``, which it has, and without groups that this empties."""
+    """``config`` without ``key``, which it must have, and without groups that become empty."""
     first, _, rest = key.partition(".")
     inner = _drop(config[first], rest) if rest else None
     others = {name: value for name, value in config.items() if name != first}
@@ -326,7 +326,7 @@ def _put(config: Mapping, key: str, value: Any) -> dict:
 
 
 def _decode(value: Any) -> Any:
-    """The value that a config reads from a text."""
+    """What a config makes of a text, for example a number or a list; values of other types stay."""
     if not isinstance(value, str):
         return value
     try:

@@ -16,7 +16,7 @@ def describe_config(cfg: CfgNode) -> dict[str, Any]:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings under their keys joined by dots."""
+    """Each value of nested mappings with its keys joined by dots, such as ("SOLVER.EMA.DECAY", 0.9999)."""
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")

@@ -18,7 +18,10 @@ _MERGE_KEY = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """yaml's safe loader without what lets a few lines stand for any number of values; a key may occur once only."""
+    """yaml's safe loader, which refuses aliases, merge keys, deep nesting, and a key that occurs twice in a mapping.
+
+    With these, a few lines could stand for any number of values.
+    """
 
     def __init__(self, text: str):
         super().__init__(text)

@@ -1,4 +1,4 @@
-"""The time that a training takes, as its trainer and its hooks share it."""
+"""The time that a training takes; its trainer and its hooks share one clock."""
 
 import logging
 import os

@@ -93,7 +93,7 @@ def _leave_out(cfg, inputs: dict, leave_out: Callable[[int | str], None]) -> Non
 def evaluate_copy(
     cfg, model: nn.Module, state_dict: Mapping[str, torch.Tensor], test: Callable[[nn.Module], dict[str, Any]]
 ) -> dict[str, Any]:
-    """``test`` a copy of ``model`` that holds the main process's ``state_dict`` and is made ready for inference.
+    """Call ``test`` with a copy of ``model`` that holds the main process's ``state_dict`` and is ready for inference.
 
     It computes as ``--eval-only`` does, norms folded away, in TEST.DTYPE; if that is too small for the weights, in
     float32. The copy takes as much memory as the weights; ``model``, which is being trained, is not touched.

@@ -1,4 +1,4 @@
-"""Run a function in one process, or in one per GPU; how a process ends becomes how this one ends."""
+"""Run a function in one process, or in one per GPU; this process then ends in the same way as they did."""
 
 import argparse
 import json
@@ -68,7 +68,7 @@ def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Name
         parse_dist_url(args.dist_url)
     with tempfile.TemporaryDirectory() as record_folder, _interrupts_passed_on():
         try:
-            # detectron2's launch() does the same, but leaves no time between the first error and SIGTERM for all.
+            # detectron2's launch() does the same, but sends SIGTERM to all right after the first error.
             context = _start((main, args, record_folder), args.num_gpus)
             codes = _wait_for_first_failure(context)
             while not context.join(grace_period=_GRACE_SECONDS):

@@ -22,7 +22,7 @@ def check_same_recipe(
 ) -> None:
     """Raise a UserError that names the first key whose change since the training began could change its weights.
 
-    Which keys can: :attr:`parking.config.checks.Check.changes_weights`. A changed key that only evaluations read is
+    :attr:`parking.config.checks.Check.changes_weights` says which keys can. A changed key that only evaluations read is
     logged.
 
     Args:
@@ -108,7 +108,7 @@ def check_same_data(
 
 
 def digest_dataset(dataset_dicts: list[dict]) -> str:
-    """A text that differs when images, their order, sizes or boxes do; where the files are does not matter."""
+    """A text that differs if images, their order, sizes or boxes differ; the folders of the files do not count."""
     digest = hashlib.sha256()
     for record in dataset_dicts:
         boxes = [[*map(float, a["bbox"]), a["category_id"], a.get("iscrowd", 0)] for a in record.get("annotations", ())]

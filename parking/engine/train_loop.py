@@ -34,7 +34,7 @@ _MIN_SCALE = 2.0**-14
 
 @dataclass(frozen=True)
 class _Batch:
-    """What is known of this process's images of one iteration."""
+    """The images of one iteration, of this process, and their losses."""
 
     iteration: int
     images: list[str]
@@ -211,7 +211,7 @@ class AccumulatingTrainer(SimpleTrainer):
         """
         if not self._pending:
             return
-        # A loss may begin or end in between.
+        # A loss may be missing in some of these iterations.
         names = list(dict.fromkeys(name for _, losses, _ in self._pending for name in losses))
         absent = torch.zeros_like(next(iter(self._pending[0][1].values())))
         table = torch.stack([torch.stack([losses.get(n, absent) for n in names]) for _, losses, _ in self._pending])

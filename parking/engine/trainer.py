@@ -156,7 +156,7 @@ class Trainer(DefaultTrainer):
             )
             if self._ema:
                 self._ema.restart_from(self._bare_model)
-        # Before anything of an earlier training is removed: this finds the last mistakes in the config.
+        # Now, before anything of an earlier training is removed, because this finds the last mistakes in the config.
         self._reset_data_loader(self.start_iter)
 
     def _check_resumable(self, values: Mapping[str, Any]) -> None:
@@ -203,7 +203,7 @@ class Trainer(DefaultTrainer):
             hooks.LRScheduler(self.optimizer, self.scheduler),
             WarmupHook(self._warmup, self.optimizer, self.scheduler),
             EMAHook(self._ema, self._bare_model, loop) if self._ema else None,
-            # Before the checkpoint, which must have the names from its own iteration.
+            # Before the checkpoint, which must hold the names of images that its own iteration left out.
             UnreadableImagesHook(os.path.join(cfg.OUTPUT_DIR, UNREADABLE_IMAGES), lambda: loop.last_batch),
             # Before the evaluation: if that fails, the weights are there to find out why.
             CheckpointHook(self.checkpointer, loop, cfg.SOLVER.CHECKPOINT_PERIOD, self.release_state_dict),
@@ -268,8 +268,8 @@ class Trainer(DefaultTrainer):
         return evaluate_copy(self.cfg, self._bare_model, state_dict, test)
 
     def _should_stop_evaluation(self) -> bool:
-        # Only if a checkpoint follows at once, before an iteration draws samples by these results, and only with one
-        # process, because several would have to agree, or one would wait for another's results.
+        # Stop only if a checkpoint follows at once, before an iteration draws samples by these results; and only with
+        # one process, because several would have to agree, or one would wait for the results of another.
         can_stop = not self._trainer.is_amid_step or self.iter >= self.max_iter
         return self._stop_request.is_made and can_stop and comm.get_world_size() == 1
 

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def arrange_by_names(state: dict[str, Any], names: Mapping[str, list]) -> dict[str, Any]:
-    """The state of an ``AccumulatingTrainer``, with everything that goes by numbers in the order of ``names``.
+    """The state of an ``AccumulatingTrainer``, with all that is numbered in the order of ``names``.
 
     The parameters of a model may have another order in another version. A state of the same order is returned as it is.
 

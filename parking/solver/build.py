@@ -60,7 +60,7 @@ class ShortenableLRMultiplier(LRMultiplier):
     def __init__(self, optimizer: torch.optim.Optimizer, make_schedule: Callable[[int], ParamScheduler], max_iter: int):
         """
         Args:
-            make_schedule: the multiplier of a run of so many iterations, as a function of progress 0..1.
+            make_schedule: gives, for a number of iterations, the factor of the rates as a function of progress 0..1.
         """
         self._make_schedule = make_schedule
         super().__init__(optimizer, make_schedule(max_iter), max_iter=max_iter)

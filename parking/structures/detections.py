@@ -45,7 +45,7 @@ class Detections:
 
     @classmethod
     def from_columns(cls, image_ids: Sequence, category_ids: Sequence, boxes: Sequence, scores: Sequence):
-        """The same from any sequences; all may be empty."""
+        """Detections from sequences of any kind, which may be empty."""
         num = len(scores)
         return cls(
             make_id_column(image_ids),
@@ -64,10 +64,10 @@ class Detections:
         return np.concatenate([self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]], axis=1)
 
     def in_order(self, image_ids: Sequence) -> "Detections":
-        """The same by image, those of one image in the order they have.
+        """The same boxes in the order of ``image_ids``; those of one image keep their order.
 
         Raises:
-            ValueError: one is of an image that is not among the ``image_ids``.
+            ValueError: a box is of an image that is not among the ``image_ids``.
         """
         places = {image_id: i for i, image_id in enumerate(image_ids)}
         own = self.image_ids.tolist()
@@ -86,15 +86,16 @@ class Detections:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Detections"]) -> "Detections":
-        """The rows of one or more, one after the other."""
-        # Empty ones have integers for ids where the others may have strings. Of int64 and object numpy makes object.
+        """The rows of one or more tables, one table after the other."""
+        # Leave out empty tables, whose ids are integers though others may have strings. If some columns are int64 and
+        # some hold objects, numpy makes one of objects.
         columns = [[getattr(part, name) for part in parts if len(part)] for name in ("image_ids", "category_ids")]
         ids = (np.concatenate(column or [np.zeros(0, np.int64)]) for column in columns)
         rest = ([getattr(part, name) for part in parts] for name in ("boxes", "scores"))
         return cls(*ids, *map(np.concatenate, rest))
 
     def round(self) -> "Detections":
-        """Boxes to 0.001 px and scores to 6 places; for what a model found, done once, where it is put into columns."""
+        """Round boxes to 0.001 px and scores to 6 places; done once, when a model's boxes are put into columns."""
         boxes, scores = self.boxes.round(_BOX_DECIMALS), self.scores.round(_SCORE_DECIMALS)
         return Detections(self.image_ids, self.category_ids, boxes, scores)
 

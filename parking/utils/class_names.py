@@ -1,4 +1,4 @@
-"""Comparing class names, which stay as they are stored wherever they are kept or written."""
+"""Comparing class names; wherever they are kept or written, they stay as they are stored."""
 
 import unicodedata
 from collections import defaultdict
@@ -33,7 +33,7 @@ def _is_invisible(char: str) -> bool:
 
 
 def find_classes(names: Iterable[str], class_names: Iterable[str]) -> list[str | None]:
-    """The one of ``class_names`` that each name means: the very same, else the only one of its key, else None."""
+    """For each name the class that it means: the same text, else the only one with its :func:`class_key`, else None."""
     own, by_key = set(class_names), defaultdict(list)
     for name in own:
         by_key[class_key(name)].append(name)

@@ -1,4 +1,4 @@
-"""What all command-line tools do alike: exit codes and KEY VALUE pairs."""
+"""What all command-line tools have in common: output, exit codes, KEY VALUE pairs, flags for several processes."""
 
 import argparse
 import os
@@ -61,7 +61,7 @@ def _show_bug(*exc_info) -> None:
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit: 0 or what it returns, 1 and one sentence for a user's mistake, 130 for Ctrl-C.
 
-    What is told in a sentence, :func:`parking.utils.errors.explain` decides.
+    :func:`parking.utils.errors.explain` decides which errors are told in a sentence.
     """
     make_logs_printable()
     sys.excepthook = _show_bug

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can fix this", and the one rule of which errors are told in a sentence."""
+"""The exception that means "the user can fix this", and the rule that decides which errors are told in a sentence."""
 
 import errno
 from collections.abc import Iterator
@@ -7,19 +7,19 @@ from contextlib import contextmanager
 
 from .text import printable
 
-# What the machine, not our code, is to blame for, also where an error names no file.
+# Errors that the machine causes, not our code: they are told in a sentence even if they name no file.
 _ENVIRONMENT = frozenset(
     {errno.EAGAIN, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
     | {errno.EROFS, errno.ESTALE}
 )
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-# What says so beside torch's OutOfMemoryError: its allocator on the CPU, and what allocates on a GPU by itself.
+# Texts of other errors than torch's OutOfMemoryError that mean a lack of memory, and the reason to tell.
 _MEMORY_IS_FULL = {
     "can't allocate memory": "the CPU's memory is full",
     "CUDA error: out of memory": "the GPU's memory is full",
     "STATUS_ALLOC_FAILED": "the GPU's memory is full",
 }
-# Of a message: a name in it may be of any length.
+# Longest message in characters, because a name in it may be of any length.
 _MAX_LENGTH = 4000
 
 
@@ -44,7 +44,7 @@ class UserError(Exception):
 
 
 def explain(error: BaseException) -> str | None:
-    """A sentence for the user where ``error`` is nothing that a traceback would help with; None for bugs and Ctrl-C.
+    """A sentence about ``error`` for the user; None for bugs, which keep their traceback, and for Ctrl-C.
 
     Every tool and every process of one decides by this what it prints.
     """

@@ -108,7 +108,7 @@ def open_atomic(
 ) -> Iterator[BinaryIO]:
     """Open a new binary file that takes the place of ``path`` when the block ends, and vanishes when it raises.
 
-    An interrupted run so leaves the previous file, never half of the new one. A link at ``path`` is replaced itself,
+    So an interrupted run leaves the previous file, never half of the new one. A link at ``path`` is replaced itself,
     and what it leads to stays.
 
     Args:
@@ -134,7 +134,7 @@ def open_atomic(
 
 @contextmanager
 def locked(path: str | os.PathLike, *, busy: str, max_seconds: float = 0.0) -> Iterator[None]:
-    """Keep other processes out of the block by a file that exists as long; it is left behind only by a kill.
+    """Keep other processes out of the block by a locked file, which is removed afterwards; a kill leaves it behind.
 
     Where the file system cannot lock, nobody is kept out.
 

@@ -1,8 +1,8 @@
 """Which files this product wrote, so that it replaces and removes nothing else.
 
-Every folder that gets results holds a hidden file, :data:`MARK_NAME`: JSON lines that are appended, the last of a
-file counting; now and then what is outdated is left out. The first says whose it is; each other one names a file beside
-it, with the size and a digest of what was written there::
+Every folder that gets results holds a hidden file, :data:`MARK_NAME`, of JSON lines. The first says that the file is
+ours. Each other line names a file beside it, with the size and a digest of what was written there; the last line about
+a file counts, and outdated ones are removed now and then::
 
     {"parking": "files that parking wrote here and may replace or remove", "version": 1}
     {"name": "predictions.json", "size": 1234, "digest": "..."}
@@ -33,9 +33,10 @@ MARK_NAME = ".parking-files.jsonl"
 
 _HEADER = {"parking": "files that parking wrote here and may replace or remove", "version": 1}
 _BLOCK_BYTES = 1 << 20
-# Contents of a file that count, the last ones: a kill may come between the line about new content and the file.
+# How many of a file's last contents are ours: a kill may come after the line about new content and before the file.
 _NUM_CONTENTS = 2
-# A mark with more lines than this many per file plus this many is written anew, so that it does not grow for ever.
+# A mark is written anew, without outdated lines, when it has more lines than the first number times its files plus the
+# second number.
 _MAX_LINES_PER_FILE, _MAX_MORE_LINES = 4, 1000
 
 
@@ -64,7 +65,7 @@ class _Entry:
 
 
 class OutputFolder:
-    """A folder for results, of which files are replaced and removed only if this product wrote them.
+    """A folder for results in which only files that this product wrote are replaced or removed.
 
     Names are relative to the folder, with slashes. A link is never ours, nor is anything behind one; the folder itself
     may be a link.
@@ -95,7 +96,7 @@ class OutputFolder:
         return by_size or entry.is_open or _measure(path) in entry.written
 
     def source_of(self, name: str) -> Mapping[str, Any] | None:
-        """What :meth:`open` or :meth:`start` was told of where the content comes from."""
+        """The ``source`` that :meth:`open` or :meth:`start` was given for the file; None without."""
         path = self.root / name
         entry = self._marks_beside(path).entries.get(path.name)
         return None if entry is None else entry.source
@@ -152,9 +153,9 @@ class OutputFolder:
         self._marks_beside(path).append(path.name, _measure(path), self.source_of(name))
 
     def claim(self, patterns: Iterable[str]) -> None:
-        """Note file names, with ``*`` in them where they are not known beforehand, that runs go on writing to here.
+        """Mark files of such names, ``*`` for any text, as ours whatever they hold: runs go on writing to them.
 
-        The caller has checked the files that have such names.
+        The caller has checked the files that have such names already.
         """
         for pattern in patterns:
             self._marks_beside(self.root / pattern).append(pattern, None, None)
@@ -287,7 +288,7 @@ def is_own_folder(folder: Path) -> bool:
 
 
 def remove_own_folder(folder: Path, own_names: re.Pattern) -> bool:
-    """Remove of a folder of ours, and of the folders of ours in it, what has one of ``own_names``.
+    """Remove what has one of ``own_names`` from a folder of ours and from the folders of ours in it.
 
     Links are removed themselves, never what they lead to.
 
@@ -311,7 +312,7 @@ def remove_own_folder(folder: Path, own_names: re.Pattern) -> bool:
 
 
 def _list_others(folder: Path) -> list[str]:
-    """What is in a folder beside its mark; nothing where another process, on another machine, has removed it."""
+    """What is in a folder except its mark; nothing if another process, perhaps of another machine, has removed it."""
     try:
         return [name for name in os.listdir(folder) if name != MARK_NAME]
     except FileNotFoundError:
@@ -319,7 +320,7 @@ def _list_others(folder: Path) -> list[str]:
 
 
 class _Marks:
-    """The mark file of one folder: ``entries`` by file name, as it was when this was made; whether it ``exists``.
+    """The mark file of one folder: whether it ``exists``, and its ``entries`` by file name, when it was read.
 
     Several processes may append to it at once; none needs to know what another wrote meanwhile.
     """

@@ -53,9 +53,9 @@ def read_text_file(path: str | os.PathLike, *, max_bytes: int) -> tuple[str, boo
 
 
 def describe_content(start: bytes) -> str | None:
-    """What a file that begins like this is, and what to do, if it is a known kind that is not UTF-8 text.
+    """What a file with these first bytes is, and what to do, as the end of a sentence that begins with its name.
 
-    The rest of a sentence that begins with the file's name.
+    None if it may be UTF-8 text or is of no known kind.
     """
     if not start:
         return "is empty"

@@ -64,10 +64,10 @@ def save_resumable(checkpointer: Checkpointer, loop: AccumulatingTrainer) -> Non
 class BestCheckpointHook(HookBase):
     """Save ``model_best.pth`` whenever the evaluation gives a better ``metric`` than ever before.
 
-    One that cannot be computed (nan: there are no boxes to find) is never the best, which is logged once.
+    A score that cannot be computed (nan: there are no boxes to find) is never the best, and is logged once.
 
-    To stand after the ``EvalHook``. The best value so far is the one that ``model_best.pth`` carries: a checkpoint,
-    saved before the evaluation of its iteration, does not know it yet.
+    This hook must stand after the ``EvalHook``. After a resume, the best value so far is the one that
+    ``model_best.pth`` carries: a checkpoint is saved before the evaluation of its iteration and does not know it yet.
     """
 
     FILE = "model_best"

@@ -18,8 +18,8 @@ class EarlyStoppingHook(HookBase):
     """End the training after ``patience`` evaluations in a row without a better ``metric``.
 
     An evaluation in which ``metric`` cannot be computed (nan: no boxes to find) is neither better nor worse, and does
-    not count. To stand after the ``EvalHook``. One more iteration follows the last evaluation: the end of a training
-    saves what must be saved.
+    not count. This hook must stand after the ``EvalHook``. One more iteration follows the last evaluation, because only
+    the end of a training saves its final weights.
     """
 
     def __init__(self, metric: str, patience: int, evaluations: Evaluations, end_at: Callable[..., None]):

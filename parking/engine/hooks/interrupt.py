@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class StopRequest:
-    """Whether this process was asked to stop training; who does long work looks here."""
+    """Whether this process was asked to stop training; long work, such as an evaluation, looks here now and then."""
 
     is_made: bool = False
 
@@ -28,8 +28,8 @@ class StopRequest:
 class InterruptHook(HookBase):
     """Turn Ctrl-C into a checkpoint after the optimizer's next step; a second Ctrl-C ends at once.
 
-    To stand last but the writers, so that all other state is that of the finished iteration. Data workers are forked
-    after ``before_train`` and inherit the handler, so that Ctrl-C in a terminal does not kill them first.
+    Only the writers may stand after this hook, so that all state is that of the finished iteration. Data workers are
+    forked after ``before_train`` and inherit the handler, so that Ctrl-C in a terminal does not kill them first.
     """
 
     #: Iterations between two exchanges in which several processes agree on stopping.

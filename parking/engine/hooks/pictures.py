@@ -19,8 +19,8 @@ _COLUMNS = 4
 class PictureHook(HookBase):
     """Show a batch as it was trained on, augmented, in the first iteration of a run and in every ``period``-th.
 
-    To stand before the writers. It draws no random numbers and reads no data of its own, so that a training is the same
-    with and without it. Processes other than the main one do nothing.
+    This hook must stand before the writers. It draws no random numbers and reads no data of its own, so that a training
+    is the same with and without it. Processes other than the main one do nothing.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class PictureHook(HookBase):
             last_batch: returns this process's batch of the present iteration: dicts with "file_name", "image"
                 (3, H, W) uint8 RGB, and "instances" with gt_boxes in pixels of the image and gt_classes.
             period: in iterations; 0: only the first one of the run.
-            max_samples: so many of the batch are shown.
+            max_samples: how many of a batch are shown at most.
         """
         self._last_batch = last_batch
         self._class_names = class_names

@@ -22,7 +22,8 @@ class TimeBudgetHook(HookBase):
     """Leave iterations out when the time that they took so far says that not all fit into ``max_seconds``.
 
     The time counts from the first iteration, with evaluations and checkpoints, and is written down every minute. What
-    was left out comes back when iterations turn out to be faster. To stand last but the writers.
+    was left out comes back when iterations turn out to be faster. Hooks that take time must
+    stand before it.
     """
 
     #: Iterations between two looks at the clock.

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class UnreadableImagesHook(HookBase):
-    """Tell of each image that could not be read and was left out, and list them all in a file at the end.
+    """Log each image that could not be read and was left out, and list them all in a file at the end.
 
     It reads the key ``unreadable`` that samples have under DATASETS.POLICY repair (see ``TrainDatasetMapper``).
     """
