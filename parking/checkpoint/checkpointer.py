@@ -117,14 +117,13 @@ class Checkpointer:
         missing = [key for key in ("model", *self.checkpointables) if key not in checkpoint]
         if missing:
             raise UserError(f"{_name(path)} has no {missing[0]!r}; {_REMEDY}.")
+        extra = [key for key in self._extra if key in checkpoint]
+        kinds = [key for key in extra if type(checkpoint[key]) is not type(self._extra[key])]
+        if wrong := kinds or [key for key in extra if find_excess(checkpoint[key])]:
+            raise UserError(f"{_name(path)} has {wrong[0]!r} of another kind; {_REMEDY}.")
         with _explaining(path):
             checkpoint = upgrade_checkpoint(checkpoint, f"the checkpoint {printable(path)}")
-        extra = {key: checkpoint[key] for key in self._extra if key in checkpoint}
-        wrong = [key for key, value in extra.items() if type(value) is not type(self._extra[key])]
-        wrong = wrong or [key for key, value in extra.items() if find_excess(value)]
-        if wrong:
-            raise UserError(f"{_name(path)} has {wrong[0]!r} of another kind; {_REMEDY}.")
-        check(extra)
+        check({key: checkpoint[key] for key in extra})
         # Only the raw weights: their average is a checkpointable of its own.
         weights = weights_from_checkpoint(str(path), {key: checkpoint.get(key) for key in ("model", "config")})
         check_all_fit(weights.state_dict, self.model.state_dict(), weights)

@@ -9,7 +9,7 @@ that weights and checkpoints carry, and their tensors. Only what is read changes
 import ast
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from detectron2.utils import comm
@@ -115,16 +115,18 @@ def upgrade_config(config: Mapping[Any, Any], source: str, *, is_complete: bool 
         UserError: VERSION is wrong (see :func:`read_version`), a key occurs by its old and its new name, or a value
             cannot be translated.
     """
-    upgraded = dict(config)
+    values = dict(_flatten(config))
     for upgrade in _list_upgrades(read_version(config, source)):
         for old, new in upgrade.keys.items():
-            upgraded = _rename(upgraded, old, new, upgrade.values.get(old), source)
+            _rename(values, old, new, upgrade.values.get(old), source)
         for key, only_value in upgrade.removed.items():
-            upgraded = _remove(upgraded, key, only_value, source)
+            path = tuple(key.split("."))
+            if path in values and _decode(values[path]) != only_value:
+                raise UserError(f"{source}: {key} is {show(values[path])}, but no longer exists; leave it out.")
+            values.pop(path, None)
         for key, value in upgrade.earlier_behaviour.items() if is_complete else ():
-            if _find(upgraded, key) is _ABSENT:
-                upgraded = _put(upgraded, key, value)
-    return {**upgraded, _VERSION: CURRENT_VERSION}
+            values.setdefault(tuple(key.split(".")), value)
+    return {**_nest(values), _VERSION: CURRENT_VERSION}
 
 
 def _list_upgrades(version: int) -> list[Upgrade]:
@@ -180,7 +182,7 @@ def upgrade_tensor_names(state: Mapping[str, Any], version: int, source: str) ->
 
 
 def upgrade_checkpoint(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The checkpoint of a training with today's names; a "config" or "model" that is no mapping stays as it is.
+    """The checkpoint of a training with today's names; a "model" that is no mapping stays as it is.
 
     Raises:
         UserError: the VERSION of its config is wrong (see :func:`read_version`), a name is there twice, or the training
@@ -189,7 +191,7 @@ def upgrade_checkpoint(checkpoint: Mapping[str, Any], source: str) -> dict[str, 
     """
     config, model, trainer = (checkpoint.get(key) for key in ("config", "model", "trainer"))
     version, upgraded = read_version(config, source), dict(checkpoint)
-    if isinstance(config, Mapping):
+    if config is not None:
         upgraded["config"] = upgrade_config(config, source, is_complete=True)
     if isinstance(model, Mapping):
         upgraded["model"] = upgrade_tensor_names(model, version, source)
@@ -214,11 +216,11 @@ def _rewind_to_step(checkpoint: dict[str, Any], source: str) -> dict[str, Any]:
     trainer, model = checkpoint["trainer"], checkpoint["model"]
     state = dict(trainer["_trainer"])
     _, _, buffers = (state.pop(key, None) for key in ("gradients", "since_step", "sound_buffers"))
-    checkpoint = _put(checkpoint, "trainer._trainer", state)
+    checkpoint = {**checkpoint, "trainer": {**trainer, "_trainer": state}}
     iteration, step = trainer["iteration"], state["last_step_iteration"]
     if buffers is None or not step < iteration < trainer["max_iter"] - 1:
         return checkpoint
-    is_balanced = _find(checkpoint, "config.DATALOADER.SAMPLER_TRAIN") == "ClassBalancedTrainingSampler"
+    is_balanced = checkpoint["config"]["DATALOADER"]["SAMPLER_TRAIN"] == "ClassBalancedTrainingSampler"
     if is_balanced and trainer["evaluated_before"] > step + 1:
         raise UserError(
             f"{source} was saved by an older release right after an evaluation, amid the iterations of one step, which "
@@ -227,10 +229,13 @@ def _rewind_to_step(checkpoint: dict[str, Any], source: str) -> dict[str, Any]:
         )
     restored = {name: buffer for name, buffer in zip(state["names"]["buffers"], buffers, strict=True) if name in model}
     counts = {name: n - (iteration - step) for name, n in model.items() if name.endswith(".num_batches_tracked")}
-    checkpoint = {**checkpoint, "model": {**model, **restored, **counts}}
-    for key, value in (("iteration", step), ("hooks.LRScheduler.last_epoch", step + 1), ("_trainer.iteration", step)):
-        checkpoint = _put(checkpoint, f"trainer.{key}", value)
-    return checkpoint
+    hooks = {**trainer["hooks"], "LRScheduler": {**trainer["hooks"]["LRScheduler"], "last_epoch": step + 1}}
+    state["iteration"] = step
+    return {
+        **checkpoint,
+        "model": {**model, **restored, **counts},
+        "trainer": {**trainer, "iteration": step, "hooks": hooks, "_trainer": state},
+    }
 
 
 def _upgrade_training_names(names: Mapping[str, list], version: int) -> dict[str, list]:
@@ -265,64 +270,44 @@ def _name_first_training_state(names: Iterable[str]) -> dict[str, Any]:
     return {"parameters": parameters, "buffers": buffers, "optimizer": [group for group in groups.values() if group]}
 
 
-_ABSENT = object()
+def _rename(values: dict[tuple, Any], old: str, new: str, convert: Callable | None, source: str) -> None:
+    """Rename a key or group of keys in ``values``, which are by the parts of full keys."""
+    old_path, new_path = tuple(old.split(".")), tuple(new.split("."))
+    for path in [path for path in values if path[: len(old_path)] == old_path]:
+        renamed, value = new_path + path[len(old_path) :], values.pop(path)
+        if renamed in values:
+            names = [".".join(map(str, parts)) for parts in (path, renamed)]
+            raise UserError(f"{source}: {names[0]} and {names[1]} are the same key; leave {names[0]} out.")
+        if convert is not None:
+            try:
+                value = convert(_decode(value))
+            except (ValueError, TypeError, ArithmeticError, LookupError) as e:
+                raise UserError(
+                    f"{source}: {old} is {show(value)}, which cannot be translated to {new}, its name today."
+                ) from e
+        values[renamed] = value
+        _tell(f"{printable(source)}: {old} is called {new} today")
 
 
-def _rename(config: dict, old: str, new: str, convert: Callable | None, source: str) -> dict:
-    value = _find(config, old)
-    if value is _ABSENT:
-        return config
-    if convert is not None:
-        try:
-            value = convert(_decode(value))
-        except (ValueError, TypeError, ArithmeticError, LookupError) as e:
-            raise UserError(
-                f"{source}: {old} is {show(value)}, which cannot be translated to {new}, its name today."
-            ) from e
-    _tell(f"{printable(source)}: {old} is called {new} today")
-    config, present = _drop(config, old), _find(config, new)
-    if isinstance(value, Mapping) and isinstance(present, Mapping):
-        for key in value:
-            if key in present:
-                raise UserError(f"{source}: {old}.{key} and {new}.{key} are the same key; leave {old}.{key} out.")
-        value = {**present, **value}
-    elif present is not _ABSENT:
-        raise UserError(f"{source}: {old} and {new} are the same key; leave {old} out.")
-    return _put(config, new, value)
+def _flatten(config: Mapping, above: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, (*above, key))
+        else:
+            yield (*above, key), value
 
 
-def _remove(config: dict, key: str, only_value: Any, source: str) -> dict:
-    value = _find(config, key)
-    if value is _ABSENT:
-        return config
-    if _decode(value) != only_value:
-        raise UserError(f"{source}: {key} is {show(value)}, but no longer exists; leave it out.")
-    return _drop(config, key)
-
-
-def _find(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        if not isinstance(config, Mapping) or part not in config:
-            return _ABSENT
-        config = config[part]
-    return config
-
-
-def _drop(config: Mapping, key: str) -> dict:
-    """``config`` without ``key``, which it must have, and without groups that become empty."""
-    first, _, rest = key.partition(".")
-    inner = _drop(config[first], rest) if rest else None
-    others = {name: value for name, value in config.items() if name != first}
-    return {**others, first: inner} if inner else others
-
-
-def _put(config: Mapping, key: str, value: Any) -> dict:
-    first, _, rest = key.partition(".")
-    if not rest:
-        return {**config, first: value}
-    group = config.get(first, {})
-    # A value in the place of a group of keys is refused by name when the config is merged.
-    return {**config, first: _put(group, rest, value)} if isinstance(group, Mapping) else dict(config)
+def _nest(values: Mapping[tuple, Any]) -> dict[Any, Any]:
+    nested: dict[Any, Any] = {}
+    for path, value in values.items():
+        group = nested
+        for part in path[:-1]:
+            group = group.setdefault(part, {})
+            if not isinstance(group, dict):
+                break  # a value in the place of a group of keys is refused by name when the config is merged
+        else:
+            group[path[-1]] = value
+    return nested
 
 
 def _decode(value: Any) -> Any:

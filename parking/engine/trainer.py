@@ -50,8 +50,6 @@ logger = logging.getLogger(__name__)
 
 # Iterations between two lines of the log, as in detectron2.
 _LOG_PERIOD = 20
-# Iterations between two pictures of a batch, of some megabytes each.
-_PICTURE_PERIOD = 5000
 
 
 class Trainer(DefaultTrainer):
@@ -223,7 +221,7 @@ class Trainer(DefaultTrainer):
                 evaluations=self._evaluations,
                 end_at=self.end_at,
             ),
-            PictureHook(lambda: loop.last_batch, self._class_names, period=_PICTURE_PERIOD),
+            PictureHook(lambda: loop.last_batch, self._class_names),
             InterruptHook(self.checkpointer, loop, self._stop_request),
         ]
         if comm.is_main_process():

@@ -108,12 +108,6 @@ def test_only_training_needs_a_batch_that_can_be_shared(num_processes, batch_siz
             check_values(cfg, Task.TRAIN, num_processes=num_processes)
 
 
-def test_more_iterations_without_mosaic_than_there_are_mean_all_of_them():
-    cfg = get_cfg()
-    cfg.INPUT.AUG.STRONG_OFF_ITERS, cfg.SOLVER.MAX_ITER = 11, 10
-    check_values(cfg, Task.TRAIN)
-
-
 def test_values_that_contradict_each_other():
     cfg = get_cfg()
     cfg.SOLVER.MOMENTUM = 0.0

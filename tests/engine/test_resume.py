@@ -38,7 +38,7 @@ def test_the_rest_may_differ(path):
 
 
 def recipe(sampler="TrainingSampler", patience=0, **test):
-    config = {"DATALOADER": {"SAMPLER_TRAIN": sampler}, "SOLVER": {"EARLY_STOPPING_PATIENCE": patience, "EMA": {}}}
+    config = {"DATALOADER": {"SAMPLER_TRAIN": sampler}, "SOLVER": {"EARLY_STOPPING_PATIENCE": patience}}
     return {**config, "TEST": {"EVAL_PERIOD": 5, "BEST_METRIC": "bbox/AP75", **test}}
 
 
@@ -53,18 +53,6 @@ def test_keys_of_evaluations_count_where_scores_steer_the_training(key, caplog):
     for steering in ({"sampler": "ClassBalancedTrainingSampler"}, {"patience": 3}, {"is_followed": True}):
         with pytest.raises(UserError, match=rf"TEST\.{key} is 6"):
             check(**steering)
-
-
-def test_views_of_an_image_and_raw_scores_change_no_weight(caplog):
-    earlier, now = (
-        recipe(sampler="ClassBalancedTrainingSampler", patience=3),
-        recipe(sampler="ClassBalancedTrainingSampler", patience=3),
-    )
-    for config, flag in ((earlier, True), (now, False)):
-        config["TEST"]["AUG"] = {"ENABLED": flag}
-        config["SOLVER"]["EMA"]["EVAL_RAW"] = flag
-    check_same_recipe(now, earlier, output_dir="out", is_followed=True)
-    assert not caplog.text
 
 
 def test_data_to_evaluate_on_count_where_scores_steer_the_training():

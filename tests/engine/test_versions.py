@@ -168,15 +168,6 @@ def test_numbers_of_version_1_mean_the_same_parameters():
     assert upgraded["config"]["INPUT"]["EXIF_ORIENTATION"] == "ignore"
 
 
-def test_a_checkpoint_of_the_future_is_one_sentence(tiny_scenes, tmp_path):
-    cfg = make_cfg(tiny_scenes, tmp_path / "out", "DATASETS.TEST", "()")
-    checkpoint = torch.load(V1 / "training/model_0000799.pth", weights_only=True)
-    checkpoint["config"]["VERSION"] = 4
-    torch.save(checkpoint, tmp_path / "out/model_0000799.pth")
-    with pytest.raises(UserError, match=r"^the checkpoint \S+model_0000799\.pth: VERSION is 4, .*up to 3; "):
-        Trainer(cfg).resume_or_load(resume=True)
-
-
 def test_pictures_are_used_as_the_training_began():
     earlier = {"INPUT": {"EXIF_ORIENTATION": "ignore"}}
     for opts, now, expected in [

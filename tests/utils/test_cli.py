@@ -1,4 +1,3 @@
-import argparse
 import errno
 import re
 
@@ -6,7 +5,6 @@ import pytest
 
 from parking.utils.cli import (
     ArgumentParser,
-    add_launch_arguments,
     add_opts_argument,
     check_started_alone,
     run_tool,
@@ -95,15 +93,6 @@ def test_names_do_not_reach_the_terminal_raw(capsys):
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run_tool(lambda: 1 // 0)
-
-
-def test_launch_arguments():
-    parser = argparse.ArgumentParser()
-    add_launch_arguments(parser)
-    assert vars(parser.parse_args([])) == {"num_gpus": 1, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
-    given = ["--num-gpus", "2", "--num-machines", "3", "--machine-rank", "1", "--dist-url", "tcp://host:1"]
-    expected = {"num_gpus": 2, "num_machines": 3, "machine_rank": 1, "dist_url": "tcp://host:1"}
-    assert vars(parser.parse_args(given)) == expected
 
 
 def make_opts_parser():

@@ -24,24 +24,17 @@ def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_new_file_in_a_new_folder(tmp_path):
-    path = tmp_path / "a" / "b" / "file.bin"
+@pytest.mark.parametrize("previous", [None, b"previous, and longer"])
+def test_a_file_appears_when_it_is_whole(tmp_path, previous):
+    path = tmp_path / "file.bin" if previous else tmp_path / "a" / "b" / "file.bin"
+    if previous:
+        path.write_bytes(previous)
     with open_atomic(path) as file:
         file.write(b"new")
-        assert not path.exists(), "not before it is whole"
+        file.flush()
+        assert (path.read_bytes() if path.exists() else None) == previous
     assert path.read_bytes() == b"new"
     assert names_in(path.parent) == ["file.bin"]
-
-
-def test_the_previous_file_stays_until_the_end(tmp_path):
-    path = tmp_path / "file.bin"
-    path.write_bytes(b"previous, and longer")
-    with open_atomic(str(path)) as file:
-        file.write(b"new")
-        file.flush()
-        assert path.read_bytes() == b"previous, and longer"
-    assert path.read_bytes() == b"new"
-    assert names_in(tmp_path) == ["file.bin"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

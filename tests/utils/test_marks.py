@@ -1,4 +1,3 @@
-import fcntl
 import json
 import multiprocessing
 import os
@@ -6,7 +5,7 @@ import re
 
 import pytest
 
-from parking.utils import files, marks
+from parking.utils import marks
 from parking.utils.errors import UserError
 from parking.utils.marks import (
     MARK_NAME,
@@ -178,16 +177,6 @@ def test_a_mark_that_was_begun_on_a_full_disk(tmp_path, num_bytes):
     assert not OutputFolder(tmp_path).is_ours("a.json") and not is_own_folder(tmp_path)
     write(tmp_path, "b.json")
     assert OutputFolder(tmp_path).is_ours("b.json")
-
-
-def test_a_lock_that_stays_ends_the_wait(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_MAX_LOCK_SECONDS", 0)
-    write(tmp_path, "a.json")
-    with open(tmp_path / MARK_NAME, "rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match=MARK_NAME):
-            write(tmp_path, "b.json")
-    write(tmp_path, "b.json")
 
 
 def test_many_files_are_checked_by_their_sizes(tmp_path, monkeypatch):

@@ -17,37 +17,29 @@ _COLUMNS = 4
 
 
 class PictureHook(HookBase):
-    """Show a batch as it was trained on, augmented, in the first iteration of a run and in every ``period``-th.
+    """Show a batch as it was trained on, augmented, in the first iteration of a run and in every ``PERIOD``-th.
 
     This hook must stand before the writers. It draws no random numbers and reads no data of its own, so that a training
     is the same with and without it. Processes other than the main one do nothing.
     """
 
-    def __init__(
-        self,
-        last_batch: Callable[[], Sequence[Mapping[str, Any]]],
-        class_names: Sequence[str],
-        *,
-        period: int,
-        max_samples: int = 16,
-    ):
+    #: Iterations between two pictures, of some megabytes each, and how many samples one shows at most.
+    PERIOD, MAX_SAMPLES = 5000, 16
+
+    def __init__(self, last_batch: Callable[[], Sequence[Mapping[str, Any]]], class_names: Sequence[str]):
         """
         Args:
             last_batch: returns this process's batch of the present iteration: dicts with "file_name", "image"
                 (3, H, W) uint8 RGB, and "instances" with gt_boxes in pixels of the image and gt_classes.
-            period: in iterations; 0: only the first one of the run.
-            max_samples: how many of a batch are shown at most.
         """
         self._last_batch = last_batch
         self._class_names = class_names
-        self._period = period
-        self._max_samples = max_samples
 
     def after_step(self) -> None:
         iteration = self.trainer.iter
-        is_due = iteration == self.trainer.start_iter or (self._period > 0 and iteration % self._period == 0)
+        is_due = iteration == self.trainer.start_iter or iteration % self.PERIOD == 0
         if is_due and comm.is_main_process():
-            samples = self._last_batch()[: self._max_samples]
+            samples = self._last_batch()[: self.MAX_SAMPLES]
             put_pictures(self.trainer.storage, {"train/batch": draw_samples(samples, self._class_names)})
 
 
