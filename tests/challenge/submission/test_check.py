@@ -102,8 +102,10 @@ def test_keys_rows_number_and_size(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "word"),
-    [*[(text.encode(), "") for text in ("{}", "[", "")]]
-    + [(json.dumps([GOOD]).encode(code), code[:6].upper()) for code in ("utf-16", "utf-16-le", "utf-32")],
+    [
+        *[(text.encode(), "") for text in ("{}", "[", "")],
+        *[(json.dumps([GOOD]).encode(code), word) for code, word in (("utf-16", "UTF-16"), ("utf-16-le", "NUL"))],
+    ],
 )
 def test_files_that_hold_no_list_in_utf8(tmp_path, content, word):
     (tmp_path / "a.json").write_bytes(content)
