@@ -1,19 +1,20 @@
 """The loaders, with the samplers and mappers in them."""
 
 import itertools
-from collections import Counter
 
-import numpy as np
 import pytest
-import torch
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
 from parking.data.build import build_inference_loader, build_train_loader, load_test_dicts, load_train_dicts
 from parking.data.common import PositionedDataset
-from parking.data.dataset_mapper import TrainDatasetMapper
 from parking.data.image_io import UnreadableImageError
-from parking.data.samplers import ClassBalancedTrainingSampler, class_balanced_weights, decode_position
+from parking.data.samplers import (
+    ClassBalancedTrainingSampler,
+    RepeatFactorTrainingSampler,
+    class_balanced_weights,
+    compute_repeat_factors,
+)
 from parking.utils.errors import UserError
 
 SAMPLERS = ["TrainingSampler", "ClassBalancedTrainingSampler", "RepeatFactorTrainingSampler"]
@@ -59,77 +60,20 @@ def test_global_batches_are_the_same_for_two_processes(dicts, monkeypatch, sampl
         assert_same_samples(joined, batch)
 
 
-def count_images(cfg, dicts, num_iters, **kwargs):
-    """How often each image begins a sample, without making the samples."""
-    sampler = build_train_loader(cfg, dicts, seed=3, **kwargs).sampler
-    codes = itertools.islice(sampler, num_iters * cfg.SOLVER.IMS_PER_BATCH)
-    return Counter(decode_position(code, len(dicts))[1] for code in codes)
+def test_samplers_of_the_config(dicts, make_cfg):
+    def take_codes(name, *, class_ap=None, **loader):
+        cfg = make_cfg(sampler=name)
+        cfg.SOLVER.ITERS_PER_EPOCH, cfg.DATALOADER.REPEAT_SQRT = loader.get("iters", 0), loader.get("sqrt", True)
+        return take(build_train_loader(cfg, dicts, seed=3, class_ap=class_ap).sampler, 24)
 
-
-def test_class_balanced_stream_depends_on_the_scores(dicts, make_cfg):
-    cfg = make_cfg(sampler="ClassBalancedTrainingSampler")
-    # Boxes of the images: none; 0; 0 1; 0 1 2; 0 1 2 0. Class 2 has 2 boxes, 1 has 3 and 0 has 5.
-    before = count_images(cfg, dicts, 1000)
-    # 1 / boxes: 0.2, 0.2 + 0.333, 0.2 + 0.333 + 0.5, the same + 0.2, and for image 0 their mean, 0.75.
-    sums = np.array([0.75, 0.2, 0.533, 1.033, 1.233])
-    np.testing.assert_allclose([before[i] / 4000 for i in range(5)], sums / sums.sum(), atol=0.04)
-    after = count_images(cfg, dicts, 1000, class_ap=[1.0, 1.0, None] + [float("nan")] * 11)
-    # Only class 2 counts: 0.5 in images 3 and 4, the mean 0.25 in image 0 and 0.0025 in the others.
-    sums = np.array([0.25, 0.0025, 0.0025, 0.5, 0.5])
-    np.testing.assert_allclose([after[i] / 4000 for i in range(5)], sums / sums.sum(), atol=0.04)
-    assert before != after
-
-
-def test_epochs_of_the_class_balanced_sampler(dicts, make_cfg):
-    cfg = make_cfg(sampler="ClassBalancedTrainingSampler")
-    positions = {}
-    for iters in (0, 3):
-        cfg.SOLVER.ITERS_PER_EPOCH = iters
-        positions[iters] = list(itertools.islice(build_train_loader(cfg, dicts, seed=3).sampler, 24))
+    class_ap = [1.0, 1.0, None] + [float("nan")] * 11
     # An epoch is 5 images, one for each of the data set, or 3 iterations of 4.
-    assert positions[0][:5] == positions[3][:5]
-    assert positions[0] != positions[3]
-    weights = class_balanced_weights(dicts, 14)
-    expected = ClassBalancedTrainingSampler(weights, epoch_size=12, seed=3)
-    assert positions[3] == list(itertools.islice(expected, 24))
-
-
-def test_repeat_factors_of_the_config(dicts, make_cfg):
-    cfg = make_cfg(sampler="RepeatFactorTrainingSampler")
-    # Classes 0, 1 and 2 are in 4, 3 and 2 of 5 images: sqrt(0.9 / f) is 1.061, 1.225 and 1.5.
-    rooted = count_images(cfg, dicts, 1000)
-    np.testing.assert_allclose([rooted[i] / rooted[0] for i in range(5)], [1, 1.061, 1.225, 1.5, 1.5], atol=0.1)
-    cfg.DATALOADER.REPEAT_SQRT = False
-    plain = count_images(cfg, dicts, 1000)
-    np.testing.assert_allclose([plain[i] / plain[0] for i in range(5)], [1, 1.125, 1.5, 2.25, 2.25], atol=0.1)
-
-
-def test_strong_augmentation_ends_at_the_stated_iteration(dicts, monkeypatch, make_cfg, assert_same_samples):
-    def take_samples(**aug):
-        cfg = make_cfg(max_iter=6, **{"MIXUP_PROB": 1.0, **aug})
-        return list(itertools.chain(*take(build_train_loader(cfg, dicts, seed=3), 7)))
-
-    always, never = take_samples(), take_samples(MOSAIC_PROB=0.0)
-    mosaics = []
-    make_mosaic = TrainDatasetMapper._make_mosaic
-
-    def record(self, dataset_dict, rng):
-        mosaics.append(dataset_dict["file_name"])
-        return make_mosaic(self, dataset_dict, rng)
-
-    monkeypatch.setattr(TrainDatasetMapper, "_make_mosaic", record)
-    samples = take_samples(STRONG_OFF_ITERS=2)
-    # Off in iterations 4 and 5 of 0 to 5, from position (6 - 2) * 4 on; two mosaics to a sample before.
-    assert len(mosaics) == 2 * 16
-    assert_same_samples(samples[:16], always[:16])
-    assert_same_samples(samples[16:], never[16:])
-    assert not torch.equal(samples[16]["image"], always[16]["image"])
-
-
-def test_building_a_loader_leaves_the_global_generator_alone(dicts, make_cfg):
-    state = torch.get_rng_state()
-    take(build_train_loader(make_cfg(), dicts, seed=3), 1)
-    torch.testing.assert_close(torch.get_rng_state(), state)
+    for iters, epoch_size, ap in ((0, 5, None), (3, 12, None), (3, 12, class_ap)):
+        expected = ClassBalancedTrainingSampler(class_balanced_weights(dicts, 14, ap), epoch_size=epoch_size, seed=3)
+        assert take_codes("ClassBalancedTrainingSampler", iters=iters, class_ap=ap) == take(expected, 24)
+    for sqrt in (True, False):
+        expected = RepeatFactorTrainingSampler(compute_repeat_factors(dicts, 0.9, sqrt=sqrt), seed=3)
+        assert take_codes("RepeatFactorTrainingSampler", sqrt=sqrt) == take(expected, 24)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -276,6 +276,6 @@ def _has_more_pages(file: BinaryIO, directory: ImageFileDirectory_v2) -> bool:
 
 def _read_by_pillow(file: BinaryIO, image_format: str) -> Header:
     with pillow.opened(file, image_format) as image:
-        orientation = pillow.read_orientation(image) if image_format == "AVIF" else 1
+        orientation = read_orientation(image.info.get("exif", b"")) if image_format == "AVIF" else 1
         has_more = getattr(image, "is_animated", False)
         return Header(image_format, image.height, image.width, image.mode, orientation, has_more)

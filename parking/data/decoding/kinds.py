@@ -76,11 +76,8 @@ def describe_other(start: bytes) -> ImageProblem:
         return unsupported("a camera's raw file", "convert it to JPEG")
     if brands:
         return unsupported(_VIDEO, _GIVE_VIDEO)
-    if start[:4] == b"RIFF":
-        what = {b"AVI ": _VIDEO, b"WAVE": "a sound"}.get(start[8:12])
-        if what:
-            return ImageProblem("image_not_image", f"it is {what}, and not a picture")
-    if start[:1] == b"\x47" and start[188:189] == b"\x47":  # MPEG transport stream
+    # AVI; MPEG transport stream.
+    if (start[:4] == b"RIFF" and start[8:12] == b"AVI ") or (start[:1] == b"\x47" and start[188:189] == b"\x47"):
         return unsupported(_VIDEO, _GIVE_VIDEO)
     if start[128:132] == b"DICM":
         return unsupported("a DICOM file")
@@ -98,10 +95,6 @@ def _describe_text(start: bytes) -> str:
         return "it is HTML, and not a picture; the download of it failed"
     if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
         return "it is an SVG drawing, which has no pixels; draw it as PNG"
-    if text.startswith(b"<?xml"):
-        return "it is XML, and not a picture"
-    if text.startswith((b"{", b"[")):
-        return "it is JSON, and not a picture"
     is_text = not re.search(rb"[^\t\n\r\x20-\x7e\x80-\xff]", text)
     return "it is text, and not a picture" if is_text and text.isascii() else ""
 

@@ -29,9 +29,8 @@ _CLASSES = {
     "TIFF": TiffImagePlugin.TiffImageFile,
 }
 _NEEDED_FEATURES = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
-_EXIF_ORIENTATION = 0x0112
-#: What Pillow raises for a file that it cannot open or decode.
-ERRORS = (
+# What Pillow raises for a file that it cannot open or decode.
+_ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, RuntimeError, OverflowError),
     *(AttributeError, struct.error, Image.DecompressionBombError),
 )
@@ -47,7 +46,7 @@ def explaining_errors() -> Iterator[None]:
         yield
     except ImageProblem:
         raise
-    except ERRORS as e:
+    except _ERRORS as e:
         raise _explain(e) from e
 
 
@@ -85,15 +84,6 @@ def decode(file: BinaryIO, image_format: str, size: tuple[int, int]) -> Image.Im
         return image.copy()
 
 
-def read_orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1..8."""
-    try:
-        value = image.getexif().get(_EXIF_ORIENTATION)
-    except ERRORS:
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
 def to_rgb(image: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a picture with at most 8 bits a channel; alpha is dropped, the colours below it stay.
 
@@ -108,7 +98,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
             image = image.convert("RGBA")
             return np.ascontiguousarray(np.asarray(image)[..., :3])
         return np.array(image.convert("RGB"))
-    except ERRORS as e:
+    except _ERRORS as e:
         raise unsupported(f"a picture of the kind {image.mode!r}") from e
 
 

@@ -24,10 +24,7 @@ class ClassBalancedTrainingSampler(PositionedSampler):
 
     def __init__(self, weights: Sequence[float] | np.ndarray, *, epoch_size: int, seed: int, start: int = 0):
         super().__init__(len(weights), epoch_size=epoch_size, seed=seed, start=start)
-        weights = np.asarray(weights, dtype=np.float64)
-        if not (np.isfinite(weights).all() and (weights > 0).all()):
-            raise ValueError("weights must be positive and finite.")
-        self._probabilities = weights / weights.sum()
+        self._probabilities = np.asarray(weights, dtype=np.float64) / np.sum(weights)
 
     def _get_order(self, epoch: int) -> np.ndarray:
         return self._get_rng(epoch).choice(self._size, self._epoch_size, p=self._probabilities)
@@ -59,7 +56,8 @@ def class_balanced_weights(
     annotations = [get_training_annotations(d) for d in dataset_dicts]
     boxes_per_image = np.array([len(a) for a in annotations], dtype=np.int64)
     box_classes = np.array([a["category_id"] for image in annotations for a in image], dtype=np.int64)
-    class_weights = _compute_class_weights(box_classes, num_classes) * (1 - _to_array(class_ap, num_classes)) ** 2
+    ap = np.zeros(num_classes) if class_ap is None else np.nan_to_num(np.array(class_ap, dtype=np.float64))
+    class_weights = _compute_class_weights(box_classes, num_classes) * (1 - ap) ** 2
     box_images = np.repeat(np.arange(num_images), boxes_per_image)
     weights = np.bincount(box_images, class_weights[box_classes] / num_classes, minlength=num_images)
     has_boxes = boxes_per_image > 0
@@ -71,18 +69,7 @@ def class_balanced_weights(
 
 def _compute_class_weights(box_classes: np.ndarray, num_classes: int) -> np.ndarray:
     """Return 1 / number of boxes, normalised to mean 1 over the classes with boxes; 0 for the rest."""
-    if len(box_classes) and not 0 <= box_classes.min() <= box_classes.max() < num_classes:
-        raise ValueError(f"a category_id is outside 0..{num_classes - 1}.")
     counts = np.bincount(box_classes, minlength=num_classes)
     present = counts > 0
     weights = np.where(present, 1 / np.maximum(counts, 1), 0.0)
     return weights * present.sum() / weights.sum() if present.any() else weights
-
-
-def _to_array(class_ap, num_classes: int) -> np.ndarray:
-    if class_ap is None:
-        return np.zeros(num_classes)
-    ap = np.nan_to_num(np.array(class_ap, dtype=np.float64), nan=0.0)
-    if ap.shape != (num_classes,) or not ((ap >= 0) & (ap <= 1)).all():
-        raise ValueError(f"class_ap must be {num_classes} numbers of 0..1, got {class_ap}.")
-    return ap

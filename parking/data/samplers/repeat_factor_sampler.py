@@ -22,10 +22,7 @@ class RepeatFactorTrainingSampler(PositionedSampler):
 
     def __init__(self, repeat_factors: Sequence[float] | np.ndarray, *, seed: int, start: int = 0):
         super().__init__(len(repeat_factors), epoch_size=len(repeat_factors), seed=seed, start=start)
-        factors = np.asarray(repeat_factors, dtype=np.float64)
-        if not (np.isfinite(factors).all() and (factors >= 1).all()):
-            raise ValueError("repeat_factors must be finite and at least 1.")
-        self._fractions, self._whole = np.modf(factors)
+        self._fractions, self._whole = np.modf(np.asarray(repeat_factors, dtype=np.float64))
 
     def _find_epoch(self, position: int) -> tuple[int, int]:
         # An epoch's first position is the sum of the lengths of all earlier epochs, which are cheap to draw again.

@@ -20,18 +20,13 @@ class PositionedSampler(Sampler):
     defines :meth:`_get_order`, and :meth:`_find_epoch` if its epochs differ in length.
 
     Args:
-        size: number of images.
-        epoch_size: number of images in an epoch.
-        seed: the same in all processes.
-        start: first position, equal to the number of images that all processes together have used so far.
+        size: number of images, above 0.
+        epoch_size: number of images in an epoch, above 0.
+        seed: not negative, the same in all processes.
+        start: first position, 0 or more, equal to the number of images that all processes together have used so far.
     """
 
     def __init__(self, size: int, *, epoch_size: int, seed: int, start: int):
-        if size <= 0 or epoch_size <= 0 or start < 0 or seed < 0:
-            raise ValueError(
-                f"size and epoch_size must be positive, start and seed not negative; got {size}, {epoch_size}, "
-                f"{start}, {seed}."
-            )
         self._size = size
         self._epoch_size = epoch_size
         self._seed = seed

@@ -34,9 +34,6 @@ class LetterboxTransform(Transform):
         """Map (N, 2) points (x, y) in absolute pixels; returns a new array."""
         return coords * np.array([self.new_w / self.w, self.new_h / self.h])
 
-    def inverse(self) -> Transform:
-        return LetterboxTransform(self.new_h, self.new_w, self.h, self.w)
-
 
 class ResizeToFit(Augmentation):
     """Shrink or enlarge an image to the largest size that fits into ``size`` (H, W)."""

@@ -87,9 +87,6 @@ class WarpTransform(Transform):
         x0, y0, x1, y1 = np.clip(mapped, 0, [self.new_w, self.new_h] * 2).astype(int).tolist()
         return x0, y0, x1, y1
 
-    def inverse(self) -> Transform:
-        return WarpTransform(self.new_h, self.new_w, self.h, self.w, np.linalg.inv(self.matrix), 1 / self.scale)
-
 
 class RandomPerspective(Augmentation):
     """A random map about the centre of the image to an output of another size.
@@ -117,8 +114,6 @@ class RandomPerspective(Augmentation):
         perspective: float = 0.0,
     ):
         super().__init__()
-        if not 0 <= scale < 1:
-            raise ValueError(f"scale must be in [0, 1), got {scale}")
         self._init(locals())
 
     def get_transform(self, image, rng) -> WarpTransform:

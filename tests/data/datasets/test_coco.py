@@ -70,42 +70,18 @@ def test_load(tmp_path):
     ]
 
 
-BOX = {"id": 77, "image_id": 10, "category_id": 3, "bbox": [1, 2, 3, 4]}
-
-
-@pytest.mark.parametrize(
-    ("annotation", "message"),
-    [
-        ({**BOX, "image_id": 11}, "77 .* 11"),
-        ({**BOX, "category_id": 0}, "77 .* 0.* 3, 7, 90"),
-        ({**BOX, "bbox": [1, 2, 0, 4]}, r"77 .*\[1, 2, 0, 4\]"),
-        ({"id": 77, "image_id": 10, "category_id": 3}, "77 .*'bbox'"),
-        ({"bbox": [1, 2, 3, 4]}, r"annotations\[0\] .*'image_id'"),
-        (5, r"annotations\[0\] is 5"),
-    ],
-)
-def test_bad_annotation_names_file_and_annotation(tmp_path, annotation, message):
-    json_file = write(tmp_path, make_content(annotations=[annotation]))
-    with pytest.raises(UserError, match=rf"set\.json.*{message}"):
-        load_dicts(json_file, str(tmp_path), NAMES)
-
-
 IMAGE = {"id": 1, "file_name": "a.png", "height": 3, "width": 4}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": None}, "'images'"),
-        ({"images": []}, "no images"),
-        ({"images": [{"id": 1}]}, "'id'.*'file_name'"),
-        ({"images": [{**IMAGE, "file_name": ""}]}, "image 1 .*''"),
-        ({"images": [IMAGE, {**IMAGE, "file_name": "b.png"}]}, r"b\.png .*image id 1"),
-        ({"images": [{**IMAGE, "width": "4"}]}, "image 1 .*'4' x 3"),
+        ({"annotations": [{"id": 77, "image_id": 10, "category_id": 0, "bbox": [1, 2, 3, 4]}]}, "77 .* 0.* 3, 7, 90"),
         ({"annotations": None}, "'annotations'"),
+        ({"images": [{**IMAGE, "width": "4"}]}, "image 1 .*'4' x 3"),
     ],
 )
-def test_bad_json_content_names_the_file(tmp_path, changes, message):
+def test_bad_content_names_file_and_entry(tmp_path, changes, message):
     json_file = write(tmp_path, make_content(**changes))
     with pytest.raises(UserError, match=rf"set\.json.*{message}"):
         load_dicts(json_file, str(tmp_path), NAMES)
@@ -160,17 +136,9 @@ def test_register_refuses_a_taken_name(tmp_path, registered):
             register_coco_datasets([[name, other, str(tmp_path)]])
 
 
-@pytest.mark.parametrize(
-    ("categories", "message"),
-    [
-        (None, "'categories'"),
-        ([{"id": 1}], "'id'.*'name'"),
-        ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "id 1"),
-    ],
-)
-def test_register_refuses_bad_categories(tmp_path, registered, categories, message):
-    json_file = write(tmp_path, make_content(categories=categories))
-    with pytest.raises(UserError, match=rf"set\.json.*{message}"):
+def test_register_refuses_bad_categories(tmp_path, registered):
+    json_file = write(tmp_path, make_content(categories=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]))
+    with pytest.raises(UserError, match=r"set\.json.*id 1"):
         register_coco_datasets([["t_train", json_file, str(tmp_path)]])
 
 

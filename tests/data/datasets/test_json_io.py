@@ -77,31 +77,19 @@ def test_a_fifo_is_not_read(tmp_path):
         read_json_object(tmp_path / "fifo")
 
 
-def make_hostile(kind, n):
-    """Make a json whose size grows in proportion to ``n``; reading it may take no more than in proportion, too."""
-    if kind == "one object with each key twice":
-        return "{" + ", ".join(f'"k{i}": 1' for i in [*range(n), *range(n)]) + "}"
-    if kind == "objects with a key twice in each other":
-        return '{"a": 1, "a": 2, "b": ' * (n // 10) + "1" + "}" * (n // 10)
-    if kind == "long keys above many infinities":
-        return '{"' + "k" * 20 * n + '": [' + ", ".join(["Infinity"] * 2 * n) + "]}"
-    if kind == "one image name many times":
-        return json.dumps({"images": [{"id": i, "file_name": "a.png"} for i in range(n)]})
-    raise ValueError(kind)
+# Texts that grow in proportion to ``n``; reading them may take no more than in proportion, too.
+HOSTILE = {
+    "one object with each key twice": lambda n: "{" + ", ".join(f'"k{i}": 1' for i in [*range(n), *range(n)]) + "}",
+    "objects with a key twice in each other": lambda n: '{"a": 1, "a": 2, "b": ' * (n // 10) + "1" + "}" * (n // 10),
+    "long keys above many infinities": lambda n: '{"' + "k" * 10 * n + '": [' + ", ".join(["Infinity"] * n) + "]}",
+    "one image name many times": lambda n: json.dumps({"images": [{"id": i, "file_name": "a.png"} for i in range(n)]}),
+}
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "one object with each key twice",
-        "objects with a key twice in each other",
-        "long keys above many infinities",
-        "one image name many times",
-    ],
-)
+@pytest.mark.parametrize("kind", HOSTILE)
 def test_twice_as_much_takes_twice_the_work(tmp_path, measure_work, kind):
     def work(n):
-        path = write(tmp_path, make_hostile(kind, n))
+        path = write(tmp_path, HOSTILE[kind](n))
 
         def run():
             content, _ = read_json(path)

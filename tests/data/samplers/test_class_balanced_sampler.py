@@ -44,20 +44,6 @@ def test_weights_without_any_box():
     np.testing.assert_array_equal(class_balanced_weights([make_dict(), {}, make_dict(crowds=[1])], 3), [1, 1, 1])
 
 
-def test_classes_share_the_draws_equally():
-    """With one box an image, all classes come up equally often, whatever their numbers of images."""
-    dicts = [make_dict(0)] * 90 + [make_dict(1)] * 9 + [make_dict(2)]
-    probabilities = class_balanced_weights(dicts, 3) / class_balanced_weights(dicts, 3).sum()
-    np.testing.assert_allclose([probabilities[:90].sum(), probabilities[90:99].sum(), probabilities[99]], [1 / 3] * 3)
-
-
-def test_frequencies_are_those_of_the_weights():
-    weights = np.array([8.0, 1.0, 4.0, 3.0])
-    drawn = np.bincount(take_indices(16000, weights, epoch_size=100, seed=2), minlength=4)
-    # Five standard deviations: sqrt(p (1 - p) / 16000) <= 0.004.
-    np.testing.assert_allclose(drawn / 16000, weights / 16, atol=0.02)
-
-
 def test_stream_by_hand():
     # The cumulated probabilities of 1, 2, 1 are 0.25, 0.75, 1.
     np.testing.assert_allclose(np.random.default_rng([0, 0]).random(5), [0.637, 0.270, 0.041, 0.017, 0.813], atol=1e-3)
@@ -73,20 +59,3 @@ def test_new_weights_continue_at_the_same_place():
     full = take_indices(30, new, epoch_size=7, seed=1)
     assert full != take_indices(30, old, epoch_size=7, seed=1)
     assert take_indices(20, new, epoch_size=7, seed=1, start=10) == full[10:]
-
-
-@pytest.mark.parametrize("weights", [[1.0, 0.0], [1.0, -1.0], [1.0, float("nan")]])
-def test_weights_that_exclude_an_image_are_refused(weights):
-    with pytest.raises(ValueError, match="weights must be positive"):
-        ClassBalancedTrainingSampler(weights, epoch_size=2, seed=0)
-
-
-@pytest.mark.parametrize("class_ap", [[0.5, 0.5], [50.0, 0.0, 0.0], [-0.1, 0.0, 0.0]])
-def test_bad_scores_are_refused(class_ap):
-    with pytest.raises(ValueError, match=r"class_ap must be 3 numbers of 0\.\.1"):
-        class_balanced_weights(DICTS, 3, class_ap)
-
-
-def test_unknown_class_is_refused():
-    with pytest.raises(ValueError, match=r"outside 0\.\.0"):
-        class_balanced_weights(DICTS, 1)

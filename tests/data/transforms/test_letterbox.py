@@ -42,12 +42,10 @@ def test_same_pixels_as_opencv():
     np.testing.assert_array_equal(resized, cv2.resize(image, (64, 45), interpolation=cv2.INTER_LINEAR))
 
 
-def test_boxes_follow_and_come_back():
+def test_boxes_follow():
     transform = LetterboxTransform(33, 47, 45, 64)
     boxes = np.array([[0, 0, 47, 33], [4.7, 3.3, 9.4, 6.6]])
     np.testing.assert_allclose(transform.apply_box(boxes), [[0, 0, 64, 45], [6.4, 4.5, 12.8, 9.0]])
-    np.testing.assert_allclose(transform.inverse().apply_box(transform.apply_box(boxes)), boxes)
-    assert transform.inverse().apply_image(np.zeros((45, 64, 3), np.uint8)).shape == (33, 47, 3)
 
 
 def test_wrong_image_size_is_refused():
@@ -58,10 +56,9 @@ def test_wrong_image_size_is_refused():
 def test_fit_and_pad_right_and_bottom_with_gray():
     image = np.full((10, 40, 3), 255, np.uint8)
     aug_input = AugInput(image, boxes=np.array([[10.0, 0.0, 40.0, 10.0]]))
-    transform = AugmentationList([ResizeToFit((48, 80)), PadToSize((48, 80))])(aug_input)
+    AugmentationList([ResizeToFit((48, 80)), PadToSize((48, 80))])(aug_input)
     # Ratio min(48 / 10, 80 / 40) = 2.
     expected = np.full((48, 80, 3), 114, np.uint8)
     expected[:20] = 255
     np.testing.assert_array_equal(aug_input.image, expected)
     np.testing.assert_allclose(aug_input.boxes, [[20, 0, 80, 20]])
-    np.testing.assert_allclose(transform.inverse().apply_box(aug_input.boxes), [[10, 0, 40, 10]])

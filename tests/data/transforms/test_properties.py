@@ -73,17 +73,6 @@ def draw_boxes(case: Case, num: int, seed: int) -> np.ndarray:
 @every_kind
 @quick
 @with_seeds
-def test_inverse_is_the_identity_on_coordinates(kind, seed):
-    case = make_case(kind, seed)
-    points = np.random.default_rng(seed).uniform(0, [case.size[1], case.size[0]], (10, 2))
-    # Copied, because fvcore's flips and paddings change their argument.
-    mapped = case.transform.apply_coords(points.copy())
-    np.testing.assert_allclose(case.transform.inverse().apply_coords(mapped.copy()), points, atol=1e-6)
-
-
-@every_kind
-@quick
-@with_seeds
 def test_images_stay_uint8_and_get_their_size_without_boxes(kind, seed):
     case = make_case(kind, seed)
     image = np.random.default_rng(seed).integers(0, 256, (*case.size, 3), dtype=np.uint8)
@@ -93,8 +82,6 @@ def test_images_stay_uint8_and_get_their_size_without_boxes(kind, seed):
     mapped = aug_input.image
     assert aug_input.boxes.shape == (0, 4)
     assert (mapped.dtype, mapped.shape) == (np.uint8, (*case.new_size, 3))
-    back = case.transform.inverse().apply_image(mapped)
-    assert (back.dtype, back.shape) == (np.uint8, (*case.size, 3))
     np.testing.assert_array_equal(image, original)
 
 
