@@ -14,7 +14,7 @@ _ALLOWED = {
     "config": "utils",
     "layers": "utils",
     "checkpoint": "config.compat modeling.dense_heads.anchor.published_names "
-    "modeling.dense_heads.yolox.published_names utils",
+    "modeling.dense_heads.distribution.published_names modeling.dense_heads.yolox.published_names utils",
     "solver": "utils",
     "modeling": "layers utils",
     "data": "utils",

@@ -27,11 +27,6 @@ _PICKLE = (
 )
 # What a class in a file belongs to, by the beginning of its module's name.
 _PACKAGES = (
-    (
-        "ultralytics.",
-        " (a model of the package ultralytics: YOLOv8 or newer, or a YOLOv5 with u in its name; only YOLOv5 files of "
-        "release 6 and 7, without that u, can be used)",
-    ),
     ("torch._dynamo.", " (a model wrapped by torch.compile: save the state_dict() of the model inside)"),
     ("torch.jit.", " (a TorchScript model: give the .pt it was made from)"),
     ("torch.ao.", " (a quantised model: give the weights before quantisation)"),

@@ -25,9 +25,12 @@ from .tensor_archive import ArchiveError, TensorArchive
 
 # Classes of these modules are replaced by inert objects: only what they hold is of interest, never what they do.
 _MODULE_CLASSES = re.compile(
-    r"((yolov5\.)?models\.(common|experimental|yolo)|torch\.nn\.(modules\.[a-z_]+|parallel\.data_parallel)) [A-Z]\w*",
-    re.ASCII,
+    r"(yolov5\.)?models\.(common|experimental|yolo) [A-Z]\w*|(torch\.nn|ultralytics)(\.\w+)* \w+", re.ASCII
 )
+# A file may tell a name once and use it a million times, each time as a text of its own.
+_MAX_NAME = 200
+# Plain objects of this package are made by a call without arguments; what is made is as inert as a module.
+_CALLED = "ultralytics."
 
 # Harmless values that stand beside the weights, paths and scores for instance. Nothing here needs them, so they are not
 # made: whatever the file makes with one of these names is replaced by one and the same empty object.
@@ -49,7 +52,7 @@ class PickleRefused(Exception):
 
 
 class ModuleStandIn:
-    """In the place of a module object: holds its attributes as a dict, and can do nothing.
+    """In the place of an object, mostly a module: holds its attributes as a dict, and can do nothing.
 
     Attributes:
         kind: what the file calls the class, such as ``models.common.Conv``.
@@ -181,7 +184,7 @@ class RestrictedUnpickler(pickle._Unpickler):
             return _StorageType(_STORAGES[full_name])
         if full_name in _DISCARDED and not self._only_plain:
             return _DISCARD
-        if _MODULE_CLASSES.fullmatch(full_name) and not self._only_plain:
+        if len(full_name) <= _MAX_NAME and _MODULE_CLASSES.fullmatch(full_name) and not self._only_plain:
             return _ModuleClass(f"{module}.{name}")
         # Escaped: a name may hold what a terminal takes for commands.
         raise PickleRefused(ascii(f"{module}.{name}"[:200])[1:-1] + explain_class(module))
@@ -201,6 +204,8 @@ class RestrictedUnpickler(pickle._Unpickler):
             self.stack[-1] = made = function.call(*args)
             if self._only_plain and isinstance(made, Tensor) and made.nbytes > made.untyped_storage().nbytes():
                 raise PickleRefused("a tensor that repeats its storage")
+        elif isinstance(function, _ModuleClass) and function.kind.startswith(_CALLED) and args == ():
+            self.stack[-1] = ModuleStandIn(function.kind)
         elif function is not _DISCARD:
             kind = f"of {function.kind}" if isinstance(function, _ModuleClass) else f"of a {type(function).__name__}"
             raise PickleRefused(f"a call {kind}")

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import safetensors
@@ -23,8 +24,8 @@ from parking.utils.machine import available_memory
 from parking.utils.text import printable
 
 from .foreign_files import describe_file
-from .formats import yolov5, yolox
-from .formats.families import FAMILIES, YOLOV5, YOLOX, Family, find_size
+from .formats import yolov5, yolov5u, yolox
+from .formats.families import FAMILIES, YOLOV5, YOLOV5U, YOLOX, Family, find_size
 from .formats.layout import LayoutError, check_not_folded, without_wrappers
 from .formats.module_settings import check_settings
 from .formats.pickled_modules import read_module, unwrap_module
@@ -36,8 +37,8 @@ logger = logging.getLogger(__name__)
 
 # What a weights file holds beside its tensors; in .safetensors as json, because its metadata are texts.
 _METADATA = ("config", "class_names", "category_ids", "origin")
-# Published families and the modules that know how their files are laid out.
-_LAYOUTS = ((YOLOV5, yolov5), (YOLOX, yolox))
+# Published families and the modules that know how their files are laid out; the first that recognises a file has it.
+_LAYOUTS = ((YOLOV5U, yolov5u), (YOLOV5, yolov5), (YOLOX, yolox))
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Weights:
         category_ids: the classes' ids in the json they were trained from, or None.
         origin: texts that say where converted weights come from, or None.
         family: the published family whose names the tensors had; None if they had ours.
-        left_out: names of tensors in the file that repeat others and are not in ``state_dict``.
+        left_out: names of tensors in the file that repeat others or are constants, and are not in ``state_dict``.
     """
 
     path: str
@@ -116,8 +117,8 @@ class Weights:
         num = len(self.state_dict)
         if not self.left_out:
             return f"all {num} tensors"
-        repeated = printable(", ".join(self.left_out))
-        return f"{num} of {num + len(self.left_out)} tensors (without {repeated}, which repeats others)"
+        left_out = printable(", ".join(self.left_out))
+        return f"{num} of {num + len(self.left_out)} tensors (without {left_out}, which the model does not need)"
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
@@ -209,16 +210,18 @@ def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
         if isinstance(model, ModuleStandIn):
             model = unwrap_module(model)
             state, class_names = read_module(model)
-            weights = _import_published(path, _check_state(path, state), YOLOV5, yolov5, class_names=class_names)
+            state = _check_state(path, state)
+            # Else the message says which tensor is not one of YOLOv5.
+            family, layout = _find_layout(state) or (YOLOV5, yolov5)
+            weights = _import_published(path, state, family, layout, class_names=class_names)
             check_settings(model)
             return weights
         state = without_wrappers(_check_state(path, model))
         if isinstance(average, Mapping) and isinstance(average.get("average"), Mapping):
             state = {**state, **without_wrappers(_check_state(path, average["average"]))}
         metadata = {key: checkpoint.get(key) for key in _METADATA}
-        for family, layout in _LAYOUTS:
-            if layout.is_published_layout(state):
-                return _import_published(path, state, family, layout, **metadata)
+        if found := _find_layout(state):
+            return _import_published(path, state, *found, **metadata)
         check_not_folded(state)
     except LayoutError as e:
         raise UserError(f"weights {printable(path)} cannot be used: {e}.") from e
@@ -244,7 +247,13 @@ def _first_of(checkpoint: Mapping, *keys: str) -> Any:
     return next((checkpoint[key] for key in keys if isinstance(checkpoint.get(key), Mapping)), checkpoint)
 
 
-def _import_published(path: str, state: Mapping[str, Tensor], family: Family, layout, **metadata) -> Weights:
+def _find_layout(state: Mapping[str, Tensor]) -> tuple[Family, ModuleType] | None:
+    return next((found for found in _LAYOUTS if found[1].is_published_layout(state)), None)
+
+
+def _import_published(
+    path: str, state: Mapping[str, Tensor], family: Family, layout: ModuleType, **metadata
+) -> Weights:
     state, left_out = layout.from_published(state)
     check_values(path, state)
     if layout is yolox and metadata.get("class_names") is None:

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from parking.checkpoint import read_weights
+from parking.checkpoint.restricted_pickle import ModuleStandIn, read_pickled
 from parking.checkpoint.weights import torch_load
 from parking.utils.errors import UserError
 
@@ -108,6 +109,25 @@ def checkpoint(model: bytes) -> bytes:
     return protocol(2, dict_of((text("model"), model)))
 
 
+# What the classes of modules belong to, in files of YOLOv5 and, in their place, in those of YOLOv5u.
+PACKAGES = {"models.common": "ultralytics.nn.modules.conv", "models.yolo": "ultralytics.nn.tasks"}
+FORMATS = ["yolov5", "yolov5u"]
+
+
+def in_format(format: str, pickled: bytes) -> bytes:
+    """The same pieces with the classes of that format."""
+    for own, other in PACKAGES.items() if format == "yolov5u" else ():
+        pickled = pickled.replace(f"c{own}\n".encode(), f"c{other}\n".encode()).replace(text(own), text(other))
+    return pickled
+
+
+def named_in_format(format: str, message: str) -> str:
+    """A pattern for the same message about a file of that format."""
+    for own, other in PACKAGES.items() if format == "yolov5u" else ():
+        message = message.replace(re.escape(own), re.escape(other))
+    return message
+
+
 def test_pieces_are_assembled_as_pickle_reads_them():
     value = dict_of((text("a"), list_of(number(10**12), tuple_of(binary(b"b"), number(-3)))))
     assert pickle.loads(protocol(2, value)) == {"a": [10**12, (b"b", -3)]}
@@ -121,7 +141,7 @@ def marker(tmp_path) -> Path:
 
 @pytest.fixture
 def hostile_modules(marker, monkeypatch):
-    """``models.common`` and ``on_import``, of which every use leaves the marker."""
+    """``models.common``, its like in the other format, and ``on_import``, of which every use leaves the marker."""
 
     def run(*args, **kwargs):
         marker.mkdir(exist_ok=True)
@@ -136,11 +156,16 @@ def hostile_modules(marker, monkeypatch):
         __setattr__ = run
 
     called = ("append", "extend", "__setitem__", "__setstate__", "__hash__", "__init__")
-    conv = Meta("Conv", (), {"__new__": new_object, "__module__": "models.common", **dict.fromkeys(called, run)})
-    common = types.ModuleType("models.common")
-    common.Conv, common.run, run.__module__ = conv, run, "models.common"
+    for package in PACKAGES.values():
+        for i in range(package.count(".") + 1):
+            parent = ".".join(package.split(".")[: i + 1])
+            monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
     monkeypatch.setitem(sys.modules, "models", types.ModuleType("models"))
-    monkeypatch.setitem(sys.modules, "models.common", common)
+    for package in ("models.common", PACKAGES["models.common"]):
+        conv = Meta("Conv", (), {"__new__": new_object, "__module__": package, **dict.fromkeys(called, run)})
+        common = types.ModuleType(package)
+        common.Conv, common.run = conv, run
+        monkeypatch.setitem(sys.modules, package, common)
     (marker.parent / "on_import.py").write_text(f"import os\nos.mkdir({str(marker)!r})\n")
     monkeypatch.syspath_prepend(marker.parent)
     monkeypatch.chdir(marker.parent)
@@ -202,7 +227,7 @@ HOSTILE = {
         call(stack_global("models.common", "Conv.__init__"), text("self")),
         r"models\.common\.Conv\.__init__",
     ),
-    "a function of an allowed module": calls("models.common", "run"),
+    "a function of an allowed module": calls("models.common", "run", RAN),
     # A pickle in the pickle.
     "pickle.loads": calls("pickle", "loads", binary(pickle.dumps(CallsMkdir()))),
     "_load_from_bytes": calls("torch.storage", "_load_from_bytes", binary(saved_by_torch(CallsMkdir()))),
@@ -218,7 +243,7 @@ HOSTILE = {
         r"os\.mkdir",
     ),
     # What is allowed, used otherwise.
-    "a call of a stand-in": (call(CONV), r"a call of models\.common\.Conv"),
+    "a call of a stand-in": (call(CONV, text("argument")), r"a call of models\.common\.Conv"),
     "a stand-in with arguments": (
         CONV + tuple_of(number(1)) + b"\x81",
         r"a new object of models\.common\.Conv with arguments",
@@ -237,13 +262,24 @@ HOSTILE = {
 }
 
 
+def around(format: str, value: bytes) -> bytes:
+    """A whole file's dict with ``value`` in it: where the older format has the model, or beside it in the newer one."""
+    if format == "yolov5":
+        return dict_of((text("model"), value))
+    plain = [(text("date"), text("2026-01-01")), (text("version"), text("8.4.0"))]
+    model = module((text("names"), dict_of((number(0), text("a")))), kind=("models.yolo", "DetectionModel"))
+    return dict_of(*plain, (text("train_args"), dict_of((text("data"), value))), (text("model"), model))
+
+
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("case", HOSTILE)
 @pytest.mark.usefixtures("hostile_modules")
-def test_hostile_files_run_nothing(case, marker, tmp_path):
+def test_hostile_files_run_nothing(case, format, marker, tmp_path):
     value, message = HOSTILE[case]
-    path = write_archive(tmp_path / "hostile.pt", protocol(4, dict_of((text("model"), value))))
-    if case == "Python 2's name":  # which is translated for old protocols only
-        write_archive(path, checkpoint(value))
+    message = named_in_format(format, message)
+    # A name of Python 2 is translated for old protocols only.
+    version = 2 if case == "Python 2's name" else 4
+    path = write_archive(tmp_path / "hostile.pt", protocol(version, in_format(format, around(format, value))))
     with contextlib.suppress(Exception):  # of what comes after the code has run
         torch.load(path, weights_only=False)
     assert marker.exists(), "the file does run code where it is loaded without care"
@@ -271,8 +307,9 @@ def test_attributes_of_functions_are_not_set(tmp_path):
     assert "touched" not in vars(function)
 
 
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.usefixtures("hostile_modules")
-def test_module_objects_and_discarded_values_do_nothing(tmp_path, marker):
+def test_module_objects_and_discarded_values_do_nothing(tmp_path, marker, format):
     parts = [
         (text("_parameters"), dict_of((text("0"), b"N"))),
         (text("names"), call(name("builtins", "set"), list_of(new(CONV)))),
@@ -280,7 +317,7 @@ def test_module_objects_and_discarded_values_do_nothing(tmp_path, marker):
         (text("score"), call(name("numpy.core.multiarray", "scalar"), name("numpy", "dtype"), binary(b"12345678"))),
         (text("_modules"), dict_of((text("model"), module()))),
     ]
-    path = write_archive(tmp_path / "m.pt", checkpoint(module(*parts)))
+    path = write_archive(tmp_path / "m.pt", in_format(format, checkpoint(module(*parts))))
     with contextlib.suppress(Exception):
         torch.load(path, weights_only=False)
     assert marker.exists()
@@ -288,6 +325,32 @@ def test_module_objects_and_discarded_values_do_nothing(tmp_path, marker):
     with pytest.raises(UserError, match=r"no model|no tensors?"):
         read_weights(path)
     assert not marker.exists()
+
+
+@pytest.mark.usefixtures("hostile_modules")
+def test_any_name_of_two_packages_stands_for_an_inert_object(tmp_path, marker):
+    """Whatever a release calls its classes, and wherever it keeps them."""
+    kinds = [
+        *(("torch.nn", "Conv2d"), ("torch.nn.modules", "Conv2d"), ("torch.nn.modules.new_place.deep", "Layer2")),
+        *(("torch.nn.functional", "silu"), ("ultralytics", "Thing"), ("ultralytics.a.b.c.d", "v8DetectionLoss")),
+        ("ultralytics.nn.modules.conv", "Conv"),
+    ]
+    made = [module((text("a"), number(i)), kind=kind) for i, kind in enumerate(kinds)]
+    # Its settings are a plain object, which is called into being.
+    settings = call(name("ultralytics.nn.modules.conv", "Conv")) + dict_of((text("mode"), text("train"))) + b"b"
+    model = dict_of((text("model.0.conv.weight"), tensor()))
+    content = dict_of((text("model"), model), (text("args"), settings), (text("others"), list_of(*made)))
+    path = write_archive(tmp_path / "m.pt", protocol(4, content), {"0": bytes(4)})
+    others = read_pickled(path)["others"]
+    assert [(type(other), other.kind, other.state) for other in others] == [
+        (ModuleStandIn, ".".join(kind), {"a": i}) for i, kind in enumerate(kinds)
+    ]
+    settings = read_pickled(path)["args"]
+    assert (type(settings), settings.kind, settings.state) == (ModuleStandIn, ".".join(kinds[-1]), {"mode": "train"})
+    assert list(read_weights(path).state_dict) == ["backbone.bottom_up.stem.conv.weight"]
+    assert not marker.exists()
+    with pytest.raises(UserError, match="are refused: the file asks for"):
+        torch_load(path)  # as --resume does
 
 
 @pytest.mark.parametrize(
@@ -301,7 +364,19 @@ def test_module_objects_and_discarded_values_do_nothing(tmp_path, marker):
         (b"I1\n", "instruction INT"),
         (b"\xff", "instruction 0xff"),
         (name("torch", "Tensor"), r"torch\.Tensor"),
-        (name("torch.nn.modules", "Conv2d"), r"torch\.nn\.modules\.Conv2d"),
+        (name("torch.nn2", "Conv2d"), r"torch\.nn2\.Conv2d"),
+        (name("torch", "nn"), r"torch\.nn"),
+        (name("torch.nn..modules", "Conv2d"), r"torch\.nn\.\.modules"),
+        (name("torch.nn.", "Conv2d"), r"torch\.nn\."),
+        (name("ultralytics2", "Conv"), r"ultralytics2\.Conv"),
+        (name("my.ultralytics.nn", "Conv"), r"my\.ultralytics\.nn"),
+        (stack_global("ultralytics.nn", "Conv.run"), r"ultralytics\.nn\.Conv\.run"),
+        (stack_global("ultralytics.nn", ""), r"ultralytics\.nn\."),
+        (stack_global("ultralytics.nn\n", "Conv"), "ultralytics"),
+        (stack_global("ultralytics.nn", "Conv\n"), "ultralytics"),
+        (name("ultralytics.nn", "C" * 200), r"ultralytics\.nn\.CCC"),
+        (call(CONV), r"a call of models\.common\.Conv"),
+        (call(name("torch.nn", "Module")), r"a call of torch\.nn\.Module"),
         (name("models.common.x", "Conv"), r"models\.common\.x\.Conv"),
         (call(name("torch._utils", "_rebuild_parameter"), text("no tensor")), "a parameter that is not made from"),
         (call(name("torch._utils", "_rebuild_tensor_v2"), b"N", b"N", EMPTY, EMPTY), "a tensor that is not made from"),
@@ -376,6 +451,13 @@ GREEDY = {
         4 * 10**6,
         r"model\.24\.anchors",
     ),
+    "bins that repeat their storage": (state(tensor((10**13,), (0,)), "model.24.dfl.conv.weight"), 4, "overlap"),
+    "very many bins": (state(tensor((0, 10**12, 1, 1), (0,) * 4), "model.24.dfl.conv.weight"), 4, r"model\.24\.dfl"),
+    "one long name for many classes": (
+        checkpoint(text("torch.nn") + b"\x94" + text("A" * 10**6) + b"\x94(" + b"h\x00h\x01\x93" * 1000 + b"l"),
+        4,
+        r"torch\.nn\.A+, ",
+    ),
     "more dimensions than a tensor has": (parameter(tensor((1,) * 10**4, (1,) * 10**4)), 4, "shape|dimension"),
     "a storage of fewer elements": (parameter(tensor(numel=2)), 4, "'0' has 4 bytes instead of 2 torch.float32"),
     "a storage of more elements": (parameter(tensor(numel=1)), 8, "'0' has 8 bytes instead of 1 torch.float32"),
@@ -408,10 +490,17 @@ def bounded_memory(num_bytes: int):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("case", GREEDY)
-def test_greedy_files_get_nothing(case, tmp_path):
+# Once in each format, unless they name no class of a module.
+GREEDY_CASES = [(case, "yolov5") for case in GREEDY]
+GREEDY_CASES += [
+    (case, "yolov5u") for case, (pickled, *_) in GREEDY.items() if in_format("yolov5u", pickled) != pickled
+]
+
+
+@pytest.mark.parametrize(("case", "format"), GREEDY_CASES)
+def test_greedy_files_get_nothing(case, format, tmp_path):
     pickled, num_bytes, message = GREEDY[case]
-    path = write_archive(tmp_path / "greedy.pt", pickled, {"0": bytes(num_bytes)})
+    path = write_archive(tmp_path / "greedy.pt", in_format(format, pickled), {"0": bytes(num_bytes)})
     with bounded_memory(16 * MIB + 4 * path.stat().st_size), pytest.raises(UserError, match=f"greedy.pt .*({message})"):
         read_weights(path)
     with bounded_memory(16 * MIB + 4 * path.stat().st_size):

@@ -33,17 +33,26 @@ def path(request, tmp_path) -> Path:
     return tmp_path / f"m{request.param}"
 
 
-@pytest.fixture(scope="module")
-def sound_file(tmp_path_factory) -> Path:
-    """A small state dict in the published layout."""
+HEADS = {
+    "yolov5": {"model.24.anchors": torch.ones(3, 3, 2)},
+    "yolov5u": {
+        "model.24.cv2.0.2.bias": torch.ones(64),
+        "model.24.dfl.conv.weight": torch.arange(16.0).view(1, -1, 1, 1),
+    },
+}
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def sound_file(request, tmp_path_factory) -> Path:
+    """A small state dict in a published layout."""
     path = tmp_path_factory.mktemp("sound") / "sound.pt"
     state = {
         "model.0.conv.weight": torch.arange(12.0).view(3, 4).half(),
         "model.0.bn.num_batches_tracked": torch.tensor(7),
-        "model.24.anchors": torch.ones(3, 3, 2),
+        **HEADS[request.param],
     }
-    torch.save({"model": state, "epoch": -1, "names": ["a", "b"]}, path)
-    assert read_weights(path).family
+    torch.save({"model": state, "epoch": -1, "names": ["a", "b"], "train_args": {"lr0": 0.01}, "date": "today"}, path)
+    assert read_weights(path).family.name.lower() == request.param
     return path
 
 

@@ -25,8 +25,16 @@ from parking.utils.constants import PAD_VALUE
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOS = ROOT / "../shared/data/photos"
-# Config, weights, numbers and class names of one published file and of one with four levels.
-CASES = {"n": ("yolov5n.pt", "yolov5n_forward.npz", 80), "n6": ("yolov5n6_random_14.pt", "yolov5n6_forward.npz", 14)}
+# Weights, numbers, number of classes, and config of one published file and of one with four levels.
+CASES = {
+    "n": ("yolov5n.pt", "yolov5n_forward.npz", 80, "yolov5/n.yaml"),
+    "n6": ("yolov5n6_random_14.pt", "yolov5n6_forward.npz", 14, "yolov5/n6.yaml"),
+}
+# The same with the distribution head, and random weights. CLASS_CHANNELS is as published for that number of classes.
+CASES_U = {
+    "nu": ("yolov5nu_random_80.pt", "yolov5nu_random_80_forward.npz", 80, "yolov5u/n.yaml"),
+    "n6u": ("yolov5n6u_random_14.pt", "yolov5n6u_random_14_forward.npz", 14, "yolov5u/n6.yaml"),
+}
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -38,10 +46,10 @@ def build(parity_dir):
     def build(size, *, fused=False, memory_format="contiguous"):
         key = size, fused, memory_format
         if key not in made:
-            file, _, num_classes = CASES[size]
+            file, _, num_classes, config = {**CASES, **CASES_U}[size]
             cfg = get_cfg()
-            cfg.merge_from_file(str(ROOT / f"configs/yolov5/{size}.yaml"))
-            cfg.MODEL.DEVICE = "cpu"
+            cfg.merge_from_file(str(ROOT / "configs" / config))
+            cfg.MODEL.DEVICE, cfg.MODEL.DISTRIBUTION_HEAD.CLASS_CHANNELS = "cpu", 0
             cfg.MODEL.YOLO.NUM_CLASSES = num_classes
             model = build_model(cfg)
             load_weights(model, read_weights(parity_dir / file))
@@ -118,6 +126,52 @@ def test_decoding_alone(build, numbers, size, monkeypatch):
     assert_close(found.boxes, decoded[..., :4], rtol=1e-6, atol=1e-5)
     assert_close(found.upper_bound, decoded[..., 4], rtol=1e-6, atol=0)
     assert_close(found.scores, decoded[..., 4:5] * decoded[..., 5:], rtol=1e-6, atol=0)
+
+
+def assert_decoded_u_equal(actual, expected):
+    """``expected``: (N, P, 4 + C) cx, cy, w, h, probability of each class."""
+    boxes = box_convert(actual.boxes, "xyxy", "cxcywh")
+    assert_close(boxes, expected[..., :4], rtol=1e-4, atol=1e-4)
+    assert_close(actual.scores, expected[..., 4:], rtol=1e-4, atol=0)
+    assert relative_error(boxes, expected[..., :4]) < 1e-6
+    assert relative_error(actual.scores, expected[..., 4:]) < 5e-6
+
+
+@every_form
+@pytest.mark.parametrize("size", CASES_U)
+@torch.no_grad()
+def test_network_and_decoding_of_the_distribution_head(build, numbers, size, fused, memory_format):
+    model, data = build(size, fused=fused, memory_format=memory_format), numbers(CASES_U[size][1])
+    features = model.backbone(images_of(data, model, memory_format))
+    raw = model.head([features[name] for name in model.head_in_features])
+    for kind, levels in zip(("boxes", "scores"), zip(*raw, strict=True), strict=True):
+        assert_raw_equal(torch.cat([level.flatten(2) for level in levels], dim=2), data[f"{kind}_raw"])
+    assert_decoded_u_equal(model.head.decode(raw), data["decoded"])
+
+
+@pytest.mark.parametrize(("fused", "memory_format"), [(False, "contiguous"), (True, "channels_last")])
+@pytest.mark.parametrize("size", CASES_U)
+@torch.no_grad()
+def test_joined_views_of_the_distribution_head(build, numbers, size, fused, memory_format):
+    model, data = build(size, fused=fused, memory_format=memory_format), numbers(CASES_U[size][1])
+    assert_decoded_u_equal(YOLOWithTTA(model).predict(images_of(data, model, memory_format)), data["augmented"])
+
+
+@pytest.mark.parametrize(("conf", "iou"), [("0.25", "0.45"), ("0.001", "0.7")])
+@pytest.mark.parametrize("size", CASES_U)
+@torch.no_grad()
+def test_boxes_of_the_distribution_head(build, numbers, size, conf, iou):
+    """From pixels to boxes: the same ones, in the same order."""
+    model, data = build(size), numbers(CASES_U[size][1])
+    images = images_of(data, model, "contiguous")
+    postprocessor = YOLOPostprocessor(
+        score_thresh=float(conf), nms_thresh=float(iou), max_detections=300, multi_label=conf == "0.001"
+    )
+    for i, found in enumerate(postprocessor(model.predict(images), [tuple(images.shape[-2:])] * len(images))):
+        rows = data[f"nms_conf{conf}_iou{iou}_max300_image{i}"]
+        assert found.pred_classes.tolist() == rows[:, 5].tolist()
+        assert_close(found.scores, rows[:, 4], rtol=1e-4, atol=0)
+        assert_close(found.pred_boxes.tensor, rows[:, :4], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("fused", "memory_format"), [(False, "contiguous"), (True, "channels_last")])

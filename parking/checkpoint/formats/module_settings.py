@@ -120,10 +120,7 @@ def _check_c3(block: ModuleStandIn, path: str, *, shortcut: bool) -> Iterator[st
             yield from _check_conv(child, f"{path}.{name}")
     bottlenecks = _child(block, "m")
     yield from _check_kind(bottlenecks, f"{path}.m", ("Sequential",))
-    for name, bottleneck in _children(bottlenecks).items():
-        if not isinstance(bottleneck, ModuleStandIn):
-            continue
-        inner = f"{path}.m.{name}"
+    for inner, bottleneck in _list_parts(block, path, "m"):
         yield from _check_kind(bottleneck, inner, ("Bottleneck",))
         yield from _check_children(bottleneck, inner, ("cv1", "cv2"))
         yield from _check(bottleneck, inner, add=shortcut)
@@ -139,6 +136,7 @@ def _check_pyramid(block: ModuleStandIn, path: str) -> Iterator[str]:
     for name in ("cv1", "cv2"):
         if (child := _child(block, name)) is not None:
             yield from _check_conv(child, f"{path}.{name}")
+    yield from _check(block, path, n=3, add=False)
     pool = _child(block, "m")
     pools = [(f"{path}.m", pool, 5)]
     if _class_name(block) == "SPP" and pool is not None:
@@ -153,20 +151,58 @@ def _check_pyramid(block: ModuleStandIn, path: str) -> Iterator[str]:
 
 def _check_head(head: ModuleStandIn, path: str) -> Iterator[str]:
     yield from _check_kind(head, path, ("Detect",))
-    yield from _check_children(head, path, ("m",))
     levels = (17, 20, 23) if path.endswith(".24") else (23, 26, 29, 32)
     yield from _check(head, path, f=levels, nl=len(levels), stride=tuple(8 * 2**k for k in range(len(levels))))
-    predictors = _child(head, "m")
-    yield from _check_kind(predictors, f"{path}.m", ("ModuleList",))
-    for name, predictor in _children(predictors).items():
-        if not isinstance(predictor, ModuleStandIn):
-            continue
-        inner = f"{path}.m.{name}"
+    yield from (_check_branches if _child(head, "cv2") is not None else _check_predictors)(head, path)
+
+
+def _check_predictors(head: ModuleStandIn, path: str) -> Iterator[str]:
+    """The head of YOLOv5: one convolution a level."""
+    yield from _check_children(head, path, ("m",))
+    yield from _check_kind(_child(head, "m"), f"{path}.m", ("ModuleList",))
+    for inner, predictor in _list_parts(head, path, "m"):
         yield from _check_convolution(predictor, inner)
-        bias, anchors = _children(predictor, "_parameters").get("bias"), head.state.get("na")
-        if isinstance(bias, Tensor) and type(anchors) is int and anchors > 0:
-            outputs = len(bias) // anchors if bias.dim() == 1 else -1
-            yield from _check(head, path, no=outputs, nc=outputs - 5)
+        outputs, anchors = _count_outputs(predictor), head.state.get("na")
+        if outputs is not None and type(anchors) is int and anchors > 0:
+            yield from _check(head, path, no=outputs // anchors, nc=outputs // anchors - 5)
+
+
+def _check_branches(head: ModuleStandIn, path: str) -> Iterator[str]:
+    """The head of YOLOv5u: for each level a branch for boxes (cv2) and one for classes (cv3), and the bins (dfl)."""
+    yield from _check_children(head, path, ("cv2", "cv3", "dfl"))
+    yield from _check(head, path, end2end=False)
+    outputs = []
+    for name in ("cv2", "cv3"):
+        yield from _check_kind(_child(head, name), f"{path}.{name}", ("ModuleList",))
+        for inner, branch in _list_parts(head, path, name):
+            yield from _check_kind(branch, inner, ("Sequential",))
+            yield from _check_children(branch, inner, ("0", "1", "2"))
+            for conv in ("0", "1"):
+                if (child := _child(branch, conv)) is not None:
+                    yield from _check_conv(child, f"{inner}.{conv}", padding=1)
+            yield from _check_convolution(_child(branch, "2"), f"{inner}.2")
+        outputs.append(_count_outputs(_child(_child(_child(head, name), "0"), "2")))
+    bins, projection = f"{path}.dfl", _child(head, "dfl")
+    yield from _check_kind(projection, bins, ("DFL",))
+    if projection is not None:
+        yield from _check_children(projection, bins, ("conv",))
+        yield from _check_convolution(_child(projection, "conv"), f"{bins}.conv")
+    if None not in outputs:
+        num_bins, num_classes = outputs[0] // 4, outputs[1]
+        yield from _check(projection, bins, c1=num_bins)
+        yield from _check(head, path, reg_max=num_bins, nc=num_classes, no=4 * num_bins + num_classes)
+
+
+def _list_parts(module: ModuleStandIn, path: str, name: str) -> Iterator[tuple[str, ModuleStandIn]]:
+    """The modules in the part ``name`` of a module, with their paths."""
+    for child, part in _children(_child(module, name)).items():
+        if isinstance(part, ModuleStandIn):
+            yield f"{path}.{name}.{child}", part
+
+
+def _count_outputs(convolution: ModuleStandIn | None) -> int | None:
+    bias = _children(convolution, "_parameters").get("bias")
+    return len(bias) if isinstance(bias, Tensor) and bias.dim() == 1 else None
 
 
 def _check_kind(module: ModuleStandIn | None, path: str, names: tuple[str, ...]) -> Iterator[str]:

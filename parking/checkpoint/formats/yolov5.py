@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor
@@ -56,45 +57,58 @@ P6_LAYERS = {
 # Names inside a layer; those not listed are the same.
 _INNER_NAMES = {"cv1": "conv1", "cv2": "conv2", "cv3": "conv3", "m": "blocks", "bn": "norm"}
 _OWN_INNER_NAMES = {own: theirs for theirs, own in _INNER_NAMES.items()}
+# In the place of our name for a tensor that has none.
+_NOWHERE = ""
 _KEY = re.compile(r"model\.(\d{1,3})\.(.+)", re.ASCII)
 
 
 def is_published_layout(state: Mapping[str, Any]) -> bool:
-    """Whether the keys are of the form ``model.{position}.…``."""
+    """Whether the keys are of the form ``model.{position}.…``, as are those of :mod:`.yolov5u`."""
     return bool(state) and all(_KEY.fullmatch(key) for key in state)
 
 
-def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The same tensors under our names, floating ones in float32, and the names of those that only repeat others.
+def from_published(
+    state: Mapping[str, Tensor], head: ModuleType = anchor_head
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The same tensors under our names, floating ones in float32, and the names of those that are left out.
+
+    Args:
+        head: the module ``published_names`` of the head.
 
     Raises:
         LayoutError: a name belongs to no layer of a detector with three or four levels.
     """
     layers = P6_LAYERS if any(key.startswith("model.33.") for key in state) else P5_LAYERS
     converted: dict[str, Tensor] = {}
-    repeated = []
+    left_out = []
     for key, tensor in state.items():
         if key.endswith(".conv.bias"):
             raise LayoutError(explain_folded(key))
         match = _KEY.fullmatch(key)
         layer, inner = (layers.get(int(match[1])), match[2]) if match else (None, "")
-        if layer == HEAD and inner in anchor_head.REPEATED:
-            repeated.append(key)
-            continue
         tensor = tensor.float() if tensor.is_floating_point() else tensor
-        name, tensor = _head_from_published(key, inner, tensor) if layer == HEAD else (_own_name(layer, inner), tensor)
+        if layer == HEAD:
+            name, tensor = _head_from_published(head, key, inner, tensor)
+        else:
+            name = _own_name(layer, inner)
+        if name == _NOWHERE:
+            left_out.append(key)
+            continue
         if name is None or name in converted:
             raise LayoutError(
-                f"its tensor {printable(key[:100])} belongs to no YOLOv5 detector of release 6 or 7 with three or four "
-                f"levels, and segmentation, classification and older models are not supported"
+                f"its tensor {printable(key[:100])} belongs to no YOLOv5 detector of release 6 or 7, with or without u "
+                f"in its name, with three or four levels; YOLOv8 and newer, segmentation, classification and older "
+                f"models are not supported"
             )
         converted[name] = tensor
-    return converted, tuple(repeated)
+    return converted, tuple(left_out)
 
 
-def _head_from_published(key: str, inner: str, tensor: Tensor) -> tuple[str | None, Tensor]:
+def _head_from_published(head: ModuleType, key: str, inner: str, tensor: Tensor) -> tuple[str | None, Tensor]:
     try:
-        found = anchor_head.from_published(inner, tensor)
+        if head.is_left_out(inner, tensor):
+            return _NOWHERE, tensor
+        found = head.from_published(inner, tensor)
     except ValueError as e:
         raise LayoutError(f"its tensor {printable(key)} {e}") from e
     return (f"{HEAD}.{found[0]}", found[1]) if found else (None, tensor)
@@ -104,7 +118,7 @@ def _own_name(layer: str | None, inner: str) -> str | None:
     return layer and ".".join([layer, *(_INNER_NAMES.get(part, part) for part in inner.split("."))])
 
 
-def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_published(state: Mapping[str, Tensor], head: ModuleType = anchor_head) -> dict[str, Tensor]:
     """The state of one of our models under the published names: :func:`from_published` undone.
 
     Raises:
@@ -119,7 +133,7 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         split = next((n for n in (4, 3, 1) if ".".join(parts[:n]) in positions), 0)
         position = positions[".".join(parts[:split])]
         if split == 1:
-            inner, tensor = anchor_head.to_published(".".join(parts[1:]), tensor)
+            inner, tensor = head.to_published(".".join(parts[1:]), tensor)
         else:
             inner = ".".join(_OWN_INNER_NAMES.get(part, part) for part in parts[split:])
         converted[f"model.{position}.{inner}"] = tensor

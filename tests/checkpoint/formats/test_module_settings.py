@@ -51,7 +51,30 @@ def pool(size, **attributes):
     return make(f"{NN}.pooling.MaxPool2d", **{**sizes, **attributes})
 
 
-def model(num_levels=3) -> ModuleStandIn:
+def anchor_head(num_levels) -> ModuleStandIn:
+    predictors = {str(k): convolution(bias=torch.zeros(21)) for k in range(num_levels)}
+    return make("models.yolo.Detect", {"m": make(f"{NN}.container.ModuleList", predictors)}, na=3, no=7)
+
+
+def distribution_head(num_levels) -> ModuleStandIn:
+    """16 bins of a side, so 64 outputs for boxes."""
+
+    def branch(outputs):
+        parts = [conv(1, 1), conv(1, 1), convolution(bias=torch.zeros(outputs))]
+        return make(f"{NN}.container.Sequential", {str(k): part for k, part in enumerate(parts)})
+
+    parts = {
+        name: make(f"{NN}.container.ModuleList", {str(k): branch(outputs) for k in range(num_levels)})
+        for name, outputs in (("cv2", 64), ("cv3", 2))
+    }
+    parts["dfl"] = make("models.block.DFL", {"conv": convolution(weight=torch.arange(16.0).view(1, 16, 1, 1))}, c1=16)
+    return make("models.head.Detect", parts, reg_max=16, no=66, end2end=False)
+
+
+HEADS = {"yolov5": anchor_head, "yolov5u": distribution_head}
+
+
+def model(num_levels=3, family="yolov5") -> ModuleStandIn:
     roles = P5_LAYERS if num_levels == 3 else P6_LAYERS
     layers = {}
     for position in range(max(roles) + 1):
@@ -64,18 +87,15 @@ def model(num_levels=3) -> ModuleStandIn:
             layer = conv()
         elif role.endswith("sppf"):
             layer = make("models.common.SPPF", {"cv1": conv(), "cv2": conv(), "m": pool(5)}, f=-1)
+            layer.state |= {"n": 3, "add": False} if family == "yolov5u" else {}
         elif role == "head":
-            predictors = {str(k): convolution(bias=torch.zeros(21)) for k in range(num_levels)}
-            layer = make(
-                "models.yolo.Detect",
-                {"m": make(f"{NN}.container.ModuleList", predictors)},
-                nl=num_levels,
-                na=3,
-                nc=2,
-                no=7,
-                stride=torch.tensor([8.0, 16, 32, 64][:num_levels]).half(),
-                f=[17, 20, 23] if num_levels == 3 else [23, 26, 29, 32],
-            )
+            layer = HEADS[family](num_levels)
+            layer.state |= {
+                "nl": num_levels,
+                "nc": 2,
+                "stride": torch.tensor([8.0, 16, 32, 64][:num_levels]).half(),
+                "f": [17, 20, 23] if num_levels == 3 else [23, 26, 29, 32],
+            }
         elif role:
             layer = c3("csp" in role)
         elif "lateral" in roles.get(position - 1, ""):
@@ -95,10 +115,11 @@ def part(root: ModuleStandIn, path: str) -> ModuleStandIn:
     return root
 
 
+@pytest.mark.parametrize("family", HEADS)
 @pytest.mark.parametrize("num_levels", [3, 4])
-def test_the_usual_model_passes_and_so_does_one_that_says_nothing(num_levels):
-    check_settings(model(num_levels))
-    silent = model(num_levels)
+def test_the_usual_model_passes_and_so_does_one_that_says_nothing(num_levels, family):
+    check_settings(model(num_levels, family))
+    silent = model(num_levels, family)
 
     def silence(module):
         module.state = {"_modules": module.state["_modules"]}
@@ -146,6 +167,60 @@ def test_a_setting_that_differs_is_named(path, attribute, value):
     root = model()
     part(root, path).state[attribute] = value
     with pytest.raises(LayoutError, match=rf"{path} has {attribute} .* instead of"):
+        check_settings(root)
+
+
+@pytest.mark.parametrize(
+    ("path", "attribute", "value"),
+    [
+        ("model.9", "n", 2),
+        ("model.9", "add", True),
+        ("model.24", "f", [23, 20, 17]),
+        ("model.24", "stride", torch.tensor([4.0, 8, 16])),
+        ("model.24", "nl", 4),
+        ("model.24", "nc", 3),
+        ("model.24", "no", 65),
+        ("model.24", "reg_max", 8),
+        ("model.24", "end2end", True),
+        ("model.24.cv2.1.0.bn", "eps", 1e-5),
+        ("model.24.cv2.1.1.conv", "padding", (0, 0)),
+        ("model.24.cv3.2.0.conv", "groups", 2),
+        ("model.24.cv3.0.2", "stride", (2, 2)),
+        ("model.24.dfl", "c1", 17),
+        ("model.24.dfl.conv", "stride", (2, 2)),
+    ],
+)
+def test_a_setting_of_the_distribution_head_that_differs_is_named(path, attribute, value):
+    root = model(family="yolov5u")
+    part(root, path).state[attribute] = value
+    with pytest.raises(LayoutError, match=rf"{path} has {attribute} .* instead of"):
+        check_settings(root)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "shown"),
+    [
+        ("model.24", "models.head.Segment", "Segment"),
+        ("model.24", "models.head.v10Detect", "v10Detect"),
+        ("model.24.cv2", f"{NN}.container.Sequential", "Sequential"),
+        ("model.24.cv3.1", f"{NN}.container.ModuleList", "ModuleList"),
+        ("model.24.cv3.1.0", "models.conv.DWConv", "DWConv"),
+        ("model.24.cv3.1.0.act", f"{NN}.activation.ReLU", "ReLU"),
+        ("model.24.dfl", f"{NN}.linear.Identity", "Identity"),
+    ],
+)
+def test_another_class_of_module_in_the_distribution_head_is_named(path, kind, shown):
+    root = model(family="yolov5u")
+    part(root, path).kind = kind
+    with pytest.raises(LayoutError, match=rf"{path} is a {shown}"):
+        check_settings(root)
+
+
+@pytest.mark.parametrize("name", ["one2one_cv2", "cv4"])
+def test_a_third_branch_is_named(name):
+    root = model(family="yolov5u")
+    part(root, "model.24").state["_modules"][name] = make(f"{NN}.container.ModuleList")
+    with pytest.raises(LayoutError, match=f"{name}, a ModuleList"):
         check_settings(root)
 
 
@@ -206,13 +281,18 @@ HOSTILE_VALUES = [
 
 
 @pytest.mark.parametrize(
-    "path", ["model", "model.0", "model.0.conv", "model.0.bn", "model.9.m", "model.11", "model.24"]
+    ("path", "family"),
+    [
+        *((path, "yolov5") for path in ("model", "model.0", "model.0.conv", "model.0.bn", "model.9.m", "model.11")),
+        *(("model.24", family) for family in HEADS),
+        *((f"model.24.{name}", "yolov5u") for name in ("cv2", "cv3.0", "cv2.1.2", "dfl", "dfl.conv")),
+    ],
 )
-def test_values_of_any_type_end_in_a_sentence(path):
-    names = list(part(model(), path).state)
+def test_values_of_any_type_end_in_a_sentence(path, family):
+    names = list(part(model(family=family), path).state)
     for name in names:
         for value in HOSTILE_VALUES:
-            root = model()
+            root = model(family=family)
             part(root, path).state[name] = value
             try:
                 check_settings(root)
