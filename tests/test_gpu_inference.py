@@ -19,6 +19,7 @@ from parking.inference.build import build_inference_model
 from parking.inference.detector import Detector
 from parking.inference.image_pipeline import kept_results, load_models, run_inference
 from parking.inference.runner import repeatable_kernels
+from parking.inference.sources.orientations import settle_orientations
 from parking.modeling import DensePredictions, DetectionFusion, YOLOPostprocessor
 
 pytestmark = [
@@ -47,12 +48,13 @@ def run(mild_weights_file, folder, tmp_path):
     def run(*opts, weights=(), device="cuda"):
         files = [str(path) for path in weights or [mild_weights_file]]
         models = load_models(None, files, ["MODEL.DEVICE", device, *map(str, opts)], default_config="")
+        images = settle_orientations(list_images(str(folder)).images, models[0].cfg, {})
         output_dir, barrier = tmp_path / f"out{next(numbers)}", PatientBarrier()
         output_dir.mkdir()
         with kept_results(str(output_dir), barrier) as journals:
             report = run_inference(
                 models,
-                list_images(str(folder)).images,
+                images,
                 output_dir=str(output_dir),
                 folder=journals,
                 barrier=barrier,

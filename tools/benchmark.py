@@ -10,7 +10,7 @@ train  A model on random images with ten boxes each: images per second, the fast
        config says, and with the deterministic kernels that SEED >= 0 needs on a GPU. Keys of data sets have no effect.
 infer  Inference on the PNGs described below: images per second of the bare model and of the whole pipeline, and where
        the time goes.
-data   Mosaics of 1280 pixels, made on one core from PNGs of 1920 x 1080: without a cache, with a raw and with a jpeg
+data   Mosaics of 1280 pixels, made by one thread from PNGs of 1920 x 1080: without a cache, with a raw and with a jpeg
        cache. Also whether the memory of data workers grows. The PNGs are made from the photographs in DIR or, without
        --images, from synthetic scenes.
 load   Registering and loading a made-up json of the size of the challenge's.

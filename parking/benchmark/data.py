@@ -32,7 +32,7 @@ _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 def run_data_benchmark(
     images: str, *, side: int = 1280, num_images: int = 64, num_samples: int = 24, num_rounds: int = 5
 ) -> Iterator[str]:
-    """Time mosaics of PNGs of 1920 x 1080 pixels on one core, with each cache in each round.
+    """Time mosaics of PNGs of 1920 x 1080 pixels in one thread, with each cache in each round.
 
     Args:
         images: folder of photographs to enlarge.
@@ -44,11 +44,11 @@ def run_data_benchmark(
     Yields:
         Lines to print.
     """
-    with tempfile.TemporaryDirectory(prefix="parking-benchmark-") as folder, _one_core():
+    with tempfile.TemporaryDirectory(prefix="parking-benchmark-") as folder, _one_thread():
         dicts = make_pngs(images, Path(folder, "png"), num_images)
         mega = statistics.mean(os.path.getsize(d["file_name"]) for d in dicts) / 1e6
         yield f"{len(dicts)} PNGs of 1920 x 1080 pixels, {mega:.1f} MB each, from '{images}'"
-        yield "one core"
+        yield "one thread"
         samplers = make_samplers(dicts, side, Path(folder, "cache"))
         for d in dicts:
             for image_format in ("raw", "jpeg"):
@@ -118,7 +118,7 @@ def make_samplers(dicts: list[dict], side: int, cache_dir: Path) -> dict[str, Tr
 def time_samplers(
     samplers: dict[str, TrainDatasetMapper], dicts: list[dict], num_samples: int, num_rounds: int
 ) -> dict[str, list[float]]:
-    """Samples per second of each sampler, one value a round; they take turns, so that noise hits all."""
+    """Samples per second of each sampler, one value a round; they take turns, so that noise affects all alike."""
     rates = {name: [] for name in samplers}
     for i in range(num_rounds):
         seconds = dict.fromkeys(samplers, 0.0)
@@ -185,15 +185,12 @@ def _resident_bytes(pid: int) -> int:
 
 
 @contextmanager
-def _one_core() -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     threads = cv2.getNumThreads(), torch.get_num_threads()
-    cores = os.sched_getaffinity(0)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    os.sched_setaffinity(0, {min(cores)})
     try:
         yield
     finally:
-        os.sched_setaffinity(0, cores)
         cv2.setNumThreads(threads[0])
         torch.set_num_threads(threads[1])

@@ -29,7 +29,7 @@ from parking.modeling import DensePredictions
 
 #: Images of the challenge's test set.
 _NUM_TEST_IMAGES = 19521
-# Boxes of an image that compete in the suppression with made-up weights; images that set their scores.
+# With made-up weights: boxes of an image that compete in the suppression; images by which scores are adjusted to that.
 _NUM_CANDIDATES, _NUM_CALIBRATION_IMAGES = 1000, 8
 _MIN_SECONDS, _MIN_REPEATS = 2.0, 5
 
@@ -83,7 +83,7 @@ def describe_setup(cfg: CfgNode, batch: list[dict]) -> str:
 
 
 def time_parts(cfg, model, batches, mapper, journal, category_ids) -> Iterator[str]:
-    """Each part by itself, the device waited for, in milliseconds an image."""
+    """Time each part by itself, in milliseconds an image, and wait for the device each time."""
     decode = _time(lambda: mapper(batches[0][0]))
     (batch,) = build_inference_loader(cfg, batches, [0])
     detector = getattr(model, "model", model)
@@ -127,7 +127,7 @@ def count_candidates(predictions: DensePredictions, threshold: float) -> int:
 
 
 def make_weights(cfg: CfgNode, images: Sequence[Tensor]) -> Weights:
-    """Random weights whose scores are spread.
+    """Make random weights whose scores vary as those of a trained detector do.
 
     MODEL.YOLO.SCORE_THRESH_TEST is set such that ``images``, each (3, H, W), have about as many candidates as a trained
     detector has.

@@ -6,7 +6,7 @@ import time
 import torch.distributed as dist
 from detectron2.utils import comm
 
-# Python handles Ctrl-C between two looks, but not within a barrier.
+# How often to look whether all processes are there: Python handles Ctrl-C between two looks, but not in a barrier.
 _SECONDS_BETWEEN_LOOKS = 0.05
 
 

@@ -18,14 +18,14 @@ from parking.utils.errors import UserError
 from parking.utils.files import explaining_write_errors, open_atomic, read_regular
 from parking.utils.limits import MAX_NOTE_BYTES
 
-# Share of the remaining time that a choice by measured speed may fill.
+# A candidate fits if it takes, by its measured speed, at most this share of the remaining time.
 _SHARE = 0.95
 
 logger = logging.getLogger(__name__)
 
 
 class TimeBudget(NamedTuple):
-    """``hours`` from the moment ``started``, in seconds as ``time.monotonic()`` gives them."""
+    """A time limit: ``hours`` from ``started`` on, which is a value of ``time.monotonic()``."""
 
     hours: float
     started: float
@@ -36,14 +36,14 @@ class TimeBudget(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """Configs, one for each model, and what is different in them."""
+    """A way to infer: configs, one for each model, and a title that says what is changed in them."""
 
     title: str
     cfgs: list
 
 
 def list_candidates(cfgs: Sequence) -> Iterator[Candidate]:
-    """The configs as they are, then as changed by each of the first one's TEST.FALLBACKS that changes any.
+    """Yield the configs as they are, then as changed by each of the first's TEST.FALLBACKS, if it changes any.
 
     Raises:
         UserError: a fallback has a key or value that cannot work.
@@ -71,7 +71,7 @@ def choose_candidate(
     record: Path,
     recipe: Any,
 ) -> Candidate:
-    """The first of ``candidates`` with which all images are done within ``budget``, else the last, with a warning.
+    """The first of ``candidates`` that finishes all images within ``budget``; if none does, the last, with a warning.
 
     All processes must call it, and the slowest one decides. The choice is remembered in the file ``record``, so that an
     interrupted run goes on with it.
@@ -81,7 +81,7 @@ def choose_candidate(
         recipe: JSON values; a remembered choice counts only where they are the same.
     """
     digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
-    # All machines go by what the main process has read.
+    # All machines use what the main process has read.
     remembered = comm.all_gather(_read(record, digest))[0]
     for candidate in candidates:
         if candidate.title == remembered:

@@ -63,7 +63,7 @@ def build_inference_model(cfg, weights: Weights, class_names: Sequence[str] | No
 def prepare_for_inference(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """``model``, changed in place: in eval mode, norms folded away, its network computing in ``dtype``."""
     fuse_conv_norm(model.eval())
-    # Only the convolutions: pixels, decoded boxes and what they are decoded with would lose too much in half precision.
+    # Convert only convolutions: pixels, decoded boxes and what decodes them would lose too much in half precision.
     model.backbone.to(dtype)
     for part in model.head.modules():
         if next(part.children(), None) is None and next(part.parameters(), None) is not None:
@@ -75,9 +75,8 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def inference_dtype(cfg) -> torch.dtype:
     """The type that TEST.DTYPE means on MODEL.DEVICE."""
-    dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    dtypes["auto"] = torch.float16 if cfg.MODEL.DEVICE.startswith("cuda") else torch.float32
-    return dtypes[cfg.TEST.DTYPE]
+    auto = "float16" if cfg.MODEL.DEVICE.startswith("cuda") else "float32"
+    return getattr(torch, auto if cfg.TEST.DTYPE == "auto" else cfg.TEST.DTYPE)
 
 
 class NotFiniteError(UserError):

@@ -107,11 +107,11 @@ def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) ->
 def _finish(
     report: InferenceReport, args, images: Sequence[dict], output_dir: str, notes: list[str], truth, pictures
 ) -> Outcome:
-    summary, files = [f"{len(report.detections)} boxes in {report.num_images} images"], report.files
+    summary, files = [f"{len(report.detections)} boxes in {len(images) - len(report.errors)} images"], report.files
     if truth is not None:
-        found = truth.score(report.detections, left_out=report.unreadable_ids).summarize()
+        found = truth.score(report.detections, left_out=report.errors.keys()).summarize()
         scores = ", ".join(f"{name} {found[name]:.2f}" for name in ("AP", "AP50", "AP75"))
-        num_images = len(truth) - sum(image_id in truth for image_id in report.unreadable_ids)
+        num_images = len(truth) - sum(image_id in truth for image_id in report.errors)
         summary.append(f"on the {num_images} annotated images: {scores}")
     summary += notes
     drawn = pictures.draw(images[: args.visualize], report.detections) if pictures else None
@@ -121,11 +121,11 @@ def _finish(
             summary.append(f"{num_earlier} of the pictures in {drawn} are an earlier run's")
     elif Path(output_dir, FOLDER_NAME).exists():
         summary.append(f"the pictures in {output_dir}/{FOLDER_NAME} are an earlier run's")
-    return Outcome(summary, files, report.unreadable)
+    return Outcome(summary, files, list(report.errors.values()))
 
 
 def infer_video(args: argparse.Namespace, source: FrameSource, default_config: str | os.PathLike) -> Outcome:
-    """Predict the frames of ``source``; see :func:`infer_images` for the rest."""
+    """Predict the frames of ``source``; other arguments and errors are those of :func:`infer_images`."""
     setup_logging()
     models = load_models(args.config_file, args.weights, args.opts, default_config=default_config)
     cfg = models[0].cfg
@@ -140,7 +140,7 @@ def _predict_frames(args: argparse.Namespace, source: FrameSource, models: Seque
     cfg, classes = models[0].cfg, models[0].classes
     detector = ArrayDetector(
         [model.cfg for model in models],
-        # All in the class order of the first model; the weights of others may have another order.
+        # Build all models with the class order of the first one; the weights of others may have another order.
         [model._replace(classes=classes).build() for model in models],
     )
     report = predict_video(

@@ -67,7 +67,7 @@ class ArrayDetector:
 
     def detect_ahead(self, batches: Iterable[Sequence[np.ndarray]]) -> Iterator[list[Instances]]:
         """The detections in each batch; on a GPU the next batch begins earlier, see :func:`.runner.run_ahead`."""
-        # Models on different devices work in turn.
+        # Models on different devices take turns, as on a CPU.
         devices = {next(model.parameters()).device for model in self._models}
         device = devices.pop() if len(devices) == 1 else torch.device("cpu")
         with inference_settings(self._cfgs[0], 0):
@@ -131,7 +131,7 @@ class Detector:
         self.score_threshold = score_threshold
         self.thing_classes, self.category_ids = choose_inference_classes(cfg, loaded)
         self.device = torch.device(cfg.MODEL.DEVICE)
-        # Making a model draws random weights before it gets its own.
+        # A model is made with random weights before it gets its own.
         with torch.random.fork_rng(devices=[]):
             model = build_inference_model(cfg, loaded, self.thing_classes)
         self._orientation = cfg.INPUT.EXIF_ORIENTATION
@@ -213,7 +213,7 @@ def _get_pixels(image: object, role: str, orientation: str) -> np.ndarray:
     if isinstance(image, str | os.PathLike):
         return read_image(image, orientation=orientation)
     if isinstance(image, Image.Image):
-        return _convert_pil(image, role, orientation)
+        image = _convert_pil(image, role, orientation)
     if not isinstance(image, np.ndarray):
         raise TypeError(
             f"{role} is a {type(image).__name__}; give a path, a uint8 RGB array of shape (H, W, 3) or a PIL image"
@@ -233,8 +233,6 @@ def _convert_pil(image: Image.Image, role: str, orientation: str) -> np.ndarray:
     # Pillow would cut values of these modes off at 255.
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"{role} is a PIL image of mode {image.mode}; give one with 8 bits a channel, or its file")
-    if not (image.width and image.height):
-        raise ValueError(f"{role} is a PIL image without pixels, {image.width} x {image.height}")
     try:
         pixels = np.array(image.convert("RGB"))
         # Pillow turns a TIFF by itself and then drops its orientation.

@@ -15,7 +15,7 @@ from parking.utils.errors import UserError
 
 
 def digest_weights(weights: Weights) -> str:
-    """A text that differs if any tensor does, as it was read: the file may have changed since."""
+    """A text that differs if any tensor does; made from what was read, because the file may have changed since."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.state_dict.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
@@ -33,14 +33,14 @@ def digest_images(images: Sequence[dict]) -> str:
             continue  # it counts as unreadable
         shape = f"{image.get('height')} {image.get('width')} {image.get('exif_orientation', '')}"
         digest.update(f"{status.st_size} {status.st_mtime_ns} {shape} ".encode())
-    # Copies of the images on another machine may have other times.
+    # Copies of the images on another machine may have other modification times.
     return comm.all_gather(digest.hexdigest())[0]
 
 
 def check_same_everywhere(
     recipes: Sequence[Mapping[str, Any]], images: Sequence[dict], budget: Sequence[Any] | None
 ) -> None:
-    """Raise a UserError if the processes, which must all call this, would not do the same.
+    """Raise a UserError if the processes, which must all call this, were started differently.
 
     Args:
         recipes: of each model, from :meth:`.image_pipeline.LoadedModel.describe` without the images.
@@ -67,5 +67,5 @@ def check_same_everywhere(
 
 
 def _describe_names(images: Sequence[dict]) -> bytes:
-    # json.dumps escapes what is not ASCII, lone surrogates included.
+    # json.dumps escapes everything that is not ASCII, lone surrogates included, so that it can be encoded.
     return json.dumps([(image["image_id"], image["relative_path"]) for image in images]).encode()

@@ -10,7 +10,7 @@ from parking.modeling import DetectionFusion
 from parking.structures.detections import Detections, make_id_column
 from parking.structures.instances import to_detections
 
-_FUSE_AT_ONCE = 64  # images
+_FUSE_AT_ONCE = 64  # number of images
 
 
 def fuse_results(

@@ -1,6 +1,5 @@
 """The result for one image in Python, convertible to COCO results, supervision and pictures."""
 
-import importlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from parking.visualization.colors import class_colors
 from parking.visualization.contact_sheet import limit_side
 from parking.visualization.drawing import BoxDrawer, encode_image, save_image
 
-# Longer side in pixels of a picture in a notebook, whose file contains it.
+# Longer side in pixels of a picture in a notebook: the file of the notebook contains the picture.
 _MAX_NOTEBOOK_SIDE = 1280
 
 
@@ -122,7 +121,7 @@ class ImageDetections:
             ImportError: the package supervision is not installed; nothing else here needs it.
         """
         try:
-            supervision = importlib.import_module("supervision")
+            import supervision
         except ModuleNotFoundError as e:
             raise ImportError(
                 f"to_supervision() needs the package supervision, but {e.name} is not installed: "

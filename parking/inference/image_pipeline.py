@@ -5,9 +5,8 @@ import gc
 import logging
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,31 +87,27 @@ class LoadedModel(NamedTuple):
             **{key: value for key, value in kept.items() if key != "MODEL.WEIGHTS" and ".LOSS." not in key},
             "MODEL.DEVICE": self.cfg.MODEL.DEVICE,
             "TEST.IMS_PER_BATCH": find_batch_size(self.cfg),
-            # In the order of the outputs.
+            # A list, because the order of the outputs counts.
             "classes": [[name, category_id] for name, category_id in self.classes.items()],
             "weights": self.weights_digest,
-            # Names by which the classes find their outputs.
+            # Each of the classes finds its outputs by these names.
             "classes of the weights": self.weights.class_names,
             "images": images_digest,
         }
 
 
-@dataclass(frozen=True)
-class InferenceReport:
+class InferenceReport(NamedTuple):
     """What a run did.
 
     Attributes:
         detections: all of them, in the order of the images.
         files: paths by what they hold: "predictions", "images", and where asked for "submission".
-        num_images: images that were predicted.
-        unreadable, unreadable_ids: a sentence for each image that could not be read, and their ids.
+        errors: a sentence by the id of each image that could not be read, in the order of the images.
     """
 
     detections: Detections
     files: dict[str, str]
-    num_images: int
-    unreadable: list[str] = field(default_factory=list)
-    unreadable_ids: Collection[int | str] = ()
+    errors: dict[int | str, str]
 
 
 def load_models(
@@ -148,17 +143,6 @@ def load_models(
     return models
 
 
-def get_submission_options(cfg: CfgNode, classes: Mapping[str, int]) -> SubmissionOptions:
-    """The options in TEST.SUBMISSION_*; a UserError if a floor is wrong.
-
-    Args:
-        classes: category id by class name, of the model's classes.
-    """
-    floors = parse_class_floors(cfg.TEST.SUBMISSION_CLASS_FLOORS, classes, option="TEST.SUBMISSION_CLASS_FLOORS")
-    max_bytes, max_per_image = int(cfg.TEST.SUBMISSION_MB * 1e6), cfg.TEST.SUBMISSION_MAX_PER_IMAGE
-    return SubmissionOptions(max_bytes, max_per_image, floors, cfg.TEST.SUBMISSION_SPACING)
-
-
 def choose_submission(
     cfg: CfgNode, classes: Mapping[str, int], images: ImageList, ids: ResultIds
 ) -> tuple[SubmissionOptions | None, str]:
@@ -167,16 +151,21 @@ def choose_submission(
     Args:
         classes: the run's category ids by class name.
         ids: those of the results.
+
+    Raises:
+        UserError: TEST.SUBMISSION_CLASS_FLOORS has a wrong class or number.
     """
     if not images.has_ids:
         # A user of other classes expects no submission.
         return None, images.note if set(classes) <= set(CLASS_NAMES) else ""
-    options = get_submission_options(cfg, classes)
+    test = cfg.TEST
+    floors = parse_class_floors(test.SUBMISSION_CLASS_FLOORS, classes, option="TEST.SUBMISSION_CLASS_FLOORS")
+    max_bytes, max_per_image = int(test.SUBMISSION_MB * 1e6), test.SUBMISSION_MAX_PER_IMAGE
     if not set(classes.values()) <= set(range(1, len(CLASS_NAMES) + 1)):
         return None, "the classes of these weights are not the challenge's."
     if not ids.are_own:
         return None, "the ids of --annotations are not those of the image list and of the challenge's classes."
-    return options, ""
+    return SubmissionOptions(max_bytes, max_per_image, floors, test.SUBMISSION_SPACING), ""
 
 
 @contextmanager
@@ -260,8 +249,8 @@ def run_inference(
         about_ids=None if ids is None else ids.about,
     )
     errors = {image_id: text for content in contents for image_id, text in content.errors.items()}
-    unreadable = [errors[image["image_id"]] for image in images if image["image_id"] in errors]
-    return InferenceReport(detections, files, len(images) - len(unreadable), unreadable, errors.keys())
+    ordered = {image["image_id"]: errors[image["image_id"]] for image in images if image["image_id"] in errors}
+    return InferenceReport(detections, files, ordered)
 
 
 def _predict_missing(model: LoadedModel, images, journal: ResultsJournal, title: str) -> None:

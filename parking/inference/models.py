@@ -121,7 +121,7 @@ def choose_eval_classes(cfg: CfgNode, weights: Weights) -> list[str]:
 
 
 def choose_inference_classes(cfg: CfgNode, weights: Weights) -> tuple[list[str], list[int]]:
-    """The classes that the model shall have for inference, and their category ids; sets a NUM_CLASSES of 0.
+    """The classes that the model shall have for inference, and their category ids; sets NUM_CLASSES if it is 0.
 
     They are the classes of the weights, if NUM_CLASSES is 0 or their number and CLASS_MAP makes no others. Else they
     are the classes of the first of DATASETS.TRAIN, and each gets the outputs of the weights' class that

@@ -28,7 +28,7 @@ T, R = TypeVar("T"), TypeVar("R")
 
 # Images in a batch if TEST.IMS_PER_BATCH is 0.
 _BATCH_SIZE_GPU, _BATCH_SIZE_CPU = 8, 1
-# Batches that a GPU works on at once.
+# Number of batches that a GPU works on at once.
 _NUM_AT_ONCE = 2
 # How long a speed is measured. The first batches wait for the data workers and the setup of the GPU. By then each
 # worker has decoded two more; only batches after those show whether the decoding keeps up.
@@ -65,7 +65,7 @@ def share_plan(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]
 
 
 def own_share(numbers: Sequence[int]) -> Sequence[int]:
-    """Those of the batch ``numbers`` that this process takes."""
+    """The part of the batch ``numbers`` that this process takes."""
     return numbers[comm.get_rank() :: comm.get_world_size()]
 
 
@@ -111,7 +111,7 @@ def predict_images(
 
 
 def measure_speed(cfg, model: nn.Module, batches: Sequence[list[dict]]) -> float:
-    """Seconds that an image takes this process, decoding included, measured on the first ones of ``batches``."""
+    """Measure on the first of ``batches`` how many seconds this process takes for an image, decoding included."""
     num_workers = cfg.DATALOADER.NUM_WORKERS
     num_warmup = _NUM_WARMUP_BATCHES + _NUM_PREFETCHED_PER_WORKER * num_workers
     num_batches = num_warmup + max(_MIN_TIMED_BATCHES, _NUM_TIMED_PER_WORKER * num_workers)
@@ -174,7 +174,7 @@ def run_ahead(work: Callable[[T], R], batches: Iterable[T], device: torch.device
 
 
 def _work_in(stream, work, batch):
-    # Inference mode holds for one thread only.
+    # Set inference mode again, because it holds for one thread only.
     with torch.inference_mode(), torch.cuda.stream(stream):
         return work(batch)
 
@@ -191,7 +191,7 @@ def describe(inputs: dict, instances: Instances | None, category_ids: Sequence[i
 
 @contextmanager
 def inference_settings(cfg, batch_size: int, when: str = "while predicting", *, restart: str = "") -> Iterator[None]:
-    """No gradients, the same kernels each time, and one sentence if memory runs out.
+    """Compute without gradients and with the same kernels each time; explain in one sentence if memory runs out.
 
     Args:
         when: for the sentence.
@@ -207,6 +207,6 @@ def inference_settings(cfg, batch_size: int, when: str = "while predicting", *, 
 
 @contextmanager
 def repeatable_kernels() -> Iterator[None]:
-    """For inference on a GPU: the same kernels each time, whatever is fastest now, and all the digits of float32."""
+    """For inference on a GPU: the same kernels each time, not the fastest at the moment, and all digits of float32."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield

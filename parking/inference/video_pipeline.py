@@ -28,10 +28,10 @@ from parking.visualization.frame_painter import FramePainter
 
 from .image_detections import ImageDetections
 
-# Limits of a live source's video, so that encoding keeps up with it, repeated frames included.
+# Limits of a live source's video, so that encoding keeps up with the source although frames are repeated.
 _MAX_LIVE_FPS = 25.0
 _MAX_LIVE_SIDE = 1920
-# Room that the end of a video takes: its index, about 2 MB an hour.
+# Free disk space kept for the end of a video: its index takes about 2 MB an hour.
 _MIN_FREE_BYTES = 16 << 20
 
 logger = logging.getLogger(__name__)
@@ -184,8 +184,6 @@ def _log_end(source, num_frames, seconds):
     logger.info("%d frames in %.1f s (%.1f frames/s)", num_frames, seconds, rate)
     if source.is_live:
         logger.info("%d frames were dropped to keep up with the source", source.num_dropped)
-    if source.num_unreadable:
-        logger.warning("%d frames could not be decoded", source.num_unreadable)
 
 
 class _ResultWriter:
@@ -248,13 +246,13 @@ def _to_record(frame: Frame, found: ImageDetections) -> dict:
 
 
 class _LineFile:
-    """JSON lines, each in the file as soon as it is written; what is left of half a line is cut off."""
+    """JSON lines, each in the file as soon as it is written; a line that cannot be written whole is cut off."""
 
     def __init__(self, folder: OutputFolder, name: str, origin: Mapping[str, str]):
         self._folder, self._name = folder, name
         path = folder.start(name, source=origin)
         path.unlink(missing_ok=True)
-        # "x": never into a file that appeared just now, nor through a link.
+        # "x": fails if another file or a link has just appeared here.
         self._file = open(path, "xb", buffering=0)  # noqa: SIM115
         self._size = 0
 
@@ -281,10 +279,6 @@ class _AnnotatedVideo:
     """
 
     def __init__(self, folder: OutputFolder, name: str, painter: FramePainter, source: FrameSource, origin: Mapping):
-        """
-        Args:
-            origin: what the mark of the file says about its source.
-        """
         self._folder, self._name, self._origin, self._painter = folder, name, origin, painter
         self._path = path = folder.root / name
         self._unfinished = _unfinished(path)

@@ -12,7 +12,7 @@ _BACKGROUND, _TITLE_COLOR = (255, 255, 255), (40, 40, 40)
 
 
 def contact_sheet(
-    images: Sequence[np.ndarray], titles: Sequence[str] | None = None, *, columns: int = 3, tile_width: int = 480
+    images: Sequence[np.ndarray], titles: Sequence[str], *, columns: int = 3, tile_width: int = 480
 ) -> np.ndarray:
     """Put pictures side by side, row by row, each under its title.
 
@@ -27,11 +27,9 @@ def contact_sheet(
     """
     columns = min(columns, len(images))
     gap = max(4, tile_width // 60)
-    font, title_height = None, 0
-    if titles is not None:
-        (*titles, _), font_path = fit_font([*map(drawable, titles), "…"])
-        font = ImageFont.truetype(str(font_path), max(11, tile_width // 30))
-        title_height = sum(font.getmetrics()) + gap // 2
+    (*titles, _), font_path = fit_font([*map(drawable, titles), "…"])
+    font = ImageFont.truetype(str(font_path), max(11, tile_width // 30))
+    title_height = sum(font.getmetrics()) + gap // 2
 
     tiles = [fit_side(image, tile_width) for image in images]
     row_heights = [max(t.shape[0] for t in tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
@@ -42,8 +40,7 @@ def contact_sheet(
         row, column = divmod(i, columns)
         x = gap + column * (tile_width + gap)
         y = gap + sum(title_height + row_height + gap for row_height in row_heights[:row])
-        if font:
-            draw.text((x, y), _shorten(titles[i], font, tile_width - gap), fill=_TITLE_COLOR, font=font)
+        draw.text((x, y), _shorten(titles[i], font, tile_width - gap), fill=_TITLE_COLOR, font=font)
         sheet.paste(Image.fromarray(tile), (x, y + title_height))
     return np.array(sheet)
 

@@ -17,12 +17,12 @@ from parking.visualization.contact_sheet import contact_sheet
 from parking.visualization.drawing import encode_image
 from parking.visualization.fonts import drawable, fit_font
 
-# Training, validation and further sides; they differ in gray print, too.
+# Colours of training, validation and further sides of the split, which differ in gray print, too.
 _SIDE_COLORS = ("#1f5a92", "#f2a03d", "#7fb069", "#b05f9e")
 _BAR_COLOR, _MEDIAN_COLOR = "#1f5a92", "#c23b22"
 _DPI = 120
 _GRAY = 235
-# Characters of a label; a longer one would leave no room for the chart.
+# Most characters of a label; a longer one would leave no room for the chart.
 _MAX_LABEL_LENGTH = 40
 
 
@@ -45,7 +45,7 @@ def plot_class_counts(class_names: Sequence[str], counts: Mapping[str, Sequence[
         axes.barh(y, values, thickness * 0.9, color=_SIDE_COLORS[i % len(_SIDE_COLORS)], label=label)
         share = sum(values) or 1
         for position, value in zip(y, values, strict=True):
-            # A bar of length 0 could not be seen.
+            # Say "none", because a bar of length 0 cannot be seen.
             text = f" {_number(value)}  ({100 * value / share:.1f} %)" if value else " none"
             axes.text(max(value, 0.7), position, text, va="center", fontsize=8, color="black" if value else "#a00000")
     # Limits before the scale: an axis that shows nothing above 0 cannot be made logarithmic.
@@ -177,7 +177,7 @@ def encode_png(picture: Figure | np.ndarray) -> bytes:
 
 
 def _make_figure(width: float, height: float) -> Figure:
-    # Without pyplot, which keeps global state and may need a screen.
+    # Do without pyplot, which keeps global state and may need a screen.
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
@@ -195,8 +195,7 @@ def _draw_joint(figure: Figure, axes: Axes, widths: np.ndarray, heights: np.ndar
         cmap="viridis",
     )
     figure.colorbar(mesh, ax=axes, label="boxes", format=FuncFormatter(lambda value, _: _number(value)))
-    axes.set_xlim(extent[:2])
-    axes.set_ylim(extent[2:])
+    axes.set(xlim=extent[:2], ylim=extent[2:])
     _label_log_axis(axes.xaxis)
     _label_log_axis(axes.yaxis)
 

@@ -79,11 +79,12 @@ def _draw_boxes(image, boxes, labels, colors, font_path) -> np.ndarray:
     labels, colors = [labels[i] for i in visible], [colors[i] for i in visible]
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
-    line_width = _line_width(height, width)
+    scale = math.sqrt(height * width)
+    line_width = max(2, round(scale / 320))
     for box, color in reversed(list(zip(boxes.tolist(), colors, strict=True))):
         _draw_frame(draw, box, color, line_width)
     if visible:
-        font = ImageFont.truetype(str(font_path), _font_size(height, width))
+        font = ImageFont.truetype(str(font_path), max(11, round(scale / 52)))
         _draw_tags(draw, boxes, labels, colors, font, (height, width))
     return np.array(canvas)
 
@@ -113,14 +114,6 @@ def _is_visible(boxes, height, width):
     finite = np.isfinite(boxes).all(axis=1)
     x1, y1, x2, y2 = np.where(finite[:, None], boxes, 0).T
     return finite & (x1 < x2) & (y1 < y2) & (x1 < width) & (y1 < height) & (x2 > 0) & (y2 > 0)
-
-
-def _line_width(height, width):
-    return max(2, round(math.sqrt(height * width) / 320))
-
-
-def _font_size(height, width):
-    return max(11, round(math.sqrt(height * width) / 52))
 
 
 def _draw_frame(draw, box, color, line_width):

@@ -25,7 +25,7 @@ _PREFERRED_NAMES = (
     "malgun",
     "applesdgothicneo",
 )
-# Characters of a name; far more than a picture has room for.
+# Most characters of a name; far more than a picture has room for.
 _MAX_LENGTH = 120
 
 

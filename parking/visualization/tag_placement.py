@@ -36,16 +36,7 @@ def place_tags(boxes: np.ndarray, tag_sizes: np.ndarray, image_size: tuple[int, 
 def _candidates(x1, y1, x2, y2, w, h):
     """(K, 2) upper left corners of a tag of w x h pixels, the preferred first."""
     right, bottom = x2 - w, y2 - h
-    corners = [
-        (x1, y1 - h),
-        (x1, y2),
-        (x1, y1),
-        (right, y1 - h),
-        (right, y2),
-        (right, y1),
-        (x1, bottom),
-        (right, bottom),
-    ]
+    corners = [(x, y) for x in (x1, right) for y in (y1 - h, y2, y1)] + [(x1, bottom), (right, bottom)]
     beside = [(x2, y1), (x1 - w, y1), (x2, bottom), (x1 - w, bottom)]
     along_x = [(x, y) for x in range(x1 + w // 2, right, max(w // 2, 1)) for y in (y1 - h, y2, y1, bottom)]
     along_y = [(x, y) for y in range(y1 + h, bottom, max(h, 1)) for x in (x1, right, x2, x1 - w)]

@@ -64,10 +64,11 @@ def test_where_none_fits_the_last_is_used(choose, caplog):
     assert "no image is left out" in caplog.text
 
 
-def test_nothing_is_measured_when_no_time_is_left(choose, monkeypatch, caplog):
+@pytest.mark.parametrize("speed", [500, math.inf])
+def test_nothing_is_measured_when_no_time_is_left(choose, monkeypatch, caplog, speed):
     times = iter([NOW, NOW] + [NOW + 1801] * 10)
     monkeypatch.setattr(time_budget.time, "monotonic", lambda: next(times))
-    assert choose(500, 1, 1) == ("fast", ["best"])
+    assert choose(speed, 1, math.inf) == ("fast", ["best"])
     assert "no time is left to measure more" in caplog.text
 
 
@@ -80,28 +81,19 @@ def test_what_cannot_be_run_is_not_chosen(choose, caplog):
         choose(math.inf, math.inf, math.inf, recipe="b")
 
 
-def test_what_was_not_measured_may_be_run(choose, monkeypatch):
-    times = iter([NOW, NOW] + [NOW + 1801] * 10)
-    monkeypatch.setattr(time_budget.time, "monotonic", lambda: next(times))
-    assert choose(math.inf, 1, 1) == ("fast", ["best"])
-    monkeypatch.setattr(time_budget.time, "monotonic", lambda: NOW + 1801)
-    assert choose(1, 1, 1, recipe="b") == ("fast", [])
-
-
 def test_an_interrupted_run_goes_on_with_its_choice(choose, tmp_path, caplog):
     assert choose(18, 17, 1) == ("fair", ["best", "fair"])
     with caplog.at_level(logging.INFO):
         assert choose(1, 1, 1) == ("fair", [])
     assert "going on with what the interrupted run had chosen, fair" in caplog.text
     assert choose(1, 1, 1, recipe="b") == ("best", ["best"])
-    for damaged in (b"", b"[]", b'{"recipe": 1}', b"\xff"):
-        (tmp_path / "journal" / "budget.json").write_bytes(damaged)
-        assert choose(18, 17, 1) == ("fair", ["best", "fair"])
+    (tmp_path / "journal" / "budget.json").write_bytes(b"[]")  # damaged
+    assert choose(18, 17, 1) == ("fair", ["best", "fair"])
 
 
 def test_the_slowest_process_decides(choose, monkeypatch):
     monkeypatch.setattr(time_budget.comm, "get_world_size", lambda: 2)
-    # The other one has nothing remembered, is twice as slow, and has 100 s less.
+    # The other process has nothing remembered, is twice as slow, and has 100 s less.
     monkeypatch.setattr(time_budget.comm, "all_gather", lambda x: [x, x * 2 if x == 17 else x - 100 if x else x])
     # 50 images each: 17 * 2 * 50 = 1700 s of 1700 left are too many; 1 * 50 are not.
     assert choose(17, 1, 1) == ("fair", ["best", "fair"])
@@ -141,9 +133,7 @@ def test_candidates_are_the_config_and_what_the_fallbacks_change():
 @pytest.mark.parametrize(
     ("fallback", "sentence"),
     [
-        ("TEST.AUG.ENABLED", r"TEST\.FALLBACKS is"),
         (["TEST.AUG.ENABLED"], r"TEST\.FALLBACKS is"),
-        ([], r"TEST\.FALLBACKS is"),
         (["TEST.AUG.ENABLE", False], "no config key TEST.AUG.ENABLE"),
         (["INPUT.SIZE_TEST", 10**6], "INPUT.SIZE_TEST is 1000000"),
     ],

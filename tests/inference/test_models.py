@@ -5,7 +5,7 @@ import pytest
 import torch
 from detectron2.utils import comm
 
-from parking.checkpoint import Weights
+from parking.checkpoint import Weights, read_weights
 from parking.config import Task, get_cfg
 from parking.inference.budget import list_candidates
 from parking.inference.models import (
@@ -20,7 +20,6 @@ from parking.utils.errors import UserError
 
 FOREIGN = [
     (("MODEL", "META_ARCHITECTURE"), "GeneralizedRCNN"),
-    (("MODEL", "META_ARCHITECTURE"), "RetinaNet"),
     (("MODEL", "BACKBONE", "NAME"), "build_transformer_backbone"),
     (("MODEL", "HEAD", "NAME"), "Hydra"),
     (("MODEL", "YOLO", "NORM"), "GN"),
@@ -47,7 +46,7 @@ def nest(path, value):
 def test_what_cannot_work_is_told_by_every_task_and_of_every_origin(path, value, tmp_path):
     cfg = get_cfg()
     cfg.merge_from_dict(nest(path, value), source="test")
-    # A level more or less is told by the part that has no room for it.
+    # If there is a level too many or too few, the part that cannot take it is named.
     named = rf"{re.escape('.'.join(path))}|MODEL\.(ANCHOR_HEAD|YOLO\.IN_FEATURES)"
     for task in Task:
         with pytest.raises(UserError, match=named):
@@ -57,8 +56,6 @@ def test_what_cannot_work_is_told_by_every_task_and_of_every_origin(path, value,
     torch.save({"model": {"a": torch.zeros(1)}, "config": config, "class_names": ["a"]}, weights_file)
     with pytest.raises(UserError, match=named) as raised:
         find_config_and_weights(None, str(weights_file), [], default_config="not-to-be-read.yaml")
-    from parking.checkpoint import read_weights
-
     with pytest.raises(UserError, match=named):
         find_fitting_config(read_weights(str(weights_file)), None, candidates=[])
     if path[-1] in ("META_ARCHITECTURE", "NAME", "PIXEL_STD", "SIZE_TEST", "WIDTH_MULTIPLE"):
@@ -123,7 +120,7 @@ def test_of_weights_that_are_typed_twice_the_last_count(make_weights, tmp_path):
     assert choose_weights(cfg, opts) == str(last)
     found, weights = find_config_and_weights(None, None, opts, default_config="not-to-be-read.yaml")
     assert weights.path == str(last) == found.MODEL.WEIGHTS
-    # A key that stands where values do is none.
+    # A key in the place of a value is a value.
     assert choose_weights(cfg, ["MODEL.WEIGHTS", str(last), "OUTPUT_DIR", "MODEL.WEIGHTS"]) == str(last)
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -98,44 +97,6 @@ def test_killed_in_two_processes_and_finished_by_two_or_one(images, whole, mild_
     assert done.stderr.count("unreadable: ") == 1 and "11.png" in done.stderr
     assert done.stdout.count(" boxes in ") == 1, "one process tells the result"
     assert read(tmp_path / "two") == whole
-
-
-def children_of(pid):
-    """Processes that it started, without Python's resource tracker, in order."""
-    found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return sorted(p for p in found if b"resource_tracker" not in Path(f"/proc/{p}/cmdline").read_bytes())
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes to kill by /proc")
-@pytest.mark.parametrize(
-    ("victim", "sentence"),
-    [
-        ("process 0", "error: process 0 was killed by SIGKILL"),
-        ("process 1", "error: process 1 was killed by SIGKILL"),
-        ("data worker", "error: A data worker (process "),
-    ],
-)
-def test_one_of_its_processes_is_killed(images, mild_weights_file, tmp_path, victim, sentence):
-    folder, output = tmp_path / "in", tmp_path / "out"
-    folder.mkdir()
-    for i in range(3000):  # too many to be done before the kill
-        os.link(images / "00.png", folder / f"{i}.png")
-    args = ["--input", folder, "--weights", mild_weights_file, "--output", output, "--num-gpus", "2"]
-    with subprocess.Popen(
-        command(*args, *OPTS), env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while process.poll() is None and count_lines(output) < 3:
-            time.sleep(0.01)
-        ranks = children_of(process.pid)
-        # Either process may have been the first to write, and the other have no data worker yet.
-        workers = [pid for rank in ranks for pid in children_of(rank)]
-        os.kill({"process 0": ranks[0], "process 1": ranks[1], "data worker": workers[0]}[victim], signal.SIGKILL)
-        _, err = process.communicate(timeout=120)
-    assert process.returncode == 1
-    # Python's resource tracker may add that the killed process has left a semaphore.
-    (told,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert told.startswith(sentence) and "killed by SIGKILL" in told and "Traceback" not in err, err
-    assert not (output / "predictions.json").exists()
 
 
 def test_killed_again_and_again(images, mild_weights_file, tmp_path):

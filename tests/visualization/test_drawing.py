@@ -78,6 +78,8 @@ def test_tags_stay_inside_the_image():
         tags = place_tags(np.array([box]), np.array([[70, 14]]), (240, 320))
         assert (tags[:, :2] >= 0).all() and (tags[:, 2:] <= [320, 240]).all()
         np.testing.assert_array_equal(tags[:, 2:] - tags[:, :2], [[70, 14]])
+    # One that is larger than the image begins at its corner.
+    assert place_tags(np.array([[0, 0, 9, 9]]), np.array([[70, 14]]), (10, 10)).tolist() == [[0, 0, 70, 14]]
 
 
 def test_tags_avoid_each_other():
@@ -89,11 +91,6 @@ def test_tags_avoid_each_other():
         canvas[y1:y2, x1:x2] += 1
         assert x1 >= 100 - 60 and x2 <= 200 + 60 and y1 >= 100 - 14 and y2 <= 200 + 14  # still touches its box
     assert canvas.max() == 1
-
-
-def test_tag_larger_than_the_image():
-    assert place_tags(np.array([[0, 0, 9, 9]]), np.array([[70, 14]]), (10, 10)).tolist() == [[0, 0, 70, 14]]
-    assert draw_boxes(gray(10, 10), [[0, 0, 9, 9]], ["a long name"], [RED]).shape == (10, 10, 3)
 
 
 def test_what_lies_outside_is_not_drawn():
@@ -187,12 +184,6 @@ def test_font_is_found_in_a_package_by_its_glyphs(monkeypatch, tmp_path):
     assert fonts.find_font("sedan") == package / "zz.ttf"
 
 
-def test_korean_names_are_drawn():
-    drawer = BoxDrawer(CLASS_NAMES_KO, CLASS_COLORS)
-    tags = [drawer.draw(gray(), [[100, 100, 200, 200]], [c])[60:100] for c in (0, 2, 5)]
-    assert (tags[0] != tags[1]).any() and (tags[1] != tags[2]).any()
-
-
 def test_saved_image_reads_back(tmp_path):
     image = gray()
     image[:, :100] = RED
@@ -207,11 +198,13 @@ def test_saved_image_reads_back(tmp_path):
 
 def test_contact_sheet_layout():
     images = [np.full((50, 100, 3), v, np.uint8) for v in (10, 20, 30)]
-    sheet = contact_sheet(images, columns=2, tile_width=100)
-    # Gaps of max(4, 100 // 60) = 4 around tiles of 100 x 50: 4 + 2 * 104 wide, 4 + 2 * 54 high
-    assert sheet.shape == (112, 212, 3)
-    assert (sheet[4:54, 4:104] == 10).all() and (sheet[4:54, 108:208] == 20).all()
-    assert (sheet[58:108, 4:104] == 30).all() and (sheet[58:108, 108:] == 255).all()
+    sheet = contact_sheet(images, ["", "", ""], columns=2, tile_width=100)
+    # Gaps of max(4, 100 // 60) = 4 around tiles of 100 x 50: 4 + 2 * 104 wide, 4 + 2 * 54 and the titles high
+    title = (sheet.shape[0] - 112) // 2
+    assert sheet.shape == (112 + 2 * title, 212, 3)
+    first, second = sheet[4 + title :][:50], sheet[58 + 2 * title :][:50]
+    assert (first[:, 4:104] == 10).all() and (first[:, 108:208] == 20).all()
+    assert (second[:, 4:104] == 30).all() and (second[:, 108:] == 255).all()
 
 
 def test_contact_sheet_scales_and_titles():
@@ -228,14 +221,7 @@ def test_the_tags_of_very_many_boxes_take_time_in_proportion(monkeypatch):
     compared = []
     monkeypatch.setattr(
         "parking.visualization.tag_placement._intersection",
-        lambda a, b: compared.append(len(a) * len(b)) or np.zeros((len(a), len(b))),
+        lambda a, b: compared.append(len(b)) or np.zeros((len(a), len(b))),
     )
-
-    def count(n):
-        compared.clear()
-        boxes = np.tile(np.array([[50, 60, 100, 120]]), (n, 1))
-        tags = place_tags(boxes, np.tile(np.array([[20, 10]]), (n, 1)), (400, 400))
-        assert tags.shape == (n, 4) and tags[-1].tolist() == [50, 50, 70, 60]
-        return sum(compared)
-
-    assert count(3000) == count(1500) < 10**7
+    tags = place_tags(np.tile([[50, 60, 100, 120]], (3000, 1)), np.tile([[20, 10]], (3000, 1)), (400, 400))
+    assert compared == list(range(400)) and tags[-1].tolist() == [50, 50, 70, 60]

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 #: Name of the journal's folder, in the folder of the results.
 JOURNAL_NAME = ".parking-journal"
-# What a run writes into it.
+# Names of the files and folders that a run writes into it.
 _OWN_NAMES = re.compile(rf"model-\d+|recipe\.json|budget\.json|results-\d+\.jsonl|\..*{re.escape(UNFINISHED_ENDING)}")
 
 _DIGEST_CHARS = 32

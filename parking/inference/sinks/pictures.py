@@ -18,7 +18,7 @@ from parking.visualization.drawing import BoxDrawer, encode_image
 
 # A picture is drawn no larger than this, so that tags stay readable and files small.
 _MAX_PICTURE_SIDE = 1920
-# The overview shows the first ones only: every picture is held in memory until it is written.
+# The overview shows only this many pictures, because all of them are held in memory until it is written.
 _MAX_SHEET_PICTURES = 30
 _SHEET_COLUMNS = 3
 _SHEET_TILE_WIDTH = 640
@@ -86,7 +86,7 @@ class PictureWriter:
             self._save(picture, f"{name}.png")
             num_drawn += 1
             if len(tiles) < _MAX_SHEET_PICTURES:
-                # Drawn again at the size of a tile: tags of a shrunk picture could not be read.
+                # Draw again at the size of a tile: the tags of a shrunk picture could not be read.
                 tiles[name] = self._draw(image["image_id"], pixels, found, max_side=_SHEET_TILE_WIDTH)
         if not tiles:
             return None

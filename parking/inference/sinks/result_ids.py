@@ -19,13 +19,13 @@ from parking.utils.files import read_regular
 from parking.utils.limits import MAX_NOTE_BYTES
 from parking.utils.text import join_some, printable
 
-# Classes that a sentence names; it counts the rest.
+# Number of classes that a sentence names; it counts the rest.
 _NUM_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
 class ResultIds:
-    """The ids that results are written under, by the run's own ids.
+    """Maps the run's own ids to those that the results are written under.
 
     Attributes:
         image_ids, category_ids: of all images and classes.
@@ -53,7 +53,7 @@ class ResultIds:
 def choose_result_ids(
     images: ImageList, classes: Mapping[str, int], truth: AnnotationsFile | None, *, are_classes_numbered: bool
 ) -> ResultIds:
-    """The ids of results: the annotations', else the run's own, else new ones.
+    """The ids of results: those of the annotations, else the run's own, else new ones.
 
     Args:
         classes: the run's category ids by class name.
@@ -115,7 +115,7 @@ def _same(ids) -> dict[int, int]:
 
 
 def _make_ids(taken: Collection[int | str]) -> Iterator[int | str]:
-    """Ids that are not ``taken``: 1, 2, 3, ..., as texts if there are texts among those that are."""
+    """Yield new ids: 1, 2, 3, ... without those that are ``taken``; as texts if any of these is a text."""
     kind = str if any(isinstance(id, str) for id in taken) else int
     return (id for id in map(kind, itertools.count(1)) if id not in taken)
 

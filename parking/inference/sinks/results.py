@@ -56,14 +56,14 @@ def write_results(
     folder = OutputFolder(output_dir)
     paths = {name.removesuffix(".json"): str(folder.root / name) for name in RESULT_NAMES}
     with explaining_write_errors():
-        # Even if new files follow: until then the old ones would lie beside predictions of another run.
+        # Remove old files even if new ones follow: until then they would lie beside predictions of another run.
         _remove(folder, "submission.json", warn=submission is None)
         folder.remove("ids.json")
         write_coco_results(detections, paths["predictions"])
         with folder.open("images.json") as file:
             keys = ("file_name", "width", "height")
             rows = [{"id": image["image_id"], **{key: image[key] for key in keys if key in image}} for image in images]
-            # A name that is not UTF-8 holds lone surrogates; a backslash escape of one is what JSON wants, too.
+            # A name that is not UTF-8 holds lone surrogates; Python's backslash escape of one is also JSON's.
             file.write(json.dumps(rows, ensure_ascii=False, indent=0).encode(errors="backslashreplace"))
         if about_ids:
             with folder.open("ids.json") as file:

@@ -6,7 +6,7 @@ from parking.data.image_io import compute_resized_sides
 
 
 def plan_batches(images: Sequence[dict], *, size: int, size_divisibility: int, batch_size: int) -> list[list[dict]]:
-    """Divide ``images`` into batches whose images have the same padded shape, each by itself.
+    """Divide ``images`` into batches; all images of a batch have the same size once they are padded.
 
     Were an image padded to the size of a neighbour, its scores would depend on it: at another width they move by 0.01.
     The division is a function of the arguments alone, so that a run which was interrupted goes on with the same ones.

@@ -10,7 +10,7 @@ from parking.data.checking.findings import KINDS, Finding
 from parking.data.datasets.sizes import settle_images
 from parking.utils.text import join_some
 
-# File names in a line of the log, which counts the rest.
+# Number of file names in a line of the log, which counts the rest.
 _NUM_EXAMPLES = 3
 
 logger = logging.getLogger(__name__)

@@ -32,12 +32,13 @@ from .video_opening import check_utf8, open_camera, open_stream, open_video_file
 DEFAULT_FOLDER_FPS = 10.0
 
 _LIVE_SCHEMES = frozenset({"http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
-# Frame rate if a source states none or an impossible one (OpenCV gives 0, NaN, or a clock's 90000); its limits.
+# Frame rate used if a source states none or an impossible one (OpenCV gives 0, NaN, or a clock's 90000); limits of
+# possible ones.
 _FALLBACK_FPS, _MIN_FPS, _MAX_FPS = 25.0, 0.01, 1000.0
-# Frames read ahead, each 6 MB at 1920x1080.
+# Number of frames read ahead; each takes 6 MB at 1920x1080.
 _NUM_READ_AHEAD = 4
 _MAX_NOTED = 10
-# Characters of an address that go into a file name.
+# Most characters of an address that go into a file name.
 _MAX_STEM = 60
 
 logger = logging.getLogger(__name__)
@@ -79,19 +80,17 @@ def open_source(input: str, *, fps: float | None = None, orientation: str = AUTO
     Args:
         input: a video file or its http address; a folder of frames, which are sorted by their names with numbers by
             their value; a camera's number or device; or a stream's URL.
-        fps: frames per second of a folder (by default 10); everything else states its own.
+        fps: frames per second of a folder (by default 10); it has no effect on everything else, which states its own.
         orientation: INPUT.EXIF_ORIENTATION, for the frames of a folder.
 
     Returns:
         An iterator over :class:`Frame`, to be closed, as by ``with``.
 
     Raises:
-        UserError: it cannot be opened, holds no frame that can be read, or ``fps`` is of no use.
+        UserError: it cannot be opened, holds no frame that can be read, or ``fps`` is not possible.
     """
     if fps is not None and not _MIN_FPS <= fps <= _MAX_FPS:
         raise UserError(f"{fps} frames a second are not possible; give a number from {_MIN_FPS:g} to {_MAX_FPS:g}.")
-    if fps is not None and not os.path.isdir(input):
-        raise UserError(f"A frame rate is of use only for a folder of frames, and '{printable(input)}' is not one.")
     if _is_camera(input):
         reader = _open_camera(input)
     elif _split_url(input)[0]:
@@ -159,7 +158,7 @@ class FrameSource:
         self.close()
 
     def close(self) -> None:
-        """End the thread; iterating ends, too. Waits for a read in progress, of a silent stream 10 s at most."""
+        """End the thread and the iteration. Waits for a read in progress, on a silent stream for 10 s at most."""
         with self._changed:
             self._closed = True
             self._frames.clear()
@@ -194,7 +193,7 @@ class FrameSource:
                 if frame is not None and frame.image.shape[:2] != self.size:
                     raise UserError(self._describe_other_size(frame))
         except BaseException as e:
-            # It is raised where the frames are taken.
+            # `__next__` raises it, in the thread that takes the frames.
             self._error = e
         finally:
             try:
@@ -253,7 +252,7 @@ class CaptureReader:
         self.num_frames = int(count) if not is_live and math.isfinite(count) and count >= 1 else None
 
     def read(self) -> Frame | None:
-        # `read` could not tell a damaged frame from the end.
+        # Not `capture.read`, which cannot tell a damaged frame from the end.
         if not self._capture.grab():
             self._report_end()
             return None
@@ -289,7 +288,7 @@ class CaptureReader:
     def _report_end(self) -> None:
         if self.is_live:
             logger.warning("%s has ended: no more frames come from it", self.name)
-        # The count of formats that announce only a duration is a little off.
+        # For formats that announce only a duration, the count is a little off.
         elif self.num_frames is not None and self._num_grabbed < self.num_frames - 1 - self.num_frames // 100:
             logger.warning(
                 "%s ended after %d of the %d frames that it announces; it may be damaged or cut off",
@@ -338,7 +337,7 @@ class FolderReader:
 
 
 def _natural_key(name: str) -> tuple:
-    # Texts and numbers alternate, so that like is compared with like.
+    # Texts and numbers alternate, so that a text is never compared with a number.
     parts = re.split(r"(\d+)", Path(name).stem.lower())
     return [int(part) if part.isdecimal() else part for part in parts], name
 

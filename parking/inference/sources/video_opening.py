@@ -7,7 +7,6 @@ and a stream only by the protocols of networks.
 
 import os
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,13 +16,12 @@ from parking.utils.errors import UserError
 from parking.utils.files import open_regular
 from parking.utils.text import printable
 
-# Variable with options that OpenCV reads at every opening and gives to FFmpeg: "key;value|key;value".
+# Environment variable with options that OpenCV reads at every opening and gives to FFmpeg: "key;value|key;value".
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _LOG_LEVEL, _QUIET = "OPENCV_FFMPEG_LOGLEVEL", "-8"
-_DEFAULT_OPTIONS = "rtsp_flags;prefer_tcp"  # OpenCV's own
+_DEFAULT_OPTIONS = "rtsp_flags;prefer_tcp"  # OpenCV's defaults
 _NETWORK_PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtmp,rtmps,rtmpt,rtmpe,srt,crypto"
 _NETWORK_TIMEOUT_MS = 10_000
-_ENVIRONMENT_LOCK = threading.Lock()
 
 # FFmpeg's names of the containers that are opened.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,flv,asf,mpeg,mpegvideo,mpegts"
@@ -71,18 +69,17 @@ def open_camera(camera: str) -> cv2.VideoCapture | None:
 @contextmanager
 def _ffmpeg_options(options: str) -> Iterator[None]:
     """Make OpenCV open with ``options``, added to those that the user has set."""
-    with _ENVIRONMENT_LOCK:
-        before = os.environ.get(_OPTIONS)
-        os.environ[_OPTIONS] = f"{_DEFAULT_OPTIONS if before is None else before}|{options}"
-        # FFmpeg's lines on stderr would only repeat our message.
-        os.environ.setdefault(_LOG_LEVEL, _QUIET)
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ[_OPTIONS]
-            else:
-                os.environ[_OPTIONS] = before
+    before = os.environ.get(_OPTIONS)
+    os.environ[_OPTIONS] = f"{_DEFAULT_OPTIONS if before is None else before}|{options}"
+    # FFmpeg's lines on stderr would only repeat our message.
+    os.environ.setdefault(_LOG_LEVEL, _QUIET)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_OPTIONS]
+        else:
+            os.environ[_OPTIONS] = before
 
 
 def _open(source: int | str, api: int, params: list[int] | None = None) -> cv2.VideoCapture | None:

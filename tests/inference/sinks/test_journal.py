@@ -199,12 +199,8 @@ def test_only_our_folder_is_used_and_removed(tmp_path, caplog):
 
 @pytest.mark.parametrize("kind", ["folder", "link", "file"])
 def test_a_folder_that_is_not_ours_is_refused(tmp_path, kind):
-    path = tmp_path / "out" / ".parking-journal"
-    path.parent.mkdir()
-    (tmp_path / "target").mkdir()
-    (tmp_path / "target" / "precious").touch()
-    {"folder": lambda: shutil.copytree(tmp_path / "target", path), "file": path.touch,
-     "link": lambda: path.symlink_to(tmp_path / "target")}[kind]()  # fmt: skip
+    path, target = tmp_path / ".parking-journal", tmp_path / "target"
+    (path if kind == "folder" else target).mkdir()
+    {"folder": (path / "precious").touch, "file": path.touch, "link": lambda: path.symlink_to(target)}[kind]()
     with pytest.raises(UserError, match="parking-journal"):
-        make_journal_folder(tmp_path / "out")
-    assert (tmp_path / "target" / "precious").exists()
+        make_journal_folder(tmp_path)
