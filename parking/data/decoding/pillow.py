@@ -29,6 +29,7 @@ _CLASSES = {
     "TIFF": TiffImagePlugin.TiffImageFile,
 }
 _NEEDED_FEATURES = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
+_EXIF_ORIENTATION = 0x0112
 # What Pillow raises for a file that it cannot open or decode.
 _ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, RuntimeError, OverflowError),
@@ -82,6 +83,15 @@ def decode(file: BinaryIO, image_format: str, size: tuple[int, int]) -> Image.Im
         image.info.pop("xmp", None)
         image.load()
         return image.copy()
+
+
+def read_orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1..8."""
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION)
+    except _ERRORS:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
