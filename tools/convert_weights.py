@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Convert a published YOLOv5 checkpoint (or our own weights) to a .pth or .safetensors that inference can use alone.
+"""Convert published YOLOv5 or YOLOX weights (or our own) to a .pth or .safetensors that inference can use alone.
 
   python tools/convert_weights.py yolov5s.pt yolov5s.safetensors
 

@@ -108,7 +108,7 @@ class Detector:
         """
         Args:
             weights: a file that :func:`parking.checkpoint.read_weights` can read.
-            config_file: by default the config that ``weights`` carry; for published YOLOv5 files, which carry none,
+            config_file: by default the config that ``weights`` carry; for published files, which carry none,
                 the one of the repository's ``configs/coco`` that fits.
             device: such as "cpu" or "cuda:1"; by default MODEL.DEVICE of the config, or the CPU where there is no GPU.
             score_threshold: detections that score less are left out, 0..1.
