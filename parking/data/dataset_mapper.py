@@ -17,12 +17,10 @@ from parking.data.decoding.orientation import AUTO
 from parking.data.image_io import UnreadableImageError, read_listed_image
 from parking.data.tiles import TileReader
 from parking.data.transforms import (
-    PadToSize,
     RandomAugInput,
     RandomFlip,
     RandomHSV,
     RandomPerspective,
-    ResizeToFit,
     blend_images,
     clip_boxes,
     compose_mosaic,
@@ -30,7 +28,9 @@ from parking.data.transforms import (
     crop_to_canvas,
     find_box_candidates,
     get_sample_rng,
+    pad_to_size,
     place_boxes,
+    resize_to_fit,
 )
 from parking.utils.constants import PAD_VALUE
 from parking.utils.errors import UserError
@@ -100,7 +100,6 @@ class TrainDatasetMapper:
         self.mosaic_prob = mosaic_prob
         self.mixup_prob = mixup_prob
         self.tiles = TileReader(size, cache, exif_orientation)
-        self.pad = PadToSize(size)
         self.warp = warp
         self.augmentations = AugmentationList(augmentations)
         self.seed = seed
@@ -177,10 +176,10 @@ class TrainDatasetMapper:
 
     def _make_single(self, dataset_dict, rng) -> Sample:
         dataset_dict, tile, unreadable = self._read_or_replace(dataset_dict, rng)
-        image = self.pad.get_transform(tile).apply_image(tile)
         transform = self.warp.draw(*self.size, rng)
         boxes, classes = self.tiles.read_boxes(dataset_dict)
-        return self._finish(transform.apply_image(image), boxes, classes, transform, unreadable)
+        image = transform.apply_image(pad_to_size(tile, self.size))
+        return self._finish(image, boxes, classes, transform, unreadable)
 
     def _make_mosaic(self, dataset_dict, rng) -> Sample:
         h, w = self.size
@@ -264,7 +263,7 @@ class TestDatasetMapper:
             exif_orientation: INPUT.EXIF_ORIENTATION; a dict's own ``exif_orientation`` overrides it.
         """
         self.exif_orientation = exif_orientation
-        self.resize = ResizeToFit((size, size))
+        self.size = (size, size)
 
     @classmethod
     def from_config(cls, cfg) -> dict[str, Any]:
@@ -290,11 +289,7 @@ class TestDatasetMapper:
     def prepare(self, image: np.ndarray) -> dict:
         """Return ``image``, ``height`` and ``width`` as a call does, for an image (H, W, 3) uint8 RGB in memory."""
         height, width = image.shape[:2]
-        return {
-            "height": height,
-            "width": width,
-            "image": _to_tensor(self.resize.get_transform(image).apply_image(image)),
-        }
+        return {"height": height, "width": width, "image": _to_tensor(resize_to_fit(image, self.size))}
 
 
 def _mix(first: Sample, second: Sample, ratio: float) -> Sample:

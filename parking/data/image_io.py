@@ -6,6 +6,7 @@ applied. It depends on ``orientation``, a value of INPUT.EXIF_ORIENTATION ("auto
 """
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -91,13 +92,9 @@ def read_image_file(path: str | os.PathLike) -> bytes:
     """Read the bytes of an image file.
 
     Raises:
-        UnreadableImageError: the file cannot be opened, is not a regular file, is empty, or is larger than
-            ``MAX_IMAGE_BYTES``.
+        UnreadableImageError: the file cannot be opened, is not a regular file, or is larger than ``MAX_IMAGE_BYTES``.
     """
-    data = _access(path, lambda: read_regular(path, max_bytes=MAX_IMAGE_BYTES))
-    if not data:
-        raise UnreadableImageError(f"{_name(path)} cannot be decoded: the file is empty.", "image_empty")
-    return data
+    return _access(path, lambda: read_regular(path, max_bytes=MAX_IMAGE_BYTES))
 
 
 def decode_image(
@@ -113,7 +110,7 @@ def decode_image(
         path: for the error's message.
     """
     try:
-        header = headers.read_header_of(data)
+        header = headers.read_header(io.BytesIO(data))
         # If nothing tells, the picture stays as it is stored; callers that know its json pass "apply" or "ignore".
         is_upright = bool(is_applied(orientation, header.orientation, header.stored_size, stated))
         check_stated_size(path, header.get_size(is_upright=is_upright), stated)
@@ -152,7 +149,7 @@ def inspect_image(path: str | os.PathLike) -> ImageFacts:
     try:
         data = read_image_file(path)
         with suppress(ImageProblem):  # decode_image meets it again
-            facts = ImageFacts(headers.read_header_of(data))
+            facts = ImageFacts(headers.read_header(io.BytesIO(data)))
         image = decode_image(data, path, orientation=IGNORE)
     except UnreadableImageError as e:
         return facts._replace(problem=e.kind, detail=str(e))

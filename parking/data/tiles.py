@@ -14,7 +14,7 @@ from parking.data.image_io import (
     name_variant,
     read_image_file,
 )
-from parking.data.transforms import LetterboxTransform, clip_boxes
+from parking.data.transforms import LetterboxTransform, clip_boxes, resize_to_fit
 
 
 class TileReader:
@@ -67,5 +67,4 @@ class TileReader:
 
     def _load(self, data, path, options) -> tuple[np.ndarray, tuple[int, int]]:
         image = decode_image(data, path, **options)
-        h, w = image.shape[:2]
-        return LetterboxTransform(h, w, *compute_resized_sides(h, w, *self._size)).apply_image(image), (h, w)
+        return resize_to_fit(image, self._size), image.shape[:2]

@@ -1,6 +1,5 @@
 """What the header of a picture says, before any of its pixels are decoded."""
 
-import io
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -97,11 +96,6 @@ def read_header(file: BinaryIO) -> Header:
             f"its header states {header.width} x {header.height} pixels, and at most {MAX_IMAGE_PIXELS:,} are read",
         )
     return header
-
-
-def read_header_of(data: bytes) -> Header:
-    """:func:`read_header` of bytes in memory."""
-    return read_header(io.BytesIO(data))
 
 
 def walk_jpeg(read: Reader) -> Iterator[tuple[int, int, int]]:

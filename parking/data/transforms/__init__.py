@@ -1,7 +1,7 @@
 from parking.data.transforms.augmentation import RandomAugInput, get_sample_rng
 from parking.data.transforms.color import HSVTransform, RandomHSV
 from parking.data.transforms.flip import RandomFlip
-from parking.data.transforms.letterbox import LetterboxTransform, PadToSize, ResizeToFit, compute_resized_sides
+from parking.data.transforms.letterbox import LetterboxTransform, compute_resized_sides, pad_to_size, resize_to_fit
 from parking.data.transforms.mosaic import (
     blend_images,
     compose_mosaic,
@@ -14,12 +14,10 @@ from parking.data.transforms.warp import RandomPerspective, WarpTransform, clip_
 __all__ = [
     "HSVTransform",
     "LetterboxTransform",
-    "PadToSize",
     "RandomAugInput",
     "RandomFlip",
     "RandomHSV",
     "RandomPerspective",
-    "ResizeToFit",
     "WarpTransform",
     "blend_images",
     "clip_boxes",
@@ -29,5 +27,7 @@ __all__ = [
     "crop_to_canvas",
     "find_box_candidates",
     "get_sample_rng",
+    "pad_to_size",
     "place_boxes",
+    "resize_to_fit",
 ]

@@ -5,8 +5,7 @@ All is anchored at the top-left corner, because ``detector_postprocess`` and ``I
 
 import cv2
 import numpy as np
-from detectron2.data.transforms import Augmentation
-from fvcore.transforms.transform import PadTransform, Transform
+from fvcore.transforms.transform import Transform
 
 from parking.data.image_io import compute_resized_sides
 from parking.utils.constants import PAD_VALUE
@@ -35,26 +34,14 @@ class LetterboxTransform(Transform):
         return coords * np.array([self.new_w / self.w, self.new_h / self.h])
 
 
-class ResizeToFit(Augmentation):
+def resize_to_fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Shrink or enlarge an image to the largest size that fits into ``size`` (H, W)."""
-
-    def __init__(self, size: tuple[int, int]):
-        super().__init__()
-        self._init(locals())
-
-    def get_transform(self, image) -> Transform:
-        h, w = image.shape[:2]
-        return LetterboxTransform(h, w, *compute_resized_sides(h, w, *self.size))
+    h, w = image.shape[:2]
+    return LetterboxTransform(h, w, *compute_resized_sides(h, w, *size)).apply_image(image)
 
 
-class PadToSize(Augmentation):
+def pad_to_size(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Pad an image that fits into ``size`` (H, W) to that size with gray."""
-
-    def __init__(self, size: tuple[int, int]):
-        super().__init__()
-        self._init(locals())
-
-    def get_transform(self, image) -> Transform:
-        h, w = image.shape[:2]
-        pad_h, pad_w = self.size[0] - h, self.size[1] - w
-        return PadTransform(0, 0, pad_w, pad_h, orig_w=w, orig_h=h, pad_value=PAD_VALUE)
+    padded = np.full((*size, 3), PAD_VALUE, dtype=np.uint8)
+    padded[: image.shape[0], : image.shape[1]] = image
+    return padded

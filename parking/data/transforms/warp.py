@@ -1,10 +1,10 @@
 """Map an image by affine and perspective maps, and choose the boxes to keep."""
 
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from detectron2.data.transforms import Augmentation
 from fvcore.transforms.transform import Transform
 
 from parking.utils.constants import PAD_VALUE
@@ -88,13 +88,14 @@ class WarpTransform(Transform):
         return x0, y0, x1, y1
 
 
-class RandomPerspective(Augmentation):
+@dataclass(frozen=True)
+class RandomPerspective:
     """A random map about the centre of the image to an output of another size.
 
     It scales and rotates, shears, adds perspective, and translates the centre of the input to 0.5 +- ``translate`` of
     the output, in this order.
 
-    Args:
+    Attributes:
         size: height and width in pixels of the output.
         degrees: rotation in +-degrees.
         translate: +-parts of the output's sides.
@@ -103,21 +104,12 @@ class RandomPerspective(Augmentation):
         perspective: +-1/pixel, along x and along y.
     """
 
-    def __init__(
-        self,
-        size: tuple[int, int],
-        *,
-        degrees: float = 0.0,
-        translate: float = 0.0,
-        scale: float = 0.0,
-        shear: float = 0.0,
-        perspective: float = 0.0,
-    ):
-        super().__init__()
-        self._init(locals())
-
-    def get_transform(self, image, rng) -> WarpTransform:
-        return self.draw(*image.shape[:2], rng)
+    size: tuple[int, int]
+    degrees: float = 0.0
+    translate: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+    perspective: float = 0.0
 
     def draw(self, h: int, w: int, rng: np.random.Generator) -> WarpTransform:
         """Draw a transform for an image of (h, w) pixels."""
