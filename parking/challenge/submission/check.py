@@ -1,5 +1,6 @@
 """Check whether the challenge would accept a submission file."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -7,7 +8,6 @@ from typing import NamedTuple
 
 from parking.challenge.classes import CLASS_NAMES
 from parking.data.datasets.json_io import (
-    find_non_finite,
     is_too_large_id,
     parse_json,
     read_image_records,
@@ -89,25 +89,17 @@ def _read_rows(path: str | os.PathLike) -> tuple[list, list[Problem]]:
     rows, has_mark = parse_json(path)
     if not isinstance(rows, list):
         raise UnusableFileError(path, f"must hold a JSON list of boxes, not {shorten(rows)}")
-    problems = []
-    if has_mark:
-        problems.append(Problem("byte order mark at the beginning; save it as UTF-8 without one", 1, None))
-    # Numbers in score and bbox are checked by _find_problems.
-    others = [
-        {key: value for key, value in row.items() if key not in ("score", "bbox")} if isinstance(row, dict) else row
-        for row in rows
-    ]
-    count, place = find_non_finite(others)
-    if count:
-        row = int(place[1:].partition("]")[0])
-        problems.append(Problem(f"values that are NaN, infinite or too large for a number, first {place}", count, row))
-    return rows, problems
+    mark = Problem("byte order mark at the beginning; save it as UTF-8 without one", 1, None)
+    return rows, [mark] * has_mark
 
 
 def _find_problems(row, sizes: Mapping | None, keys: set[str] | None) -> list[str]:
     if not isinstance(row, dict):
         return ["rows that are not JSON objects"]
     found = []
+    others = {key: value for key, value in row.items() if key not in ("image_id", "category_id", "score", "bbox")}
+    if others and not _is_strict_json(others):
+        found.append(f"rows with NaN, an infinite number or one that is too large in {', '.join(map(shorten, others))}")
     if keys is not None and row.keys() != keys:
         found.append(f"rows whose keys are not the sample's ({', '.join(sorted(keys))})")
     image_id = row.get("image_id")
@@ -135,6 +127,14 @@ def _is_id(value) -> bool:
     if isinstance(value, str):
         return True
     return isinstance(value, int) and not isinstance(value, bool) and not is_too_large_id(value)
+
+
+def _is_strict_json(values: Mapping) -> bool:
+    try:
+        json.dumps(values, allow_nan=False)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_finite_number(value) -> bool:

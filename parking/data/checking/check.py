@@ -8,7 +8,7 @@ from parking.data.checking.sources import Source
 from parking.data.datasets.categories import Categories, collect_categories, settle_categories
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import FileIndex, index_folder
-from parking.data.datasets.json_io import find_non_finite, is_too_large_id, read_json
+from parking.data.datasets.json_io import is_too_large_id, read_json
 from parking.data.datasets.listing import list_files
 from parking.data.decoding.headers import Header
 from parking.data.decoding.orientation import APPLY, AUTO
@@ -97,13 +97,6 @@ def check_sources(
 
 def _open(source: Source, allow_outside: bool) -> _Opened:
     content, findings = read_json(source.json_file)
-    name = os.path.basename(source.json_file)
-    findings = [finding._replace(where=name) for finding in findings]
-    if content is not None:
-        count, first = find_non_finite(content)
-        if count:
-            detail = f"holds NaN or Infinity in {count} places, the first being {first}"
-            findings.append(Finding("json_nan", name, detail))
     files = index_folder(os.path.abspath(source.image_root), allow_outside=allow_outside)
     listed = {}
     for image in _get_entries(content or {}):
@@ -153,10 +146,7 @@ def _check(
     source = opened.source
     result = CheckedSource(source, findings=list(opened.findings), facts=dict(facts))
     if opened.content is not None:
-        result.findings += [
-            finding._replace(where=os.path.basename(source.json_file)) if finding.where == "the json" else finding
-            for finding in categories.findings
-        ]
+        result.findings += categories.findings
         result.class_names = list(categories.names.values())
         inspection = inspect_content(
             opened.content,

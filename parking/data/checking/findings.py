@@ -60,7 +60,7 @@ KINDS = {
     "json_bom": Kind("json files that begin with a byte order mark", "warning", MEND, MEND),
     "json_duplicate_key": Kind("json objects with the same key twice", "error", STOP, STOP),
     "json_structure": Kind("json entries of a wrong type or without a needed key", "error", STOP, STOP),
-    "json_nan": Kind("json files with NaN or Infinity (reported by check_data.py only)", "warning", KEEP, KEEP),
+    "json_nan": Kind("json files with NaN or Infinity", "warning", KEEP, KEEP),
     # The images that the json lists.
     "image_id_twice": Kind("image ids that occur twice", "error", STOP, STOP),
     "file_name_twice": Kind("images listed again under another id", "error", STOP, LEAVE_OUT),

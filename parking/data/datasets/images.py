@@ -79,12 +79,8 @@ def _find_images(input: str) -> tuple[Path, Listing]:
         if ".." in Path(input).parts[len(root.parts) :]:
             # Results get the same paths below the output folder, and must not climb out of it.
             raise UserError(f"The glob pattern '{input}' has '..' after a wildcard, which is not allowed.")
-        try:
-            found = glob.glob(input, recursive=True)
-        except RecursionError as e:
-            raise UserError(f"The glob pattern '{printable(input)}' leads into folders nested too deep.") from e
         # Folders that match the pattern are not searched.
-        found = [path for path in found if not os.path.isdir(path)]
+        found = [path for path in glob.glob(input, recursive=True) if not os.path.isdir(path)]
         names, irregular = (
             [Path(path).relative_to(root).as_posix() for path in found if os.path.isfile(path) is is_regular]
             for is_regular in (True, False)

@@ -2,7 +2,6 @@
 
 import gc
 import json
-import math
 import os
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
-from parking.data.checking.findings import Finding
+from parking.data.checking.findings import KINDS, STOP, Finding
 from parking.utils.errors import UserError
 from parking.utils.files import UnusableFileError
 from parking.utils.limits import MAX_ID_BITS, MAX_IMAGE_PIXELS, MAX_JSON_BYTES, MAX_PATH_BYTES
@@ -22,7 +21,7 @@ def read_json_object(json_file: str) -> dict:
     """Parse a json file whose outermost value is an object; UserError otherwise. A byte order mark is skipped."""
     content, findings = read_json(json_file)
     for finding in findings:
-        if finding.kind != "json_bom":
+        if KINDS[finding.kind].strict == STOP:
             raise UnusableFileError(json_file, finding.detail)
     return content
 
@@ -45,14 +44,21 @@ def read_json(json_file: str) -> tuple[dict | None, list[Finding]]:
             note("json_duplicate_key", f"has an object with the key {shorten(twice)} twice: {shorten(content)}")
         return content
 
-    content = None
+    non_finite = []
+
+    def keep_non_finite(constant: str) -> float:
+        non_finite.append(constant)
+        return float(constant)
+
     try:
-        content, has_mark = parse_json(json_file, object_pairs_hook=make_object)
+        content, has_mark = parse_json(json_file, object_pairs_hook=make_object, parse_constant=keep_non_finite)
     except UnusableFileError as e:
         note("json_unreadable", e.detail)
         return None, findings
     if has_mark:
         findings.insert(0, Finding("json_bom", json_file, "begins with a byte order mark"))
+    if non_finite:
+        note("json_nan", f"holds NaN or Infinity {len(non_finite)} times")
     if not isinstance(content, dict):
         note("json_structure", f"must hold a JSON object with the key 'images', not {_name_kind(content)}")
         content = None
@@ -108,30 +114,6 @@ def find_twice(values: Iterable) -> Any:
     """Return the first of some hashable values that occurred before; None if all differ."""
     seen = set()
     return next((value for value in values if value in seen or seen.add(value)), None)
-
-
-def find_non_finite(content: Any) -> tuple[int, str]:
-    """Count NaN and infinities in a parsed json; also return where the first is, such as ``annotations[3].area``."""
-    count, first = 0, None
-    # Each value comes with the linked keys that lead to it; as texts, long keys would be copied for every value.
-    stack: list[tuple[Any, tuple | None]] = [(content, None)]
-    while stack:
-        value, place = stack.pop()
-        if isinstance(value, float):
-            if not math.isfinite(value):
-                count, first = count + 1, first or place
-        elif isinstance(value, dict | list):
-            items = value.items() if isinstance(value, dict) else enumerate(value)
-            stack += [(item, (place, key)) for key, item in items if isinstance(item, float | dict | list)][::-1]
-    return count, _format_place(first)
-
-
-def _format_place(place: tuple | None) -> str:
-    keys = []
-    while place is not None:
-        place, key = place
-        keys.append(f"[{key}]" if isinstance(key, int) else f".{printable(key[:40])}")
-    return "".join(reversed(keys)).removeprefix(".")
 
 
 @contextmanager

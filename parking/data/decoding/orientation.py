@@ -6,7 +6,6 @@ import numpy as np
 
 #: Values of INPUT.EXIF_ORIENTATION.
 AUTO, APPLY, IGNORE = "auto", "apply", "ignore"
-POLICIES = (AUTO, APPLY, IGNORE)
 
 Size = tuple[int, int]
 
@@ -31,7 +30,7 @@ def is_applied(policy: str, orientation: int, stored: Size, stated: Size | None)
     """Whether a picture is turned upright: the one rule of ``INPUT.EXIF_ORIENTATION`` for every tool.
 
     Args:
-        policy: one of ``POLICIES``.
+        policy: AUTO, APPLY or IGNORE.
         orientation: of the picture, 1..8.
         stored: its height and width as stored.
         stated: height and width that a json or an image list states; None: nothing does.

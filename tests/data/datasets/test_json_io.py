@@ -5,7 +5,6 @@ import os
 import pytest
 
 from parking.data.datasets.json_io import (
-    find_non_finite,
     find_twice,
     inspect_image_records,
     paused_gc,
@@ -93,7 +92,6 @@ def test_twice_as_much_takes_twice_the_work(tmp_path, measure_work, kind):
 
         def run():
             content, _ = read_json(path)
-            find_non_finite(content)
             inspect_image_records(content)
 
         return measure_work(run)
@@ -102,9 +100,10 @@ def test_twice_as_much_takes_twice_the_work(tmp_path, measure_work, kind):
     assert all(b <= 2.3 * a for a, b in zip(small, large, strict=True)), (small, large)
 
 
-def test_where_numbers_are_not_finite():
-    content = {"a": [1.0, float("nan")], "b": {"c": float("-inf"), "d": "NaN"}}
-    assert find_non_finite(content) == (2, "a[1]")
+def test_numbers_that_are_not_finite_are_counted(tmp_path):
+    content, findings = read_json(write(tmp_path, '{"a": [1.0, NaN], "b": {"c": -Infinity, "d": "NaN"}}'))
+    assert content["b"]["c"] == float("-inf")
+    assert [(f.kind, "2 times" in f.detail) for f in findings] == [("json_nan", True)]
 
 
 def test_the_first_value_that_occurred_before_is_found():
