@@ -45,16 +45,15 @@ def read_stages(config_file: str | os.PathLike, opts: Sequence[str]) -> list[Sta
     base.merge_from_list(opts)
     if not base.SOLVER.STAGES:
         return [Stage("", base, base.OUTPUT_DIR)]
-    file_cfg = get_cfg()
-    file_cfg.merge_from_file(config_file)
     stages: list[Stage] = []
     _check_stages(base)
     for name, file in base.SOLVER.STAGES:
         cfg = get_cfg()
         cfg.merge_from_file(config_file)
+        output_dir, weights = cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS
         stage_file = _find_beside(config_file, file)
         cfg.merge_from_file(stage_file)
-        if cfg.OUTPUT_DIR != file_cfg.OUTPUT_DIR or (stages and cfg.MODEL.WEIGHTS != file_cfg.MODEL.WEIGHTS):
+        if output_dir != cfg.OUTPUT_DIR or (stages and weights != cfg.MODEL.WEIGHTS):
             raise UserError(
                 f"config file {stage_file}: the name of a stage determines its OUTPUT_DIR, and the previous stage its "
                 f"MODEL.WEIGHTS; leave them out."

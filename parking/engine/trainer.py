@@ -207,11 +207,11 @@ class Trainer(DefaultTrainer):
             CheckpointHook(self.checkpointer, loop, cfg.SOLVER.CHECKPOINT_PERIOD, self.release_state_dict),
         ]
         if cfg.DATASETS.TEST:
-            metric, shared = best_metric(cfg), self._evaluations
-            ret.append(EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, shared))
-            ret.append(BestCheckpointHook(self.checkpointer, metric, shared, self.release_state_dict))
-            if cfg.SOLVER.EARLY_STOPPING_PATIENCE > 0:
-                ret.append(EarlyStoppingHook(metric, cfg.SOLVER.EARLY_STOPPING_PATIENCE, shared, self.end_at))
+            metric, patience = best_metric(cfg), cfg.SOLVER.EARLY_STOPPING_PATIENCE
+            followers = [BestCheckpointHook(self.checkpointer, metric, self.release_state_dict)]
+            if patience > 0:
+                followers.append(EarlyStoppingHook(metric, patience, self.end_at))
+            ret += [*followers, EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, self._evaluations, followers)]
         ret += [
             TimeBudgetHook(
                 self._max_seconds,

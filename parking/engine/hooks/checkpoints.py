@@ -12,7 +12,6 @@ from parking.checkpoint import Checkpointer
 
 from ..scores import find_last_score
 from ..train_loop import AccumulatingTrainer
-from .evaluation import Evaluations
 
 logger = logging.getLogger(__name__)
 
@@ -62,64 +61,41 @@ def save_resumable(checkpointer: Checkpointer, loop: AccumulatingTrainer) -> Non
 
 
 class BestCheckpointHook(HookBase):
-    """Save ``model_best.pth`` whenever the evaluation gives a better ``metric`` than ever before.
+    """Save ``model_best.pth`` whenever an evaluation gives a better ``metric`` than ever before.
 
     A score that cannot be computed (nan: there are no boxes to find) is never the best, and is logged once.
 
-    This hook must stand after the ``EvalHook``. After a resume, the best value so far is the one that
-    ``model_best.pth`` carries: a checkpoint is saved before the evaluation of its iteration and does not know it yet.
+    After a resume, the best value so far is the one that ``model_best.pth`` carries: a checkpoint is saved before the
+    evaluation of its iteration and does not know it yet. To read it in time, this hook must stand before the
+    ``EvalHook``, which calls it.
     """
 
     FILE = "model_best"
 
     def __init__(
-        self,
-        checkpointer: Checkpointer,
-        metric: str,
-        evaluations: Evaluations,
-        release_state_dict: Callable[[], dict[str, torch.Tensor]],
+        self, checkpointer: Checkpointer, metric: str, release_state_dict: Callable[[], dict[str, torch.Tensor]]
     ):
         self._checkpointer = checkpointer
         self._metric = metric
-        self._evaluations = evaluations
         self._release_state_dict = release_state_dict
         self._best: float | None = None
-        self._seen_before = -1
         self._has_warned = False
 
     def before_train(self) -> None:
-        if self.trainer.start_iter == 0:
-            return
-        if comm.is_main_process():
+        if self.trainer.start_iter > 0 and comm.is_main_process():
             values = self._checkpointer.read_values(self.FILE)
             if values.get("metric") == self._metric and type(values.get("value")) in (int, float):
                 self._best = values["value"]
-        if self._evaluations.before == self.trainer.start_iter:
-            self._check()  # an evaluation that was made up for
-        else:
-            self._seen_before = self._evaluations.before  # its scores are in no storage of this run
 
-    def after_step(self) -> None:
-        self._check()
-
-    def after_train(self) -> None:
-        self._check()
-
-    def _check(self) -> None:
-        if self._evaluations.before <= self._seen_before:
-            return
-        self._seen_before = self._evaluations.before
+    def after_evaluation(self, next_iteration: int) -> None:
+        """Look at the scores of an evaluation before ``next_iteration``."""
         value = find_last_score(self.trainer.storage, self._metric)
         if not math.isfinite(value):
             self._warn_once()
         elif self._best is None or value > self._best:
             self._best = value
             self._checkpointer.save_release(
-                self.FILE,
-                self._release_state_dict(),
-                iteration=self._evaluations.before - 1,
-                metric=self._metric,
-                value=self._best,
+                self.FILE, self._release_state_dict(), iteration=next_iteration - 1, metric=self._metric, value=value
             )
             logger.info(f"Best {self._metric} so far: {self._best:.3f}")
 

@@ -9,7 +9,6 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from ..scores import find_last_score
-from .evaluation import Evaluations
 
 logger = logging.getLogger(__name__)
 
@@ -18,33 +17,23 @@ class EarlyStoppingHook(HookBase):
     """End the training after ``patience`` evaluations in a row without a better ``metric``.
 
     An evaluation in which ``metric`` cannot be computed (nan: no boxes to find) is neither better nor worse, and does
-    not count. This hook must stand after the ``EvalHook``. One more iteration follows the last evaluation, because only
-    the end of a training saves its final weights.
+    not count. The ``EvalHook`` calls this hook. One more iteration follows the last evaluation, because only the end of
+    a training saves its final weights.
     """
 
-    def __init__(self, metric: str, patience: int, evaluations: Evaluations, end_at: Callable[..., None]):
+    def __init__(self, metric: str, patience: int, end_at: Callable[..., None]):
         """
         Args:
             end_at: called with the new end and ``next_iteration``.
         """
         self._metric = metric
         self._patience = patience
-        self._evaluations = evaluations
         self._end_at = end_at
         self._best = -math.inf
         self._num_worse = 0
-        self._seen_iteration = -1
 
-    def before_train(self) -> None:
-        self._check(self.trainer.start_iter)  # an evaluation that was made up for
-
-    def after_step(self) -> None:
-        self._check(self.trainer.iter + 1)
-
-    def _check(self, next_iteration: int) -> None:
-        if self._evaluations.before <= self._seen_iteration:
-            return
-        self._seen_iteration = self._evaluations.before
+    def after_evaluation(self, next_iteration: int) -> None:
+        """Look at the scores of an evaluation before ``next_iteration``; every process must call it."""
         # The main process alone has the scores.
         value = comm.all_gather(find_last_score(self.trainer.storage, self._metric))[0]
         if not math.isfinite(value):
@@ -61,8 +50,7 @@ class EarlyStoppingHook(HookBase):
             self._end_at(next_iteration + 1, next_iteration=next_iteration)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self._best, "num_worse": self._num_worse, "seen_iteration": self._seen_iteration}
+        return {"best": self._best, "num_worse": self._num_worse}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._best, self._num_worse = state["best"], state["num_worse"]
-        self._seen_iteration = state["seen_iteration"]

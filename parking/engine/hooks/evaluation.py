@@ -1,6 +1,6 @@
 """When a training is evaluated."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,16 +30,30 @@ class Evaluations:
 
 
 class EvalHook(HookBase):
-    """Call ``evaluate(next_iteration)`` every ``period`` iterations and after the last, and store the scores.
+    """Evaluate every ``period`` iterations and after the last, store the scores, then call the hooks that follow.
 
     Unlike detectron2's it does not evaluate a training that failed in its last iteration, whose weights may be what
     failed; and where a checkpoint was saved but its evaluation did not come to an end, it makes up for that first.
     """
 
-    def __init__(self, period: int, evaluate: Callable[[int], Mapping[str, Any]], evaluations: Evaluations):
+    def __init__(
+        self,
+        period: int,
+        evaluate: Callable[[int], Mapping[str, Any]],
+        evaluations: Evaluations,
+        followers: Sequence[HookBase],
+    ):
+        """
+        Args:
+            period: in iterations; 0: only after the last.
+            evaluate: called with the next iteration; returns nested scores.
+            followers: hooks whose ``after_evaluation(next_iteration)`` is called, in every process, unless the
+                evaluation was left out.
+        """
         self._period = period
         self._evaluate = evaluate
         self._evaluations = evaluations
+        self._followers = followers
 
     def _is_due(self, next_iteration: int) -> bool:
         return self._period > 0 and next_iteration % self._period == 0 and next_iteration < self.trainer.max_iter
@@ -62,3 +76,5 @@ class EvalHook(HookBase):
         self.trainer.storage.put_scalars(**scores, smoothing_hint=False)
         # A process may take longer than the others, whose next exchange would time out.
         comm.synchronize()
+        for hook in self._followers if self._evaluations.before == next_iteration else ():
+            hook.after_evaluation(next_iteration)
