@@ -95,7 +95,7 @@ def make_weights():
                     nn.init.normal_(parameter, std=std)
                 else:
                     nn.init.zeros_(parameter)
-            # Statistics of real activations, or they fade from layer to layer and all scores are the same.
+            # Without statistics of real activations, these fade from layer to layer and all scores are the same.
             for module in model.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.momentum = 1.0

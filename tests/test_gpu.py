@@ -22,6 +22,15 @@ pytestmark = [
 ]
 
 
+TINY = {
+    "INPUT.SIZE_TRAIN": "[64, 96]",
+    "INPUT.SIZE_TEST": 96,
+    "SOLVER.IMS_PER_BATCH": 4,
+    "SOLVER.MAX_ITER": 6,
+    "DATALOADER.NUM_WORKERS": 1,
+}
+
+
 def make_cfg(**changes):
     cfg = get_cfg()
     cfg.MODEL.YOLO.WIDTH_MULTIPLE = 0.125
@@ -47,23 +56,10 @@ def test_the_network_gives_the_same_on_cpu_and_gpu():
 @pytest.mark.parametrize("mixed_precision", [False, True])
 @pytest.mark.parametrize("head", HEADS)
 def test_training_steps_and_resumes(tiny_scenes, tmp_path, head, mixed_precision):
-    cfg = make_cfg(
-        **{
-            "DATASETS.ROOT": tiny_scenes,
-            "OUTPUT_DIR": tmp_path,
-            "INPUT.SIZE_TRAIN": "[64, 96]",
-            "INPUT.SIZE_TEST": 96,
-            "SOLVER.IMS_PER_BATCH": 4,
-            "SOLVER.WARMUP_ITERS": 2,
-            "SOLVER.MAX_ITER": 6,
-            "SOLVER.NOMINAL_BATCH_SIZE": 8,
-            "SOLVER.AMP.ENABLED": mixed_precision,
-            "MODEL.HEAD.NAME": head,
-            "INPUT.AUG.STRONG_OFF_ITERS": 2,
-            "DATALOADER.NUM_WORKERS": 1,
-            "SEED": 0,
-        }
-    )
+    opts = {"DATASETS.ROOT": tiny_scenes, "OUTPUT_DIR": tmp_path, "SOLVER.WARMUP_ITERS": 2, "SEED": 0}
+    opts |= {"MODEL.HEAD.NAME": head, "SOLVER.NOMINAL_BATCH_SIZE": 8, "SOLVER.AMP.ENABLED": mixed_precision}
+    opts |= {"INPUT.AUG.STRONG_OFF_ITERS": 2}
+    cfg = make_cfg(**TINY, **opts)
     register_datasets_from_config(cfg)
     trainer = Trainer(cfg)
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
@@ -79,28 +75,15 @@ def test_training_steps_and_resumes(tiny_scenes, tmp_path, head, mixed_precision
 
 
 def test_a_seed_gives_the_same_weights_each_time(tiny_scenes, tmp_path):
-    """Bit for bit, by deterministic kernels; in a process of its own each time, of which they are a setting."""
+    """Bit for bit, by deterministic kernels, which are a setting of a process: each training has its own."""
     root = Path(__file__).resolve().parents[1]
-    opts = {
-        "DATASETS.ROOT": tiny_scenes,
-        "INPUT.SIZE_TRAIN": "[64, 96]",
-        "INPUT.SIZE_TEST": 96,
-        "SOLVER.IMS_PER_BATCH": 4,
-        "SOLVER.MAX_ITER": 6,
-        "SOLVER.AMP.ENABLED": True,
-        "DATALOADER.NUM_WORKERS": 1,
-    }
+    opts = {**TINY, "DATASETS.ROOT": tiny_scenes, "SOLVER.AMP.ENABLED": True}
     weights = []
     for name in ("first", "second"):
         args = [x for pair in {**opts, "OUTPUT_DIR": tmp_path / name}.items() for x in map(str, pair)]
-        command = [
-            sys.executable,
-            root / "tools/train_net.py",
-            "--config-file",
-            root / "configs/quickstart.yaml",
-            *args,
-        ]
-        # Where detectron2 may be, too.
+        config = ["--config-file", root / "configs/quickstart.yaml"]
+        command = [sys.executable, root / "tools/train_net.py", *config, *args]
+        # Keep the PYTHONPATH, on which detectron2 may be.
         path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
         subprocess.run(command, check=True, cwd=root, env={**os.environ, "PYTHONPATH": path})
         weights.append(torch.load(tmp_path / name / "model_final.pth", weights_only=True)["model"])

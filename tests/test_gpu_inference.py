@@ -66,7 +66,7 @@ def run(mild_weights_file, folder, tmp_path):
 
 
 def assert_close(actual, expected):
-    """Box for box, to 0.01 px and 1e-4; of two that score nearly the same, either may come first."""
+    """Compare boxes to 0.01 px and scores to 1e-4; boxes that score nearly the same may change places."""
     assert len(actual) == len(expected) > 100
     for image_id in np.unique(expected.image_ids):
         ours, theirs = (d[d.image_ids == image_id] for d in (actual, expected))
@@ -92,7 +92,7 @@ def test_fusions_are_the_same_on_cpu_and_gpu(run, name):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 0.03), ("bfloat16", 0.2)])
 def test_other_types_find_about_the_same(run, dtype, tolerance):
-    """The best box of each image. Random weights amplify the rounding of 11 and 8 bits much more than trained ones."""
+    """Compare the best box of each image. Random weights amplify rounding much more than trained ones."""
     exact, found = run("TEST.DTYPE", "float32"), run("TEST.DTYPE", dtype)
     best = [[d.scores[d.image_ids == i].max() for i in np.unique(d.image_ids)] for d in (exact, found)]
     assert not np.array_equal(*best), "it is another type"
@@ -195,7 +195,7 @@ def test_fusion_of_boxes_on_the_gpu(name):
 
 
 def test_infer_as_a_process_on_the_gpu(folder, mild_weights_file, tmp_path):
-    """Twice, with the same bytes."""
+    """Two runs write the same bytes."""
     results = []
     for name in ("first", "second"):
         command = [sys.executable, ROOT / "tools/infer.py", "--input", folder, "--weights", mild_weights_file]

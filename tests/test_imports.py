@@ -71,7 +71,7 @@ def test_arrows_go_one_way(part):
 
 
 def test_no_two_rooms_import_each_other():
-    # Allowed to all: plain names of classes.
+    # All rooms may import the plain names of classes.
     arrows = {(part, other) for part in ALLOWED for other in ALLOWED[part] if other != "challenge.classes"}
     rooms = {(part, other.split(".")[0]) for part, other in arrows}
     assert not [arrow for arrow in rooms if arrow[::-1] in rooms]

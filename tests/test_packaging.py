@@ -29,7 +29,7 @@ LEFT_TO_THE_USER = {
     "opencv-contrib-python-headless",
 }
 
-# Modules whose distribution has another name.
+# Distributions of modules that have another name.
 OTHER_NAMES = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "PyYAML"}
 
 
@@ -92,7 +92,7 @@ def test_python_versions(metadata):
 
 
 def test_a_plain_install_replaces_neither_torch_nor_detectron2_nor_opencv(metadata):
-    """Nor does anything that it installs along, as far as it is installed here."""
+    """Nor do the packages that it installs along, as far as these are installed here."""
     todo, closure = [canonicalize_name(Requirement(text).name) for text in metadata["install_requires"]], set()
     while todo:
         name = todo.pop()
@@ -222,7 +222,7 @@ def make(tmp_path):
     """Run make in the repository with a .venv of its own that does not exist."""
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    # Not the settings of the make that runs these tests.
+    # Without the settings of the make that runs these tests.
     own = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHON", "DETECTRON2")
     environment = {key: value for key, value in os.environ.items() if key not in own}
 

@@ -155,7 +155,7 @@ def test_what_can_change_a_weight():
     for key in ("INPUT.SIZE_TEST", "TEST.DTYPE", "DATASETS.TEST", "TEST.EVAL_PERIOD", "MODEL.YOLO.NMS_THRESH_TEST"):
         assert not changes_weights(key, alone)
         assert all(changes_weights(key, alone, recipe) for recipe in (followed, balanced, stopping))
-    # The sampler reads the AP of each class, not the one score.
+    # The sampler reads the AP of each class, not TEST.BEST_METRIC.
     metric = [changes_weights("TEST.BEST_METRIC", recipe) for recipe in (alone, balanced, followed, stopping)]
     assert metric == [False, False, True, True]
 

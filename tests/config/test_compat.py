@@ -1,4 +1,4 @@
-"""Configs of older versions, by the table as it is and by that of a made-up later version."""
+"""Configs of older versions are translated, by the real table and by the table of a made-up later version."""
 
 import copy
 import json
@@ -32,10 +32,10 @@ LATER = {
 
 @pytest.fixture
 def later(monkeypatch):
-    """Two versions later, some keys of today were called otherwise before."""
+    """As if this were two versions later, and some keys of today were called otherwise before."""
     monkeypatch.setattr(compat, "UPGRADES", LATER)
     monkeypatch.setattr(compat, "CURRENT_VERSION", 5)
-    # A warning appears again although other tests caused it before, also after a test that sets up the loggers.
+    # Let warnings appear again although other tests caused them before or set up the loggers.
     monkeypatch.setattr(logger, "_LOG_COUNTER", Counter())
     monkeypatch.setattr(logging.getLogger("parking"), "propagate", True)
 
@@ -168,7 +168,7 @@ def test_tensors_are_translated_from_their_version_on(later):
 
 
 def test_the_head_of_version_2_has_keys_and_tensors_of_its_own_today():
-    """Its parts were named by keys of the whole detector, and could have been others only in someone's own code."""
+    """In version 2, keys of the whole detector named the parts of the head."""
     old = {
         "ANCHOR_GENERATOR": {"NAME": "YOLOAnchorGenerator"},
         "YOLO": {

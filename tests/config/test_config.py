@@ -144,7 +144,7 @@ HOSTILE_TAGS = [
 
 @pytest.fixture
 def marker(tmp_path, monkeypatch) -> Path:
-    """Exists once a yaml has had its way; ``hostile`` and ``on_import`` are modules that it may use."""
+    """A path that exists once a yaml has run code; ``hostile`` and ``on_import`` are modules that the code may use."""
     marker = tmp_path / "ran"
     hostile = types.ModuleType("hostile")
     hostile.New = type("New", (), {"__new__": lambda cls, path: os.mkdir(path)})
@@ -233,7 +233,7 @@ def test_a_carried_config_is_plain_values(tmp_path, marker, suffix):
         with pytest.raises(UserError, match=message):
             configure_from(carry(tmp_path, suffix, config))
         assert not marker.exists()
-    # As a mere text it is one; and where results go is not for the file to say.
+    # A text key may hold such a text. OUTPUT_DIR and DATASETS.ROOT of the weights do not count.
     cfg = configure_from(carry(tmp_path, suffix, {"OUTPUT_DIR": hostile, "DATASETS": {"ROOT": hostile}, "SEED": 3}))
     assert (str(tmp_path), get_cfg().DATASETS.ROOT, -1) == (cfg.OUTPUT_DIR, cfg.DATASETS.ROOT, cfg.SEED)
     assert not marker.exists()

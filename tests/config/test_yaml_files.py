@@ -63,7 +63,7 @@ def test_what_is_refused_in_yaml(text, word, measure_work):
         with pytest.raises(UserError, match=word):
             parse_config(text, "c.yaml")
 
-    # The work is not in proportion to the length of text that is nested too deep.
+    # Text that is nested too deep is not read to its end.
     assert measure_work(parse)[0] < 100_000
 
 

@@ -1,4 +1,4 @@
-"""What the tests of this folder run in several processes, which import it by name."""
+"""Functions that tests of this folder run in several processes, which import this module by its name."""
 
 import argparse
 import contextlib
@@ -26,7 +26,7 @@ from parking.utils.errors import UserError
 
 HEADS = [name for name, head in DENSE_HEAD_REGISTRY if head.__module__.startswith("parking.")]
 ACCUMULATION = 3
-# Steps after iterations 2, 5, 8 and 11.
+# The optimizer steps after iterations 2, 5, 8 and 11.
 SAVED_AFTER = 6
 NUM_ITERS = 12
 GLOBAL_BATCH = 4
@@ -75,7 +75,7 @@ def weights_of(trainer):
 
 
 def train_and_resume(args):
-    """Train, save after a step, go on in a new trainer; what came out lies in ``args.folder`` by rank."""
+    """Train, save after a step, and go on in a new trainer; save the results in ``args.folder``, by rank."""
     trainer = make_trainer(0)
     losses = run_iterations(trainer, range(SAVED_AFTER))
     saved = {"model": weights_of(trainer), "trainer": trainer.state_dict()}
@@ -102,7 +102,7 @@ def train_and_resume(args):
 
 
 def detector_gradients(head):
-    """Of a small detector with frozen norms on four images with 0, 1, 2 and 9 boxes, divided among the processes."""
+    """Gradients of a small detector with frozen norms; processes share four images with 0, 1, 2 and 9 boxes."""
     cfg = get_cfg()
     cfg.MODEL.DEVICE, cfg.MODEL.HEAD.NAME = "cpu", head
     cfg.MODEL.YOLO.WIDTH_MULTIPLE, cfg.MODEL.YOLO.NUM_CLASSES = 0.125, 3
@@ -147,7 +147,7 @@ def raise_user_error(args):
 
 
 def await_two_interrupts(args):
-    """As a training with its ``InterruptHook``: go on after the first, end by the second; each leaves a file."""
+    """Go on after the first Ctrl-C and end by the second, like a training; write a file at each."""
     folder, rank = Path(args.folder), comm.get_rank()
     num_received = 0
 
@@ -165,13 +165,13 @@ def await_two_interrupts(args):
         time.sleep(120)
     finally:
         if rank == 0:
-            # Still writing when the other has ended.
+            # This process still writes when the other has ended.
             time.sleep(3)
             (folder / "written").touch()
 
 
 def interrupt_and_kill(folders):
-    """In a process of its own: end by interrupts in the first folder, then wait in the second to be killed."""
+    """Run twice, in a process of its own: end by interrupts in the first folder, and by a kill in the second."""
     args = argparse.Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto", folder=folders[0])
     try:
         launch(await_two_interrupts, args)
@@ -186,7 +186,7 @@ def return_seven_and_rank(args):
 
 
 def let_the_first_wait(args):
-    """Longer than detectron2's barriers would, were their patience the one that is given."""
+    """Let process 0 wait three seconds at a barrier, which is told to wait for ``args.timeout``."""
     barrier = PatientBarrier() if args.timeout is None else PatientBarrier(args.timeout)
     if comm.get_rank() == 1:
         time.sleep(3)

@@ -26,7 +26,7 @@ from parking.engine.setup import lock_output_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN_NET = ROOT / "tools" / "train_net.py"
-# Generous: a run must end by itself, not hang.
+# Generous limits, which only a run that hangs exceeds.
 START_SECONDS, END_SECONDS = 240, 120
 TINY = [
     *("INPUT.SIZE_TRAIN", "[64, 96]", "INPUT.SIZE_TEST", "96", "SOLVER.IMS_PER_BATCH", "4"),
@@ -42,10 +42,10 @@ def train_args(scenes, output_dir, *opts):
 
 
 def run_here(monkeypatch, capsys, *args):
-    """The tool in this process, which saves the ten seconds of the imports: exit code, stdout, stderr."""
+    """Run the tool in this process, without ten seconds of imports; return exit code, stdout and stderr."""
     from detectron2.utils.logger import setup_logger
 
-    # Handlers of an earlier call write to a stdout that pytest has closed since.
+    # Handlers of an earlier call write to a stdout that pytest has closed meanwhile.
     setup_logger.cache_clear()
     for logger in ("detectron2", "fvcore", "parking"):
         logging.getLogger(logger).handlers.clear()
@@ -57,7 +57,7 @@ def run_here(monkeypatch, capsys, *args):
 
 
 def run_and_harm(output_dir, harm, script, *args, env=()):
-    """The tool in a process of its own; ``harm(pid)`` is called when it has saved: exit code, stdout, stderr."""
+    """Run the tool in a process of its own, call ``harm(pid)`` when it has saved; exit code, stdout and stderr."""
     process = subprocess.Popen(
         [sys.executable, str(script), *map(str, args)],
         cwd=ROOT,
@@ -116,7 +116,7 @@ def kill_a_data_worker(pid, num_processes):
 
 
 def kill_a_trainer(pid, rank):
-    # Started in the order of their ranks.
+    # Processes are started in the order of their ranks.
     os.kill(sorted(children(pid))[rank], signal.SIGKILL)
 
 
@@ -125,7 +125,7 @@ def last_lines(text, count=3):
 
 
 def check_left_intact(output_dir):
-    """The last checkpoint can be read and is sound, and no file is half written; the names of the checkpoints."""
+    """Check that the last checkpoint is sound and no file is half written; return the names of the checkpoints."""
     last = torch.load(output_dir / (output_dir / "last_checkpoint").read_text(), weights_only=True)
     for name, tensor in [*last["model"].items(), *last["ema"]["average"].items()]:
         assert tensor.isfinite().all(), name
@@ -174,7 +174,7 @@ def test_an_exception_in_one_process_ends_all(tiny_scenes, tmp_path):
 
 @pytest.fixture
 def faulty(monkeypatch):
-    """Registers the model that FAULT is about."""
+    """Registers the model that fails as FAULT says; the options that choose it."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     importlib.import_module("train_with_fault")
     return ["MODEL.META_ARCHITECTURE", "FaultyYOLO", "DATALOADER.NUM_WORKERS", "0", "SOLVER.MAX_ITER", "8"]
@@ -284,7 +284,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tiny_scenes, tmp_path, monke
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert code == 1
-    # Above it, logging complains that it cannot write either.
+    # The lines above it are complaints of logging, which cannot write to log.txt.
     path = re.escape(str(tmp_path / "model_0000003.pth"))
     assert re.fullmatch(rf"error: .*{path}.*File too large.*", last_lines(err, 1))
     assert check_left_intact(tmp_path) == ["model_0000001.pth"]
@@ -308,47 +308,31 @@ def test_what_interrupts_the_writing_of_a_checkpoint_is_told(tmp_path, monkeypat
     assert raised.value is error
 
 
-@pytest.fixture
 def make_own_data(tmp_path):
-    """Writes eight images, of which the first few have a box, and returns the options that train on them."""
-
-    def make(num_with_box):
-        folder = tmp_path / "images"
-        folder.mkdir()
-        rng = np.random.default_rng(0)
-        for i in range(8):
-            cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
-        content = {
-            "images": [{"id": i, "file_name": f"{i}.png"} for i in range(8)],
-            "annotations": [
-                {"id": i, "image_id": i, "category_id": 1, "bbox": [5, 5, 30, 40]} for i in range(num_with_box)
-            ],
-            "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
-        }
-        (tmp_path / "own.json").write_text(json.dumps(content))
-        # A name of its own, for registered data sets stay.
-        name = tmp_path.name
-        return [
-            *("DATASETS.COCO", f"[['{name}', '{tmp_path}/own.json', '{folder}']]", "DATASETS.TRAIN", f"('{name}',)"),
-            *(
-                "DATASETS.TEST",
-                f"('{name}',)",
-                "MODEL.YOLO.NUM_CLASSES",
-                "0",
-                "SOLVER.MAX_ITER",
-                "4",
-                "DATALOADER.NUM_WORKERS",
-                "0",
-            ),
-        ]
-
-    return make
+    """Write eight images, of which one has a box; return the options that train and evaluate on them."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png"} for i in range(8)],
+        "annotations": [{"id": 0, "image_id": 0, "category_id": 1, "bbox": [5, 5, 30, 40]}],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+    (tmp_path / "own.json").write_text(json.dumps(content))
+    name = tmp_path.name  # a name of its own for each test, because registered data sets stay registered
+    return [
+        *("DATASETS.COCO", f"[['{name}', '{tmp_path}/own.json', '{folder}']]", "DATASETS.TRAIN", f"('{name}',)"),
+        *("DATASETS.TEST", f"('{name}',)", "MODEL.YOLO.NUM_CLASSES", "0", "SOLVER.MAX_ITER", "4"),
+        *("DATALOADER.NUM_WORKERS", "0"),
+    ]
 
 
 @pytest.mark.parametrize("sampler", ["TrainingSampler", "ClassBalancedTrainingSampler", "RepeatFactorTrainingSampler"])
-def test_batches_without_boxes_train(make_own_data, tmp_path, monkeypatch, capsys, sampler):
-    """One image with a box in eight leaves one of two batches without; evaluated on the same images."""
-    opts = [*make_own_data(1), "DATALOADER.SAMPLER_TRAIN", sampler]
+def test_batches_without_boxes_train(tmp_path, monkeypatch, capsys, sampler):
+    """Only one of eight images has a box, so that one of two batches has none."""
+    opts = [*make_own_data(tmp_path), "DATALOADER.SAMPLER_TRAIN", sampler]
     output_dir = tmp_path / "out"
     code, _, err = run_here(monkeypatch, capsys, *train_args("/nowhere", output_dir, *opts))
     assert code == 0, err

@@ -21,7 +21,7 @@ from parking.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Hidden behind the function of the same name.
+# ``parking.engine.launch`` is the function; this is the module of the same name.
 launch_module = sys.modules[launch.__module__]
 
 
@@ -102,7 +102,7 @@ def test_a_users_mistake_in_a_process_is_told_in_its_own_words(launched, monkeyp
     with pytest.raises(UserError) as info:
         launch(launched.raise_user_error, make_args())
     assert str(info.value) == "key A is 1; set it to 2."
-    # Process 0 has failed after it, having lost its peer, and was given the time to.
+    # Process 0 lost its connection and had time to record that, too.
     assert [suffix for suffix, _ in records] == [".user_error", ".lost"]
     assert "connection to another process" in records[1][1]
 
@@ -187,14 +187,14 @@ def test_interrupts_reach_all_processes_once_and_a_killed_parent_leaves_nobody(i
     assert not list(first.glob("interrupt-*-2")), "from the terminal and from the parent"
     os.kill(process.pid, signal.SIGINT)
     wait_for(process, first, "interrupted")
-    # Written by process 0 when process 1 had ended.
+    # Process 0 wrote "written" after process 1 had ended.
     assert {"interrupt-0-2", "interrupt-1-2", "written"} <= {path.name for path in first.iterdir()}
 
     wait_for(process, second, "ready-0", "ready-1")
     os.kill(process.pid, signal.SIGINT)
     wait_for(process, second, "interrupt-0-1", "interrupt-1-1")
     process.kill()
-    # Ends when the last process that could write to the output has ended.
+    # communicate() returns when the last process that could write to the output has ended.
     output, _ = process.communicate(timeout=30)
     assert {"interrupt-0-2", "interrupt-1-2", "written"} <= {path.name for path in second.iterdir()}
     assert "Traceback" not in output

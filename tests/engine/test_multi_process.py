@@ -17,7 +17,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What one process and each of two have saved: {(number of processes, rank): results}."""
+    """{(number of processes, rank): results} of one process, and of each of two."""
     folder = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.syspath_prepend(str(Path(__file__).parent))
@@ -52,7 +52,7 @@ def test_resuming_changes_nothing(results, key):
 
 
 def test_training_moves_the_weights(results):
-    # What is compared above must not be standing still.
+    # The weights compared above must not all be those of the beginning.
     amid, end = results[1, 0]["weights amid"], results[1, 0]["weights"]
     assert all((end[name] - amid[name]).abs().max() > 1e-3 for name in end)
 
@@ -66,14 +66,14 @@ def test_broadcast_gives_all_the_main_processs_weights_and_buffers(results, rank
     tensors = results[2, rank]["broadcast"]
     assert "1.running_var" in tensors and "1.num_batches_tracked" in tensors
     for name, tensor in tensors.items():
-        # Filled with rank + 5 before.
+        # Before, each process had filled its tensors with its rank + 5.
         assert (tensor == 5).all(), name
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("head", HEADS)
 def test_the_detectors_gradients_are_those_of_one_process(results, head, rank):
-    """Though one process has 1 of the boxes and the other 11: means are over the matches of both."""
+    """Although one process has 1 box and the other 11: means are over the matches of both."""
     (expected, expected_losses), (actual, losses) = (
         results[key]["detector gradients"][head] for key in ((1, 0), (2, rank))
     )

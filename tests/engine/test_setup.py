@@ -26,7 +26,7 @@ def test_what_no_training_wrote_stays(tmp_path, name):
     (tmp_path / name).write_text("mine")
     with pytest.raises(UserError, match=name.split(".")[0]):
         check_output_dir(str(tmp_path), may_hold_training=False)
-    # The user has said that it is a training's, as one of a version without marks.
+    # By --resume or --overwrite, the user has said that it is a training's, perhaps of a version without marks.
     check_output_dir(str(tmp_path), may_hold_training=True)
     claim_output_dir(str(tmp_path))
     check_output_dir(str(tmp_path), may_hold_training=False)

@@ -121,7 +121,7 @@ def test_the_budget_is_shared_by_iterations(two_stages):
     Path(one.cfg.OUTPUT_DIR).mkdir(parents=True)
     mark_finished(one, seconds=2 * 3600)
     assert share_of_budget(two, stages, [one]) == 2 * 3600
-    # Overwritten: what is there from before does not count.
+    # With --overwrite, the time of an earlier training does not count.
     assert share_of_budget(one, stages, []) == 3 * 3600
     assert [share_of_budget(stage, stages, []) for stage in read_stages(two_stages, [])] == [None, None]
 

@@ -130,7 +130,7 @@ def test_statistics_of_norms_survive_a_batch_that_is_not_finite():
     amid_step = []
     run(trainer, 3, start=1, note=lambda: amid_step.append(trainer.is_amid_step))
     assert amid_step == [True, False]
-    # As before the first batch of the step, which was sound.
+    # The statistics are those before the first batch of the step, although that batch was sound.
     assert torch.equal(model.norm.running_mean, before)
     assert not trainer.has_stepped
 
@@ -158,7 +158,7 @@ def test_bfloat16_on_the_cpu_keeps_weights_and_losses_usable():
 
 
 class Picky(UserError):
-    """An error of a more special kind, as the readers raise."""
+    """A subclass of UserError, such as the readers of files raise."""
 
 
 class Unreadable(torch.utils.data.Dataset):
@@ -215,5 +215,5 @@ def test_gradients_that_overflow_whatever_the_scale_end_the_run():
     trainer.model.weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(UserError, match="not finite in half precision"):
         run(trainer, 99)
-    # From 2 ** 16 to below 2 ** -14.
+    # The scale was halved from 2 ** 16 to below 2 ** -14.
     assert trainer.iter == 31

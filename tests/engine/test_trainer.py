@@ -148,7 +148,7 @@ def test_a_shortened_training_ends_with_its_rate_decayed(tiny_scenes, tmp_path):
     trainer.train()
     assert trainer.iter == 6
     assert (tmp_path / "out" / "model_0000005.pth").exists() and (tmp_path / "out" / "model_final.pth").exists()
-    # Linear from 0.01 to 0.0001 over 6 iterations, asked for after the last.
+    # The rate falls linearly from 0.01 to 0.0001 over 6 iterations; this is the rate after the last.
     assert trainer.optimizer.param_groups[-1]["lr"] == pytest.approx(0.0001)
 
 

@@ -28,7 +28,7 @@ def trained(tiny_scenes, tmp_path_factory):
 
 
 def change(checkpoint, where: str, value):
-    """The checkpoint with another value at a path of keys and indices; ``...`` takes it away."""
+    """The checkpoint with another value at a path of keys and indices, or without it if the value is ``...``."""
     changed = copy.deepcopy(checkpoint)
     *parents, last = [int(part) if part.isdigit() else part for part in where.split("/")]
     target = changed

@@ -91,7 +91,7 @@ def test_a_training_of_a_version_with_other_names_goes_on_exactly(tiny_scenes, t
 
 
 def train_with_accumulation(cfg):
-    """Steps after iterations 0, 3 and 6; returns the final weights, and what an early release saved after 4."""
+    """Train with steps after iterations 0, 3 and 6; the final weights, and what an early release saved after 4."""
     torch.manual_seed(0)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)

@@ -15,7 +15,7 @@ def make_instances(*boxes):
     table = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 6)
     instances = Instances((100, 100))
     instances.pred_boxes = Boxes(table[:, :4])
-    # As a model in mixed precision, and outside of no_grad, would give them.
+    # A model in mixed precision gives such scores, with gradients unless in no_grad.
     instances.scores = table[:, 4].half().requires_grad_()
     instances.pred_classes = table[:, 5].long()
     return instances

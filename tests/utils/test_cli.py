@@ -62,7 +62,7 @@ def test_one_of_several_processes_is_refused(environ, count, launcher):
         check_started_alone(environ=environ)
     with pytest.raises(UserError, match=launcher):
         check_started_alone(count - 1, environ=environ)
-    # One on each machine.
+    # As many as there are machines: one process on each.
     check_started_alone(count, environ=environ)
 
 

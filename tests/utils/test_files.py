@@ -52,7 +52,7 @@ def test_an_error_leaves_what_was_there(tmp_path, error, previous):
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
 def test_permissions_follow_the_umask(tmp_path, umask, mode):
-    # As with open(), unlike tempfile's 0600, which nobody else could read on a shared disk.
+    # Modes are those of open(): with tempfile's 0600, nobody else could read the file on a shared disk.
     path = tmp_path / "file.bin"
     before = os.umask(umask)
     try:

@@ -66,7 +66,7 @@ def test_nothing_is_written_through_a_linked_folder(tmp_path):
     with pytest.raises(UserError, match=r"visualizations.*link"):
         write(tmp_path / "out", "visualizations/a.png")
     assert not list((tmp_path / "target").iterdir())
-    # The folder itself may be one.
+    # The folder of the results itself may be a link.
     (tmp_path / "out").rename(tmp_path / "real")
     (tmp_path / "out").symlink_to(tmp_path / "real")
     write(tmp_path / "out", "a.json")
@@ -151,7 +151,7 @@ def test_a_mark_does_not_grow_with_every_run(tmp_path, monkeypatch):
     OutputFolder(tmp_path).start("log.txt", source={"path": "/x"}).write_bytes(b"open")
     for run in range(100):
         for name in ("a.json", "b.json"):
-            # Two contents in turns, and new ones.
+            # b.json has two contents in turns, a.json a new one each time.
             write(tmp_path, name, b"%d" % (run if name == "a.json" else run % 2))
         assert all(map(OutputFolder(tmp_path).is_ours, ("a.json", "b.json", "log.txt")))
     assert len((tmp_path / MARK_NAME).read_bytes().splitlines()) < 30

@@ -27,7 +27,7 @@ def test_results_are_in_order_and_errors_come_through(num_workers, chunk_size):
 
 @pytest.mark.parametrize("num_threads", [0, 3])
 def test_an_interrupt_waits_for_the_end_of_the_block(num_threads):
-    """Other threads do not block it, so it comes by way of one of them."""
+    """Also where other threads do not block SIGINT, so that one of them receives it."""
     done, stop = [], threading.Event()
     threads = [threading.Thread(target=stop.wait) for _ in range(num_threads)]
     for thread in threads:

@@ -29,7 +29,7 @@ KINDS = [
 ]
 
 
-# Named by place: zip and gzip hold the time, and the processes of pytest-xdist must name a test alike.
+# Numbers as names: zip and gzip hold the time, but all processes of pytest-xdist must give a test the same name.
 @pytest.mark.parametrize(("content", "word"), KINDS, ids=range(len(KINDS)))
 def test_what_a_file_is_instead_of_text(tmp_path, content, word):
     assert word in describe_content(content)

@@ -1,4 +1,4 @@
-"""What takes the place of a trainer and of a checkpointer in these tests."""
+"""Stand-ins for a trainer and a checkpointer."""
 
 import math
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ from detectron2.utils.events import EventStorage
 
 from parking.engine.clock import TrainingClock
 from parking.engine.hooks.early_stopping import EarlyStoppingHook
-from parking.engine.hooks.evaluation import Evaluations
+from parking.engine.hooks.evaluation import EvalHook, Evaluations
 from parking.engine.hooks.time_budget import TimeBudgetHook
 
 
@@ -34,7 +34,7 @@ def make_trainer(max_iter=10):
 
 
 def make_loop(**attributes):
-    """Of an ``AccumulatingTrainer`` that steps in every iteration, what hooks use."""
+    """What hooks use of an ``AccumulatingTrainer``, here one that steps in every iteration."""
     values = {"has_stepped": True, "is_amid_step": False, "skip_unless_finite": lambda: None}
     return SimpleNamespace(iter=0, **{**values, "flush_metrics": lambda: None, **attributes})
 
@@ -50,8 +50,10 @@ class Run:
         self.ends = []
 
     def add_early_stopping(self, patience):
-        self.hooks.append(EarlyStoppingHook("bbox/AP75", patience, self.evaluations, self.end_at))
-        self.hooks[-1].trainer = self
+        stopping = EarlyStoppingHook("bbox/AP75", patience, self.end_at)
+        self.hooks += [stopping, EvalHook(10, self.evaluate, self.evaluations, [stopping])]
+        for hook in self.hooks:
+            hook.trainer = self
         return self
 
     def add_budget(self, max_seconds, *, eval_period=0, record=None):
@@ -66,6 +68,11 @@ class Run:
         self.max_iter = max_iter
         self.ends.append(max_iter)
 
+    def evaluate(self, next_iteration):
+        self.evaluations.before = next_iteration
+        score = self.scores[next_iteration // 10 - 1]
+        return {"bbox": {"AP75": score}} if math.isfinite(score) else {}  # as the trainer's evaluations do
+
     def run(self, stop_at=None):
         with EventStorage(self.start_iter) as self.storage:
             self.iter = self.start_iter
@@ -74,11 +81,6 @@ class Run:
             while self.iter < min(self.max_iter, stop_at or self.max_iter):
                 per_iter = self.seconds_per_iter
                 self.now += per_iter(self.iter) if callable(per_iter) else per_iter
-                if (self.iter + 1) % 10 == 0 and len(self.scores) >= (self.iter + 1) // 10:
-                    self.evaluations.before = self.iter + 1
-                    score = self.scores[self.iter // 10]
-                    if math.isfinite(score):  # as the trainer's evaluations do
-                        self.storage.put_scalar("bbox/AP75", score)
                 for hook in self.hooks:
                     hook.after_step()
                 self.iter += 1

@@ -2,7 +2,6 @@ import pytest
 from detectron2.utils.events import EventStorage
 
 from parking.engine.hooks.checkpoints import BestCheckpointHook, CheckpointHook
-from parking.engine.hooks.evaluation import Evaluations
 from parking.utils.errors import UserError
 
 from .stand_ins import Recorder, make_loop, make_trainer
@@ -26,23 +25,19 @@ def test_checkpoints_by_period_after_the_next_step_and_at_the_end(steps, saved):
     assert (release, last) == (("model_final", {"iteration": 9}), "model_0000009")
 
 
-def follow(recorder, values, start_iter=0, evaluated_before=-1, made_up_for=None):
+def follow(recorder, values, start_iter=0):
     """Evaluate after the iterations of ``values``; None: the score cannot be computed and is not stored."""
-    evaluations = Evaluations(before=evaluated_before)
-    hook = BestCheckpointHook(recorder, "bbox/AP75", evaluations, dict)
+    hook = BestCheckpointHook(recorder, "bbox/AP75", dict)
     hook.trainer = make_trainer()
     hook.trainer.start_iter = start_iter
     with EventStorage(start_iter) as storage:
         hook.trainer.storage = storage
-        if made_up_for is not None:
-            storage.put_scalar("bbox/AP75", made_up_for, smoothing_hint=False)
         hook.before_train()
         for iteration, value in values:
             storage.iter = iteration
-            evaluations.before = iteration + 1
             if value is not None:
                 storage.put_scalar("bbox/AP75", value, smoothing_hint=False)
-            hook.after_step()
+            hook.after_evaluation(iteration + 1)
     return [(values["iteration"], values["value"]) for _, values in recorder.saved]
 
 
@@ -53,7 +48,7 @@ def test_best_ignores_nan_and_what_is_not_better():
 
 @pytest.mark.parametrize(("metric", "saved"), [("bbox/AP75", [(6, 11.0)]), ("bbox/AP", [(5, 9.5), (6, 11.0)])])
 def test_a_resumed_training_knows_the_best_weights_on_disk(metric, saved):
-    # Those of another metric are no rival.
+    # The best value of another metric is not compared.
     recorder = Recorder(values={"metric": metric, "value": 10.0})
     assert follow(recorder, [(5, 9.5), (6, 11.0)], start_iter=5) == saved
 
@@ -72,17 +67,6 @@ def test_nothing_is_saved_at_the_end_after_a_loss_that_is_not_finite():
     with pytest.raises(UserError):
         save_while_training(recorder, make_loop(skip_unless_finite=skip_unless_finite), period=1, max_iter=1)
     assert recorder.saved == []
-
-
-def test_the_best_is_found_in_every_evaluation_also_after_one_that_was_made_up_for():
-    recorder = Recorder({"metric": "bbox/AP75", "value": 5.0})
-    saved = follow(recorder, [(3, 9.0)], start_iter=3, evaluated_before=3, made_up_for=6.0)
-    assert saved == [(2, 6.0), (3, 9.0)]
-
-
-def test_nothing_is_told_of_an_evaluation_of_an_earlier_run(caplog):
-    assert follow(Recorder(), [(1, None)], start_iter=3, evaluated_before=2) == []
-    assert "cannot be computed" not in caplog.text
 
 
 def test_a_score_that_cannot_be_computed_is_not_an_earlier_one_and_told_once(caplog):

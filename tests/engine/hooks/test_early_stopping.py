@@ -6,7 +6,7 @@ from .stand_ins import stop_early
 
 
 def test_early_stopping_after_patience_evaluations_without_a_better_score():
-    # Best after 20; 30 and 40 are no better, so that one iteration follows iteration 39.
+    # The best score is that after 20 iterations; those after 30 and 40 are no better. One more iteration follows.
     assert stop_early(2, [5, 7, 6, 7, 9, 9, 9, 9, 9, 9]).run() == 41
     assert stop_early(3, [5, 7, 6, 7, 9, 9, 9, 8, 10, 9]).run() == 81
     assert stop_early(9, [5] * 10).run() == 100

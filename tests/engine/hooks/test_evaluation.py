@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 from detectron2.utils.events import EventStorage
 
@@ -18,11 +20,13 @@ def test_only_a_training_that_finished_is_evaluated_at_its_end(iteration, evalua
 
 
 def make_eval_hook(period, calls, start_iter=0, evaluated_before=-1):
+    evaluations = Evaluations(before=evaluated_before)
+
     def evaluate(next_iteration):
-        calls.append(next_iteration)
+        evaluations.before = next_iteration
         return {"bbox": {"AP": 50.0 + next_iteration}}
 
-    hook = EvalHook(period, evaluate, Evaluations(before=evaluated_before))
+    hook = EvalHook(period, evaluate, evaluations, [SimpleNamespace(after_evaluation=calls.append)])
     hook.trainer = make_trainer(max_iter=10)
     hook.trainer.start_iter = start_iter
     return hook
@@ -41,6 +45,13 @@ def test_evaluations_are_stored_under_flat_names():
         hook.after_train()
     assert calls == [4, 8, 10]
     assert storage.history("bbox/AP").latest() == 60.0
+
+
+def test_nothing_follows_an_evaluation_that_was_left_out():
+    hook = EvalHook(0, lambda next_iteration: {}, Evaluations(), [None])
+    hook.trainer = make_trainer(max_iter=10)
+    hook.trainer.iter = 10
+    hook.after_train()
 
 
 @pytest.mark.parametrize(
