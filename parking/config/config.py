@@ -2,11 +2,12 @@
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode as _CfgNode
 
+from parking.utils.constants import HEAD_GROUPS
 from parking.utils.errors import UserError
 from parking.utils.text import printable, show
 
@@ -43,6 +44,18 @@ class CfgNode(_CfgNode):
             for part in reversed(key.split(".")):
                 nested = {part: nested}
             self.merge_from_dict(nested, source="command line")
+        self._refuse_keys_of_other_heads(typed_keys(cfg_list))
+
+    def _refuse_keys_of_other_heads(self, keys: Iterable[str]) -> None:
+        # Only typed keys: a file may have them from its _BASE_, for another head.
+        head = self.MODEL.HEAD.NAME
+        readers = {f"MODEL.{group}.": name for name, group in HEAD_GROUPS.items() if name != head}
+        for key in sorted(keys) if head in HEAD_GROUPS else ():
+            reader = next((name for prefix, name in readers.items() if key.startswith(prefix)), None)
+            if reader:
+                raise UserError(
+                    f"command line: {key} is read by {reader} only, and MODEL.HEAD.NAME is {head}; leave it out."
+                )
 
     def merge_from_dict(self, loaded: Mapping[str, Any], *, source: str) -> None:
         """Merge nested plain values; ``source`` says in errors where they come from.

@@ -6,6 +6,9 @@ PARKING_DATASETS = ("parking_train", "parking_val", "parking_trainval", "parking
 #: Gray level (0..255) around a letterboxed image, in training, inference and the padding of a batch alike.
 PAD_VALUE = 114
 
+#: This project's heads, by their names in the registry, and the group of keys in MODEL that only this head reads.
+HEAD_GROUPS = {"AnchorHead": "ANCHOR_HEAD", "DistributionHead": "DISTRIBUTION_HEAD", "YOLOXHead": "YOLOX_HEAD"}
+
 #: This project's own backbone, by its name in detectron2's registry.
 CSP_DARKNET_PAFPN = "build_csp_darknet_pafpn_backbone"
 #: detectron2's backbones, by their names in its registry, for which there are config keys.

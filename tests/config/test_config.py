@@ -126,6 +126,8 @@ def test_command_line_values(opts, key, value):
         (["SOLVER.AMP.ENABLED", "1"], r"SOLVER\.AMP\.ENABLED .*bool"),
         (["DATASETS.TRAIN", "data"], r"DATASETS\.TRAIN .*tuple"),
         (["MODEL.YOLO", "3"], r"MODEL\.YOLO .*mapping"),
+        (["MODEL.YOLOX_HEAD.LOSS.L1_GAIN", "2"], r"MODEL\.YOLOX_HEAD\.LOSS\.L1_GAIN .*AnchorHead"),
+        (["MODEL.ANCHOR_HEAD.ANCHOR_RATIO", "2", "MODEL.HEAD.NAME", "YOLOXHead"], r"ANCHOR_RATIO .*YOLOXHead"),
         (["SOLVER.MAX_ITER"], r"'SOLVER\.MAX_ITER' has no value"),
     ],
 )
@@ -354,3 +356,10 @@ def test_files_that_do_not_exist():
             get_cfg().merge_from_file(f"{name}.yaml")
         with pytest.raises(UserError, match=r"(nowhere|a\\x00b)\.pt do"):
             read_weights(f"{name}.pt")
+
+
+def test_keys_of_heads_that_a_head_of_the_users_may_read():
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.HEAD.NAME", "PointHead", "MODEL.ANCHOR_HEAD.ANCHOR_RATIO", "2"])
+    cfg.merge_from_list(["MODEL.HEAD.NAME", "YOLOXHead", "MODEL.YOLOX_HEAD.LOSS.L1_GAIN", "2"])
+    assert (cfg.MODEL.ANCHOR_HEAD.ANCHOR_RATIO, cfg.MODEL.YOLOX_HEAD.LOSS.L1_GAIN) == (2, 2)

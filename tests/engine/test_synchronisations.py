@@ -14,6 +14,7 @@ from parking.config import get_cfg
 from parking.engine.train_loop import AccumulatingTrainer
 from parking.inference.build import build_model
 from parking.modeling import DENSE_HEAD_REGISTRY
+from parking.utils.constants import HEAD_GROUPS
 
 HEADS = [name for name, head in DENSE_HEAD_REGISTRY if head.__module__.startswith("parking.")]
 # Their outputs have as many values as the contents of a tensor say, or are one value on the host.
@@ -106,6 +107,11 @@ def make_loop(head, device):
     batches = [make_batch([1, 2]), make_batch([3, 0, 40, 7]), make_batch([1]), make_batch([0, 0])]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     return AccumulatingTrainer(model, batches, optimizer, max_iter=99, accumulation=lambda iteration: 1), batches
+
+
+def test_each_head_has_its_keys():
+    assert set(HEADS) == set(HEAD_GROUPS)
+    assert all(hasattr(get_cfg().MODEL, group) for group in HEAD_GROUPS.values())
 
 
 @pytest.mark.parametrize("head", HEADS)
