@@ -248,6 +248,10 @@ def _add_distribution_head(cfg: CN) -> None:
 
 def _add_yolox_head(cfg: CN) -> None:
     cfg.MODEL.YOLOX_HEAD = CN()
+    # Which predictions learn which boxes:
+    #   "SimOTA": as published; near the centre of a box, those that cost it least, as many as the best overlap with it
+    #   "TaskAligned": the ten inside a box for which score and overlap together are largest
+    cfg.MODEL.YOLOX_HEAD.ASSIGNER = "SimOTA"
     cfg.MODEL.YOLOX_HEAD.LOSS = CN()
     # Gains of the terms; the published values.
     cfg.MODEL.YOLOX_HEAD.LOSS.BOX_GAIN = 5.0

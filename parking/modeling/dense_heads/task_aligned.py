@@ -74,17 +74,7 @@ class TaskAlignedAssigner:
         gt_index = torch.arange(len(gt_boxes), device=boxes.device)[:, None].expand_as(predictions).flatten()
         predictions, is_inside = predictions.flatten(), is_inside.flatten()
 
-        # The first and the last claim on a prediction are one and the same if there is only one.
-        number = torch.arange(len(predictions), device=boxes.device)
-        first, last = (
-            number.new_full((len(boxes),), empty).scatter_reduce_(
-                0, predictions, number.masked_fill(~is_inside, empty), reduce
-            )[predictions]
-            for empty, reduce in ((len(number), "amin"), (-1, "amax"))
-        )
-        is_assigned = is_inside & (first == number)
-        gt_index = torch.where(first == last, gt_index, best_gt[predictions])
-
+        is_assigned, gt_index = settle_claims(predictions, is_inside, gt_index, best_gt)
         overlaps = _overlap(boxes[predictions], points[predictions], gt_boxes[gt_index], areas[gt_index])
         alignment = self._align(scores[predictions, gt_classes[gt_index]], overlaps)
         targets = _normalize(alignment * is_assigned, overlaps * is_assigned, gt_index, len(gt_boxes))
@@ -121,6 +111,28 @@ class TaskAlignedAssigner:
         """``gt_boxes`` with no side shorter than ``min_side``."""
         lacking = (self.min_side - (gt_boxes[:, 2:] - gt_boxes[:, :2])).clamp(min=0) / 2
         return torch.cat([gt_boxes[:, :2] - lacking, gt_boxes[:, 2:] + lacking], dim=1)
+
+
+def settle_claims(predictions: Tensor, is_valid: Tensor, gt_index: Tensor, best_gt: Tensor) -> tuple[Tensor, Tensor]:
+    """Give each claimed prediction to one box: to the only one that claims it, else to the best of the image.
+
+    Args:
+        predictions: (K,) int64, the claimed prediction, is_valid: (K,) whether the claim counts, gt_index: (K,) int64,
+            the box that claims.
+        best_gt: (P,) int64, the box that gets a prediction on which there are several claims.
+
+    Returns:
+        whether a claim is granted (K,), at most one for each prediction, and the box that gets the prediction (K,).
+    """
+    # The first and the last claim on a prediction are one and the same if there is only one.
+    number = torch.arange(len(predictions), device=predictions.device)
+    first, last = (
+        number.new_full((len(best_gt),), empty).scatter_reduce_(
+            0, predictions, number.masked_fill(~is_valid, empty), reduce
+        )[predictions]
+        for empty, reduce in ((len(number), "amin"), (-1, "amax"))
+    )
+    return is_valid & (first == number), torch.where(first == last, gt_index, best_gt[predictions])
 
 
 def _is_inside(points: Tensor, areas: Tensor) -> Tensor:

@@ -18,12 +18,17 @@ from torchvision.ops import box_convert
 from parking.layers import ConvNormAct, conv3x3
 
 from ..base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions
+from ..task_aligned import TaskAlignedAssigner
 from .assigner import SimOTAAssigner
 from .box_coder import YOLOXBoxCoder
-from .losses import PointOutputs, YOLOXLoss
+from .losses import Assignment, PointOutputs, YOLOXLoss
 
 # A new head expects an object, and each class, with a probability of 0.01.
 _PRIOR = -math.log(99)
+# Task-aligned assignment as in the published training of the distribution head.
+_ALPHA = 0.5
+_BETA = 6.0
+_CANDIDATES = 10
 
 
 @DENSE_HEAD_REGISTRY.register()
@@ -42,7 +47,7 @@ class YOLOXHead(DenseHead):
         num_classes: int,
         depthwise: bool = False,
         norm: str = "BN",
-        assigner: SimOTAAssigner,
+        assigner: SimOTAAssigner | TaskAlignedAssigner,
         loss: YOLOXLoss,
     ):
         """
@@ -73,13 +78,20 @@ class YOLOXHead(DenseHead):
 
     @classmethod
     def from_config(cls, cfg, input_shape: list[ShapeSpec]):
+        strides = [shape.stride for shape in input_shape]
+        if cfg.MODEL.YOLOX_HEAD.ASSIGNER == "TaskAligned":
+            # A box smaller than min_side may lie between the points of the finest level.
+            min_side = strides[min(1, len(strides) - 1)]
+            assigner = TaskAlignedAssigner(alpha=_ALPHA, beta=_BETA, num_candidates=_CANDIDATES, min_side=min_side)
+        else:
+            assigner = SimOTAAssigner(num_levels=len(strides))
         return {
             "in_channels": [shape.channels for shape in input_shape],
-            "strides": [shape.stride for shape in input_shape],
+            "strides": strides,
             "num_classes": cfg.MODEL.YOLO.NUM_CLASSES,
             "depthwise": cfg.MODEL.YOLO.DEPTHWISE,
             "norm": cfg.MODEL.YOLO.NORM,
-            "assigner": SimOTAAssigner(num_levels=len(input_shape)),
+            "assigner": assigner,
             "loss": YOLOXLoss(cfg),
         }
 
@@ -126,30 +138,23 @@ class YOLOXHead(DenseHead):
         self, raw: list[tuple[Tensor, Tensor, Tensor]], gt_instances: list[Instances], image_size: tuple[int, int]
     ) -> dict[str, Tensor]:
         outputs = self._join_levels(raw)
-        assigned = self._assign(outputs, gt_instances)
-        gt_boxes = torch.cat([instances.gt_boxes.tensor for instances in gt_instances])
-        gt_classes = torch.cat([instances.gt_classes for instances in gt_instances])
-        return self.loss(outputs, gt_boxes, gt_classes, assigned, with_l1=self._is_l1_on())
+        return self.loss(outputs, self._assign(outputs, gt_instances), with_l1=self._is_l1_on())
 
     @torch.no_grad()
-    def _assign(self, outputs: PointOutputs, gt_instances: list[Instances]) -> Tensor:
-        """(N, P): the box of each prediction, counted over the whole batch, or -1."""
+    def _assign(self, outputs: PointOutputs, gt_instances: list[Instances]) -> Assignment:
+        """One image at a time: overlaps of predictions and boxes take much memory."""
         boxes = self._decode_boxes(outputs)
         points = (outputs.cells + 0.5) * outputs.strides
-        assigned, num_boxes = [], 0
+        nearness = {"strides": outputs.strides} if isinstance(self.assigner, SimOTAAssigner) else {}
+        parts = []
         for i, instances in enumerate(gt_instances):
-            found = self.assigner(
-                boxes[i],
-                outputs.objectness[i],
-                outputs.class_logits[i],
-                points,
-                outputs.strides,
-                instances.gt_boxes.tensor,
-                instances.gt_classes,
-            )
-            assigned.append(torch.where(found >= 0, found + num_boxes, found))
-            num_boxes += len(instances)
-        return torch.stack(assigned)
+            scores = outputs.class_logits[i].float().sigmoid() * outputs.objectness[i].float().sigmoid()[:, None]
+            gt_boxes, gt_classes = instances.gt_boxes.tensor.float(), instances.gt_classes
+            found = self.assigner(boxes[i], scores, points, gt_boxes, gt_classes, **nearness)
+            gt_boxes, gt_classes = gt_boxes[found.gt_index], gt_classes[found.gt_index]
+            image = torch.full_like(found.predictions, i)
+            parts.append(Assignment(image, found.predictions, gt_boxes, gt_classes, found.targets, found.is_assigned))
+        return Assignment(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def strong_augmentation_ends(self, iteration: int | None) -> None:
         self._l1_begins = iteration

@@ -1,7 +1,6 @@
 """The loss terms of YOLOX.
 
-Shape legend: N images, P predictions of an image, C classes, T ground truth boxes of the whole batch, M assigned
-predictions of the batch.
+Shape legend: N images, P predictions of an image, C classes, K claims of boxes in the batch.
 """
 
 from typing import NamedTuple
@@ -39,16 +38,34 @@ class PointOutputs(NamedTuple):
     level_sizes: tuple[int, ...]
 
 
+class Assignment(NamedTuple):
+    """The claims of all boxes of a batch on predictions, granted or not.
+
+    Attributes:
+        images, predictions: (K,) int64.
+        gt_boxes: (K, 4) XYXY in pixels, gt_classes: (K,) int64, of the box that the prediction is assigned to.
+        targets: (K,) 0..1, of the score of that class; 0 where not assigned.
+        is_assigned: (K,) bool; each prediction is assigned by at most one claim.
+    """
+
+    images: Tensor
+    predictions: Tensor
+    gt_boxes: Tensor
+    gt_classes: Tensor
+    targets: Tensor
+    is_assigned: Tensor
+
+
 class YOLOXLoss(nn.Module):
     """Box, objectness, class and L1 loss, each divided by the number of assigned predictions.
 
     * box: sum over the assigned of 1 - IoU^2;
     * objectness: sum over all predictions of the cross entropy against 1 (assigned) or 0;
-    * class: sum over the assigned of the cross entropy against the IoU at the box's class and 0 elsewhere;
-    * L1: sum over the assigned of the distance of the four raw outputs from what would give the box.
+    * class: sum over the assigned of the cross entropy against the target at the box's class and 0 elsewhere;
+    * L1: sum over the assigned of the distance of the four raw outputs from those that would give the box.
 
-    With target scores (task-aligned assignment), these take the place of the IoU in the class loss, weight the box and
-    L1 loss, and these three are divided by their sum.
+    The targets of task-aligned assignment also weight the assigned in the terms of boxes and L1; these two terms and
+    that of classes are then divided by their sum.
 
     The published training takes a step after every batch of any size B, with a rate of 0.01 B / 64 and the gradient of
     these losses. The trainer here sums gradients over B images, in one iteration or in several, and takes the step with
@@ -68,13 +85,19 @@ class YOLOXLoss(nn.Module):
         obj_gain: float = 1.0,
         cls_gain: float = 1.0,
         l1_gain: float = 1.0,
+        weights_boxes: bool = False,
     ):
+        """
+        Args:
+            weights_boxes: whether the targets weight the assigned, as for task-aligned assignment.
+        """
         super().__init__()
         self.num_classes = num_classes
         self.box_gain = box_gain
         self.obj_gain = obj_gain
         self.cls_gain = cls_gain
         self.l1_gain = l1_gain
+        self.weights_boxes = weights_boxes
         self.box_coder = YOLOXBoxCoder()
 
     @classmethod
@@ -86,60 +109,55 @@ class YOLOXLoss(nn.Module):
             "obj_gain": loss.OBJ_GAIN,
             "cls_gain": loss.CLS_GAIN,
             "l1_gain": loss.L1_GAIN,
+            "weights_boxes": cfg.MODEL.YOLOX_HEAD.ASSIGNER == "TaskAligned",
         }
 
     def forward(
         self,
         outputs: PointOutputs,
-        gt_boxes: Tensor,
-        gt_classes: Tensor,
-        assigned: Tensor,
-        target_scores: Tensor | None = None,
+        assignment: Assignment,
         *,
         with_l1: bool,
     ) -> dict[str, Tensor]:
         """
         Args:
-            gt_boxes: (T, 4) XYXY in pixels, gt_classes: (T,) int64.
-            assigned: (N, P) int64, the box of each prediction or -1.
-            target_scores: (N, P), 0..1, of the assigned.
             with_l1: whether the L1 term is trained.
 
         Returns:
             "loss_box", "loss_obj", "loss_cls" and perhaps "loss_l1", float32 scalars: their sum is trained.
         """
-        is_assigned = assigned >= 0
-        image, point = is_assigned.nonzero(as_tuple=True)  # waits for the device, once for each batch
-        gt_index = assigned[image, point]
-        gt_boxes, gt_classes = gt_boxes[gt_index].float(), gt_classes[gt_index]
-        deltas, cells, strides = outputs.deltas[image, point].float(), outputs.cells[point], outputs.strides[point]
+        images, predictions, gt_boxes, gt_classes, targets, is_assigned = assignment
+        deltas = outputs.deltas[images, predictions].float()
+        cells, strides = outputs.cells[predictions], outputs.strides[predictions]
         iou = box_iou(box_convert(self.box_coder.decode(deltas, cells, strides), "cxcywh", "xyxy"), gt_boxes)
-        targets = iou.detach() if target_scores is None else target_scores[image, point]
-        weights = torch.ones_like(targets) if target_scores is None else targets
-        num_assigned, sum_of_weights = self._sum_over_processes(torch.ones_like(weights), weights)
+        weights = targets if self.weights_boxes else is_assigned.float()
+        num_assigned, total = self._over_processes(is_assigned.sum(dtype=torch.float32), weights.sum())
 
-        class_target = deltas.new_zeros(len(deltas), self.num_classes)
-        class_target.scatter_(1, gt_classes[:, None], targets[:, None])
+        # A prediction is assigned by one claim only, so adding never adds two.
+        obj_target = torch.zeros_like(outputs.objectness, dtype=torch.float32)
+        obj_target.index_put_((images, predictions), is_assigned.float(), accumulate=True)
+        obj = _cross_entropy(outputs.objectness, obj_target)
+        logits = outputs.class_logits[images, predictions]
+        cls_target = torch.zeros_like(logits, dtype=torch.float32).scatter_(1, gt_classes[:, None], targets[:, None])
+        cls = _cross_entropy(logits, cls_target).sum(dim=1) * is_assigned
         losses = {
-            "loss_box": ((1 - iou.square()) * weights).sum() * (self.box_gain / sum_of_weights),
-            "loss_obj": _cross_entropy(outputs.objectness, is_assigned.float()) * (self.obj_gain / num_assigned),
-            "loss_cls": _cross_entropy(outputs.class_logits[image, point], class_target)
-            * (self.cls_gain / sum_of_weights),
+            "loss_box": ((1 - iou.square()) * weights).sum() * (self.box_gain / total),
+            "loss_obj": obj.sum() * (self.obj_gain / num_assigned),
+            "loss_cls": cls.sum() * (self.cls_gain / total),
         }
         if with_l1:
             target_deltas = self.box_coder.encode(box_convert(gt_boxes, "xyxy", "cxcywh"), cells, strides)
             distance = (deltas - target_deltas).abs().sum(dim=1)
-            losses["loss_l1"] = (distance * weights).sum() * (self.l1_gain / sum_of_weights)
-        scale = len(assigned) / _REFERENCE_BATCH
+            losses["loss_l1"] = (distance * weights).sum() * (self.l1_gain / total)
+        scale = len(outputs.deltas) / _REFERENCE_BATCH
         return {name: loss * scale for name, loss in losses.items()}
 
-    def _sum_over_processes(self, *values: Tensor) -> Tensor:
-        """The sum of each of ``values``, the mean over the processes while training; all together at least 1."""
-        sums = torch.stack([value.sum() for value in values])
+    def _over_processes(self, *sums: Tensor) -> Tensor:
+        """Each of ``sums``, while training the mean over the processes; at least 1 of all of them together."""
         if not self.training:
-            return sums.clamp(min=1)
-        return mean_over_processes(sums).clamp(min=1 / comm.get_world_size())
+            return torch.stack(sums).clamp(min=1)
+        return mean_over_processes(torch.stack(sums)).clamp(min=1 / comm.get_world_size())
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits.float(), target, reduction="sum")
+    return F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")

@@ -5,8 +5,6 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes, Instances
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from parking.config import get_cfg
 from parking.modeling.dense_heads import DistributionHead
@@ -121,27 +119,8 @@ def test_class_rows_are_the_last_convolutions_of_the_classes():
         assert row.prior == (pytest.approx(head.get_parameter(name)[0].item()) if name.endswith("bias") else 0)
 
 
-class Memory(TorchDispatchMode):
-    """Bytes of all tensors that are made while this is active, at their most."""
-
-    def __init__(self):
-        super().__init__()
-        self._alive = {}
-        self.peak = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self._alive = {key: (ref, size) for key, (ref, size) in self._alive.items() if not ref.expired()}
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                self._alive[storage._cdata] = torch.multiprocessing.reductions.StorageWeakRef(storage), storage.nbytes()
-        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
-        return result
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_crowded_batch_takes_less_than_a_gigabyte(dtype):
+def test_a_crowded_batch_takes_less_than_a_gigabyte(dtype, peak_bytes):
     """16 images of 1280 x 1280 with 1,000 boxes each; shapes only, so it also shows that no value is read back."""
     with torch.device("meta"):
         head = make(num_classes=80, channels=(8, 8, 8, 8))
@@ -150,7 +129,6 @@ def test_a_crowded_batch_takes_less_than_a_gigabyte(dtype):
             for s in STRIDES
         ]
         gt = Instances((1280, 1280), gt_boxes=Boxes(torch.zeros(1000, 4)), gt_classes=torch.zeros(1000).long())
-        with Memory() as memory:
-            sum(head.losses(raw, [gt] * 16, (1280, 1280)).values()).backward()
+        peak = peak_bytes(lambda: sum(head.losses(raw, [gt] * 16, (1280, 1280)).values()).backward())
     # Gradients of the network's outputs, up to 313 MB, are counted as well.
-    assert 0.3e9 < memory.peak < 1e9
+    assert 0.3e9 < peak < 1e9

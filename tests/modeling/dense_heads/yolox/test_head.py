@@ -2,23 +2,29 @@ import math
 
 import pytest
 import torch
+from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch.testing import assert_close
+from torchvision.ops import box_iou
 
 from parking.config import get_cfg
 from parking.modeling import YOLO
-from parking.modeling.dense_heads.yolox import SimOTAAssigner, YOLOXHead, YOLOXLoss
+from parking.modeling.dense_heads.yolox import YOLOXHead
+
+ASSIGNERS = ["SimOTA", "TaskAligned"]
 
 
-def make(num_classes=2, in_channels=(8, 16), strides=(8, 16), **options):
+def make(num_classes=2, in_channels=(8, 16), strides=(8, 16), assigner="SimOTA", depthwise=False):
+    cfg = get_cfg()
+    cfg.MODEL.YOLO.NUM_CLASSES, cfg.MODEL.YOLO.DEPTHWISE = num_classes, depthwise
+    cfg.MODEL.YOLOX_HEAD.ASSIGNER = assigner
     torch.manual_seed(0)
-    assigner, loss = SimOTAAssigner(num_levels=len(strides)), YOLOXLoss(num_classes=num_classes)
-    parts = {"num_classes": num_classes, "assigner": assigner, "loss": loss}
-    return YOLOXHead(in_channels=in_channels, strides=strides, **parts, **options)
+    return YOLOXHead(cfg, [ShapeSpec(channels=c, stride=s) for c, s in zip(in_channels, strides, strict=True)])
 
 
-FEATURES = [torch.rand(2, 8, 4, 6), torch.rand(2, 16, 2, 3)]
+_GENERATOR = torch.Generator().manual_seed(1)
+FEATURES = [torch.rand(2, *shape, generator=_GENERATOR) for shape in ((8, 4, 6), (16, 2, 3))]
 
 
 def make_instances(*images):
@@ -68,8 +74,9 @@ def test_decoded_by_level_row_column():
 
 @pytest.mark.parametrize("images", [([], []), ([[4, 4, 20, 30, 1]], []), ([[0, 0, 48, 32, 0], [8, 8, 9, 9, 1]],) * 2])
 @pytest.mark.parametrize("l1_begins", [None, 3, 4])
-def test_every_parameter_gets_a_gradient(images, l1_begins):
-    head = make(depthwise=True)
+@pytest.mark.parametrize("assigner", ASSIGNERS)
+def test_every_parameter_gets_a_gradient(images, l1_begins, assigner):
+    head = make(depthwise=True, assigner=assigner)
     head.strong_augmentation_ends(l1_begins)
     with EventStorage(3):
         losses = head.losses(head(FEATURES), make_instances(*images), (32, 48))
@@ -89,8 +96,9 @@ def test_a_gain_of_0_leaves_l1_out():
         assert "loss_l1" not in head.losses(head(FEATURES), make_instances([], []), (32, 48))
 
 
-def test_boxes_are_computed_in_float32_under_mixed_precision():
-    head = make()
+@pytest.mark.parametrize("assigner", ASSIGNERS)
+def test_boxes_are_computed_in_float32_under_mixed_precision(assigner):
+    head = make(assigner=assigner)
     instances = make_instances([[4, 4, 20, 30, 1]], [[10, 3, 40, 30, 0]])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         raw = head(FEATURES)
@@ -104,12 +112,50 @@ def test_boxes_are_computed_in_float32_under_mixed_precision():
 
 
 @pytest.mark.parametrize("value", [1e3, -1e3, math.inf, math.nan])
-def test_outputs_of_any_value_end_in_no_crash(value):
+@pytest.mark.parametrize("assigner", ASSIGNERS)
+def test_outputs_of_any_value_end_in_no_crash(value, assigner):
     """The trainer leaves a step out whose losses or gradients are not finite."""
-    head = make()
+    head = make(assigner=assigner)
     raw = [tuple(torch.full_like(part, value) for part in level) for level in head(FEATURES)]
     losses = head.losses(raw, make_instances([[4, 4, 20, 30, 1]], []), (32, 48))
     assert losses["loss_obj"].isfinite() == math.isfinite(value)
+
+
+@pytest.mark.parametrize("assigner", ASSIGNERS)
+def test_it_learns_the_boxes_of_two_images(assigner):
+    head = make(assigner=assigner)
+    head.strong_augmentation_ends(90)
+    instances = make_instances([[2, 3, 14, 21, 1]], [[10, 4, 40, 28, 0], [30, 2, 44, 12, 1]])
+    optimizer = torch.optim.AdamW(head.parameters(), lr=0.03)
+    with EventStorage() as storage:
+        for storage.iter in range(120):
+            optimizer.zero_grad()
+            sum(head.losses(head(FEATURES), instances, (32, 48)).values()).backward()
+            optimizer.step()
+    with torch.no_grad():
+        found = head.decode(head(FEATURES))
+    for i, image in enumerate(instances):
+        for box, label in zip(image.gt_boxes.tensor, image.gt_classes, strict=True):
+            best = found.scores[i, :, label] * box_iou(found.boxes[i], box[None])[:, 0]
+            assert best.max() > 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("assigner", ASSIGNERS)
+def test_a_crowded_batch_takes_less_than_a_gigabyte(dtype, assigner, peak_bytes):
+    """16 images of 1280 x 1280 with 1,000 boxes each; shapes only, so it also shows that no value is read back."""
+    with torch.device("meta"):
+        head = make(num_classes=80, in_channels=(8, 8, 8), strides=(8, 16, 32), assigner=assigner)
+        sides = [1280 // stride for stride in head.strides]
+        raw = [
+            tuple(torch.zeros(16, c, side, side, dtype=dtype, requires_grad=True) for c in (4, 1, 80)) for side in sides
+        ]
+        gt = Instances((1280, 1280), gt_boxes=Boxes(torch.zeros(1000, 4)), gt_classes=torch.zeros(1000).long())
+        head.strong_augmentation_ends(0)
+        with EventStorage():
+            peak = peak_bytes(lambda: sum(head.losses(raw, [gt] * 16, (1280, 1280)).values()).backward())
+    # Gradients of the network's outputs, up to 183 MB, are counted as well.
+    assert 0.1e9 < peak < 1e9
 
 
 @pytest.mark.parametrize("backbone", ["build_csp_darknet_pafpn_backbone", "build_resnet_fpn_backbone"])

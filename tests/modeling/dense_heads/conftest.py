@@ -1,0 +1,36 @@
+import pytest
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+
+class _Memory(TorchDispatchMode):
+    """Bytes of all tensors that are made while this is active, at their most."""
+
+    def __init__(self):
+        super().__init__()
+        self._alive = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self._alive = {key: (ref, size) for key, (ref, size) in self._alive.items() if not ref.expired()}
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self._alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+        return result
+
+
+@pytest.fixture(scope="session")
+def peak_bytes():
+    """``peak_bytes(work)``: bytes of the tensors that ``work()`` makes, at their most, also on the device "meta"."""
+
+    def measure(work):
+        with _Memory() as memory:
+            work()
+        return memory.peak
+
+    return measure
