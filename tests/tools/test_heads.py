@@ -1,4 +1,4 @@
-"""A head that is written here, and nowhere else, does all that the head of the YOLOv5 family does."""
+"""Every head trains, resumes, is evaluated, infers and is exported; also one that is written here, and nowhere else."""
 
 import json
 import shutil
@@ -17,11 +17,13 @@ from parking.modeling import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePre
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ("--config-file", ROOT / "configs" / "quickstart.yaml")
+# AnchorHead, the default, has tests/tools/test_end_to_end.py.
+HEADS = ["PointHead", "DistributionHead"]
 OPTS = [
-    *("MODEL.HEAD.NAME", "PointHead", "SEED", "0", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"),
+    *("SEED", "0", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"),
     *("INPUT.SIZE_TRAIN", "[64, 96]", "INPUT.SIZE_TEST", "96", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", "4"),
     *("SOLVER.WARMUP_ITERS", "2", "SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.CHECKPOINTS_TO_KEEP", "4"),
-    *("MODEL.YOLO.SCORE_THRESH_TEST", "1e-5"),
+    *("MODEL.YOLO.SCORE_THRESH_TEST", "1e-5", "SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16"),
 ]
 
 
@@ -67,35 +69,35 @@ class PointHead(DenseHead):
         return torch.cat(boxes, dim=1), logits
 
 
-@pytest.fixture(scope="module")
-def trained(tiny_scenes, tmp_path_factory, run_here):
-    """OUTPUT_DIR of a training with an evaluation at its end, and what it printed."""
-    folder = tmp_path_factory.mktemp("toy") / "out"
-    code, out, err = run_here("train_net.py", *QUICKSTART, *OPTS, "DATASETS.ROOT", tiny_scenes, "OUTPUT_DIR", folder)
+@pytest.fixture(scope="module", params=HEADS)
+def trained(request, tiny_scenes, tmp_path_factory, run_here):
+    """Options of a training, OUTPUT_DIR of it with an evaluation at its end, and what it printed."""
+    folder = tmp_path_factory.mktemp("head") / "out"
+    opts = [*OPTS, "MODEL.HEAD.NAME", request.param, "DATASETS.ROOT", tiny_scenes]
+    code, out, err = run_here("train_net.py", *QUICKSTART, *opts, "OUTPUT_DIR", folder)
     assert code == 0, out + err
-    return folder, out
+    return opts, folder, out
 
 
-def test_it_trains_and_a_resumed_training_ends_with_the_same_weights(trained, run_here, tiny_scenes, tmp_path):
-    folder, printed = trained
+def test_it_trains_and_a_resumed_training_ends_with_the_same_weights(trained, run_here, tmp_path):
+    opts, folder, printed = trained
     assert "loss_box" in printed and "AP75" in printed
     begun = tmp_path / "out"
     shutil.copytree(folder, begun)
     for name in ("finished", "model_final.pth", "model_0000002.pth", "model_0000003.pth"):
         (begun / name).unlink(missing_ok=True)
     (begun / "last_checkpoint").write_text("model_0000001.pth")
-    code, out, err = run_here(
-        "train_net.py", *QUICKSTART, "--resume", *OPTS, "DATASETS.ROOT", tiny_scenes, "OUTPUT_DIR", begun
-    )
+    code, out, err = run_here("train_net.py", *QUICKSTART, "--resume", *opts, "OUTPUT_DIR", begun)
     assert code == 0, out + err
     whole, parts = (torch.load(path / "model_final.pth", weights_only=True)["model"] for path in (folder, begun))
-    assert "head.outputs.0.weight" in whole and "head.anchors" not in whole
+    assert {f"head.{name}" for name in make_model(opts).head.class_rows()} < set(whole)
     assert_close(parts, whole, rtol=0, atol=0)
 
 
-def test_it_is_evaluated(trained, run_here, tiny_scenes, tmp_path):
-    weights = ("MODEL.WEIGHTS", trained[0] / "model_final.pth", "OUTPUT_DIR", tmp_path)
-    code, out, err = run_here("train_net.py", "--eval-only", *QUICKSTART, *OPTS, "DATASETS.ROOT", tiny_scenes, *weights)
+def test_it_is_evaluated(trained, run_here, tmp_path):
+    opts, folder, _ = trained
+    weights = ("MODEL.WEIGHTS", folder / "model_final.pth", "OUTPUT_DIR", tmp_path)
+    code, out, err = run_here("train_net.py", "--eval-only", *QUICKSTART, *opts, *weights)
     assert code == 0, out + err
     assert "sedan" in out and "AP75" in out
 
@@ -104,7 +106,7 @@ def test_it_is_evaluated(trained, run_here, tiny_scenes, tmp_path):
 def test_it_infers_with_test_time_augmentation(trained, run_here, tiny_scenes, tmp_path, fusion):
     images = tiny_scenes / "test" / "images"
     code, out, err = run_here(
-        *("infer.py", "--weights", trained[0] / "model_final.pth", "--input", images, "--output", tmp_path),
+        *("infer.py", "--weights", trained[1] / "model_final.pth", "--input", images, "--output", tmp_path),
         *("TEST.AUG.ENABLED", True, "TEST.FUSION.NAME", fusion, "DATALOADER.NUM_WORKERS", 0),
     )
     assert code == 0, out + err
@@ -112,19 +114,20 @@ def test_it_infers_with_test_time_augmentation(trained, run_here, tiny_scenes, t
     assert len({box["image_id"] for box in found}) == len(list(images.iterdir()))
 
 
-def make_model(num_classes, head="PointHead"):
+def make_model(opts, num_classes=14):
     cfg = get_cfg()
     cfg.merge_from_file(str(QUICKSTART[1]))
-    cfg.merge_from_list([*OPTS, "MODEL.HEAD.NAME", head, "MODEL.YOLO.NUM_CLASSES", str(num_classes)])
+    cfg.merge_from_list([*map(str, opts), "MODEL.YOLO.NUM_CLASSES", str(num_classes)])
     torch.manual_seed(0)
     return build_model(cfg).eval()
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("will_train", "unknown"), [(True, -4.0), (False, -1e4)])
-def test_its_classes_are_mapped_from_other_weights(trained, will_train, unknown):
-    weights = read_weights(trained[0] / "model_final.pth")
-    model, original = make_model(3), make_model(14)
+@pytest.mark.parametrize("will_train", [True, False])
+def test_its_classes_are_mapped_from_other_weights(trained, will_train):
+    opts, folder, _ = trained
+    weights = read_weights(folder / "model_final.pth")
+    model, original = make_model(opts, 3), make_model(opts)
     load_weights(original, weights)
     names, class_map = ["tractor", "lorry", "bus"], [["lorry", "truck"]]
     load_weights(model, weights, class_names=names, class_map=class_map, will_train=will_train)
@@ -133,7 +136,12 @@ def test_its_classes_are_mapped_from_other_weights(trained, will_train, unknown)
     assert_close(found.boxes, expected.boxes)
     for i, name in ((1, "truck"), (2, "bus")):
         assert_close(found.scores[..., i], expected.scores[..., weights.class_names.index(name)])
-    assert_close(found.scores[..., 0], torch.full_like(found.scores[..., 0], unknown).sigmoid())
+    if not will_train:
+        assert not found.scores[..., 0].any()
+    for name, rows in model.head.class_rows().items():
+        parameter = model.head.get_parameter(name)
+        unknown = parameter.unflatten(0, (rows.groups, -1))[:, rows.before]
+        assert unknown.eq(rows.prior if will_train else -1e4 if parameter.dim() == 1 else 0).all()
 
 
 class Exported(nn.Module):
@@ -149,8 +157,8 @@ class Exported(nn.Module):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("head", ["PointHead", "AnchorHead"])
+@pytest.mark.parametrize("head", ["AnchorHead", *HEADS])
 def test_it_goes_through_export(head):
-    model, images = make_model(3, head), torch.rand(1, 3, 64, 96)
+    model, images = make_model([*OPTS, "MODEL.HEAD.NAME", head], 3), torch.rand(1, 3, 64, 96)
     program = torch.export.export(Exported(model), (images,))
     assert_close(program.module()(images), Exported(model)(images))
