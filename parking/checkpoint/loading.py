@@ -257,6 +257,7 @@ def check_all_fit(
     if problems:
         fitting = weights.find_config(for_coco=bool(weights.family) and not will_train)
         advice = f"use {fitting}" if fitting else "use the config they were trained with"
+        advice += "".join(f" with {key} {value}" for key, value in weights.find_widths(own).items())
         raise UserError(
             f"weights {printable(weights.path)} do not fit the model of the config: {shorten(problems)}; {advice}."
         )

@@ -108,9 +108,21 @@ class Weights:
         Args:
             for_coco: the one for inference with published weights, not the one for training.
         """
-        family = next((family for family in FAMILIES if family.head == self.head_name), None)
+        family = self._family_of_head()
         size = family and find_size(family, self.state_dict)
         return size and "configs/" + (family.coco_config if for_coco else family.config).format(size)
+
+    def find_widths(self, own: Mapping[str, Tensor]) -> dict[str, int]:
+        """The config keys that must have another value than for a model with the tensors ``own``, and that value."""
+        family, state = self._family_of_head(), self.state_dict
+        return {
+            key: len(state[name])
+            for key, name in (family.widths if family else {}).items()
+            if name in state and name in own and state[name].dim() and len(state[name]) != len(own[name])
+        }
+
+    def _family_of_head(self) -> Family | None:
+        return next((family for family in FAMILIES if family.head == self.head_name), None)
 
     def describe_tensors(self) -> str:
         """How many of the file's tensors ``state_dict`` has."""

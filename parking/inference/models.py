@@ -229,8 +229,8 @@ def find_fitting_config(
 
     Args:
         config_file: the config, where the user says it; else the one that the weights carry is taken, else the one of
-            ``candidates`` that is named like the weights' family and size, else the first that fits, with NUM_CLASSES
-            changed to that of the weights.
+            ``candidates`` that is named like the weights' family and size, else the first that fits, with NUM_CLASSES,
+            and what depends on it, changed to that of the weights.
 
     Raises:
         UserError: none fits.
@@ -258,10 +258,13 @@ def find_fitting_config(
 
 
 def _shapes_of_model(cfg: CfgNode, weights: Weights) -> dict[str, torch.Tensor]:
-    """The state of the model of ``cfg``, without memory; sets NUM_CLASSES to that of ``weights``."""
+    """The state of the model of ``cfg``, without memory; sets NUM_CLASSES, and the like, to that of ``weights``."""
     if weights.class_names:
         cfg.MODEL.YOLO.NUM_CLASSES = len(weights.class_names)
-    return find_shapes(cfg)
+    shapes = find_shapes(cfg)
+    widths = weights.find_widths(shapes)
+    cfg.merge_from_list([part for key, value in widths.items() for part in (key, str(value))])
+    return find_shapes(cfg) if widths else shapes
 
 
 def _merge_carried(cfg: CfgNode, weights: Weights) -> dict[str, str]:

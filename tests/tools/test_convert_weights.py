@@ -11,7 +11,7 @@ import safetensors
 import torch
 
 from parking.checkpoint import read_weights
-from parking.checkpoint.formats.yolov5 import to_published
+from parking.checkpoint.formats import yolov5, yolov5u, yolox
 from parking.config import get_cfg
 from parking.config.plain import describe_config
 from parking.modeling import YOLO
@@ -49,7 +49,7 @@ def own(tiny, tmp_path):
 def bare(tiny, tmp_path):
     """The same model under published names, without a config, and a yaml that fits."""
     path = tmp_path / "bare.pth"
-    torch.save({"model": to_published(tiny[1]), "class_names": NAMES}, path)
+    torch.save({"model": yolov5.to_published(tiny[1]), "class_names": NAMES}, path)
     config = tmp_path / "tiny.yaml"
     # As in configs/coco, the number of classes may be any: the weights' own is taken.
     config.write_text("MODEL:\n  YOLO:\n    WIDTH_MULTIPLE: 0.125\n    NUM_CLASSES: 80\n")
@@ -150,17 +150,30 @@ def test_weights_of_no_known_size(run_here, bare, tmp_path):
     assert_refused(result, 1, "fit no such model; nearest is ", tmp_path / "c.pth")
 
 
-def test_a_published_size_is_recognised(run_here, tmp_path):
-    """With the classes of the file, whatever their number."""
+@pytest.mark.parametrize(
+    ("layout", "config", "for_coco"),
+    [
+        (yolov5, "yolov5/n6.yaml", "yolov5n6.yaml"),
+        (yolov5u, "yolov5u/n6.yaml", "yolov5n6u.yaml"),
+        (yolox, "yolox/nano.yaml", "yolox_nano.yaml"),
+    ],
+)
+def test_a_published_size_is_recognised(run_here, tmp_path, layout, config, for_coco):
+    """With the classes of the file, whatever their number, and the width of branches that follows from it."""
     cfg = get_cfg()
-    cfg.merge_from_file(str(ROOT / "configs/yolov5/n6.yaml"))
-    cfg.MODEL.DEVICE, cfg.MODEL.YOLO.NUM_CLASSES = "cpu", 2
-    torch.save({"model": to_published(YOLO(cfg).state_dict()), "class_names": NAMES}, tmp_path / "n6.pth")
-    code, out, err = run_here("convert_weights.py", tmp_path / "n6.pth", tmp_path / "c.pth")
+    cfg.merge_from_file(str(ROOT / "configs" / config))
+    cfg.MODEL.DEVICE, cfg.MODEL.YOLO.NUM_CLASSES, cfg.MODEL.DISTRIBUTION_HEAD.CLASS_CHANNELS = "cpu", 2, 0
+    state = YOLO(cfg).state_dict()
+    torch.save({"model": layout.to_published(state), "class_names": NAMES}, tmp_path / "m.pth")
+    code, out, err = run_here("convert_weights.py", tmp_path / "m.pth", tmp_path / "c.pth")
     assert code == 0, err
-    assert "configs/coco/yolov5n6.yaml" in out
-    config = read_weights(tmp_path / "c.pth").config
-    assert config["MODEL"]["YOLO"]["NUM_CLASSES"] == 2 and config["INPUT"]["SIZE_TEST"] == 1280
+    assert f"configs/coco/{for_coco}" in out
+    weights = read_weights(tmp_path / "c.pth")
+    assert weights.state_dict.keys() == state.keys()
+    assert weights.config["MODEL"]["YOLO"]["NUM_CLASSES"] == 2
+    assert weights.config["INPUT"]["SIZE_TEST"] == cfg.INPUT.SIZE_TEST
+    width = weights.config["MODEL"]["DISTRIBUTION_HEAD"]["CLASS_CHANNELS"]
+    assert width == (64 if layout is yolov5u else 0)
 
 
 def test_an_existing_file_is_replaced_only_when_asked(run_here, own, tmp_path):

@@ -1,6 +1,7 @@
 """The published families of models, and which of our configs a model of each family and size has."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor
@@ -19,6 +20,7 @@ class Family(NamedTuple):
         config: file below ``configs/`` for training on other classes, with a place for the size.
         coco_config: the same for the published weights with COCO's classes.
         sizes: the name of each size, by the number of channels behind the first convolution.
+        widths: config keys that need not be as in ``config``, each with a tensor that has as many rows.
     """
 
     name: str
@@ -26,10 +28,19 @@ class Family(NamedTuple):
     config: str
     coco_config: str
     sizes: Mapping[int, str]
+    widths: Mapping[str, str] = MappingProxyType({})
 
 
 YOLOV5 = Family("YOLOv5", "AnchorHead", "yolov5/{}.yaml", "coco/yolov5{}.yaml", _YOLOV5_SIZES)
-YOLOV5U = Family("YOLOv5u", "DistributionHead", "yolov5u/{}.yaml", "coco/yolov5{}u.yaml", _YOLOV5_SIZES)
+YOLOV5U = Family(
+    "YOLOv5u",
+    "DistributionHead",
+    "yolov5u/{}.yaml",
+    "coco/yolov5{}u.yaml",
+    _YOLOV5_SIZES,
+    # Published trainings derive it from the number of classes.
+    {"MODEL.DISTRIBUTION_HEAD.CLASS_CHANNELS": "head.class_branches.0.0.conv.weight"},
+)
 YOLOX = Family(
     "YOLOX",
     "YOLOXHead",

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from parking.checkpoint import Weights
-from parking.checkpoint.formats.families import FAMILIES
+from parking.checkpoint import Weights, check_all_fit
+from parking.checkpoint.formats.families import FAMILIES, YOLOV5U
 from parking.config import get_cfg
 from parking.inference.build import find_shapes
+from parking.utils.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
@@ -34,3 +35,16 @@ def test_other_models_have_no_such_config(head, stem):
     state = {} if stem is None else {"backbone.bottom_up.stem.conv.weight": torch.zeros(stem)}
     weights = Weights("w.pth", state, config={"MODEL": {"HEAD": {"NAME": head}}})
     assert weights.find_config(for_coco=True) is None
+
+
+def test_a_width_that_published_trainings_derive_from_the_number_of_classes():
+    cfg = get_cfg()
+    cfg.merge_from_file(str(CONFIGS / "yolov5u/n.yaml"))
+    own = find_shapes(cfg)
+    cfg.MODEL.DISTRIBUTION_HEAD.CLASS_CHANNELS = 64
+    weights = Weights("w.pt", find_shapes(cfg), family=YOLOV5U)
+    key = "MODEL.DISTRIBUTION_HEAD.CLASS_CHANNELS"
+    assert weights.find_widths(own) == {key: 64} and weights.find_widths(weights.state_dict) == {}
+    assert weights.find_widths({}) == {}
+    with pytest.raises(UserError, match=rf"configs/yolov5u/n\.yaml with {key} 64"):
+        check_all_fit(weights.state_dict, own, weights, will_train=True)
