@@ -77,7 +77,7 @@ def build_cache(cfg: CfgNode, dataset_dicts: Iterable[dict]) -> "ImageCache | No
         "The cache '%s' (%s, %s) holds %.1f GB; images that it lacks will take %.1f GB",
         *(folder, cfg.INPUT.CACHE, image_format, used / _GB, needed / _GB),
     )
-    check_room(folder, needed=needed, used=used, max_gb=cfg.INPUT.CACHE_GB, cache=cfg.INPUT.CACHE)
+    check_room(folder, needed, used, cfg)
     return result
 
 
@@ -209,18 +209,9 @@ class SharedMemoryFolder:
         self._lock = None
 
 
-def check_room(folder: str | os.PathLike, *, needed: int, used: int, max_gb: float, cache: str) -> None:
-    """Refuse a cache that will not fit, before anything is decoded.
-
-    Args:
-        needed: bytes from :func:`estimate_cache_bytes` of the images that are not in the cache yet.
-        used: bytes in the folder.
-        max_gb: INPUT.CACHE_GB.
-        cache: INPUT.CACHE, for the message.
-
-    Raises:
-        UserError: it would exceed ``max_gb`` or what is free.
-    """
+def check_room(folder: Path, needed: int, used: int, cfg: CfgNode) -> None:
+    """Raise a UserError if ``needed`` bytes, beside the ``used`` ones, exceed INPUT.CACHE_GB or what is free."""
+    max_gb = cfg.INPUT.CACHE_GB
     advice = "choose INPUT.CACHE_FORMAT jpeg (an eighth of raw) or INPUT.CACHE none"
     if needed + used > max_gb * _GB:
         present = f" beside {used / _GB:.1f} GB in '{folder}'" if used > 0.05 * _GB else ""
@@ -232,7 +223,7 @@ def check_room(folder: str | os.PathLike, *, needed: int, used: int, max_gb: flo
     if needed > free:
         raise UserError(
             f"The images take {needed / _GB:.1f} GB in the cache, but '{folder}' has only {free / _GB:.1f} GB left; "
-            + ("set INPUT.CACHE_DIR to a larger disk, " if cache == "disk" else "choose INPUT.CACHE disk, ")
+            + ("set INPUT.CACHE_DIR to a larger disk, " if cfg.INPUT.CACHE == "disk" else "choose INPUT.CACHE disk, ")
             + f"or {advice}."
         )
 

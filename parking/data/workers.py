@@ -39,8 +39,6 @@ _NUM_AHEAD = 2
 _NUM_PINNED_AHEAD = 2
 # Seconds that a worker has to end by itself; seconds between its checks whether its parent is alive.
 _END_SECONDS, _LOOK_SECONDS = 5.0, 5.0
-# Seconds between a waiting thread's checks whether it must stop.
-_STOP_LOOK_SECONDS = 0.5
 # Largest message in bytes, and the part of it that the text of an error may take; sockets allow 200 kB.
 _MAX_MESSAGE_BYTES, _MAX_ERROR_LENGTH = 2**17, 2**14
 # Each array begins at a multiple of this many bytes in the file of its batch.
@@ -102,7 +100,6 @@ class _WorkerIterator:
         # The worker that makes each batch asked for, in the order of the batches.
         self._owing: deque[_Worker] = deque()
         self._num_asked = 0
-        self._is_closed = False
         # Also runs when Python ends, before multiprocessing sends SIGTERM to remaining processes and waits for them.
         self._finalizer = util.Finalize(self, _end_workers, args=(self._workers,), exitpriority=100)
         try:
@@ -126,16 +123,16 @@ class _WorkerIterator:
         if not self._owing:
             self.close()
             raise StopIteration
-        batch = self._owing.popleft().receive(lambda: self._is_closed)
+        batch = self._owing.popleft().receive()
         self._ask()
         return batch
 
-    def stop(self) -> None:
-        """Make a ``next`` in which another thread waits raise an error soon."""
-        self._is_closed = True
+    def hang_up(self) -> None:
+        """End the workers as soon as their batch is made; a ``next`` in which another thread waits raises an error."""
+        for worker in self._workers:
+            worker.hang_up()
 
     def close(self) -> None:
-        self.stop()
         self._owing.clear()
         self._finalizer()
 
@@ -173,17 +170,13 @@ class _Worker:
         with suppress(ConnectionError):
             self._socket.send(pickle.dumps(indices))
 
-    def receive(self, should_stop: Callable[[], bool]) -> Any:
+    def receive(self) -> Any:
         """Wait for the next batch; raise what the worker raised, or a UserError if none will come."""
-        deadline = time.monotonic() + MAX_SILENT_SECONDS
-        while not wait([self._socket, self._process.sentinel], _STOP_LOOK_SECONDS):
-            if should_stop():
-                raise UserError("The data loader was closed.")
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f"A data worker (process {self._process.pid}) has made no batch for {MAX_SILENT_SECONDS / 60:g} "
-                    "minutes; it was stopped, or the disk that it reads from does not answer."
-                )
+        if not wait([self._socket, self._process.sentinel], MAX_SILENT_SECONDS):
+            raise UserError(
+                f"A data worker (process {self._process.pid}) has made no batch for {MAX_SILENT_SECONDS / 60:g} "
+                "minutes; it was stopped, or the disk that it reads from does not answer."
+            )
         try:
             content, descriptors, _, _ = socket.recv_fds(self._socket, _MAX_MESSAGE_BYTES, 1)
         except (BlockingIOError, ConnectionError):
@@ -213,9 +206,9 @@ class _Worker:
         # Reaches the worker although processes that were forked later have copies of this socket.
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
 
     def end(self, deadline: float) -> None:
+        self._socket.close()
         self._process.join(max(deadline - time.monotonic(), 0))
         if self._process.is_alive():
             self._process.kill()  # SIGTERM would not reach a stopped process
@@ -245,7 +238,7 @@ def _pin_ahead(batches: _WorkerIterator, device: int) -> Iterator[list[dict]]:
                 ahead.append(pool.submit(fetch))
                 yield batch
         finally:
-            batches.stop()
+            batches.hang_up()
             pool.shutdown(cancel_futures=True)
             batches.close()
 

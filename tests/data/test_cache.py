@@ -156,15 +156,15 @@ def test_estimated_room():
 def test_a_cache_that_will_not_fit_is_refused(tmp_path, monkeypatch):
     gb = 10**9
     monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 5 * gb}))
-    check = {"max_gb": 20.0, "cache": "disk"}
-    check_room(tmp_path, needed=5 * gb, used=0, **check)
-    check_room(tmp_path, needed=5 * gb, used=15 * gb, **check)
+    cfg = make_cfg(CACHE_GB=20.0)
+    check_room(tmp_path, 5 * gb, 0, cfg)
+    check_room(tmp_path, 5 * gb, 15 * gb, cfg)
     with pytest.raises(UserError, match=r"68\.0 GB .*INPUT\.CACHE_GB 20"):
-        check_room(tmp_path, needed=68 * gb, used=0, **check)
+        check_room(tmp_path, 68 * gb, 0, cfg)
     with pytest.raises(UserError, match=r"beside 12\.0 GB.*INPUT\.CACHE_GB 20"):
-        check_room(tmp_path, needed=9 * gb, used=12 * gb, **check)
+        check_room(tmp_path, 9 * gb, 12 * gb, cfg)
     with pytest.raises(UserError, match=r"5\.0 GB left.*INPUT\.CACHE_DIR"):
-        check_room(tmp_path, needed=6 * gb, used=0, **check)
+        check_room(tmp_path, 6 * gb, 0, cfg)
 
 
 def test_default_folder(monkeypatch, tmp_path):

@@ -58,11 +58,6 @@ class Annotations:
     crowd: np.ndarray
     areas: np.ndarray
 
-    @classmethod
-    def empty(cls) -> "Annotations":
-        ints = np.zeros(0, dtype=np.int64)
-        return cls(ints, ints, ints, np.zeros((0, 4)), np.zeros(0, dtype=bool), np.zeros(0))
-
     def take(self, index: np.ndarray) -> "Annotations":
         """Return the annotations that a mask or an array of indices selects."""
         return Annotations(*(getattr(self, field.name)[index] for field in fields(self)))
@@ -140,7 +135,7 @@ def inspect_boxes(
         mistake = _find_upright_boxes(boxes[finite & as_stored], sizes[finite & as_stored])
     if mistake:
         findings.append(mistake)
-        return Annotations.empty()
+        return annotations.take(np.zeros(0, dtype=np.int64))
     areas = _inspect_areas(annotations, entries, findings)
     _inspect_flags(annotations, entries, findings)
     boxes[~finite] = 0.0

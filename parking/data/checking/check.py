@@ -143,6 +143,11 @@ def _check(
     opened: _Opened, categories: Categories, facts: Mapping[str, ImageFacts], exif_orientation: str
 ) -> CheckedSource:
     """Check one source; ``facts`` are those of its own images."""
+
+    def read_headers(paths: Sequence[str]) -> list[Header | UnreadableImageError]:
+        # The header of a file that is cut off still states a size, by which the boxes can be checked.
+        return [facts[path].header or UnreadableImageError(facts[path].detail, facts[path].problem) for path in paths]
+
     source = opened.source
     result = CheckedSource(source, findings=list(opened.findings), facts=dict(facts))
     if opened.content is not None:
@@ -152,8 +157,7 @@ def _check(
             opened.content,
             categories.names,
             opened.files,
-            # The header of a file that is cut off still states a size, by which the boxes can be checked.
-            read_headers=lambda paths: [_get_header(facts[path]) for path in paths],
+            read_headers=read_headers,
             with_annotations=source.has_annotations,
             exif_orientation=exif_orientation,
         )
@@ -172,10 +176,6 @@ def _check(
         if (finding.kind, finding.where) not in known:
             result.findings.append(finding)
     return result
-
-
-def _get_header(facts: ImageFacts) -> Header | UnreadableImageError:
-    return facts.header or UnreadableImageError(facts.detail, facts.problem)
 
 
 def _compare_sizes(columns: Columns, facts: Mapping[str, ImageFacts]) -> Iterator[Finding]:

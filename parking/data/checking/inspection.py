@@ -67,18 +67,17 @@ def inspect_content(
         findings += _find_not_exhaustive(content)
         records = _match_files(records, files, findings, policy)
         records = _add_sizes(records, read_headers, findings, exif_orientation)
-        annotations, num_lost = Annotations.empty(), 0
+        entries, problem = find_list(content, "annotations") if with_annotations else ([], "")
+        if problem:
+            findings.append(Finding("json_structure", "the json", problem))
         if with_annotations:
-            entries, problem = find_list(content, "annotations")
-            if problem:
-                findings.append(Finding("json_structure", "the json", problem))
-            rows = {record["image_id"]: row for row, record in enumerate(records)}
             findings += find_other_names(content, categories)
-            class_ids = {category_id: i for i, category_id in enumerate(categories)}
-            annotations, num_lost = collect_annotations(entries, class_ids, rows, listed, findings)
-            annotations = inspect_boxes(annotations, entries, records, findings, policy)
-            if records and not any(KINDS[finding.kind].repair == STOP for finding in findings):
-                inspect_classes(annotations, categories, findings)
+        rows = {record["image_id"]: row for row, record in enumerate(records)}
+        class_ids = {category_id: i for i, category_id in enumerate(categories)}
+        annotations, num_lost = collect_annotations(entries, class_ids, rows, listed, findings)
+        annotations = inspect_boxes(annotations, entries, records, findings, policy)
+        if with_annotations and records and not any(KINDS[finding.kind].repair == STOP for finding in findings):
+            inspect_classes(annotations, categories, findings)
         columns = _make_columns(records, annotations, all_ids)
         if with_annotations:
             for row in np.flatnonzero(np.diff(columns.starts) == 0):
