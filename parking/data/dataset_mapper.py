@@ -23,7 +23,6 @@ from parking.data.transforms import (
     RandomPerspective,
     blend_images,
     clip_boxes,
-    compose_mosaic,
     compute_mosaic_offsets,
     crop_to_canvas,
     find_box_candidates,
@@ -186,9 +185,9 @@ class TrainDatasetMapper:
         centre = int(rng.uniform(w / 2, 3 * w / 2)), int(rng.uniform(h / 2, 3 * h / 2))
         dicts = [dataset_dict] + [self._draw_partner(rng) for _ in range(_TILES_PER_MOSAIC - 1)]
         transform = self.warp.draw(2 * h, 2 * w, rng)
-        if not transform.is_upright:
-            return self._warp_canvas(dicts, centre, transform, rng)
-        image = np.full((h, w, 3), PAD_VALUE, dtype=np.uint8)
+        # Upright tiles are painted at their places; others are warped together on a canvas, which takes longer.
+        is_upright = transform.is_upright
+        image = np.full((h, w, 3) if is_upright else (2 * h, 2 * w, 3), PAD_VALUE, dtype=np.uint8)
         unreadable = ()
         for i in range(_TILES_PER_MOSAIC):
             is_visible = functools.partial(self._is_visible, i, centre=centre, transform=transform)
@@ -196,20 +195,15 @@ class TrainDatasetMapper:
             unreadable += names
             if tile is not None:
                 # Not padded, because the gray would lie between the pictures and the centre.
-                offset = self._place(i, dicts[i], centre)
-                transform.paint(*crop_to_canvas(tile, offset, self.size), image)
+                part, (x, y) = crop_to_canvas(tile, self._place(i, dicts[i], centre), self.size)
+                if is_upright:
+                    transform.paint(part, (x, y), image)
+                else:
+                    image[y : y + part.shape[0], x : x + part.shape[1]] = part
+        if not is_upright:
+            image = transform.apply_image(image)
         placed = [self._place_boxes(i, d, centre) for i, d in enumerate(dicts)]
         return self._finish(image, *map(np.concatenate, zip(*placed, strict=True)), transform, unreadable)
-
-    def _warp_canvas(self, dicts, centre, transform, rng) -> Sample:
-        """Make a mosaic whose tiles get turned; they are warped together on a canvas, which takes longer."""
-        found = [self._read_or_replace(d, rng) for d in dicts]
-        boxes, classes = zip(*(self.tiles.read_boxes(d) for d, _, _ in found), strict=True)
-        canvas, placed = compose_mosaic([tile for _, tile, _ in found], list(boxes), centre, self.size)
-        names = sum((names for _, _, names in found), ())
-        return self._finish(
-            transform.apply_image(canvas), np.concatenate(placed), np.concatenate(classes), transform, names
-        )
 
     def _read_or_replace(self, dataset_dict, rng, is_visible=lambda _: True):
         """Return the dict, its tile, and the names of files that could not be read.
@@ -235,6 +229,8 @@ class TrainDatasetMapper:
         return compute_mosaic_offsets([self.tiles.measure(dataset_dict)] * _TILES_PER_MOSAIC, centre)[i]
 
     def _is_visible(self, i, dataset_dict, *, centre, transform) -> bool:
+        if not transform.is_upright:
+            return True
         (h, w), (x, y) = self.tiles.measure(dataset_dict), self._place(i, dataset_dict, centre)
         x0, y0, x1, y1 = transform.find_pixels(place_boxes(np.array([[0, 0, w, h]]), (x, y), self.size))
         return x0 < x1 and y0 < y1

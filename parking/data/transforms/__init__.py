@@ -4,7 +4,6 @@ from parking.data.transforms.flip import RandomFlip
 from parking.data.transforms.letterbox import LetterboxTransform, compute_resized_sides, pad_to_size, resize_to_fit
 from parking.data.transforms.mosaic import (
     blend_images,
-    compose_mosaic,
     compute_mosaic_offsets,
     crop_to_canvas,
     place_boxes,
@@ -21,7 +20,6 @@ __all__ = [
     "WarpTransform",
     "blend_images",
     "clip_boxes",
-    "compose_mosaic",
     "compute_mosaic_offsets",
     "compute_resized_sides",
     "crop_to_canvas",

@@ -8,30 +8,6 @@ import cv2
 import numpy as np
 
 from parking.data.transforms.warp import clip_boxes
-from parking.utils.constants import PAD_VALUE
-
-
-def compose_mosaic(
-    images: list[np.ndarray], boxes: list[np.ndarray], centre: tuple[int, int], size: tuple[int, int]
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Place four images on a gray canvas: top-left, top-right, bottom-left and bottom-right of a point.
-
-    Args:
-        images: four uint8 (h_i, w_i, 3).
-        boxes: four float (N_i, 4), in the images' coordinates.
-        centre: (x, y) of the point on the canvas.
-        size: (H, W).
-
-    Returns:
-        The canvas, uint8 (2H, 2W, 3); and the four arrays of boxes on it, see :func:`place_boxes`.
-    """
-    canvas_h, canvas_w = 2 * size[0], 2 * size[1]
-    canvas = np.full((canvas_h, canvas_w, 3), PAD_VALUE, dtype=np.uint8)
-    offsets = compute_mosaic_offsets([image.shape[:2] for image in images], centre)
-    for image, offset in zip(images, offsets, strict=True):
-        part, (x, y) = crop_to_canvas(image, offset, size)
-        canvas[y : y + part.shape[0], x : x + part.shape[1]] = part
-    return canvas, [place_boxes(b, offset, size) for b, offset in zip(boxes, offsets, strict=True)]
 
 
 def compute_mosaic_offsets(sizes: list[tuple[int, int]], centre: tuple[int, int]) -> list[tuple[int, int]]:
