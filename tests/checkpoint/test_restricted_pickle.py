@@ -2,7 +2,6 @@
 
 import contextlib
 import copyreg
-import io
 import os
 import pickle
 import re
@@ -181,12 +180,6 @@ class CallsMkdir:
         return os.mkdir, (MARKER,)
 
 
-def saved_by_torch(value) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(value, buffer, _use_new_zipfile_serialization=False)
-    return buffer.getvalue()
-
-
 def calls(module: str, attribute: str, *args: bytes) -> tuple[bytes, str]:
     return call(name(module, attribute), *args), re.escape(f"{module}.{attribute}")
 
@@ -200,22 +193,11 @@ IMPORT_OS = call(name("builtins", "__import__"), text("os"))
 HOSTILE = {
     # Function calls, by every road to a function.
     "os.system": calls("os", "system", text(f"mkdir {MARKER}")),
-    "posix.system": calls("posix", "system", text(f"mkdir {MARKER}")),
     "eval": calls("builtins", "eval", EXPRESSION),
-    "exec": calls("builtins", "exec", EXPRESSION),
-    "open": calls("io", "open", RAN, text("w")),
     "Python 2's name": calls("__builtin__", "eval", EXPRESSION),
     "getattr": (call(call(name("builtins", "getattr"), IMPORT_OS, text("mkdir")), RAN), r"builtins\.getattr"),
     "__import__": calls("builtins", "__import__", text("on_import")),
-    "importlib": calls("importlib", "import_module", text("on_import")),
     "a mere name": (name("on_import", "os"), r"on_import\.os"),
-    "subprocess": calls("subprocess", "check_call", list_of(text("mkdir"), RAN)),
-    "functools.partial": (call(call(name("functools", "partial"), MKDIR, RAN)), r"functools\.partial"),
-    "operator.methodcaller": (
-        call(call(name("operator", "methodcaller"), text("mkdir")), call(name("pathlib", "PosixPath"), RAN)),
-        r"operator\.methodcaller",
-    ),
-    "timeit": calls("timeit", "timeit", EXPRESSION),
     "stack global": (call(stack_global("os", "mkdir"), RAN), r"os\.mkdir"),
     "stack global from the memo": (call(text("mkdir") + b"\x940" + text("os") + b"h\x00\x93", RAN), r"os\.mkdir"),
     "a dotted name": (call(stack_global("torch.serialization", "os.mkdir"), RAN), r"serialization\.os\."),
@@ -230,11 +212,8 @@ HOSTILE = {
     "a function of an allowed module": calls("models.common", "run", RAN),
     # A pickle in the pickle.
     "pickle.loads": calls("pickle", "loads", binary(pickle.dumps(CallsMkdir()))),
-    "_load_from_bytes": calls("torch.storage", "_load_from_bytes", binary(saved_by_torch(CallsMkdir()))),
     # Other instructions that make something.
     "ext1": (b"\x82" + bytes([EXT_CODE]) + tuple_of(RAN) + b"R", "instruction EXT1"),
-    "ext2": (b"\x83" + struct.pack("<H", EXT_CODE) + tuple_of(RAN) + b"R", "instruction EXT2"),
-    "ext4": (b"\x84" + struct.pack("<i", EXT_CODE) + tuple_of(RAN) + b"R", "instruction EXT4"),
     "obj": (b"(" + MKDIR + RAN + b"o", r"os\.mkdir"),
     "obj of a stand-in": (b"(" + CONV + RAN + b"o", "instruction OBJ"),
     "inst": (b"(" + RAN + b"ios\nmkdir\n", "instruction INST"),
@@ -442,10 +421,8 @@ GREEDY = {
     "one storage of two types": (TWO_TYPES, 4, "storage '0' is of two types"),
     "a module that contains itself": (module_in_itself(), 4, r"its module 0\. occurs twice, or too deep"),
     "a tensor larger than its storage": (parameter(tensor(size=(10**12,))), 4, "damaged"),
-    "a tensor of more elements than can be counted": (parameter(tensor((2**40, 2**40), (0, 0))), 4, "damaged"),
     "a parameter that repeats its storage": (parameter(tensor((10**12,), (0,))), 4, "tensors overlap"),
     "a state dict that repeats a storage": (state(tensor((10**13,), (0,), kind="HalfStorage")), 2, "overlap"),
-    "anchors that repeat their storage": (state(tensor((10**13,), (0,)), "model.24.anchors"), 4, "overlap"),
     "anchors to be multiplied with one another": (
         state(tensor((10**6,), numel=10**6), "model.24.anchors"),
         4 * 10**6,
@@ -460,16 +437,10 @@ GREEDY = {
     ),
     "more dimensions than a tensor has": (parameter(tensor((1,) * 10**4, (1,) * 10**4)), 4, "shape|dimension"),
     "a storage of fewer elements": (parameter(tensor(numel=2)), 4, "'0' has 4 bytes instead of 2 torch.float32"),
-    "a storage of more elements": (parameter(tensor(numel=1)), 8, "'0' has 8 bytes instead of 1 torch.float32"),
-    "a storage of very many elements": (parameter(tensor(numel=10**30)), 4, "'0' has 4 bytes instead of 1000"),
     "a storage that is not there": (parameter(tensor(key="1")), 4, "storage '1' is missing"),
     "a storage of another folder": (parameter(tensor(key="../version", numel=1)), 4, "storage '../version' is missing"),
-    "a large array of bytes": (checkpoint(call(name("builtins", "bytearray"), number(10**12))), 4, "bytearray"),
     "a long text that is not there": (checkpoint(b"\x8d" + struct.pack("<Q", 2**62)), 4, "damaged"),
-    "a text longer than counts": (checkpoint(b"\x8d" + struct.pack("<Q", 2**64 - 1)), 4, "damaged"),
     "long bytes that are not there": (checkpoint(b"B" + struct.pack("<I", 2**32 - 1)), 4, "damaged"),
-    "longer bytes": (checkpoint(b"\x8e" + struct.pack("<Q", 2**62)), 4, "BINBYTES8"),
-    "an array of bytes": (checkpoint(b"\x96" + struct.pack("<Q", 2**40)), 4, "BYTEARRAY8"),
     "a long number": (checkpoint(b"\x8b" + struct.pack("<i", 2**31 - 1)), 4, "LONG4"),
     "a frame that is not there": (checkpoint(b"\x95" + struct.pack("<Q", 2**62)), 4, "damaged"),
     "nested tuples as a key": (checkpoint(dict_of((EMPTY + b"\x85" * 10**5, b"N"))), 4, "a tuple as the key of a dict"),
@@ -512,31 +483,18 @@ def test_greedy_files_get_nothing(case, format, tmp_path):
             assert sum(t.nbytes for t in loaded["model"].values()) <= num_bytes
 
 
-def test_greedy_files_get_nothing_under_our_ending_either(tmp_path):
-    # PyTorch's own restricted unpickler does make such an array, and this size of it can be had.
-    array = call(name("builtins", "bytearray"), number(512 * MIB))
-    path = write_archive(tmp_path / "greedy.pth", checkpoint(array))
-    for read in (read_weights, torch_load):
-        with bounded_memory(16 * MIB), pytest.raises(UserError, match=r"greedy\.pth .*"):
-            read(path)
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("make", "shown"),
     [
         (lambda: torch.zeros(10**9, 10**3, device="meta"), "meta"),
         (lambda: torch.sparse_coo_tensor(torch.zeros(1, 1).long(), [1.0], (10**9,)), "sparse"),
-        (lambda: torch.zeros(2, 2).to_sparse_csr(), "sparse"),
         (lambda: torch.quantize_per_tensor(torch.zeros(4), 0.1, 0, torch.qint8), "."),
-        (lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), "nested"),
         (lambda: torch.zeros(4, dtype=torch.complex64), "."),
         (lambda: np.zeros(3), "numpy"),
         (lambda: nn.Linear(2, 2), "Linear"),
         (lambda: torch.zeros(1).expand(10**12), "repeats its storage"),
         (lambda: {1, 2}, "set"),
-        (lambda: torch.Size([1]), "Size"),
-        (lambda: torch.device("cpu"), "device"),
         (lambda: torch.float32, "."),
     ],
 )
@@ -544,24 +502,6 @@ def test_a_resumed_checkpoint_holds_nothing_but_plain_tensors_and_values(tmp_pat
     torch.save({"model": {"a": torch.zeros(1)}, "trainer": make()}, tmp_path / "m.pth")
     with bounded_memory(16 * MIB), pytest.raises(UserError, match=rf"m\.pth are refused: the file asks for .*{shown}"):
         torch_load(tmp_path / "m.pth")
-
-
-def count_instructions(path: Path) -> int:
-    """How many lines of ours and Python's unpickler run to read a file: work that no busy machine changes."""
-    num_lines = 0
-
-    def trace(frame, event, arg):
-        nonlocal num_lines
-        num_lines += event == "line"
-        return trace
-
-    sys.settrace(trace)
-    try:
-        with contextlib.suppress(UserError):
-            read_weights(path)
-    finally:
-        sys.settrace(None)
-    return num_lines
 
 
 @pytest.mark.parametrize(
@@ -574,10 +514,17 @@ def count_instructions(path: Path) -> int:
         lambda n: checkpoint(text("a" * n)),
     ],
 )
-def test_twice_the_file_is_twice_the_work(tmp_path, make):
-    counts = [
-        count_instructions(write_archive(tmp_path / f"{n}.pt", make(n), {"0": bytes(4)})) for n in (500, 1000, 2000)
-    ]
+def test_twice_the_file_is_twice_the_work(tmp_path, measure_work, make):
+    def measure(n):
+        path = write_archive(tmp_path / f"{n}.pt", make(n), {"0": bytes(4)})
+
+        def read():
+            with contextlib.suppress(UserError):
+                read_weights(path)
+
+        return measure_work(read)[0]
+
+    counts = [measure(n) for n in (500, 1000, 2000)]
     assert counts[2] - counts[1] <= 2.2 * (counts[1] - counts[0]) + 200
 
 

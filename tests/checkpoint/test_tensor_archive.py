@@ -260,70 +260,11 @@ def test_more_than_the_memory_holds(sound_file, tmp_path, suffix, monkeypatch):
         read_weights(path)
 
 
-def test_parts_that_overlap(sound_file, path):
-    """A thousand names for one part, as in the well-known bombs that need no nesting."""
-    write_parts(path, {**read_parts(sound_file), "archive/data/big": bytes(10**5)})
-    data = bytearray(path.read_bytes())
-    start = directory_entries(data)
-    entry = data[start[-1] : data.rindex(b"PK\x05\x06")]
-    copies = b"".join(entry.replace(b"data/big", b"data/%03d" % i) for i in range(1000))
-    end = bytearray(data[data.rindex(b"PK\x05\x06") :])
-    struct.pack_into("<HHI", end, 8, *[len(start) + 1000] * 2, len(data) - start[0] - len(end) + len(copies))
-    path.write_bytes(data[: data.rindex(b"PK\x05\x06")] + copies + end)
-    assert len(zipfile.ZipFile(path).infolist()) == len(start) + 1000
-    with pytest.raises(UserError, match="its parts claim to be larger than the file"):
-        read_weights(path)
-
-
 def test_a_description_of_absurd_size(sound_file, path, monkeypatch):
     shutil.copy(sound_file, path)
     monkeypatch.setattr(tensor_archive, "MAX_PICKLE_BYTES", 100)
     with pytest.raises(UserError, match=r"its description of the tensors has \d+ bytes, which is absurd"):
         read_weights(path)
-
-
-def test_the_limit_for_a_description_bounds_the_memory():
-    # An empty dict, of 64 bytes and 8 for the reference, is made by one byte, and a tensor, of 560, by five.
-    assert tensor_archive.MAX_PICKLE_BYTES <= 16 * MIB
-
-
-def two_faced_zip(seen: dict[str, bytes], hidden: dict[str, bytes]) -> bytes:
-    """Python finds the directory right before the end record, PyTorch where that record says that it is."""
-
-    def make(parts, compression):
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", compression) as archive:
-            for name, data in parts.items():
-                archive.writestr(name, data)
-        data = buffer.getvalue()
-        end = data.rindex(b"PK\x05\x06")
-        return data[:end], data[end:], struct.unpack("<I", data[end + 16 : end + 20])[0]
-
-    hidden_data, end, hidden_directory = make(hidden, zipfile.ZIP_DEFLATED)
-    seen_data, _, seen_directory = make(seen, zipfile.ZIP_STORED)
-    directory = bytearray(seen_data[seen_directory:])
-    assert len(directory) == len(hidden_data) - hidden_directory, "the record tells only one size"
-    # Python adds to every offset by how much the directory is not where the record says.
-    shift = len(hidden_data) + seen_directory - hidden_directory
-    for entry in directory_entries(directory):
-        (offset,) = struct.unpack_from("<I", directory, entry + 42)
-        struct.pack_into("<I", directory, entry + 42, offset + len(hidden_data) - shift)
-    return hidden_data + seen_data[:seen_directory] + directory + end
-
-
-def test_a_zip_that_another_reader_sees_differently(tmp_path, path):
-    torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "small.pt")
-    torch.save({"model": {"a": torch.zeros(MIB)}}, tmp_path / "large.pt")
-    seen, hidden = (
-        {"a" + name[name.index("/") :]: data for name, data in read_parts(tmp_path / name).items()}
-        for name in ("small.pt", "large.pt")
-    )
-    path.write_bytes(two_faced_zip(seen, hidden))
-    assert path.stat().st_size < 16_000
-    assert len(torch.load(path, weights_only=True)["model"]["a"]) == MIB
-    if not refused_or_sound(path):
-        return
-    assert len(read_weights(path).state_dict["a"]) == 1
 
 
 class TestSafetensors:
@@ -344,7 +285,7 @@ class TestSafetensors:
     def test_a_wrong_byte_anywhere(self, path):
         read_with_a_wrong_bit(path, path.read_bytes(), 200)
 
-    @pytest.mark.parametrize("length", [0, 1, 10**6, 10**8, 2**31, 2**62, 2**64 - 1])
+    @pytest.mark.parametrize("length", [0, 10**6, 2**64 - 1])
     def test_a_header_of_another_length(self, path, length):
         path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
         with pytest.raises(UserError, match="cannot be read"):
@@ -354,8 +295,6 @@ class TestSafetensors:
         ("header", "message"),
         [
             ('{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4]}}', "cannot be read"),
-            ('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4000000000000]}}', "cannot be read"),
-            ('{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}}', "cannot be read"),
             ('{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}', "cannot be read"),
             ("[]", "cannot be read"),
             ("{}", "cannot be read|hold no model"),
@@ -372,15 +311,12 @@ class TestSafetensors:
         [
             ("class_names", "{", "cannot be read"),
             ("class_names", '"car"', "their class_names are not a list of str"),
-            ("class_names", '{"0": "car"}', "their class_names are not a list of str"),
-            ("class_names", "[1, 2]", "their class_names are not a list of str"),
             ("category_ids", '["1"]', "their category_ids are not a list of int"),
             ("category_ids", "[1, 2]", "unequal numbers of class names and category ids"),
             ("config", '"SEED: !!python/name:os.system"', "their config is not a mapping"),
             ("config", "[]", "their config is not a mapping"),
             ("origin", "7", "their origin is not a mapping"),
             ("config", "[" * 100_000, "cannot be read"),
-            ("config", '{"a":' * 100_000, "cannot be read"),
             ("config", "9" * 10_000, "cannot be read"),
         ],
     )
