@@ -11,6 +11,7 @@ import argparse
 import os
 from pathlib import Path
 
+import numpy as np
 from tabulate import tabulate
 
 from parking.challenge.classes import CLASS_NAMES
@@ -18,7 +19,7 @@ from parking.challenge.submission.cost import compute_ap75, read_annotations
 from parking.challenge.submission.options import add_limit_arguments, parse_class_floors
 from parking.challenge.submission.selection import SPACINGS, write_submission
 from parking.data.datasets.json_io import read_image_records, read_json_object
-from parking.evaluation.coco_results import check_category_ids, fit_to_images, read_predictions
+from parking.evaluation.coco_results import fit_to_images, read_predictions
 from parking.inference.sinks.result_ids import read_about_ids
 from parking.utils.cli import ArgumentParser, complain, run_tool, say
 from parking.utils.errors import UserError
@@ -65,7 +66,11 @@ def main() -> None:
     predictions = read_predictions(args.predictions)
     for sentence in read_about_ids(args.predictions):
         complain(f"{printable(args.predictions)}: {sentence}")
-    check_category_ids(predictions, CLASSES.values(), args.predictions)
+    unknown = predictions.category_ids[~np.isin(predictions.category_ids, list(CLASSES.values()))]
+    if len(unknown):
+        raise UserError(
+            f"'{args.predictions}' has boxes of the category {unknown[0]}; the challenge has 1 to {len(CLASSES)}."
+        )
     if args.image_info is not None:
         records = read_image_records(read_json_object(args.image_info), args.image_info)
         sizes = {record["image_id"]: (record.get("height"), record.get("width")) for record in records}

@@ -113,7 +113,7 @@ def read_archive(file: str | os.PathLike, *, leading_folder: str) -> Archive:
             continue
         _check_member(info, path, file)
         members.append(Member(path, info))
-    if members and all(_is_below(member.path, leading_folder) for member in members):
+    if members and all(name_key(member.path).startswith(f"{name_key(leading_folder)}/") for member in members):
         members = [member._replace(path=member.path.split("/", 1)[1]) for member in members]
     _check_collisions([member.path for member in members], file)
     return Archive(file, members, num_skipped)
@@ -232,11 +232,6 @@ def _check_member(info: zipfile.ZipInfo, path: str, file: Path) -> None:
         raise UserError(f"'{file}': '{path}' is packed with {method}, which is not read here; unpack the zip by hand.")
     if info.volume:
         raise UserError(f"'{file}' is one of several parts of a zip; join them first (zip -s 0 PARTS.zip --out ONE).")
-
-
-def _is_below(path: str, folder: str) -> bool:
-    first, slash, _ = path.partition("/")
-    return bool(slash) and name_key(first) == name_key(folder)
 
 
 def _check_collisions(paths: Sequence[str], file: Path) -> None:

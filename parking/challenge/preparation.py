@@ -189,7 +189,12 @@ def _list_absent(part: Part) -> list[Member]:
         return part.archive.members
     if staging.is_symlink() or not staging.is_dir():
         raise UserError(f"'{staging}' must be a folder of this tool, but is a file or a link; move it away.")
-    sizes = {path: os.lstat(staging / path).st_size for path in _walk(staging)}
+    sizes = {}
+    for above, folders, files in os.walk(staging):
+        links = [name for name in folders if os.path.islink(os.path.join(above, name))]
+        for path in (Path(above, name) for name in [*files, *links]):
+            if not is_macos_litter(name := path.relative_to(staging).as_posix()):
+                sizes[name] = path.lstat().st_size
     strangers = sorted(sizes.keys() - {member.path for member in part.archive.members})
     if strangers:
         raise UserError(
@@ -197,20 +202,6 @@ def _list_absent(part: Part) -> list[Member]:
             f"was the zip replaced? Remove the folder (rm -r '{staging}') and run this again."
         )
     return [member for member in part.archive.members if sizes.get(member.path) != member.size]
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    """Relative paths, with slashes, of all files but macOS's; a link counts as a file."""
-    waiting = [""]
-    while waiting:
-        prefix = waiting.pop()
-        with os.scandir(folder / prefix) as entries:
-            for entry in entries:
-                path = prefix + entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(f"{path}/")
-                elif not is_macos_litter(path):
-                    yield path
 
 
 def _is_intact(path: Path, member: Member) -> bool:

@@ -24,7 +24,7 @@ from .weights import torch_load, weights_from_checkpoint
 logger = logging.getLogger(__name__)
 
 _REMEDY = "resume from an earlier checkpoint, or start anew with --overwrite"
-#: An empty file that says that a training came to its end, its last evaluation included.
+#: An empty file that is written when a training and its last evaluation have ended.
 FINISHED = "finished"
 #: A file with the seconds that a training has used so far.
 SECONDS_USED = "seconds_used"
@@ -36,7 +36,7 @@ class Checkpointer:
     """Saves and restores a model and named *checkpointables* (anything with ``state_dict`` and ``load_state_dict``).
 
     Not a ``DetectionCheckpointer``, though files and names are the same: that one downloads, unpickles freely, skips
-    what does not fit with a warning, overwrites in place, and makes the best model what is resumed. Here
+    what does not fit with a warning, overwrites in place, and resumes from the best model. Here
 
     * files are written beside their final name and then renamed: a kill while writing never loses the previous one;
     * a folder that is removed while the training runs is an error, and is not made anew;

@@ -1,4 +1,4 @@
-"""Which checkpoint of a training is the last: what ``last_checkpoint`` says is checked before it is believed."""
+"""Finding the last checkpoint of a training, by a file ``last_checkpoint`` that anybody may have edited."""
 
 import os
 import re
@@ -25,8 +25,7 @@ def list_checkpoints(folder: str | os.PathLike) -> list[Path]:
 def find_last_checkpoint(output_dir: str | os.PathLike) -> Path | None:
     """The file to resume from: what ``last_checkpoint`` names, or the newest if there is no such tag, or None.
 
-    The first checkpoint of a training has no tag if the training was killed right after writing it, and is as whole as
-    any.
+    There is no such tag if a training was killed right after it wrote its first checkpoint, which is complete.
 
     Raises:
         UserError: the tag does not name a checkpoint in its folder.

@@ -66,7 +66,7 @@ class ModuleStandIn:
         self.state: dict[str, Any] = {}
 
 
-# What names in a file become: never a class or function that anything but our code can call or change.
+# What takes the place of a class or function that a file names: only the code below can call it, nothing can change it.
 class _ModuleClass(NamedTuple):
     kind: str
 
@@ -121,7 +121,7 @@ def _rebuild_parameter(data, requires_grad=False, backward_hooks=None) -> Tensor
 
 
 _FUNCTIONS = {
-    # Filled afterwards. The lambda takes no arguments, so that one list cannot be copied into a thousand of them.
+    # Without arguments, or a file could copy one long list into thousands of dicts. Items are set one by one later.
     "collections OrderedDict": lambda: OrderedDict(),
     "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils _rebuild_parameter": _rebuild_parameter,

@@ -3,7 +3,8 @@
 import json
 import os
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -80,16 +81,6 @@ def read_predictions(path: str | os.PathLike) -> Detections:
     return detections
 
 
-def check_category_ids(detections: Detections, category_ids: Iterable[int], path: str | os.PathLike) -> None:
-    """Raise a UserError if a box of the file ``path`` has a category that is not among ``category_ids``."""
-    known = sorted(category_ids)
-    unknown = np.setdiff1d(detections.category_ids, known)
-    if len(unknown):
-        raise UserError(
-            f"'{path}' has boxes of the category {unknown[0]}; those of the challenge are {known[0]} to {known[-1]}."
-        )
-
-
 def fit_to_images(
     detections: Detections, sizes: Mapping[int | str, tuple[int | None, int | None]], *, path: str, image_info: str
 ) -> Detections:
@@ -110,8 +101,4 @@ def fit_to_images(
     limits = np.array(sides, dtype=np.float64).reshape(-1, 2)[:, ::-1]
     lows = np.clip(detections.boxes[:, :2], 0, limits[index])
     highs = np.clip(detections.boxes[:, :2] + detections.boxes[:, 2:], 0, limits[index])
-    boxes = np.concatenate([lows, highs - lows], axis=1)
-    # Adding and subtracting may change the last bits; a box that lies inside keeps its numbers.
-    inside = (lows == detections.boxes[:, :2]).all(axis=1) & (highs == lows + detections.boxes[:, 2:]).all(axis=1)
-    boxes[inside] = detections.boxes[inside]
-    return Detections(detections.image_ids, detections.category_ids, boxes, detections.scores)
+    return replace(detections, boxes=np.concatenate([lows, highs - lows], axis=1))

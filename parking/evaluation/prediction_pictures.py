@@ -79,7 +79,7 @@ class PredictionPictures(DatasetEvaluator):
         )
 
     def evaluate(self) -> dict[str, np.ndarray]:
-        """What :func:`pop_pictures` looks for, on the main process; {} where none of the images was processed.
+        """The picture for :func:`pop_pictures`, on the main process; {} elsewhere, and if no image of it was processed.
 
         Every process must call it.
         """

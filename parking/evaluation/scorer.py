@@ -41,7 +41,7 @@ CLASS_METRICS = ("AP", "AP50", "AP75")
 
 @dataclass(frozen=True)
 class BoxScores:
-    """What comes of comparing detections with a truth. Scores are 0..1, or nan if there is no box to be found.
+    """How detections compare with annotated boxes. Scores are 0..1, or nan if there is no box to be found.
 
     Attributes:
         truth, detections: what was compared. The rows that methods return are rows of these.

@@ -45,7 +45,7 @@ class Truth:
         return np.bincount(self.classes[~self.crowd], minlength=len(self.category_ids))
 
     def without_images(self, image_ids: Collection[int | str]) -> "Truth":
-        """The same as if these images did not exist."""
+        """All but what belongs to the images with these ids."""
         kept = np.array([image_id not in image_ids for image_id in self.image_ids], dtype=bool)
         used = kept[self.rows]
         return replace(

@@ -103,10 +103,13 @@ def _find_problems(row, sizes: Mapping | None, keys: set[str] | None) -> list[st
     if keys is not None and row.keys() != keys:
         found.append(f"rows whose keys are not the sample's ({', '.join(sorted(keys))})")
     image_id = row.get("image_id")
+    size = (None, None)
     if not _is_id(image_id):
         found.append("rows whose image_id is neither a whole number of 64 bits nor a text")
-    elif sizes is not None and image_id not in sizes:
-        found.append("rows with an image_id that the image list does not have")
+    elif sizes is not None:
+        size = sizes.get(image_id, size)
+        if image_id not in sizes:
+            found.append("rows with an image_id that the image list does not have")
     category_id = row.get("category_id")
     if isinstance(category_id, bool) or not isinstance(category_id, int) or not 1 <= category_id <= len(CLASS_NAMES):
         found.append(f"rows whose category_id is not a whole number of 1 to {len(CLASS_NAMES)}")
@@ -118,7 +121,7 @@ def _find_problems(row, sizes: Mapping | None, keys: set[str] | None) -> list[st
         found.append("rows whose bbox is not four finite numbers")
     elif not (box[2] > 0 and box[3] > 0):
         found.append("boxes without width or height")
-    elif not _is_inside(box, *_find_size(image_id, sizes)):
+    elif not _is_inside(box, *size):
         found.append("boxes that are not inside their image")
     return found
 
@@ -141,11 +144,6 @@ def _is_finite_number(value) -> bool:
     # Compared without conversion: an int may be too large for a float.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and -_LARGEST_NUMBER < value < _LARGEST_NUMBER
-
-
-def _find_size(image_id, sizes: Mapping | None) -> tuple[int | None, int | None]:
-    is_known = sizes is not None and _is_id(image_id)
-    return sizes.get(image_id, (None, None)) if is_known else (None, None)
 
 
 def _is_inside(box: list[float], height: int | None, width: int | None) -> bool:

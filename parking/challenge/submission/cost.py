@@ -37,7 +37,7 @@ def read_annotations(annotations: str, *, classes: Mapping[int, str], images: st
     if not common:
         raise UserError(f"'{annotations}' has none of the images of '{images}'; give annotations of the same data set.")
     for image_id in common:
-        if _get_key(names[image_id]) != _get_key(seen[image_id]):
+        if len({os.path.basename(name_key(name)) for name in (names[image_id], seen[image_id])}) > 1:
             raise UserError(
                 f"The image {image_id!r} is '{names[image_id]}' in '{annotations}', but '{seen[image_id]}' in "
                 f"'{images}'; give annotations of the same data set (infer.py --annotations uses its ids)."
@@ -71,7 +71,3 @@ def _read_image_names(images: str) -> dict[int | str, str]:
         return {entry["id"]: str(entry["file_name"]) for entry in parse_json(images)[0]}
     except (KeyError, TypeError) as e:
         raise UserError(f"'{images}' is not the images.json of an inference; give another or none.") from e
-
-
-def _get_key(name: str) -> str:
-    return os.path.basename(name_key(name))
