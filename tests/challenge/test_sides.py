@@ -4,7 +4,7 @@ NAME = "20201102_경기도_-_-_맑음_주간_실외_right_{:06d}_{:07d}.png"
 
 
 def test_neighbours_on_the_other_side():
-    # Of sequence 1: training 0, 30, 95 and 200, validation 61, 125 and 300; sequence 2: validation only.
+    # Frames 0, 30, 95 and 200 of sequence 1 are for training, the rest of it and all of sequence 2 for validation.
     frames = [(1, 0), (1, 30), (1, 61), (1, 95), (1, 125), (1, 200), (1, 300), (2, 31), (2, 32)]
     names = {i: NAME.format(*frame) for i, frame in enumerate(frames)}
     names[9] = "else.png"

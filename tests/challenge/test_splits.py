@@ -129,7 +129,7 @@ def test_sequence_split_follows_the_seed():
 
 
 def test_split_images_knows_the_three_kinds():
-    """And that of the entry draws from all that is listed."""
+    """The entry's split draws from all images that the json lists."""
     ids = list(range(1, 4001))
     left = [i for i in ids if i not in (5, 77)]
     names = [NAME.format(i // 100, i) for i in left]

@@ -134,7 +134,7 @@ def test_pieces_are_assembled_as_pickle_reads_them():
 
 @pytest.fixture
 def marker(tmp_path) -> Path:
-    """Exists once a file has had its way."""
+    """A folder or file that exists only if a hostile file has run its code."""
     return tmp_path / MARKER
 
 
@@ -170,7 +170,7 @@ def hostile_modules(marker, monkeypatch):
     monkeypatch.chdir(marker.parent)
     copyreg.add_extension("os", "mkdir", EXT_CODE)
     yield
-    # Which forgets the code and what was cached for it.
+    # remove_extension also forgets what was cached for the code.
     copyreg.remove_extension("os", "mkdir", EXT_CODE)
     sys.modules.pop("on_import", None)
 
@@ -191,7 +191,7 @@ EXPRESSION = text(f"__import__('os').mkdir('{MARKER}')")
 IMPORT_OS = call(name("builtins", "__import__"), text("os"))
 #: By what they do: a value that does it, and what the message must name.
 HOSTILE = {
-    # Function calls, by every road to a function.
+    # Function calls, by every way to name a function.
     "os.system": calls("os", "system", text(f"mkdir {MARKER}")),
     "eval": calls("builtins", "eval", EXPRESSION),
     "Python 2's name": calls("__builtin__", "eval", EXPRESSION),
@@ -404,7 +404,7 @@ def deep_modules(depth: int, name: str = "a", num_tensors: int = 1) -> bytes:
 
 
 def colliding_keys(count: int) -> bytes:
-    """Integers of one hash value, for Python takes it modulo this prime: a dict of n of them takes n² steps."""
+    """Integers with the same hash, which Python computes modulo this prime: a dict of n of them takes n² steps."""
     return dict_of(*((number(i * (2**61 - 1)), b"N") for i in range(1, count)))
 
 
@@ -452,7 +452,7 @@ GREEDY = {
 
 @contextlib.contextmanager
 def bounded_memory(num_bytes: int):
-    """Of Python. PyTorch's is not counted, but the sizes here are such that it raises something else than UserError."""
+    """Bounds Python's memory. PyTorch's is not counted; for sizes as large as here, it raises no UserError."""
     tracemalloc.start()
     try:
         yield

@@ -53,7 +53,7 @@ def test_the_tensor_is_named(tmp_path, suffix, state, name, value, shown):
 @pytest.mark.parametrize(
     ("content", "shown"),
     [
-        # What overflows only when it becomes float32.
+        # A number that overflows only in float32.
         ({"stem.weight": torch.tensor([1.0, 1e39], dtype=torch.float64)}, ".*inf"),
         # Weights must be floating point.
         *(({"stem.weight": torch.ones(2).to(dtype)}, ".*floating") for dtype in (torch.int8, torch.int64, torch.bool)),

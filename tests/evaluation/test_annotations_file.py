@@ -16,7 +16,7 @@ IMAGES = [
     for i, name in enumerate(("day/a.png", "day/b.png", "c.png"), start=1)
 ]
 CLASSES = {"car": 30, "dog": 40}
-# Under other ids than ours: image 7 is our 1, 8 our 3, 9 none; categories 1 and 2 are our 40 and 30, 3 none.
+# The ids differ from IMAGES and CLASSES: image 7 is 1 there, 8 is 3, 9 is missing; categories 1 and 2 are 40 and 30.
 CONTENT = {
     "images": [{"id": 7, "file_name": "a.png"}, {"id": 8, "file_name": "./c.png"}, {"id": 9, "file_name": "x.png"}],
     "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "car"}, {"id": 3, "name": "cow"}],

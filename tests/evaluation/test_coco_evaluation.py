@@ -174,7 +174,7 @@ def test_boxes_that_are_not_finite_are_dropped_with_a_warning(register, caplog):
 def test_processes_are_gathered_on_the_main_one(register, monkeypatch):
     name = register([image(i, (0, [0, 0, 50, 50])) for i in (1, 2)])
     elsewhere = {2: Detections.from_columns([2], [ORIGINAL_IDS[0]], [[0, 0, 50, 50]], [0.5])}
-    # Of predictions, and of images that were left out: none.
+    # Another process has predictions for image 2, and has left out no image.
     monkeypatch.setattr(
         "detectron2.utils.comm.gather", lambda data, dst=0: [data, elsewhere if isinstance(data, dict) else set()]
     )
@@ -223,11 +223,11 @@ def test_classes_that_the_data_do_not_have_neither_count_nor_hurt(register):
     errors = [(0, [0, 0, 50, 50], 0.9), (0, [100, 100, 50, 50], 0.8)]
     results = evaluate(name, {1: prediction(*errors, hit)}, class_names=["dog", "car"])
     assert results["AP"] == pytest.approx(100) and results["AR1"] == 100
-    # As errors of a class that counts, they would halve it at least.
+    # As false detections of a class that the data have, they would at least halve the AP.
     assert evaluate(name, {1: prediction(*[(1, *rest) for _, *rest in errors[1:]], hit)}, class_names=["dog", "car"])[
         "AP"
     ] == pytest.approx(50)
-    # Nothing but unknown classes, and nothing at all.
+    # Detections of unknown classes only, and no detections.
     for output in (prediction(*errors), prediction()):
         assert evaluate(name, {1: output}, class_names=["dog", "cat"])["AP"] == 0
 

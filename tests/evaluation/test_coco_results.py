@@ -75,7 +75,7 @@ def test_boxes_are_cut_at_the_borders(tmp_path):
     boxes = [[-5, -1, 10, 5], [15, 8, 10, 5], [0.1, 0.2, 0.3, 0.7], [30, 30, 5, 5], [-5, 0, 100, 9]]
     found = read(tmp_path, [{**ROW, "image_id": i, "bbox": box} for i, box in zip([1, 1, 1, 1, 2], boxes, strict=True)])
     fitted = fit_to_images(found, {1: (10, 20), 2: (None, None)}, path="p", image_info="i")
-    # The last but one is outside of its image, and has no size left.
+    # The fourth box lies outside of its image, and has no size left.
     np.testing.assert_allclose(fitted.boxes, [[0, 0, 5, 4], [15, 8, 5, 2], boxes[2], [20, 10, 0, 0], [0, 0, 95, 9]])
     with pytest.raises(UserError, match=r"'p' .* 2\b.* 'i'"):
         fit_to_images(found, {1: (10, 20)}, path="p", image_info="i")

@@ -41,7 +41,7 @@ def process(evaluator, indices, *boxes):
     for i in indices:
         instances = Instances((200, 400))
         instances.pred_boxes = Boxes(table[:, :4].clone())
-        # As a model in mixed precision, and outside of no_grad, would give them.
+        # Scores as a model gives them in mixed precision and outside of no_grad.
         instances.scores = table[:, 4].half().requires_grad_()
         instances.pred_classes = table[:, 5].long()
         image = torch.full((3, 100, 200), gray_of(i), dtype=torch.uint8)

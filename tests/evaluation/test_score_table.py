@@ -11,7 +11,7 @@ def cells(text):
 
 
 def test_one_data_set():
-    # To one place: 41.26 -> 41.3, 50.04 -> 50.0, 60.08 -> 60.1. Of a class's scores AP75 alone is shown.
+    # Rounded to one decimal: 41.26 -> 41.3, 50.04 -> 50.0, 60.08 -> 60.1. For classes, only AP75 is shown.
     assert cells(format_scores(SCORES)) == [
         ["AP", "AP75"],
         ["41.3", "50.0"],

@@ -44,7 +44,7 @@ def compare(truth, detections):
 
 
 def collect_matches(coco_eval, num_truths, num_detections):
-    """Of pycocotools: for each area range the matches of detections and annotated boxes, and what is ignored."""
+    """What pycocotools matches in each area range: by detection, by annotated box, and which detections it ignores."""
     shape = (4, 10)
     truths, ignored = np.full((*shape, num_detections), -1), np.ones((*shape, num_detections), dtype=bool)
     found = np.full((*shape, num_truths), -1)

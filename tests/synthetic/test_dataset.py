@@ -129,7 +129,7 @@ def test_ctrl_c(tmp_path):
         text=True,
         env=ENVIRONMENT,
         start_new_session=True,
-        # A shell starts background jobs with SIGINT ignored, and so their children.
+        # A shell starts background jobs, and so these tests and this tool, with SIGINT ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60

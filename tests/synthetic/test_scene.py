@@ -73,7 +73,7 @@ def test_the_mask_marks_where_the_objects_are_painted(plans):
     assert changed[full.mask > 0].mean() > 0.8
     horizon = int(plan.camera(0).horizon)
     above = np.s_[: horizon - 4]
-    # Above the ground there is no shadow: all change is an object's, but for its smooth edge of one pixel.
+    # There is no shadow above the ground: only the pixels of objects change there, and their smooth edge of one pixel.
     near = np.zeros_like(changed)
     ys, xs = np.nonzero(full.mask)
     for dy in (-1, 0, 1):
@@ -118,7 +118,7 @@ def test_rain_and_snow_can_be_seen(plans):
 
 
 def thin_streaks(gray) -> float:
-    """Share of pixels clearly brighter than those two columns beside them."""
+    """Share of pixels that are clearly brighter than the pixels two columns to the left and right."""
     return float((gray[:, 2:-2] - np.maximum(gray[:, :-4], gray[:, 4:]) > 10).mean())
 
 

@@ -22,7 +22,7 @@ def run_here():
     from detectron2.utils.logger import setup_logger
 
     def forget_loggers():
-        # Their handlers write to a stdout that is gone, and what does not propagate escapes caplog.
+        # Their handlers write to a stdout that is closed, and caplog misses messages that are not propagated.
         setup_logger.cache_clear()
         for name in ("detectron2", "fvcore", "parking"):
             logger = logging.getLogger(name)

@@ -5,14 +5,13 @@ Usage: infer_and_kill.py FOLDER NUM_KILLS WEIGHTS INPUT [KEY VALUE ...]; the res
 As in ``kill_and_resume.py``, the moments are random numbers of Python calls and returns.
 """
 
-import os
 import random
 import runpy
 import signal
 import sys
 from pathlib import Path
 
-from kill_and_resume import finish, make_counter, wait
+from kill_and_resume import finish, make_counter, run_forked, wait
 
 import parking.engine  # noqa: F401  (before the forks)
 from parking.inference import image_pipeline as inference_run
@@ -21,31 +20,20 @@ TOOL = Path(__file__).resolve().parents[2] / "tools" / "infer.py"
 
 
 def start(args, output, *, log, on_event):
-    """A process that infers, profiled by ``on_event``."""
-    pid = os.fork()
-    if pid:
-        return pid
-    os.setpgrp()  # to be killed with its data workers
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
-    os.dup2(1, 2)
+    """A process that infers."""
     weights, images, *opts = args
-    sys.argv = ["infer.py", "--input", images, "--weights", weights, "--output", str(output), "--visualize", "3", *opts]
+    argv = ["infer.py", "--input", images, "--weights", weights, "--output", str(output), "--visualize", "3", *opts]
     predict_images = inference_run.predict_images
 
     def predict_and_tell(*args, **kwargs):
         print(f"events before: {on_event()}", flush=True)
         return predict_images(*args, **kwargs)
 
-    inference_run.predict_images = predict_and_tell
-    code = 1
-    try:
-        run = runpy.run_path(str(TOOL))["run"]
-        sys.setprofile(lambda frame, event, arg: on_event())
-        code = run()
-        sys.setprofile(None)
-        print(f"events: {on_event()}", flush=True)
-    finally:
-        os._exit(code)
+    def infer():
+        sys.argv, inference_run.predict_images = argv, predict_and_tell
+        return runpy.run_path(str(TOOL))["run"]()
+
+    return run_forked(infer, log=log, on_event=on_event)
 
 
 def main():

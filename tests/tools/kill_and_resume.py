@@ -10,19 +10,34 @@ import os
 import random
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from parking.engine import run_training
 
 
-def start(config_file, opts, output_dir, *, log, on_event):
-    """A process that trains, or goes on where the training in ``output_dir`` has begun, profiled by ``on_event``."""
+def run_forked(function, *, log, on_event):
+    """Call ``function``, whose result is the exit code, in a process that is profiled by ``on_event``."""
     pid = os.fork()
     if pid:
         return pid
     os.setpgrp()  # to be killed with its data workers
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     os.dup2(1, 2)
+    code = 1
+    try:
+        sys.setprofile(lambda frame, event, arg: on_event())
+        code = function() or 0
+        sys.setprofile(None)
+        print(f"events: {on_event()}", flush=True)
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def start(config_file, opts, output_dir, **how):
+    """A process that trains, or goes on where the training in ``output_dir`` has begun."""
     args = argparse.Namespace(
         config_file=config_file,
         opts=[*opts, "OUTPUT_DIR", str(output_dir)],
@@ -31,15 +46,7 @@ def start(config_file, opts, output_dir, *, log, on_event):
         overwrite=False,
         resume=any(output_dir.rglob("config.yaml")),
     )
-    code = 1
-    try:
-        sys.setprofile(lambda frame, event, arg: on_event())
-        run_training(args)
-        sys.setprofile(None)
-        print(f"events: {on_event()}", flush=True)
-        code = 0
-    finally:
-        os._exit(code)
+    return run_forked(lambda: run_training(args) and None, **how)
 
 
 def make_counter(limit=None):
@@ -75,7 +82,7 @@ def main():
 
     rng = random.Random(0)
     for _ in range(num_kills):
-        # Most of what a run does is to start and to evaluate: with less, most would not come to their first checkpoint.
+        # A run mostly starts up and evaluates: with a lower limit, most would be killed before their first checkpoint.
         counter = make_counter(limit=rng.randrange(1, num_events * 2 // 5))
         code = wait(start(config_file, opts, killed, log=folder / "killed.log", on_event=counter))
         checkpoints = sorted(str(path.relative_to(killed)) for path in killed.rglob("model_0*"))

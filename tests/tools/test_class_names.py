@@ -35,7 +35,7 @@ NAMES = [
     "<b>|x|",
 ]
 NUMBERS = [1, 2.5]
-# The same as somebody else would write them.
+# The same names, spelled as somebody else might write them.
 OTHERS = [unicodedata.normalize("NFD", class_key(name)) for name in NAMES]
 OTHERS = [name if class_key(name) else "\u200b" for name in OTHERS]
 
@@ -105,7 +105,7 @@ def chain(run_here, images, tmp_path):
 
 
 def test_class_names_of_all_kinds(chain, tmp_path, images):
-    # In another order, too, and under other ids.
+    # The annotations to evaluate have them in another order and under other ids.
     train = write_json(tmp_path / "train.json", NAMES + NUMBERS, range(1, len(NAMES) + 3))
     others = [*reversed(OTHERS), *map(str, NUMBERS)]
     output = chain(train, write_json(tmp_path / "val.json", others, range(50, 50 + len(others))))

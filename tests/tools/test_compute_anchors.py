@@ -36,7 +36,7 @@ def test_proposes_a_config_that_reaches_more_boxes(compute, tmp_path):
     cfg.MODEL.ANCHOR_HEAD.ANCHORS, cfg.MODEL.ANCHOR_HEAD.ANCHORS_FROM_WEIGHTS = base.MODEL.ANCHOR_HEAD.ANCHORS, True
     assert cfg == base
 
-    # With the proposed ones, the same figures come out, and the same anchors anew.
+    # A second run reports the same recall for the proposed anchors, and the same command proposes the same anchors.
     _, out, _ = compute(config=tmp_path / "new" / "anchors.yaml")
     assert float(next(line.split()[2] for line in out.splitlines() if line.startswith("all "))) == after
     compute("--output", tmp_path / "again.yaml")

@@ -51,7 +51,7 @@ def bare(tiny, tmp_path):
     path = tmp_path / "bare.pth"
     torch.save({"model": yolov5.to_published(tiny[1]), "class_names": NAMES}, path)
     config = tmp_path / "tiny.yaml"
-    # As in configs/coco, the number of classes may be any: the weights' own is taken.
+    # The config may have another number of classes, as those of configs/coco have: that of the weights is taken.
     config.write_text("MODEL:\n  YOLO:\n    WIDTH_MULTIPLE: 0.125\n    NUM_CLASSES: 80\n")
     return path, config
 
@@ -193,50 +193,14 @@ def test_the_input_is_never_replaced(run_here, own):
     assert own.read_bytes() == before
 
 
-def test_a_failure_with_overwrite_leaves_the_previous_file(run_here, bare, tmp_path):
-    output = tmp_path / "precious.pth"
-    output.write_bytes(b"precious")
-    assert run_here("convert_weights.py", bare[0], output, "--overwrite")[0] == 1
-    assert output.read_bytes() == b"precious"
-
-
-@pytest.mark.parametrize("name", ["c.pt", "c.onnx", "c", "c.pth.bak"])
-def test_other_endings_are_wrong_usage(run_here, own, tmp_path, name):
-    assert_refused(run_here("convert_weights.py", own, tmp_path / name), 2, f"{name} must end in", tmp_path / name)
-
-
-def test_a_config_of_another_model_is_refused_by_tensor(run_here, own, tmp_path):
-    output = tmp_path / "c.pth"
-    result = run_here("convert_weights.py", own, output, "--config-file", ROOT / "configs/yolov5/n.yaml")
-    # 0.125 and 0.25 times 64 channels in the stem
-    message = "backbone.bottom_up.stem.conv.weight has shape (8, 3, 6, 6) instead of (16, 3, 6, 6)"
-    assert_refused(result, 1, message, output)
+def test_another_ending_is_wrong_usage(run_here, own, tmp_path):
+    assert_refused(run_here("convert_weights.py", own, tmp_path / "c.pt"), 2, "c.pt must end in", tmp_path / "c.pt")
 
 
 def test_weights_without_class_names(run_here, tiny, tmp_path):
     torch.save({"model": tiny[1], "config": describe_config(tiny[0])}, tmp_path / "nameless.pth")
     result = run_here("convert_weights.py", tmp_path / "nameless.pth", tmp_path / "c.pth")
     assert_refused(result, 1, "nameless.pth carry no class names", tmp_path / "c.pth")
-
-
-class Hostile:
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.touch, (self.marker,)
-
-
-@pytest.mark.parametrize("ending", [".pt", ".pth"])
-def test_hostile_input_is_refused(run_here, tmp_path, ending):
-    marker, source = tmp_path / "ran", tmp_path / f"hostile{ending}"
-    torch.save({"model": Hostile(marker)}, source)
-    torch.load(source, weights_only=False)
-    assert marker.exists(), "the file does run code where it is loaded without care"
-    marker.unlink()
-    result = run_here("convert_weights.py", source, tmp_path / "c.pth")
-    assert_refused(result, 1, f"hostile{ending}", tmp_path / "c.pth")
-    assert not marker.exists()
 
 
 @pytest.mark.parametrize(
@@ -262,7 +226,7 @@ def test_published_weights(run_here, yolov5n, tmp_path, ending):
     assert_same_state(weights.state_dict, published.state_dict)
     assert weights.class_names == published.class_names
     assert weights.category_ids == sorted(set(range(1, 91)) - COCO_GAPS)
-    # Two from behind a gap each: person 1, stop sign 13, backpack 27, toothbrush 90.
+    # The first and last ids, and two that follow gaps: person 1, stop sign 13, backpack 27, toothbrush 90.
     ids = dict(zip(weights.class_names, weights.category_ids, strict=True))
     assert [ids[name] for name in ("person", "stop sign", "backpack", "toothbrush")] == [1, 13, 27, 90]
     assert weights.origin == {

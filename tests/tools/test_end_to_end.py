@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -97,7 +96,7 @@ def test_released_weights_hold_the_averaged_ones_and_what_inference_needs(traine
 
 
 def test_no_checkpoint_holds_folded_weights(trained):
-    """Though they were evaluated before they were written: their names are those of the model to train."""
+    """The evaluation before they are written folds the norms of a copy: the names are those of the model to train."""
     from parking.config import get_cfg
     from parking.modeling import YOLO
 
@@ -142,52 +141,6 @@ def test_a_lone_weights_file_is_enough_to_infer(trained, tiny_scenes, tmp_path):
         assert str(path) in done.stdout
 
 
-def test_resuming_gives_what_an_uninterrupted_training_gives(tiny_scenes, tmp_path):
-    """In one process here, bit for bit: 3 iterations, then 1 more, against 4."""
-    from parking.challenge.registration import register_datasets_from_config
-    from parking.config import get_cfg
-    from parking.engine import Trainer
-
-    def train(output_dir, *, stop_at=None, resume=False):
-        cfg = get_cfg()
-        cfg.merge_from_file(str(QUICKSTART[1]))
-        cfg.merge_from_list([*train_args(tiny_scenes, output_dir), "DATALOADER.NUM_WORKERS", "0"])
-        cfg.merge_from_list(["DATASETS.TEST", "()", "MODEL.DEVICE", "cpu", "SOLVER.NOMINAL_BATCH_SIZE", "8"])
-        register_datasets_from_config(cfg)
-        output_dir.mkdir(exist_ok=True)
-        torch.manual_seed(cfg.SEED)
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=resume)
-        if stop_at is not None:
-            stop_after(trainer, stop_at)
-            with pytest.raises(KeyboardInterrupt):
-                trainer.train()
-        else:
-            trainer.train()
-
-    def stop_after(trainer, iteration):
-        original = trainer.run_step
-
-        def run_step():
-            original()
-            if trainer.iter == iteration:
-                os.kill(os.getpid(), signal.SIGINT)
-
-        trainer.run_step = run_step
-
-    train(tmp_path / "whole")
-    train(tmp_path / "parts", stop_at=1)
-    # It waits for the step, which takes two iterations.
-    assert (tmp_path / "parts" / "last_checkpoint").read_text() == "model_0000002.pth"
-    train(tmp_path / "parts", resume=True)
-    whole, parts = (torch.load(tmp_path / name / "model_0000003.pth", weights_only=True) for name in ("whole", "parts"))
-    for name, tensor in whole["model"].items():
-        assert torch.equal(tensor, parts["model"][name]), name
-    for name, tensor in whole["ema"]["average"].items():
-        assert torch.equal(tensor, parts["ema"]["average"][name]), name
-    assert whole["ema"]["num_updates"] == parts["ema"]["num_updates"]
-
-
 @pytest.mark.long
 def test_ctrl_c_then_resume(tiny_scenes, tmp_path, run_here):
     output_dir = tmp_path / "out"
@@ -210,7 +163,7 @@ def test_ctrl_c_then_resume(tiny_scenes, tmp_path, run_here):
     assert "--resume" in out
     iteration = int((output_dir / "last_checkpoint").read_text().removeprefix("model_").removesuffix(".pth"))
     assert iteration < 149, "the signal came too late"
-    # A typo in the command, or data that changed, would make something else of it.
+    # A typo in the command, or other data, would train other weights.
     for key, value in [("SOLVER.MAX_ITER", "160"), ("SEED", "1"), ("DATASETS.VAL_FRACTION", "0.5")]:
         changed = run_here("train_net.py", *QUICKSTART, "--resume", *opts, key, value)
         assert changed[0] == 1 and f"--resume: {key} is" in changed[2]
@@ -218,59 +171,6 @@ def test_ctrl_c_then_resume(tiny_scenes, tmp_path, run_here):
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"iterations {iteration + 1} to 150" in done.stdout
     assert (output_dir / "model_final.pth").exists()
-
-
-def test_own_coco_data_from_the_command_line_alone(trained, tiny_scenes, tmp_path, run_here):
-    """Sparse ids, no sizes, NUM_CLASSES 0, and class rows of a head with other classes replaced."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    images, annotations = [], []
-    for i in range(6):
-        cv2.imwrite(str(folder / f"{i}.jpg"), rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
-        images.append({"id": 10 + i, "file_name": f"{i}.jpg"})
-        annotations.append({"id": i, "image_id": 10 + i, "category_id": (4, 9)[i % 2], "bbox": [5, 5, 30, 40]})
-    categories = [{"id": 4, "name": "cat"}, {"id": 9, "name": "dog"}]
-    (tmp_path / "own.json").write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": categories})
-    )
-    output_dir = tmp_path / "out"
-    data = [
-        *("DATASETS.COCO", f"[['own', '{tmp_path}/own.json', '{folder}']]"),
-        *("DATASETS.TRAIN", "('own',)", "DATASETS.TEST", "('own',)"),
-    ]
-    code, out, err = run_here(
-        *("train_net.py", *QUICKSTART, "OUTPUT_DIR", output_dir, "SOLVER.MAX_ITER", "2"),
-        *(*TINY, *data, "MODEL.YOLO.NUM_CLASSES", "0", "MODEL.WEIGHTS", trained[0] / "model_final.pth"),
-    )
-    assert code == 0, err
-    assert "head.predictors.2.bias: cat, dog from the prior" in out
-    code, out, err = run_here(
-        *("infer.py", "--input", folder, "--weights", output_dir / "model_final.pth"),
-        *("--output", tmp_path / "res", "MODEL.YOLO.SCORE_THRESH_TEST", "1e-6"),
-    )
-    assert code == 0, err
-    assert "submission" not in out
-    predictions = json.loads((tmp_path / "res" / "predictions.json").read_text())
-    assert {p["category_id"] for p in predictions} <= {4, 9}
-    assert [i["id"] for i in json.loads((tmp_path / "res" / "images.json").read_text())] == [1, 2, 3, 4, 5, 6]
-
-
-def test_unreadable_images_cost_only_themselves(trained, tiny_scenes, tmp_path, run_here):
-    folder = tmp_path / "in"
-    folder.mkdir()
-    shutil.copy(next((tiny_scenes / "test" / "images").iterdir()), folder / "good.png")
-    (folder / "bad.png").write_bytes(b"not a picture")
-    code, _, err = run_here(
-        *("infer.py", "--input", folder, "--weights", trained[0] / "model_final.pth"),
-        *("--output", tmp_path / "res"),
-    )
-    assert code == 3
-    assert "bad.png" in err
-    assert {i["file_name"] for i in json.loads((tmp_path / "res" / "images.json").read_text())} == {
-        "good.png",
-        "bad.png",
-    }
 
 
 def test_evaluating_without_training(trained, tiny_scenes, tmp_path, run_here):
@@ -287,7 +187,7 @@ def test_evaluating_without_training(trained, tiny_scenes, tmp_path, run_here):
     # The best weights are those that the training evaluated at its end, and they find the same boxes.
     again = json.loads(results.read_text())
     assert len(of_training) > 1000 and abs(len(again) - len(of_training)) <= 5
-    # Two processes of one thread and one of several round differently, in the sixth place.
+    # Scores may differ in the sixth decimal, because the number of threads may differ.
     best = [sorted((found["score"] for found in run), reverse=True)[:1000] for run in (of_training, again)]
     np.testing.assert_allclose(*best, atol=2e-6)
     assert {path.name: path.read_bytes() for path in output_dir.iterdir() if path.is_file()} == before
@@ -320,7 +220,7 @@ def test_a_damaged_image_is_named_without_a_traceback(tiny_scenes, tmp_path, run
     assert re.fullmatch(r"error: The image '.*\.png' cannot be decoded: .*\n", err)
 
 
-def test_a_mistake_with_overwrite_costs_nothing(trained, tiny_scenes, tmp_path, run_here):
+def test_overwrite_starts_anew_unless_there_is_a_mistake(trained, tiny_scenes, tmp_path, run_here):
     output_dir = tmp_path / "out"
     shutil.copytree(trained[0], output_dir)
     before = sorted(path.name for path in output_dir.iterdir())
@@ -330,15 +230,22 @@ def test_a_mistake_with_overwrite_costs_nothing(trained, tiny_scenes, tmp_path, 
     assert sorted(path.name for path in output_dir.iterdir()) == before
     # The weights to start from may be among those that are replaced.
     own = ["MODEL.WEIGHTS", output_dir / "model_best.pth"]
-    args = [*QUICKSTART, "--overwrite", *train_args(tiny_scenes, output_dir, 1), *own]
-    code, _, err = run_here("train_net.py", *args)
+    code, _, err = run_here("train_net.py", *QUICKSTART, "--overwrite", *train_args(tiny_scenes, output_dir, 1), *own)
     assert code == 0, err
+    iterations = [json.loads(line)["iteration"] for line in (output_dir / "metrics.json").read_text().splitlines()]
+    assert max(iterations) <= 1, "curves start anew, too"
+    assert len(list(output_dir.glob("events.out.tfevents.*"))) == 1
+    assert sorted(p.name for p in output_dir.glob("model_*.pth")) == [
+        "model_0000000.pth",
+        "model_best.pth",
+        "model_final.pth",
+    ]
 
 
 @pytest.mark.parametrize(
     ("script", "args", "code", "message"),
     [
-        ("train_net.py", ["--config-file", "none.yaml"], 1, "none.yaml cannot be read"),
+        ("train_net.py", ["--config-file", "none.yaml"], 1, "none.yaml"),
         ("train_net.py", [*QUICKSTART, "SEED", "1", "--resume"], 2, "--resume stands after a KEY VALUE pair"),
         ("train_net.py", [*QUICKSTART, "--resume", "--overwrite"], 2, "give one of them"),
         ("train_net.py", [*QUICKSTART, "SOLVER.MAXITER", "1"], 1, "did you mean SOLVER.MAX_ITER?"),
@@ -368,22 +275,6 @@ def test_a_mistake_with_overwrite_costs_nothing(trained, tiny_scenes, tmp_path, 
             "MODEL.YOLO.NUM_CLASSES is 3, but the data set parking_train has 14 classes",
         ),
         ("train_net.py", [*QUICKSTART, "--num-gpus", "0"], 1, "--num-gpus is 0"),
-        ("train_net.py", [*QUICKSTART, "SOLVER.IMS_PER_BATCH", "0"], 1, "SOLVER.IMS_PER_BATCH is 0"),
-        ("train_net.py", [*QUICKSTART, "MODEL.DEVICE", "gpu"], 1, "MODEL.DEVICE is 'gpu'"),
-        ("train_net.py", [*QUICKSTART, "SOLVER.EMA.DECAY", "1.5"], 1, "SOLVER.EMA.DECAY is 1.5"),
-        ("train_net.py", [*QUICKSTART, "SOLVER.MAX_ITER", "0"], 1, "SOLVER.MAX_ITER is 0"),
-        (
-            "train_net.py",
-            [*QUICKSTART, "OUTPUT_DIR", "{tmp}/o", "DATASETS.ROOT", "{scenes}", "TEST.BEST_METRIC", "AP75"],
-            1,
-            "TEST.BEST_METRIC is 'AP75'",
-        ),
-        (
-            "train_net.py",
-            [*QUICKSTART, "OUTPUT_DIR", "{tmp}/o", "DATASETS.ROOT", "{scenes}", "MODEL.HEAD.NAME", "Hydra"],
-            1,
-            "'Hydra'",
-        ),
         ("infer.py", ["--input", "/nowhere"], 1, "'/nowhere' does not exist"),
         ("infer.py", ["--input", "{tmp}"], 1, "holds no images"),
         ("infer.py", ["--input", "{scenes}/test", "--weights", "none.pth"], 1, "none.pth do not exist"),
@@ -395,22 +286,6 @@ def test_a_mistake_with_overwrite_costs_nothing(trained, tiny_scenes, tmp_path, 
         ),
         ("infer.py", ["--input", "{scenes}/test", *QUICKSTART, "A", "1"], 1, "there is no config key A;"),
         ("infer.py", [], 2, "--input"),
-        (
-            "infer.py",
-            [
-                "--input",
-                "{scenes}/test",
-                *QUICKSTART,
-                "--weights",
-                "{trained}/model_final.pth",
-                "DATASETS.ROOT",
-                "{scenes}",
-                "MODEL.YOLO.NUM_CLASSES",
-                "3",
-            ],
-            1,
-            "MODEL.YOLO.NUM_CLASSES is 3, but the data set parking_train has 14 classes",
-        ),
         (
             "infer.py",
             [
@@ -436,21 +311,6 @@ def test_mistakes_are_one_sentence(trained, tiny_scenes, tmp_path, run_here, scr
         assert err.startswith("error: ") and err.count("\n") == 1
 
 
-def test_overwrite_starts_anew(trained, tiny_scenes, tmp_path, run_here):
-    output_dir = tmp_path / "out"
-    shutil.copytree(trained[0], output_dir)
-    code, _, err = run_here("train_net.py", *QUICKSTART, "--overwrite", *train_args(tiny_scenes, output_dir, 1))
-    assert code == 0, err
-    iterations = [json.loads(line)["iteration"] for line in (output_dir / "metrics.json").read_text().splitlines()]
-    assert max(iterations) <= 1, "curves start anew, too"
-    assert len(list(output_dir.glob("events.out.tfevents.*"))) == 1
-    assert sorted(p.name for p in output_dir.glob("model_*.pth")) == [
-        "model_0000000.pth",
-        "model_best.pth",
-        "model_final.pth",
-    ]
-
-
 def test_benchmark(run_here):
     size = ("INPUT.SIZE_TRAIN", "[64, 64]", "SOLVER.IMS_PER_BATCH", "2", "MODEL.DEVICE", "cpu")
     code, out, err = run_here("benchmark.py", *QUICKSTART, "--iters", "2", *size)
@@ -460,7 +320,7 @@ def test_benchmark(run_here):
 
 
 def test_stages_one_after_the_other(tiny_scenes, tmp_path, run_here):
-    """From training both to inferring without naming any file."""
+    """Both are trained, resumed, evaluated and used for inference without naming any weights."""
     (tmp_path / "one.yaml").write_text("SOLVER: {MAX_ITER: 3}\n")
     (tmp_path / "two.yaml").write_text("SOLVER: {MAX_ITER: 2, BASE_LR: 0.003}\n")
     config = tmp_path / "two_stages.yaml"
@@ -508,7 +368,7 @@ def test_stages_one_after_the_other(tiny_scenes, tmp_path, run_here):
 
 @pytest.mark.long
 def test_what_a_stage_holds_is_never_lost_to_a_resume(tiny_scenes, tmp_path, run_here):
-    """Nor to an --overwrite of another stage, and a config that is refused leaves the saved one alone."""
+    """It is not lost to an --overwrite of another stage either, and a refused config leaves the saved one alone."""
     (tmp_path / "both.yaml").write_text("SOLVER: {MAX_ITER: 2}\n")
     config = tmp_path / "two_stages.yaml"
     stages = "SOLVER: {STAGES: [[one, both.yaml], [two, both.yaml]]}\nMODEL: {YOLO: {NUM_CLASSES: 0}}"
@@ -530,7 +390,7 @@ def test_what_a_stage_holds_is_never_lost_to_a_resume(tiny_scenes, tmp_path, run
     assert code == 1 and "stage two was trained from what stage one would replace" in err
     assert files() == before
 
-    # Checkpoints removed to save space: still finished. With the mark gone, too, it is not for us to guess.
+    # A stage whose checkpoints were removed to save space is still finished. Without its mark, nothing says so.
     for path in [*one.glob("model_0*"), one / "last_checkpoint"]:
         path.unlink()
     (two / "finished").unlink()
@@ -544,7 +404,7 @@ def test_what_a_stage_holds_is_never_lost_to_a_resume(tiny_scenes, tmp_path, run
     assert code == 1 and "holds weights, but no checkpoint to go on from" in err
     assert files() == before
 
-    # All anew, with a budget that the old runs have not used up; and the second from other weights.
+    # --overwrite starts both anew, with all of the time budget, and the second alone from other weights.
     code, _, err = run_here("train_net.py", *args, "--overwrite", *opts, "SOLVER.MAX_HOURS", "1")
     assert code == 0, err
     other = shutil.copy(one / "model_final.pth", tmp_path / "other.pth")

@@ -1,4 +1,4 @@
-"""Inputs of every tool that would be waited for for ever, or that would steer the terminal."""
+"""Inputs that a tool might wait for without end, or whose names would control the terminal."""
 
 import json
 import os
@@ -21,20 +21,19 @@ ESCAPES = "\x1b]0;title\x07\x1b[2J\r\u202e\u200b"
 
 def run_all(folder, commands):
     """Exit code and output by name."""
-    file, logs = folder / "commands.json", folder / "logs"
+    logs = folder / "logs"
     logs.mkdir()
-    file.write_text(json.dumps([[name, script, *map(str, args)] for name, (script, *args) in commands.items()]))
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("run_tools.py")), str(file), str(logs)],
+    runs = [{"name": name, "size": 1, "tool": c[0], "args": [*map(str, c[1:])]} for name, c in commands.items()]
+    subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("worlds.py")), str(logs)],
+        input=json.dumps(runs),
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
         text=True,
+        check=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
-    codes = dict(line.rsplit(maxsplit=1) for line in done.stdout.splitlines())
-    return {name: (int(codes[name]), (logs / f"{name}.log").read_text(errors="replace")) for name in commands}
+    texts = {name: (logs / f"{name}-0.log").read_text(errors="replace") for name in commands}
+    return {name: (int((logs / f"{name}-0.code").read_text()), text) for name, text in texts.items()}
 
 
 def data_opts(json_file, images):
@@ -162,7 +161,7 @@ def test_names_steer_no_terminal_and_no_log(tmp_path, hostile, mild_weights_file
     texts |= {str(path): path.read_text() for path in (tmp_path / "t").glob("log.txt*")}
     for name, text in texts.items():
         assert not set(text) & set("\x1b\x07\u202e\u200b"), (name, text)
-        # What tqdm itself returns to the line's beginning by is followed by its own text.
+        # tqdm writes a carriage return before its own text.
         assert all(part.startswith(("predicting", "reading", "drawing")) or "it/s" in part or "image" in part
                    for part in text.split("\r")[1:] if part.strip()), (name, text)  # fmt: skip
         assert not any(line.startswith(("[log]", "forged")) for line in text.splitlines()), (name, text)

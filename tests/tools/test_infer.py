@@ -54,7 +54,7 @@ def test_scores_and_pictures_beside_annotations(infer, folder, tmp_path):
     code, _, err = infer(folder)
     assert code == 0, err
     found = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    # What was found in the second image is all that there is.
+    # The annotations are what was found in the second image.
     truth = [{k: row[k] for k in ("category_id", "bbox")} | {"image_id": 70} for row in found if row["image_id"] == 2]
     categories = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]
     content = {"images": [{"id": 70, "file_name": "1.png"}], "annotations": truth, "categories": categories}
@@ -68,7 +68,7 @@ def test_scores_and_pictures_beside_annotations(infer, folder, tmp_path):
 
 
 def test_results_have_the_ids_of_the_annotations(infer, folder, tmp_path):
-    """What is printed is the score of the file, by pycocotools."""
+    """The scores that are printed are those that pycocotools gives the file."""
     categories = [{"id": 3, "name": "cat"}, {"id": 1, "name": "dog"}]
     content = {"images": [{"id": 10 + i, "file_name": f"{2 - i}.png"} for i in range(3)], "categories": categories}
     boxes = [(10, 3, [3, 4, 50, 40]), (11, 1, [0, 0, 40, 60]), (11, 3, [9, 5, 60, 50]), (12, 1, [20, 2, 70, 58])]
@@ -95,7 +95,7 @@ def test_results_have_the_ids_of_the_annotations(infer, folder, tmp_path):
 
 
 def test_output_among_the_input(infer, folder, tmp_path):
-    """What a run draws is no input of the next one; what is of the user stays."""
+    """The next run does not read what this one has drawn, and the user's files stay."""
     mine = folder / "out" / "visualizations" / "mine.png"
     mine.parent.mkdir(parents=True)
     cv2.imwrite(str(mine), make_picture(9))
@@ -106,7 +106,7 @@ def test_output_among_the_input(infer, folder, tmp_path):
         results.append([(folder / "out" / f"{name}.json").read_bytes() for name in ("predictions", "images", "ids")])
     assert results[0] == results[1] and b"visualizations/mine.png" in results[0][1]
     assert "not looked at: 5 results that this product wrote" in out
-    # A picture in the place of one that would be drawn, and results of somebody else, are not replaced.
+    # Somebody else's files are not replaced by pictures or results of the same name.
     for name in ("visualizations/0.png.png", "predictions.json", "images.json"):
         path = folder / "out" / name
         before = path.read_bytes()
@@ -152,7 +152,7 @@ def test_one_orientation_in_all_results(infer, tmp_path):
 
 
 def test_interrupted_while_drawing(infer, folder, tmp_path, monkeypatch):
-    """What was found is not thrown away before all is done."""
+    """Results are kept until the pictures are drawn as well."""
 
     def fail(*args):
         raise KeyboardInterrupt

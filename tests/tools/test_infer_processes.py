@@ -65,7 +65,7 @@ def test_results_of_one_process(whole):
 
 
 def kill_tree(pid):
-    """The children first: they would end more gently when they notice that they are alone."""
+    """Kill the children first: they would end by themselves when they notice that their parent is gone."""
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         kill_tree(int(child))
     os.kill(pid, signal.SIGKILL)
@@ -115,7 +115,7 @@ def test_killed_again_and_again(images, mild_weights_file, tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr + (tmp_path / "killed.log").read_text()
     outcomes = done.stdout.splitlines()
-    # What is started after one of them has come to its end begins anew.
+    # A run that is started after another has finished begins from the start.
     assert outcomes.count("killed") >= 4 and set(outcomes) <= {"killed", "ended with 0"}
     assert "were done before the interruption" in (tmp_path / "killed.log").read_text()
     killed, whole = read(tmp_path / "killed"), read(tmp_path / "whole")

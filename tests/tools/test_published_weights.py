@@ -193,7 +193,7 @@ def test_training_from_a_published_file(run_here, yolov5n, tiny_scenes, tmp_path
         *("DATASETS.ROOT", tiny_scenes, "OUTPUT_DIR", output_dir, "MODEL.WEIGHTS", weights, *CPU),
         *("MODEL.YOLO.CLASS_MAP", parking_class_map(), "MODEL.YOLO.SCORE_THRESH_TEST", "0.01"),
         *("INPUT.SIZE_TRAIN", "[64, 64]", "INPUT.SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "2", "SEED", "0"),
-        # A warm-up in which hardly anything moves, and an evaluation between two iterations.
+        # A warm-up in which the weights hardly change, and an evaluation between two iterations.
         *("SOLVER.WARMUP_ITERS", "100", "SOLVER.WARMUP_BIAS_LR", "0.0", "SOLVER.NOMINAL_BATCH_SIZE", "0"),
         *("SOLVER.CHECKPOINT_PERIOD", "1", "TEST.EVAL_PERIOD", "1"),
     ]
@@ -210,7 +210,7 @@ def test_training_from_a_published_file(run_here, yolov5n, tiny_scenes, tmp_path
     for file in ("model_0000000.pth", "model_0000001.pth", "model_best.pth", "model_final.pth"):
         state = torch.load(output_dir / file, weights_only=True)["model"]
         assert state.keys() == names, f"{file}: norms folded?"
-    # Hardly moved from where it started: 14 classes, the first of them COCO's third, the last two from the prior.
+    # The biases are near their start: COCO's third class for the first of 14, the prior for the last two.
     rows = state["head.predictors.0.bias"].view(3, 19)
     theirs = published_bias(yolov5n).view(3, 85)
     torch.testing.assert_close(rows[:, :6], theirs[:, [0, 1, 2, 3, 4, 5 + 2]], rtol=0, atol=0.02)

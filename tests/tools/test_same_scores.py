@@ -142,7 +142,7 @@ def test_the_scores_of_both_tools_are_equal(scores, run_here, images, weights, t
     again, inferred = scores(content, "TEST.DETECTIONS_PER_IMAGE", "10")
     assert again == inferred == evaluated
 
-    # What a policy leaves out: boxes and images that cannot be used.
+    # Boxes and images that cannot be used, which DATASETS.POLICY repair leaves out.
     bad = [[200, 5, 10, 10], [5, 5, -3, 4], [5, 5, 0, 4], content["annotations"][0]["bbox"], [float("nan"), 1, 2, 3]]
     entry = content["annotations"][0]
     content["annotations"] += [{**entry, "id": 2000 + i, "bbox": box} for i, box in enumerate(bad)]

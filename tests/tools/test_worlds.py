@@ -14,7 +14,7 @@ pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = (1, 2, 3, 5, 8)
-# Two images in a training batch, as in configs/yolo.yaml, which is no business of these tasks.
+# SOLVER.IMS_PER_BATCH is less than the number of processes, which only a training must refuse.
 CONFIG = ["--config-file", str(ROOT / "configs" / "quickstart.yaml")]
 OPTS = [
     *("MODEL.YOLO.NUM_CLASSES", "2", "INPUT.SIZE_TEST", "96", "DATALOADER.NUM_WORKERS", "0"),

@@ -1,4 +1,4 @@
-"""Run tools in worlds of several processes, forked from this one, which saves the imports of each.
+"""Run tools in worlds of one or more processes, forked from this one, which saves the imports of each.
 
 Usage: worlds.py FOLDER, with a list of runs as JSON on stdin: {"name": ..., "size": processes, "tool": ...,
 "args": [...]}. Each process writes what it prints to FOLDER/NAME-RANK.log and its exit code to FOLDER/NAME-RANK.code.
@@ -24,6 +24,7 @@ def start(folder: Path, name: str, size: int, rank: int, tool: str, args: list[s
     pid = os.fork()
     if pid:
         return pid
+    os.setpgrp()  # a tool may end its process group
     os.dup2(os.open(folder / f"{name}-{rank}.log", os.O_WRONLY | os.O_CREAT), 1)
     os.dup2(1, 2)
     code = 1
@@ -35,7 +36,7 @@ def start(folder: Path, name: str, size: int, rank: int, tool: str, args: list[s
         sys.argv = [tool, *args]
         runpy.run_path(str(TOOLS / tool), run_name="__main__")
     except SystemExit as e:
-        code = e.code
+        code = e.code or 0
     finally:
         Path(folder, f"{name}-{rank}.code").write_text(str(code))
         sys.stdout.flush()
