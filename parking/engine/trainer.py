@@ -211,7 +211,8 @@ class Trainer(DefaultTrainer):
             followers = [BestCheckpointHook(self.checkpointer, metric, self.release_state_dict)]
             if patience > 0:
                 followers.append(EarlyStoppingHook(metric, patience, self.end_at))
-            ret += [*followers, EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, self._evaluations, followers)]
+            follow = [hook.after_evaluation for hook in followers]
+            ret += [*followers, EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, self._evaluations, follow)]
         ret += [
             TimeBudgetHook(
                 self._max_seconds,

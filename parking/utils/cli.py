@@ -17,9 +17,9 @@ EXIT_INTERRUPTED = 130
 # Variables in which launchers of several processes say how many there are.
 _NUM_PROCESSES = {
     "WORLD_SIZE": "torchrun",
+    "SLURM_STEP_NUM_TASKS": "srun",
     "OMPI_COMM_WORLD_SIZE": "mpirun",
     "PMI_SIZE": "mpirun",
-    "MV2_COMM_WORLD_SIZE": "mpirun",
 }
 
 
@@ -92,27 +92,13 @@ def check_started_alone(num_machines: int = 1, *, environ: Mapping[str, str] = o
     Raises:
         UserError: this is one of several processes.
     """
-    num_processes, launcher = _find_launcher(environ)
-    if num_processes > max(num_machines, 1):
-        raise UserError(
-            f"This is one of {num_processes} processes that {launcher} has started, and each would do all of the work; "
-            f"start one process, and give --num-gpus {num_processes} to those tools that can share their work."
-        )
-
-
-def _find_launcher(environ: Mapping[str, str]) -> tuple[int, str]:
-    """How many processes a launcher has started along with this one, and what it is called."""
-    found = [(_read_count(environ, name), launcher) for name, launcher in _NUM_PROCESSES.items()]
-    # An interactive shell, which is a step of one task, also knows how many tasks its allocation has room for.
-    if "SLURM_PROCID" in environ:
-        in_step = _read_count(environ, "SLURM_STEP_NUM_TASKS")
-        found.append((in_step or _read_count(environ, "SLURM_NTASKS"), "srun"))
-    return max(found, key=lambda pair: pair[0])
-
-
-def _read_count(environ: Mapping[str, str], name: str) -> int:
-    text = environ.get(name, "")
-    return int(text) if text.isdecimal() else 0
+    for name, launcher in _NUM_PROCESSES.items():
+        count = environ.get(name, "")
+        if count.isdecimal() and int(count) > max(num_machines, 1):
+            raise UserError(
+                f"This is one of {count} processes that {launcher} has started, and each would do all of the work; "
+                f"start one process, and give --num-gpus {count} to those tools that can share their work."
+            )
 
 
 def at_least(low: int) -> Callable[[str], int]:

@@ -82,7 +82,7 @@ def read_regular(path: str | os.PathLike, *, max_bytes: int, follow_links: bool 
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise UnusableFileError(path, f"has {size:,} bytes; files of its kind may have {max_bytes:,}")
-        return file.read(size)
+        return file.read()
 
 
 def is_dead_link(path: str | os.PathLike) -> bool:

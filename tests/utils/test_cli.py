@@ -51,10 +51,8 @@ def test_what_is_no_bug_is_told_in_a_line(capsys, error, code, line):
     ("environ", "count", "launcher"),
     [
         ({"WORLD_SIZE": "2", "RANK": "0"}, 2, "torchrun"),
-        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}, 4, "srun"),
-        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "3", "SLURM_NTASKS": "8"}, 3, "srun"),
+        ({"SLURM_STEP_NUM_TASKS": "3", "SLURM_NTASKS": "8"}, 3, "srun"),
         ({"OMPI_COMM_WORLD_SIZE": "8"}, 8, "mpirun"),
-        ({"PMI_SIZE": "2"}, 2, "mpirun"),
     ],
 )
 def test_one_of_several_processes_is_refused(environ, count, launcher):
@@ -72,7 +70,7 @@ def test_one_of_several_processes_is_refused(environ, count, launcher):
         {},
         {"WORLD_SIZE": "1", "OMPI_COMM_WORLD_SIZE": "x"},
         {"SLURM_NTASKS": "8"},  # in a batch script or beside salloc: nothing is started 8 times
-        {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8"},
+        {"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8"},  # an interactive shell in a larger allocation
     ],
 )
 def test_a_process_that_is_alone_is_not_refused(environ):

@@ -30,7 +30,7 @@ class Evaluations:
 
 
 class EvalHook(HookBase):
-    """Evaluate every ``period`` iterations and after the last, store the scores, then call the hooks that follow.
+    """Evaluate every ``period`` iterations and after the last, and store the scores for those who follow them.
 
     Unlike detectron2's it does not evaluate a training that failed in its last iteration, whose weights may be what
     failed; and where a checkpoint was saved but its evaluation did not come to an end, it makes up for that first.
@@ -41,14 +41,13 @@ class EvalHook(HookBase):
         period: int,
         evaluate: Callable[[int], Mapping[str, Any]],
         evaluations: Evaluations,
-        followers: Sequence[HookBase],
+        followers: Sequence[Callable[[int], None]],
     ):
         """
         Args:
             period: in iterations; 0: only after the last.
             evaluate: called with the next iteration; returns nested scores.
-            followers: hooks whose ``after_evaluation(next_iteration)`` is called, in every process, unless the
-                evaluation was left out.
+            followers: called afterwards with the next iteration, in every process, unless the evaluation was left out.
         """
         self._period = period
         self._evaluate = evaluate
@@ -76,5 +75,5 @@ class EvalHook(HookBase):
         self.trainer.storage.put_scalars(**scores, smoothing_hint=False)
         # A process may take longer than the others, whose next exchange would time out.
         comm.synchronize()
-        for hook in self._followers if self._evaluations.before == next_iteration else ():
-            hook.after_evaluation(next_iteration)
+        for follow in self._followers if self._evaluations.before == next_iteration else ():
+            follow(next_iteration)

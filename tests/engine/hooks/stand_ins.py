@@ -51,7 +51,7 @@ class Run:
 
     def add_early_stopping(self, patience):
         stopping = EarlyStoppingHook("bbox/AP75", patience, self.end_at)
-        self.hooks += [stopping, EvalHook(10, self.evaluate, self.evaluations, [stopping])]
+        self.hooks += [stopping, EvalHook(10, self.evaluate, self.evaluations, [stopping.after_evaluation])]
         for hook in self.hooks:
             hook.trainer = self
         return self

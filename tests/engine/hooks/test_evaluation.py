@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 from detectron2.utils.events import EventStorage
 
@@ -26,7 +24,7 @@ def make_eval_hook(period, calls, start_iter=0, evaluated_before=-1):
         evaluations.before = next_iteration
         return {"bbox": {"AP": 50.0 + next_iteration}}
 
-    hook = EvalHook(period, evaluate, evaluations, [SimpleNamespace(after_evaluation=calls.append)])
+    hook = EvalHook(period, evaluate, evaluations, [calls.append])
     hook.trainer = make_trainer(max_iter=10)
     hook.trainer.start_iter = start_iter
     return hook
@@ -48,7 +46,7 @@ def test_evaluations_are_stored_under_flat_names():
 
 
 def test_nothing_follows_an_evaluation_that_was_left_out():
-    hook = EvalHook(0, lambda next_iteration: {}, Evaluations(), [None])
+    hook = EvalHook(0, lambda next_iteration: {}, Evaluations(), [pytest.fail])
     hook.trainer = make_trainer(max_iter=10)
     hook.trainer.iter = 10
     hook.after_train()
