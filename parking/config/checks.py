@@ -290,7 +290,7 @@ CHECKS: Mapping[str, Check] = {
     "TEST.FALLBACKS": Check(
         ListOf(Such(_is_fallback, ""), allowed="a list of lists [KEY, VALUE, KEY, VALUE, ...]"), INFER, False
     ),
-    # An empty list takes two bytes.
+    # At least two bytes, the size of an empty list.
     "TEST.SUBMISSION_MB": Check(Real(2e-6, _MAX_FACTOR), INFER, False),
     "TEST.SUBMISSION_MAX_PER_IMAGE": Check(_SOME, INFER, False),
     "TEST.SUBMISSION_CLASS_FLOORS": Check(
@@ -320,7 +320,7 @@ def _find_nothing_to_train_on(cfg, num_processes: int) -> str | None:
 
 
 def _find_unread_key(cfg, num_processes: int) -> str | None:
-    """Find a key of detectron2's backbones that was changed, though this project's own, which reads none, is named."""
+    """Find a key of detectron2's backbones that was set although MODEL.BACKBONE.NAME is this project's own."""
     if cfg.MODEL.BACKBONE.NAME != CSP_DARKNET_PAFPN:
         return None
     defaults = make_defaults()

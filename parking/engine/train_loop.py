@@ -179,7 +179,7 @@ class AccumulatingTrainer(SimpleTrainer):
         self._end_step()
 
     def _is_finite(self) -> bool:
-        """Whether all losses and gradients since the last step are finite; all processes agree; synchronises."""
+        """Whether all losses and gradients since the last step are finite, in all processes; waits for the device."""
         values = [value.float() for batch in self._since_step for value in batch.losses.values()]
         if not self._scaler.is_enabled():  # a scaler checks gradients itself, and its scale makes some infinite
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]

@@ -91,7 +91,7 @@ def explaining_out_of_memory(when: str, remedy: str) -> Iterator[None]:
 def _find_lack_of_memory(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         return "the CPU's memory is full"
-    if type(error).__name__ == "OutOfMemoryError":  # torch's; by name, as above
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; by name, because importing it takes seconds
         return str(error).split(". ")[0]
     return next((reason for text, reason in _MEMORY_IS_FULL.items() if text in str(error)), None)
 

@@ -37,5 +37,5 @@ MAX_PATH_BYTES = 2048
 MAX_PATH_FOLDERS = 64
 #: The list of the files that this product wrote into a folder, 100 bytes or more each.
 MAX_MARK_BYTES = 500 * _MB
-#: What the results of an interrupted inference depend on, including the names of all classes.
+#: ``recipe.json`` of an interrupted inference, which holds the names of all classes.
 MAX_RECIPE_BYTES = 50 * _MB

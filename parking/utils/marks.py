@@ -153,7 +153,7 @@ class OutputFolder:
         self._marks_beside(path).append(path.name, _measure(path), self.source_of(name))
 
     def claim(self, patterns: Iterable[str]) -> None:
-        """Mark files of such names, ``*`` for any text, as ours whatever they hold: runs go on writing to them.
+        """Mark files as ours, whatever they hold, because runs go on writing to them; ``*`` stands for any text.
 
         The caller has checked the files that have such names already.
         """
@@ -301,7 +301,7 @@ def remove_own_folder(folder: Path, own_names: re.Pattern) -> bool:
             continue
         if path.is_symlink() or path.is_file():
             path.unlink(missing_ok=True)
-        elif is_own_folder(path) or (path.is_dir() and not _list_others(path)):  # without files it may lack a mark
+        elif is_own_folder(path) or (path.is_dir() and not _list_others(path)):  # a kill may come before the mark
             remove_own_folder(path, own_names)
     if _list_others(folder):
         return False

@@ -73,7 +73,7 @@ def _start_worker() -> None:
 
 @contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """SIGINT waits until the block ends; processes and threads started in it leave SIGINT to this one."""
+    """Hold SIGINT back until the block ends; processes and threads that are started in the block do not get it."""
     came: list[int] = []
     # Processes and threads inherit this thread's mask. Other threads, such as those of a progress bar or of OpenMP,
     # still receive SIGINT, for which Python calls the handler in the main thread.

@@ -46,7 +46,7 @@ class CheckpointHook(HookBase):
         self._is_due = self._is_due or (self._period > 0 and (iteration + 1) % self._period == 0)
         is_last = iteration == self.trainer.max_iter - 1
         if is_last:
-            # First: a run that resumes from the last checkpoint has no iteration left after which it would be saved.
+            # Before the checkpoint: a run that resumes from that has no iteration left, and would not save these.
             self._loop.skip_unless_finite()
             self._checkpointer.save_release("model_final", self._release_state_dict(), iteration=iteration)
         if is_last or (self._is_due and not self._loop.is_amid_step):
@@ -100,7 +100,7 @@ class BestCheckpointHook(HookBase):
             logger.info(f"Best {self._metric} so far: {self._best:.3f}")
 
     def _warn_once(self) -> None:
-        # The other processes have no scores at all.
+        # Only the main process has scores.
         if not self._has_warned and comm.is_main_process():
             logger.warning(
                 f"TEST.BEST_METRIC {self._metric} cannot be computed: DATASETS.TEST has no boxes for it. Evaluations "

@@ -69,6 +69,6 @@ class InterruptHook(HookBase):
         if self._is_agreed and not self._loop.is_amid_step and iteration < self.trainer.max_iter - 1:
             save_resumable(self._checkpointer, self._loop)
             logger.info(f"Stopped by Ctrl-C after iteration {iteration}; continue with the same command and --resume.")
-            # A process that ended first would have the launcher end the one that still writes.
+            # Wait for the process that still writes, which the launcher would end soon after any other has ended.
             comm.synchronize()
             raise KeyboardInterrupt

@@ -70,7 +70,7 @@ class TimeBudgetHook(HookBase):
         if len(self._looks) <= self.NUM_LOOKS:
             return
         (first, start), (_, now) = self._looks[0], self._looks[-1]
-        # One process's clock for all, which must agree on the end.
+        # All processes go by the clock of the first, because they must agree on the end.
         used, per_iter = comm.all_gather((self._clock.seconds, (now - start) / (done - first)))[0]
         fitting = min(self._count_fitting(done, used, per_iter), self._longest)
         # Back up only for what is worth a line in the log.
