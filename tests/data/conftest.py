@@ -36,39 +36,30 @@ def dicts(tmp_path):
 @pytest.fixture
 def make_cfg():
     """Return a function that makes a config for tiny images: ``make_cfg(num_workers, ..., KEY_OF_INPUT_AUG=value)``."""
-    return _make_cfg
 
+    def make(num_workers=0, size=(64, 96), sampler="TrainingSampler", max_iter=40000, **aug):
+        cfg = get_cfg()
+        cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER.REPEAT_THRESHOLD = sampler, 0.9
+        cfg.INPUT.SIZE_TRAIN, cfg.INPUT.SIZE_TEST = list(size), 64
+        cfg.DATALOADER.NUM_WORKERS = num_workers
+        cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER = 4, max_iter
+        for key, value in aug.items():
+            cfg.INPUT.AUG[key] = value
+        return cfg
 
-def _make_cfg(num_workers=0, batch_size=4, size=(64, 96), sampler="TrainingSampler", max_iter=40000, **aug):
-    cfg = get_cfg()
-    cfg.DATALOADER.SAMPLER_TRAIN = sampler
-    cfg.DATALOADER.REPEAT_THRESHOLD = 0.9
-    cfg.INPUT.SIZE_TRAIN = list(size)
-    cfg.INPUT.SIZE_TEST = 64
-    cfg.DATALOADER.NUM_WORKERS = num_workers
-    cfg.SOLVER.IMS_PER_BATCH = batch_size
-    cfg.SOLVER.MAX_ITER = max_iter
-    for key, value in aug.items():
-        cfg.INPUT.AUG[key] = value
-    return cfg
+    return make
 
 
 @pytest.fixture
 def assert_same_samples():
     """Return a function that asserts that two lists of samples are equal to the bit."""
-    return _assert_same_samples
 
+    def check(actual, expected):
+        for a, b in zip(actual, expected, strict=True):
+            assert (a["position"], a["file_name"]) == (b["position"], b["file_name"])
+            torch.testing.assert_close(a["image"], b["image"], rtol=0, atol=0)
+            a, b = a["instances"], b["instances"]
+            torch.testing.assert_close(a.gt_boxes.tensor, b.gt_boxes.tensor, rtol=0, atol=0)
+            torch.testing.assert_close(a.gt_classes, b.gt_classes, rtol=0, atol=0)
 
-def _flatten(sample):
-    instances = sample["instances"]
-    return sample["position"], sample["file_name"], sample["image"], instances.gt_boxes.tensor, instances.gt_classes
-
-
-def _assert_same_samples(actual, expected):
-    assert len(actual) == len(expected)
-    for a, b in zip(actual, expected, strict=True):
-        for x, y in zip(_flatten(a), _flatten(b), strict=True):
-            if isinstance(x, torch.Tensor):
-                torch.testing.assert_close(x, y, rtol=0, atol=0)
-            else:
-                assert x == y
+    return check

@@ -153,10 +153,3 @@ def test_kinds_of_unreadable_files(tmp_path):
         assert info.value.kind == kind == inspect_image(tmp_path / name).problem
         assert kind in KINDS
         assert pickle.loads(pickle.dumps(info.value)).kind == kind
-
-
-def test_colours_of_a_tiff_with_alpha_are_those_that_are_stored(tmp_path):
-    pixels = np.full((4, 5, 4), (200, 100, 50, 128), np.uint8)
-    pixels[0, 0, 3] = 0
-    Image.fromarray(pixels, "RGBA").save(tmp_path / "a.tif")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), pixels[..., :3])

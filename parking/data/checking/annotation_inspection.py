@@ -82,9 +82,14 @@ def collect_annotations(
     Returns:
         The annotations, and how many sound ones were left out because their image was.
     """
-    _inspect_ids(entries, findings)
-    numbers, num_lost = [], 0
+    numbers, num_lost, ids = [], 0, set()
     for number, entry in enumerate(entries):
+        annotation_id = _get_id(entry)
+        if annotation_id in ids:
+            detail = f"occurs again as annotations[{number}]"
+            findings.append(Finding("annotation_id_twice", _name_entry(entries, number), detail))
+        elif annotation_id is not None:
+            ids.add(annotation_id)
         kind, detail = _find_problem(entry, class_ids, listed)
         if kind:
             findings.append(Finding(kind, _name_entry(entries, number), detail))
@@ -239,20 +244,13 @@ def _is_exact_id(value: Any) -> bool:
     return type(value) in (int, str) or (type(value) is float and value.is_integer() and abs(value) <= 2.0**53)
 
 
-def _inspect_ids(entries, findings: list[Finding]) -> None:
-    seen = set()
-    for number, entry in enumerate(entries):
-        annotation_id = _to_key(entry.get("id")) if isinstance(entry, dict) else None
-        if isinstance(annotation_id, int | str):
-            if annotation_id in seen:
-                detail = f"occurs again as annotations[{number}]"
-                findings.append(Finding("annotation_id_twice", _name_entry(entries, number), detail))
-            seen.add(annotation_id)
-
-
-def _to_key(annotation_id):
-    # Large integers may all have one hash, which would make a set compare each with each.
-    return f"{annotation_id:x}" if is_too_large_id(annotation_id) else annotation_id
+def _get_id(entry: Any) -> int | str | None:
+    """Return what tells an annotation from others; None if it has no id, or one of another type."""
+    annotation_id = entry.get("id") if isinstance(entry, dict) else None
+    if is_too_large_id(annotation_id):
+        # Large integers may all have one hash, which would make a set compare each with each.
+        return f"{annotation_id:x}"
+    return annotation_id if isinstance(annotation_id, int | str) else None
 
 
 def _find_mistaken_format(boxes: np.ndarray, sizes: np.ndarray) -> Finding | None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from parking.data.datasets.categories import find_other_names
 from parking.data.datasets.columns import Columns
-from parking.data.datasets.file_names import FileIndex, NameIndex, is_image_name
+from parking.data.datasets.file_names import DIFFER_ONLY_IN_FORM, FileIndex, NameIndex, is_image_name
 from parking.data.datasets.json_io import find_list, inspect_image_records, paused_gc, shorten
 from parking.data.datasets.sizes import HeaderReader, settle_sizes
 from parking.data.decoding.headers import Header
@@ -90,12 +90,7 @@ def inspect_names(names: Sequence[str], files: FileIndex) -> list[Finding]:
     on_disk = [pair for pair in files.ambiguous if is_image_name(pair[0])]
     pairs = dict.fromkeys([*NameIndex(names).ambiguous, *on_disk])
     return [
-        Finding(
-            "name_ambiguous",
-            printable(first),
-            f"and '{printable(second)}' differ only in upper and lower case or in their Unicode form; rename or remove "
-            "one of them",
-        )
+        Finding("name_ambiguous", printable(first), f"and '{printable(second)}' {DIFFER_ONLY_IN_FORM}")
         for first, second in pairs
     ]
 

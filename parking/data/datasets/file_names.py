@@ -27,6 +27,10 @@ VIDEO_EXTENSIONS = frozenset(
 )
 
 
+#: What is wrong with two names of one :func:`name_key`, and what to do.
+DIFFER_ONLY_IN_FORM = "differ only in upper and lower case or in their Unicode form; rename or remove one of them"
+
+
 def is_hidden(name: str) -> bool:
     """Return whether a file's name starts with a dot, as systems and tools name files that are not for the user."""
     return name.rpartition("/")[2].startswith(".")
@@ -72,10 +76,7 @@ class NameIndex:
     def check_unambiguous(self, where: str) -> None:
         """Raise a UserError with the first pair of ``ambiguous``, if any; ``where`` says where they were found."""
         for first, second in self.ambiguous:
-            raise UserError(
-                f"{where}: '{printable(first)}' and '{printable(second)}' differ only in upper and lower case or in "
-                "their Unicode form; rename or remove one of them."
-            )
+            raise UserError(f"{where}: '{printable(first)}' and '{printable(second)}' {DIFFER_ONLY_IN_FORM}.")
 
 
 class FileIndex(NameIndex):
@@ -101,7 +102,7 @@ class FileIndex(NameIndex):
     def find(self, name: str) -> str | None:
         """Return the full path of the file that ``name`` means; None if there is none."""
         found = super().find(name)
-        if found is None and (os.path.isabs(name) or ".." in name.split("/")):
+        if found is None and _may_climb(name):
             found = super().find(self._to_relative(name))
         if found is not None:
             return self.path(found)
@@ -111,15 +112,17 @@ class FileIndex(NameIndex):
 
     def is_outside(self, name: str) -> bool:
         """Return whether ``name`` leads out of ``root`` although it must not."""
-        if not os.path.isabs(name) and ".." not in name.split("/"):
-            return False
         is_allowed = self.allow_outside and os.path.isabs(name)
-        return not is_allowed and self._to_relative(name).partition("/")[0] == ".."
+        return _may_climb(name) and not is_allowed and self._to_relative(name).partition("/")[0] == ".."
 
     def _to_relative(self, name: str) -> str:
         # Computed from the names alone; links are not resolved.
         root = os.path.abspath(self.root)
         return os.path.relpath(os.path.join(root, name), root)
+
+
+def _may_climb(name: str) -> bool:
+    return os.path.isabs(name) or ".." in name.split("/")
 
 
 def index_folder(root: str, *, allow_outside: bool = False, without: str | None = None) -> FileIndex:

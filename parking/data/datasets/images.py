@@ -2,7 +2,6 @@
 
 import glob
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,20 +121,17 @@ class _ImageInfos:
 
     def __init__(self, image_info: str):
         records = read_image_records(read_json_object(image_info), image_info)
-        self._records = {record["file_name"]: record for record in records}
-        if len(self._records) < len(records):
+        self.records = {record["file_name"]: record for record in records}
+        if len(self.records) < len(records):
             twice = find_twice(record["file_name"] for record in records)
             raise UserError(f"'{image_info}': the file name '{printable(twice)}' occurs twice.")
-        self._names = NameIndex(self._records)
+        self._names = NameIndex(self.records)
         self._names.check_unambiguous(f"'{image_info}'")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._records)
 
     def find(self, path: str) -> dict | None:
         """Return the entry for ``path``, or else for its name without folders, or else None."""
         name = self._names.find(path) or self._names.find(path.rpartition("/")[2])
-        return None if name is None else self._records[name]
+        return None if name is None else self.records[name]
 
 
 def _find_image_info(root: Path, paths: list[str]) -> tuple[str | None, _ImageInfos | None, str]:
@@ -175,7 +171,7 @@ def _join(records: list[dict], infos: _ImageInfos, image_info: str, *, is_comple
         )
     if len({type(image["image_id"]) for image in joined}) > 1:
         raise UserError(f"'{image_info}': some image ids are numbers and some are texts; give all of them one type.")
-    missing = [name for name in infos if name not in found]
+    missing = [name for name in infos.records if name not in found]
     if is_complete and missing:
         raise UserError(
             f"The folder lacks {join_some(missing, _NUM_EXAMPLES)} of the image list '{image_info}'; add them, or give "

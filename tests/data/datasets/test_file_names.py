@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parking.data.datasets.file_names import NameIndex, index_folder, is_image_name, name_key
+from parking.data.datasets.file_names import index_folder, is_image_name, name_key
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
@@ -121,9 +121,3 @@ def test_forms_of_a_name_have_one_key(name):
     key = name_key(name)
     assert name_key(unicodedata.normalize("NFC", name)) == key
     assert name_key(nfd(name)) == key
-
-
-def test_ambiguous_names_are_refused():
-    NameIndex(["a", "b", "a"]).check_unambiguous("here")
-    with pytest.raises(UserError, match=r"^here: 'A' and 'a' "):
-        NameIndex(["a", "b", "A"]).check_unambiguous("here")
