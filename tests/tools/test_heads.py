@@ -18,12 +18,16 @@ from parking.modeling import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePre
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ("--config-file", ROOT / "configs" / "quickstart.yaml")
 # AnchorHead, the default, has tests/tools/test_end_to_end.py.
-HEADS = ["PointHead", "DistributionHead"]
+HEADS = ["PointHead", "DistributionHead", "YOLOXHead"]
+# Keys that go with a head.
+KEYS = {"YOLOXHead": ["MODEL.CSP_DARKNET.LAYOUT", "yolox", "MODEL.YOLO.DEPTHWISE", "True"]}
 OPTS = [
     *("SEED", "0", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"),
     *("INPUT.SIZE_TRAIN", "[64, 96]", "INPUT.SIZE_TEST", "96", "SOLVER.IMS_PER_BATCH", "4", "SOLVER.MAX_ITER", "4"),
     *("SOLVER.WARMUP_ITERS", "2", "SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.CHECKPOINTS_TO_KEEP", "4"),
-    *("MODEL.YOLO.SCORE_THRESH_TEST", "1e-5", "SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16"),
+    # Strong augmentation ends before the last iteration; YOLOXHead has another loss from then on.
+    *("INPUT.AUG.STRONG_OFF_ITERS", "1", "MODEL.YOLO.SCORE_THRESH_TEST", "1e-5"),
+    *("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16"),
 ]
 
 
@@ -73,7 +77,7 @@ class PointHead(DenseHead):
 def trained(request, tiny_scenes, tmp_path_factory, run_here):
     """Options of a training, OUTPUT_DIR of it with an evaluation at its end, and what it printed."""
     folder = tmp_path_factory.mktemp("head") / "out"
-    opts = [*OPTS, "MODEL.HEAD.NAME", request.param, "DATASETS.ROOT", tiny_scenes]
+    opts = [*OPTS, "MODEL.HEAD.NAME", request.param, *KEYS.get(request.param, ()), "DATASETS.ROOT", tiny_scenes]
     code, out, err = run_here("train_net.py", *QUICKSTART, *opts, "OUTPUT_DIR", folder)
     assert code == 0, out + err
     return opts, folder, out
@@ -82,6 +86,7 @@ def trained(request, tiny_scenes, tmp_path_factory, run_here):
 def test_it_trains_and_a_resumed_training_ends_with_the_same_weights(trained, run_here, tmp_path):
     opts, folder, printed = trained
     assert "loss_box" in printed and "AP75" in printed
+    assert ("loss_l1" in printed) == ("YOLOXHead" in opts)
     begun = tmp_path / "out"
     shutil.copytree(folder, begun)
     for name in ("finished", "model_final.pth", "model_0000002.pth", "model_0000003.pth"):
@@ -159,6 +164,7 @@ class Exported(nn.Module):
 @torch.no_grad()
 @pytest.mark.parametrize("head", ["AnchorHead", *HEADS])
 def test_it_goes_through_export(head):
-    model, images = make_model([*OPTS, "MODEL.HEAD.NAME", head], 3), torch.rand(1, 3, 64, 96)
+    opts = [*OPTS, "MODEL.HEAD.NAME", head, *KEYS.get(head, ())]
+    model, images = make_model(opts, 3), torch.rand(1, 3, 64, 96)
     program = torch.export.export(Exported(model), (images,))
     assert_close(program.module()(images), Exported(model)(images))
