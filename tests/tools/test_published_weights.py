@@ -228,3 +228,20 @@ def published_bias(path):
     from parking.checkpoint import read_weights
 
     return read_weights(path).state_dict["head.predictors.0.bias"]
+
+
+@pytest.mark.long
+def test_yolox_nano_scores_what_the_published_code_scores(run_here, tmp_path):
+    """On 200 photographs, without any training; a minute on two cores."""
+    data, weights = SHARED / "data/vehicles", SHARED / "parity/yolox_nano.pth"
+    if not (data.is_dir() and weights.is_file()):
+        pytest.skip("the photographs or the published weights are not here (../shared)")
+    code, out, err = run_here(
+        *("train_net.py", "--eval-only", "--config-file", ROOT / "configs/coco/yolox_nano.yaml"),
+        *("DATASETS.COCO", f"[['vehicles', '{data}/val.json', '{data}/images']]", "DATASETS.TEST", "('vehicles',)"),
+        *("MODEL.WEIGHTS", weights, "OUTPUT_DIR", tmp_path, "MODEL.YOLO.NUM_CLASSES", "0", *CPU),
+        *("MODEL.YOLO.CLASS_MAP", "[['motorbike', 'motorcycle']]"),
+    )
+    assert code == 0, err
+    ap, ap50, ap75 = re.search(r"^\| +([\d.]+) \| +([\d.]+) \| +([\d.]+) \|", out, re.MULTILINE).groups()
+    assert [float(ap), float(ap50), float(ap75)] == pytest.approx([59.0, 80.0, 64.6], abs=1.0)
