@@ -8,8 +8,8 @@ applied. It depends on ``orientation``, a value of INPUT.EXIF_ORIENTATION ("auto
 import hashlib
 import io
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -94,7 +94,8 @@ def read_image_file(path: str | os.PathLike) -> bytes:
     Raises:
         UnreadableImageError: the file cannot be opened, is not a regular file, or is larger than ``MAX_IMAGE_BYTES``.
     """
-    return _access(path, lambda: read_regular(path, max_bytes=MAX_IMAGE_BYTES))
+    with _explaining_access(path):
+        return read_regular(path, max_bytes=MAX_IMAGE_BYTES)
 
 
 def decode_image(
@@ -126,13 +127,9 @@ def read_image_header(path: str | os.PathLike) -> Header:
     Raises:
         UnreadableImageError: names the file.
     """
-
-    def read() -> Header:
-        with open_regular(path) as file:
-            return headers.read_header(file)
-
     try:
-        return _access(path, read)
+        with _explaining_access(path), open_regular(path) as file:
+            return headers.read_header(file)
     except ImageProblem as e:
         raise UnreadableImageError(f"The size of the image '{printable(path)}' cannot be read: {e}.", e.kind) from e
 
@@ -162,10 +159,11 @@ def _name(path) -> str:
     return f"The image '{printable(path)}'"
 
 
-def _access(path, read: Callable):
-    """Return ``read()``; its errors in opening and reading the file at ``path`` become UnreadableImageErrors."""
+@contextmanager
+def _explaining_access(path) -> Iterator[None]:
+    """Raise an UnreadableImageError for what goes wrong in the block while the file at ``path`` is opened or read."""
     try:
-        return read()
+        yield
     except UserError as e:
         raise UnreadableImageError(str(e), "image_too_large") from e
     except (OSError, ValueError) as e:

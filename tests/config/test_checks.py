@@ -163,11 +163,9 @@ def test_what_can_change_a_weight():
 def test_choices_are_what_the_code_knows():
     from parking.challenge.splits import SPLITS
     from parking.challenge.submission.selection import SPACINGS
-    from parking.data.checking.findings import POLICIES
 
     for key, known in [
         ("DATASETS.SPLIT", SPLITS),
-        ("DATASETS.POLICY", POLICIES),
         ("TEST.SUBMISSION_SPACING", SPACINGS),
     ]:
         assert set(CHECKS[key].kind.names) == set(known), key

@@ -41,18 +41,13 @@ class TestCollecting:
         assert boxes.classes.tolist() == [1, 0]
         assert (boxes.num_small, boxes.num_crowds) == (0, 0)
 
-    @pytest.mark.parametrize(
-        ("image_size", "box", "size", "expected"),
-        [
-            # The height is the first number of the size; it decides here, with the factor 1.92.
-            ((100, 100), [0, 0, 50, 25], (192, 320), [96, 48]),
-            # Half of 3 columns is rounded to 2, so that a box of 3 columns becomes 2 wide.
-            ((100, 3), [0, 0, 3, 10], (50, 50), [2, 5]),
-        ],
-    )
-    def test_sides_are_scaled_as_their_pixels_are(self, image_size, box, size, expected):
-        boxes = collect_box_sizes([image(*image_size, (box, 0, 0))], size)
-        np.testing.assert_allclose(boxes.sizes, [expected])
+    def test_sides_are_scaled_as_their_pixels_are(self):
+        # The height is the first number of the size; it decides here, with the factor 1.92.
+        boxes = collect_box_sizes([image(100, 100, ([0, 0, 50, 25], 0, 0))], (192, 320))
+        np.testing.assert_allclose(boxes.sizes, [[96, 48]])
+        # Half of 3 columns is rounded to 2, so that a box of 3 columns becomes 2 wide.
+        boxes = collect_box_sizes([image(100, 3, ([0, 0, 3, 10], 0, 0))], (50, 50))
+        np.testing.assert_allclose(boxes.sizes, [[2, 5]])
 
     def test_small_boxes_and_crowds_are_left_out_and_counted(self):
         # At half size, 2 x 5 is kept, 1.95 x 5 and 5 x 1.5 are too small; small crowds count as crowds.

@@ -50,10 +50,6 @@ class _Opened:
     # Path -> name as in the json, for listed images that have a file.
     listed: dict[str, str]
 
-    def image_paths(self) -> list[str]:
-        """Return the paths of all pictures in the folder, except those that this product drew."""
-        return [self.files.path(name) for name in list_files(self.files.root, self.files.names).names]
-
     def name_of(self, path: str) -> str:
         return printable(self.listed.get(path) or os.path.relpath(path, self.files.root))
 
@@ -112,7 +108,9 @@ def _distribute(opened: Sequence[_Opened]) -> list[list[str]]:
     claimed: set[str] = set()
     owned = []
     for one in opened:
-        rest = [path for path in one.image_paths() if path not in listed and path not in claimed]
+        # Pictures that this product drew are not among the listed files.
+        paths = map(one.files.path, list_files(one.files.root, one.files.names).names)
+        rest = [path for path in paths if path not in listed and path not in claimed]
         claimed.update(rest)
         owned.append([*one.listed, *rest])
     return owned

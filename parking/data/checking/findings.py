@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from parking.utils.errors import UserError
 
-POLICIES = ("strict", "repair")
-
 #: What the loader does: end with an error; leave out the image or annotation and count it; mend it and count it; or use
 #: it as it is.
 STOP, LEAVE_OUT, MEND, KEEP = "stop", "leave out", "mend", "keep"
@@ -69,7 +67,6 @@ KINDS = {
     "image_outside": Kind("images whose name leads out of the image folder", "error", STOP, LEAVE_OUT),
     "image_unlisted": Kind("image files that the json does not list", "warning", KEEP, KEEP),
     "image_without_boxes": Kind("images without boxes", "note", KEEP, KEEP),
-    "image_not_exhaustive": Kind("images that LVIS flags as partly annotated, used as usual", "warning", KEEP, KEEP),
     # The image files, when they are read.
     "image_empty": Kind("image files of zero bytes", "error", STOP, LEAVE_OUT),
     "image_not_image": Kind("files that are not images", "error", STOP, LEAVE_OUT),

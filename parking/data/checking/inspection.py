@@ -8,7 +8,7 @@ import numpy as np
 from parking.data.datasets.categories import find_other_names
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import DIFFER_ONLY_IN_FORM, FileIndex, NameIndex, is_image_name
-from parking.data.datasets.json_io import find_list, inspect_image_records, paused_gc, shorten
+from parking.data.datasets.json_io import find_list, inspect_image_records, paused_gc
 from parking.data.datasets.sizes import HeaderReader, settle_sizes
 from parking.data.decoding.headers import Header
 from parking.data.decoding.orientation import AUTO
@@ -64,7 +64,6 @@ def inspect_content(
         all_ids = [record["image_id"] for record in records]
         listed = set(all_ids)
         findings += inspect_names([record["file_name"] for record in records], files)
-        findings += _find_not_exhaustive(content)
         records = _match_files(records, files, findings, policy)
         records = _add_sizes(records, read_headers, findings, exif_orientation)
         entries, problem = find_list(content, "annotations") if with_annotations else ([], "")
@@ -92,17 +91,6 @@ def inspect_names(names: Sequence[str], files: FileIndex) -> list[Finding]:
     return [
         Finding("name_ambiguous", printable(first), f"and '{printable(second)}' {DIFFER_ONLY_IN_FORM}")
         for first, second in pairs
-    ]
-
-
-def _find_not_exhaustive(content: dict) -> list[Finding]:
-    """Find images on which, as their LVIS json says, not all objects of some classes are annotated."""
-    key = "not_exhaustive_category_ids"
-    entries, _ = find_list(content, "images")
-    return [
-        Finding("image_not_exhaustive", printable(entry.get("file_name")), f"has {key} {shorten(entry[key])}")
-        for entry in entries
-        if isinstance(entry, dict) and entry.get(key)
     ]
 
 

@@ -100,6 +100,7 @@ def _describe_source(one: CheckedSource) -> dict:
     usable = None
     if one.columns is not None:
         usable = {"images": len(one.columns), "boxes": len(one.columns.boxes)}
+    modes = Counter((header and header.mode) or "unknown" for header, *_ in one.facts.values())
     return {
         "name": one.source.name,
         "json_file": one.source.json_file,
@@ -108,7 +109,7 @@ def _describe_source(one: CheckedSource) -> dict:
         "usable": usable,
         "counts": count_kinds(one.findings),
         "image_sizes": dict(_count_sizes(one).most_common()),
-        "image_modes": dict(_count_modes(one).most_common()),
+        "image_modes": dict(modes.most_common()),
     }
 
 
@@ -135,10 +136,6 @@ def _describe_split(summary: SplitSummary, class_names: Sequence[str]) -> dict:
 
 def _count_sizes(one: CheckedSource) -> Counter:
     return Counter(f"{header.width}x{header.height}" for header, *_ in one.facts.values() if header)
-
-
-def _count_modes(one: CheckedSource) -> Counter:
-    return Counter((header and header.mode) or "unknown" for header, *_ in one.facts.values())
 
 
 def _join(pair: tuple[int, int]) -> str:

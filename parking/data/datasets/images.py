@@ -71,8 +71,10 @@ def _find_images(input: str) -> tuple[Path, Listing]:
         root = Path(folder)
     elif os.path.isfile(input):
         root, listing = Path(input).parent, Listing([Path(input).name])
+        if os.path.splitext(input)[1].lower() in UNREAD_IMAGE_EXTENSIONS:
+            raise UserError(f"'{printable(input)}' is a picture of a kind that is not read; convert it to JPEG.")
         if not is_image_name(input):
-            raise UserError(f"'{printable(input)}' is {_describe_other(input)}.")
+            raise UserError(f"'{printable(input)}' is not an image file; known extensions are {_join_extensions()}.")
     elif glob.has_magic(input):
         root = _get_fixed_folder(input)
         if ".." in Path(input).parts[len(root.parts) :]:
@@ -96,14 +98,6 @@ def _find_images(input: str) -> tuple[Path, Listing]:
             f"The input '{printable(input)}' holds no images{others}; known extensions are {_join_extensions()}."
         )
     return root, listing
-
-
-def _describe_other(input: str) -> str:
-    """Say what a file is if its name is not an image's."""
-    ending = os.path.splitext(input)[1].lower()
-    if ending in UNREAD_IMAGE_EXTENSIONS:
-        return f"a picture of a kind that is not read ({ending}); convert it to JPEG"
-    return f"not an image file; known extensions are {_join_extensions()}"
 
 
 def _join_extensions() -> str:

@@ -321,14 +321,6 @@ def test_rotation_and_ignore_are_findings(changes, kind):
     assert inspection.columns.boxes.tolist() == [[10, 20, 30, 40]]
 
 
-def test_an_image_that_is_not_annotated_exhaustively():
-    images = [{**make_image(), "not_exhaustive_category_ids": [3]}, make_image(2, "b.png", width=9, height=9)]
-    images[1]["not_exhaustive_category_ids"] = []
-    boxes = [BOX, {**BOX, "id": 6, "image_id": 2, "bbox": [1, 1, 5, 5]}]
-    inspection = inspect(images, boxes, files=["a.png", "b.png"])
-    assert [(f.kind, f.where) for f in inspection.findings] == [("image_not_exhaustive", "a.png")]
-
-
 def find_about_classes(*annotations):
     content = {"images": [make_image()], "annotations": list(annotations)}
     found = inspect_content(content, CATEGORIES, FileIndex("root", ["a.png"]), read_headers=read_nothing).findings
