@@ -20,19 +20,17 @@ class DistributionBoxCoder:
     def __init__(self, num_bins: int):
         self.num_bins = num_bins
 
-    def decode(self, logits: Tensor, points: Tensor, *, dim: int = -1) -> Tensor:
-        """Boxes XYXY in strides: the logits' shape, with 4 at ``dim``.
+    def decode(self, logits: Tensor, points: Tensor) -> Tensor:
+        """(..., 4) boxes XYXY in strides.
 
         Args:
-            logits: 4 R at ``dim``, side by side.
-            points: x and y in strides, 2 at ``dim``; broadcast.
+            logits: (..., 4 R), side by side.
+            points: (..., 2) x and y in strides; broadcast.
         """
-        dim %= logits.dim()
+        probs = logits.float().unflatten(-1, (4, self.num_bins)).softmax(dim=-1)
         # A sum and not a product of matrices, which autocast would make in half precision.
-        bins = self._bins(logits).view(-1, *[1] * (logits.dim() - 1 - dim))
-        probs = logits.float().unflatten(dim, (4, self.num_bins)).softmax(dim + 1)
-        before, after = (probs * bins).sum(dim + 1).chunk(2, dim)
-        return torch.cat([points - before, points + after], dim)
+        before, after = (probs * self._bins(logits)).sum(dim=-1).chunk(2, dim=-1)
+        return torch.cat([points - before, points + after], dim=-1)
 
     def encode(self, boxes: Tensor, points: Tensor) -> Tensor:
         """(..., 4, R) probabilities, of the two bins next to each side, whose mean is the side.

@@ -110,22 +110,28 @@ class DistributionHead(DenseHead):
 
     def decode(self, raw: list[tuple[Tensor, Tensor]]) -> DensePredictions:
         """Decode, in the order level, row, column."""
-        boxes = [
-            (self.box_coder.decode(logits, _cell_centers(logits), dim=1) * stride).flatten(2)
-            for (logits, _), stride in zip(raw, self.strides, strict=True)
-        ]
-        scores = torch.cat([logits.permute(0, 2, 3, 1).flatten(1, 2) for _, logits in raw], dim=1)
-        sizes = tuple(level.shape[2] for level in boxes)
+        # With the channels last, in which order they mostly are in memory, the softmax is 15 times as fast on a CPU.
+        logits, scores = (
+            torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels], dim=1)
+            for levels in zip(*raw, strict=True)
+        )
+        points, strides = self._list_cells(raw)
+        boxes = self.box_coder.decode(logits, points) * strides
+        sizes = tuple(level.shape[2] * level.shape[3] for level, _ in raw)
         # Without a bound: the largest score of a prediction is no cheaper to find here than for whoever wants it.
-        return DensePredictions(torch.cat(boxes, dim=2).transpose(1, 2), scores.float().sigmoid(), sizes)
+        return DensePredictions(boxes, scores.float().sigmoid(), sizes)
+
+    def _list_cells(self, raw: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Centres (P, 2) of all cells in strides, x and y, and the strides (P, 1) in pixels."""
+        centers = [_find_centers(logits) for logits, _ in raw]
+        strides = [level.new_full((len(level), 1), s) for level, s in zip(centers, self.strides, strict=True)]
+        return torch.cat(centers), torch.cat(strides)
 
     def losses(
         self, raw: list[tuple[Tensor, Tensor]], gt_instances: list[Instances], image_size: tuple[int, int]
     ) -> dict[str, Tensor]:
-        centers = [_cell_centers(logits).flatten(1).T for logits, _ in raw]
-        strides = torch.cat([level.new_full((len(level),), s) for level, s in zip(centers, self.strides, strict=True)])
-        points = torch.cat(centers) * strides[:, None]
-        return self.loss(raw, self._assign(raw, gt_instances, points), points, strides)
+        points, strides = self._list_cells(raw)
+        return self.loss(raw, self._assign(raw, gt_instances, points * strides), points, strides)
 
     @torch.no_grad()
     def _assign(self, raw: list[tuple[Tensor, Tensor]], gt_instances: list[Instances], points: Tensor) -> Assignment:
@@ -162,8 +168,8 @@ def _make_branch(in_channels: int, channels: int, num_outputs: int, norm: str) -
     )
 
 
-def _cell_centers(level: Tensor) -> Tensor:
-    """(2, H, W) x and y in strides."""
+def _find_centers(level: Tensor) -> Tensor:
+    """(H W, 2) x and y in strides."""
     y, x = (torch.arange(size, device=level.device, dtype=torch.float32) + 0.5 for size in level.shape[2:])
     y, x = torch.meshgrid(y, x, indexing="ij")
-    return torch.stack([x, y])
+    return torch.stack([x, y], dim=-1).flatten(0, 1)

@@ -72,8 +72,8 @@ class DistributionLoss(nn.Module):
         """
         Args:
             raw: per level box logits (N, 4 R, H, W) and class logits (N, C, H, W).
-            points: (P, 2) in pixels.
-            strides: (P,) pixels per cell.
+            points: (P, 2) in strides.
+            strides: (P, 1) pixels per cell.
 
         Returns:
             "loss_box", "loss_cls" and "loss_bins", float32 scalars, each times its gain and N: their sum is trained.
@@ -95,8 +95,7 @@ class DistributionLoss(nn.Module):
         # Only what is claimed is made float32.
         joined = torch.cat([level.flatten(2) for level in logits], dim=2)
         claimed = joined[assignment.images, :, assignment.predictions]
-        units = strides[assignment.predictions, None]
-        points, gt_boxes = points[assignment.predictions] / units, assignment.gt_boxes / units
+        points, gt_boxes = points[assignment.predictions], assignment.gt_boxes / strides[assignment.predictions]
         ciou = box_ciou(self.box_coder.decode(claimed, points), gt_boxes)
         entropy = self.box_coder.cross_entropy(claimed, gt_boxes, points)
         # Without a box these are sums of nothing, with gradients of 0.

@@ -18,14 +18,6 @@ def test_a_side_is_the_mean_of_its_distribution():
     assert_close(CODER.decode(logits.flatten(), POINT), torch.tensor([17.5, 9.0, 28.0, 25.5]))
 
 
-def test_any_dimension_may_hold_the_sides():
-    generator = torch.Generator().manual_seed(0)
-    logits, points = torch.randn(2, 3, 5, 64, generator=generator), torch.randn(3, 5, 2, generator=generator)
-    expected = CODER.decode(logits, points)
-    found = CODER.decode(logits.permute(0, 3, 1, 2), points.permute(2, 0, 1), dim=1)
-    assert_close(found.permute(0, 2, 3, 1), expected)
-
-
 def test_half_precision_logits_are_decoded_in_float32():
     logits = torch.randn(64, generator=torch.Generator().manual_seed(0)).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):

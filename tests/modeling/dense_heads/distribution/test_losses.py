@@ -31,10 +31,10 @@ def assign(*rows):
 
 
 def compute(assignment, num_images=1):
-    """Losses, all gains 1, of one level of two cells at (4, 4) and (12, 4) with stride 8, two classes, all logits 0."""
+    """Losses, all gains 1, of one level of two cells at (4, 4) and (12, 4) pixels, stride 8, two classes, logits 0."""
     loss = DistributionLoss(box_coder=DistributionBoxCoder(16), box_gain=1, cls_gain=1, bins_gain=1)
     raw = [(torch.zeros(num_images, 64, 1, 2, requires_grad=True), torch.zeros(num_images, 2, 1, 2))]
-    return loss(raw, assignment, torch.tensor([[4.0, 4], [12, 4]]), torch.full((2,), 8.0))
+    return loss(raw, assignment, torch.tensor([[0.5, 0.5], [1.5, 0.5]]), torch.full((2, 1), 8.0))
 
 
 def test_without_boxes_only_classes_count():
