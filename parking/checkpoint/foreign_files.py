@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from typing import BinaryIO
 
+_PACKERS = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz"), (b"7z\xbc\xaf", "7-Zip"), (b"Rar!", "RAR"))
 # (first bytes, what such a file is)
 _STARTS = (
     (b"version https://git-lfs", "it is a pointer of Git LFS, not the file itself; fetch that with `git lfs pull`"),
     (b"TFL3", "it is a TensorFlow Lite model, which is not read; give the .pt it was exported from"),
     (b"\x89HDF\r\n\x1a\n", "it is an HDF5 file, such as Keras weights, which is not read; give PyTorch weights"),
-    (b"\x1f\x8b", "it is packed with gzip; unpack it first"),
-    (b"BZh", "it is packed with bzip2; unpack it first"),
-    (b"\xfd7zXZ", "it is packed with xz; unpack it first"),
-    (b"7z\xbc\xaf", "it is a 7z archive; unpack it first"),
-    (b"Rar!", "it is a RAR archive; unpack it first"),
+    *((start, f"it is packed with {name}; unpack it first") for start, name in _PACKERS),
     (b"\x89PNG", "it is a picture"),
     (b"\xff\xd8\xff", "it is a picture"),
     (b"%PDF", "it is a PDF file"),

@@ -105,20 +105,17 @@ class _Projected:
             start, count = starts[index], counts[index]
             colours = [(1,)] if tones is None else tones[index].tolist()
             polygon = points[start : start + count]
-            if count >= 3:
-                middle = colours[len(colours) // 2]
-                fill = cv2.fillConvexPoly if count <= 4 else _fill_poly
-                fill(canvas, polygon, middle, lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)
+            middle = colours[len(colours) // 2]
+            if count > 4:
+                cv2.fillPoly(canvas, [polygon], middle, cv2.LINE_8, _SUBPIXEL_BITS)
+            elif count > 2:
+                cv2.fillConvexPoly(canvas, polygon, middle, cv2.LINE_8, _SUBPIXEL_BITS)
             else:
                 _draw_tube(canvas, polygon.tolist(), radii[index].tolist()[:count], colours)
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a[:, (1, 2, 0)] * b[:, (2, 0, 1)] - a[:, (2, 0, 1)] * b[:, (1, 2, 0)]
-
-
-def _fill_poly(canvas, polygon, colour, lineType, shift):
-    cv2.fillPoly(canvas, [polygon], colour, lineType=lineType, shift=shift)
 
 
 def _draw_tube(canvas, ends, radii, colours) -> None:

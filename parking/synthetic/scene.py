@@ -65,7 +65,9 @@ def render_sequence(plan: SequencePlan) -> Iterator[Frame]:
         lighting = make_lighting(plan.name, plan.lot, own, np.random.default_rng(light_seed))
         things = _objects(plan, index, meshes)
         grain_rng = np.random.default_rng(np.random.SeedSequence([*plan.entropy, 3, index]))
-        standing = _back_to_front([*props, *things], camera)
+        standing = [*props, *things]
+        order = painters_order([thing.footprint for thing in standing], np.asarray(camera.position[:2]))
+        standing = [standing[k] for k in order]
         image = _background(plan, camera, lighting, surroundings, standing, look)
         mask, areas = _paste(image, standing, len(things), camera, lighting)
         boxes = tight_boxes(mask, areas)
@@ -90,11 +92,6 @@ def _objects(plan: SequencePlan, index: int, meshes: dict[int, Mesh]) -> list[_T
             meshes[number] = build_shape(name, item.look, item.gait[0] + index * item.gait[1])
         things.append(_Thing(meshes[number], Pose(*item.at(index)), item.footprint(index), number))
     return things
-
-
-def _back_to_front(things: list[_Thing], camera: Camera) -> list[_Thing]:
-    order = painters_order([thing.footprint for thing in things], np.asarray(camera.position[:2]))
-    return [things[k] for k in order]
 
 
 def _background(plan, camera: Camera, lighting: Lighting, surroundings: Mesh, things, look: int) -> np.ndarray:
