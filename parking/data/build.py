@@ -22,9 +22,9 @@ from .workers import WorkerLoader
 
 
 def load_train_dicts(cfg: CfgNode) -> list[dict]:
-    """The dataset dicts of all of ``DATASETS.TRAIN``, images without boxes included; the data sets are registered."""
+    """Return the dicts of all of ``DATASETS.TRAIN``, which must be registered; images without boxes are included."""
     check_datasets(list(cfg.DATASETS.TRAIN))
-    # Its check of the classes is ours above; its table of boxes takes longer than the reading, and the split logs one.
+    # The classes were checked above. Detectron2's table of boxes takes longer than reading, and the split logs one.
     return get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=False, check_consistency=False)
 
 
@@ -36,7 +36,7 @@ def build_train_loader(
     start_iter: int = 0,
     class_ap: Sequence[float | None] | None = None,
 ) -> WorkerLoader:
-    """The endless stream of training batches of this process.
+    """Return the endless stream of training batches of this process.
 
     The global batch of an iteration is a function of the config, the data, the seed and ``class_ap``: not of the
     numbers of workers and processes, nor of where the stream was started. The images of an epoch are a function of
@@ -54,7 +54,7 @@ def build_train_loader(
         An iterable of lists of ``SOLVER.IMS_PER_BATCH / world size`` dicts, see :class:`TrainDatasetMapper`.
     """
     batch_size = cfg.SOLVER.IMS_PER_BATCH
-    # Serialised once, for the workers share the bytes where they would copy the objects.
+    # Serialised once, because workers share bytes, but would copy objects.
     dataset = DatasetFromList(dataset_dicts, copy=False)
     return WorkerLoader(
         PositionedDataset(dataset, TrainDatasetMapper(cfg, dataset, seed=seed)),
@@ -81,14 +81,14 @@ def _build_train_sampler(cfg, dataset_dicts, class_ap, *, seed: int, start: int)
 
 
 def load_test_dicts(dataset_name: str) -> list[dict]:
-    """The dataset dicts of a registered data set without their annotations, images without boxes included."""
+    """Return the dicts of a registered data set without annotations; images without boxes are included."""
     check_datasets([dataset_name])
     dataset_dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False, check_consistency=False)
     return [{key: value for key, value in d.items() if key != "annotations"} for d in dataset_dicts]
 
 
 def build_inference_loader(cfg: CfgNode, batches: Sequence[list[dict]], order: Sequence[int]) -> WorkerLoader:
-    """The images of some ``batches``, decoded by worker processes ahead of the model.
+    """Return a loader of some ``batches``, whose images are decoded by worker processes ahead of the model.
 
     Args:
         batches: all of them, from :func:`parking.inference.sources.batching.plan_batches`.
@@ -102,7 +102,7 @@ def build_inference_loader(cfg: CfgNode, batches: Sequence[list[dict]], order: S
     return WorkerLoader(
         batches,
         order,
-        # More than there are CPUs, or batches, would only take time to start.
+        # More workers than CPUs or batches would only take time to start.
         num_workers=min(cfg.DATALOADER.NUM_WORKERS, num_available_cpus(), len(order)),
         # An item is a batch already.
         collate=lambda items: [mapper(dataset_dict) for dataset_dict in items[0]],

@@ -37,7 +37,7 @@ JPEG_QUALITY = 90
 _JPEG_PART = 1 / 8
 
 _MAGIC = b"PKC1"
-# Change it when decoders reject or decode images differently than before: all entries are then made anew.
+# To be changed when decoders reject or decode images differently than before: all entries are then made anew.
 _DECODERS = b"3"
 # Magic, height and width of the image file, height and width of the tile, CRC-32 and length of what follows.
 _HEADER = struct.Struct("<4s4IIQ4x")
@@ -54,7 +54,7 @@ def get_default_cache_dir() -> str:
 
 
 def build_cache(cfg: CfgNode, dataset_dicts: Iterable[dict]) -> "ImageCache | None":
-    """The cache that ``INPUT.CACHE`` asks for, after what the images will take has been logged and checked.
+    """Return the cache that ``INPUT.CACHE`` asks for, after logging and checking how much room the images will take.
 
     Raises:
         UserError: the images would take more than ``INPUT.CACHE_GB`` or than is free; names the folder.
@@ -82,7 +82,7 @@ def build_cache(cfg: CfgNode, dataset_dicts: Iterable[dict]) -> "ImageCache | No
 
 
 def estimate_cache_bytes(sizes: Iterable[tuple[int, int]], size: tuple[int, int], image_format: str) -> int:
-    """Bytes that images take in a cache; for "jpeg" an eighth of the raw pixels, which few photographs exceed.
+    """Return the bytes that images take in a cache; for "jpeg" an eighth of raw pixels, which few photographs exceed.
 
     Args:
         sizes: height and width of each image in pixels.
@@ -110,7 +110,7 @@ class ImageCache:
         _write_to_disk(lambda: self._images.mkdir(parents=True, exist_ok=True), self._folder)
 
     def fetch(self, path: str, load: Callable[[bytes], Loaded], *, variant: str = "") -> Loaded:
-        """The image of a file as ``load`` returns it, or returned it when the file had the same size and times.
+        """Return the image of a file as ``load`` returns it, from the cache if the file's size and times are unchanged.
 
         A program can set back the time of the last change, but not that of the entry in the file system, unless it
         sets the clock.
@@ -137,7 +137,7 @@ class ImageCache:
         return entry is not None and entry.exists()
 
     def _find_entry(self, path: str, variant: str) -> Path | None:
-        """Where the image of a file is kept; None if there is no such file."""
+        """Return where the image of a file is kept; None if there is no such file."""
         try:
             info = os.stat(path)
         except OSError:
@@ -152,7 +152,7 @@ class ImageCache:
             payload = memoryview(np.ascontiguousarray(image)).cast("B")
         else:
             payload = _encode(image)
-            # Return what later calls will read, so that a sample does not depend on which call came first.
+            # Return what later calls will read, so that a sample is the same in the first epoch and later.
             image = _decode(payload, image.shape[:2])
         header = _HEADER.pack(_MAGIC, *source_size, *image.shape[:2], zlib.crc32(payload), len(payload))
 
@@ -183,7 +183,7 @@ class SharedMemoryFolder:
         self.path = root / f"parking-{os.getuid()}"
         self._pid = os.getpid()
         self._lock: int | None = _write_to_disk(self._join, self.path)
-        # Not when the object is deleted: the next data loader of the training uses the folder again.
+        # Not removed when this object is deleted, because the next data loader of the training uses the folder again.
         atexit.register(self.close)
 
     def _join(self) -> int:
@@ -240,7 +240,7 @@ def _decode(payload: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray |
 
 
 def _read_entry(file: Path, is_raw: bool) -> Loaded | None:
-    """An image and the size of its file; None if there is none or it is damaged."""
+    """Return an image and the size of its file; None if the entry is missing or damaged."""
     try:
         data = np.fromfile(file, dtype=np.uint8)
     except OSError:
@@ -257,7 +257,7 @@ def _read_entry(file: Path, is_raw: bool) -> Loaded | None:
 
 
 def _measure(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Return the bytes of all files below a folder."""
     used = 0
     for parent, _, names in os.walk(folder):
         for name in names:

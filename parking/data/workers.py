@@ -97,7 +97,7 @@ class _WorkerIterator:
     def __init__(self, loader: WorkerLoader, batches: Iterator[list[int]]):
         self._batches = batches
         self._workers: list[_Worker] = []
-        # The worker that makes each batch asked for, in the order of the batches.
+        # For each batch that was asked for, in order: the worker that makes it.
         self._owing: deque[_Worker] = deque()
         self._num_asked = 0
         # Also runs when Python ends, before multiprocessing sends SIGTERM to remaining processes and waits for them.
@@ -154,7 +154,7 @@ class _Worker:
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         try:
-            # Not spawned: each would import everything anew and copy the data set, which forked ones share.
+            # Forked, because a spawned process would import everything anew and copy the data set, which forks share.
             self._process = multiprocessing.get_context("fork").Process(
                 target=_work, args=(other, loader.fetch, os.getpid()), name=f"data worker {number}", daemon=True
             )

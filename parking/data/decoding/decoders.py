@@ -100,7 +100,8 @@ def _decode_png(data: bytes, header: Header) -> np.ndarray:
     for kind, start, end in walk_png(lambda offset, length: data[offset : offset + length]):
         if end > len(data):
             raise cut_off()
-        # The decoder does not check all of these. Damage to what is not needed for the pixels does not matter.
+        # The decoder does not check all of these. Chunks whose kind begins with a small letter are not needed for the
+        # pixels, so that damage to them does not matter.
         if kind[0] < 0x60 and zlib.crc32(content[start + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
             raise damaged(f"the checksum of its {kind.decode('latin-1')} is wrong")
         # OpenCV would show the first frame of the animation, or black for a frame that does not come.
@@ -169,7 +170,7 @@ def _find_stated_maximum(directory: ImageFileDirectory_v2) -> int | None:
 
 def _decode_by_pillow(data: bytes, header: Header) -> np.ndarray:
     if header.format == "PPM" and _is_deep_ppm(data, header.stored_size):
-        # Pillow would keep 8 bits of colours, and nothing would tell any more how many bits were used.
+        # Pillow would keep 8 bits of each colour, from which nobody can tell how many of the 16 bits are used.
         return narrow(np.ascontiguousarray(_decode_by_cv2(data, _CV2_DEEP_BGR)[..., ::-1]))
     image = pillow.decode(io.BytesIO(data), header.format, header.stored_size)
     if image.mode.startswith("I"):
@@ -183,11 +184,11 @@ def _decode_by_pillow(data: bytes, header: Header) -> np.ndarray:
 
 
 def _is_deep_ppm(data: bytes, size: tuple[int, int]) -> bool:
-    """Whether a PGM or PPM of this height and width holds values of 16 bits, of which it states no largest one."""
+    """Whether a PGM or PPM of this height and width states 65535 as its largest value, which says nothing."""
     found = re.match(rb"P[56]" + 3 * rb"(?:\s|#[^\r\n]*[\r\n])+([0-9]+)" + rb"\s", data[:_PPM_HEADER_BYTES])
     return found is not None and tuple(map(int, found.groups())) == (*size[::-1], 65535)
 
 
 def _find_jpeg2000_bits(data: bytes) -> int:
-    """Bits of a sample, which the first segment of the pixels states behind the sizes."""
+    """Return the bits of a sample of a JPEG 2000, which its first segment states behind the sizes."""
     return (data[data.index(b"\xff\x4f\xff\x51") + 42] & 0x7F) + 1

@@ -4,20 +4,20 @@ import numpy as np
 
 from parking.data.decoding.problem import unsupported
 
-# Values below this are those of a camera of 14 bits or fewer, in a file that does not say so: black, or nearly.
+# Values below this come from a camera of 14 bits or fewer; the upper 8 of the 16 bits would be nearly black.
 _DARKEST = 1 << 14
 
 
 def narrow(values: np.ndarray, largest: int | None = None) -> np.ndarray:
-    """uint8 values of uint16 ones, of the same shape, contiguous.
+    """Return uint8 values for uint16 ones, of the same shape, contiguous.
 
     Args:
         largest: what the file states as the largest possible value, which becomes 255; None: it states nothing, and
             the upper 8 of the 16 bits are kept.
 
     Raises:
-        ImageProblem: nothing is stated, and all values but zeros are so small that the picture would be nearly black;
-            a picture of 8 bits that was spread over 16, times 256 or 257, may be.
+        ImageProblem: nothing is stated, and all values are so small that the picture would be nearly black. A dark
+            picture of 8 bits whose values were multiplied by 256 or 257 is accepted.
     """
     top = int(values.max(initial=0))
     if largest is not None and largest < 65535 and top <= largest:

@@ -64,10 +64,10 @@ class Header(NamedTuple):
 
 
 def read_header(file: BinaryIO) -> Header:
-    """The header of a picture; ``file`` is at its beginning or anywhere else.
+    """Read the header of a picture, whatever the position in ``file``.
 
     Raises:
-        ImageProblem: it has none that could be used, or states more than ``MAX_IMAGE_PIXELS``.
+        ImageProblem: there is no header that could be used, or it states more than ``MAX_IMAGE_PIXELS``.
     """
 
     def read(offset: int, length: int) -> bytes:
@@ -149,7 +149,7 @@ def _read_png(read: Reader) -> Header:
     elif depth == 1 and mode == "L":
         mode = "1"
     orientation, has_more = None, False
-    # Only metadata before the pixels count, as the standard says and as programs that show pictures do.
+    # Only metadata before the pixels is used, as the standard says and as programs that show pictures do.
     for kind, start, end in islice(walk_png(read), _MAX_PARTS):
         place, length = start + 8, end - start - 12
         if kind in (b"IDAT", b"IEND"):

@@ -1,4 +1,4 @@
-"""What no decoder tells of a JPEG: a lost end, zeros where pixels were, and more scans than any picture needs."""
+"""Faults of a JPEG that no decoder reports: a lost end, zeros instead of pixels, more scans than any picture needs."""
 
 import re
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from parking.data.decoding.headers import JPEG_SCAN, JPEG_STANDALONE, walk_jpeg
 _END, _HUFFMAN_TABLES = b"\xff\xd9", 0xC4
 # Markers of frames whose one scan may hold all pixels, coded by Huffman: baseline and extended.
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
-# More zeros than two whole blocks take, each of 63 coefficients of a code and a sign in zeros, and what lies between.
+# More zero bytes than two whole blocks can have, each with 63 coefficients whose codes and signs are zero bits.
 _HOLE = bytes(128)
 # A marker among the pixels, other than stuffed bytes, padding, and markers without a segment.
 _MARKER = re.compile(rb"\xff[^\x00\xff%b]" % bytes(JPEG_STANDALONE))
 
 
 def is_cut_off(data: bytes) -> bool:
-    """Whether the end is missing, which may be everything behind the first pixels."""
+    """Whether the marker of the end is missing, perhaps with everything behind the first pixels."""
     # Segments before the pixels may hold a whole thumbnail, with an end of its own.
     _, start, _ = list(_walk(data))[-1]
     return data.rfind(_END, start) < 0
@@ -25,7 +25,7 @@ def has_hole(data: bytes) -> bool:
     """Whether a part of the pixels was overwritten with zeros, as failed disks and downloads leave it.
 
     In the tables of cameras and of most programs, zeros stand for coefficients of -1, one after the other, so that long
-    runs of them occur in no picture. Where they may stand for flat areas instead, nothing is said.
+    runs of zeros occur in no picture. In tables where zeros may stand for flat areas, no hole is found.
     """
     if _HOLE not in data:
         return False
@@ -66,7 +66,7 @@ def _walk(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _read_first_symbols(tables: bytes) -> dict[int, int]:
-    """By the number of each table of AC coefficients: the symbol whose code is zeros."""
+    """Return the symbol whose code consists of zeros, by the number of each table of AC coefficients."""
     symbols, start = {}, 0
     while start + 17 < len(tables):
         if tables[start] >> 4:

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes; its name plays no part."""
+"""Tell what a file is by its first bytes, whatever its name."""
 
 import re
 

@@ -11,7 +11,7 @@ Size = tuple[int, int]
 
 
 def turn(image: np.ndarray, orientation: int) -> np.ndarray:
-    """The upright picture of a stored one, (H, W, ...); contiguous, the same array where nothing is to be done."""
+    """Turn a stored picture (H, W, ...) upright; the result is contiguous, and the same array if nothing changes."""
     if orientation in (5, 6, 7, 8):
         image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -48,9 +48,9 @@ def is_applied(policy: str, orientation: int, stored: Size, stated: Size | None)
 
 
 def choose_for_ambiguous(decisions: Iterable[bool | None]) -> str:
-    """What holds for the pictures of a json where :func:`is_applied` cannot tell: "apply" or "ignore".
+    """Return "apply" or "ignore" for the pictures of a json for which :func:`is_applied` cannot tell.
 
-    That is what the others of the same json agree on; else "ignore".
+    It is what all other pictures of the json agree on; "ignore" if they do not agree.
 
     Args:
         decisions: of :func:`is_applied`, for the pictures with an orientation whose size is stated.

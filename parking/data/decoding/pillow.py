@@ -53,7 +53,7 @@ def explaining_errors() -> Iterator[None]:
 
 @contextmanager
 def opened(file: BinaryIO, image_format: str) -> Iterator[Image.Image]:
-    """A file of a known format, its header read.
+    """Open a picture of a known format and read its header.
 
     Raises:
         ImageProblem: for whatever Pillow raises, in the block, too.
@@ -68,7 +68,7 @@ def opened(file: BinaryIO, image_format: str) -> Iterator[Image.Image]:
 
 
 def decode(file: BinaryIO, image_format: str, size: tuple[int, int]) -> Image.Image:
-    """The first picture of a file, with its pixels; a TIFF is turned by the orientation that its tags state.
+    """Read the first picture of a file with its pixels; a TIFF is turned by the orientation that its tags state.
 
     Args:
         size: height and width by the header that was found acceptable.
@@ -123,7 +123,7 @@ def _explain(error: Exception) -> ImageProblem:
 
 @contextmanager
 def _own_limit(image: Image.Image) -> Iterator[None]:
-    """Without Pillow's lower limit, which some of its decoders ask again: the header was held against ours."""
+    """Raise Pillow's limit of pixels, which some decoders check again, to ours, which the header has met."""
     if Image.MAX_IMAGE_PIXELS is None or image.width * image.height <= Image.MAX_IMAGE_PIXELS:
         yield
         return

@@ -19,7 +19,7 @@ _ORIENTATION_TYPES = {1: "B", 3: "H", 4: "I"}
 
 
 def read_directory(file: BinaryIO) -> ImageFileDirectory_v2:
-    """The tags of the first picture of a TIFF; its ``next`` says where those of the second one begin, 0 without one.
+    """Read the tags of a TIFF's first picture; ``next`` of the result is where those of a second one begin, or 0.
 
     Raises:
         ImageProblem: the file ends before its tags, or is of a kind whose tags Pillow misreads.
@@ -69,7 +69,7 @@ def clean_orientation(value: Any) -> int:
 
 
 def drop_orientation(data: bytes) -> bytes:
-    """A TIFF whose first picture states no other orientation than upright, so that no decoder turns it."""
+    """Return a TIFF's bytes with the first picture's orientation set to upright, so that no decoder turns it."""
     found = _find_orientation(data)
     if not found:
         return data
@@ -80,7 +80,7 @@ def drop_orientation(data: bytes) -> bytes:
 
 
 def _find_orientation(tiff: bytes) -> tuple[str, int] | None:
-    """The format for ``struct`` and the place of the first picture's orientation; None if it states none.
+    """Return ``struct``'s format and the place of the first picture's orientation; None if it states none.
 
     Not by Pillow, which warns on the terminal about the slightest fault in EXIF, of which photographs have many.
     """
