@@ -138,8 +138,8 @@ class YOLOXLoss(nn.Module):
         obj_target.index_put_((images, predictions), is_assigned.float(), accumulate=True)
         obj = _cross_entropy(outputs.objectness, obj_target)
         logits = outputs.class_logits[images, predictions]
-        cls_target = torch.zeros_like(logits, dtype=torch.float32).scatter_(1, gt_classes[:, None], targets[:, None])
-        cls = _cross_entropy(logits, cls_target).sum(dim=1) * is_assigned
+        is_class = gt_classes[:, None] == torch.arange(self.num_classes, device=gt_classes.device)
+        cls = _cross_entropy(logits, targets[:, None] * is_class).sum(dim=1) * is_assigned
         losses = {
             "loss_box": ((1 - iou.square()) * weights).sum() * (self.box_gain / total),
             "loss_obj": obj.sum() * (self.obj_gain / num_assigned),
