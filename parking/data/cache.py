@@ -42,7 +42,6 @@ _DECODERS = b"3"
 # Magic, height and width of the image file, height and width of the tile, CRC-32 and length of what follows.
 _HEADER = struct.Struct("<4s4IIQ4x")
 _GB = 10**9
-_SHARED_MEMORY = Path("/dev/shm")
 
 Loaded = tuple[np.ndarray, tuple[int, int]]
 
@@ -177,7 +176,7 @@ class SharedMemoryFolder:
     All processes of a user share it, workers and other trainings too; one that is killed leaves it to the next one.
     """
 
-    def __init__(self, root: Path = _SHARED_MEMORY):
+    def __init__(self, root: Path = Path("/dev/shm")):
         if not root.is_dir():
             raise UserError(f"INPUT.CACHE ram needs shared memory in '{root}', which this system lacks; choose disk.")
         self.path = root / f"parking-{os.getuid()}"

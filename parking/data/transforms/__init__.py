@@ -1,7 +1,7 @@
 from parking.data.transforms.augmentation import RandomAugInput, get_sample_rng
 from parking.data.transforms.color import HSVTransform, RandomHSV
 from parking.data.transforms.flip import RandomFlip
-from parking.data.transforms.letterbox import LetterboxTransform, compute_resized_sides, pad_to_size, resize_to_fit
+from parking.data.transforms.letterbox import LetterboxTransform, pad_to_size, resize_to_fit
 from parking.data.transforms.mosaic import (
     blend_images,
     compute_mosaic_offsets,
@@ -21,7 +21,6 @@ __all__ = [
     "blend_images",
     "clip_boxes",
     "compute_mosaic_offsets",
-    "compute_resized_sides",
     "crop_to_canvas",
     "find_box_candidates",
     "get_sample_rng",

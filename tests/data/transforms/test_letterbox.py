@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parking.data.transforms import LetterboxTransform, compute_resized_sides, pad_to_size, resize_to_fit
+from parking.data.image_io import compute_resized_sides
+from parking.data.transforms import LetterboxTransform, pad_to_size, resize_to_fit
 
 SIDES = st.integers(1, 3000)
 
