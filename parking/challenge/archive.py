@@ -15,7 +15,7 @@ from typing import NamedTuple
 from parking.data.datasets.file_names import name_key
 from parking.utils.errors import UserError
 from parking.utils.files import open_regular
-from parking.utils.limits import MAX_PATH_FOLDERS
+from parking.utils.limits import MAX_ARCHIVE_RATIO, MAX_PATH_FOLDERS, MIN_BOMB_BYTES
 from parking.utils.text import printable
 
 # PKWARE's APPNOTE 6.3.10: general purpose bits (4.4.4), compression methods (4.4.5).
@@ -96,11 +96,17 @@ def read_archive(file: str | os.PathLike, *, leading_folder: str) -> Archive:
     Raises:
         UserError: the file is not a readable zip; or a member's name cannot be decoded or would leave the folder that
             it is unpacked to; or two members would be the same file; or a member is a link, is encrypted, or is not
-            packed with Deflate, the usual method.
+            packed with Deflate, the usual method; or the content would be far larger than that of real data.
     """
     file = Path(file)
     with open_zip(file) as archive:
         infos = archive.infolist()
+    total, size = sum(info.file_size for info in infos), os.path.getsize(file)
+    if total > max(MIN_BOMB_BYTES, MAX_ARCHIVE_RATIO * size):
+        raise UserError(
+            f"'{printable(file)}' has {size:,} bytes and would unpack to {total:,}, which no real data do; get it from "
+            "a source you trust."
+        )
     members, num_skipped = [], 0
     for info, name in zip(infos, _decode_names(infos, file), strict=True):
         if is_macos_litter(name.replace("\\", "/")):

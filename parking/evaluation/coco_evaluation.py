@@ -111,6 +111,9 @@ class COCOBoxEvaluator(DatasetEvaluator):
         Returns:
             OrderedDict: {"bbox": {metric: percent}} with :data:`METRICS` and, for each class, "AP-<class>",
             "AP50-<class>" and "AP75-<class>"; nan if no box is annotated for a score.
+
+        Raises:
+            ValueError: an image was processed that the data set does not have.
         """
         comm.synchronize()
         found = {image_id: boxes for part in comm.gather(self._found) for image_id, boxes in part.items()}
@@ -120,6 +123,8 @@ class COCOBoxEvaluator(DatasetEvaluator):
         if left_out:
             logger.warning("%d images of %s are left out of the scores.", len(left_out), self._dataset_name)
         truth = _make_truth(DatasetCatalog.get(self._dataset_name), self._category_ids).without_images(left_out)
+        if unknown := found.keys() - set(truth.image_ids) - left_out:
+            raise ValueError(f"image {min(unknown, key=str)!r} was processed, but is not in {self._dataset_name}")
         num_missing = len(truth.image_ids) - len(found)
         if num_missing > 0:
             logger.warning("Nothing counts as found in %d images that were not processed.", num_missing)

@@ -35,6 +35,9 @@ MAX_NOTE_BYTES = 64 * 1024
 #: A path in a zip or json: bytes of UTF-8 (Linux allows 4096), and folders above the file.
 MAX_PATH_BYTES = 2048
 MAX_PATH_FOLDERS = 64
+#: How many times the size of a zip its content may have, if that is more than MIN_BOMB_BYTES; deflate allows 1032.
+MAX_ARCHIVE_RATIO = 200
+MIN_BOMB_BYTES = 1 * _GB
 #: The list of the files that this product wrote into a folder, 100 bytes or more each.
 MAX_MARK_BYTES = 500 * _MB
 #: ``recipe.json`` of an interrupted inference, which holds the names of all classes.

@@ -233,6 +233,12 @@ class TestRefused:
             archive.comment = b"c" * 60_000
         assert read_archive(file, leading_folder="train").size == 100
 
+    def test_bombs(self, tmp_path):
+        file = tmp_path / "train.zip"
+        write_zip(file, [(f"images/{i:04}", b"0") for i in range(300)], size=2**32 - 2)
+        with pytest.raises(UserError, match=r"train\.zip.* 1,288,"):
+            read_archive(file, leading_folder="train")
+
     @pytest.mark.parametrize("content", [b"", b"no zip", None])
     def test_not_a_zip(self, train, tmp_path, content):
         whole = train.archive.file.read_bytes()

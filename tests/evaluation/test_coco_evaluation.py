@@ -133,6 +133,9 @@ def test_repeats_and_resets(register):
     evaluator.reset()
     evaluator.process([{"image_id": 1}, {"image_id": 2}], [miss, miss])
     assert evaluator.evaluate()["bbox"]["AP50"] == 0
+    evaluator.process([{"image_id": 3}], [hit])
+    with pytest.raises(ValueError, match=rf"image 3 .*{name}"):
+        evaluator.evaluate()
 
 
 def test_table_and_results_file(register, caplog, tmp_path):
