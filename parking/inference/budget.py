@@ -1,4 +1,4 @@
-"""Choosing how thoroughly to look at images, so that all are finished within a time limit."""
+"""Choose the config, as it is or with one of TEST.FALLBACKS, that finishes all images within a time limit."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ from parking.utils.errors import UserError
 from parking.utils.files import explaining_write_errors, open_atomic, read_regular
 from parking.utils.limits import MAX_NOTE_BYTES
 
-# A candidate fits if it takes, by its measured speed, at most this share of the remaining time.
+# A candidate fits if its measured speed predicts at most this share of the remaining time.
 _SHARE = 0.95
 
 logger = logging.getLogger(__name__)
 
 
 class TimeBudget(NamedTuple):
-    """A time limit: ``hours`` from ``started`` on, which is a value of ``time.monotonic()``."""
+    """A time limit: ``hours`` after ``started``, a value of ``time.monotonic()``."""
 
     hours: float
     started: float
@@ -36,14 +36,14 @@ class TimeBudget(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A way to infer: configs, one for each model, and a title that says what is changed in them."""
+    """A choice of configs, one for each model; ``title`` says what is changed in them."""
 
     title: str
     cfgs: list
 
 
 def list_candidates(cfgs: Sequence) -> Iterator[Candidate]:
-    """Yield the configs as they are, then as changed by each of the first's TEST.FALLBACKS, if it changes any.
+    """Yield the configs as they are, then with each entry of the first one's TEST.FALLBACKS that changes any of them.
 
     Raises:
         UserError: a fallback has a key or value that cannot work.
@@ -71,17 +71,20 @@ def choose_candidate(
     record: Path,
     recipe: Any,
 ) -> Candidate:
-    """The first of ``candidates`` that finishes all images within ``budget``; if none does, the last, with a warning.
+    """Return the first of ``candidates`` that keeps ``budget``; if none does, the last one, with a warning.
 
-    All processes must call it, and the slowest one decides. The choice is remembered in the file ``record``, so that an
-    interrupted run goes on with it.
+    All processes must call it, and the slowest one decides. The choice is written to the file ``record``, so that an
+    interrupted run continues with it.
 
     Args:
-        measure: seconds per image of this process; infinite for what it cannot run.
-        recipe: JSON values; a remembered choice counts only where they are the same.
+        measure: returns the seconds that this process takes for an image; infinity if it cannot run the candidate.
+        recipe: JSON values; a choice found in ``record`` is used only if it was made for the same recipe.
+
+    Raises:
+        UserError: not even the last candidate can be run.
     """
     digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
-    # All machines use what the main process has read.
+    # All processes use what the main one has read, because machines may have different files.
     remembered = comm.all_gather(_read(record, digest))[0]
     for candidate in candidates:
         if candidate.title == remembered:
@@ -100,7 +103,7 @@ def _choose(candidates, measure, *, num_images: int, budget: TimeBudget) -> Cand
     seconds: dict[str, float] = {}
     for candidate in candidates:
         if min(comm.all_gather(budget.seconds_left)) <= 0:
-            # Measuring more would take time, too. The last candidate is meant to be the fastest.
+            # Stop, because measuring takes time, too, and take the last candidate, which is meant to be the fastest.
             logger.warning("--max-hours %g: no time is left to measure more", budget.hours)
             break
         speed = max(comm.all_gather(measure(candidate)))
@@ -128,7 +131,7 @@ def _read(record: Path, digest: str) -> str | None:
         content = json.loads(read_regular(record, max_bytes=MAX_NOTE_BYTES, follow_links=False))
         return content["choice"] if content["recipe"] == digest else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError):
-        return None  # the speed is measured again
+        return None  # without a usable record, the speed is measured again
 
 
 def _format(seconds: float) -> str:

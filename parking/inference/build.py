@@ -1,4 +1,4 @@
-"""Models ready for inference."""
+"""Build models, and prepare them for inference."""
 
 from collections.abc import Sequence
 
@@ -17,9 +17,13 @@ from parking.utils.text import printable
 
 
 def build_model(cfg) -> nn.Module:
-    """The model that MODEL.META_ARCHITECTURE names, on MODEL.DEVICE, with fresh weights, in channels_last memory order.
+    """Build the model that MODEL.META_ARCHITECTURE names, on MODEL.DEVICE, with new random weights.
 
-    Convolutions are faster so: on one CPU core a step of pico (batch 16, 320x192) takes 240 ms instead of 287.
+    Its memory order is channels_last, in which convolutions are faster: on one CPU core a training step of pico (batch
+    16, 320x192) takes 240 ms instead of 287.
+
+    Raises:
+        UserError: the config names a part that no registry has.
     """
     try:
         model = _build_registered_model(cfg)
@@ -29,7 +33,7 @@ def build_model(cfg) -> nn.Module:
 
 
 def wrap_for_inference(cfg, model: nn.Module) -> nn.Module:
-    """``model``, with test-time augmentation around it if TEST.AUG.ENABLED says so; same input, output and mode."""
+    """Wrap ``model`` in test-time augmentation if TEST.AUG.ENABLED; inputs, outputs and mode stay the same."""
     if not cfg.TEST.AUG.ENABLED:
         return model
     fusion = None if cfg.TEST.FUSION.NAME == "nms" else DetectionFusion(cfg)
@@ -37,15 +41,15 @@ def wrap_for_inference(cfg, model: nn.Module) -> nn.Module:
 
 
 def build_inference_model(cfg, weights: Weights, class_names: Sequence[str] | None = None) -> nn.Module:
-    """The model of ``cfg`` with ``weights``, in eval mode, norms folded away, test-time augmentation included.
+    """Build the model of ``cfg`` with ``weights``, in eval mode, norms folded, with test-time augmentation if enabled.
 
-    The network computes in TEST.DTYPE; what goes into the model and comes out of it is the same in all of them.
+    The network computes in TEST.DTYPE; the types of the model's inputs and outputs do not depend on it.
 
     Args:
-        class_names: the classes that the model shall have; None: those of the weights.
+        class_names: the classes of the model; None: the classes of the weights.
 
     Raises:
-        UserError: the weights are another model's.
+        UserError: the weights do not fit the model, or have values that TEST.DTYPE cannot hold.
     """
     _check_size(cfg, weights)
     model = build_model(cfg)
@@ -61,9 +65,9 @@ def build_inference_model(cfg, weights: Weights, class_names: Sequence[str] | No
 
 
 def prepare_for_inference(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """``model``, changed in place: in eval mode, norms folded away, its network computing in ``dtype``."""
+    """Change ``model`` in place: set eval mode, fold norms into convolutions, let the network compute in ``dtype``."""
     fuse_conv_norm(model.eval())
-    # Convert only convolutions: pixels, decoded boxes and what decodes them would lose too much in half precision.
+    # Convert only the network. In half precision, pixels, boxes and the tensors that decode boxes would lose too much.
     model.backbone.to(dtype)
     for part in model.head.modules():
         if next(part.children(), None) is None and next(part.parameters(), None) is not None:
@@ -74,23 +78,23 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def inference_dtype(cfg) -> torch.dtype:
-    """The type that TEST.DTYPE means on MODEL.DEVICE."""
+    """Return the type that TEST.DTYPE stands for; "auto" depends on MODEL.DEVICE."""
     auto = "float16" if cfg.MODEL.DEVICE.startswith("cuda") else "float32"
     return getattr(torch, auto if cfg.TEST.DTYPE == "auto" else cfg.TEST.DTYPE)
 
 
 class NotFiniteError(UserError):
-    """Weights, or what a network makes of an image, are too large for the type that it computes in."""
+    """Weights or outputs of a network are infinite or NaN in the type that it computes in."""
 
 
 def refuse_overflow(model: nn.Module, dtype: torch.dtype, source: str) -> None:
-    """Raise a NotFiniteError if folded weights do not fit into ``dtype``, and later if an output does not.
+    """Raise a NotFiniteError if folded weights do not fit into ``dtype``; let the model raise one for such outputs.
 
-    Sums above 65504 are infinite in float16, and boxes without a score are silently left out.
+    Without this check, values above 65504 would become infinite in float16 and their boxes would silently be missing.
 
     Args:
         model: from :func:`prepare_for_inference`.
-        source: what messages call the weights.
+        source: the name of the weights in error messages.
     """
     name = str(dtype).removeprefix("torch.")
     advice = "set TEST.DTYPE to float32" if dtype != torch.float32 else "use other weights"
@@ -106,22 +110,22 @@ def refuse_overflow(model: nn.Module, dtype: torch.dtype, source: str) -> None:
 
 
 def find_shapes(cfg) -> dict[str, torch.Tensor]:
-    """The names and shapes of the model's tensors, which take no memory; NUM_CLASSES may be 0."""
+    """Return the state dict of the model of ``cfg`` with shapes but no values or memory; NUM_CLASSES may be 0."""
     return build_without_memory(cfg).state_dict()
 
 
 def build_without_memory(cfg) -> nn.Module:
-    """The model of ``cfg`` without values, to see whether its parts fit together; NUM_CLASSES may be 0."""
+    """Build the model of ``cfg`` on the "meta" device, to see whether its parts fit together; NUM_CLASSES may be 0."""
     shapes_only = cfg.clone()
     shapes_only.defrost()
     shapes_only.MODEL.DEVICE = "meta"
-    shapes_only.MODEL.YOLO.NUM_CLASSES = cfg.MODEL.YOLO.NUM_CLASSES or 1  # 0: as many as the data have, set later
+    shapes_only.MODEL.YOLO.NUM_CLASSES = cfg.MODEL.YOLO.NUM_CLASSES or 1  # 0 is later replaced by the data set's number
     with torch.device("meta"):
         return build_model(shapes_only)
 
 
 def _check_size(cfg, weights: Weights) -> None:
-    """Raise a UserError if the model is far larger than its weights, before it takes the memory."""
+    """Raise a UserError if the model is far larger than its weights, before memory is allocated for it."""
     own = find_shapes(cfg)
     if sum(t.numel() for t in own.values()) > 2 * sum(t.numel() for t in weights.state_dict.values()):
         check_all_fit(weights.state_dict, own, weights)

@@ -1,4 +1,4 @@
-"""What ``infer.py`` does: from its arguments to the summary that it prints."""
+"""Run ``infer.py``: from its parsed arguments to the summary that it prints."""
 
 import argparse
 import os
@@ -38,13 +38,13 @@ from .video_pipeline import predict_video
 
 @dataclass(frozen=True)
 class Outcome:
-    """What to tell the user.
+    """What ``infer.py`` tells the user at the end.
 
     Attributes:
-        summary: sentences.
-        files: paths by what they hold.
+        summary: lines to print.
+        files: path of each result by what it holds.
         unreadable: a sentence for each image that could not be read.
-        interrupted: whether Ctrl-C ended the run before its end.
+        interrupted: whether Ctrl-C stopped the run early.
     """
 
     summary: list[str]
@@ -54,14 +54,15 @@ class Outcome:
 
 
 def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) -> Outcome | None:
-    """Predict ``args.images``, an :class:`~parking.data.datasets.images.ImageList`; None on all but the main process.
+    """Predict the images of ``args`` and write the results; return None in all but the main process.
 
     Args:
-        args: those of ``infer.py``, and ``started``: when it started, by ``time.monotonic()``.
-        default_config: used where neither ``args`` nor the weights have one.
+        args: the parsed arguments of ``infer.py``; ``images``, an :class:`~parking.data.datasets.images.ImageList`;
+            and ``started``, the ``time.monotonic()`` of the start.
+        default_config: path of the config to use if neither ``args`` nor the weights have one.
 
     Raises:
-        UserError: something in ``args`` is wrong; whatever can be checked beforehand is, before the work begins.
+        UserError: something in ``args`` is wrong; raised before any prediction, if it can be known by then.
     """
     setup_logging()
     images = args.images.images
@@ -125,7 +126,7 @@ def _finish(
 
 
 def infer_video(args: argparse.Namespace, source: FrameSource, default_config: str | os.PathLike) -> Outcome:
-    """Predict the frames of ``source``; other arguments and errors are those of :func:`infer_images`."""
+    """Predict the frames of ``source`` and write the results; arguments and errors are as in :func:`infer_images`."""
     setup_logging()
     models = load_models(args.config_file, args.weights, args.opts, default_config=default_config)
     cfg = models[0].cfg
@@ -140,11 +141,11 @@ def _predict_frames(args: argparse.Namespace, source: FrameSource, models: Seque
     cfg, classes = models[0].cfg, models[0].classes
     detector = ArrayDetector(
         [model.cfg for model in models],
-        # Build all models with the class order of the first one; the weights of others may have another order.
+        # Build all models with the classes in the order of the first model; other weights may have another order.
         [model._replace(classes=classes).build() for model in models],
     )
     report = predict_video(
-        # Frames of a live source are predicted one by one, as they come.
+        # Predict frames of a live source one by one, so that each is written before the next one arrives.
         partial(map, detector) if source.is_live else detector.detect_ahead,
         source,
         output_dir=_make_output_dir(args, cfg),
@@ -158,7 +159,7 @@ def _predict_frames(args: argparse.Namespace, source: FrameSource, models: Seque
     summary = [f"{report.num_boxes} boxes in {report.num_frames} frames"]
     if source.num_unreadable > len(source.unreadable):
         summary.append(f"{source.num_unreadable} frames could not be read; the first of them:")
-    # Ctrl-C is the usual end of a live source, not an interruption.
+    # Ctrl-C is the usual way to end a live source, so it does not count as an interruption.
     return Outcome(summary, report.files, source.unreadable, report.interrupted and not source.is_live)
 
 
@@ -172,5 +173,5 @@ def _find_display_names(args, classes: Mapping[str, int]) -> list[str] | None:
     if not args.korean:
         return None
     names = translate_names(classes, option="--korean")
-    find_font("".join(names))  # raises if no font has these characters
+    find_font("".join(names))  # raises a UserError if no font has these characters
     return names

@@ -1,4 +1,4 @@
-"""Models behind one call: pictures in, detections out."""
+"""Call models on pictures in memory or on image files: :class:`Detector` is the Python interface of the package."""
 
 import functools
 import os
@@ -46,8 +46,8 @@ class ArrayDetector:
     def __init__(self, cfgs: Sequence, models: Sequence[nn.Module]):
         """
         Args:
-            cfgs: of each model; the first one says how several are fused.
-            models: in eval mode, from :func:`.build.build_inference_model`, of the same classes in the same order.
+            cfgs: one for each model; the first one says how the detections of several models are fused.
+            models: from :func:`.build.build_inference_model`, all with the same classes in the same order.
         """
         self._cfgs = list(cfgs)
         self._models = list(models)
@@ -60,14 +60,14 @@ class ArrayDetector:
             images: each (H, W, 3) uint8 RGB; they are padded to a common size.
 
         Returns:
-            For each its detections on the CPU, by descending score, ``pred_boxes`` in its pixels.
+            For each image its detections on the CPU, by descending score, with ``pred_boxes`` in pixels of the image.
         """
         with inference_settings(self._cfgs[0], len(images)):
             return self._detect(images)
 
     def detect_ahead(self, batches: Iterable[Sequence[np.ndarray]]) -> Iterator[list[Instances]]:
-        """The detections in each batch; on a GPU the next batch begins earlier, see :func:`.runner.run_ahead`."""
-        # Models on different devices take turns, as on a CPU.
+        """Yield the detections in each batch; on a GPU, two batches are in work at once (:func:`.runner.run_ahead`)."""
+        # Streams belong to one device; with models on different ones, work on one batch at a time, as on a CPU.
         devices = {next(model.parameters()).device for model in self._models}
         device = devices.pop() if len(devices) == 1 else torch.device("cpu")
         with inference_settings(self._cfgs[0], 0):
@@ -85,15 +85,15 @@ class ArrayDetector:
 class Detector:
     """Finds objects in pictures, with the results of ``tools/infer.py`` for the same files.
 
-    It runs on one device and in the calling thread, one image at a time, and leaves the settings of PyTorch, OpenCV and
-    the logging and the state of random generators as they are.
+    It runs on one device, in the calling thread, one image at a time. It changes neither settings of PyTorch, OpenCV or
+    logging nor the state of random generators.
 
     Attributes:
         cfg: the config that the model was built from.
         device: where the model is.
         thing_classes: names of the model's classes.
-        category_ids: their ids in the json files of their data set.
-        score_threshold: the lowest score of a detection.
+        category_ids: for each class its id in the COCO json of the data set.
+        score_threshold: the lowest score of a detection that is returned.
     """
 
     def __init__(
@@ -108,15 +108,15 @@ class Detector:
         """
         Args:
             weights: a file that :func:`parking.checkpoint.read_weights` can read.
-            config_file: by default the config that ``weights`` carry; for published files, which carry none,
-                the one of the repository's ``configs/coco`` that fits.
+            config_file: by default the config that ``weights`` carry; for published weights, which carry none, the file
+                of the repository's ``configs/coco`` that fits them.
             device: such as "cpu" or "cuda:1"; by default MODEL.DEVICE of the config, or the CPU where there is no GPU.
-            score_threshold: detections that score less are left out, 0..1.
+            score_threshold: 0..1; detections that score less are left out.
             overrides: config values by their full keys, such as ``{"INPUT.SIZE_TEST": 640}``.
 
         Raises:
             UserError: something is wrong with a file, with the config, or with ``device``.
-            ValueError: ``score_threshold`` or a key of ``overrides`` is of no use here.
+            ValueError: ``score_threshold`` is outside 0..1, or ``overrides`` holds a key that is an argument here.
         """
         if not 0 <= score_threshold <= 1:
             raise ValueError(f"score_threshold must lie between 0 and 1, not {score_threshold}")
@@ -131,7 +131,7 @@ class Detector:
         self.score_threshold = score_threshold
         self.thing_classes, self.category_ids = choose_inference_classes(cfg, loaded)
         self.device = torch.device(cfg.MODEL.DEVICE)
-        # A model is made with random weights before it gets its own.
+        # Building a model draws random weights before it loads the given ones; keep the caller's random state.
         with torch.random.fork_rng(devices=[]):
             model = build_inference_model(cfg, loaded, self.thing_classes)
         self._orientation = cfg.INPUT.EXIF_ORIENTATION
@@ -143,18 +143,18 @@ class Detector:
             images: one or many of
 
                 - the path of an image file;
-                - an array, (H, W, 3) uint8 **RGB** (of OpenCV's BGR: ``image[..., ::-1]``);
-                - a PIL image with 8 bits a channel, which is converted to RGB; alpha is dropped.
+                - an array, (H, W, 3) uint8 **RGB** (give ``image[..., ::-1]`` for an image in OpenCV's BGR);
+                - a PIL image with 8 bits a channel, which is converted to RGB without alpha.
 
-                Files and PIL images are turned upright as their EXIF orientation says, unless INPUT.EXIF_ORIENTATION is
-                "ignore": boxes refer to the upright picture.
+                Files and PIL images are turned upright by their EXIF orientation, and boxes refer to the upright
+                picture, unless INPUT.EXIF_ORIENTATION is "ignore".
 
         Returns:
-            The detections of the one image, or a list with those of each.
+            The detections in the image; for many images, a list with the detections in each.
 
         Raises:
             UserError: an image file cannot be read.
-            TypeError, ValueError: something else is not an image of these kinds.
+            TypeError, ValueError: ``images`` holds something other than the three kinds above.
         """
         if isinstance(images, ImageLike) or not _holds_images(images):
             return self._detect(images, "the image")
@@ -165,7 +165,7 @@ class Detector:
         (found,) = self._detect_arrays([pixels])
         source = pixels
         if isinstance(image, str | os.PathLike):
-            # Read again when needed: the pixels of many files would not fit into memory.
+            # Keep a function that reads the file again when needed: the pixels of many files would fill the memory.
             source = functools.partial(read_image, image, orientation=self._orientation)
         return ImageDetections.from_instances(
             found,
@@ -184,8 +184,8 @@ def _find_config_and_weights(path: str, config_file) -> tuple[CfgNode, Weights]:
     candidates = sorted(_COCO_CONFIGS.glob("*.yaml"))
     if weights.config is None and not candidates:
         raise UserError(
-            f"weights {path} carry no config, and the repository's configs/coco is not beside this installation; give "
-            f"the config of their model as config_file."
+            f"weights {path} carry no config, and this installation has no configs/coco of the repository beside it; "
+            f"give the config of their model as config_file."
         )
     return find_fitting_config(weights, None, candidates=candidates)[0], weights
 
@@ -204,12 +204,12 @@ def _merge_overrides(cfg: CfgNode, overrides: Mapping[str, Any], device: str | t
 
 
 def _holds_images(images: object) -> bool:
-    # Tensors are iterable, too.
+    # Tensors, mappings and bytes are iterable, too, but hold no images.
     return isinstance(images, Iterable) and not isinstance(images, torch.Tensor | Mapping | bytes)
 
 
 def _get_pixels(image: object, role: str, orientation: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB. ``role`` is what an error message calls the image."""
+    """Return the image as (H, W, 3) uint8 RGB; error messages call it ``role``."""
     if isinstance(image, str | os.PathLike):
         return read_image(image, orientation=orientation)
     if isinstance(image, Image.Image):
@@ -227,17 +227,17 @@ def _get_pixels(image: object, role: str, orientation: str) -> np.ndarray:
 
 
 def _convert_pil(image: Image.Image, role: str, orientation: str) -> np.ndarray:
-    # Pillow reads the file only from here on, and starts a program for some formats.
+    # Refuse other formats before Pillow decodes the file, for which it would start another program in some of them.
     if image.format is not None and image.format not in (*FORMATS, "MPO", "DIB"):
         raise ValueError(f"{role} is a PIL image of the format {image.format}; save it as PNG first")
-    # Pillow would cut values of these modes off at 255.
+    # Refuse modes with more than 8 bits, whose values Pillow would clip at 255.
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"{role} is a PIL image of mode {image.mode}; give one with 8 bits a channel, or its file")
     try:
         pixels = np.array(image.convert("RGB"))
-        # Pillow turns a TIFF by itself and then drops its orientation.
+        # Read the orientation only after decoding: Pillow has then turned a TIFF by itself and dropped its orientation.
         turned = 1 if orientation == IGNORE else read_orientation(image)
         return turn(pixels, turned)
-    except OSError as e:  # Pillow has read the file only now
+    except OSError as e:  # Pillow decodes the file only in convert()
         name = getattr(image, "filename", "")
         raise UserError(f"{role}{f', {name},' if name else ''} cannot be decoded: {e}.") from e

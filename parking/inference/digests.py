@@ -1,4 +1,4 @@
-"""What the results of an inference depend on, to know whether earlier ones are still good."""
+"""Digests of weights and images: results of an interrupted inference are used again only if they still match."""
 
 import hashlib
 import json
@@ -15,7 +15,10 @@ from parking.utils.errors import UserError
 
 
 def digest_weights(weights: Weights) -> str:
-    """A text that differs if any tensor does; made from what was read, because the file may have changed since."""
+    """Return a text that changes if any tensor changes.
+
+    The tensors are digested as they were read, not the file, which may have changed since.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.state_dict.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
@@ -24,27 +27,27 @@ def digest_weights(weights: Weights) -> str:
 
 
 def digest_images(images: Sequence[dict]) -> str:
-    """A text that differs if images are added, removed, renamed or changed; all get the main process's text."""
+    """Return a text that changes if images are added, removed, renamed or changed; the same in all processes."""
     digest = hashlib.sha256(_describe_names(images))
     for image in images:
         try:
             status = os.stat(image["file_name"])
         except OSError:
-            continue  # it counts as unreadable
+            continue  # the image will be reported as unreadable
         shape = f"{image.get('height')} {image.get('width')} {image.get('exif_orientation', '')}"
         digest.update(f"{status.st_size} {status.st_mtime_ns} {shape} ".encode())
-    # Copies of the images on another machine may have other modification times.
+    # Use the main process's text everywhere: copies on other machines may have other modification times.
     return comm.all_gather(digest.hexdigest())[0]
 
 
 def check_same_everywhere(
     recipes: Sequence[Mapping[str, Any]], images: Sequence[dict], budget: Sequence[Any] | None
 ) -> None:
-    """Raise a UserError if the processes, which must all call this, were started differently.
+    """Raise a UserError if the processes were started with different models, images or budgets; all must call this.
 
     Args:
-        recipes: of each model, from :meth:`.image_pipeline.LoadedModel.describe` without the images.
-        budget: the hours and TEST.FALLBACKS, where there is a budget.
+        recipes: what :meth:`.image_pipeline.LoadedModel.describe` returns for each model, without a digest of images.
+        budget: the hours and TEST.FALLBACKS; None if there is no time limit.
     """
     own = {
         "--max-hours with TEST.FALLBACKS": budget,
@@ -52,7 +55,8 @@ def check_same_everywhere(
         "images of --input": hashlib.sha256(_describe_names(images)).hexdigest(),
     }
     for i, recipe in enumerate(recipes, start=1):
-        # First the device, which decides about other values. GPUs may be numbered differently on each machine.
+        # The message names the first difference, so put the device first: TEST.DTYPE and other values follow from it.
+        # Its index is dropped, because machines may number their GPUs differently.
         device = recipe["MODEL.DEVICE"].partition(":")[0]
         rest = {name: value for name, value in recipe.items() if name != "MODEL.DEVICE"}
         own |= {f"{name} of model {i}": value for name, value in {"MODEL.DEVICE": device, **rest}.items()}
@@ -67,5 +71,5 @@ def check_same_everywhere(
 
 
 def _describe_names(images: Sequence[dict]) -> bytes:
-    # json.dumps escapes everything that is not ASCII, lone surrogates included, so that it can be encoded.
+    # json.dumps escapes all characters beyond ASCII. encode() would fail on the lone surrogates of names in odd bytes.
     return json.dumps([(image["image_id"], image["relative_path"]) for image in images]).encode()

@@ -1,4 +1,4 @@
-"""Fuse what several models have found in the same images."""
+"""Fuse the detections of several models in the same images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,8 @@ from parking.modeling import DetectionFusion
 from parking.structures.detections import Detections, make_id_column
 from parking.structures.instances import to_detections
 
-_FUSE_AT_ONCE = 64  # number of images
+# Images that are fused in one call.
+_FUSE_AT_ONCE = 64
 
 
 def fuse_results(
@@ -20,14 +21,14 @@ def fuse_results(
 
     Args:
         opinions: the detections of each model in all images.
-        image_ids: in the order that the result shall have.
-        classes: category id by name, of all classes that occur.
+        image_ids: ids of all images, in the order of the result.
+        classes: category id by class name; all detections must have one of these ids.
 
     Returns:
-        Boxes to 0.001 px and scores to 6 places, of each image the best first.
+        Detections rounded to 0.001 pixels and 6 decimals of the score; the best of each image comes first.
     """
     category_ids = make_id_column(list(classes.values()))
-    # Scores that were rounded to 0 cannot weight anything.
+    # Leave out boxes whose score was rounded to 0: weighted averages of boxes would divide by 0.
     by_image = [opinion[opinion.scores > 0].split(image_ids) for opinion in opinions]
     parts = [Detections.from_columns([], [], [], [])]
     for start in range(0, len(image_ids), _FUSE_AT_ONCE):
@@ -38,10 +39,10 @@ def fuse_results(
 
 
 def _to_instances(found: Detections, category_ids: np.ndarray) -> Instances:
-    """The detections of one image, as a model gives them."""
+    """Convert the detections of one image to detectron2's ``Instances``."""
     places = {category_id: i for i, category_id in enumerate(category_ids.tolist())}
     return Instances(
-        (0, 0),  # not known here, and not needed
+        (0, 0),  # the size of the image, which fusion does not need
         pred_boxes=Boxes(torch.from_numpy(found.corners.astype(np.float32))),
         scores=torch.from_numpy(found.scores.astype(np.float32)),
         pred_classes=torch.tensor([places[i] for i in found.category_ids.tolist()], dtype=torch.int64),

@@ -1,4 +1,4 @@
-"""The result for one image in Python, convertible to COCO results, supervision and pictures."""
+"""The detections in one image, as :class:`.detector.Detector` returns them."""
 
 import os
 from collections import Counter
@@ -15,12 +15,12 @@ from parking.visualization.colors import class_colors
 from parking.visualization.contact_sheet import limit_side
 from parking.visualization.drawing import BoxDrawer, encode_image, save_image
 
-# Longer side in pixels of a picture in a notebook: the file of the notebook contains the picture.
+# Longest side in pixels of a picture in a notebook; the file of the notebook stores the picture, so keep it small.
 _MAX_NOTEBOOK_SIDE = 1280
 
 
 class Detection(NamedTuple):
-    """One of :class:`ImageDetections`: ``box`` is (4,) float32 XYXY in pixels of the original image."""
+    """One detection; ``box`` is (4,) float32 XYXY in pixels of the original image."""
 
     box: np.ndarray
     score: float
@@ -32,15 +32,15 @@ class Detection(NamedTuple):
 class ImageDetections:
     """N detections in one image, the best score first.
 
-    Iterating gives each :class:`Detection`, and so does indexing with one number. A mask, a slice or several indices
-    give the selected ones as ``ImageDetections``.
+    Iterating yields one :class:`Detection` after the other, and an integer index returns one. A mask, a slice or a list
+    of indices returns the selected detections as another ``ImageDetections``.
 
     Attributes:
         boxes: (N, 4) float32, (x1, y1, x2, y2) in pixels of the original image, from its upper left corner.
         scores: (N,) float32, 0..1.
         class_ids: (N,) int64, indices into ``thing_classes``.
         thing_classes: names of all classes that the model knows.
-        category_ids: the id of each of ``thing_classes`` in the json files of its data set.
+        category_ids: for each of ``thing_classes`` its id in the COCO json of the data set.
         image_source: the image (see :attr:`image`), or a function that returns it.
     """
 
@@ -53,11 +53,11 @@ class ImageDetections:
 
     @classmethod
     def from_instances(cls, instances, *, min_score: float, **fields) -> "ImageDetections":
-        """What a model found with a score of at least ``min_score``.
+        """Make the table from a model's output, without detections that score less than ``min_score``.
 
         Args:
             instances: detectron2's ``Instances`` with ``pred_boxes``, ``scores`` and ``pred_classes``.
-            fields: the other attributes.
+            fields: the attributes of this class that ``instances`` do not hold.
         """
         instances = instances[instances.scores >= min_score].to("cpu")
         return cls(
@@ -69,16 +69,16 @@ class ImageDetections:
 
     @property
     def image(self) -> np.ndarray:
-        """The (H, W, 3) uint8 RGB image, not a copy; if a file was given, it is read each time.
+        """The (H, W, 3) uint8 RGB image, not copied; if the detector was given a file, it is read at each access.
 
         Raises:
-            UserError: the file cannot be read any more.
+            UserError: the file can no longer be read.
         """
         return self.image_source() if callable(self.image_source) else self.image_source
 
     @property
     def class_names(self) -> list[str]:
-        """The N class names of the detections."""
+        """The class name of each of the N detections."""
         return [self.thing_classes[i] for i in self.class_ids]
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class ImageDetections:
         if isinstance(rows, int | np.integer):
             class_id = int(self.class_ids[rows])
             return Detection(self.boxes[rows], float(self.scores[rows]), class_id, self.thing_classes[class_id])
-        # numpy turns an empty list into floats, which cannot be indices.
+        # Replace an empty list, which numpy turns into an array of floats and then rejects as indices.
         rows = rows if isinstance(rows, slice) or len(rows) else slice(0)
         return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], class_ids=self.class_ids[rows])
 
@@ -100,10 +100,10 @@ class ImageDetections:
         return f"<ImageDetections: {counts or 'none'}>"
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
-        """COCO results, one dict a detection: ``image_id``, ``category_id``, ``bbox`` and ``score``.
+        """Return COCO results: for each detection a dict of ``image_id``, ``category_id``, ``bbox`` and ``score``.
 
-        ``bbox`` is [x, y, width, height] in pixels of the original image, to 0.001; ``category_id`` is one of
-        ``category_ids``; the score has 6 places.
+        ``bbox`` is [x, y, width, height] in pixels of the original image, rounded to 0.001; ``category_id`` is one of
+        ``category_ids``; ``score`` is rounded to 6 decimals.
         """
         corners = self.boxes.astype(np.float64)
         found = Detections.from_columns(
@@ -115,10 +115,10 @@ class ImageDetections:
         return found.round().to_coco_results()
 
     def to_supervision(self):
-        """A ``supervision.Detections`` with ``xyxy``, ``confidence``, ``class_id`` and ``data["class_name"]``.
+        """Return a ``supervision.Detections`` with ``xyxy``, ``confidence``, ``class_id`` and ``data["class_name"]``.
 
         Raises:
-            ImportError: the package supervision is not installed; nothing else here needs it.
+            ImportError: the package supervision, which only this method needs, is not installed.
         """
         try:
             import supervision
@@ -139,18 +139,20 @@ class ImageDetections:
         """Return a copy of :attr:`image`, (H, W, 3) uint8 RGB, with the boxes, their class names and scores.
 
         Args:
-            display_names: what to write instead of each of ``thing_classes``; the colours stay.
+            display_names: names to write instead of ``thing_classes``, one for each; the colours stay the same.
 
         Raises:
-            UserError: the file cannot be read any more, or no installed font can draw the names.
+            UserError: the image file can no longer be read, or no installed font can draw the names.
         """
         return self._draw(display_names)
 
     def save(self, path: str | os.PathLike, *, display_names: Sequence[str] | None = None) -> None:
-        """Write :meth:`draw` to ``path``, in the format of its ending (.jpg, .png, ...); its folder is made.
+        """Write the picture that :meth:`draw` returns to ``path``, whose ending (.jpg, .png, ...) names the format.
+
+        The folder is made if needed.
 
         Raises:
-            UserError: what :meth:`draw` raises, or the file cannot be written.
+            UserError: :meth:`draw` raises it, or the file cannot be written.
         """
         picture = self.draw(display_names=display_names)
         try:
@@ -159,7 +161,7 @@ class ImageDetections:
             raise UserError(f"The picture '{path}' cannot be written: end its name in .jpg or .png.") from e
 
     def _repr_png_(self) -> bytes:
-        """:meth:`draw` for a notebook; the image is reduced to 1280 pixels first, so that the names stay readable."""
+        """Return a PNG for notebooks: reduced to 1280 pixels before the boxes are drawn, so that names are legible."""
         return encode_image(self._draw(max_side=_MAX_NOTEBOOK_SIDE))
 
     def _draw(self, display_names: Sequence[str] | None = None, max_side: int | None = None) -> np.ndarray:

@@ -57,11 +57,12 @@ logger = logging.getLogger(__name__)
 
 
 class LoadedModel(NamedTuple):
-    """One of ``--weights``, with its config and classes.
+    """Weights given by ``--weights``, with their config and classes.
 
     Attributes:
-        classes: the category ids by name.
-        are_classes_numbered: whether these ids were made up, 1, 2, 3, ..., because the weights state none.
+        classes: category id by class name, in the order of the model's outputs.
+        weights_digest: see :func:`.digests.digest_weights`.
+        are_classes_numbered: whether the category ids are made up (1, 2, 3, ...), because the weights state none.
     """
 
     cfg: CfgNode
@@ -71,38 +72,39 @@ class LoadedModel(NamedTuple):
     are_classes_numbered: bool = False
 
     def build(self) -> nn.Module:
-        """The model, ready to infer."""
+        """Return the model in eval mode, ready for inference."""
         return build_inference_model(self.cfg, self.weights, list(self.classes))
 
     def describe(self, images_digest: str) -> dict[str, Any]:
-        """What the results of the model depend on, for its journal: plain JSON values by name."""
+        """Return, as plain JSON values by name, everything that the model's results depend on: its journal's recipe."""
         config = dict(flatten(describe_config(self.cfg)))
         groups, keys = ["MODEL."], {"INPUT.SIZE_TEST", "TEST.AUG.ENABLED", "TEST.DETECTIONS_PER_IMAGE", "TEST.DTYPE"}
         if config["TEST.AUG.ENABLED"]:
-            # The fusion of views matters only if there are views; models are fused anew in each run.
+            # These keys say how views are fused. They also say how models are fused, but the journal holds each model's
+            # results before that.
             groups.append("TEST.FUSION.")
-        # A head's keys that matter only to its losses are in a group LOSS.
+        # Leave out the groups named LOSS, which hold the keys of a head that only training reads.
         kept = {key: config[key] for key in config if key in keys or key.startswith(tuple(groups))}
         return {
             **{key: value for key, value in kept.items() if key != "MODEL.WEIGHTS" and ".LOSS." not in key},
             "MODEL.DEVICE": self.cfg.MODEL.DEVICE,
             "TEST.IMS_PER_BATCH": find_batch_size(self.cfg),
-            # A list, because the order of the outputs counts.
+            # A list of pairs, because dicts in another order are equal, and the order of the outputs matters.
             "classes": [[name, category_id] for name, category_id in self.classes.items()],
             "weights": self.weights_digest,
-            # Each of the classes finds its outputs by these names.
+            # Loading matches the classes with the outputs in the weights by these names.
             "classes of the weights": self.weights.class_names,
             "images": images_digest,
         }
 
 
 class InferenceReport(NamedTuple):
-    """What a run did.
+    """The results of a run of :func:`run_inference`.
 
     Attributes:
-        detections: all of them, in the order of the images.
-        files: paths by what they hold: "predictions", "images", and where asked for "submission".
-        errors: a sentence by the id of each image that could not be read, in the order of the images.
+        detections: of all images, in the order of the images.
+        files: paths by "predictions", "images" and, if they were written, "ids" and "submission".
+        errors: by image id, in the order of the images, a sentence on why that image could not be read.
     """
 
     detections: Detections
@@ -113,13 +115,14 @@ class InferenceReport(NamedTuple):
 def load_models(
     config_file: str | None, weights_files: Sequence[str], opts: list[str], *, default_config: str | os.PathLike
 ) -> list[LoadedModel]:
-    """One model for each of ``weights_files``, or the one of the config if there are none.
+    """Load one model for each of ``weights_files``, or the config's weights if there are none.
 
-    Each has the config that it carries, or ``config_file`` for all; see :func:`.models.find_config_and_weights`.
+    All models use ``config_file`` if it is given, else each uses the config that its weights carry; see
+    :func:`.models.find_config_and_weights`.
 
     Raises:
-        UserError: something is wrong with a file or the config, or two models have different classes. The config's
-            settings for the end of the run are checked now, too.
+        UserError: a file or a value of the config is wrong, even if only the end of the run needs it, or two models
+            have different classes.
     """
     models: list[LoadedModel] = []
     for path in weights_files or [None]:
@@ -127,7 +130,7 @@ def load_models(
         names, category_ids = choose_inference_classes(cfg, weights)
         are_named_only = names == weights.class_names and not weights.category_ids
         if names == weights.class_names and len(set(names)) < len(names):
-            # From here on names are keys: number repeated ones, so that each class keeps its outputs.
+            # Number repeated names: from here on classes are looked up by name, and each must keep its own outputs.
             names = distinct_names(names)
             weights = dataclasses.replace(weights, class_names=names)
             logger.warning(f"{printable(weights.path)} have a class name several times: the second is called NAME (2)")
@@ -146,17 +149,19 @@ def load_models(
 def choose_submission(
     cfg: CfgNode, classes: Mapping[str, int], images: ImageList, ids: ResultIds
 ) -> tuple[SubmissionOptions | None, str]:
-    """How to write a submission, and ""; or None and a sentence that says why none is written.
+    """Return the options of a submission and ""; or None and a sentence that says why none is written.
+
+    The sentence is empty as well if nobody would expect a submission.
 
     Args:
         classes: the run's category ids by class name.
-        ids: those of the results.
+        ids: the ids under which the results are written.
 
     Raises:
         UserError: TEST.SUBMISSION_CLASS_FLOORS has a wrong class or number.
     """
     if not images.has_ids:
-        # A user of other classes expects no submission.
+        # Explain only to users of the challenge's classes; others expect no submission.
         return None, images.note if set(classes) <= set(CLASS_NAMES) else ""
     test = cfg.TEST
     floors = parse_class_floors(test.SUBMISSION_CLASS_FLOORS, classes, option="TEST.SUBMISSION_CLASS_FLOORS")
@@ -170,10 +175,12 @@ def choose_submission(
 
 @contextmanager
 def kept_results(output_dir: str, barrier: PatientBarrier) -> Iterator[Path]:
-    """A folder for :func:`run_inference`, which is removed when the block ends without an error on all processes.
+    """Yield the journal's folder; remove it when the block ends without an error in all processes.
+
+    An interrupted run leaves the folder behind, and the next one continues from it.
 
     Raises:
-        UserError: another run has the same one, or something that is not ours has its name.
+        UserError: another run is using the folder, or something that this product did not write has its name.
     """
     busy = f"another infer.py is writing to {output_dir}; wait for it, or give another --output."
     with locked(Path(output_dir, f"{JOURNAL_NAME}-{comm.get_rank():05d}.lock"), busy=busy):
@@ -183,7 +190,7 @@ def kept_results(output_dir: str, barrier: PatientBarrier) -> Iterator[Path]:
         except KeyboardInterrupt:
             logger.info("What was found so far is kept in %s: the same command goes on from there.", folder)
             raise
-        barrier.wait()  # nothing is removed before all is written
+        barrier.wait()  # until the main process has written the results, the journal is needed
         if comm.get_local_rank() == 0:
             with explaining_write_errors():
                 remove_journal_folder(folder)
@@ -204,24 +211,26 @@ def run_inference(
     budget: TimeBudget | None = None,
     ids: ResultIds | None = None,
 ) -> InferenceReport | None:
-    """Run all ``models`` over ``images``, fuse what they find, and write it below ``output_dir``.
+    """Run all ``models`` over ``images``, fuse their detections if there are several, and write the results.
 
-    All processes must call it. The same call after an interruption goes on from what ``folder`` holds, and ends with
-    the same files.
+    All processes must call it. The same call after an interruption continues from the results in ``folder``, and ends
+    with exactly the files of an uninterrupted run.
 
     Args:
         models: from :func:`load_models`.
         images: from :func:`parking.data.datasets.images.list_images`.
+        output_dir: where the result files go.
         folder: from :func:`kept_results`.
-        submission: how to write ``submission.json``, too; None: not, and an earlier run's is removed.
-        budget: which of TEST.FALLBACKS is used; None: the configs as they are.
+        submission: options of ``submission.json``; None: it is not written, and one of an earlier run is removed.
+        budget: time limit; if needed, one of TEST.FALLBACKS is applied to keep it. None: the configs are used as they
+            are.
         ids: the ids that the files use; None: the run's own.
 
     Returns:
         The report on the main process, None on the others.
 
     Raises:
-        UserError: machines have different images or models, or memory runs out.
+        UserError: processes were started with different images or models, or memory runs out.
     """
     fallbacks = None if budget is None else [budget.hours, models[0].cfg.TEST.FALLBACKS]
     check_same_everywhere([model.describe("") for model in models], images, fallbacks)
@@ -267,7 +276,7 @@ def _predict_missing(model: LoadedModel, images, journal: ResultsJournal, title:
 
 
 def _join(model: LoadedModel, contents: Sequence[JournalContent], images) -> Detections:
-    """The detections of one model, or of several fused, in the order of the images."""
+    """Return the detections of the one model, or the fused ones of several, in the order of the images."""
     image_ids = [image["image_id"] for image in images]
     for content in contents:
         if not content.done >= set(image_ids):
@@ -285,12 +294,13 @@ def _join(model: LoadedModel, contents: Sequence[JournalContent], images) -> Det
 def _free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # the next model may need blocks of other sizes
+        # Return the cached blocks to the GPU: the next model may need blocks of other sizes.
+        torch.cuda.empty_cache()
 
 
 def _choose_fallbacks(models, images, *, folder: Path, budget: TimeBudget, images_digest: str) -> list[LoadedModel]:
     def measure(candidate: Candidate) -> float:
-        # Measuring may fail on one process only, for lack of memory.
+        # Return infinity instead of raising: if memory runs out in one process only, the others must not wait for it.
         try:
             return sum(map(measure_one, models, candidate.cfgs))
         except UserError as e:

@@ -1,4 +1,4 @@
-"""Which config, weights and classes an inference or evaluation uses."""
+"""Choose the config, weights, device and classes of an inference or evaluation, and check that they work together."""
 
 import logging
 import os
@@ -35,14 +35,14 @@ logger = logging.getLogger(__name__)
 
 
 def check_config(cfg: CfgNode, task: Task, *, sources: Mapping[str, str] | None = None) -> None:
-    """Raise a UserError for values that cannot work in ``task``, before anything is read or written.
+    """Raise a UserError if a value of the config cannot work in ``task``, before anything is read or written.
 
     Args:
-        cfg: not changed; NUM_CLASSES may be 0.
+        cfg: is not changed; NUM_CLASSES may be 0.
         sources: see :func:`parking.config.checks.check_values`.
     """
     _check_table(cfg, task, sources)
-    # The constructors check whether the parts of the model fit together.
+    # Build the model, because the constructors of its parts check whether they fit together.
     stride = build_without_memory(cfg).size_divisibility
     if task is Task.TRAIN and any(side % stride for side in cfg.INPUT.SIZE_TRAIN):
         raise UserError(
@@ -56,10 +56,10 @@ def _check_table(cfg: CfgNode, task: Task, sources: Mapping[str, str] | None = N
 
 
 def resolve_device(cfg: CfgNode) -> None:
-    """Fall back to the CPU, with one message, if the config asks for a GPU and there is none.
+    """Set MODEL.DEVICE to "cpu", with one message, if it is a GPU and the machine has none.
 
     Raises:
-        UserError: there are GPUs, but not the one that the config asks for.
+        UserError: there are GPUs, but not the one that MODEL.DEVICE names.
     """
     if not cfg.MODEL.DEVICE.startswith("cuda"):
         return
@@ -75,7 +75,7 @@ def resolve_device(cfg: CfgNode) -> None:
 
 
 def resolve_num_classes(cfg: CfgNode, dataset_names) -> None:
-    """Set NUM_CLASSES 0 to as many as the data set has; raise a UserError if another number contradicts it."""
+    """Replace NUM_CLASSES 0 by the data sets' number of classes; raise a UserError if it is set to another number."""
     for name in dataset_names:
         num_classes = len(MetadataCatalog.get(name).thing_classes)
         if cfg.MODEL.YOLO.NUM_CLASSES == 0:
@@ -88,11 +88,15 @@ def resolve_num_classes(cfg: CfgNode, dataset_names) -> None:
 
 
 def choose_eval_classes(cfg: CfgNode, weights: Weights) -> list[str]:
-    """The classes that the model shall have to evaluate ``weights`` on DATASETS.TEST; sets NUM_CLASSES to their number.
+    """Return the model's classes for an evaluation of ``weights`` on DATASETS.TEST; set NUM_CLASSES to their number.
 
-    If NUM_CLASSES is 0 or the weights' number of classes, they are the classes of the weights, as for inference. Some
-    of these may not occur in the data, and classes that only the data have count as not found. Else they are the
-    data's, and each gets the outputs of the weights' class that :func:`parking.checkpoint.load_weights` finds for it.
+    If NUM_CLASSES is 0 or the weights' number of classes, the model has the classes of the weights, as for inference.
+    Some of these may not occur in the data, and boxes of classes that only the data have count as not found. Otherwise
+    the model has the classes of the data, and each gets the outputs of the weights' class that
+    :func:`parking.checkpoint.load_weights` finds for it.
+
+    Raises:
+        UserError: the weights lack classes of the data, or NUM_CLASSES fits neither the weights nor the data.
     """
     in_data = list(MetadataCatalog.get(cfg.DATASETS.TEST[0]).thing_classes)
     own, num_classes = weights.class_names, cfg.MODEL.YOLO.NUM_CLASSES
@@ -100,8 +104,8 @@ def choose_eval_classes(cfg: CfgNode, weights: Weights) -> list[str]:
     if own and len(own) == num_classes != len(in_data) and unknown:
         raise UserError(
             f"weights {weights.path} have no class {printable(', '.join(unknown))}, which the data set "
-            f"{cfg.DATASETS.TEST[0]} has; say in MODEL.YOLO.CLASS_MAP which of their classes stand for these, "
-            f"and set MODEL.YOLO.NUM_CLASSES to 0."
+            f"{cfg.DATASETS.TEST[0]} has; say in MODEL.YOLO.CLASS_MAP which classes of the weights stand for "
+            f"these, and set MODEL.YOLO.NUM_CLASSES to 0."
         )
     if (
         own
@@ -110,7 +114,7 @@ def choose_eval_classes(cfg: CfgNode, weights: Weights) -> list[str]:
     ):
         if unknown:
             logger.warning(
-                "weights %s have no class %s: their boxes count as not found.",
+                "weights %s have no class %s: its annotated boxes count as not found.",
                 printable(weights.path),
                 printable(", ".join(unknown)),
             )
@@ -121,11 +125,12 @@ def choose_eval_classes(cfg: CfgNode, weights: Weights) -> list[str]:
 
 
 def choose_inference_classes(cfg: CfgNode, weights: Weights) -> tuple[list[str], list[int]]:
-    """The classes that the model shall have for inference, and their category ids; sets NUM_CLASSES if it is 0.
+    """Return the model's classes for inference, and their category ids; set NUM_CLASSES if it is 0.
 
-    They are the classes of the weights, if NUM_CLASSES is 0 or their number and CLASS_MAP makes no others. Else they
-    are the classes of the first of DATASETS.TRAIN, and each gets the outputs of the weights' class that
-    :func:`parking.checkpoint.load_weights` finds for it. Weights without class names need DATASETS.COCO to name them.
+    The model has the classes of the weights if NUM_CLASSES is 0 or their number, and CLASS_MAP names no other class.
+    Otherwise it has the classes of the first of DATASETS.TRAIN, and each gets the outputs of the weights' class that
+    :func:`parking.checkpoint.load_weights` finds for it. If weights carry no class names, DATASETS.COCO must name a
+    data set that has them.
 
     Raises:
         UserError: nothing names the classes, or NUM_CLASSES fits neither the weights nor the data set.
@@ -134,7 +139,7 @@ def choose_inference_classes(cfg: CfgNode, weights: Weights) -> tuple[list[str],
     if not names:
         if not (cfg.DATASETS.COCO and cfg.DATASETS.TRAIN):
             raise UserError(
-                f"weights {weights.path} carry no class names, so nothing says what their boxes are; name a data set "
+                f"weights {weights.path} carry no class names, so nothing says which class a box has; name a data set "
                 f"of the same classes in the same order (DATASETS.COCO \"[['own', 'own.json', 'images']]\" "
                 f"DATASETS.TRAIN \"('own',)\"), or give the file that they were taken from."
             )
@@ -161,13 +166,16 @@ def _classes_of_training_data(cfg: CfgNode) -> tuple[list[str], list[int]]:
 
 
 def choose_weights(cfg: CfgNode, opts: list[str], weights_file: str | None = None) -> str:
-    """The weights to evaluate or infer with: what was typed, else the best of OUTPUT_DIR, else the yaml's.
+    """Return the weights to evaluate or infer with: those on the command line, else in OUTPUT_DIR, else in the yaml.
 
-    A yaml's MODEL.WEIGHTS comes last, because it names what a training starts from.
+    A yaml's MODEL.WEIGHTS comes last, because it names the weights that a training starts from.
 
     Args:
         opts: KEY VALUE pairs of the command line.
-        weights_file: from a flag.
+        weights_file: value of the flag ``--weights``.
+
+    Raises:
+        UserError: there are no such weights.
     """
     path = weights_file or get_typed(opts, "MODEL.WEIGHTS") or find_weights(cfg.OUTPUT_DIR)
     if path:
@@ -183,20 +191,23 @@ def choose_weights(cfg: CfgNode, opts: list[str], weights_file: str | None = Non
 
 
 def last_stage_with_weights(stages: list[Stage]) -> Stage:
-    """The stage to infer or evaluate with: the last that has weights, else the first."""
+    """Return the stage to infer or evaluate with: the last whose OUTPUT_DIR has weights, else the first."""
     return next((stage for stage in reversed(stages) if find_weights(stage.cfg.OUTPUT_DIR)), stages[0])
 
 
 def find_config_and_weights(
     config_file: str | None, weights_file: str | None, opts: list[str], *, default_config: str | os.PathLike
 ) -> tuple[CfgNode, Weights]:
-    """The config and weights for inference, from a config file, a weights file, both or neither.
+    """Find the config and the weights for inference, given a config file, a weights file, both or neither.
 
-    The config is that of ``config_file``, else the one ``weights_file`` carries, else ``default_config``; for the
-    weights see :func:`choose_weights`.
+    The config is ``config_file``, else the one that ``weights_file`` carries, else ``default_config``; for the weights
+    see :func:`choose_weights`.
 
     Returns:
-        The config (not frozen, device resolved) and the weights.
+        The config (not frozen, MODEL.DEVICE resolved) and the weights.
+
+    Raises:
+        UserError: a file or a value of the config is wrong, or there are no weights.
     """
     sources: dict[str, str] = {}
     cfg = get_cfg()
@@ -225,15 +236,17 @@ def find_config_and_weights(
 def find_fitting_config(
     weights: Weights, config_file: str | None, *, candidates: Sequence[str | os.PathLike]
 ) -> tuple[CfgNode, str]:
-    """A config whose model has exactly the tensors of ``weights``, and where that config is from.
+    """Find a config whose model has exactly the tensors of ``weights``.
 
-    Args:
-        config_file: the config, where the user says it; else the one that the weights carry is taken, else the one of
-            ``candidates`` that is named like the weights' family and size, else the first that fits, with NUM_CLASSES,
-            and what depends on it, changed to that of the weights.
+    The config is ``config_file``, else the one that the weights carry, else the one of ``candidates`` with the name of
+    the weights' family and size, else the first of ``candidates`` that fits. In a config from a file, NUM_CLASSES and
+    the widths that depend on it are set to those of the weights.
+
+    Returns:
+        The config, and words that say where it is from.
 
     Raises:
-        UserError: none fits.
+        UserError: none of these configs fits.
     """
     if config_file is None and weights.config is not None:
         sources = _merge_carried(cfg := get_cfg(), weights)
@@ -258,7 +271,7 @@ def find_fitting_config(
 
 
 def _shapes_of_model(cfg: CfgNode, weights: Weights) -> dict[str, torch.Tensor]:
-    """The state of the model of ``cfg``, without memory; sets NUM_CLASSES, and the like, to that of ``weights``."""
+    """Set NUM_CLASSES and the widths that depend on it to those of ``weights``, then call :func:`find_shapes`."""
     if weights.class_names:
         cfg.MODEL.YOLO.NUM_CLASSES = len(weights.class_names)
     shapes = find_shapes(cfg)
@@ -268,13 +281,13 @@ def _shapes_of_model(cfg: CfgNode, weights: Weights) -> dict[str, torch.Tensor]:
 
 
 def _merge_carried(cfg: CfgNode, weights: Weights) -> dict[str, str]:
-    """Copy the parts of the config in ``weights`` that describe the model and how it is tested into ``cfg``.
+    """Copy what describes the model and its tests from the config in ``weights`` into ``cfg``.
 
-    The rest (where files are, how many workers) is up to the user of the weights, not to their maker; but
-    what is wrong anywhere in it is an error.
+    The other keys (places of files, number of workers) are up to whoever uses the weights, not to whoever made them.
+    A wrong value is an error in those, too.
 
     Returns:
-        By key that was copied, where it is from.
+        For each copied key, words that say where its value is from.
     """
     source = f"the config in {weights.path}"
     carried = get_cfg()

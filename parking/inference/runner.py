@@ -1,6 +1,6 @@
-"""The one way in which a model looks at images: batches planned by padded shape, data workers, streams of a GPU.
+"""Run a model over images: plan batches by padded shape, decode in data workers, use two streams on a GPU.
 
-Evaluations while training, ``--eval-only``, ``infer.py``, :class:`.detector.Detector` and videos all use it.
+Evaluations during training, ``--eval-only``, ``infer.py``, :class:`.detector.Detector` and videos all go through here.
 """
 
 import itertools
@@ -26,25 +26,29 @@ from parking.utils.errors import explaining_out_of_memory
 
 T, R = TypeVar("T"), TypeVar("R")
 
-# Images in a batch if TEST.IMS_PER_BATCH is 0.
+# Batch sizes used when TEST.IMS_PER_BATCH is 0.
 _BATCH_SIZE_GPU, _BATCH_SIZE_CPU = 8, 1
 # Number of batches that a GPU works on at once.
 _NUM_AT_ONCE = 2
-# How long a speed is measured. The first batches wait for the data workers and the setup of the GPU. By then each
-# worker has decoded two more; only batches after those show whether the decoding keeps up.
+# How much is measured for a speed. The first two batches are not timed, because they wait for the workers to start and
+# for the setup of the GPU. Nor are two more for each worker, which were decoded meanwhile: only later batches show
+# whether decoding keeps up with the model.
 _NUM_WARMUP_BATCHES, _NUM_PREFETCHED_PER_WORKER, _NUM_TIMED_PER_WORKER, _MIN_TIMED_BATCHES = 2, 2, 4, 8
 _MAX_TIMED_SECONDS = 60.0
 
 
 def find_batch_size(cfg) -> int:
-    """Images in a batch of inference, by TEST.IMS_PER_BATCH and the device."""
+    """Return the batch size of inference: TEST.IMS_PER_BATCH, or the default of the device if that is 0."""
     if cfg.TEST.IMS_PER_BATCH:
         return cfg.TEST.IMS_PER_BATCH
     return _BATCH_SIZE_GPU if cfg.MODEL.DEVICE.startswith("cuda") else _BATCH_SIZE_CPU
 
 
 def plan_inference(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]]:
-    """The batches in which ``model`` sees ``images``; another process may plan others, see :func:`share_plan`."""
+    """Divide ``images`` into the batches that ``model`` gets.
+
+    Processes may come to different batches; use :func:`share_plan` where they must agree.
+    """
     return plan_batches(
         images,
         size=cfg.INPUT.SIZE_TEST,
@@ -54,18 +58,18 @@ def plan_inference(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[d
 
 
 def share_plan(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]]:
-    """:func:`plan_inference` of the main process for all processes, which must call this and get the same batches."""
+    """Return, in all processes, the batches of :func:`plan_inference` in the main process; all must call this."""
     places = None
     if comm.is_main_process():
         batches = plan_inference(cfg, model, [{**image, "place": i} for i, image in enumerate(images)])
         places = [[image["place"] for image in batch] for batch in batches]
-    # One process plans for all: copies of the files on another machine may have other headers.
+    # Plan in one process for all: on another machine, files may differ in size, and so would the batches.
     places = comm.all_gather(places)[0]
     return [[images[i] for i in batch] for batch in places]
 
 
 def own_share(numbers: Sequence[int]) -> Sequence[int]:
-    """The part of the batch ``numbers`` that this process takes."""
+    """Return those of the batch ``numbers`` that this process works on."""
     return numbers[comm.get_rank() :: comm.get_world_size()]
 
 
@@ -78,13 +82,15 @@ def predict_images(
     category_ids: Sequence[int],
     title: str = "predicting",
 ) -> None:
-    """Run ``model`` over the batches that ``journal`` lacks, which the processes share, and write down what it finds.
+    """Run ``model`` over the batches that ``journal`` lacks, and append the results to it.
+
+    All processes call this; each takes its share of the batches.
 
     Args:
         model: in eval mode, from :func:`.build.build_inference_model`.
-        batches: from :func:`plan_inference`; each is in the journal as a whole or not at all.
+        batches: from :func:`share_plan`; the journal holds either all images of a batch or none.
         category_ids: the original id of each of the model's classes.
-        title: of the progress bar, which counts this process's images.
+        title: text of the progress bar, which counts the images of the main process.
 
     Raises:
         UserError: memory runs out.
@@ -111,11 +117,11 @@ def predict_images(
 
 
 def measure_speed(cfg, model: nn.Module, batches: Sequence[list[dict]]) -> float:
-    """Measure on the first of ``batches`` how many seconds this process takes for an image, decoding included."""
+    """Measure how many seconds this process takes for an image of the first ``batches``, decoding included."""
     num_workers = cfg.DATALOADER.NUM_WORKERS
     num_warmup = _NUM_WARMUP_BATCHES + _NUM_PREFETCHED_PER_WORKER * num_workers
     num_batches = num_warmup + max(_MIN_TIMED_BATCHES, _NUM_TIMED_PER_WORKER * num_workers)
-    # Each process measures its own files: those read by another may come from the system's cache.
+    # Each process measures other files: the system keeps files in memory that another process has just read.
     own = list(own_share(range(len(batches))))[:num_batches] or [0]
     num_warmup = min(num_warmup, len(own) // 2)
     num_images, start = 0, perf_counter()
@@ -130,10 +136,10 @@ def measure_speed(cfg, model: nn.Module, batches: Sequence[list[dict]]) -> float
 
 
 def detect(model: nn.Module, batch: list[dict]) -> list[Instances | None]:
-    """What ``model`` finds in each image of a batch of :func:`build_inference_loader`; None for unreadable ones.
+    """Return the detections in each image of a batch of :func:`build_inference_loader`; None for an unreadable image.
 
-    On the CPU, images are looked at one by one: the last bits of a convolution there depend on the number of images in
-    a batch, and a larger batch saves no time.
+    On the CPU, the model gets one image at a time: there the last bits of a convolution depend on the number of images
+    in a batch, and a larger batch saves no time.
     """
     readable = [inputs for inputs in batch if "error" not in inputs]
     on_gpu = next(model.parameters()).is_cuda
@@ -145,14 +151,14 @@ def detect(model: nn.Module, batch: list[dict]) -> list[Instances | None]:
 def detect_ahead(
     model: nn.Module, batches: Iterable[list[dict]]
 ) -> Iterator[tuple[list[dict], list[Instances | None]]]:
-    """Each batch and what :func:`detect` finds in it, in order; see :func:`run_ahead`."""
+    """Yield each batch with what :func:`detect` returns for it, in order; see :func:`run_ahead`."""
     return run_ahead(partial(detect, model), batches, next(model.parameters()).device)
 
 
 def run_ahead(work: Callable[[T], R], batches: Iterable[T], device: torch.device) -> Iterator[tuple[T, R]]:
-    """Each batch and what ``work`` makes of it, in order.
+    """Yield each batch with what ``work`` returns for it, in order.
 
-    On a GPU two batches are worked on at once, in streams of their own: while the suppression of boxes in one batch
+    On a GPU, two batches are in work at once, each in a stream of its own: while the suppression of boxes in one batch
     waits for the GPU or the CPU, the network of the next batch computes.
     """
     if device.type != "cuda":
@@ -161,7 +167,8 @@ def run_ahead(work: Callable[[T], R], batches: Iterable[T], device: torch.device
         return
     streams = [torch.cuda.Stream(device) for _ in range(_NUM_AT_ONCE)]
     for stream in streams:
-        stream.wait_stream(torch.cuda.current_stream(device))  # the stream that put the weights on the GPU
+        # The current stream may still be copying the weights to the GPU.
+        stream.wait_stream(torch.cuda.current_stream(device))
     with ThreadPoolExecutor(_NUM_AT_ONCE) as pool:
         waiting: deque[tuple[T, Future]] = deque()
         for i, batch in enumerate(batches):
@@ -174,13 +181,13 @@ def run_ahead(work: Callable[[T], R], batches: Iterable[T], device: torch.device
 
 
 def _work_in(stream, work, batch):
-    # Set inference mode again, because it holds for one thread only.
+    # Inference mode holds only in the thread that set it, so set it in this one, too.
     with torch.inference_mode(), torch.cuda.stream(stream):
         return work(batch)
 
 
 def describe(inputs: dict, instances: Instances | None, category_ids: Sequence[int]) -> dict[str, Any]:
-    """The results of one image in the form of the journal."""
+    """Convert the results of one image to the dict that :mod:`.sinks.journal` stores for it."""
     image_id = inputs["image_id"]
     if instances is None:
         return {"image_id": image_id, "error": inputs["error"]}
@@ -191,11 +198,15 @@ def describe(inputs: dict, instances: Instances | None, category_ids: Sequence[i
 
 @contextmanager
 def inference_settings(cfg, batch_size: int, when: str = "while predicting", *, restart: str = "") -> Iterator[None]:
-    """Compute without gradients and with the same kernels each time; explain in one sentence if memory runs out.
+    """In the block, compute without gradients and with the same kernels each time; if memory runs out, say what to do.
 
     Args:
-        when: for the sentence.
-        restart: its end, where a change of the keys that it names needs more than the same command again.
+        batch_size: images in a batch, for the error message.
+        when: words for the error message that say when memory ran out.
+        restart: end of the error message, for when changing the keys that it names takes more than the same command.
+
+    Raises:
+        UserError: memory runs out.
     """
     remedy = (
         f"lower TEST.IMS_PER_BATCH (batches have {batch_size} images) or INPUT.SIZE_TEST (now {cfg.INPUT.SIZE_TEST})"
@@ -207,6 +218,6 @@ def inference_settings(cfg, batch_size: int, when: str = "while predicting", *, 
 
 @contextmanager
 def repeatable_kernels() -> Iterator[None]:
-    """For inference on a GPU: the same kernels each time, not the fastest at the moment, and all digits of float32."""
+    """In the block, let cuDNN use the same kernels each time, not those that are fastest just now, and full float32."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield

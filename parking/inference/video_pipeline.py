@@ -1,4 +1,4 @@
-"""Find boxes in a video or live source: an annotated video to look at, and a line of JSON for each frame."""
+"""Find objects in a video or live source; write an annotated video and a file with a JSON line for each frame."""
 
 import errno
 import itertools
@@ -28,10 +28,11 @@ from parking.visualization.frame_painter import FramePainter
 
 from .image_detections import ImageDetections
 
-# Limits of a live source's video, so that encoding keeps up with the source although frames are repeated.
+# Highest frame rate and longest side of the video of a live source, so that encoding keeps up with the source even when
+# frames are repeated.
 _MAX_LIVE_FPS = 25.0
 _MAX_LIVE_SIDE = 1920
-# Free disk space kept for the end of a video: its index takes about 2 MB an hour.
+# Disk space that must stay free to finish a video: its index takes about 2 MB for each hour.
 _MIN_FREE_BYTES = 16 << 20
 
 logger = logging.getLogger(__name__)
@@ -39,13 +40,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VideoReport:
-    """What a run did.
+    """The results of :func:`predict_video`.
 
     Attributes:
-        files: paths by what they hold: "detections", and where one was made "video".
-        num_frames: frames that were predicted and written.
-        num_boxes: boxes listed for them.
-        interrupted: whether Ctrl-C ended it.
+        files: paths by "detections" and, if a video was made, "video".
+        num_frames: number of frames that were predicted and written.
+        num_boxes: number of boxes that were written.
+        interrupted: whether Ctrl-C ended the run.
     """
 
     files: dict[str, str]
@@ -66,39 +67,40 @@ def predict_video(
     min_score: float,
     save_video: bool = True,
 ) -> VideoReport:
-    """Find objects in all frames of ``source`` and write them, with a progress bar, until it ends or Ctrl-C.
+    """Find objects in the frames of ``source`` and write them, with a progress bar, until its end or Ctrl-C.
 
-    ``<output_dir>/<name>.jsonl`` gets one JSON object a line and frame, written at once::
+    ``<output_dir>/<name>.jsonl`` gets a line for each frame as soon as it is predicted, a JSON object::
 
         {"frame": 12, "time": 0.48, "counts": {"sedan": 1}, "detections": [
             {"category_id": 1, "class_name": "sedan", "bbox": [x, y, width, height], "score": 0.91}]}
 
-    "frame" and "time" (seconds) are those of :class:`~parking.inference.sources.video.Frame`, and frames of a folder
-    have a "file_name"; bbox is in pixels of the frame, to 0.001. The same boxes are listed, counted and drawn: those of
-    at least ``min_score``.
+    "frame" and "time" are ``index`` and ``time`` (seconds) of :class:`~parking.inference.sources.video.Frame`, and
+    frames of a folder also have a "file_name"; "bbox" is in pixels of the frame, rounded to 0.001. Boxes that score at
+    least ``min_score`` are listed, counted and drawn; others are left out.
 
     ``<output_dir>/<name>.mp4`` (MPEG-4) shows the boxes and the counts. It has one picture for each frame, at the
-    source's rate; the previous picture replaces a frame that could not be decoded. The video of a live source plays in
-    real time: at most 25 pictures a second, each until the next predicted one, and reduced to 1920 pixels. A picture
-    with an odd width or height has its last column or row twice. Files of an earlier run are replaced if this product
-    wrote them about the same source: two videos of one name do not overwrite each other's results.
+    source's rate; in place of a frame that could not be decoded, the previous picture is repeated. The video of a live
+    source plays in real time: it has at most 25 pictures a second, repeats each until the next predicted one, and is
+    reduced to 1920 pixels. If the width or height is odd, the last column or row appears twice.
 
-    When something is raised, both files are whole up to there.
+    Files of an earlier run are replaced if this product wrote them for the same source, so two videos of the same name
+    do not overwrite each other's results. If an error is raised, both files are complete up to that frame.
 
     Args:
-        detect: gives the detections for each of several batches of RGB uint8 pictures (H, W, 3) of one size, as
-            :meth:`.detector.ArrayDetector.detect_ahead` does.
-        source: is left to the caller to close.
-        name: of the files, without ending.
-        batch_size: frames given to ``detect`` at once; live sources give one at a time.
-        classes: category id by name of the model's classes, whose order determines the colours.
-        display_names: what the pictures say instead of the names, for each of them.
+        detect: takes batches of pictures of one size, each (H, W, 3) uint8 RGB, and yields the detections in each
+            batch, as :meth:`.detector.ArrayDetector.detect_ahead` does.
+        source: the frames; the caller closes it.
+        output_dir: where the files go; made if needed.
+        name: name of the files, without ending.
+        batch_size: number of frames in a batch for ``detect``; it is 1 for a live source.
+        classes: category id by class name; the order of the classes determines their colours.
+        display_names: names to draw instead, one for each class.
         min_score: 0..1.
-        save_video: whether to make the video; otherwise an earlier run's is removed.
+        save_video: whether to make the video; if not, the video of an earlier run is removed.
 
     Raises:
-        UserError: a result would overwrite what is read, is not ours or of another source, the video cannot be made,
-            or ``source`` raises it.
+        UserError: a result would overwrite the source itself, a file that this product did not write or the result of
+            another source; the video cannot be made; or ``source`` raises it.
         OSError: a result cannot be written, for example because the disk is full.
     """
     folder, path = OutputFolder(output_dir), Path(output_dir, f"{name}.jsonl")
@@ -109,7 +111,7 @@ def predict_video(
         _check_outputs(folder, names.values(), source, origin)
         folder.check(names.values() if save_video else [path.name])
         folder.remove(names["video"])
-        _unfinished(folder.root / names["video"]).unlink(missing_ok=True)  # a killed run's
+        _unfinished(folder.root / names["video"]).unlink(missing_ok=True)  # left by a killed run
         video = None
         if save_video:
             painter = FramePainter(list(classes), display_names, max_side=_MAX_LIVE_SIDE if source.is_live else None)
@@ -129,7 +131,7 @@ def predict_video(
 
 
 def _describe_source(source) -> dict[str, str]:
-    """What a later run recognises a source by: the same file, or the same content elsewhere."""
+    """Return the path and digest, or the name, by which a later run recognises the same source."""
     if source.path is None:
         return {"name": source.name}
     path = os.path.realpath(source.path)
@@ -137,7 +139,7 @@ def _describe_source(source) -> dict[str, str]:
 
 
 def _check_outputs(folder: OutputFolder, names: Collection[str], source, origin: Mapping[str, str]) -> None:
-    """Raise a UserError if one of ``names`` is the source itself, or the result of another source."""
+    """Raise a UserError if one of the files ``names`` is the source itself or the result of another source."""
     for name in names:
         path = folder.root / name
         if source.path is not None and path.exists() and os.path.samefile(source.path, path):
@@ -152,7 +154,7 @@ def _check_outputs(folder: OutputFolder, names: Collection[str], source, origin:
 
 
 def _unfinished(video: Path) -> Path:
-    """The name of a video until it is closed, without which no player can read an mp4; its ending says the format."""
+    """Return the path of a video while it is written; it ends in .mp4, because OpenCV chooses the format by that."""
     return video.with_name(f".{video.stem}{UNFINISHED_ENDING}.mp4")
 
 
@@ -175,7 +177,7 @@ def _predict(detect, source, batch_size, writer):
 
 
 def _round_for_mpeg4(fps: float) -> float:
-    """MPEG-4 states a rate as a fraction of whole numbers up to 65535; OpenCV makes it from a decimal."""
+    """Round a frame rate such that OpenCV can write it as a fraction of whole numbers up to 65535, as MPEG-4 needs."""
     return round(fps, 3 if fps < 65 else 2 if fps < 655 else 1)
 
 
@@ -187,27 +189,27 @@ def _log_end(source, num_frames, seconds):
 
 
 class _ResultWriter:
-    """Draws and writes in a thread of its own, in the order of the frames, while the model goes on."""
+    """Draws and writes the results in a thread, in the order of the frames, while the model works on later frames."""
 
     def __init__(self, folder: OutputFolder, name: str, origin, video: "_AnnotatedVideo | None", classes, min_score):
         self.num_frames = self.num_boxes = 0
         self._lines = _LineFile(folder, name, origin)
         self._video = video
         self._settings = {"min_score": min_score, "thing_classes": [*classes], "category_ids": [*classes.values()]}
-        # Python waits for it when it ends, so that the files are whole even if Ctrl-C is pressed again.
+        # Python waits for the threads of an executor before it exits, so the files are complete even after more Ctrl-C.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="results")
         self._latest: Future | None = None
 
     def add(self, frames: Sequence[Frame], found: Sequence[Instances]) -> None:
-        """Write what was found in a batch, once the previous one is written. Raises what writing that one raised."""
+        """Begin to write a batch when the previous one is written; raise the error if that one failed."""
         if self._latest is not None:
             self._latest.result()
         self._latest = self._executor.submit(self._write, frames, found)
 
     def close(self) -> None:
-        """Finish both files. Raises what writing raised."""
+        """Finish both files; raise the error if the last batch or the end could not be written."""
         end = self._executor.submit(self._close_files)
-        # Wait for the work before the thread: Python gives up a thread if the wait for it is interrupted.
+        # Wait for the work first: if Ctrl-C interrupted shutdown(), Python would no longer wait for the thread.
         wait([end])
         self._executor.shutdown()
         for future in filter(None, (self._latest, end)):
@@ -246,13 +248,13 @@ def _to_record(frame: Frame, found: ImageDetections) -> dict:
 
 
 class _LineFile:
-    """JSON lines, each in the file as soon as it is written; a line that cannot be written whole is cut off."""
+    """A file of JSON lines, written without buffering; if a line can be written only in part, the part is removed."""
 
     def __init__(self, folder: OutputFolder, name: str, origin: Mapping[str, str]):
         self._folder, self._name = folder, name
         path = folder.start(name, source=origin)
         path.unlink(missing_ok=True)
-        # "x": fails if another file or a link has just appeared here.
+        # Mode "x" fails if a file or link has just appeared at this path.
         self._file = open(path, "xb", buffering=0)  # noqa: SIM115
         self._size = 0
 
@@ -273,20 +275,21 @@ class _LineFile:
 
 
 class _AnnotatedVideo:
-    """An mp4 file that appears when it is closed, and is playable then.
+    """An mp4 file, which gets its name only when it is closed: before that no player can read it.
 
-    Its pictures are numbered from 0 as they play; a number without a picture repeats the previous one.
+    Each frame has a position, counted from 0 in pictures of the video. At positions without a frame, the picture before
+    is repeated.
     """
 
     def __init__(self, folder: OutputFolder, name: str, painter: FramePainter, source: FrameSource, origin: Mapping):
         self._folder, self._name, self._origin, self._painter = folder, name, origin, painter
         self._path = path = folder.root / name
         self._unfinished = _unfinished(path)
-        # In the video of a live source, the place of a frame follows from its time instead of its index.
+        # The position of a frame is its index or, in the video of a live source, follows from its time.
         self._by_time = source.is_live
         self._fps = _round_for_mpeg4(min(source.fps, _MAX_LIVE_FPS) if source.is_live else source.fps)
         self._writer: cv2.VideoWriter | None = None
-        # The latest picture, BGR, which the video repeats until the next one.
+        # The latest picture, in BGR, which is written once the position of the next one is known.
         self._held: np.ndarray | None = None
         self._num_written = self._end = 0
 
@@ -294,7 +297,7 @@ class _AnnotatedVideo:
         position = round(frame.time * self._fps) if self._by_time else frame.index
         picture = self._painter.draw(frame.image, found.boxes, found.class_ids, found.scores)
         height, width = picture.shape[:2]
-        # MPEG-4 has even sides; OpenCV would cut off the last row and column.
+        # Make both sides even, as MPEG-4 needs; otherwise OpenCV would cut off the last row or column.
         picture = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if self._writer is None:
             self._open(picture.shape[1], picture.shape[0])
@@ -321,7 +324,7 @@ class _AnnotatedVideo:
             self._unfinished.unlink(missing_ok=True)
             raise UserError(
                 f"The video '{self._path}' of {width}x{height} pixels and {self._fps} frames a second cannot be made: "
-                "MPEG-4 takes sides up to 8191; take --no-video, or smaller frames."
+                "MPEG-4 allows sides up to 8191; give --no-video, or smaller frames."
             )
         self._writer = writer
 
@@ -332,7 +335,7 @@ class _AnnotatedVideo:
             self._num_written += 1
 
     def _check_room(self) -> None:
-        # OpenCV does not report failed writes, and a video without its end is unreadable as a whole.
+        # Stop before the disk is full: OpenCV does not report failed writes, and a video without its end is unreadable.
         if shutil.disk_usage(self._path.parent).free < _MIN_FREE_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 

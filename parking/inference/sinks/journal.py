@@ -1,13 +1,14 @@
-"""Results of an inference, written down as they come, so that an interrupted run can go on.
+"""The journal: results of an inference, written batch by batch, so that an interrupted run can continue.
 
-The journal is a folder of ours, with a mark in it, and has one folder a model::
+The journal is a folder with a mark which says that this product made it. It has a folder for each model::
 
     recipe.json            what the results depend on
-    results-00000.jsonl    of process 0: a line a batch, a JSON list of a digest and a list with one object an image,
-                           {"image_id", "boxes": [[x, y, w, h, score, category id], ...]} or {"image_id", "error"}
+    results-00000.jsonl    results of process 0, one line for each batch: a JSON list of a digest and a list with one
+                           object for each image, {"image_id", "boxes": [[x, y, w, h, score, category id], ...]} or
+                           {"image_id", "error"}
 
-A line counts if its digest, which is keyed by the recipe, is right. Images of a line that was cut off, damaged or
-edited are done again.
+A line is used only if its digest, which is keyed by the recipe, is right. If a line was cut off, damaged or edited, its
+images are predicted again.
 """
 
 import functools
@@ -41,19 +42,19 @@ from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
-#: Name of the journal's folder, in the folder of the results.
+#: Name of the journal's folder, inside the folder of the results.
 JOURNAL_NAME = ".parking-journal"
-# Names of the files and folders that a run writes into it.
+# Matches the names of all files and folders that a run writes into the journal.
 _OWN_NAMES = re.compile(rf"model-\d+|recipe\.json|budget\.json|results-\d+\.jsonl|\..*{re.escape(UNFINISHED_ENDING)}")
 
 _DIGEST_CHARS = 32
 
 
 def make_journal_folder(output_dir: str | os.PathLike) -> Path:
-    """The folder of the journal, made if needed.
+    """Return the folder of the journal in ``output_dir``, made if needed.
 
     Raises:
-        UserError: something else has its name.
+        UserError: something that this product did not make has its name.
     """
     folder = Path(output_dir, JOURNAL_NAME)
     make_own_folder(folder)
@@ -61,14 +62,20 @@ def make_journal_folder(output_dir: str | os.PathLike) -> Path:
 
 
 def remove_journal_folder(folder: Path) -> None:
-    """Remove what runs wrote there; anything else stays, and so does the folder then."""
+    """Remove what runs wrote into the journal, and the folder unless it holds anything else."""
     if is_own_folder(folder) and not remove_own_folder(folder, _OWN_NAMES):
-        logger.warning("'%s' holds something that is not of this product, so it is left there.", printable(folder))
+        logger.warning("'%s' holds files that this product did not write, so it is left there.", printable(folder))
 
 
 @dataclass(frozen=True)
 class JournalContent:
-    """Results of some images: ``done`` are their ids; ``errors`` has a sentence for the id of each unreadable one."""
+    """Results of some images.
+
+    Attributes:
+        detections: all boxes in these images.
+        done: ids of all these images.
+        errors: by id of each unreadable image, a sentence that says why it is unreadable.
+    """
 
     detections: Detections
     done: set[int | str]
@@ -76,28 +83,29 @@ class JournalContent:
 
 
 class ResultsJournal:
-    """The journal of one model, written to by all processes of a run; they make it together.
+    """The journal of one model; all processes of a run must open it together, and each writes a file of its own.
 
     Attributes:
-        done: ids of the images whose results were there when this was opened, on whichever machine.
+        done: ids of the images whose results were in the journal, on any machine, when it was opened.
     """
 
     def __init__(self, folder: str | Path, recipe: Mapping[str, Any]):
         """
         Args:
-            folder: made if needed. Machines may share one or have one each.
-            recipe: everything that the results depend on, by name, in plain JSON values. Results of another recipe are
-                removed, and a warning says which of its entries differs.
+            folder: the folder of the model, made if needed. Machines may share it, or each may have its own.
+            recipe: everything that the results depend on, by name, as plain JSON values. Results of another recipe are
+                removed, and a warning names an entry in which the recipes differ.
 
         Raises:
-            UserError: a file of the journal is a link, or something else than a file.
+            UserError: a file of the journal is a link or not a regular file.
         """
         self._folder = Path(folder)
         self._key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).digest()
         make_own_folder(self._folder)
         known: set[int | str] = set()
         if comm.get_local_rank() == 0:
-            # No process writes yet. Some files are of processes that now run on another machine or not at all.
+            # Read the files of all processes before any process writes: some may be from processes that the earlier run
+            # had on this machine, and this run has not.
             self._begin(recipe)
             known = self._read_local().done
         self.done: set[int | str] = set().union(*comm.all_gather(known))
@@ -107,11 +115,11 @@ class ResultsJournal:
             self._file.write(b"\n")  # a killed process may have left half a line
 
     def _begin(self, recipe: Mapping[str, Any]) -> None:
-        """Note the recipe, and remove the results of another one."""
+        """Write the recipe; first remove earlier results if they are from another recipe."""
         path = self._folder / "recipe.json"
         try:
             earlier = json.loads(read_regular(path, max_bytes=MAX_RECIPE_BYTES, follow_links=False))
-            # As read back from JSON, which has no tuples.
+            # Compare the recipe as it reads back from JSON, which turns tuples into lists.
             difference = find_difference(json.loads(json.dumps(recipe)), earlier)
         except FileNotFoundError:
             difference = ""
@@ -131,10 +139,10 @@ class ResultsJournal:
         return sorted(self._folder.glob("results-" + 5 * "[0-9]" + ".jsonl"))
 
     def append(self, results: Sequence[Mapping[str, Any]]) -> None:
-        """Write down a batch: dicts as in the module's docstring.
+        """Write the results of a batch: one dict for each image, as the module's docstring describes them.
 
         Raises:
-            UserError: the file was removed or cannot be written, so that all further work would be lost.
+            UserError: the file was removed or cannot be written, so all further results would be lost.
         """
         with explaining_write_errors():
             text = json.dumps(results, separators=(",", ":"), allow_nan=False).encode()
@@ -147,7 +155,7 @@ class ResultsJournal:
             )
 
     def gather(self) -> JournalContent | None:
-        """All results on the main process, None on the others. All must call it after writing their own."""
+        """Return all results in the main process, None in the others; all must call this when they have finished."""
         comm.synchronize()
         parts = comm.gather(self._read_local() if comm.get_local_rank() == 0 else None)
         return functools.reduce(_merge, filter(None, parts)) if comm.is_main_process() else None
@@ -155,7 +163,7 @@ class ResultsJournal:
     def _read_local(self) -> JournalContent:
         image_ids: list[int | str] = []
         category_ids: list[int] = []
-        values = array("d")  # smaller than a list of floats
+        values = array("d")  # takes less memory than a list of floats
         done: set[int | str] = set()
         errors: dict[int | str, str] = {}
         for result in self._read_results():
@@ -190,13 +198,13 @@ class ResultsJournal:
         return b'["%s",%s]' % (digest.encode(), text)
 
     def close(self) -> None:
-        """Stop writing."""
+        """Close the file of this process."""
         self._file.close()
 
 
 def _describe_unusable(path: Path, error: OSError) -> UserError:
     return UserError(
-        f"'{printable(path)}', of an interrupted run, cannot be used ({error.strerror or error}); remove "
+        f"'{printable(path)}' of an interrupted run cannot be used ({error.strerror or error}); remove "
         f"'{printable(path.parent)}' to start over."
     )
 
@@ -210,7 +218,7 @@ def _merge(first: JournalContent, second: JournalContent) -> JournalContent:
 
 
 def find_difference(recipe: Mapping[str, Any], earlier: Mapping[str, Any]) -> str:
-    """The first entry of two recipes in which they differ, in words; "" if there is none."""
+    """Return words that name the first entry in which two recipes differ; "" if they are equal."""
     for name in [*recipe, *(name for name in earlier if name not in recipe)]:
         old, new = earlier.get(name), recipe.get(name)
         if old != new:

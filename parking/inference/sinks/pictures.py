@@ -1,4 +1,4 @@
-"""Pictures of the predictions, beside the annotations if there are any."""
+"""Draw the predictions on images, with the annotations beside them if there are any."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from parking.visualization.colors import class_colors
 from parking.visualization.contact_sheet import contact_sheet, limit_side
 from parking.visualization.drawing import BoxDrawer, encode_image
 
-# A picture is drawn no larger than this, so that tags stay readable and files small.
+# Longest side of a picture in pixels; larger ones would have unreadably small tags on a screen, and large files.
 _MAX_PICTURE_SIDE = 1920
 # The overview shows only this many pictures, because all of them are held in memory until it is written.
 _MAX_SHEET_PICTURES = 30
@@ -25,16 +25,16 @@ _SHEET_TILE_WIDTH = 640
 
 logger = logging.getLogger(__name__)
 
-#: The folder of the pictures, in that of the results.
+#: Name of the folder of the pictures, inside the folder of the results.
 FOLDER_NAME = "visualizations"
 
 
 class PictureWriter:
-    """Draws boxes on images, into the folder ``visualizations``.
+    """Draws boxes on images and writes the pictures to the folder ``visualizations``.
 
-    The subfolders of the images are kept: ``visualizations/<relative path>.png``, ``day/a.jpg.png`` for ``day/a.jpg``.
-    The first 30 pictures also appear together on ``visualizations/overview.png``. An image with annotations is shown
-    twice, these on the left and the predictions on the right.
+    A picture is named after the relative path of its image: ``visualizations/day/a.jpg.png`` for ``day/a.jpg``. The
+    first 30 pictures also appear together on ``visualizations/overview.png``. An image with annotations is shown twice,
+    with its annotations on the left and the predictions on the right.
     """
 
     def __init__(
@@ -48,13 +48,11 @@ class PictureWriter:
     ):
         """
         Args:
-            output_dir: where ``visualizations`` is made.
-            classes: category id by name of the model's classes, whose order determines the colours.
-            display_names: what the tags say instead of the names, for each of them.
-            min_score: boxes below it are not drawn, 0..1.
-
-        Raises:
-            UserError: no font can draw the names.
+            output_dir: folder in which ``visualizations`` is made.
+            classes: category id by class name; the order of the classes determines their colours.
+            display_names: names to draw instead, one for each class.
+            min_score: 0..1; predictions that score less are not drawn.
+            ground_truth: annotations to draw beside the predictions.
         """
         self._folder = OutputFolder(output_dir)
         self._drawer = BoxDrawer(list(classes) if display_names is None else display_names, class_colors(list(classes)))
@@ -64,13 +62,13 @@ class PictureWriter:
         self._written: set[str] = set()
 
     def draw(self, images: Sequence[dict], detections: Detections) -> str | None:
-        """Draw ``images``, with a progress bar; those that cannot be read are left out.
+        """Draw ``images`` and their ``detections``, with a progress bar; skip images that cannot be read.
 
         Args:
-            images: with ``image_id``, ``file_name`` and ``relative_path``.
+            images: dicts with ``image_id``, ``file_name`` and ``relative_path``.
 
         Returns:
-            The folder, or None where nothing was drawn.
+            The path of the folder, or None if nothing was drawn.
         """
         tiles: dict[str, np.ndarray] = {}
         num_drawn = 0
@@ -79,28 +77,28 @@ class PictureWriter:
             try:
                 pixels = read_listed_image(image)
             except UnreadableImageError:
-                continue  # already reported
+                continue  # the prediction has already reported this image
             found, name = found[found.scores >= self._min_score], image["relative_path"]
             picture = self._draw(image["image_id"], pixels, found, max_side=_MAX_PICTURE_SIDE)
-            # The ending is added, not replaced: a.jpg and a.png may lie side by side.
+            # Add the ending instead of replacing it, because a.jpg and a.png may lie side by side.
             self._save(picture, f"{name}.png")
             num_drawn += 1
             if len(tiles) < _MAX_SHEET_PICTURES:
-                # Draw again at the size of a tile: the tags of a shrunk picture could not be read.
+                # Draw again at the size of a tile, because the tags of a shrunken picture would be unreadable.
                 tiles[name] = self._draw(image["image_id"], pixels, found, max_side=_SHEET_TILE_WIDTH)
         if not tiles:
             return None
         if num_drawn > len(tiles):
             logger.info("overview.png shows the first %d of %d pictures", len(tiles), num_drawn)
         layout = {"columns": _SHEET_COLUMNS, "tile_width": _SHEET_TILE_WIDTH}
-        if self._ground_truth is not None:  # two pictures in one tile
+        if self._ground_truth is not None:  # a tile holds two pictures, annotations and predictions
             layout = {"columns": max(_SHEET_COLUMNS // 2, 1), "tile_width": 2 * _SHEET_TILE_WIDTH}
         sheet = contact_sheet(list(tiles.values()), list(tiles), **layout)
         self._save(sheet, "overview.png")
         return str(self._folder.root / FOLDER_NAME)
 
     def count_earlier(self) -> int:
-        """The number of pictures in the folder that an earlier run drew and this one did not replace."""
+        """Count the pictures in the folder that an earlier run drew and this one did not replace."""
         paths = Path(self._folder.root, FOLDER_NAME).rglob("*.png")
         names = {path.relative_to(self._folder.root).as_posix() for path in paths}
         return sum(self._folder.is_ours(name) for name in names - self._written)

@@ -1,7 +1,8 @@
-"""Under which ids the results of an inference are written; needs neither torch nor detectron2.
+"""Choose the image and category ids that the result files use; needs neither torch nor detectron2.
 
-A run has ids of its own, which nothing changes while it is interrupted and resumed. In what it writes, images and
-classes have the ids that annotations give them, if there are any: results can be scored against these only then.
+Within a run, images and classes have the run's own ids, which stay the same when it is interrupted and resumed. If
+annotations are given, the result files use the ids of the annotations instead, because only then can the results be
+scored against them.
 """
 
 import itertools
@@ -19,17 +20,17 @@ from parking.utils.files import read_regular
 from parking.utils.limits import MAX_NOTE_BYTES
 from parking.utils.text import join_some, printable
 
-# Number of classes that a sentence names; it counts the rest.
+# Number of classes that a sentence lists; it only counts the rest.
 _NUM_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
 class ResultIds:
-    """Maps the run's own ids to those that the results are written under.
+    """Maps the run's own ids to the ids that the result files use.
 
     Attributes:
-        image_ids, category_ids: of all images and classes.
-        about: a sentence on "image_ids" and "category_ids", where they are another file's or made up.
+        image_ids, category_ids: id in the files by own id, for all images and classes.
+        about: for "image_ids" and "category_ids" words that say where they are from; absent for the run's own ids.
     """
 
     image_ids: Mapping[int | str, int | str]
@@ -38,11 +39,11 @@ class ResultIds:
 
     @property
     def are_own(self) -> bool:
-        """Whether the results have the run's own ids."""
+        """Whether the result files use the run's own ids."""
         return all(own == id for ids in (self.image_ids, self.category_ids) for own, id in ids.items())
 
     def translate(self, detections: Detections) -> Detections:
-        """``detections``, which have the run's ids, with the ids of the results."""
+        """Replace the run's own ids in ``detections`` by those of the result files."""
         return replace(
             detections,
             image_ids=make_id_column([self.image_ids[i] for i in detections.image_ids.tolist()]),
@@ -53,11 +54,12 @@ class ResultIds:
 def choose_result_ids(
     images: ImageList, classes: Mapping[str, int], truth: AnnotationsFile | None, *, are_classes_numbered: bool
 ) -> ResultIds:
-    """The ids of results: those of the annotations, else the run's own, else new ones.
+    """Choose the ids of the result files: those of the annotations if there are any, else the run's own.
 
     Args:
         classes: the run's category ids by class name.
-        are_classes_numbered: whether these ids were made up, because the weights have none.
+        truth: the annotations; what they lack gets the run's own ids if those are free, else new ones.
+        are_classes_numbered: whether the category ids were made up, because the weights state none.
     """
     own_image_ids = [image["image_id"] for image in images.images]
     if truth is None:
@@ -73,12 +75,12 @@ def choose_result_ids(
 
 
 def read_about_ids(predictions: str | os.PathLike) -> list[str]:
-    """Sentences on what :func:`.results.write_results` noted in the ``ids.json`` beside its predictions."""
+    """Return sentences on the origin of the ids in ``predictions``, from the ``ids.json`` beside that file."""
     try:
         about = json.loads(read_regular(Path(predictions).with_name("ids.json"), max_bytes=MAX_NOTE_BYTES))
         return [f"the {key.replace('_', ' ')} are {text}; the challenge may have others" for key, text in about.items()]
     except (OSError, ValueError, RecursionError, AttributeError, UserError):
-        return []  # there is no such file, or it is not ours
+        return []  # there is no ids.json, or it is not one of write_results
 
 
 def _choose_image_ids(images: ImageList, truth: AnnotationsFile) -> tuple[dict, str]:
@@ -115,11 +117,11 @@ def _same(ids) -> dict[int, int]:
 
 
 def _make_ids(taken: Collection[int | str]) -> Iterator[int | str]:
-    """Yield new ids: 1, 2, 3, ... without those that are ``taken``; as texts if any of these is a text."""
+    """Yield new ids, 1, 2, 3, ..., without those in ``taken``; they are strings if ``taken`` holds any string."""
     kind = str if any(isinstance(id, str) for id in taken) else int
     return (id for id in map(kind, itertools.count(1)) if id not in taken)
 
 
 def list_ids(classes: Mapping[str, int]) -> str:
-    """The first names and ids, and how many more there are."""
+    """Return words that list the first classes with their ids and count the rest."""
     return join_some([f"{name} ({id})" for name, id in classes.items()], _NUM_EXAMPLES)

@@ -1,4 +1,4 @@
-"""Writing what a model finds in images; needs neither torch nor detectron2."""
+"""Write the result files of an inference on images; needs neither torch nor detectron2."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ from parking.utils.marks import OutputFolder
 
 logger = logging.getLogger(__name__)
 
-#: What :func:`write_results` may write.
+#: Names of the files that :func:`write_results` may write.
 RESULT_NAMES = ("predictions.json", "images.json", "ids.json", "submission.json")
 
 
@@ -26,27 +26,27 @@ def write_results(
     submission: SubmissionOptions | None = None,
     about_ids: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Write the files that an inference leaves behind, all of them marked as ours.
+    """Write the result files of an inference, each marked as written by this product.
 
     - ``predictions.json``: COCO results with the data set's own category ids;
-    - ``images.json``: a list of {"id", "file_name", "width", "height"} of all images, also of those without boxes;
-      sizes are those of the pictures that boxes refer to, and are left out where they are unknown;
-    - ``ids.json``, if there is something to tell: where the ids of the other files are from, or that they are made up;
-    - ``submission.json``, if asked for, see :func:`parking.challenge.submission.selection.write_submission`: what
-      tools/make_submission.py makes of ``predictions.json`` with the same options. If not asked for, a submission that
-      an earlier run left is removed, lest it be handed in for this run's.
+    - ``images.json``: a list of {"id", "file_name", "width", "height"} of all images, including those without boxes;
+      width and height are those of the picture that boxes refer to, and are absent if they are unknown;
+    - ``ids.json``, only if ``about_ids`` is given: where the ids in the other files are from, or that they are made up;
+    - ``submission.json``, only if ``submission`` is given: what tools/make_submission.py makes of ``predictions.json``
+      with the same options, see :func:`parking.challenge.submission.selection.write_submission`. Otherwise, one that an
+      earlier run left is removed, so that nobody hands it in as this run's.
 
     Args:
         detections: boxes in pixels of the original images.
         output_dir: where the files go; made if needed.
-        images: one dict with "image_id", "file_name" and, where known, "width" and "height" (as they shall stand in
-            ``images.json``) per image; their order becomes that of the boxes in ``predictions.json``, those of one
-            image stay as they are.
-        submission: how to write ``submission.json``; None: not at all.
-        about_ids: sentences by "image_ids" and "category_ids".
+        images: for each image a dict with "image_id", "file_name" and, if known, "width" and "height", as
+            ``images.json`` shall state them. Boxes in ``predictions.json`` follow the order of the images; boxes of
+            one image keep their order.
+        submission: options of ``submission.json``; None: it is not written.
+        about_ids: content of ``ids.json``: words by "image_ids" and "category_ids".
 
     Returns:
-        The paths of what was written: "predictions", "images", "ids", "submission".
+        The paths of the written files by "predictions", "images", "ids" and "submission".
 
     Raises:
         ValueError: a box is on an image that is not among the ``images``.
@@ -56,14 +56,14 @@ def write_results(
     folder = OutputFolder(output_dir)
     paths = {name.removesuffix(".json"): str(folder.root / name) for name in RESULT_NAMES}
     with explaining_write_errors():
-        # Remove old files even if new ones follow: until then they would lie beside predictions of another run.
+        # Remove old files even if new ones will replace them: they must never lie beside another run's predictions.
         _remove(folder, "submission.json", warn=submission is None)
         folder.remove("ids.json")
         write_coco_results(detections, paths["predictions"])
         with folder.open("images.json") as file:
             keys = ("file_name", "width", "height")
             rows = [{"id": image["image_id"], **{key: image[key] for key in keys if key in image}} for image in images]
-            # A name that is not UTF-8 holds lone surrogates; Python's backslash escape of one is also JSON's.
+            # A file name that is not UTF-8 holds lone surrogates; "backslashreplace" writes them as valid JSON escapes.
             file.write(json.dumps(rows, ensure_ascii=False, indent=0).encode(errors="backslashreplace"))
         if about_ids:
             with folder.open("ids.json") as file:
@@ -85,6 +85,6 @@ def _remove(folder: OutputFolder, name: str, *, warn: bool) -> None:
     path = folder.root / name
     if folder.remove(name):
         if warn:
-            logger.warning("Removed %s: an earlier run wrote it, and this one writes none.", path)
+            logger.warning("Removed %s: an earlier run wrote it, and this one writes no submission.", path)
     elif warn and os.path.lexists(path):
-        logger.warning("%s is not of this run, which writes none.", path)
+        logger.warning("%s is not of this run, which writes no submission.", path)

@@ -1,4 +1,4 @@
-"""Which images an inference takes together; needs neither torch nor detectron2."""
+"""Divide the images of an inference into batches; needs neither torch nor detectron2."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,18 @@ from parking.data.image_io import compute_resized_sides
 def plan_batches(images: Sequence[dict], *, size: int, size_divisibility: int, batch_size: int) -> list[list[dict]]:
     """Divide ``images`` into batches; all images of a batch have the same size once they are padded.
 
-    Were an image padded to the size of a neighbour, its scores would depend on it: at another width they move by 0.01.
-    The division is a function of the arguments alone, so that a run which was interrupted goes on with the same ones.
+    If an image were padded to the size of another image in its batch, its scores would depend on that image: they move
+    by 0.01 if the width changes. The batches depend on the arguments alone, so that an interrupted run continues with
+    the same batches.
 
     Args:
-        images: dicts with ``height`` and ``width``, as far as they are known; an image without is a batch by itself.
-        size: long side in pixels that an image is resized to.
+        images: dicts with ``height`` and ``width`` if they are known; an image of unknown size is a batch by itself.
+        size: pixels to which the longer side of an image is resized.
         size_divisibility: the sides are padded to multiples of this.
-        batch_size: images in a batch, at most.
+        batch_size: largest number of images in a batch.
 
     Returns:
-        Batches of ``images``, in the order of their first ones.
+        Batches of ``images``, in the order of their first images.
     """
     batches: list[list[dict]] = []
     open_batches: dict[tuple[int, int], list[dict]] = {}

@@ -1,4 +1,4 @@
-"""Which images of an inference are turned upright."""
+"""Decide which images of an inference are turned upright by their EXIF orientation."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from parking.data.checking.findings import KINDS, Finding
 from parking.data.datasets.sizes import settle_images
 from parking.utils.text import join_some
 
-# Number of file names in a line of the log, which counts the rest.
+# Number of file names that a line of the log lists; it only counts the rest.
 _NUM_EXAMPLES = 3
 
 logger = logging.getLogger(__name__)
@@ -19,14 +19,15 @@ logger = logging.getLogger(__name__)
 def settle_orientations(
     images: Sequence[dict], cfg: CfgNode, stated: Mapping[int | str, tuple[int, int]]
 ) -> list[dict]:
-    """``images`` with the sizes at which they will be read, and whether they are turned; logs unusual cases.
+    """Add to ``images`` the height and width of the picture that will be read, and whether it is turned upright.
 
-    All processes must call this, and get what the main one finds: another machine's copies may have other headers.
-    So several models see the same pictures, whatever their configs say.
+    Unusual cases are logged. All processes must call this; they get what the main process finds, because copies of the
+    files on another machine may have other headers. Deciding once also gives several models the same pictures, whatever
+    their configs say.
 
     Args:
-        cfg: INPUT.EXIF_ORIENTATION is read.
-        stated: see :func:`~parking.data.datasets.sizes.settle_images`.
+        cfg: only INPUT.EXIF_ORIENTATION is used.
+        stated: sizes from annotations, see :func:`~parking.data.datasets.sizes.settle_images`.
     """
     additions, findings = [], []
     if comm.is_main_process():
@@ -34,7 +35,7 @@ def settle_orientations(
         _log(findings)
     additions = comm.all_gather(additions)[0]
     if len(additions) != len(images):
-        return list(images)  # machines have different images; the comparison of their recipes says so
+        return list(images)  # machines have different images; check_same_everywhere will report it
     return [{**image, **addition} for image, addition in zip(images, additions, strict=True)]
 
 

@@ -1,7 +1,7 @@
-"""Frames of a video file, a folder of frames, a camera or a stream; needs neither torch nor detectron2.
+"""Read frames from a video file, a folder, a camera or a stream; needs neither torch nor detectron2.
 
-A thread reads ahead. Files and folders wait for whoever takes the frames; live sources, which cannot wait, keep only
-the newest frame and count those that nobody took.
+A thread reads ahead. With files and folders it waits until the user of :class:`FrameSource` has taken frames. Live
+sources (cameras and streams) cannot wait: only their newest frame is kept, and frames that nobody took are counted.
 """
 
 import logging
@@ -28,17 +28,18 @@ from parking.utils.text import printable
 
 from .video_opening import check_utf8, open_camera, open_stream, open_video_file
 
-#: Frames per second of a folder for which none are given.
+#: Frame rate of a folder of frames if the user states none.
 DEFAULT_FOLDER_FPS = 10.0
 
 _LIVE_SCHEMES = frozenset({"http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
-# Frame rate used if a source states none or an impossible one (OpenCV gives 0, NaN, or a clock's 90000); limits of
-# possible ones.
+# Frame rate assumed if a source states none or an impossible one (OpenCV then returns 0, NaN, or the 90000 ticks of a
+# clock); lowest and highest possible rate.
 _FALLBACK_FPS, _MIN_FPS, _MAX_FPS = 25.0, 0.01, 1000.0
-# Number of frames read ahead; each takes 6 MB at 1920x1080.
+# Number of frames that are read ahead and held in memory; each takes 6 MB at 1920x1080.
 _NUM_READ_AHEAD = 4
+# Number of unreadable frames that are reported one by one.
 _MAX_NOTED = 10
-# Most characters of an address that go into a file name.
+# Longest file name, in characters, that is made from the address of a stream.
 _MAX_STEM = 60
 
 logger = logging.getLogger(__name__)
@@ -48,10 +49,10 @@ class Frame(NamedTuple):
     """One picture of a source.
 
     Attributes:
-        index: its number in the source from 0; of live sources those that were dropped count as well.
-        time: seconds since the source's beginning, of live sources since the first frame that was taken.
-        image: (H, W, 3) uint8 RGB, as it is shown: a rotation that a video file asks for is applied.
-        file_name: of a folder's frames, relative to the folder; else None.
+        index: number of the frame in the source, from 0; dropped frames of a live source are counted, too.
+        time: seconds since the beginning of the source; for a live source, since the first frame that was taken.
+        image: (H, W, 3) uint8 RGB, upright: the rotation that a video file states has been applied.
+        file_name: name of the image file, relative to its folder; None unless the source is a folder.
     """
 
     index: int
@@ -61,7 +62,7 @@ class Frame(NamedTuple):
 
 
 def is_live_input(input: str) -> bool:
-    """Whether ``input`` means a camera ("0", "1", ... or /dev/video0) or a stream (a URL other than a file's)."""
+    """Whether ``input`` means a camera ("0", "1", ... or /dev/video0) or a stream (a URL that names no video file)."""
     if _is_camera(input):
         return True
     scheme, rest = _split_url(input)
@@ -69,25 +70,25 @@ def is_live_input(input: str) -> bool:
 
 
 def is_video_input(input: str) -> bool:
-    """Whether ``input`` means a video or a live source, by its form and ending alone; folders are not videos."""
+    """Whether ``input`` has the form of a camera or URL, or the ending of a video file; never true for folders."""
     scheme, rest = _split_url(input)
     return is_live_input(input) or _has_video_name(_cut_query(rest) if scheme else input)
 
 
 def open_source(input: str, *, fps: float | None = None, orientation: str = AUTO) -> "FrameSource":
-    """Open what ``input`` means and start reading.
+    """Open the video, folder, camera or stream that ``input`` names, and start reading.
 
     Args:
-        input: a video file or its http address; a folder of frames, which are sorted by their names with numbers by
-            their value; a camera's number or device; or a stream's URL.
-        fps: frames per second of a folder (by default 10); it has no effect on everything else, which states its own.
+        input: a video file or its http address; a folder of frames, sorted by name such that frame 2 comes before
+            frame 10; a camera's number or device; or a stream's URL.
+        fps: frames per second of a folder (default 10); other sources state their own, and this has no effect.
         orientation: INPUT.EXIF_ORIENTATION, for the frames of a folder.
 
     Returns:
-        An iterator over :class:`Frame`, to be closed, as by ``with``.
+        An iterator over :class:`Frame`, which the caller must close, for example by ``with``.
 
     Raises:
-        UserError: it cannot be opened, holds no frame that can be read, or ``fps`` is not possible.
+        UserError: ``input`` cannot be opened or has no readable frame, or ``fps`` is impossible.
     """
     if fps is not None and not _MIN_FPS <= fps <= _MAX_FPS:
         raise UserError(f"{fps} frames a second are not possible; give a number from {_MIN_FPS:g} to {_MAX_FPS:g}.")
@@ -103,31 +104,31 @@ def open_source(input: str, *, fps: float | None = None, orientation: str = AUTO
 
 
 class FrameSource:
-    """Iterates once over the frames of a reader, which a thread reads ahead, and closes it.
+    """Iterates once over the frames of a reader, which a thread reads ahead; the thread closes the reader.
 
-    A reader's ``read`` gives the next frame, and None after the last one. It raises UnreadableImageError for a frame
-    that cannot be decoded.
+    The ``read`` method of a reader returns the next frame, or None after the last one; it raises UnreadableImageError
+    for a frame that cannot be decoded.
 
     Attributes:
-        name: what messages call it; never with a password.
-        stem: the name, without ending, for the files of its results.
-        path: of a file or folder; else None.
+        name: name of the source in messages; it never contains a password.
+        stem: name for the result files, without ending.
+        path: path of a file or folder; None for other sources.
         fps: frames per second.
-        num_frames: as announced, which may be wrong; None: unknown.
-        is_live: whether frames come whether they are taken or not.
+        num_frames: number of frames that the source states, which may be wrong; None if it states none.
+        is_live: whether this is a camera or stream, whose frames come whether anybody takes them or not.
         size: height and width in pixels, the same for all frames.
-        num_dropped: frames of a live source that were not taken, counted from the first that was.
-        num_unreadable: frames that could not be decoded and are missing.
-        unreadable: a sentence for each of the first ten of them.
+        num_dropped: number of frames of a live source that nobody took, counted from the first that was taken.
+        num_unreadable: number of frames that could not be decoded and were skipped.
+        unreadable: a sentence for each of the first ten unreadable frames.
     """
 
     def __init__(self, reader: "CaptureReader | FolderReader"):
         """
         Args:
-            reader: becomes this object's to close, also when this raises.
+            reader: is closed by this object, also if this constructor raises an error.
 
         Raises:
-            UserError: it has no frame that can be read.
+            UserError: the reader has no readable frame.
         """
         self.name, self.stem, self.path = reader.name, reader.stem, reader.path
         self.fps, self.num_frames, self.is_live = reader.fps, reader.num_frames, reader.is_live
@@ -147,7 +148,7 @@ class FrameSource:
             reader.close()
             raise
         self.size = first.image.shape[:2]
-        # A daemon, so that a source that nobody closes does not keep the process alive.
+        # Use a daemon thread, so that a source which nobody closes does not keep the process alive.
         self._thread = threading.Thread(target=self._run, args=(first,), name=f"frames of {self.name}", daemon=True)
         self._thread.start()
 
@@ -158,7 +159,7 @@ class FrameSource:
         self.close()
 
     def close(self) -> None:
-        """End the thread and the iteration. Waits for a read in progress, on a silent stream for 10 s at most."""
+        """End the thread and the iteration; wait for a read in progress, on a silent stream for up to 10 s."""
         with self._changed:
             self._closed = True
             self._frames.clear()
@@ -170,7 +171,7 @@ class FrameSource:
         return self
 
     def __next__(self) -> Frame:
-        """Raises what reading raised: UserError if a frame has another size than earlier ones."""
+        """Return the next frame; raise the error that ended reading, such as UserError if frames differ in size."""
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._ended or self._closed)
             if self._frames:
@@ -182,7 +183,7 @@ class FrameSource:
             raise StopIteration
 
     def _count_from_first(self, frame: Frame) -> Frame:
-        # Frames that came while a model was loaded are not part of the run.
+        # Count from the first frame that was taken: frames that came while the model loaded are not part of the run.
         self._origin = self._origin or frame
         return frame._replace(index=frame.index - self._origin.index, time=frame.time - self._origin.time)
 
@@ -193,7 +194,7 @@ class FrameSource:
                 if frame is not None and frame.image.shape[:2] != self.size:
                     raise UserError(self._describe_other_size(frame))
         except BaseException as e:
-            # `__next__` raises it, in the thread that takes the frames.
+            # Keep the error for `__next__`, which raises it in the thread that takes the frames.
             self._error = e
         finally:
             try:
@@ -215,7 +216,7 @@ class FrameSource:
         return None
 
     def _put(self, frame: Frame) -> bool:
-        """Returns False if no more frames are wanted."""
+        """Hand over a frame; return False if the source was closed and no more frames are wanted."""
         with self._changed:
             if self.is_live:
                 if self._origin is not None:
@@ -233,13 +234,13 @@ class FrameSource:
         which = frame.index if frame.file_name is None else f"'{printable(frame.file_name)}'"
         (height, width), (new_height, new_width) = self.size, frame.image.shape[:2]
         return (
-            f"{self.name}: frame {which} has {new_width}x{new_height} pixels and those before {width}x{height}; give "
+            f"{self.name}: frame {which} has {new_width}x{new_height} pixels, earlier frames {width}x{height}; give "
             "frames of one size."
         )
 
 
 class CaptureReader:
-    """Reads a ``cv2.VideoCapture``, or what behaves like one."""
+    """Reads frames from a ``cv2.VideoCapture`` or an object with the same methods."""
 
     def __init__(self, capture, *, name: str, stem: str, path: str | None = None, is_live: bool = False):
         self.name, self.stem, self.path, self.is_live = name, stem, path, is_live
@@ -247,12 +248,12 @@ class CaptureReader:
         self._num_grabbed = 0
         self.fps = self._read_fps()
         self._last_time = -1 / self.fps
-        # The count is negative for formats without a length.
+        # For formats that state no length, the count is negative.
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.num_frames = int(count) if not is_live and math.isfinite(count) and count >= 1 else None
 
     def read(self) -> Frame | None:
-        # Not `capture.read`, which cannot tell a damaged frame from the end.
+        # Call grab and retrieve instead of `capture.read`, whose False may mean a damaged frame or the end.
         if not self._capture.grab():
             self._report_end()
             return None
@@ -280,7 +281,7 @@ class CaptureReader:
             return monotonic()
         seconds = max(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, 0.0)
         if not (math.isfinite(seconds) and seconds > self._last_time):
-            # Some formats have no time stamps, or wrong ones.
+            # The format has no time stamps or wrong ones; derive the time from the frame rate.
             seconds = self._last_time + 1 / self.fps
         self._last_time = seconds
         return seconds
@@ -288,10 +289,10 @@ class CaptureReader:
     def _report_end(self) -> None:
         if self.is_live:
             logger.warning("%s has ended: no more frames come from it", self.name)
-        # For formats that announce only a duration, the count is a little off.
+        # Tolerate one frame and 1 %: for formats that state only a duration, the stated number is an estimate.
         elif self.num_frames is not None and self._num_grabbed < self.num_frames - 1 - self.num_frames // 100:
             logger.warning(
-                "%s ended after %d of the %d frames that it announces; it may be damaged or cut off",
+                "%s ended after %d of the %d frames that it states; it may be damaged or cut off",
                 self.name,
                 self._num_grabbed,
                 self.num_frames,
@@ -304,7 +305,10 @@ class FolderReader:
     is_live = False
 
     def __init__(self, folder: str, fps: float, orientation: str = AUTO):
-        """Raises UserError: the folder cannot be read or holds no images."""
+        """
+        Raises:
+            UserError: the folder cannot be read or holds no images.
+        """
         self._orientation = orientation
         self.name, self.path, self.fps = f"The folder '{printable(folder)}'", folder, fps
         self.stem = Path(folder).resolve().name or "frames"
@@ -337,7 +341,7 @@ class FolderReader:
 
 
 def _natural_key(name: str) -> tuple:
-    # Texts and numbers alternate, so that a text is never compared with a number.
+    # In each key, strings and numbers alternate, so that a string is never compared with a number.
     parts = re.split(r"(\d+)", Path(name).stem.lower())
     return [int(part) if part.isdecimal() else part for part in parts], name
 
@@ -347,7 +351,7 @@ def _is_camera(input: str) -> bool:
 
 
 def _split_url(input: str) -> tuple[str, str]:
-    """The scheme in lower case, "" if it is not a URL, and what follows "://"."""
+    """Return the scheme in lower case and what follows "://"; without "://", "" and the whole ``input``."""
     match = re.fullmatch(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", input, flags=re.DOTALL)
     return (match[1].lower(), match[2]) if match else ("", input)
 
@@ -357,9 +361,9 @@ def _cut_query(rest: str) -> str:
 
 
 def _hide_secrets(rest: str) -> str:
-    """What follows "://" without user, password and query, which may hold a key."""
+    """Remove user, password and query, which may hold a key, from ``rest``, the part of a URL after "://"."""
     shown = _cut_query(rest)
-    # An "@" after a "?" means that the password has a "?" in it.
+    # An "@" after a "?" means that the password contains a "?", so show nothing of the address.
     return "..." if "@" in rest[len(shown) :] else shown.rpartition("@")[2]
 
 

@@ -1,8 +1,8 @@
-"""Opening videos so that nothing is read but what the user named; needs neither torch nor detectron2.
+"""Open videos such that FFmpeg reads only what the user named; needs neither torch nor detectron2.
 
-FFmpeg tells formats by content and knows some that make it open other files: playlists (HLS, DASH), lists (concat),
-session descriptions. FFmpeg is told to open a file only as one of the containers below, which hold all that they show,
-and a stream only by the protocols of networks.
+FFmpeg recognises formats by content, and some formats make it open other files: playlists (HLS, DASH), lists (concat)
+and session descriptions. So FFmpeg may open a file only as one of the containers below, which refer to no other file,
+and a stream only by a network protocol.
 """
 
 import os
@@ -16,19 +16,20 @@ from parking.utils.errors import UserError
 from parking.utils.files import open_regular
 from parking.utils.text import printable
 
-# Environment variable with options that OpenCV reads at every opening and gives to FFmpeg: "key;value|key;value".
+# Environment variable that OpenCV reads whenever it opens a video: options for FFmpeg as "key;value|key;value".
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _LOG_LEVEL, _QUIET = "OPENCV_FFMPEG_LOGLEVEL", "-8"
-_DEFAULT_OPTIONS = "rtsp_flags;prefer_tcp"  # OpenCV's defaults
+# The options that OpenCV uses if the variable is not set.
+_DEFAULT_OPTIONS = "rtsp_flags;prefer_tcp"
 _NETWORK_PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtmp,rtmps,rtmpt,rtmpe,srt,crypto"
 _NETWORK_TIMEOUT_MS = 10_000
 
-# FFmpeg's names of the containers that are opened.
+# FFmpeg's names of the containers that a file may have.
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,flv,asf,mpeg,mpegvideo,mpegts"
 
 
 def check_utf8(name: str) -> None:
-    """Raise a UserError if a name is not UTF-8, at which OpenCV 5.0 crashes."""
+    """Raise a UserError if a file name is not UTF-8, because OpenCV 5.0 crashes at such a name."""
     try:
         name.encode()
     except UnicodeEncodeError as e:
@@ -36,19 +37,19 @@ def check_utf8(name: str) -> None:
 
 
 def open_video_file(path: str) -> cv2.VideoCapture | None:
-    """Open a file of a known container; None for another container, or if opening fails.
+    """Open a video file; return None if it cannot be opened as one of the known containers.
 
     Raises:
-        OSError: the file cannot be opened, or is not a regular one.
+        OSError: the file cannot be opened, or is not a regular file.
     """
     open_regular(path).close()
-    # With an absolute path, because FFmpeg takes what stands before a colon for a protocol.
+    # Give an absolute path, because FFmpeg would take the part of a relative path before a colon for a protocol.
     with _ffmpeg_options(f"format_whitelist;{_FORMATS}|protocol_whitelist;file"):
         return _open(os.path.abspath(path), cv2.CAP_FFMPEG)
 
 
 def open_stream(url: str) -> cv2.VideoCapture | None:
-    """Open an address with FFmpeg, over the network alone; None if that fails."""
+    """Open a URL with FFmpeg by network protocols only; return None if that fails."""
     keys = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
     timeouts = [value for key in keys for value in (key, _NETWORK_TIMEOUT_MS)]
     with _ffmpeg_options(f"protocol_whitelist;{_NETWORK_PROTOCOLS}"):
@@ -56,7 +57,7 @@ def open_stream(url: str) -> cv2.VideoCapture | None:
 
 
 def open_camera(camera: str) -> cv2.VideoCapture | None:
-    """Open a camera by its number or device; None if that fails."""
+    """Open a camera by its number or the path of its device; return None if that fails."""
     if camera.isdecimal():
         return _open(int(camera), cv2.CAP_ANY)
     try:
@@ -68,10 +69,10 @@ def open_camera(camera: str) -> cv2.VideoCapture | None:
 
 @contextmanager
 def _ffmpeg_options(options: str) -> Iterator[None]:
-    """Make OpenCV open with ``options``, added to those that the user has set."""
+    """In the block, add ``options`` to FFmpeg's options that the user or OpenCV has set."""
     before = os.environ.get(_OPTIONS)
     os.environ[_OPTIONS] = f"{_DEFAULT_OPTIONS if before is None else before}|{options}"
-    # FFmpeg's lines on stderr would only repeat our message.
+    # Silence FFmpeg, whose lines on stderr would only repeat our error message.
     os.environ.setdefault(_LOG_LEVEL, _QUIET)
     try:
         yield
@@ -83,7 +84,7 @@ def _ffmpeg_options(options: str) -> Iterator[None]:
 
 
 def _open(source: int | str, api: int, params: list[int] | None = None) -> cv2.VideoCapture | None:
-    # Silence OpenCV's own lines about what it cannot open.
+    # Silence OpenCV's warnings about a source that it cannot open; the caller reports it.
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         capture = cv2.VideoCapture(source, api, params or [])

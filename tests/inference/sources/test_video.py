@@ -225,7 +225,7 @@ def test_frames_of_several_sizes(folder):
     save_image(np.zeros((9, 10, 3), np.uint8), folder / "frame_5.png")
     with open_source(str(folder)) as source:
         assert [next(source).index, next(source).index] == [0, 1]
-        with pytest.raises(UserError, match=r"'frame_5\.png' has 10x9 pixels and those before 10x8"):
+        with pytest.raises(UserError, match=r"'frame_5\.png' has 10x9 .*10x8"):
             next(source)
 
 
