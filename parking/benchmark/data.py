@@ -1,4 +1,4 @@
-"""How fast training samples are made, and whether the processes that make them grow."""
+"""Measure how fast training samples are made, and whether the memory of data workers grows."""
 
 import multiprocessing
 import os
@@ -32,14 +32,14 @@ _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 def run_data_benchmark(
     images: str, *, side: int = 1280, num_images: int = 64, num_samples: int = 24, num_rounds: int = 5
 ) -> Iterator[str]:
-    """Time mosaics of PNGs of 1920 x 1080 pixels in one thread, with each cache in each round.
+    """Time mosaics of PNGs of 1920 x 1080 pixels in one thread: without a cache, and with each format of the cache.
 
     Args:
-        images: folder of photographs to enlarge.
-        side: side of a sample in pixels.
+        images: folder of photographs, from which the PNGs are made.
+        side: width and height of a mosaic in pixels.
         num_images: number of PNGs.
-        num_samples: mosaics in a round.
-        num_rounds: rounds; the reported figures are medians over them.
+        num_samples: number of mosaics in a round.
+        num_rounds: number of rounds; the reported figures are medians over the rounds.
 
     Yields:
         Lines to print.
@@ -67,7 +67,7 @@ def run_data_benchmark(
 
 @contextmanager
 def open_photographs(images: str | None, num_images: int) -> Iterator[str]:
-    """Yield the folder ``images`` or, if it is None, a temporary one with ``num_images`` synthetic scenes."""
+    """Yield the folder ``images``; if that is None, a temporary folder with ``num_images`` synthetic scenes."""
     if images:
         yield images
         return
@@ -77,7 +77,7 @@ def open_photographs(images: str | None, num_images: int) -> Iterator[str]:
 
 
 def make_pngs(images: str, folder: Path, num_images: int) -> list[dict]:
-    """Write PNGs of ``IMAGE_SIZE``, cut from enlarged pictures; return their dataset dicts, with random boxes."""
+    """Write PNGs of ``IMAGE_SIZE``, cut from resized ``images``; return dataset dicts of them with random boxes."""
     folder.mkdir(parents=True)
     sources = sorted(p for p in Path(images).rglob("*") if p.suffix.lower() in _IMAGE_ENDINGS)
     if not sources:
@@ -104,7 +104,7 @@ def make_pngs(images: str, folder: Path, num_images: int) -> list[dict]:
 
 
 def make_samplers(dicts: list[dict], side: int, cache_dir: Path) -> dict[str, TrainDatasetMapper]:
-    """The samplers to compare, by name: each makes the same mosaic from the same dict and position."""
+    """Return the samplers to compare, by name; given the same dict and position, all make the same mosaic."""
     cfg = get_cfg()
     cfg.INPUT.SIZE_TRAIN = [side, side]
     options = TrainDatasetMapper.from_config(cfg, dicts, seed=_SEED)
@@ -118,7 +118,10 @@ def make_samplers(dicts: list[dict], side: int, cache_dir: Path) -> dict[str, Tr
 def time_samplers(
     samplers: dict[str, TrainDatasetMapper], dicts: list[dict], num_samples: int, num_rounds: int
 ) -> dict[str, list[float]]:
-    """Samples per second of each sampler, one value a round; they take turns, so that noise affects all alike."""
+    """Measure the samples per second of each sampler in each round.
+
+    The samplers take turns sample by sample, so that noise affects all alike.
+    """
     rates = {name: [] for name in samplers}
     for i in range(num_rounds):
         seconds = dict.fromkeys(samplers, 0.0)
@@ -133,7 +136,7 @@ def time_samplers(
 
 
 def describe_loss(dicts: list[dict], samplers: dict, cache_dir: Path) -> str:
-    """PSNR of the jpeg cache's images against the raw cache's, and its share of the size."""
+    """Describe what the jpeg cache loses, as PSNR against the raw cache, and how much smaller it is."""
     psnr = []
     for d in dicts:
         raw, lossy = (samplers[f"{f} disk cache"].tiles.read_image(d).astype(np.float32) for f in ("raw", "jpeg"))
@@ -145,12 +148,13 @@ def describe_loss(dicts: list[dict], samplers: dict, cache_dir: Path) -> str:
 
 
 def measure_memory_slope(loader: DataLoader, num_batches: int = 2000) -> float:
-    """Growth of the mean resident memory of a loader's workers, in KB (1,000 bytes) per 1,000 batches. Linux only.
+    """Measure by how many KB (1,000 bytes) the memory of a loader's workers grows in 1,000 batches; Linux only.
 
-    This is the slope of a line through the second half of the batches: buffers and caches fill in the first.
+    A line is fitted to the mean resident memory of the workers over the second half of the batches. The first half is
+    left out, because buffers and caches fill in it.
 
     Args:
-        loader: endless; starts its workers when it is iterated over.
+        loader: an endless loader that starts its workers when it is iterated over.
     """
     others = set(multiprocessing.active_children())
     batches = iter(loader)
@@ -165,7 +169,10 @@ def measure_memory_slope(loader: DataLoader, num_batches: int = 2000) -> float:
 
 
 def run_memory_benchmark(num_batches: int = 2000, num_workers: int = 2) -> Iterator[str]:
-    """Yield a line on how much data workers grow while they make mosaics of tiny images from a large list of dicts."""
+    """Yield a line on how much the memory of data workers grows while they make mosaics of tiny images.
+
+    Their list of dataset dicts is as long as that of the challenge's training set.
+    """
     cfg = get_cfg()
     cfg.INPUT.SIZE_TRAIN = [64, 64]
     cfg.SOLVER.IMS_PER_BATCH = 2

@@ -1,4 +1,4 @@
-"""How fast images are inferred, and where the time goes."""
+"""Measure how fast inference on images is, and how its time divides among decoding, network, NMS and writing."""
 
 import statistics
 import tempfile
@@ -27,24 +27,26 @@ from parking.inference.runner import (
 from parking.inference.sinks.journal import ResultsJournal
 from parking.modeling import DensePredictions
 
-#: Images of the challenge's test set.
+# Number of images in the challenge's test set.
 _NUM_TEST_IMAGES = 19521
-# With made-up weights: boxes of an image that compete in the suppression; images by which scores are adjusted to that.
+# Used if no weights are given: the score threshold is set such that this many candidates an image enter the NMS; this
+# many images are used to find that threshold.
 _NUM_CANDIDATES, _NUM_CALIBRATION_IMAGES = 1000, 8
+# Each part is timed for at least this long and this often.
 _MIN_SECONDS, _MIN_REPEATS = 2.0, 5
 
 
 def run_infer_benchmark(
     cfg: CfgNode, images: str, *, weights: Weights | None = None, num_images: int = 64, num_passes: int = 1
 ) -> Iterator[str]:
-    """Time the parts of an inference, each by itself, and all together.
+    """Time each part of an inference by itself, and then the whole pipeline.
 
     Args:
-        cfg: its device, number of classes and, for made-up weights, score threshold are filled in, in place.
-        images: folder of photographs that are enlarged to PNGs of 1920 x 1080 pixels.
-        weights: None: random ones, with scores such that about 1,000 boxes an image compete in the suppression.
-        num_images: how many PNGs are made.
-        num_passes: how often the pipeline may see each; its first batches are not timed, as for --max-hours.
+        cfg: changed in place: MODEL.DEVICE, NUM_CLASSES 0 and, for random weights, SCORE_THRESH_TEST are replaced.
+        images: folder of photographs, from which PNGs of 1920 x 1080 pixels are made.
+        weights: None stands for random weights and a score threshold with about 1,000 candidates an image.
+        num_images: number of PNGs.
+        num_passes: how often the pipeline may see each PNG; its first batches are not timed, as for --max-hours.
 
     Yields:
         Lines to print.
@@ -83,7 +85,7 @@ def describe_setup(cfg: CfgNode, batch: list[dict]) -> str:
 
 
 def time_parts(cfg, model, batches, mapper, journal, category_ids) -> Iterator[str]:
-    """Time each part by itself, in milliseconds an image, and wait for the device each time."""
+    """Yield lines with the time of each part by itself, in milliseconds an image; the GPU is waited for."""
     decode = _time(lambda: mapper(batches[0][0]))
     (batch,) = build_inference_loader(cfg, batches, [0])
     detector = getattr(model, "model", model)
@@ -104,7 +106,7 @@ def time_parts(cfg, model, batches, mapper, journal, category_ids) -> Iterator[s
 
 
 def _time(function: Callable[[], object]) -> float:
-    """Median seconds of a call, the GPU waited for."""
+    """Return the median seconds of a call, until the GPU has finished its work."""
     seconds: list[float] = []
     function()
     while len(seconds) < _MIN_REPEATS or sum(seconds) < _MIN_SECONDS:
@@ -122,15 +124,15 @@ def _wait() -> None:
 
 
 def count_candidates(predictions: DensePredictions, threshold: float) -> int:
-    """How many scores are above ``threshold``, each class of a box counted."""
+    """Count the scores above ``threshold``; a box counts once for each class."""
     return int((predictions.scores > threshold).sum())
 
 
 def make_weights(cfg: CfgNode, images: Sequence[Tensor]) -> Weights:
-    """Make random weights whose scores vary as those of a trained detector do.
+    """Make random weights whose scores vary from box to box, and set SCORE_THRESH_TEST to get enough candidates.
 
-    MODEL.YOLO.SCORE_THRESH_TEST is set such that ``images``, each (3, H, W), have about as many candidates as a trained
-    detector has.
+    MODEL.YOLO.SCORE_THRESH_TEST is set such that ``images``, each (3, H, W), have about as many candidates as with a
+    trained detector.
     """
     torch.manual_seed(0)
     model = build_model(cfg).eval()
@@ -140,10 +142,11 @@ def make_weights(cfg: CfgNode, images: Sequence[Tensor]) -> Weights:
             tensor = model.head.get_parameter(name)
             if tensor.dim() > 1:
                 nn.init.normal_(tensor, std=0.05)
-            else:  # the prior would make every class of every box faint
+            else:
+                # Replace the biases, which a new head sets such that all class scores are low.
                 tensor.view(rows.groups, -1)[:, rows.before :] = 0.0
         batch = model.preprocess_image([{"image": image} for image in images]).tensor
-        # Let norms take their statistics from these images, or outputs would fade from layer to layer.
+        # Set the norms' statistics to those of these images; otherwise outputs would shrink from layer to layer.
         for norm in norms:
             norm.train().momentum = 1.0
         model.predict(batch)

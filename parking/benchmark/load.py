@@ -1,4 +1,4 @@
-"""How much time and memory it takes to load a made-up data set of the challenge's size."""
+"""Measure the time and memory that loading a made-up data set of the challenge's size takes."""
 
 import gc
 import json
@@ -22,8 +22,9 @@ from parking.engine.resume import digest_dataset
 from parking.synthetic.names import DAYTIME, LOCATION, REGIONS, SIDES, WEATHER, FrameName
 from parking.utils.constants import PARKING_DATASETS
 
-# Rough shares of the classes: sedans and adults are common, school buses and strollers rare.
+# Rough frequency of each class: sedans and adults are common, school buses and strollers rare.
 _WEIGHTS = (500, 220, 90, 12, 3, 110, 25, 320, 40, 45, 8, 30, 6, 15)
+# Longest sequence of images, in frames.
 _MAX_FRAMES = 60
 
 
@@ -31,7 +32,7 @@ def run_load_benchmark(num_images: int = 24650, num_boxes: int = 134741) -> Iter
     """Make a data set of empty image files in a temporary folder, and load it in this process as a training does.
 
     Yields:
-        Lines to print: seconds, and growth of the largest resident memory so far in MB of 10^6 bytes.
+        Lines to print: for each step its seconds, and by how many MB (10^6 bytes) it raised the process's peak memory.
     """
     cfg = get_cfg()
     with tempfile.TemporaryDirectory() as root:
@@ -54,7 +55,7 @@ def run_load_benchmark(num_images: int = 24650, num_boxes: int = 134741) -> Iter
 
 
 def write_fake_dataset(root: str, num_images: int, num_boxes: int) -> None:
-    """Write ``train`` of the challenge's layout (see ``datasets/README.md``); the images are empty files."""
+    """Write a folder ``train`` in the challenge's layout (``datasets/README.md``); the images are empty files."""
     generator = random.Random(0)
     names = make_names(num_images, generator)
     images = [{"id": i, "file_name": name, "width": 1920, "height": 1080} for i, name in enumerate(names, start=1)]
@@ -75,7 +76,7 @@ def write_fake_dataset(root: str, num_images: int, num_boxes: int) -> None:
 
 
 def make_names(num_images: int, generator: random.Random) -> list[str]:
-    """File names like the challenge's: sequences of up to a minute at a frame a second, under random conditions."""
+    """Make file names like the challenge's: sequences of up to 60 frames, one a second, under random conditions."""
     names: list[str] = []
     for sequence in range(num_images):
         date = f"2020{generator.randint(6, 12):02d}{generator.randint(1, 28):02d}"
@@ -96,6 +97,6 @@ def _measure(title: str, function: Callable[[], Any]) -> str:
 
 
 def _peak_memory() -> int:
-    """Largest resident memory of this process so far, in bytes."""
+    """Return the largest resident memory that this process has had so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

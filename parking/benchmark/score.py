@@ -1,4 +1,4 @@
-"""How long scoring takes, beside faster-coco-eval."""
+"""Compare the time of scoring with that of faster-coco-eval."""
 
 import importlib.util
 import statistics
@@ -16,15 +16,16 @@ from parking.utils.errors import UserError
 def run_score_benchmark(
     num_images: int = 3000, boxes_per_image: int = 50, num_classes: int = 14, num_rounds: int = 5
 ) -> Iterator[str]:
-    """Score made-up boxes, in turn with the bare ``COCOeval_faster.run()``, which gives no matches.
+    """Time ``score_boxes`` on made-up boxes, in turn with ``COCOeval_faster.run()``, which returns no matches.
 
-    Ours begins with columns; the time that faster-coco-eval takes to build its objects is not counted.
+    ``score_boxes`` starts from columns, and preparing the truth from them counts. The time that faster-coco-eval needs
+    to build its objects before ``run`` does not count.
 
     Yields:
         Lines to print.
 
     Raises:
-        UserError: faster-coco-eval is missing.
+        UserError: faster-coco-eval is not installed.
     """
     if importlib.util.find_spec("faster_coco_eval") is None:
         raise UserError("Scoring is compared with faster-coco-eval, which is not installed: pip install -e .[test]")
@@ -44,7 +45,10 @@ def run_score_benchmark(
 
 
 def make_boxes(num_images: int, boxes_per_image: int, num_classes: int) -> tuple[dict, Detections]:
-    """Arguments of ``make_truth``, and as many detections; most are near an annotated box and have higher scores."""
+    """Return arguments of ``make_truth``, and as many detections as annotated boxes.
+
+    Most detections lie near an annotated box; these have higher scores than the rest.
+    """
     rng = np.random.default_rng(0)
     num = num_images * boxes_per_image
     rows, classes = np.repeat(np.arange(num_images), boxes_per_image), rng.integers(0, num_classes, num)
@@ -88,7 +92,7 @@ def _prepare(truth, detections):
             "annotations": annotations,
         }
     )
-    # The empty segmentation keeps loadRes from making a polygon for every box.
+    # Give each box an empty segmentation, or loadRes would make a polygon of it.
     found = [{**row, "segmentation": []} for row in detections.to_coco_results()]
     return COCOeval_faster(ground_truth, ground_truth.loadRes(found), "bbox", print_function=lambda *lines: None)
 

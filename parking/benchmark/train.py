@@ -1,4 +1,4 @@
-"""How fast a model trains on random images."""
+"""Measure how fast a model trains on random images."""
 
 import time
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ from parking.inference.models import check_config, resolve_device
 
 
 def run_train_benchmark(cfg: CfgNode, num_iters: int) -> Iterator[str]:
-    """Time training iterations, as configured and with the deterministic kernels that SEED >= 0 needs on a GPU.
+    """Time training iterations, first as usual, then with the deterministic kernels that SEED >= 0 selects on a GPU.
 
     Args:
-        cfg: device and number of classes are set in place; keys of data sets have no effect.
+        cfg: MODEL.DEVICE and NUM_CLASSES 0 are replaced in place; keys about data sets have no effect.
 
     Yields:
         Lines to print.
@@ -42,7 +42,10 @@ def run_train_benchmark(cfg: CfgNode, num_iters: int) -> Iterator[str]:
 
 
 def time_iterations(cfg, num_iters: int, num_warmup: int = 3) -> list[float]:
-    """Seconds of each of ``num_iters`` training iterations, device included, after ``num_warmup`` untimed ones."""
+    """Return the seconds of each of ``num_iters`` training iterations, after ``num_warmup`` untimed ones.
+
+    An iteration ends when the GPU has finished it.
+    """
     torch.manual_seed(0)
     model = build_model(cfg)
     on_gpu = next(model.parameters()).is_cuda

@@ -1,1 +1,1 @@
-"""Drawing of boxes with names and scores, and overviews of several pictures; needs neither torch nor detectron2."""
+"""Draw boxes with names and scores, charts of data, and sheets of pictures; needs neither torch nor detectron2."""

@@ -1,4 +1,4 @@
-"""Several pictures on one sheet."""
+"""Put several pictures on one sheet, and resize pictures."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,10 @@ def contact_sheet(
     """Put pictures side by side, row by row, each under its title.
 
     Args:
-        images: at least one (H, W, 3) uint8 RGB; sizes may differ. The longer side of each becomes ``tile_width``.
-        titles: one line per image, shortened in the middle if too long.
-        columns: pictures in a row; fewer images make a narrower sheet.
-        tile_width: in pixels.
+        images: at least one (H, W, 3) uint8 RGB picture; sizes may differ.
+        titles: one line for each image, shortened in the middle if too long.
+        columns: pictures in a row; if there are fewer images, the sheet is narrower.
+        tile_width: pixels to which the longer side of each picture is resized.
 
     Returns:
         The sheet, (H, W, 3) uint8 RGB.
@@ -46,19 +46,19 @@ def contact_sheet(
 
 
 def fit_side(image: np.ndarray, side: int) -> np.ndarray:
-    """(H, W, 3) uint8 to a new array whose longer side is ``side``."""
+    """Resize an (H, W, 3) uint8 picture to a new array whose longer side is ``side`` pixels."""
     ratio = side / max(image.shape[:2])
     size = max(1, round(image.shape[1] * ratio)), max(1, round(image.shape[0] * ratio))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR)
 
 
 def limit_side(image: np.ndarray, side: int | None) -> np.ndarray:
-    """``image``, (H, W, 3) uint8, reduced so that its longer side is at most ``side``; None: any length."""
+    """Reduce an (H, W, 3) uint8 picture if its longer side is above ``side`` pixels; None sets no limit."""
     return image if side is None or max(image.shape[:2]) <= side else fit_side(image, side)
 
 
 def _shorten(text, font, width):
-    """Shorten ``text`` in the middle to ``width`` pixels: the ends of a file name tell most."""
+    """Shorten ``text`` to ``width`` pixels in the middle, because a file name's beginning and end tell most."""
     keep = len(text)
     shortened = text
     while font.getlength(shortened) > width and keep > 0:

@@ -1,4 +1,4 @@
-"""Charts of a data set: classes, boxes, conditions, and examples of each class."""
+"""Draw charts of a data set: its classes, boxes and conditions, and examples of each class."""
 
 import io
 from collections import Counter
@@ -17,20 +17,22 @@ from parking.visualization.contact_sheet import contact_sheet
 from parking.visualization.drawing import encode_image
 from parking.visualization.fonts import drawable, fit_font
 
-# Colours of training, validation and further sides of the split, which differ in gray print, too.
+# Colours of the sides of a split: training, validation and others. They can be told apart in gray print, too.
 _SIDE_COLORS = ("#1f5a92", "#f2a03d", "#7fb069", "#b05f9e")
 _BAR_COLOR, _MEDIAN_COLOR = "#1f5a92", "#c23b22"
 _DPI = 120
 _GRAY = 235
-# Most characters of a label; a longer one would leave no room for the chart.
+# Longest label in characters; longer ones would leave no room for the chart.
 _MAX_LABEL_LENGTH = 40
 
 
 def plot_class_counts(class_names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Figure:
-    """Boxes per class, one bar for each side of the split, on a logarithmic scale since classes differ a hundredfold.
+    """Plot the number of boxes of each class, with a bar for each side of the split.
+
+    The scale is logarithmic, because the numbers differ by a factor of a hundred.
 
     Args:
-        counts: side -> (C,) boxes of each class.
+        counts: for each side of the split the number of boxes of each class, in the order of ``class_names``.
     """
     num_sides = max(len(counts), 1)
     row_height = 0.14 + 0.17 * num_sides
@@ -45,10 +47,10 @@ def plot_class_counts(class_names: Sequence[str], counts: Mapping[str, Sequence[
         axes.barh(y, values, thickness * 0.9, color=_SIDE_COLORS[i % len(_SIDE_COLORS)], label=label)
         share = sum(values) or 1
         for position, value in zip(y, values, strict=True):
-            # Say "none", because a bar of length 0 cannot be seen.
+            # Write "none" in place of a bar of length 0, which nobody would see.
             text = f" {_number(value)}  ({100 * value / share:.1f} %)" if value else " none"
             axes.text(max(value, 0.7), position, text, va="center", fontsize=8, color="black" if value else "#a00000")
-    # Limits before the scale: an axis that shows nothing above 0 cannot be made logarithmic.
+    # Set limits before the scale, because matplotlib cannot make an axis logarithmic whose values are all 0.
     axes.set_xlim(0.7, max(largest, 10) * 4)
     axes.set_xscale("log")
     _label_log_axis(axes.xaxis, (1,))
@@ -60,7 +62,7 @@ def plot_class_counts(class_names: Sequence[str], counts: Mapping[str, Sequence[
 
 
 def plot_box_sizes(boxes: np.ndarray) -> Figure:
-    """Widths against heights, sizes, and aspect ratios of boxes.
+    """Plot three charts of boxes: widths against heights, sizes, and aspect ratios.
 
     Args:
         boxes: (N, 2) widths and heights in pixels, above 0.
@@ -82,10 +84,10 @@ def plot_box_sizes(boxes: np.ndarray) -> Figure:
 
 
 def plot_boxes_per_image(counts: Mapping[str, Sequence[int]]) -> Figure:
-    """How many images have how many boxes.
+    """Plot how many images have 0, 1, 2, ... boxes.
 
     Args:
-        counts: side -> boxes of each of its images.
+        counts: for each side of the split the number of boxes of each of its images.
     """
     figure = _make_figure(9, 4.4)
     axes = figure.add_subplot()
@@ -109,10 +111,10 @@ def plot_boxes_per_image(counts: Mapping[str, Sequence[int]]) -> Figure:
 
 
 def plot_conditions(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Figure:
-    """Images per value of each condition, one panel a condition.
+    """Plot how many images have each value of each condition (such as the weather), in a panel for each condition.
 
     Args:
-        counts: condition -> side -> value -> number of images.
+        counts: number of images by condition, side of the split, and value of the condition.
     """
     panels = {condition: _join_values(sides) for condition, sides in counts.items()}
     columns = 3
@@ -131,7 +133,7 @@ def plot_conditions(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Fi
         for row, total in enumerate(left):
             axes.text(total, row, f" {_number(int(total))}", va="center", fontsize=8)
         axes.set_yticks(range(len(values)), **_as_labels(values, 9))
-        # Bars have the same thickness in all panels, however few bars a panel has.
+        # Give all panels the same limits, so that bars are equally thick however few a panel has.
         axes.set_ylim(max(longest, 4) - 0.4, -0.6)
         axes.set_xlim(0, max(left.max(initial=0), 1) * 1.2)
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
@@ -146,12 +148,12 @@ def plot_conditions(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Fi
 def draw_class_examples(
     class_names: Sequence[str], examples: Mapping[int, Sequence[np.ndarray]], counts: Sequence[int], *, per_class: int
 ) -> np.ndarray:
-    """A sheet with a row of examples for each class.
+    """Draw a sheet with a row of examples of each class.
 
     Args:
-        examples: class -> its pictures, (H, W, 3) uint8 RGB, all of one size.
-        counts: boxes of each class, for the titles.
-        per_class: pictures that a row has room for.
+        examples: pictures by class index, each (H, W, 3) uint8 RGB and square, all of one size.
+        counts: number of boxes of each class, which the titles state.
+        per_class: number of pictures in a full row.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -168,7 +170,7 @@ def draw_class_examples(
 
 
 def encode_png(picture: Figure | np.ndarray) -> bytes:
-    """The PNG file of a figure or of an (H, W, 3) uint8 RGB array."""
+    """Encode a figure or an (H, W, 3) uint8 RGB array as the bytes of a PNG file."""
     if isinstance(picture, Figure):
         file = io.BytesIO()
         picture.savefig(file, format="png")
@@ -177,7 +179,7 @@ def encode_png(picture: Figure | np.ndarray) -> bytes:
 
 
 def _make_figure(width: float, height: float) -> Figure:
-    # Do without pyplot, which keeps global state and may need a screen.
+    # Avoid pyplot, which keeps global state and may need a screen.
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
@@ -204,7 +206,7 @@ def _draw_sizes(axes: Axes, sizes: np.ndarray) -> None:
     axes.hist(sizes, np.geomspace(*_log_limits(sizes), 41), color=_BAR_COLOR)
     axes.set_xscale("log")
     _label_log_axis(axes.xaxis)
-    # COCO's limits between small, medium and large.
+    # COCO calls boxes small below 32 pixels, large from 96 pixels on, and medium between.
     for limit in (32, 96):
         axes.axvline(limit, color="gray", linestyle=":")
     shares = [np.mean(sizes < 32), np.mean((sizes >= 32) & (sizes < 96)), np.mean(sizes >= 96)]
@@ -224,7 +226,7 @@ def _draw_ratios(axes: Axes, ratios: np.ndarray) -> None:
 
 
 def _label_log_axis(axis: Axis, digits: Sequence[int] = (1, 2, 5)) -> None:
-    """Label only numbers that begin with ``digits``, in plain notation: matplotlib's own labels overlap."""
+    """Label only numbers that begin with ``digits``, in plain notation, because matplotlib's own labels overlap."""
     axis.set_major_locator(LogLocator(subs=digits))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
     axis.set_minor_locator(NullLocator())
@@ -244,7 +246,7 @@ def _log_limits(values: np.ndarray) -> tuple[float, float]:
 
 
 def _join_values(sides: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """The values of all sides, the most frequent first."""
+    """Return the values that occur on any side of the split, the most frequent first."""
     totals: Counter[str] = Counter()
     for values in sides.values():
         totals.update(values)
@@ -291,7 +293,7 @@ def _text(name: str) -> str:
     text = drawable(name)
     if len(text) > _MAX_LABEL_LENGTH:
         text = text[: _MAX_LABEL_LENGTH - 1] + "…"
-    # matplotlib reads text between two dollars as a formula, and fails if it is not one.
+    # Escape dollars: matplotlib reads text between two of them as a formula, and fails if it is not one.
     return text.replace("$", r"\$")
 
 

@@ -1,4 +1,4 @@
-"""Boxes with names and scores on pictures, readable at a glance from 320 pixels to 4K."""
+"""Draw boxes with names and scores that are legible on pictures from 320 pixels to 4K."""
 
 import math
 import os
@@ -16,14 +16,14 @@ from parking.visualization.tag_placement import place_tags
 
 
 class BoxDrawer:
-    """Draws detections, or annotations, of a fixed list of classes.
+    """Draws detections or annotations of a fixed list of classes.
 
-    Lines and letters are sized by the image. Tags with the names stay inside the image and, if possible, clear of each
-    other.
+    Lines and letters grow with the image. The tags, which show class names and scores, stay inside the image and, if
+    possible, do not overlap.
 
     Attributes:
         class_names: the names as they are drawn; characters that no installed font has are written as codes.
-        font_path: a font that has their characters.
+        font_path: a font that has the characters of these names.
     """
 
     def __init__(self, class_names: Sequence[str], colors: Sequence[Color] | None = None):
@@ -34,7 +34,7 @@ class BoxDrawer:
                 :func:`~parking.visualization.colors.class_colors`.
 
         Raises:
-            ValueError: there are not as many ``colors`` as names.
+            ValueError: the numbers of ``colors`` and names differ.
         """
         colors = class_colors(class_names) if colors is None else colors
         if len(colors) != len(class_names):
@@ -53,9 +53,9 @@ class BoxDrawer:
         Args:
             image: (H, W, 3) uint8 RGB.
             boxes: (N, 4) XYXY_ABS.
-            classes: (N,) contiguous class ids.
+            classes: (N,) indices into ``class_names``.
             scores: (N,) 0..1, or None for annotations. The best-scoring box is drawn on top.
-            size: height and width of the image whose pixels ``boxes`` are in; by default those of ``image``.
+            size: height and width that the pixels of ``boxes`` refer to, if ``image`` was resized; by default its own.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"an image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
@@ -72,7 +72,7 @@ class BoxDrawer:
 
 
 def _draw_boxes(image, boxes, labels, colors, font_path) -> np.ndarray:
-    """A copy of ``image`` with N boxes; the first has the best choice of places for its tag and is drawn on top."""
+    """Return a copy of ``image`` with the boxes; the first is drawn on top and chooses first where its tag goes."""
     height, width = image.shape[:2]
     visible = np.flatnonzero(_is_visible(boxes, height, width)).tolist()
     boxes = np.rint(boxes[visible].clip(0, [width, height, width, height])).astype(np.int64)
@@ -90,7 +90,7 @@ def _draw_boxes(image, boxes, labels, colors, font_path) -> np.ndarray:
 
 
 def save_image(image: np.ndarray, path: str | os.PathLike) -> None:
-    """Write an (H, W, 3) uint8 RGB image; the ending of ``path`` names the format; the folder is made if needed.
+    """Write an (H, W, 3) uint8 RGB image in the format that the ending of ``path`` names; make the folder if needed.
 
     Raises:
         UserError: the file cannot be written.
@@ -105,8 +105,8 @@ def save_image(image: np.ndarray, path: str | os.PathLike) -> None:
 
 
 def encode_image(image: np.ndarray, ending: str = ".png") -> bytes:
-    """The bytes of an image file with an (H, W, 3) uint8 RGB image; ``ending`` names the format."""
-    # cv2.imwrite fails silently for some paths that are not ASCII.
+    """Encode an (H, W, 3) uint8 RGB image as the bytes of an image file in the format that ``ending`` names."""
+    # Callers write the bytes themselves, because cv2.imwrite fails silently for some paths that are not ASCII.
     return cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
@@ -118,7 +118,7 @@ def _is_visible(boxes, height, width):
 
 def _draw_frame(draw, box, color, line_width):
     x1, y1, x2, y2 = box
-    # The frame lies inside the box, so it must not fill a small one. Pillow's corners are inclusive.
+    # Make the frame of a small box thinner, lest it fill the box. Subtract 1: Pillow draws the lower right corner, too.
     line_width = max(1, min(line_width, min(x2 - x1, y2 - y1) // 4))
     draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=line_width)
 

@@ -1,4 +1,4 @@
-"""Texts that can be drawn, and fonts that have their characters."""
+"""Prepare texts for drawing, and find fonts that have their characters."""
 
 import importlib.util
 import logging
@@ -13,9 +13,10 @@ from parking.utils.text import compose, printable
 
 logger = logging.getLogger(__name__)
 
-#: Python packages that carry fonts with Hangul; they are searched for files, never imported.
+#: Python packages with fonts that have Hangul; their folders are searched for fonts, but they are never imported.
 FONT_PACKAGES = ("koreanize_matplotlib",)
-# These fonts are preferred to others with the same characters: plain sans-serif ones of Debian, macOS and Windows.
+# Beginnings of the file names of fonts to prefer, best first: plain sans-serif fonts with Hangul of Debian, macOS and
+# Windows.
 _PREFERRED_NAMES = (
     "nanumgothic",
     "nanumbarungothic",
@@ -25,27 +26,28 @@ _PREFERRED_NAMES = (
     "malgun",
     "applesdgothicneo",
 )
-# Most characters of a name; far more than a picture has room for.
+# Longest drawable name in characters; pictures have room for far fewer.
 _MAX_LENGTH = 120
 
 
 def drawable(text: str) -> str:
-    """A name of any kind as Pillow and matplotlib can draw it: composed, without control characters, not too long."""
+    """Make a name drawable by Pillow and matplotlib: compose and escape characters, shorten it if too long."""
     text = printable(compose(text[: 2 * _MAX_LENGTH]))
     return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH // 2]}…{text[-_MAX_LENGTH // 2 :]}"
 
 
 def default_font() -> Path:
-    """DejaVu Sans, which comes with matplotlib: Latin, Greek, Cyrillic and symbols, no Hangul."""
+    """Return the path of DejaVu Sans, which comes with matplotlib; it has Latin, Greek, Cyrillic and symbols."""
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 def find_font(text: str) -> Path:
-    """The first font that has every character of ``text``: DejaVu Sans, else one of :data:`FONT_PACKAGES`, else one of
-    the system's.
+    """Return the first font that has every character of ``text``.
+
+    DejaVu Sans is tried first, then the fonts of :data:`FONT_PACKAGES`, then those of the system.
 
     Raises:
-        UserError: no font has them; the message says what to install.
+        UserError: no font has all characters; the message says what to install.
     """
     characters = {ord(c) for c in text if not c.isspace()}
     for path in _candidates():
@@ -59,10 +61,10 @@ def find_font(text: str) -> Path:
 
 
 def fit_font(texts: Sequence[str]) -> tuple[list[str], Path]:
-    """``texts`` as one font can draw them, and the path of that font.
+    """Find one font for all ``texts``; return the texts, with codes for characters that it lacks, and its path.
 
-    If no font has all characters, the one that has most is taken; characters that it lacks (such as emoji) become codes
-    such as ``\\U0001f697``, with a warning.
+    If no font has all characters, the font that has most of them is taken, with a warning; each character that it lacks
+    (such as an emoji) is replaced by a code such as ``\\U0001f697``.
     """
     text = "".join(texts)
     try:
@@ -90,7 +92,7 @@ def _package_fonts(package: str) -> Iterator[Path]:
 
 
 def _system_fonts() -> Iterable[Path]:
-    # Imported here, because the first import on a machine lists all fonts of the system, which takes seconds.
+    # Import this only when needed: the first import on a machine lists all fonts of the system, which takes seconds.
     from matplotlib import font_manager
 
     return map(Path, font_manager.findSystemFonts())
@@ -106,10 +108,11 @@ def _by_preference(paths: Iterable[Path]) -> list[Path]:
 
 
 def _find_lacking(path: Path, characters: set[int]) -> set[int]:
-    """The ``characters`` that a font lacks; -1 as well if the font cannot be read."""
+    """Return the ``characters`` that a font lacks; for an unreadable font, all of them and -1."""
     try:
         font = FT2Font(str(path))
         return {c for c in characters if not font.get_char_index(c)}
     except (OSError, RuntimeError):
-        # System folders also hold broken files and bitmap fonts, which FreeType cannot open.
+        # FreeType cannot open the broken files and bitmap fonts that system folders may hold. The -1 makes find_font
+        # pass over such a font even if ``characters`` is empty.
         return {*characters, -1}

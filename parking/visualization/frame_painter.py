@@ -1,4 +1,4 @@
-"""Boxes and counts on the frames of a video."""
+"""Draw boxes and the number of objects of each class on the frames of a video."""
 
 import math
 from collections import Counter
@@ -13,7 +13,7 @@ from parking.visualization.drawing import BoxDrawer
 
 
 class FramePainter:
-    """Draws what was found in a frame: boxes, and in the upper left corner how many there are of each class."""
+    """Draws the detections in a frame: boxes and, in the upper left corner, the number of boxes of each class."""
 
     def __init__(
         self, class_names: Sequence[str], display_names: Sequence[str] | None = None, *, max_side: int | None = None
@@ -22,7 +22,7 @@ class FramePainter:
         Args:
             class_names: the model's classes, which determine the colours.
             display_names: names to draw instead, one for each class.
-            max_side: pictures with a longer side, in pixels, are reduced to it.
+            max_side: longest side of a picture in pixels; larger pictures are reduced to it. None: no limit.
         """
         self._colors = class_colors(class_names)
         self._drawer = BoxDrawer(display_names or class_names, self._colors)
@@ -43,7 +43,7 @@ class FramePainter:
         return picture
 
     def _draw_counts(self, picture: np.ndarray, counts: Mapping[int, int]) -> None:
-        """Draw the classes that occur on a dark ground into ``picture``; rows that do not fit are left out."""
+        """Draw a dark panel with a row for each class that occurs into ``picture``; leave out rows that do not fit."""
         if not counts:
             return
         height, width = picture.shape[:2]

@@ -1,17 +1,17 @@
-"""Where to put the name tags of boxes."""
+"""Choose where the name tags of boxes go."""
 
 import numpy as np
 
-# This many tags are kept clear of each other: the time grows with the square of the number, and more are illegible.
+# Number of tags that are kept clear of each other. The time grows with its square, and more tags are illegible anyway.
 _MAX_PLACED = 400
 
 
 def place_tags(boxes: np.ndarray, tag_sizes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Find a place at its box for each tag, inside the image and, if possible, clear of earlier tags.
+    """Place the tag of each box next to or in the box, inside the image and, if possible, clear of earlier tags.
 
-    A tag tries the corners of its box, outside and inside, then places along the edges. It takes the first place where
-    it covers no earlier tag, else the one where it covers least, so the first boxes have the best choice. Tags after
-    the first 400 are put above their box without a search.
+    The candidates for a tag are the corners of its box, outside and inside, then places along the edges. The tag gets
+    the first candidate that covers no earlier tag, else the one that covers the least area of them; so tags of the
+    first boxes are placed best. Tags after the first 400 go above their boxes without a search.
 
     Args:
         boxes: (N, 4) XYXY_ABS integers, clipped to the image.
@@ -34,7 +34,7 @@ def place_tags(boxes: np.ndarray, tag_sizes: np.ndarray, image_size: tuple[int, 
 
 
 def _candidates(x1, y1, x2, y2, w, h):
-    """(K, 2) upper left corners of a tag of w x h pixels, the preferred first."""
+    """Return (K, 2) candidates for the upper left corner of a tag of w x h pixels, the preferred ones first."""
     right, bottom = x2 - w, y2 - h
     corners = [(x, y) for x in (x1, right) for y in (y1 - h, y2, y1)] + [(x1, bottom), (right, bottom)]
     beside = [(x2, y1), (x1 - w, y1), (x2, bottom), (x1 - w, bottom)]
@@ -44,6 +44,6 @@ def _candidates(x1, y1, x2, y2, w, h):
 
 
 def _intersection(a, b):
-    """(K, M) areas that boxes a (K, 4) and b (M, 4) share."""
+    """Return the (K, M) areas of the intersections of boxes a, (K, 4), and b, (M, 4)."""
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
     return np.maximum(sides, 0).prod(axis=2)
