@@ -21,7 +21,7 @@ from parking.utils.text import printable
 # PKWARE's APPNOTE 6.3.10: general purpose bits (4.4.4), compression methods (4.4.5).
 _ENCRYPTED = 0x1 | 0x40
 _UTF8_NAME = 0x800
-# Not bzip2 and LZMA: zipfile sets no limit to what these unpack at once, and a few kB can hold gigabytes.
+# bzip2 and LZMA are refused: zipfile does not limit how much they unpack at once, and a few kB can hold gigabytes.
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _METHOD_NAMES = {
     **{1: "Shrink", 6: "Implode", 9: "Deflate64", 12: "bzip2", 14: "LZMA"},
@@ -29,7 +29,7 @@ _METHOD_NAMES = {
 }
 _DOS_FOLDER = 0x10
 _CHUNK = 1 << 20
-# Exceptions that a damaged zip may cause. The OSErrors among them have no errno.
+# Exceptions that a damaged zip may cause. An OSError caused by damage has no errno; one that the disk causes has.
 _DAMAGE = (
     NotImplementedError,
     zipfile.BadZipFile,
@@ -104,8 +104,8 @@ def read_archive(file: str | os.PathLike, *, leading_folder: str) -> Archive:
     total, size = sum(info.file_size for info in infos), os.path.getsize(file)
     if total > max(MIN_BOMB_BYTES, MAX_ARCHIVE_RATIO * size):
         raise UserError(
-            f"'{printable(file)}' has {size:,} bytes and would unpack to {total:,}, which no real data do; get it from "
-            "a source you trust."
+            f"'{printable(file)}' has {size:,} bytes and would unpack to {total:,}, which real data never do; get it "
+            "from a source you trust."
         )
     members, num_skipped = [], 0
     for info, name in zip(infos, _decode_names(infos, file), strict=True):
@@ -126,10 +126,10 @@ def read_archive(file: str | os.PathLike, *, leading_folder: str) -> Archive:
 
 
 def read_member(archive: Archive, opened: zipfile.ZipFile, member: Member) -> Iterator[bytes]:
-    """Yield the content in pieces, at most ``member.size`` bytes in all.
+    """Yield the content of ``member`` in pieces, at most ``member.size`` bytes in all.
 
     Args:
-        opened: of :func:`open_zip`.
+        opened: the zip of ``archive``, opened by :func:`open_zip`.
 
     Raises:
         UserError: the content is damaged, or its size or checksum is not the declared one.
@@ -139,14 +139,14 @@ def read_member(archive: Archive, opened: zipfile.ZipFile, member: Member) -> It
         while chunk := source.read(_CHUNK):
             size += len(chunk)
             yield chunk
-        # zipfile compares the checksum, and stops at the declared size, but takes less than that for enough.
+        # zipfile verifies the checksum and never reads more than the declared size, but it accepts less.
         if size != member.size:
             raise zipfile.BadZipFile(f"it has {size:,} bytes instead of {member.size:,}")
 
 
 @contextmanager
 def open_zip(file: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip; a UserError says why that is impossible."""
+    """Open a zip; if that fails, raise a UserError that says why."""
     try:
         opened = open_regular(file)
     except OSError as e:
@@ -173,11 +173,11 @@ def _explain_damage(file: Path, path: str | None = None) -> Iterator[None]:
 
 
 def _decode_names(infos: Sequence[zipfile.ZipInfo], file: Path) -> list[str]:
-    """The decoded names; their separators stay as they are."""
+    """The decoded names, with their folder separators unchanged."""
     # zipfile decodes names without the UTF-8 flag as cp437, which has a character for every byte: undo that.
     unflagged = [info.orig_filename.encode("cp437") for info in infos if not info.flag_bits & _UTF8_NAME]
-    # Korean text in cp949 is hardly ever valid as three-byte UTF-8. A few syllables are also valid as two-byte UTF-8
-    # (Latin, Greek): such a name is taken for UTF-8 only if no other name of the zip must be cp949.
+    # Korean text in cp949 is hardly ever valid UTF-8 with three-byte characters, but a few syllables are also valid
+    # two-byte characters (Latin, Greek). Such a name counts as UTF-8 unless another name in the zip can only be cp949.
     has_cp949 = any(_decode(raw, ("utf-8",)) is None for raw in unflagged)
     names = []
     for info in infos:
@@ -209,12 +209,13 @@ def _to_relative_path(name: str, file: Path) -> str:
     is_absolute = path.startswith("/") or re.match("[A-Za-z]:", path)
     if is_absolute or ".." in parts or not parts or any(unicodedata.category(c) == "Cc" for c in path):
         raise UserError(
-            f"'{file}': the name {name!r} must be that of a file below the folder (not empty, not absolute, no drive "
-            "letter, '..' or control character); nothing is unpacked from such a zip, get it from a source you trust."
+            f"'{file}': the name {name!r} must be a path below the folder to unpack to (not empty, not absolute, no "
+            "drive letter, '..' or control character); nothing is unpacked, get the zip from a source you trust."
         )
     if len(parts) > MAX_PATH_FOLDERS:
         raise UserError(
-            f"'{file}' has a name with {len(parts) - 1} folders, '{printable(path[:40])}...'; make it anew."
+            f"'{file}': the name '{printable(path[:40])}...' has {len(parts) - 1} folders; make the zip again with "
+            "shorter paths."
         )
     return "/".join(parts)
 
@@ -241,8 +242,8 @@ def _check_member(info: zipfile.ZipInfo, path: str, file: Path) -> None:
 
 
 def _check_collisions(paths: Sequence[str], file: Path) -> None:
-    # Spelling of each file and folder, and whether it is a file, by a key that is equal where a disk may take two names
-    # for one.
+    # For each file and folder: its spelling, and whether it is a file. Two names have the same key if some disks cannot
+    # tell them apart.
     seen: dict[str, tuple[str, bool]] = {}
     for path in paths:
         parts = path.split("/")

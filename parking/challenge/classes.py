@@ -60,7 +60,11 @@ CLASS_COLORS = (
 
 
 def translate_names(class_names: Iterable[str], *, option: str) -> list[str]:
-    """Korean names of the challenge's classes; a UserError that names ``option`` if one is not the challenge's."""
+    """Translate names of the challenge's classes to Korean.
+
+    Raises:
+        UserError: a name is not one of the challenge's classes; the message names ``option``.
+    """
     translation = dict(zip(CLASS_NAMES, CLASS_NAMES_KO, strict=True))
     class_names = list(class_names)
     unknown = [name for name in class_names if name not in translation]

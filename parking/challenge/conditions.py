@@ -1,7 +1,10 @@
-"""The conditions of the challenge's training images, which their names tell; needs neither torch nor detectron2.
+"""Reads weather, place and time from the file names of the challenge's training images.
 
-``20201102_경기도_-_-_맑음_주간_실외_right_000079_0088055.png`` has date, region, two more words about the place,
-weather, time of day, outdoors or indoors, the camera's side of the car, number of the sequence, number of the frame.
+Needs neither torch nor detectron2.
+
+A name such as ``20201102_경기도_-_-_맑음_주간_실외_right_000079_0088055.png`` consists of: date, region, two more words
+about the place, weather, time of day, outdoors or indoors, the camera's side of the car, number of the sequence, number
+of the frame.
 """
 
 import re
@@ -21,7 +24,7 @@ TITLES = {
 CONDITIONS = tuple(TITLES)
 UNKNOWN = "unknown"
 
-# Charts are in English; other words stay as they are.
+# Translations for the charts, which are in English; words that are not listed stay Korean.
 _ENGLISH = {
     "맑음": "clear",
     "흐림": "cloudy",
@@ -79,7 +82,7 @@ def parse_frame(file_name: str) -> tuple[str, int] | None:
 
 
 def parse_conditions(file_name: str) -> dict[str, str]:
-    """The words of ``file_name`` for each of ``CONDITIONS``, "-" if unknown; {} if the name has another form."""
+    """The word in ``file_name`` for each of ``CONDITIONS``, "-" if unknown; {} if the name has another form."""
     words = compose(file_name.rpartition("/")[2]).split("_")
     if len(words) < _NUM_WORDS or parse_frame(file_name) is None:
         return {}
@@ -87,7 +90,7 @@ def parse_conditions(file_name: str) -> dict[str, str]:
 
 
 def count_conditions(file_names: Iterable[str]) -> dict[str, dict[str, int]]:
-    """How many images have each value of each of ``CONDITIONS``, the most frequent first.
+    """For each of ``CONDITIONS``, the number of images by value, the most frequent value first.
 
     Values are in English if known, and ``UNKNOWN`` if the name does not tell them.
     """

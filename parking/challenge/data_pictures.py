@@ -1,4 +1,4 @@
-"""Pictures of what a checked data set holds."""
+"""Charts and example crops that show what a checked data set holds."""
 
 from parking.data.checking.examples import choose_examples, cut_examples
 from parking.data.checking.overview import Overview, keep_frequent
@@ -15,12 +15,12 @@ from .conditions import TITLES, get_sequence_key
 
 PICTURES = ("class_counts.png", "box_sizes.png", "boxes_per_image.png", "conditions.png", "class_examples.png")
 _EXAMPLES_PER_CLASS, _EXAMPLE_SIDE = 8, 112
-# Most classes drawn in one picture; Objects365 has this many.
+# Largest number of classes that a picture shows; Objects365 has this many.
 _MAX_CLASSES = 365
 
 
 def draw_pictures(overview: Overview, num_workers: int) -> dict[str, bytes]:
-    """PNG files by names from :data:`PICTURES`; of many classes, only the most frequent are drawn."""
+    """Draw the PNG files, by their names in :data:`PICTURES`; too many classes are cut to the most frequent ones."""
     overview = keep_frequent(overview, _MAX_CLASSES)
     names, sides = overview.class_names, overview.sides
     pictures = [

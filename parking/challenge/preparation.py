@@ -1,4 +1,4 @@
-"""Unpacking of the challenge's zips to the layout of ``datasets/README.md``; needs neither torch nor detectron2."""
+"""Unpacks the challenge's zips to the layout of ``datasets/README.md``; needs neither torch nor detectron2."""
 
 import errno
 import fcntl
@@ -20,7 +20,7 @@ from .archive import Archive, Member, is_macos_litter, open_zip, read_archive, r
 
 FOLDERS = ("train", "test")
 _TRAIN_JSON = "train/label/Train.json"
-# Bytes that stay free on the disk after unpacking, and that a file takes beyond its content: half a block and entries.
+# Bytes to leave free on the disk after unpacking; bytes that a file takes on the disk beyond its content.
 _SPARE_BYTES, _BYTES_PER_FILE = 10**9, 8192
 _CHUNK = 1 << 20
 
@@ -47,7 +47,7 @@ class Part(NamedTuple):
 
 
 def find_parts(data_dir: str | os.PathLike) -> list[Part]:
-    """The parts whose folder or zip exists. Checks the zips' lists of contents; changes nothing.
+    """Find the parts whose folder or zip exists, and check the zips' lists of contents; nothing is written.
 
     Raises:
         UserError: ``data_dir`` does not exist; a zip is unusable (see :func:`read_archive`) or lacks what its folder
@@ -102,9 +102,9 @@ def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: Non
             staging folder holds a file that the zip lacks.
     """
     num_kept = 0
-    _list_absent(part)  # raises if the staging folder holds anything else, such as a link
+    _list_absent(part)  # raises if the staging folder holds anything that the zip lacks
     with _explain_os_errors(part), _locked(part.staging), open_zip(part.archive.file) as opened:
-        # Beside the staging folder, so that no member has this name.
+        # This file lies beside the staging folder, where no member of the zip can have its name.
         half_file = part.staging.with_name(f"{part.staging.name}.part")
         for member in part.archive.members:
             path = part.staging / member.path
@@ -113,7 +113,7 @@ def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: Non
                 progress(member.size)
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            half_file.unlink(missing_ok=True)  # a run that was killed left it
+            half_file.unlink(missing_ok=True)  # a run that was killed may have left it
             try:
                 with open(half_file, "xb") as file:
                     for chunk in read_member(part.archive, opened, member):
@@ -122,7 +122,7 @@ def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: Non
                 os.replace(half_file, path)
             finally:
                 half_file.unlink(missing_ok=True)
-        # One wait for the disk instead of one per file: after a crash before this line, checksums tell what was lost.
+        # Wait for the disk once instead of once per file: after a crash before this line, checksums tell what was lost.
         os.sync()
         os.rename(part.staging, part.folder)
     return num_kept
@@ -132,8 +132,8 @@ def compare(part: Part) -> tuple[list[str], list[str], int]:
     """Compare an unpacked folder with its zip, by sizes and by names regardless of case and Unicode form.
 
     Returns:
-        The files of the zip that the folder lacks, those of another size, and how many the folder has more; paths are
-        relative to the folder and sorted.
+        The files of the zip that the folder lacks, the files whose size differs, and the number of files that only
+        the folder has; paths are relative to the folder and sorted.
 
     Raises:
         UserError: a folder cannot be read, or folders are nested too deep.
@@ -169,7 +169,7 @@ def format_size(num_bytes: int) -> str:
 
 
 def _check_content(archive: Archive, name: str) -> None:
-    """Raise a UserError unless the zip holds what its folder needs, before an hour of unpacking."""
+    """Raise a UserError unless the zip holds what its folder needs, because unpacking takes long."""
     paths = [member.path for member in archive.members]
     wanted = ["images/"] + ([_TRAIN_JSON.removeprefix("train/")] if name == "train" else [])
     for start in wanted:

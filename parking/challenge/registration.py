@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def register_datasets_from_config(cfg: CfgNode, names: Sequence[str] | None = None) -> None:
-    """Register ``DATASETS.COCO`` and, if ``names`` has one of them, the ``parking_*`` data sets.
+    """Register the data sets of ``DATASETS.COCO`` and, if ``names`` has any of them, the ``parking_*`` data sets.
 
     The metadata (``thing_classes`` and the like) of ``names`` is available at once; images and annotations are read
     when a data set is first loaded, and again after another call of this function.
@@ -82,7 +82,7 @@ def _drop_parking_val(cfg: CfgNode, names: Sequence[str]) -> None:
 
 
 def find_category_ids(class_names: Sequence[str]) -> list[int] | None:
-    """Category ids of classes by their names, if all are COCO's or all are the challenge's; else None."""
+    """The category id of each class, if all names are COCO's or all are the challenge's; else None."""
     known = [{category["name"]: category["id"] for category in COCO_CATEGORIES if category["isthing"]}]
     known.append({name: i for i, name in enumerate(CLASS_NAMES, start=1)})
     for ids in known:

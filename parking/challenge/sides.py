@@ -1,4 +1,4 @@
-"""The sides of a split: what each holds, and which frames have a near neighbour on another side."""
+"""The sides of a split, such as training and validation: what each holds, and frames close to one on another side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,19 +16,19 @@ from parking.utils.text import printable
 from .conditions import count_conditions, parse_frame
 from .splits import SPLITS, split_images
 
-#: Frames of a sequence are neighbours if at most this many apart: a second of video, in which a car hardly moves.
+#: Frames of a sequence are neighbours if their numbers differ by at most this: a second, in which a car hardly moves.
 NEIGHBOUR_FRAMES = 30
 # The default of DATASETS.VAL_FRACTION.
 _VAL_FRACTION = 0.12
 
 
 def summarize(checked: Sequence[CheckedSource], *, split: str) -> Overview:
-    """Overview of checked data; its sides are those of ``split`` for the challenge's data, else one per source.
+    """Summarize checked data sets by side, and add frames that have a neighbour on another side to their findings.
 
-    Frames with a near neighbour on another side are added to the findings.
+    The sides are training and validation under ``split`` if the data are the challenge's, else one side per data set.
     """
     usable = [one for one in checked if one.columns is not None and one.source.has_annotations]
-    # Only sources of the challenge state their categories, and only they are split.
+    # Only the challenge's sources have ``categories``, and only they are split.
     if usable and usable[0].source.categories is not None:
         class_names = usable[0].class_names
         sides, splits = divide_parking(usable[0], split)
@@ -48,7 +48,7 @@ def summarize(checked: Sequence[CheckedSource], *, split: str) -> Overview:
 
 def make_sides(columns: Columns, num_classes: int, names: Sequence[str], belongs: Sequence[np.ndarray]) -> list[Side]:
     """Divide ``columns``: side ``names[k]`` has the images where the mask ``belongs[k]`` (N,) is true."""
-    # Without a table of images x classes: there may be many thousands of both.
+    # Count without a table of images x classes, because there may be many thousands of each.
     image_rows = columns.image_rows()
     sides = []
     for name, mask in zip(names, belongs, strict=True):
@@ -59,9 +59,10 @@ def make_sides(columns: Columns, num_classes: int, names: Sequence[str], belongs
 
 
 def divide_parking(checked: CheckedSource, split: str) -> tuple[list[Side], list[SplitSummary]]:
-    """The sides of the training data under ``split``, and a summary of every split; neighbours become findings.
+    """Divide the training data by ``split``; return its sides and a summary of each of ``SPLITS``.
 
-    If the split is impossible, all images are on one side; its summary says why.
+    Frames with a neighbour on the other side are added to ``checked.findings``. If ``split`` is impossible, all images
+    are on one side, and its summary says why.
     """
     columns, num_classes = checked.columns, len(checked.class_names)
     file_names = dict(zip(columns.image_ids, columns.names, strict=True))
@@ -89,9 +90,10 @@ def divide_parking(checked: CheckedSource, split: str) -> tuple[list[Side], list
 
 
 def divide_by_source(usable: Sequence[CheckedSource]) -> tuple[list[Side], list[str]]:
-    """A side for each source, and the names of all their classes, in the order of the sides' counts.
+    """Make one side per source; return the sides and the names of all their classes.
 
-    Frames with a neighbour in another source become findings, and so do sources whose classes differ from the first.
+    Each side counts boxes of all these classes, in the same order. Frames with a neighbour in another source are added
+    to the findings, and so are sources whose classes differ from those of the first.
     """
     by_key = {}
     for name in (name for one in usable for name in one.class_names):
@@ -114,7 +116,7 @@ def divide_by_source(usable: Sequence[CheckedSource]) -> tuple[list[Side], list[
 
 
 def find_leaks(file_names: Mapping[int, str], val_ids: set[int], num_frames: int = NEIGHBOUR_FRAMES) -> list[int]:
-    """The images with a neighbour on the other side: a frame of their sequence at most ``num_frames`` away."""
+    """Ids of the images that have a frame of their sequence at most ``num_frames`` away on the other side."""
     sequences: dict[str, list[tuple[int, int]]] = {}
     for image_id, name in file_names.items():
         if (frame := parse_frame(name)) is not None:
@@ -122,7 +124,8 @@ def find_leaks(file_names: Mapping[int, str], val_ids: set[int], num_frames: int
     leaking = set()
     for frames in sequences.values():
         frames.sort(key=lambda frame: frame[0])
-        # Read forwards and then backwards: the nearest frame on the other side is the last one read in one direction.
+        # Read forwards, then backwards: in one of the directions, the frame on the other side that was read last is
+        # the nearest one.
         for ordered in (frames, frames[::-1]):
             last: list[int | None] = [None, None]
             for number, image_id in ordered:

@@ -11,7 +11,7 @@ from .classes import CLASS_NAMES
 def find_parking_sources(root: str) -> list[Source]:
     """The training part below a data root and, if its folder exists, the test part.
 
-    A missing ``Train.json`` is no error here: the images can be checked without it.
+    A missing ``Train.json`` is not an error here: the images can be checked without it.
 
     Raises:
         UserError: the root or its folder of training images does not exist.

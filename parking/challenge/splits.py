@@ -1,4 +1,4 @@
-"""Division of the training images into a training and a validation part; pure functions that read no files."""
+"""Divides the training images into a training and a validation part; pure functions that read no files."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ _ENTRY_SEED = 100
 _ENTRY_NUM_VAL = 3000
 # Validation may outgrow its share by this factor to hold a box of every class.
 _MAX_OVERSIZE = 1.5
-# Errors are compared to this many decimals, because the rest differs between machines.
+# Errors are compared to this many decimals, because further ones differ between machines.
 _DECIMALS = 10
 
 
 def split_images(split: str, columns: Columns, num_classes: int, *, val_fraction: float, seed: int) -> np.ndarray:
-    """Divide the images of ``columns`` as one of ``SPLITS`` does; ``val_fraction`` and ``seed`` matter to "sequence".
+    """Choose the validation images by ``split``, one of ``SPLITS``; only "sequence" uses ``val_fraction`` and ``seed``.
 
     Returns:
         (N,) bool: which images are for validation.
@@ -33,7 +33,7 @@ def split_images(split: str, columns: Columns, num_classes: int, *, val_fraction
     if split == "all":
         val_ids = set()
     elif split == "entry":
-        # Drawn from all images of the json, so that one that is left out as faulty changes nothing about the others.
+        # Draw from all images of the json, so that leaving out a faulty image does not move other images.
         val_ids = split_entry(columns.listed_ids or columns.image_ids)
     else:
         counts = columns.class_counts(num_classes)
@@ -46,7 +46,7 @@ def split_images(split: str, columns: Columns, num_classes: int, *, val_fraction
 
 
 def split_entry(image_ids: Sequence[int]) -> set[int]:
-    """The validation ids that the 2022 entry drew: 3,000 of the ids in file order, ``random.seed(100)``.
+    """The validation ids of the entry to the 2022 challenge: 3,000 of the ids in file order, drawn with seed 100.
 
     Raises:
         UserError: nothing would be left for training.
@@ -92,7 +92,7 @@ def split_by_sequence(
     keys = sorted(sequences)
     num_images = np.array([len(sequences[key]) for key in keys])
     num_boxes = _count([[class_counts.get(i, {}) for i in sequences[key]] for key in keys])
-    # A sequence is of one place and time, so its first image tells its conditions.
+    # A sequence shows one place at one time, so the name of its first image tells the conditions of all.
     conditions = [parse_conditions(file_names[sequences[key][0]]) for key in keys]
     num_conditions = _count([[dict.fromkeys(words.items(), 1)] for words in conditions]) * num_images[:, None]
     chosen = _choose_sequences(num_images, num_boxes, num_conditions, val_fraction, random.Random(seed))
@@ -100,7 +100,7 @@ def split_by_sequence(
 
 
 def _count(counts: Sequence[Sequence[Mapping]]) -> np.ndarray:
-    """Sums (S, C) of S groups of counts, with a column for each thing that occurs in any group, sorted."""
+    """Sum the counts in each of S groups to (S, C), with a column for each thing counted in any group, sorted."""
     columns = {thing: i for i, thing in enumerate(sorted({thing for group in counts for c in group for thing in c}))}
     sums = np.zeros((len(counts), len(columns)), dtype=np.int64)
     for row, group in enumerate(counts):
@@ -150,9 +150,9 @@ def _choose_sequences(
 
 
 def _get_shares(num_images, num_boxes, num_conditions) -> tuple[np.ndarray, np.ndarray]:
-    """Each sequence's shares (S, 1 + C + K) of images, each class's boxes and each condition's images; their weights.
+    """Each sequence's shares (S, 1 + C + K) of all images, each class's boxes and each condition's images; weights.
 
-    Images, all classes together and all conditions together have the same weight.
+    The weights are those of the columns: images, all classes together and all conditions together weigh the same.
     """
     groups = [num_images[:, None], num_boxes, num_conditions]
     shares = [group / np.maximum(group.sum(axis=0), 1) for group in groups]
@@ -161,14 +161,14 @@ def _get_shares(num_images, num_boxes, num_conditions) -> tuple[np.ndarray, np.n
 
 
 def _compute_error(share, shares, weights, val_fraction) -> np.ndarray:
-    """(S,): weighted squared distance of the shares from ``val_fraction`` if each sequence were added."""
-    # The square of (share + shares - val_fraction), multiplied out: one matrix product instead of several passes.
+    """For each sequence (S,): weighted squared distance of the shares from ``val_fraction`` if it were added."""
+    # The square of (share + shares - val_fraction) is multiplied out: one matrix product instead of several passes.
     distance = share - val_fraction
     return (weights * distance**2).sum() + shares @ (2 * weights * distance) + shares**2 @ weights
 
 
 def _count_lacking(boxes: np.ndarray, num_boxes: np.ndarray) -> np.ndarray:
-    """(S,): classes without a box on one side if each sequence were added to validation's ``boxes`` (C,)."""
+    """For each sequence (S,): number of classes without a box on one side if it joined validation's ``boxes`` (C,)."""
     new_boxes = boxes + num_boxes
     divisible = (num_boxes > 0).sum(axis=0) >= 2
     return ((new_boxes == 0) & divisible).sum(axis=1) + (new_boxes == num_boxes.sum(axis=0)).sum(axis=1)

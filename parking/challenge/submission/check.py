@@ -52,7 +52,7 @@ def check_submission(
 
     Args:
         path: the submission.
-        image_info: ``Test_Images_Information.json``: image ids must be listed there, and boxes lie inside the sizes.
+        image_info: ``Test_Images_Information.json``: it must list the image ids, and boxes must lie inside its sizes.
         sample: ``sample_submission.json``: every row must have exactly the keys of its rows.
         max_per_image: largest number of boxes of an image.
         max_bytes: largest size of the file.
@@ -85,7 +85,7 @@ def check_submission(
 
 
 def _read_rows(path: str | os.PathLike) -> tuple[list, list[Problem]]:
-    """The submission's rows, and the problems of its JSON that lenient readers ignore."""
+    """The submission's rows, and a problem if the file begins with a byte order mark, which strict readers refuse."""
     rows, has_mark = parse_json(path)
     if not isinstance(rows, list):
         raise UnusableFileError(path, f"must hold a JSON list of boxes, not {shorten(rows)}")
@@ -141,7 +141,7 @@ def _is_strict_json(values: Mapping) -> bool:
 
 
 def _is_finite_number(value) -> bool:
-    # Compared without conversion: an int may be too large for a float.
+    # Compare without converting to float, for which an int may be too large.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and -_LARGEST_NUMBER < value < _LARGEST_NUMBER
 

@@ -1,4 +1,4 @@
-"""What cutting predictions down to a submission costs in AP75, on annotated images."""
+"""Measures on annotated images how much AP75 is lost by cutting predictions down to a submission."""
 
 import logging
 import os
@@ -56,7 +56,7 @@ def read_annotations(annotations: str, *, classes: Mapping[int, str], images: st
 
 
 def compute_ap75(truth: Truth, detections: Detections) -> tuple[float, dict[int, float]]:
-    """AP75 in percent, the mean over the classes and of each category id; nan without annotated boxes.
+    """Compute AP75 in percent: the mean over the classes, and by category id; nan without annotated boxes.
 
     Detections on images that ``truth`` does not have do not count.
     """

@@ -20,7 +20,7 @@ class SubmissionOptions(NamedTuple):
 
 
 def _parse_megabytes(text: str) -> int:
-    """Bytes of a size in MB of 10^6 bytes."""
+    """Convert a size in MB (10^6 bytes) to bytes."""
     try:
         size = int(float(text) * 1e6)
     except (ValueError, OverflowError):
@@ -47,7 +47,7 @@ def add_limit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_class_floors(texts: Iterable[str | int], classes: Mapping[str, int], *, option: str) -> dict[int, int]:
-    """The floors: number of boxes by category id.
+    """Parse class floors: by category id, how many of the best boxes enter the submission before all others.
 
     Args:
         texts: "stroller=500" for one class, or "500" (or 500) for all classes that are not named, in any order.

@@ -15,12 +15,12 @@ import numpy as np
 from parking.structures.detections import Detections
 from parking.utils.marks import open_output
 
-#: The challenge's limits: size of the file, and boxes of an image.
+#: The challenge's limits: bytes of the file, and boxes per image.
 DEFAULT_MAX_BYTES = 20_000_000
 DEFAULT_MAX_PER_IMAGE = 50
 
 _MAX_COORDINATE = 1e8
-# No row of a submission is shorter.
+# No row of a submission is shorter than this.
 _MIN_ROW_BYTES = 80
 
 
@@ -42,7 +42,7 @@ class SubmissionReport:
         threshold: the lowest score in the file, before rounding, among the boxes that no floor protects; None if there
             are none. No box that scores higher was left out for the size.
         num_below_threshold: boxes in the file that score lower than the threshold, because a floor protects them.
-        num_floored_left_out: boxes of a floor among ``num_left_out``; above 0 if the floors alone do not fit.
+        num_floored_left_out: boxes of ``num_left_out`` that a floor protects; above 0 if the floors alone do not fit.
         num_bytes: size of the file.
         kept: (num_kept,) indices of the boxes in the file, in its order.
     """
@@ -62,7 +62,7 @@ class SubmissionReport:
         lowest = f", scores from {self.threshold:.4f}" if self.threshold is not None else ""
         lines = [f"{self.num_kept} boxes{lowest}, {self.num_bytes / 1e6:.2f} MB"]
         if self.num_left_out:
-            rest = f"; from {self.threshold:.4f} on all did" if self.threshold is not None else ""
+            rest = f"; all that score at least {self.threshold:.4f} did" if self.threshold is not None else ""
             lines.append(f"{self.num_left_out} boxes that score lowest did not fit into the size limit{rest}")
         if self.num_below_threshold:
             lines.append(f"{self.num_below_threshold} boxes that score lower are in because of their class's floor")
@@ -130,7 +130,7 @@ def write_submission(
     )
     texts = _take_fitting(values, _SEPARATORS[spacing], max_bytes)
     num_kept = len(texts)
-    # By image, and then by rank.
+    # The file lists boxes by image, and those of an image by rank.
     order = np.lexsort((queue[:num_kept], image_index[rows[:num_kept]]))
     kept = rows[order]
     with open_output(path) as file:
@@ -184,7 +184,7 @@ def _find_floored(category_ids, class_floors):
 
 
 def _queue(image_index, floored, max_per_image):
-    """Indices of the ranked boxes in the order in which they enter, at most ``max_per_image`` of each image."""
+    """Indices of the ranked boxes in the order in which they enter the file, at most ``max_per_image`` per image."""
     queue = np.concatenate([np.flatnonzero(floored), np.flatnonzero(~floored)])
     by_image = np.argsort(image_index[queue], kind="stable")
     images = image_index[queue][by_image]

@@ -178,7 +178,7 @@ def test_floors_by_hand(tmp_path):
     assert (report.threshold, report.num_below_threshold, report.num_left_out, report.num_bytes) == (0.8, 1, 2, 260)
     assert report.describe() == [
         "3 boxes, scores from 0.8000, 0.00 MB",
-        "2 boxes that score lowest did not fit into the size limit; from 0.8000 on all did",
+        "2 boxes that score lowest did not fit into the size limit; all that score at least 0.8000 did",
         "1 boxes that score lower are in because of their class's floor",
     ]
     np.testing.assert_array_equal(report.kept, [0, 1, 3])
