@@ -15,7 +15,7 @@ CEILING = 3.5
 
 
 def draw_sky(image: np.ndarray, horizon: float, lighting: Lighting, clouds: float, look: int) -> None:
-    """Fills `image` (H, W, 3) down to the horizon with a gradient and soft clouds."""
+    """Fill `image` (H, W, 3) down to the horizon with a gradient and soft clouds."""
     height, width = image.shape[:2]
     rows = int(np.clip(np.ceil(horizon) + 2, 1, height))
     share = (np.arange(rows) / max(rows - 1, 1))[:, None, None]

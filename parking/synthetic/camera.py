@@ -44,14 +44,14 @@ class Camera:
         return self.size[1] / 2 - self.focal * np.tan(self.pitch)
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels (N, 2) and depths (N,) of world points (N, 3); pixels mean nothing if depth < NEAR."""
+        """Pixels (N, 2) and depths (N,) of world points (N, 3); pixels are valid only for depths from NEAR on."""
         local = (points - np.asarray(self.position)) @ self.rotation.T
         depth = local[:, 2]
         safe = np.maximum(depth, NEAR)[:, None]
         return local[:, :2] * (self.focal / safe) + np.asarray(self.size) / 2, depth
 
     def project_polygon(self, points: np.ndarray) -> np.ndarray:
-        """Pixels (M, 2) of a world polygon (N, 3), cut off at the near plane; M = 0 if it lies behind."""
+        """Pixels (M, 2) of a world polygon (N, 3), cut off at the near plane; M = 0 if all of it lies behind."""
         depth = (points - np.asarray(self.position)) @ self.rotation[2]
         if (depth >= NEAR).all():
             return self.project(points)[0]

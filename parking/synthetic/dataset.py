@@ -20,7 +20,7 @@ from parking.utils.processes import run_in_processes
 
 _TRAIN, _TEST = 0, 1
 _RESULTS = ("train", "test", "Test_Images_Information.json", "sample_submission.json")
-#: Twice as fast as the defaults and no larger on these pictures.
+#: Options that are twice as fast as the defaults and make these pictures no larger.
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB)
 
 Boxes = list[tuple[int, tuple[int, int, int, int]]]
@@ -44,7 +44,7 @@ def make_dataset(
     workers: int = 1,
     progress: Callable[[int], None] = lambda images: None,
 ) -> dict[str, int]:
-    """Draws a training and a test set; the same arguments give the same bytes, whatever `workers` is.
+    """Draw a training and a test set; the same arguments give the same bytes, whatever `workers` is.
 
     Nothing appears under its final name before all is drawn; a run that fails or is interrupted leaves nothing behind.
 
@@ -85,7 +85,7 @@ def make_dataset(
 
 @contextmanager
 def _workplace(output: Path) -> Iterator[Path]:
-    """Yield a folder inside `output` to fill. It is removed in the end; on failure `output` as well if it is new."""
+    """Yield a new folder inside `output`; it is removed at the end, and after a failure `output` too if it is new."""
     existed = output.exists()
     output.mkdir(parents=True, exist_ok=True)
     try:
@@ -119,7 +119,7 @@ def _draw_job(job: _Job) -> list[Boxes]:
     boxes = []
     for file_name, frame in zip(job.file_names, render_sequence(job.plan), strict=True):
         bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
-        # imencode, because imwrite takes no Korean file names on some systems.
+        # imencode and not imwrite, because imwrite fails for Korean file names on some systems.
         _, png = cv2.imencode(".png", bgr, _PNG_OPTIONS)
         (job.folder / file_name).write_bytes(png.tobytes())
         boxes.append([(job.plan.objects[k].category, box) for k, box in frame.boxes.items()])
@@ -154,7 +154,7 @@ def _write_test_json(place: Path, jobs: list[_Job]) -> None:
     names = [file_name for job in jobs for file_name in job.file_names]
     images = [{"id": k, "file_name": file_name} for k, file_name in enumerate(names, start=1)]
     _write_json(place / "Test_Images_Information.json", {"images": images})
-    # An example of the format: one box an image, the same in all.
+    # The sample shows the format only: the same single box in every image.
     example = {"category_id": 1, "bbox": [10.0, 10.0, 50.0, 40.0], "score": 0.5, "segmentation": []}
     _write_json(place / "sample_submission.json", [{"image_id": image["id"], **example} for image in images])
 

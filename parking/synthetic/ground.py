@@ -1,4 +1,4 @@
-"""The floor of a lot: asphalt or coated concrete with painted lines, wet or white."""
+"""The floor of a lot: asphalt or coated concrete with painted lines, dry, wet or under snow."""
 
 from functools import cache
 
@@ -28,7 +28,7 @@ def grain(seed: int, slope: float) -> np.ndarray:
 
 
 def draw_ground(image: np.ndarray, camera: Camera, lot: Lot, lighting: Lighting, indoor: bool, look: int) -> int:
-    """Fills the rows below the horizon of `image` (H, W, 3, uint8 RGB) in place and returns the first of them."""
+    """Fill the rows of `image` (H, W, 3, uint8 RGB) below the horizon in place; return the first of them."""
     height = camera.size[1]
     top = int(np.clip(np.ceil(camera.horizon) + 1, 0, height - 1))
     rng = np.random.default_rng(look)
@@ -49,7 +49,7 @@ def draw_ground(image: np.ndarray, camera: Camera, lot: Lot, lighting: Lighting,
     keep = np.exp(-depth * lighting.haze).astype(np.float32)[:, None]
     mirror, darker = _wetness(broad, depth, lighting) if lighting.wet else (0.0, 1.0)
     planes = []
-    # Plane by plane: numpy is slow if the last axis has three elements.
+    # Compute plane by plane, because numpy is slow if the last axis has three elements.
     for k in range(3):
         plane = value * np.float32(base[k])
         plane += (paint[..., k] - plane) * alpha
@@ -73,7 +73,7 @@ def _surface(rng, indoor: bool):
 
 
 def _textured(tile: np.ndarray, span: float, to_ground: np.ndarray, top: int, camera: Camera) -> np.ndarray:
-    """The tile, `span` metres wide and repeated, as the camera sees it on the ground rows."""
+    """The tile, repeated every `span` metres, as the camera sees it in the image rows that show the ground."""
     scale = _TILE / span
     shift = np.array([[1, 0, 0.5], [0, 1, top + 0.5], [0, 0, 1.0]])
     matrix = np.diag([scale, scale, 1.0]) @ to_ground @ shift
@@ -107,7 +107,7 @@ def _light(camera: Camera, lighting: Lighting, top: int) -> list:
 
 
 def _wetness(broad: np.ndarray, depth: np.ndarray, lighting: Lighting) -> tuple[np.ndarray, np.float32]:
-    """Share of sky mirrored in the ground, more so far away (Fresnel) and in puddles, and the darkening of the rest."""
+    """Share of the sky that the ground mirrors (larger far away and in puddles), and the factor that darkens it."""
     puddles = np.clip((broad - 0.25) * 2.5, 0, 1)
     towards = (np.clip(0.12 + depth / 45, 0, 0.6) * lighting.wet).astype(np.float32)[:, None]
     return np.clip(towards * (0.55 + 0.6 * puddles), 0, 0.8), np.float32(1 - 0.3 * lighting.wet)

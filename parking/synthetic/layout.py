@@ -48,12 +48,12 @@ def make_lot(rng: np.random.Generator, kind: str) -> Lot:
 
 
 def footprint(x: float, y: float, yaw: float, width: float, length: float) -> np.ndarray:
-    """(4, 2) corners on the ground, counter-clockwise."""
+    """Corners (4, 2), counter-clockwise, of an object's rectangle on the ground."""
     return place(np.array([(width, -length), (width, length), (-width, length), (-width, -length)]) / 2, x, y, yaw)
 
 
 def place(points: np.ndarray, x: float, y: float, yaw: float) -> np.ndarray:
-    """(N, 2) points of an object's frame, turned by `yaw` and moved to (x, y)."""
+    """Turn `points` (N, 2), given relative to an object, by its `yaw` and move them to its place (x, y)."""
     s, c = np.sin(yaw), np.cos(yaw)
     return points @ np.array([[c, s], [-s, c]]) + (x, y)
 
@@ -71,7 +71,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def hides(a: np.ndarray, b: np.ndarray, eye: np.ndarray) -> bool:
-    """Whether, seen from `eye`, `a` can stand before `b`: a line separates them and the eye is on a's side."""
+    """Whether `a` may hide `b` from `eye`: a line separates the two, and the eye is on the side of `a`."""
     axes = _axes(a, b)
     on_a, on_b, on_eye = axes @ a.T, axes @ b.T, axes @ eye
     a_first, b_first = on_b.min(1) - on_a.max(1), on_a.min(1) - on_b.max(1)
@@ -85,7 +85,7 @@ def hides(a: np.ndarray, b: np.ndarray, eye: np.ndarray) -> bool:
 
 
 def painters_order(footprints: list[np.ndarray], eye: np.ndarray) -> list[int]:
-    """Indices from back to front; if objects hide each other in a circle, the farthest goes first."""
+    """Indices of the objects from back to front; if objects hide each other in a circle, the farthest comes first."""
     left = list(range(len(footprints)))
     distance = [float(np.linalg.norm(f.mean(0) - eye)) for f in footprints]
     hidden_by: dict[int, set[int]] = {i: set() for i in left}
@@ -94,7 +94,7 @@ def painters_order(footprints: list[np.ndarray], eye: np.ndarray) -> list[int]:
         hidden_by[back].add(front)
     order = []
     while left:
-        # The next one hides none of the rest.
+        # The next object to draw must not hide any that is left.
         free = [i for i in left if not any(i in hidden_by[j] for j in left)] or left
         pick = max(free, key=distance.__getitem__)
         order.append(pick)

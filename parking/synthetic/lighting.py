@@ -10,12 +10,12 @@ class Lighting:
     """Light as RGB factors on a surface's colour (1 = full daylight).
 
     Attributes:
-        ambient: from everywhere, a third stronger from above.
-        sun: from `sun_direction` (unit vector towards the sun); black where it is hidden.
+        ambient: light from everywhere, strongest on surfaces that face up.
+        sun: light from `sun_direction` (unit vector towards the sun); 0 if the sun is hidden.
         lamps: (x, y, radius, strength): pools of lamp light on the ground, metres.
         headlights: strength of the headlights of the camera's car (0 = off).
         own: (x, y, yaw) of the camera's car.
-        sky: RGB 0..255 at the zenith; sky_low: at the horizon.
+        sky: RGB 0..255 at the zenith; sky_low: the same at the horizon.
         haze: share of light lost per metre; haze_colour: what replaces it.
         lamp_gain: brightness of lamps and lit windows.
         snow_cover: share of white on surfaces that face up.

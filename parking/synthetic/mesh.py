@@ -62,7 +62,7 @@ class MeshBuilder:
         self._add(points, colour, (0.0, 0.0), material, decal)
 
     def tube(self, start, end, radius, colour: Colour, end_radius=None) -> None:
-        """A round rod, a part of its own so that rods sort among each other."""
+        """Add a round rod, as a part of its own so that rods are drawn from far to near."""
         self._part += 1
         self._add([start, end], colour, (radius, radius if end_radius is None else end_radius), MATTE, 0)
 
@@ -71,21 +71,21 @@ class MeshBuilder:
         self._add([centre], colour, (radius, radius), material, 0)
 
     def path(self, points, radius, colour: Colour, closed=False) -> None:
-        """Rods along a polyline."""
+        """Add rods along a polyline."""
         points = [np.asarray(p, float) for p in points]
         pairs = zip(points, points[1:] + points[:1] if closed else points[1:], strict=False)
         for a, b in pairs:
             self.tube(a, b, radius, colour)
 
     def box(self, centre, size, colour: Colour, material: int = MATTE, top: Colour | None = None, taper=1.0) -> None:
-        """An upright box; `taper` scales its top rectangle."""
+        """Add an upright box; `taper` scales its top rectangle."""
         (cx, cy, cz), (w, d, h) = centre, np.asarray(size, float) / 2
         base = np.array([(w, -d), (w, d), (-w, d), (-w, -d)]) + (cx, cy)
         roof = np.array([(w, -d), (w, d), (-w, d), (-w, -d)]) * taper + (cx, cy)
         self.stack([(base, cz - h), (roof, cz + h)], colour, material, top=top)
 
     def stack(self, rings: Iterable, colour: Colour, material: int = MATTE, top: Colour | None = None) -> list:
-        """Walls between horizontal outlines [(points (n, 2), z), ...] from low to high, and a roof.
+        """Add walls between horizontal outlines [(points (n, 2), z), ...] from low to high, and a roof.
 
         Returns:
             list: the wall quads (4, 3) of each level: lower left, lower right, upper right, upper left from outside.
@@ -102,7 +102,7 @@ class MeshBuilder:
         return levels
 
     def loft(self, rings: Sequence[np.ndarray], colour: Colour, material: int = MATTE, bands=None) -> None:
-        """A skin over cross-sections (n, 3) ordered front to back, each clockwise seen from the front, and both caps.
+        """Add a skin over cross-sections (n, 3) from front to back, each clockwise seen from the front, and both caps.
 
         `bands` maps a column of the skin (an edge of the sections) to its own colour.
         """
@@ -116,7 +116,7 @@ class MeshBuilder:
         self.face(rings[-1], colour, material)
 
     def disc(self, centre, axis, radius, colour, decal: int = 0, sides=14) -> None:
-        """A flat disc, visible from the side that `axis` points to."""
+        """Add a flat disc, visible from the side that `axis` points to."""
         self.face(circle(centre, axis, radius, sides), colour, MATTE, decal)
 
     def cylinder(self, centre, axis, radius, length, colour, cap: Colour | None = None) -> None:
@@ -177,7 +177,7 @@ def inset(quad: np.ndarray, left: float, right: float, low: float, high: float) 
 
 
 def mix(colour: Colour, other: Colour, share: float) -> tuple[float, ...]:
-    """`colour` with `share` of `other`."""
+    """Mix `colour` with a `share` (0..1) of `other`."""
     return tuple(a * (1 - share) + b * share for a, b in zip(colour, other, strict=True))
 
 

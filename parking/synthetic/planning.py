@@ -38,7 +38,7 @@ _FEWEST, _MOST = 3, 8
 _TRIES = 14
 #: Smallest shorter side of an estimated box, as a share of the image width; objects below it are not planned.
 _SMALLEST = 0.03
-#: Conditions of a block of twenty sequences, one of which shows no object.
+#: Weather, time and place of each sequence in a block of twenty; one sequence of each block shows no object.
 _BLOCK = (
     *[("clear", "day", "outdoor")] * 6,
     *[("cloudy", "day", "outdoor")] * 2,
@@ -113,7 +113,7 @@ class SequencePlan:
 
 
 class _Dealer:
-    """Deals classes so that the boxes dealt so far stay close to the wanted shares."""
+    """Picks the class of each new object such that the numbers of boxes stay close to the wanted shares."""
 
     def __init__(self, shares: dict[str, float]):
         self._shares = np.array([shares[name] for name in CLASS_NAMES])
@@ -239,7 +239,7 @@ def _driving(lot: Lot, category: int, look: int, rng, large: bool) -> PlannedObj
 
 
 def _estimate_box(candidate: PlannedObject, frame: int, camera: Camera) -> np.ndarray | None:
-    """The box x1, y1, x2, y2 around an object's room, not clipped; None if it is too near or too small."""
+    """The box (x1, y1, x2, y2) around an object in the image, not clipped; None if it is too near or too small."""
     height = DIMENSIONS[CLASS_NAMES[candidate.category]][2]
     corners = candidate.footprint(frame)
     points = np.concatenate([np.column_stack([corners, np.full(4, z)]) for z in (0.0, height)])
@@ -264,7 +264,7 @@ def _clear_of(candidate: PlannedObject, placed: list[PlannedObject], plan: Seque
 
 
 def _could_touch(a: PlannedObject, b: PlannedObject, frame: int) -> bool:
-    """Whether the two are close to each other: a quick test that saves most exact ones."""
+    """Whether the two are close to each other: a quick test that makes most exact tests unnecessary."""
     (ax, ay, _), (bx, by, _) = a.at(frame), b.at(frame)
     reach = sum(math.hypot(*DIMENSIONS[CLASS_NAMES[item.category]][:2]) for item in (a, b)) / 2
     return math.hypot(ax - bx, ay - by) < reach + 0.2

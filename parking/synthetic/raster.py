@@ -62,7 +62,7 @@ class Sprite:
 
 
 class _Projected:
-    """A posed mesh in pixels, its primitives culled and in painter's order."""
+    """A posed mesh in pixels, with its visible primitives in the order of drawing, far to near."""
 
     def __init__(self, mesh: Mesh, pose: Pose, camera: Camera):
         self.mesh, self.camera = mesh, camera
@@ -95,7 +95,7 @@ class _Projected:
         return (*(np.floor(low).astype(int) - 1).tolist(), *(np.ceil(high).astype(int) + 2).tolist())
 
     def draw(self, canvas: np.ndarray, origin, scale: float, tones: np.ndarray | None) -> None:
-        """Draws onto `canvas`, whose first pixel is at `origin`. `tones` (F, 3, C): edge, middle and light colours of
+        """Draw onto `canvas`, whose first pixel is at `origin`. `tones` (F, 3, C): edge, middle and light colours of
         each primitive (faces use the middle one); None fills with 1."""
         unit = 1 << _SUBPIXEL_BITS
         points = np.round(((self.pixels - origin) * scale - 0.5) * unit).astype(np.int32)
@@ -119,9 +119,10 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _draw_tube(canvas, ends, radii, colours) -> None:
-    """A rod (two ends) or ball (one): nested outlines from the shaded edge to the lit ridge, up and to the left.
+    """Draw a rod (two ends) or ball (one end) as nested outlines, from the shaded edge to the lit upper left.
 
-    `ends` are subpixel integers, `radii` pixels. Plain floats, because there are hundreds of rods in a frame.
+    `ends` are subpixel integers, `radii` pixels. A frame has hundreds of rods, for which plain floats are faster than
+    arrays.
     """
     unit = 1 << _SUBPIXEL_BITS
     thickest = max(radii)

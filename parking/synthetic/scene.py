@@ -1,4 +1,4 @@
-"""Drawing of a planned sequence, frame by frame, with a mask from which the boxes are taken."""
+"""Draws a planned sequence frame by frame, with a mask from which the boxes are taken."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from parking.synthetic.raster import Pose, render
 from parking.synthetic.shapes import PEOPLE, build_shape
 from parking.synthetic.weather import finish, make_lighting
 
-#: An object of which less than this share is visible has no annotation.
+#: Objects are annotated if at least this share of them is visible.
 MIN_VISIBLE = 0.15
 _ORIGIN = Pose(0.0, 0.0, 0.0)
 
@@ -75,7 +75,7 @@ def render_sequence(plan: SequencePlan) -> Iterator[Frame]:
 
 
 def tight_boxes(mask: np.ndarray, full_areas) -> dict[int, tuple[int, int, int, int]]:
-    """By index, the box (x, y, width, height) around the visible pixels of each object that is visible enough."""
+    """Boxes (x, y, width, height), by object index, around the visible pixels of each object visible enough."""
     counts = np.bincount(mask.ravel(), minlength=len(full_areas) + 1)
     boxes = {}
     for index, area in enumerate(full_areas):
@@ -114,7 +114,7 @@ def _background(plan, camera: Camera, lighting: Lighting, surroundings: Mesh, th
 
 
 def _shadows(image: np.ndarray, things, camera: Camera, lighting: Lighting, top: int) -> None:
-    """Darkens the ground below each thing, and where the sun does not reach."""
+    """Darken `image` in place on the ground below each thing and in its shadow."""
     height, width = image.shape[:2]
     contact, cast = np.zeros((height - top, width), np.uint8), np.zeros((height - top, width), np.uint8)
     sunny = sum(lighting.sun) > 0
@@ -156,7 +156,7 @@ def _fill_hull(mask: np.ndarray, points: np.ndarray, camera: Camera, top: int, r
 
 
 def _paste(image: np.ndarray, things, num_objects: int, camera: Camera, lighting: Lighting):
-    """Draw the things in this order; return the mask and each object's full area."""
+    """Draw the things in the given order; return the mask and each object's full area."""
     mask = np.zeros(image.shape[:2], np.uint8)
     areas = [0.0] * num_objects
     for thing in things:

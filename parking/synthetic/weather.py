@@ -1,4 +1,4 @@
-"""Light of a scene by its conditions, and what is added to the finished picture: bloom, rain, snow, grain."""
+"""Chooses the light of a scene by its conditions, and adds bloom, rain, snow and grain to the finished picture."""
 
 import cv2
 import numpy as np
@@ -73,7 +73,7 @@ def make_lighting(name: FrameName, lot: Lot, own: tuple[float, float, float], rn
 
 
 def finish(image: np.ndarray, name: FrameName, rng: np.random.Generator) -> np.ndarray:
-    """Bloom around lamps, falling rain or snow, and sensor noise; returns a new (H, W, 3) uint8 image."""
+    """Add bloom around lamps, falling rain or snow, and sensor noise; returns a new (H, W, 3) uint8 image."""
     outdoor, night = name.location == "outdoor", name.daytime == "night"
     if night or not outdoor:
         image = _bloom(image, 0.9 if outdoor else 0.45)

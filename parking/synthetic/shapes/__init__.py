@@ -1,4 +1,4 @@
-"""The 14 classes as low-poly models, and what else stands in a parking lot."""
+"""The 14 classes as low-poly models."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from parking.synthetic.shapes.people import build_adult, build_child
 from parking.synthetic.shapes.pushed import build_cart, build_stroller
 from parking.synthetic.shapes.two_wheelers import build_bicycle, build_kickboard, build_motorcycle
 
-#: Builder, and width, length and height in metres: the room that planning keeps free for an object of the class.
+#: For each class its builder, and (width, length, height) in metres of the space that planning keeps free for it.
 _SHAPES: dict[str, tuple[Callable[..., Mesh], tuple[float, float, float]]] = {
     "sedan": (build_sedan, (1.95, 4.80, 1.46)),
     "SUV": (build_suv, (2.05, 4.65, 1.80)),

@@ -12,7 +12,7 @@ GLASS_COLOUR = (38, 46, 56)
 RUBBER, RIM, TRIM, CHROME = (24, 24, 26), (172, 176, 182), (40, 41, 44), (196, 200, 205)
 HEADLAMP, TAILLAMP, PLATE = (246, 246, 232), (190, 18, 22), (238, 238, 232)
 
-#: Common car paints, RGB, and how often they are met.
+#: Common car paints, RGB, and their relative frequencies.
 PAINTS = (
     ((240, 241, 242), 5),
     ((172, 176, 180), 3),
@@ -28,15 +28,15 @@ PAINTS = (
 
 @dataclass(frozen=True)
 class CarProfile:
-    """Side view in metres; y counts from the middle, positive ahead.
+    """Measures of a car in metres; y counts from the middle of the car, positive ahead.
 
     Attributes:
         stations: (y, half width, lower edge, belt height, crown height) of the body's cross-sections, front to back.
-        cabin: (front, back, half width) of the glass house at belt height.
+        cabin: (front, back, half width) of the cabin at belt height, where its windows begin.
         roof: (front, back, half width) of the roof.
         belt, height: metres above the ground.
         wheel: (radius, y of the front axle, y of the rear axle).
-        pillars: fractions of the cabin's length, rear to front, between side windows.
+        pillars: where the pillars between side windows are, as fractions of the cabin's length from its rear.
     """
 
     stations: tuple
@@ -175,7 +175,7 @@ def _car(shape: CarProfile, paint, cladding=None) -> MeshBuilder:
 
 
 def _section(y, half, low, belt, crown) -> np.ndarray:
-    """Eight points, clockwise seen from the front."""
+    """Cross-section (8, 3) of the body at `y`, clockwise seen from the front."""
     sill = low + 0.18
     right = [(half * 0.94, low), (half, sill), (half, belt - 0.12), (half * 0.86, (belt + crown) / 2)]
     return mirrored_ring(right, y)
@@ -198,7 +198,7 @@ def _wheel_face(mesh: MeshBuilder, x: float, y: float, radius: float, arch) -> N
 
 
 def _body_trim(mesh: MeshBuilder, shape: CarProfile, half: float, paint) -> None:
-    """Lamps, grille, plates, bumper strips, door lines and handles; drawn on the body's part."""
+    """Add lamps, grille, plates, bumper strips, door lines and handles, as decals on the body, the part begun last."""
     nose, tail = shape.stations[0], shape.stations[-1]
     front, back = nose[0] + 0.01, tail[0] - 0.01
     wide = shape.stations[1][1]
@@ -206,7 +206,7 @@ def _body_trim(mesh: MeshBuilder, shape: CarProfile, half: float, paint) -> None
     mid = nose[2]
 
     def draw_pair(y, x0, x1, z0, z1, colour, material=MATTE, y_out=None):
-        """A mirrored pair at the front or the back; the outer edge may sweep along the car."""
+        """Add a mirrored pair of quads at the front or the back; `y_out` shifts their outer edges along the car."""
         outer = y if y_out is None else y_out
         for side in (-1, 1):
             quad = [(side * x0, y, z0), (side * x1, outer, z0), (side * x1, outer, z1), (side * x0, y, z1)]
@@ -241,7 +241,7 @@ def strip(mesh: MeshBuilder, side: int, x: float, ys, zs, colour, material=MATTE
 
 
 def outline(front: float, back: float, half: float) -> np.ndarray:
-    """The corners (4, 2) of a rectangle of twice the width `half`, counter-clockwise."""
+    """The corners (4, 2), counter-clockwise, of a rectangle from `back` to `front` that is 2 x `half` wide."""
     return np.array([(half, back), (half, front), (-half, front), (-half, back)])
 
 

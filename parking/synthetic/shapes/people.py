@@ -28,7 +28,7 @@ def build_child(rng: np.random.Generator, phase: float) -> Mesh:
 
 
 def _figure(rng, phase, height, head, girth, top, trousers, coat=False, pack=False, cap=None) -> Mesh:
-    """`head`: radius as a share of the height; `girth`: thickness against an adult's."""
+    """Build a person; `head`: the head's radius as a share of the height, `girth`: thickness relative to adults."""
     mesh = MeshBuilder()
     skin, hair = SKIN[rng.integers(len(SKIN))], HAIR[rng.integers(len(HAIR))]
     stride = rng.uniform(0.3, 0.52) if rng.random() < 0.8 else 0.06
@@ -73,7 +73,7 @@ def _leg(mesh, side, swing, hip, thick, colour):
 
 
 def _torso(mesh, hip, shoulder, thick, spread, colour, coat):
-    """An oval stack: wide at the shoulders, narrow at the waist."""
+    """Add a body of stacked ovals, wide at the shoulders and narrow at the waist."""
     hem = hip * (0.62 if coat else 0.94)
     sections = (
         (hem, 1.42 if coat else 1.12, 1.15),

@@ -41,7 +41,7 @@ def build_stroller(rng: np.random.Generator) -> Mesh:
 
 
 def _hood(mesh: MeshBuilder, fabric) -> None:
-    """A quarter of a ball over the seat, in slices of two tones, open ahead; both its sides are visible."""
+    """Add a quarter of a ball over the seat, open to the front, in slices of two tones, visible from both sides."""
     centre, radius, half = np.array([0, -0.12, 0.70]), 0.36, 0.245
     turns = np.linspace(0.42, 1.08, 6) * np.pi
     for k, (a, b) in enumerate(pairwise(turns)):

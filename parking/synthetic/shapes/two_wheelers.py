@@ -112,7 +112,7 @@ def _fat_wheel(mesh: MeshBuilder, y: float, radius: float) -> None:
 
 
 def _hull(mesh: MeshBuilder, sections, colour) -> None:
-    """A loft of flattened octagons (y, half width, low, high), front to back."""
+    """Add a skin over octagonal `sections`, each (y, half width, low, high), front to back."""
     rings = []
     for y, half, low, high in sections:
         cut = (high - low) * 0.25
