@@ -1,4 +1,4 @@
-"""Find what is wrong with annotations; sound ones take little time. Needs neither torch nor detectron2."""
+"""Find what is wrong with annotations, quickly if they are sound; needs neither torch nor detectron2."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -16,9 +16,9 @@ from parking.utils.text import printable
 
 from .findings import KINDS, Finding
 
-# Pixels by which a box may leave the image without a finding, because its numbers were rounded.
+# A box may extend beyond the image by this many pixels without a finding, because its numbers may be rounded.
 _TOLERANCE = 1e-3
-# Larger numbers, whose products would be infinite, are no coordinates.
+# Numbers above this are not accepted as coordinates, because their products may be infinite.
 _LARGEST = 1e150
 _NUMBERS = frozenset({int, float})
 _NEEDED_KEYS = frozenset({"image_id", "category_id", "bbox"})
@@ -26,15 +26,17 @@ _NEEDED_KEYS = frozenset({"image_id", "category_id", "bbox"})
 _TINY = 2.0
 # A finding names up to this many category ids.
 _NUM_EXAMPLES = 20
-# Boxes of at least this part of the image's area cover all of it.
+# A box that covers at least this part of the image's area counts as covering the whole image.
 _WHOLE = 0.95
-# Boxes are in another format if there are at least this many and at least this share of them looks so.
+# A data set counts as having another box format if it has at least this many boxes and at least this share of them
+# looks like that format.
 _MIN_BOXES, _MIN_SHARE = 20, 0.9
-# Carelessly drawn boxes leave the image by less than this part of its side.
+# Carelessly drawn boxes extend beyond the image by less than this part of its side.
 _FAR_OUTSIDE = 0.1
-# If corners were taken for sizes, all boxes but those in the top-left quarter leave it by more: at least this share.
+# If x1 and y1 are wrongly read as width and height, at least this share of the boxes extends beyond the image by more
+# than that, because all boxes outside its top-left quarter do.
 _MIN_OUTSIDE_SHARE = 0.2
-# A few boxes are enough to say that they fit the turned picture, because EXIF's orientation suggests it already.
+# This many boxes suffice to decide that boxes were drawn on turned pictures, because EXIF already suggests it.
 _MIN_TURNED_BOXES = 5
 
 
@@ -115,7 +117,8 @@ def inspect_boxes(
 ) -> Annotations:
     """Add to ``findings`` what is wrong with boxes and areas, and leave out or mend what ``policy`` says.
 
-    If the boxes as a whole look like another format than x, y, width, height, none is used or looked at alone.
+    If most boxes look as if they were not x, y, width, height in pixels of the picture as stored, one finding says so,
+    and no box is used or inspected by itself.
 
     Args:
         records: the images, with ``height``, ``width``, ``file_name`` and, if it is settled, ``exif_orientation``.
@@ -164,14 +167,15 @@ def inspect_boxes(
 
 
 def inspect_classes(annotations: Annotations, categories: Mapping[int, str], findings: list[Finding]) -> None:
-    """Add to ``findings`` that classes have no boxes or that most boxes are crowds, among the ``annotations`` in use.
+    """Add to ``findings`` which classes have no box in ``annotations``, and whether at least half of all are crowds.
 
     Args:
         categories: names by category id, in the order of the contiguous classes.
     """
     counts = np.bincount(annotations.classes[~annotations.crowd], minlength=len(categories))
     num_crowds = int(annotations.crowd.sum())
-    # Keep it short, because tables show the beginning only. CVAT, for one, sets iscrowd to 1 for all masks.
+    # The hint is short, because tables cut long texts off. It is needed: CVAT, for example, sets iscrowd to 1 for all
+    # masks.
     hint = "set iscrowd to 0 where a box is one object"
     if not counts.any():
         detail = f"has no box to learn from, but {num_crowds} crowds; {hint}"
@@ -187,7 +191,7 @@ def inspect_classes(annotations: Annotations, categories: Mapping[int, str], fin
 
 
 def _inspect_areas(annotations: Annotations, entries, findings: list[Finding]) -> np.ndarray:
-    """Return (A,) areas; they are NaN if width x height shall be used instead."""
+    """Return (A,) areas, NaN where width x height is to be used instead, and add impossible ones to ``findings``."""
     numbers = annotations.numbers.tolist()
     values = [entries[number].get("area") for number in numbers]
     areas, problems = find_impossible_areas(values, annotations.boxes)
@@ -225,7 +229,7 @@ def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
         detail = f"belongs to the image id {shorten(image_id)}, which is not among the 'images'"
         return "annotation_without_image", detail
     if not _is_exact_id(category_id) or category_id not in class_ids:
-        # Not all ids are named, because every such annotation repeats them.
+        # Name only some of the known ids, because the finding about each such annotation repeats them.
         known = ", ".join(map(str, islice(class_ids, _NUM_EXAMPLES))) + ", ..." * (len(class_ids) > _NUM_EXAMPLES)
         return "category_unknown", f"has the unknown category id {shorten(category_id)}; known are {known}"
     if not isinstance(box, list) or len(box) != 4 or not _NUMBERS.issuperset(map(type, box)):
@@ -245,10 +249,10 @@ def _is_exact_id(value: Any) -> bool:
 
 
 def _get_id(entry: Any) -> int | str | None:
-    """Return what tells an annotation from others; None if it has no id, or one of another type."""
+    """Return a hashable key for the id of an annotation; None if its id is missing or neither an integer nor a text."""
     annotation_id = entry.get("id") if isinstance(entry, dict) else None
     if is_too_large_id(annotation_id):
-        # Large integers may all have one hash, which would make a set compare each with each.
+        # Many large integers can have the same hash, and a set would then compare each of them with all others.
         return f"{annotation_id:x}"
     return annotation_id if isinstance(annotation_id, int | str) else None
 
@@ -298,7 +302,7 @@ def _find_upright_boxes(boxes: np.ndarray, sizes: np.ndarray) -> Finding | None:
 def _find_repeated(annotations: Annotations) -> np.ndarray:
     """Return (A,) bool: whether an earlier annotation has the same image, class, box and crowd."""
     table = np.column_stack([annotations.rows, annotations.classes, annotations.crowd, annotations.boxes])
-    # As bytes, the rows are hashed much faster than they are sorted; adding 0.0 makes -0.0 and 0.0 the same.
+    # Hashing the rows as bytes is much faster than sorting them. Adding 0.0 turns -0.0 into 0.0, whose bytes differ.
     keys = (table + 0.0).view(f"V{8 * table.shape[1]}")[:, 0].tolist()
     seen = set()
     return np.array([key in seen or seen.add(key) is not None for key in keys], dtype=bool)

@@ -19,7 +19,8 @@ from parking.utils.text import printable
 from .findings import Finding
 from .inspection import inspect_content, inspect_names
 
-# Images that a process takes at once: enough to save on messages, and few enough to keep the progress bar moving.
+# Number of images that a process takes at once: many enough that messages cost little, few enough that the progress bar
+# keeps moving.
 _CHUNK_SIZE = 8
 
 
@@ -30,8 +31,8 @@ class CheckedSource:
     Attributes:
         class_names: by contiguous class index.
         columns: what a loader would use under the policy "repair"; None if the json could not be read.
-        facts: by path, for every image that the json lists and every other image file below the folder. A file below
-            the folders of several sources that no json lists belongs to the first of them.
+        facts: for the path of every image that the json lists and of every other image file below the folder. A file
+            that no json lists and that lies below the folders of several sources belongs to the first of them.
     """
 
     source: Source
@@ -47,7 +48,7 @@ class _Opened:
     content: dict | None
     findings: list[Finding]
     files: FileIndex
-    # Path -> name as in the json, for listed images that have a file.
+    # File path -> name in the json, for the images of the json whose file exists.
     listed: dict[str, str]
 
     def name_of(self, path: str) -> str:
@@ -103,15 +104,18 @@ def _open(source: Source, allow_outside: bool) -> _Opened:
 
 
 def _distribute(opened: Sequence[_Opened]) -> list[list[str]]:
-    """Return each source's image paths: those it lists, and unlisted ones below its folder that none before it has."""
+    """Return the image paths of each source: those that its json lists, and files below its folder that no json lists.
+
+    A file that lies below the folders of several sources is given to the first of them only.
+    """
     listed = {path for one in opened for path in one.listed}
-    claimed: set[str] = set()
+    distributed: set[str] = set()
     owned = []
     for one in opened:
-        # Pictures that this product drew are not among the listed files.
+        # list_files leaves out pictures that this product wrote itself.
         paths = map(one.files.path, list_files(one.files.root, one.files.names).names)
-        rest = [path for path in paths if path not in listed and path not in claimed]
-        claimed.update(rest)
+        rest = [path for path in paths if path not in listed and path not in distributed]
+        distributed.update(rest)
         owned.append([*one.listed, *rest])
     return owned
 
@@ -122,9 +126,9 @@ def _get_entries(content: Mapping) -> list:
 
 
 def _read_categories(opened: Sequence[_Opened]) -> list[Categories]:
-    """Return the classes of each source; all jsons whose classes are not given must agree on one list.
+    """Return the classes of each source: those given with the source, or else those of its json.
 
-    If a json has no categories, the ids in its annotations serve as classes, so that the rest can be checked.
+    If a json has no categories, the category ids in its annotations serve as classes, so that the rest can be checked.
     """
     facts = [collect_categories(one.content or {}) for one in opened]
     categories = []
@@ -140,7 +144,7 @@ def _read_categories(opened: Sequence[_Opened]) -> list[Categories]:
 def _check(
     opened: _Opened, categories: Categories, facts: Mapping[str, ImageFacts], exif_orientation: str
 ) -> CheckedSource:
-    """Check one source; ``facts`` are those of its own images."""
+    """Check one source, given the ``facts`` about its images."""
 
     def read_headers(paths: Sequence[str]) -> list[Header | UnreadableImageError]:
         # The header of a file that is cut off still states a size, by which the boxes can be checked.
@@ -168,7 +172,7 @@ def _check(
     else:
         result.class_names = list((source.categories or {}).values())
         result.findings += inspect_names([], opened.files)
-    # If the json lacks an image's size, looking it up has already reported that the file cannot be read.
+    # If the json does not state an image's size, inspect_content has already reported an unreadable file.
     known = {(finding.kind, finding.where) for finding in result.findings}
     for finding in _describe_files(opened, result.facts):
         if (finding.kind, finding.where) not in known:

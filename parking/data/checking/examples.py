@@ -13,7 +13,7 @@ from parking.data.decoding.orientation import IGNORE
 from parking.data.image_io import UnreadableImageError, read_image
 from parking.utils.constants import PAD_VALUE
 
-# Smaller boxes show nothing; they are chosen only if a class has too few larger ones.
+# Boxes with a side of fewer pixels show hardly anything; they are chosen only if a class has too few larger ones.
 _SMALLEST_SIDE = 16
 # A crop is a square that is larger than the box by this factor.
 _CONTEXT = 1.25
@@ -49,7 +49,8 @@ def choose_examples(
     for c in range(num_classes):
         rows = rng.permutation(np.flatnonzero(classes == c))
         large = boxes[rows, 2:].min(axis=1) >= _SMALLEST_SIDE
-        # Take one box of each sequence first, because its frames look alike; the sort keeps the random order of ties.
+        # Take one box of each sequence before a second one of any, because frames of a sequence look alike. The sort
+        # leaves boxes with equal keys in their random order.
         seen: Counter = Counter()
         turns = np.zeros(len(rows), dtype=int)
         for k, row in enumerate(rows):
@@ -65,10 +66,10 @@ def choose_examples(
 def cut_examples(
     examples: Sequence[Example], exif_orientations: Mapping[str, str], *, side: int, num_workers: int
 ) -> dict[int, list[np.ndarray]]:
-    """Read the images and cut the boxes out, with some of their surroundings.
+    """Read the images of the examples and cut out their boxes, with some surroundings.
 
     Args:
-        exif_orientations: those of :class:`~parking.data.checking.overview.Overview`.
+        exif_orientations: the attribute of :class:`~parking.data.checking.overview.Overview`.
 
     Returns:
         class index -> (side, side, 3) uint8 RGB pictures, the box framed in white. Unreadable images are left out.

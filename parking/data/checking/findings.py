@@ -145,7 +145,7 @@ def stop_if_needed(json_file: str, findings: Sequence[Finding], policy: str, *, 
     stopping = [finding for finding in findings if KINDS[finding.kind].action(policy) == STOP]
     if not stopping:
         return
-    # A mistake in all boxes comes first, because it explains the other findings.
+    # Name a mistake in all boxes first, because it explains the other findings.
     first = min(stopping, key=lambda finding: not finding.kind.startswith("boxes_look"))
     where = f"'{json_file}'" if first.where in (json_file, "the json") else f"'{json_file}': {first.where}"
     rest = len(stopping) - 1

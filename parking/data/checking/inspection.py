@@ -26,7 +26,7 @@ class Inspection(NamedTuple):
     """The result of :func:`inspect_content`.
 
     Attributes:
-        columns: what may be used; leaves out what would stop a loader, too.
+        columns: the images and boxes that can be used; anything that would stop a loader is left out, too.
         findings: in the order in which they were found.
         num_lost_boxes: sound annotations that were left out only because their image was.
     """
@@ -46,7 +46,7 @@ def inspect_content(
     with_annotations: bool = True,
     exif_orientation: str = AUTO,
 ) -> Inspection:
-    """Look for every kind of ``KINDS`` that needs neither the json's text nor pixels.
+    """Find everything that is wrong with a parsed json, the names of its image files and the images' headers.
 
     Args:
         content: a parsed COCO-like json.
@@ -58,7 +58,7 @@ def inspect_content(
         with_annotations: False if the json is a list of images only.
         exif_orientation: INPUT.EXIF_ORIENTATION.
     """
-    # This makes up to a million plain values without cycles.
+    # The block makes up to a million objects without reference cycles, so the collector would only take time.
     with paused_gc():
         records, findings = inspect_image_records(content)
         all_ids = [record["image_id"] for record in records]
@@ -95,7 +95,7 @@ def inspect_names(names: Sequence[str], files: FileIndex) -> list[Finding]:
 
 
 def _match_files(records: Iterable[dict], files: FileIndex, findings: list[Finding], policy: str) -> list[dict]:
-    """Return the ``records`` that have a file, with its ``path`` added."""
+    """Return the ``records`` whose file exists, each with the file's ``path``; add what is wrong to ``findings``."""
     matched, seen, used = [], {}, set()
     for record in records:
         name = record["file_name"]
@@ -126,7 +126,7 @@ def _match_files(records: Iterable[dict], files: FileIndex, findings: list[Findi
 def _add_sizes(
     records: list[dict], read_headers: HeaderReader, findings: list[Finding], exif_orientation: str
 ) -> list[dict]:
-    """Return the ``records`` that have a size or get one from a header, with what :func:`settle_sizes` adds."""
+    """Return the ``records`` whose size is stated or read from a header, with the keys that ``settle_sizes`` adds."""
     wanted = records
     if exif_orientation != AUTO:
         wanted = [record for record in records if "height" not in record]

@@ -1,4 +1,4 @@
-"""Plain objects that say what is in a data set; the report and the pictures of a check are made from them."""
+"""Describe what is in a data set, as plain objects from which a check makes its report and pictures."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -7,12 +7,12 @@ import numpy as np
 
 
 class SplitSummary(NamedTuple):
-    """One way to divide the images.
+    """One way to divide the images into a training and a validation side.
 
     Attributes:
-        split: one of ``SPLITS``.
-        num_images: on the training and on the validation side.
-        num_boxes: class -> its boxes on the training and on the validation side.
+        split: a value of DATASETS.SPLIT.
+        num_images: numbers of images on the training and on the validation side.
+        num_boxes: class -> numbers of its boxes on the training and on the validation side.
         leaking: ids of the images on either side with a near neighbour on the other side, in the order of the json.
         note: why the split is impossible, with all other fields empty; "" if it is possible.
     """
@@ -48,7 +48,7 @@ class Overview:
     """What is in the labelled part of the data.
 
     Attributes:
-        class_names: of all classes.
+        class_names: names of all classes.
         sides: empty if no json could be read.
         splits: what each way to split the challenge's data would give; empty for other data.
         classes: (A,) indices into ``class_names``.
@@ -67,7 +67,7 @@ class Overview:
 
 
 def keep_frequent(overview: Overview, limit: int) -> Overview:
-    """Return the overview of the ``limit`` classes with the most boxes only, in their old order; used for charts."""
+    """Return an overview, for charts, of only the ``limit`` classes with the most boxes, in unchanged order."""
     if len(overview.class_names) <= limit:
         return overview
     totals = np.bincount(overview.classes, minlength=len(overview.class_names))

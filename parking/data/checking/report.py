@@ -40,7 +40,7 @@ def format_findings(checked: Sequence[CheckedSource]) -> str:
         for kind, count in count_kinds(one.findings).items():
             title, severity, strict, repair = KINDS[kind]
             examples = [f"{f.where} {f.detail}" for f in one.findings if f.kind == kind][:_NUM_EXAMPLES]
-            # Texts come last: letters of double width would shift the columns to their right.
+            # The text is the last column, because letters of double width would shift any column to its right.
             text = "\n".join([title, *(f"  {_shorten(example)}" for example in examples)])
             rows.append([printable(one.source.name), severity, f"{count:,}", strict, repair, text])
     rows.sort(key=lambda row: _SEVERITIES.index(row[1]))
@@ -49,7 +49,7 @@ def format_findings(checked: Sequence[CheckedSource]) -> str:
 
 
 def format_sources(checked: Sequence[CheckedSource]) -> str:
-    """Return a table of what was read, and of what a loader would use under the policy "repair"."""
+    """Return a table with a row for each source: what was read, and what a loader would use under "repair"."""
     rows = []
     for one in checked:
         num_images = "-" if one.columns is None else len(one.columns)
@@ -92,7 +92,7 @@ def encode_report(checked: Sequence[CheckedSource], overview: Overview) -> bytes
         "splits": [_describe_split(summary, overview.class_names) for summary in overview.splits],
         "findings": findings,
     }
-    # File names that are not UTF-8 become escapes, which json allows.
+    # Bytes of file names that are not UTF-8 are written as escapes, which JSON allows.
     return json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""Pictures from the bytes of files: a closed list of formats, known by content; needs neither torch nor detectron2.
+"""Decode pictures of a fixed list of formats, recognised by content; needs neither torch nor detectron2.
 
-Nothing here knows paths, configs or data sets; :mod:`parking.data.image_io` is the door to it.
+This package works on bytes and knows no configs or data sets; to read image files, call :mod:`parking.data.image_io`.
 """

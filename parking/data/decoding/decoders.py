@@ -1,4 +1,4 @@
-"""Pixels of pictures whose header was read; each decoder sees only files of its own format."""
+"""Decode pictures whose header was read; each decoder gets only files of its own format."""
 
 import io
 import re
@@ -19,20 +19,20 @@ from parking.utils.limits import MAX_JPEG_SCANS
 
 _CV2_COLOR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _CV2_DEEP = _CV2_COLOR | cv2.IMREAD_ANYDEPTH
-# OpenCV 5.0 gives memory that was never written for a TIFF of three channels of 16 bits when it is asked for RGB.
+# Ask for BGR, because OpenCV 5.0 returns uninitialised memory if a TIFF with three 16-bit channels is read as RGB.
 _CV2_DEEP_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH
-# Longest header of a PPM that is read; only comments could make it longer, and no program writes such.
+# Longest header of a PPM that is read; only long comments could exceed it, and no program writes them.
 _PPM_HEADER_BYTES = 4096
 _TIFF_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 
 
 def decode(data: bytes, header: Header) -> np.ndarray:
-    """The first picture of a file as it is stored, whatever its bit depth and number of channels.
+    """Decode the first picture of a file as it is stored, whatever its bit depth and number of channels.
 
-    Alpha is dropped; of 16 bits the upper 8 are kept, see :func:`.deep.narrow`.
+    Alpha is dropped; 16 bits are reduced to 8 by :func:`.deep.narrow`.
 
     Args:
-        header: of ``data``, by which its size was found acceptable.
+        header: the header of ``data``, from :func:`.headers.read_header`, which has checked the size.
 
     Returns:
         uint8 (H, W, 3), RGB, contiguous.
@@ -76,10 +76,10 @@ def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
     if header.bits != 8:
         raise unsupported(f"a JPEG of {header.bits} bits a channel")
     try:
-        # The decoder takes memory by the size that its own parser reads, not ours.
+        # The decoder takes memory for the size that its own parser reads, which could differ from ours.
         if simplejpeg.decode_jpeg_header(data)[:2] != header.stored_size:
             raise damaged("its headers contradict each other")
-        # This decoder reports damage; others fill up what is missing or decode garbage, without a word.
+        # This decoder reports damage; other decoders silently fill up what is missing or return garbage.
         image = simplejpeg.decode_jpeg(data, "CMYK" if header.mode == "CMYK" else "RGB")
     except ValueError as e:
         if "SOF" in str(e):
@@ -87,11 +87,11 @@ def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
         raise damaged(str(e)) from e
     if jpeg_damage.has_hole(data):
         raise damaged("a part of it was overwritten with zeros")
-    # Simplejpeg only gives the four inks; OpenCV mixes them to RGB.
+    # Simplejpeg can only return CMYK as it is; OpenCV converts it to RGB.
     return _decode_by_cv2(data, _CV2_COLOR) if header.mode == "CMYK" else image
 
 
-#: Chunks of a PNG that only an animation has; its picture is read without them, as by readers that know no animations.
+#: Chunks that only an animated PNG has. Without them, its still picture is decoded.
 _PNG_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
 
@@ -100,16 +100,16 @@ def _decode_png(data: bytes, header: Header) -> np.ndarray:
     for kind, start, end in walk_png(lambda offset, length: data[offset : offset + length]):
         if end > len(data):
             raise cut_off()
-        # The decoder does not check all of these. Chunks whose kind begins with a small letter are not needed for the
-        # pixels, so that damage to them does not matter.
+        # OpenCV does not check the checksums of all chunks. Chunks whose kind begins with a small letter are not needed
+        # for the pixels, so damage to them does not matter.
         if kind[0] < 0x60 and zlib.crc32(content[start + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
             raise damaged(f"the checksum of its {kind.decode('latin-1')} is wrong")
-        # OpenCV would show the first frame of the animation, or black for a frame that does not come.
+        # With these chunks OpenCV would return the first frame of the animation, or black if that frame is missing.
         if kind not in _PNG_ANIMATION:
             kept.append(content[start:end])
     if kind != b"IEND":
         raise cut_off()
-    if sum(map(len, kept)) < len(data):  # else a copy would take time for nothing
+    if sum(map(len, kept)) < len(data):  # copy only if chunks were removed
         data = b"".join(kept)
     if header.mode.endswith(";16"):
         return narrow(_decode_by_cv2(data, _CV2_DEEP))
@@ -133,23 +133,23 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
     if header.bits > 16:
         raise unsupported(f"a TIFF of {header.bits} bits a channel")
     if header.orientation != 1:
-        # Pillow turns the pictures, and so does OpenCV even if told not to.
+        # Otherwise Pillow would turn the picture, and so would OpenCV, in spite of IMREAD_IGNORE_ORIENTATION.
         data = tiff_tags.drop_orientation(data)
     if header.bits <= 8:
-        # Pillow, because OpenCV multiplies colours by alpha.
+        # Use Pillow here, because OpenCV multiplies colours by alpha.
         return pillow.to_rgb(pillow.decode(io.BytesIO(data), "TIFF", header.stored_size))
     if not header.mode.startswith(("I;16", "L", "RGB")):
         raise unsupported(f"a TIFF of the kind {header.mode}")
     if header.mode == "I;16":
         values = np.asarray(pillow.decode(io.BytesIO(data), "TIFF", header.stored_size))
         values = values.astype(np.uint16)[..., np.newaxis].repeat(3, axis=2)
-        # Pillow does not scale packed values, and inverts pictures whose zero is white only with 8 bits.
+        # Pillow does not scale values of fewer than 16 bits, and if 0 means white, it inverts 8-bit pictures only.
         largest = (1 << header.bits) - 1
         if first(directory, tiff_tags.PHOTOMETRIC) == 0:
             values = largest - np.minimum(values, largest)
     elif first(directory, tiff_tags.PLANAR_CONFIG, 1) != 1:
         # OpenCV mixes up channels that are stored separately.
-        raise unsupported("a TIFF of 16 bits a channel that stores each channel for itself")
+        raise unsupported("a TIFF of 16 bits a channel that stores each channel separately")
     else:
         values, largest = _decode_by_cv2(data, _CV2_DEEP_BGR), (1 << header.bits) - 1
         values = np.ascontiguousarray(values[..., ::-1])
@@ -159,10 +159,11 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
 
 
 def _find_stated_maximum(directory: ImageFileDirectory_v2) -> int | None:
-    """What a TIFF of 16 bits says its largest possible value is; None if it says nothing of use."""
+    """Return the largest possible value that a 16-bit TIFF states, if it is 2^bits - 1 for fewer bits; else None."""
     for tag in (tiff_tags.S_MAX_SAMPLE, tiff_tags.MAX_SAMPLE):
         value = first(directory, tag)
-        # Any other number is the largest value in the picture: dividing by it would brighten each picture differently.
+        # Any other number is the largest value that occurs in the picture; dividing by it would brighten each picture
+        # by another factor.
         if value is not None and value in {(1 << bits) - 1 for bits in range(9, 16)}:
             return int(value)
     return None
@@ -170,7 +171,7 @@ def _find_stated_maximum(directory: ImageFileDirectory_v2) -> int | None:
 
 def _decode_by_pillow(data: bytes, header: Header) -> np.ndarray:
     if header.format == "PPM" and _is_deep_ppm(data, header.stored_size):
-        # Pillow would keep 8 bits of each colour, from which nobody can tell how many of the 16 bits are used.
+        # Pillow would keep only 8 bits of each colour, and these do not show how many of the 16 bits are used.
         return narrow(np.ascontiguousarray(_decode_by_cv2(data, _CV2_DEEP_BGR)[..., ::-1]))
     image = pillow.decode(io.BytesIO(data), header.format, header.stored_size)
     if image.mode.startswith("I"):
@@ -184,11 +185,11 @@ def _decode_by_pillow(data: bytes, header: Header) -> np.ndarray:
 
 
 def _is_deep_ppm(data: bytes, size: tuple[int, int]) -> bool:
-    """Whether a PGM or PPM of this height and width states 65535 as its largest value, which says nothing."""
+    """Return whether a PGM or PPM states this (height, width) and a largest value of 65535."""
     found = re.match(rb"P[56]" + 3 * rb"(?:\s|#[^\r\n]*[\r\n])+([0-9]+)" + rb"\s", data[:_PPM_HEADER_BYTES])
     return found is not None and tuple(map(int, found.groups())) == (*size[::-1], 65535)
 
 
 def _find_jpeg2000_bits(data: bytes) -> int:
-    """Return the bits of a sample of a JPEG 2000, which its first segment states behind the sizes."""
+    """Return the bits a channel of a JPEG 2000, which its first segment states."""
     return (data[data.index(b"\xff\x4f\xff\x51") + 42] & 0x7F) + 1

@@ -1,15 +1,16 @@
-"""From 16 bits a channel to 8."""
+"""Convert pictures of 16 bits a channel to 8 bits."""
 
 import numpy as np
 
 from parking.data.decoding.problem import unsupported
 
-# Values below this come from a camera of 14 bits or fewer; the upper 8 of the 16 bits would be nearly black.
+# If all values are below this, they probably come from a camera of at most 14 bits, and a picture of their upper 8 bits
+# would be nearly black.
 _DARKEST = 1 << 14
 
 
 def narrow(values: np.ndarray, largest: int | None = None) -> np.ndarray:
-    """Return uint8 values for uint16 ones, of the same shape, contiguous.
+    """Convert uint16 ``values`` to uint8; the result has the same shape and is contiguous.
 
     Args:
         largest: what the file states as the largest possible value, which becomes 255; None: it states nothing, and

@@ -1,4 +1,4 @@
-"""What the header of a picture says, before any of its pixels are decoded."""
+"""Read the header of a picture without decoding its pixels."""
 
 import struct
 import zlib
@@ -15,19 +15,20 @@ from parking.data.decoding.problem import ImageProblem, cut_off, damaged, unsupp
 from parking.data.decoding.tiff_tags import first, read_orientation
 from parking.utils.limits import MAX_IMAGE_PIXELS
 
-#: Returns the bytes (offset, length) of a file; fewer where it ends before.
+#: Takes (offset, length) and returns these bytes of a file, or fewer if the file ends before.
 Reader = Callable[[int, int], bytes]
 
-# Most segments before the pixels of a JPEG or PNG, chunks of a WebP, or directories of a TIFF that are looked at.
+# Look at no more than this many segments of a JPEG, chunks of a PNG or WebP, or directories of a TIFF.
 _MAX_PARTS = 10_000
 _MAX_PROFILE_BYTES = 2**20
 
-#: Markers without a segment; restarts are among them.
+#: JPEG markers that stand alone, without a segment, such as the restart markers.
 JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
-#: Markers of a scan, which pixels follow, and of the end.
+#: JPEG markers of a scan's header, which the pixels follow, and of the end of the picture.
 JPEG_SCAN, JPEG_END = 0xDA, 0xD9
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Baseline, extended and progressive; then extended and progressive with arithmetic coding.
+# Frames that can be decoded: baseline, extended and progressive with Huffman coding; extended and progressive with
+# arithmetic coding.
 _JPEG_READ_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _PNG_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 
@@ -38,11 +39,11 @@ class Header(NamedTuple):
     Attributes:
         format: one of :data:`.kinds.FORMATS`.
         height, width: in pixels, as they are stored.
-        mode: Pillow's name of the pixel format, such as "RGB", "L", "P", "RGBA", "CMYK" or "I;16"; with ";16" where
-            Pillow itself would narrow 16-bit colours.
-        orientation: EXIF's, 1..8: how the stored picture is to be turned to be upright.
+        mode: Pillow's name of the pixel format, such as "RGB", "L", "P", "RGBA", "CMYK" or "I;16"; it ends with ";16"
+            for 16-bit colours, which Pillow would reduce to 8 bits.
+        orientation: the EXIF orientation, 1..8, which says how to turn the stored picture upright.
         has_more: whether there are further pictures (frames, pages) behind the first one.
-        bits: of a sample of a JPEG; 0 where it plays no part.
+        bits: bits a channel of a JPEG or TIFF; 0 for other formats.
     """
 
     format: str
@@ -59,15 +60,15 @@ class Header(NamedTuple):
         return self.height, self.width
 
     def get_size(self, *, is_upright: bool) -> Size:
-        """Height and width of the picture turned upright by its orientation, or as it is stored."""
+        """Return height and width of the picture: turned upright by its orientation, or as it is stored."""
         return turn_size(self.stored_size, self.orientation) if is_upright else self.stored_size
 
 
 def read_header(file: BinaryIO) -> Header:
-    """Read the header of a picture, whatever the position in ``file``.
+    """Read the header of a picture from the beginning of ``file``, whatever its current position.
 
     Raises:
-        ImageProblem: there is no header that could be used, or it states more than ``MAX_IMAGE_PIXELS``.
+        ImageProblem: the file has no usable header, or the header states more than ``MAX_IMAGE_PIXELS`` pixels.
     """
 
     def read(offset: int, length: int) -> bytes:
@@ -99,10 +100,10 @@ def read_header(file: BinaryIO) -> Header:
 
 
 def walk_jpeg(read: Reader) -> Iterator[tuple[int, int, int]]:
-    """Marker, beginning and end of each segment of a JPEG, up to the header of the first scan or the end.
+    """Yield marker, start and end of each segment of a JPEG, up to the header of the first scan or the end marker.
 
     Raises:
-        ImageProblem: the file ends before, or something else lies between the segments.
+        ImageProblem: the file ends before that, or other bytes lie between the segments.
     """
     start = 2
     for _ in range(_MAX_PARTS):
@@ -110,7 +111,7 @@ def walk_jpeg(read: Reader) -> Iterator[tuple[int, int, int]]:
         if len(head) < 4:
             raise cut_off()
         if head[0] != 0xFF:
-            raise damaged("something else stands where one of its segments must begin")
+            raise damaged("other bytes stand where one of its segments must begin")
         marker = head[1]
         if marker == 0xFF:  # padding
             start += 1
@@ -149,7 +150,7 @@ def _read_png(read: Reader) -> Header:
     elif depth == 1 and mode == "L":
         mode = "1"
     orientation, has_more = None, False
-    # Only metadata before the pixels is used, as the standard says and as programs that show pictures do.
+    # Use only metadata before the pixels, as the PNG standard says and image viewers do.
     for kind, start, end in islice(walk_png(read), _MAX_PARTS):
         place, length = start + 8, end - start - 12
         if kind in (b"IDAT", b"IEND"):
@@ -166,7 +167,7 @@ def _read_png(read: Reader) -> Header:
 
 
 def walk_png(read: Reader) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, beginning and end of each chunk, up to the last one or the end of the file, which may be amid a chunk."""
+    """Yield kind, start and end of each chunk of a PNG, up to IEND; the last end may lie beyond the end of the file."""
     start = len(PNG_START)
     while len(head := read(start, 8)) == 8:
         end = start + 12 + int.from_bytes(head[:4], "big")
@@ -177,7 +178,10 @@ def walk_png(read: Reader) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _read_raw_profile(kind: bytes, content: bytes) -> int | None:
-    """EXIF as ImageMagick writes it: a length in decimal and the bytes in hexadecimal digits."""
+    """Return the orientation in a text chunk of EXIF that ImageMagick wrote; None if ``content`` is not such a chunk.
+
+    The text holds the length of the EXIF data in decimal, and then the data in hexadecimal digits.
+    """
     keyword, _, text = content.partition(b"\0")
     if keyword not in (b"Raw profile type exif", b"Raw profile type APP1"):
         return None
@@ -257,7 +261,10 @@ def _name_tiff_mode(directory: ImageFileDirectory_v2, bits: int) -> str:
 
 
 def _has_more_pages(file: BinaryIO, directory: ImageFileDirectory_v2) -> bool:
-    """Whether one of the further pages is more than a smaller copy of the first one, whose tags ``directory`` has."""
+    """Return whether any later page is more than a smaller copy of the first page, whose tags ``directory`` holds.
+
+    ``directory`` holds the tags of another page afterwards.
+    """
     seen = set()
     while directory.next and directory.next not in seen and len(seen) < _MAX_PARTS:
         seen.add(directory.next)

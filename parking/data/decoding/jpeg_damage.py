@@ -1,4 +1,4 @@
-"""Faults of a JPEG that no decoder reports: a lost end, zeros instead of pixels, more scans than any picture needs."""
+"""Find faults of a JPEG that no decoder reports: a missing end, zeros in place of pixels, and far too many scans."""
 
 import re
 from collections.abc import Iterator
@@ -6,26 +6,28 @@ from collections.abc import Iterator
 from parking.data.decoding.headers import JPEG_SCAN, JPEG_STANDALONE, walk_jpeg
 
 _END, _HUFFMAN_TABLES = b"\xff\xd9", 0xC4
-# Markers of frames whose one scan may hold all pixels, coded by Huffman: baseline and extended.
+# Markers of the frames with Huffman coding whose pixels may all be in a single scan: baseline and extended.
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
-# More zero bytes than two whole blocks can have, each with 63 coefficients whose codes and signs are zero bits.
+# More zero bytes in succession than two blocks can have, even if the codes and signs of all their 63 coefficients are
+# zero bits.
 _HOLE = bytes(128)
-# A marker among the pixels, other than stuffed bytes, padding, and markers without a segment.
+# A marker that begins a segment: 0xff and a byte that is not 0x00 (a stuffed byte), 0xff (padding) or a marker that
+# stands alone.
 _MARKER = re.compile(rb"\xff[^\x00\xff%b]" % bytes(JPEG_STANDALONE))
 
 
 def is_cut_off(data: bytes) -> bool:
-    """Whether the marker of the end is missing, perhaps with everything behind the first pixels."""
-    # Segments before the pixels may hold a whole thumbnail, with an end of its own.
+    """Return whether the end marker is missing behind the header of the first scan."""
+    # Earlier segments may hold a thumbnail, which has an end marker of its own.
     _, start, _ = list(_walk(data))[-1]
     return data.rfind(_END, start) < 0
 
 
 def has_hole(data: bytes) -> bool:
-    """Whether a part of the pixels was overwritten with zeros, as failed disks and downloads leave it.
+    """Return whether a part of the pixels was overwritten with zeros, as failing disks and downloads do.
 
-    In the tables of cameras and of most programs, zeros stand for coefficients of -1, one after the other, so that long
-    runs of zeros occur in no picture. In tables where zeros may stand for flat areas, no hole is found.
+    In the Huffman tables of cameras and most programs, zero bits mean one coefficient of -1 after another, so that no
+    real picture has a long run of zeros. If the tables of a file let zero bits mean flat areas, the answer is False.
     """
     if _HOLE not in data:
         return False
@@ -36,7 +38,7 @@ def has_hole(data: bytes) -> bool:
         elif marker == _HUFFMAN_TABLES:
             first_symbols |= _read_first_symbols(data[begin + 4 : end])
         elif marker == JPEG_SCAN:
-            # A scan with fewer components is followed by others, perhaps with other tables.
+            # A scan that lacks components is followed by other scans, perhaps with other tables; do not judge it.
             if end > len(data) or data[begin + 4] != num_components:
                 return False
             tables = [data[begin + 6 + 2 * i] & 0x0F for i in range(num_components)]
@@ -47,7 +49,7 @@ def has_hole(data: bytes) -> bool:
 
 
 def has_more_scans(data: bytes, limit: int) -> bool:
-    """Whether the first picture has more than ``limit`` scans: a decoder goes through all pixels for each."""
+    """Return whether the first picture has more than ``limit`` scans; decoding each scan goes through all pixels."""
     if data.count(b"\xff\xda") <= limit:
         return False
     _, start, _ = list(_walk(data))[-1]
@@ -66,7 +68,7 @@ def _walk(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _read_first_symbols(tables: bytes) -> dict[int, int]:
-    """Return the symbol whose code consists of zeros, by the number of each table of AC coefficients."""
+    """Return table number -> the symbol whose code is all zero bits, for the Huffman tables of AC coefficients."""
     symbols, start = {}, 0
     while start + 17 < len(tables):
         if tables[start] >> 4:

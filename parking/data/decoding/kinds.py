@@ -6,16 +6,16 @@ from parking.data.decoding.problem import ImageProblem, unsupported
 
 #: The only formats whose decoders are ever called.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
-#: Bytes from the beginning that :func:`identify` and :func:`describe_other` look at.
+#: Number of bytes at the beginning of a file that :func:`identify` and :func:`describe_other` look at.
 NUM_BYTES = 512
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _JPEG2000_STARTS = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
-# Sizes of the header that follows the file's header in a BMP.
+# Possible sizes of the second header of a BMP, which follows the file header.
 _BMP_HEADER_SIZES = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
 
-# Brands of an ISO media file ("ftyp").
+# Brands that the "ftyp" box of an ISO media file may name.
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})
 _CAMERA_RAW_BRANDS = frozenset({b"crx "})
@@ -23,7 +23,7 @@ _CAMERA_RAW_BRANDS = frozenset({b"crx "})
 _VIDEO = "a video"
 _GIVE_VIDEO = "give it as a video, under a video's extension"
 _CONVERT = "convert it to 8-bit PNG or JPEG"
-# What other files are, what to do with them, and how they begin.
+# Kinds of files that are not read: (what the file is, what the user can do, how such files may begin).
 _OTHERS = (
     (_VIDEO, _GIVE_VIDEO, (b"\x1a\x45\xdf\xa3", b"FLV\x01", b"OggS")),  # Matroska and WebM, Flash, Ogg
     (_VIDEO, _GIVE_VIDEO, (b"\0\0\x01\xba", b"\0\0\x01\xb3", b"0&\xb2u\x8ef\xcf\x11")),  # MPEG, Windows Media
@@ -45,7 +45,11 @@ _OTHERS = (
 
 
 def identify(start: bytes) -> str:
-    """One of ``FORMATS``, or "" for a file that is none of them; ``start``: at least ``NUM_BYTES``, or all of it."""
+    """Return which of ``FORMATS`` a file has, or "" if none.
+
+    Args:
+        start: the first ``NUM_BYTES`` bytes of the file or more; all of a shorter file.
+    """
     if start[:3] == b"\xff\xd8\xff":
         return "JPEG"
     if start[:8] == PNG_START:
@@ -68,7 +72,7 @@ def identify(start: bytes) -> str:
 
 
 def describe_other(start: bytes) -> ImageProblem:
-    """Why a file unknown to :func:`identify` is not read; ``start``: its first bytes."""
+    """Return why a file is not read for which :func:`identify` returns ""; ``start`` is the same."""
     brands = _read_brands(start)
     if brands & _HEIC_BRANDS:
         return unsupported("a HEIC picture", "convert it to JPEG")
@@ -76,7 +80,7 @@ def describe_other(start: bytes) -> ImageProblem:
         return unsupported("a camera's raw file", "convert it to JPEG")
     if brands:
         return unsupported(_VIDEO, _GIVE_VIDEO)
-    # AVI; MPEG transport stream.
+    # An AVI video, or an MPEG transport stream.
     if (start[:4] == b"RIFF" and start[8:12] == b"AVI ") or (start[:1] == b"\x47" and start[188:189] == b"\x47"):
         return unsupported(_VIDEO, _GIVE_VIDEO)
     if start[128:132] == b"DICM":
@@ -92,15 +96,15 @@ def describe_other(start: bytes) -> ImageProblem:
 def _describe_text(start: bytes) -> str:
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        return "it is HTML, and not a picture; the download of it failed"
+        return "it is HTML, not a picture; its download failed"
     if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
         return "it is an SVG drawing, which has no pixels; draw it as PNG"
     is_text = not re.search(rb"[^\t\n\r\x20-\x7e\x80-\xff]", text)
-    return "it is text, and not a picture" if is_text and text.isascii() else ""
+    return "it is text, not a picture" if is_text and text.isascii() else ""
 
 
 def _read_brands(start: bytes) -> set[bytes]:
-    """Brands of an ISO media file, the major one and the compatible ones; empty for another file."""
+    """Return the brands that an ISO media file names, major and compatible; an empty set for any other file."""
     if start[4:8] != b"ftyp":
         return set()
     end = min(int.from_bytes(start[:4], "big"), len(start))

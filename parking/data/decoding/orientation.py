@@ -1,4 +1,4 @@
-"""Turning pictures as EXIF's orientation says, and deciding whether to."""
+"""Turn pictures as their EXIF orientation says, and decide whether to do so."""
 
 from collections.abc import Iterable
 
@@ -22,22 +22,21 @@ def turn(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def turn_size(size: Size, orientation: int) -> Size:
-    """Height and width of the upright picture."""
+    """Return height and width that a picture with the stored ``size`` has after :func:`turn`."""
     return size[::-1] if orientation in (5, 6, 7, 8) else size
 
 
 def is_applied(policy: str, orientation: int, stored: Size, stated: Size | None) -> bool | None:
-    """Whether a picture is turned upright: the one rule of ``INPUT.EXIF_ORIENTATION`` for every tool.
+    """Return whether ``INPUT.EXIF_ORIENTATION`` has a picture turned upright; every tool decides by this function.
 
     Args:
         policy: AUTO, APPLY or IGNORE.
-        orientation: of the picture, 1..8.
-        stored: its height and width as stored.
-        stated: height and width that a json or an image list states; None: nothing does.
+        orientation: the picture's EXIF orientation, 1..8.
+        stored: height and width of the picture as stored.
+        stated: height and width that a json or an image list states; None: neither states a size.
 
     Returns:
-        None where "auto" cannot tell: the sizes of the stored and the upright picture are both the stated one, or both
-        are not.
+        None if "auto" cannot decide, because the stated size fits both the stored and the upright picture, or neither.
     """
     if policy != AUTO or orientation == 1:
         return policy == APPLY
@@ -50,10 +49,10 @@ def is_applied(policy: str, orientation: int, stored: Size, stated: Size | None)
 def choose_for_ambiguous(decisions: Iterable[bool | None]) -> str:
     """Return "apply" or "ignore" for the pictures of a json for which :func:`is_applied` cannot tell.
 
-    It is what all other pictures of the json agree on; "ignore" if they do not agree.
+    They are treated as all other pictures of the json are; "ignore" if these are not all treated alike.
 
     Args:
-        decisions: of :func:`is_applied`, for the pictures with an orientation whose size is stated.
+        decisions: results of :func:`is_applied` for the pictures that are not stored upright and whose size is stated.
     """
     known = {decision for decision in decisions if decision is not None}
     return APPLY if known == {True} else IGNORE

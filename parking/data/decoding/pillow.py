@@ -1,6 +1,6 @@
-"""The decoders of Pillow that are used, called by name: the others cannot be reached from a file's content.
+"""Decode pictures with selected decoders of Pillow, called by name, so that no file's content can choose another.
 
-``Image.open`` would choose among all of Pillow's, of which the one of EPS starts a program.
+``Image.open`` would choose among all decoders of Pillow, and the one for EPS starts a program.
 """
 
 import struct
@@ -15,7 +15,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, Jpeg2KImagePlugin, PpmIma
 try:
     from PIL import AvifImagePlugin
 except ImportError:
-    # Pillow has it since 11.3.
+    # Versions of Pillow before 11.3 cannot decode AVIF.
     AvifImagePlugin = None
 
 from parking.data.decoding.problem import ImageProblem, cut_off, damaged, unsupported
@@ -42,7 +42,7 @@ _limit_lock = threading.Lock()
 
 @contextmanager
 def explaining_errors() -> Iterator[None]:
-    """Raise an ImageProblem for whatever Pillow raises in the block."""
+    """Turn any error that Pillow raises in the block into an ImageProblem."""
     try:
         yield
     except ImageProblem:
@@ -56,7 +56,7 @@ def opened(file: BinaryIO, image_format: str) -> Iterator[Image.Image]:
     """Open a picture of a known format and read its header.
 
     Raises:
-        ImageProblem: for whatever Pillow raises, in the block, too.
+        ImageProblem: Pillow cannot open the picture, or raises an error in the block.
     """
     feature = _NEEDED_FEATURES.get(image_format)
     if feature and not features.check(feature):
@@ -68,25 +68,25 @@ def opened(file: BinaryIO, image_format: str) -> Iterator[Image.Image]:
 
 
 def decode(file: BinaryIO, image_format: str, size: tuple[int, int]) -> Image.Image:
-    """Read the first picture of a file with its pixels; a TIFF is turned by the orientation that its tags state.
+    """Decode the first picture of a file; a TIFF is turned upright by the orientation that its tags state.
 
     Args:
-        size: height and width by the header that was found acceptable.
+        size: height and width in the header, which :func:`.headers.read_header` has checked.
 
     Raises:
-        ImageProblem: for whatever Pillow raises, and where Pillow reads another size, before it takes memory for it.
+        ImageProblem: Pillow cannot decode the picture, or reads another size; this is found before memory is taken.
     """
     with opened(file, image_format) as image, _own_limit(image):
         if (image.height, image.width) != size:
             raise damaged("its headers contradict each other")
-        # Pillow would turn a TIFF by its XMP where no tag states an orientation.
+        # If no tag states an orientation, Pillow would turn a TIFF by its XMP data.
         image.info.pop("xmp", None)
         image.load()
         return image.copy()
 
 
 def read_orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1..8."""
+    """Return the EXIF orientation, 1..8; 1 if it is missing or invalid."""
     try:
         value = image.getexif().get(_EXIF_ORIENTATION)
     except _ERRORS:
@@ -95,16 +95,16 @@ def read_orientation(image: Image.Image) -> int:
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a picture with at most 8 bits a channel; alpha is dropped, the colours below it stay.
+    """Return (H, W, 3) uint8 RGB of a picture with at most 8 bits a channel; alpha is dropped and changes no colour.
 
     Raises:
-        ImageProblem: Pillow knows no way from its mode to RGB.
+        ImageProblem: Pillow cannot convert the picture's mode to RGB.
     """
     try:
         if image.mode in ("RGB", "RGBA"):
             return np.ascontiguousarray(np.asarray(image)[..., :3])
         if image.mode in ("P", "PA"):
-            # By way of RGBA, as Pillow warns about palettes with alpha.
+            # Convert to RGBA first, because Pillow warns if a palette with alpha is converted to RGB.
             image = image.convert("RGBA")
             return np.ascontiguousarray(np.asarray(image)[..., :3])
         return np.array(image.convert("RGB"))
@@ -123,7 +123,7 @@ def _explain(error: Exception) -> ImageProblem:
 
 @contextmanager
 def _own_limit(image: Image.Image) -> Iterator[None]:
-    """Raise Pillow's limit of pixels, which some decoders check again, to ours, which the header has met."""
+    """Set Pillow's limit of pixels, which some decoders check, to ``MAX_IMAGE_PIXELS``, which ``image`` meets."""
     if Image.MAX_IMAGE_PIXELS is None or image.width * image.height <= Image.MAX_IMAGE_PIXELS:
         yield
         return

@@ -1,4 +1,4 @@
-"""What is wrong with the bytes of a picture."""
+"""The error for bytes that cannot be used as a picture, and functions that make it."""
 
 
 class ImageProblem(Exception):
@@ -15,7 +15,7 @@ class ImageProblem(Exception):
 
 
 def damaged(reason: str = "") -> ImageProblem:
-    """Bytes of a known format that contradict it; ``reason``: what a decoder says."""
+    """Return the problem of a picture of a known format with invalid content; ``reason`` is what a decoder says."""
     return ImageProblem("image_unreadable", "it is damaged" + (f" ({reason.strip().rstrip('.')})" if reason else ""))
 
 
@@ -24,5 +24,5 @@ def cut_off() -> ImageProblem:
 
 
 def unsupported(what: str, advice: str = "convert it to 8-bit PNG or JPEG") -> ImageProblem:
-    """A sound file of a kind that is not read; ``what`` it is, such as "a HEIC picture"."""
+    """Return the problem of a sound file of a kind that is not read; ``what`` names it, such as "a HEIC picture"."""
     return ImageProblem("image_unsupported", f"it is {what}; {advice}")

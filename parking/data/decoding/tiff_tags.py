@@ -1,4 +1,4 @@
-"""The tags of a TIFF directory, which is also what EXIF consists of."""
+"""Read the tags in the directory of a TIFF; EXIF data has the same form."""
 
 import struct
 from typing import Any, BinaryIO
@@ -12,14 +12,14 @@ ORIENTATION, SAMPLES, MAX_SAMPLE, SAMPLE_FORMAT, S_MAX_SAMPLE = 274, 277, 281, 3
 PLANAR_CONFIG, DNG_VERSION = 284, 50706
 STRIP_OFFSETS, ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS = 273, 278, 322, 323, 324
 
-# More tags in a directory than any program writes.
+# Look at no more than this many tags of a directory; no program writes as many.
 _MAX_TAGS = 4096
-# How an orientation may be stored: as BYTE, SHORT or LONG.
+# TIFF type -> code of ``struct``, for the types in which an orientation may be stored: BYTE, SHORT and LONG.
 _ORIENTATION_TYPES = {1: "B", 3: "H", 4: "I"}
 
 
 def read_directory(file: BinaryIO) -> ImageFileDirectory_v2:
-    """Read the tags of a TIFF's first picture; ``next`` of the result is where those of a second one begin, or 0.
+    """Read the tags of a TIFF's first picture; ``next`` of the result is the offset of the second picture's tags, or 0.
 
     Raises:
         ImageProblem: the file ends before its tags, or is of a kind whose tags Pillow misreads.
@@ -37,13 +37,13 @@ def read_directory(file: BinaryIO) -> ImageFileDirectory_v2:
 
 
 def first(directory: ImageFileDirectory_v2, tag: int, default: Any = None) -> Any:
-    """The first value of a tag."""
+    """Return the first value of a tag; ``default`` if the directory lacks the tag."""
     values = directory.get(tag, default)
     return values[0] if isinstance(values, tuple) else values
 
 
 def lacks_parts(directory: ImageFileDirectory_v2) -> bool:
-    """Whether there are fewer strips or tiles than the picture's size needs: the rest would be black."""
+    """Return whether strips or tiles of the picture are missing; a decoder would make their pixels black."""
     height, width = first(directory, HEIGHT, 0), first(directory, WIDTH, 0)
     part_height = first(directory, TILE_LENGTH if TILE_LENGTH in directory else ROWS_PER_STRIP) or height
     part_width = first(directory, TILE_WIDTH) or width
@@ -54,7 +54,7 @@ def lacks_parts(directory: ImageFileDirectory_v2) -> bool:
 
 
 def read_orientation(exif: bytes) -> int:
-    """The orientation, 1..8, that EXIF states; 1 if it states none, or something else."""
+    """Return the orientation, 1..8, that EXIF data states; 1 if it is missing or invalid."""
     exif = exif.removeprefix(b"Exif\0\0")
     found = _find_orientation(exif)
     if not found:
@@ -64,7 +64,7 @@ def read_orientation(exif: bytes) -> int:
 
 
 def clean_orientation(value: Any) -> int:
-    """``value`` if it is an orientation, 1..8, else 1."""
+    """Return ``value`` if it is a valid orientation, 1..8, else 1."""
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
@@ -80,9 +80,9 @@ def drop_orientation(data: bytes) -> bytes:
 
 
 def _find_orientation(tiff: bytes) -> tuple[str, int] | None:
-    """Return ``struct``'s format and the place of the first picture's orientation; None if it states none.
+    """Return the ``struct`` format and the offset of the first picture's orientation; None if it is missing.
 
-    Not by Pillow, which warns on the terminal about the slightest fault in EXIF, of which photographs have many.
+    Pillow is not used, because it warns on the terminal about every small fault in EXIF, and photographs have many.
     """
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
