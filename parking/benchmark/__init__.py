@@ -1,1 +1,1 @@
-"""The measurements of tools/benchmark.py: one module for each subcommand."""
+"""The measurements that tools/benchmark.py makes, one module for each ``--task``."""

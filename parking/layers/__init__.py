@@ -1,4 +1,4 @@
-"""Building blocks of the network and the IoU family; plain modules and functions without configuration."""
+"""Building blocks of networks, IoU and CIoU of boxes: plain modules and functions that know no config."""
 
 from .blocks import (
     C3,

@@ -1,4 +1,4 @@
-"""The blocks that the YOLOv5 and YOLOX families are made of.
+"""The blocks that models of the YOLOv5 and YOLOX families are made of.
 
 Shape legend: every block maps (N, in_channels, H, W) to (N, out_channels, H', W'); H' and W' differ from H and W only
 for a ConvNormAct with a stride.
@@ -9,7 +9,7 @@ from detectron2.layers import Conv2d, FrozenBatchNorm2d, get_norm
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-# The published weights were trained with these, and not with PyTorch's 1e-5 and 0.1.
+# The published weights were trained with these values instead of PyTorch's defaults, 1e-5 and 0.1.
 NORM_EPS = 1e-3
 NORM_MOMENTUM = 0.03
 
@@ -30,7 +30,7 @@ class ConvNormAct(nn.Module):
     ):
         """
         Args:
-            padding: None means ``kernel_size // 2``.
+            padding: pixels on each side; None stands for ``kernel_size // 2``.
             norm: "BN" or "SyncBN".
         """
         super().__init__()
@@ -46,9 +46,9 @@ class ConvNormAct(nn.Module):
 
 
 class DepthwiseConvNormAct(nn.Module):
-    """A 3x3 convolution of each channel alone, then a 1x1 convolution of all, each with norm and activation.
+    """Depthwise separable convolution: 3x3 within each channel, then 1x1 across channels, each with norm and SiLU.
 
-    Depthwise separable convolution: Howard et al., "MobileNets", 2017, Sec. 3.1.
+    Howard et al., "MobileNets", 2017, Sec. 3.1.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, norm: str = "BN"):
@@ -63,22 +63,23 @@ class DepthwiseConvNormAct(nn.Module):
 def conv3x3(
     in_channels: int, out_channels: int, stride: int = 1, *, depthwise: bool, norm: str = "BN"
 ) -> ConvNormAct | DepthwiseConvNormAct:
-    """A 3x3 convolution with norm and activation, or the cheaper depthwise pair in its place."""
+    """Make a 3x3 convolution with norm and SiLU; if ``depthwise``, the cheaper depthwise separable one."""
     if depthwise:
         return DepthwiseConvNormAct(in_channels, out_channels, stride, norm=norm)
     return ConvNormAct(in_channels, out_channels, 3, stride, norm=norm)
 
 
 def fuse_conv_norm(model: nn.Module) -> nn.Module:
-    """Fold the batch norms of all :class:`ConvNormAct` and all ``Conv2d`` of detectron2 into their convolutions.
+    """Fold the batch norms of all :class:`ConvNormAct` and detectron2's ``Conv2d`` into the convolutions, in place.
 
-    In place; returns ``model``.
-
-    For inference only: the outputs are the same but for rounding, and the model can neither be trained nor saved as a
-    checkpoint any more.
+    For inference only: the outputs are the same except for rounding, but afterwards the model can neither be trained
+    nor saved as a checkpoint.
 
     Args:
-        model: in eval mode; folded once, a second call changes nothing.
+        model: in eval mode. A second call changes nothing.
+
+    Returns:
+        ``model``.
     """
     for block in model.modules():
         if isinstance(block, ConvNormAct) and not isinstance(block.norm, nn.Identity):
@@ -93,7 +94,7 @@ def fuse_conv_norm(model: nn.Module) -> nn.Module:
 
 
 class Bottleneck(nn.Module):
-    """A 1x1 and a 3x3 convolution of equal width, with an optional residual sum (ResNet: He et al. 2016, Fig. 5)."""
+    """A 1x1 and a 3x3 convolution of equal width; ``shortcut`` adds the input (ResNet: He et al. 2016, Fig. 5)."""
 
     def __init__(self, channels: int, *, shortcut: bool, depthwise: bool = False, norm: str = "BN"):
         super().__init__()
@@ -109,7 +110,7 @@ class Bottleneck(nn.Module):
 class C3(nn.Module):
     """Cross-stage partial block (CSPNet: Wang et al. 2020, Sec. 3.2) with three 1x1 convolutions.
 
-    ``conv1`` feeds the bottlenecks, ``conv2`` goes around them, ``conv3`` joins [bottlenecks, conv2].
+    ``conv1`` feeds the bottlenecks, ``conv2`` bypasses them, ``conv3`` gets the channels of both, bottlenecks first.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class C3(nn.Module):
 
 
 class SPPF(nn.Module):
-    """Spatial pyramid pooling (He et al. 2015) from chained pools: 5, 5∘5 = 9 and 5∘5∘5 = 13 pixels wide."""
+    """Spatial pyramid pooling (He et al. 2015): three chained 5x5 max pools, which act as 5x5, 9x9 and 13x13 ones."""
 
     def __init__(self, in_channels: int, out_channels: int, *, norm: str = "BN"):
         super().__init__()
@@ -153,9 +154,10 @@ class SPPF(nn.Module):
 
 
 def upsample_nearest(x: Tensor) -> Tensor:
-    """(N, C, H, W) to (N, C, 2H, 2W), each value to four, in channels_last memory order.
+    """Upsample (N, C, H, W) to (N, C, 2H, 2W) by repeating each value four times; the memory order is channels_last.
 
-    ``F.interpolate`` gives the same, but its gradient on CUDA may differ from run to run; here it is a plain sum.
+    ``F.interpolate`` gives the same output, but its gradient on CUDA may differ from run to run. The gradient of this
+    function is a plain sum.
     """
     n, c, h, w = x.shape
     repeated = x.permute(0, 2, 3, 1)[:, :, None, :, None].expand(n, h, 2, w, 2, c)

@@ -1,7 +1,7 @@
-"""Intersection over union and its complete variant, differentiable, in float32.
+"""Differentiable IoU (intersection over union) and complete IoU of boxes, in float32.
 
-Boxes are (..., 4) XYXY in any one unit, and the two arguments are broadcast: (N, 4) with (N, 4) is box by box,
-(N, 1, 4) with (M, 4) is every pair.
+Boxes are (..., 4) XYXY, both arguments in the same unit. The arguments are broadcast: (N, 4) and (N, 4) give the IoU of
+corresponding boxes, (N, 1, 4) and (M, 4) that of all pairs.
 """
 
 import math
@@ -9,12 +9,12 @@ import math
 import torch
 from torch import Tensor
 
-# Keeps the quotients of empty boxes finite.
+# Added to divisors, so that quotients are finite for empty boxes.
 EPS = 1e-7
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Intersection over union, 0..1, of the broadcast shape without its last dimension."""
+    """Return the intersection over union, 0..1, in the broadcast shape without its last dimension."""
     boxes1, boxes2 = boxes1.float(), boxes2.float()
     sides = torch.minimum(boxes1[..., 2:], boxes2[..., 2:]) - torch.maximum(boxes1[..., :2], boxes2[..., :2])
     intersection = sides.clamp(min=0).prod(dim=-1)
@@ -23,9 +23,9 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def box_ciou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Complete IoU, -1.5..1: the IoU less the distance of the centres and the difference of the aspect ratios.
+    """Return the complete IoU, -1.5..1: the IoU minus penalties for distant centres and different aspect ratios.
 
-    Zheng et al., "Distance-IoU Loss", AAAI 2020, Eqs. 7-11. The trade-off alpha is a constant for the gradient.
+    Zheng et al., "Distance-IoU Loss", AAAI 2020, Eqs. 7-11. The gradient treats the weight alpha as a constant.
     """
     boxes1, boxes2 = boxes1.float(), boxes2.float()
     iou = box_iou(boxes1, boxes2)

@@ -1,4 +1,4 @@
-"""Values to a device without waiting for it."""
+"""Copy values to a GPU without waiting for it."""
 
 from collections.abc import Sequence
 
@@ -7,5 +7,8 @@ from torch import Tensor
 
 
 def upload(values: float | Sequence | Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """``values`` as a tensor on ``device``; ``torch.tensor(values, device=device)`` waits until a GPU is idle."""
+    """Return ``values`` as a tensor on ``device``, without waiting for it.
+
+    ``torch.tensor(values, device=device)`` would wait until a GPU has finished all earlier work.
+    """
     return torch.as_tensor(values, dtype=dtype).to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Optimizer groups, learning-rate and accumulation schedules, weight averaging."""
+"""Optimizers, schedules of the learning rate and of gradient accumulation, averaged weights."""
 
 from .build import build_lr_scheduler, build_optimizer
 from .ema import ModelEMA

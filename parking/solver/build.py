@@ -17,7 +17,7 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.G
 def group_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Divide the trainable parameters into ``bias``, ``norm`` (weights of normalisation layers) and ``weight``.
 
-    Only ``weight`` is decayed. A parameter shared by several modules is counted once.
+    Only the group ``weight`` gets weight decay. A parameter that several modules share is listed once.
     """
     groups: dict[str, list[nn.Parameter]] = {"bias": [], "norm": [], "weight": []}
     seen = set()
@@ -32,10 +32,10 @@ def group_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW over the groups of :func:`group_parameters`, each named by its ``kind``.
+    """Build SGD or AdamW over the groups of :func:`group_parameters`; ``kind`` of a group is its name there.
 
-    The weight decay is scaled by batch * accumulation / nominal batch, so that a batch that does not divide the nominal
-    one decays as much per image.
+    WEIGHT_DECAY is scaled by IMS_PER_BATCH * accumulation / NOMINAL_BATCH_SIZE, so that weights decay equally fast per
+    image even if the batch size does not divide the nominal one.
     """
     solver = cfg.SOLVER
     weight_decay = solver.WEIGHT_DECAY
@@ -55,12 +55,13 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 class ShortenableLRMultiplier(LRMultiplier):
-    """A ``LRMultiplier`` whose end can be moved while it runs: from then on its rates are those of a shorter run."""
+    """A ``LRMultiplier`` whose end can be moved during training; from then on its rates are those of a shorter run."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, make_schedule: Callable[[int], ParamScheduler], max_iter: int):
         """
         Args:
-            make_schedule: gives, for a number of iterations, the factor of the rates as a function of progress 0..1.
+            make_schedule: for a run of that many iterations, returns the factor on the learning rates as a function
+                of the progress, 0..1.
         """
         self._make_schedule = make_schedule
         super().__init__(optimizer, make_schedule(max_iter), max_iter=max_iter)
@@ -73,7 +74,10 @@ class ShortenableLRMultiplier(LRMultiplier):
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> ShortenableLRMultiplier:
-    """The decay of all groups from BASE_LR to BASE_LR * LR_FINAL_FACTOR over MAX_ITER; warm-up is a hook's."""
+    """Build the decay of all groups from BASE_LR to BASE_LR * LR_FINAL_FACTOR over MAX_ITER, without warm-up.
+
+    A hook adds the warm-up, see :class:`.schedule.Warmup`.
+    """
     solver = cfg.SOLVER
     shapes = {"linear": LinearParamScheduler, "cosine": CosineParamScheduler}
 

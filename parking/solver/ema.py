@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights."""
+"""Exponential moving average of a model's weights."""
 
 import math
 from typing import Any
@@ -8,10 +8,10 @@ from torch import nn
 
 
 class ModelEMA:
-    """Average of a model's parameters and floating-point buffers over the optimizer's steps.
+    """Moving average of a model's parameters and floating-point buffers over the optimizer's steps.
 
-    After ``n`` updates the decay is ``decay * (1 - exp(-n / warmup))``, so that the first, bad weights are soon
-    forgotten. The average lives on the model's device in the model's precision.
+    After ``n`` updates the decay is ``decay * (1 - exp(-n / warmup))``, so that the bad weights at the start are soon
+    forgotten. The average is on the model's device and in the model's precision.
     """
 
     def __init__(self, model: nn.Module, *, decay: float, warmup: float):
@@ -19,7 +19,7 @@ class ModelEMA:
         Args:
             model: the bare module, not its DistributedDataParallel wrapper.
             decay: in [0, 1).
-            warmup: updates, above 0.
+            warmup: number of updates, above 0; see the formula above.
         """
         self._decay = decay
         self._warmup = warmup
@@ -28,34 +28,34 @@ class ModelEMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the average towards ``model``'s present weights; to be called after each optimizer step."""
+        """Move the average towards the present weights of ``model``; call this after each optimizer step."""
         self.num_updates += 1
         decay = self._decay * (1 - math.exp(-self.num_updates / self._warmup))
         current = _averaged_tensors(model)
         torch._foreach_lerp_(list(self._average.values()), [current[name] for name in self._average], 1 - decay)
 
     def model_state_dict(self, model: nn.Module) -> dict[str, torch.Tensor]:
-        """``model.state_dict()`` with the average in the place of the weights (integer buffers are the model's)."""
+        """Return ``model.state_dict()`` with averaged weights; integer buffers, which are not averaged, stay."""
         return {name: self._average.get(name, tensor) for name, tensor in model.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_updates": self.num_updates, "average": dict(self._average)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the state of an average of the same tensors; raises a ValueError if it is of others."""
+        """Load a state; raise a ValueError if it was saved for a model with other tensors."""
         if state["average"].keys() != self._average.keys():
             raise ValueError("holds averaged weights of another model")
         self.num_updates = state["num_updates"]
         _copy(state["average"], self._average)
 
     def restart_from(self, model: nn.Module) -> None:
-        """Forget the history: the average becomes ``model``'s present weights (after other weights were loaded)."""
+        """Restart the average from the present weights of ``model``; call this after loading other weights into it."""
         self.num_updates = 0
         _copy(_averaged_tensors(model), self._average)
 
 
 def _averaged_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    # State-dict tensors share memory with the model's, and buffers that are not saved need no average.
+    # The tensors of a state dict share memory with the model. Buffers that are not saved need no average.
     return {name: tensor for name, tensor in model.state_dict().items() if tensor.dtype.is_floating_point}
 
 

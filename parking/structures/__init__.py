@@ -1,1 +1,1 @@
-"""The table of boxes that inference, scores and result files have in common."""
+"""The table of boxes that inference, evaluation and result files share."""

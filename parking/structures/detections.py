@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Decimals in COCO results: finer than float32 boxes of large images and scores are meaningful.
+# Decimals in COCO results, which lose nothing that matters: the float32 values of a model are hardly more exact.
 _BOX_DECIMALS, _SCORE_DECIMALS = 3, 6
 _MAX_INT64 = 2**63 - 1
 
@@ -19,8 +19,8 @@ class Detections:
     """N detections, one row each.
 
     Attributes:
-        image_ids: (N,) from :func:`make_id_column`: integers, or strings where a data set has such ids.
-        category_ids: (N,) likewise, the data set's own ids.
+        image_ids: (N,) from :func:`make_id_column`: integers, or strings if the data set has such ids.
+        category_ids: (N,) the data set's own ids, also from :func:`make_id_column`.
         boxes: (N, 4) float64, [x, y, w, h] (XYWH_ABS) in pixels of the original image.
         scores: (N,) float64.
     """
@@ -40,12 +40,12 @@ class Detections:
         return len(self.scores)
 
     def __getitem__(self, rows) -> "Detections":
-        """The detections that ``rows`` (a mask, a slice or indices) selects."""
+        """Select detections by a mask, a slice or indices."""
         return Detections(self.image_ids[rows], self.category_ids[rows], self.boxes[rows], self.scores[rows])
 
     @classmethod
     def from_columns(cls, image_ids: Sequence, category_ids: Sequence, boxes: Sequence, scores: Sequence):
-        """Detections from sequences of any kind, which may be empty."""
+        """Make detections from sequences of any kind, which may be empty."""
         num = len(scores)
         return cls(
             make_id_column(image_ids),
@@ -55,29 +55,29 @@ class Detections:
         )
 
     def is_finite(self) -> np.ndarray:
-        """(N,) bool: four finite coordinates and a finite score."""
+        """Return (N,) bool: whether all coordinates and the score of a detection are finite."""
         return np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
 
     @property
     def corners(self) -> np.ndarray:
-        """(N, 4) float64, the boxes as XYXY_ABS."""
+        """The boxes as (N, 4) float64 XYXY_ABS."""
         return np.concatenate([self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]], axis=1)
 
     def in_order(self, image_ids: Sequence) -> "Detections":
-        """The same boxes in the order of ``image_ids``; those of one image keep their order.
+        """Sort the detections by the order of ``image_ids``; those of one image keep their order.
 
         Raises:
-            ValueError: a box is of an image that is not among the ``image_ids``.
+            ValueError: a detection is in an image that is not among ``image_ids``.
         """
         places = {image_id: i for i, image_id in enumerate(image_ids)}
         own = self.image_ids.tolist()
         unknown = next((i for i in own if i not in places), None)
         if unknown is not None:
-            raise ValueError(f"there is a prediction for image {unknown!r}, which was not announced")
+            raise ValueError(f"there is a prediction for image {unknown!r}, which is not among the images")
         return self[np.argsort([places[i] for i in own], kind="stable")]
 
     def split(self, image_ids: Sequence) -> "Iterator[Detections]":
-        """The detections of each of ``image_ids``, in this order."""
+        """Return an iterator over the detections in each of ``image_ids``, in this order; others are left out."""
         rows: dict[int | str, list[int]] = {image_id: [] for image_id in image_ids}
         for row, image_id in enumerate(self.image_ids.tolist()):
             if image_id in rows:
@@ -86,31 +86,31 @@ class Detections:
 
     @classmethod
     def concatenate(cls, parts: Sequence["Detections"]) -> "Detections":
-        """The rows of one or more tables, one table after the other."""
-        # Leave out empty tables, whose ids are integers though others may have strings. If some columns are int64 and
-        # some hold objects, numpy makes one of objects.
+        """Join one or more tables row by row, in the given order."""
+        # Leave out the id columns of empty tables: they are int64 even if other tables have strings. numpy joins int64
+        # and object columns to an object column.
         columns = [[getattr(part, name) for part in parts if len(part)] for name in ("image_ids", "category_ids")]
         ids = (np.concatenate(column or [np.zeros(0, np.int64)]) for column in columns)
         rest = ([getattr(part, name) for part in parts] for name in ("boxes", "scores"))
         return cls(*ids, *map(np.concatenate, rest))
 
     def round(self) -> "Detections":
-        """Round boxes to 0.001 px and scores to 6 places; done once, when a model's boxes are put into columns."""
+        """Round boxes to 0.001 pixels and scores to 6 decimals, as soon as a model's output is put into columns."""
         boxes, scores = self.boxes.round(_BOX_DECIMALS), self.scores.round(_SCORE_DECIMALS)
         return Detections(self.image_ids, self.category_ids, boxes, scores)
 
     def to_coco_results(self) -> list[dict]:
-        """A list of COCO results; nothing is rounded here."""
+        """Convert to a list of COCO results, without rounding."""
         columns = (self.image_ids.tolist(), self.category_ids.tolist(), self.boxes.tolist(), self.scores.tolist())
         keys = ("image_id", "category_id", "bbox", "score")
         return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def make_id_column(ids: Sequence) -> np.ndarray:
-    """(N,) ids, exact: int64 where all are whole numbers that fit, else Python's objects.
+    """Make an (N,) column of ids that changes none: int64 if all are integers that fit, else Python objects.
 
-    numpy would make floats of numbers above 2^63, texts of numbers beside texts, and cut zeros off the end of texts.
-    ``tolist()`` gives back just what was put in.
+    ``tolist()`` of the column returns exactly ``ids``. numpy's own choice of type would turn integers above 2^63 into
+    floats, turn integers beside strings into strings, and cut null characters off the end of strings.
     """
     if isinstance(ids, np.ndarray) and ids.dtype.kind in "iuf":
         if ids.dtype.kind == "u" and ids.size and ids.max() > _MAX_INT64:

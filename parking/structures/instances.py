@@ -1,4 +1,4 @@
-"""From what a model returns to the table of boxes."""
+"""Convert a model's ``Instances`` to the table of boxes."""
 
 import logging
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ logger = logging.getLogger(__name__)
 
 
 def to_detections(image_id: int | str, instances: Instances, category_ids: Sequence[int | None]) -> Detections:
-    """The boxes of one image, rounded as they are written.
+    """Convert the detections in one image to a table, rounded as they will be written.
 
     Args:
         instances: ``pred_boxes`` in pixels of the original image, ``scores`` and ``pred_classes``, on any device.
-        category_ids: the data set's own category id of each of the model's classes; None: its boxes are left out.
+        category_ids: for each of the model's classes the data set's category id; None leaves boxes of the class out.
 
     Raises:
-        ValueError: a predicted class is not among the ``category_ids``.
+        ValueError: the model predicts a class beyond the end of ``category_ids``.
     """
     instances = instances.to("cpu")
     classes = instances.pred_classes.numpy()
@@ -39,7 +39,7 @@ def to_detections(image_id: int | str, instances: Instances, category_ids: Seque
 
 
 def drop_not_finite(detections: Detections) -> Detections:
-    """Leave out boxes with a coordinate or score that is not finite, with a warning."""
+    """Drop boxes with a coordinate or score that is not finite, and log a warning if there are any."""
     finite = detections.is_finite()
     if not finite.all():
         logger.warning("Dropped %d of %d boxes: not finite. Have the weights diverged?", (~finite).sum(), finite.size)
