@@ -94,13 +94,14 @@ def test_stride_and_padding_stay():
 
 
 @torch.no_grad()
-def test_depthwise_pairs_are_folded():
+@pytest.mark.parametrize("norm", ["BN", "SyncBN"])
+def test_depthwise_pairs_are_folded(norm):
     torch.manual_seed(0)
-    block = randomize_norms(DepthwiseConvNormAct(6, 8, stride=2)).eval()
+    plain, block = (DepthwiseConvNormAct(6, 8, stride=2, norm=norm).eval() for norm in ("BN", norm))
+    block.load_state_dict(randomize_norms(plain).state_dict())
     x = torch.rand(2, 6, 12, 10)
-    before = block(x)
-    assert_close(fuse_conv_norm(block)(x), before, rtol=1e-4, atol=1e-5)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in block.modules())
+    assert_close(fuse_conv_norm(block)(x), plain(x), rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in block.modules())
 
 
 def test_synchronised_norms_are_folded_too():
