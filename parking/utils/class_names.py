@@ -1,4 +1,4 @@
-"""Comparing class names; wherever they are kept or written, they stay as they are stored."""
+"""Compare and shorten class names; the stored names themselves are never changed."""
 
 import unicodedata
 from collections import defaultdict
@@ -7,14 +7,14 @@ from typing import Any
 
 from .text import compose, printable
 
-# Characters that look like a space, which Unicode counts as letters or symbols.
+# Characters that look like a space although Unicode counts them as letters or symbols.
 _BLANK = "\u3164\uffa0\u2800"
-# Characters of a name in messages and tables.
+# Longest name in messages and tables, in characters.
 _SHOWN_LENGTH = 60
 
 
 def class_key(name: str) -> str:
-    """``name`` as class names are compared: composed (NFC), without invisible characters and needless spaces."""
+    """Return the text by which class names are compared: composed (NFC), no invisible characters, single spaces."""
     name = compose(name)
     if not (name.isascii() and name.isprintable()):
         name = "".join(" " if c.isspace() or c in _BLANK else c for c in name if c.isspace() or not _is_invisible(c))
@@ -22,8 +22,8 @@ def class_key(name: str) -> str:
 
 
 def shown_name(name: str) -> str:
-    """``name`` for tables and messages: :func:`~parking.utils.text.printable`, and cut where it is very long."""
-    # Cut twice: an escape takes up to ten characters.
+    """Make a class name fit for tables and messages: :func:`~parking.utils.text.printable`, and cut if very long."""
+    # Cut before escaping, to escape little, and again afterwards, because an escape takes up to ten characters.
     text = printable(str(name)[: _SHOWN_LENGTH + 1])
     return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 3] + "..."
 
@@ -33,7 +33,10 @@ def _is_invisible(char: str) -> bool:
 
 
 def find_classes(names: Iterable[str], class_names: Iterable[str]) -> list[str | None]:
-    """For each name the class that it means: the same text, else the only one with its :func:`class_key`, else None."""
+    """Return for each of ``names`` the one of ``class_names`` that it means, or None.
+
+    A name means the class with exactly this text, else the class with the same :func:`class_key` if there is only one.
+    """
     own, by_key = set(class_names), defaultdict(list)
     for name in own:
         by_key[class_key(name)].append(name)
@@ -48,5 +51,5 @@ def find_classes(names: Iterable[str], class_names: Iterable[str]) -> list[str |
 
 
 def same_classes(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Whether two lists name the same classes, in whatever order."""
+    """Whether two lists name the same classes, in any order."""
     return sorted(map(class_key, first)) == sorted(map(class_key, second))

@@ -1,4 +1,4 @@
-"""What all command-line tools have in common: output, exit codes, KEY VALUE pairs, flags for several processes."""
+"""Shared parts of all command-line tools: output, exit codes, KEY VALUE pairs, flags for several processes."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ EXIT_USER_ERROR = 1
 EXIT_UNREADABLE_IMAGES = 3
 EXIT_INTERRUPTED = 130
 
-# Variables in which launchers of several processes say how many there are.
+# Environment variables in which launchers state the number of processes that they have started.
 _NUM_PROCESSES = {
     "WORLD_SIZE": "torchrun",
     "SLURM_STEP_NUM_TASKS": "srun",
@@ -24,9 +24,10 @@ _NUM_PROCESSES = {
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse's parser for a tool, whose docstring is the description.
+    """argparse's parser for a tool; the description is the tool's docstring.
 
-    A flag among KEY VALUE pairs (see :func:`add_opts_argument`), where argparse would swallow it, is a usage error.
+    A flag after a KEY VALUE pair (see :func:`add_opts_argument`) is a usage error; argparse would take it for a part of
+    the pairs.
     """
 
     def __init__(self, description: str | None):
@@ -44,7 +45,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def say(*lines: object, end: str = "\n") -> None:
-    """Print to stdout, at once; all that a tool prints goes through here, and through :func:`complain`."""
+    """Print lines to stdout and flush; tools print only by this function and :func:`complain`."""
     sys.stdout.write(printable_lines("\n".join(map(str, lines))) + end)
     sys.stdout.flush()
 
@@ -59,16 +60,18 @@ def _show_bug(*exc_info) -> None:
 
 
 def run_tool(main: Callable[[], int | None]) -> None:
-    """Run ``main`` and exit: 0 or what it returns, 1 and one sentence for a user's mistake, 130 for Ctrl-C.
+    """Run ``main`` and exit with its return value or 0; with 1 after a user's mistake; with 130 after Ctrl-C.
 
-    :func:`parking.utils.errors.explain` decides which errors are told in a sentence.
+    :func:`parking.utils.errors.explain` decides which errors are a user's mistake and words the one sentence about
+    them. Other errors are bugs and keep their traceback.
     """
     make_logs_printable()
     sys.excepthook = _show_bug
     try:
         code = main() or 0
     except BrokenPipeError:
-        # The reader, such as `head`, has seen enough; Python would complain once more when it flushes at its end.
+        # The reader of our output, such as `head`, has closed it. Redirect stdout, or Python would report a broken pipe
+        # again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
@@ -84,10 +87,10 @@ def run_tool(main: Callable[[], int | None]) -> None:
 
 
 def check_started_alone(num_machines: int = 1, *, environ: Mapping[str, str] = os.environ) -> None:
-    """Refuse to be one of several processes that torchrun, srun or mpirun has started.
+    """Raise a UserError if torchrun, srun or mpirun has started more processes than machines.
 
-    Each of them would believe that it is alone, and all would write to one folder. One process on each of
-    ``num_machines`` is how several machines are meant to be used.
+    Tools start their own processes, one for each GPU. Processes of a launcher would not know of each other, and all
+    would write to one folder. It is right to start one process on each of ``num_machines``.
 
     Raises:
         UserError: this is one of several processes.
@@ -102,7 +105,7 @@ def check_started_alone(num_machines: int = 1, *, environ: Mapping[str, str] = o
 
 
 def at_least(low: int) -> Callable[[str], int]:
-    """A ``type`` for ``add_argument``: a whole number of ``low`` or more."""
+    """Return a ``type`` for ``add_argument`` that takes whole numbers of ``low`` or more."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < low:
@@ -113,7 +116,7 @@ def at_least(low: int) -> Callable[[str], int]:
 
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of detectron2's launcher, by the same names."""
+    """Add the flags for several GPUs and machines, named as in detectron2's launcher."""
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes per machine, one for each GPU")
     parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines in all")
     parser.add_argument("--machine-rank", type=int, default=0, metavar="I", help="this machine's number, from 0")
@@ -123,7 +126,7 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_opts_argument(parser: argparse.ArgumentParser) -> None:
-    """Let ``parser`` take ``KEY VALUE`` pairs after all flags, as ``args.opts``."""
+    """Let ``parser`` accept ``KEY VALUE`` pairs after all flags, and store them as ``args.opts``."""
     parser.add_argument(
         "opts",
         nargs=argparse.REMAINDER,

@@ -1,17 +1,17 @@
-"""Numbers and names that more than one part must agree on."""
+"""Numbers and names that several rooms of the package share."""
 
-#: The challenge's data sets, which need no entry in DATASETS.COCO.
+#: Names of the challenge's data sets, which need no entry in DATASETS.COCO.
 PARKING_DATASETS = ("parking_train", "parking_val", "parking_trainval", "parking_test")
 
-#: Gray level (0..255) around a letterboxed image, in training, inference and the padding of a batch alike.
+#: Gray level (0..255) that fills the space around images: in training samples, in inference and in padded batches.
 PAD_VALUE = 114
 
-#: This project's heads, by their names in the registry, and the group of keys in MODEL that only this head reads.
+#: For each of this project's heads, by its name in the registry, the group in MODEL whose keys only this head reads.
 HEAD_GROUPS = {"AnchorHead": "ANCHOR_HEAD", "DistributionHead": "DISTRIBUTION_HEAD", "YOLOXHead": "YOLOX_HEAD"}
 
-#: This project's own backbone, by its name in detectron2's registry.
+#: Name of this project's own backbone in detectron2's registry.
 CSP_DARKNET_PAFPN = "build_csp_darknet_pafpn_backbone"
-#: detectron2's backbones, by their names in its registry, for which there are config keys.
+#: Names of those of detectron2's backbones, in its registry, for which the config has keys.
 RESNET = "build_resnet_backbone"
 RESNET_FPN = "build_resnet_fpn_backbone"
 RETINANET_FPN = "build_retinanet_resnet_fpn_backbone"

@@ -1,4 +1,4 @@
-"""The exception that means "the user can fix this", and the rule that decides which errors are told in a sentence."""
+"""UserError, for what the user can fix, and :func:`explain`, which words other such errors in one sentence."""
 
 import errno
 from collections.abc import Iterator
@@ -7,36 +7,35 @@ from contextlib import contextmanager
 
 from .text import printable
 
-# Errors that the machine causes, not our code: they are told in a sentence even if they name no file.
+# Errors that the machine causes instead of a bug: they are explained in a sentence even if they name no file.
 _ENVIRONMENT = frozenset(
     {errno.EAGAIN, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
     | {errno.EROFS, errno.ESTALE}
 )
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-# Texts of other errors than torch's OutOfMemoryError that mean a lack of memory, and the reason to tell.
+# Texts in messages of RuntimeErrors that mean a lack of memory, and the words that explain each to the user. torch's
+# OutOfMemoryError is recognised by its class.
 _MEMORY_IS_FULL = {
     "can't allocate memory": "the CPU's memory is full",
     "CUDA error: out of memory": "the GPU's memory is full",
     "STATUS_ALLOC_FAILED": "the GPU's memory is full",
 }
-# Longest message in characters, because a name in it may be of any length.
+# Longest message in characters; a longer one is cut, because names in it may have any length.
 _MAX_LENGTH = 4000
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: a file, a key, a value; or something about the machine that only the user can
-    change, such as a full disk or a process that was killed.
+    """An error that only the user can fix: a wrong file, key or value, a full disk, a process that was killed.
 
     The message is one clear sentence that names the file, key or value and says what to do. The tools print it without
-    a traceback and exit with code 1; everything else that is raised is a bug of ours and keeps its traceback, unless
-    :func:`explain` knows a sentence for it. As text it is one line without control characters, whatever names are in
-    it.
+    a traceback and exit with code 1. Any other exception is a bug and keeps its traceback, unless :func:`explain` has a
+    sentence for it. ``str()`` of this error is one line without control characters, whatever names are in it.
     """
 
     def __str__(self) -> str:
         text = super().__str__()
-        # A data loader raises its worker's exception anew with the traceback as the message; the last line of that is
-        # "module.Class: " and the sentence.
+        # If a data worker raised the error, the loader raises a new one whose message is the traceback. The last line
+        # of that is "module.Class: " followed by our sentence.
         if text.startswith("Caught ") and "Original Traceback" in text:
             text = text.strip().splitlines()[-1].partition(": ")[2]
         text = printable(text)
@@ -44,16 +43,16 @@ class UserError(Exception):
 
 
 def explain(error: BaseException) -> str | None:
-    """A sentence about ``error`` for the user; None for bugs, which keep their traceback, and for Ctrl-C.
+    """Return a sentence about ``error`` for the user; None for bugs, which keep their traceback, and for Ctrl-C.
 
-    Every tool and every process of one decides by this what it prints.
+    All tools, in all their processes, call this to decide what they print about an error.
     """
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MemoryError):
         return "memory has run out; close other programs, or use smaller batches and fewer data workers."
     if isinstance(error, BrokenProcessPool):
-        return "a worker process was killed, as the system does when memory runs out; use fewer of them."
+        return "a worker process was killed, as the system does when memory runs out; use fewer worker processes."
     if is_lost_connection(error):
         return (
             "the connection to another process of this run was lost: that process has ended, or its machine or the "
@@ -63,8 +62,9 @@ def explain(error: BaseException) -> str | None:
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether ``error`` is what torch.distributed raises when another process is gone or does not answer."""
-    # By name, because importing torch takes seconds. gloo raises a plain RuntimeError that names its source file.
+    """Whether torch.distributed raised ``error`` because another process has ended or does not answer."""
+    # Compare names of classes, because importing torch takes seconds. gloo raises a plain RuntimeError, whose message
+    # names a source file of gloo.
     names = {cls.__name__ for cls in type(error).__mro__}
     return bool(names & {"DistBackendError", "DistNetworkError", "DistStoreError"}) or (
         isinstance(error, RuntimeError) and "/gloo/" in str(error)
@@ -73,11 +73,11 @@ def is_lost_connection(error: BaseException) -> bool:
 
 @contextmanager
 def explaining_out_of_memory(when: str, remedy: str) -> Iterator[None]:
-    """Turn PyTorch's errors about a lack of memory, on a GPU or the CPU, into a UserError; others pass.
+    """In the block, turn errors about a lack of memory, on a GPU or the CPU, into a UserError.
 
     Args:
-        when: such as "in iteration 7".
-        remedy: the keys to lower, with their present values.
+        when: words that say when memory ran out, such as "in iteration 7".
+        remedy: words that say which keys to lower, and their present values.
     """
     try:
         yield
@@ -91,7 +91,7 @@ def explaining_out_of_memory(when: str, remedy: str) -> Iterator[None]:
 def _find_lack_of_memory(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         return "the CPU's memory is full"
-    if type(error).__name__ == "OutOfMemoryError":  # torch's; by name, because importing it takes seconds
+    if type(error).__name__ == "OutOfMemoryError":  # torch's class, which takes seconds to import
         return str(error).split(". ")[0]
     return next((reason for text, reason in _MEMORY_IS_FULL.items() if text in str(error)), None)
 

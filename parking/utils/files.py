@@ -1,4 +1,4 @@
-"""Reading only regular files, and output files that exist either whole or not at all."""
+"""Read only regular files; write files that are either complete or absent; lock files."""
 
 import errno
 import fcntl
@@ -16,10 +16,11 @@ from .errors import UserError
 from .limits import MAX_NOTE_BYTES
 from .text import printable
 
-#: Ending of the names of unfinished files, which a killed run leaves behind and a later one may remove.
+#: Ending of the names of unfinished files. A killed run leaves them behind, and a later run may remove them.
 UNFINISHED_ENDING = ".parking-tmp"
 
-# Longest wait and interval of `wait_for_lock`, whose locks are held only while some bytes are written.
+# Default longest wait of `wait_for_lock`, for locks that are held only while a few bytes are written; and the time
+# between two tries.
 _MAX_LOCK_SECONDS, _LOCK_INTERVAL = 600, 0.005
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
@@ -28,7 +29,7 @@ class UnusableFileError(UserError):
     """A file that cannot be used.
 
     Attributes:
-        detail: the message without the file's name and the full stop, such as "is a zip file; unpack it".
+        detail: the message without the name of the file and the full stop, such as "is a zip file; unpack it".
     """
 
     def __init__(self, path: str | os.PathLike, detail: str):
@@ -37,18 +38,18 @@ class UnusableFileError(UserError):
 
 
 def open_regular(path: str | os.PathLike, *, follow_links: bool = True) -> BinaryIO:
-    """Open a regular file for reading.
+    """Open a regular file for reading, and refuse everything else.
 
-    Nothing else is ever read: a FIFO would wait for ever, and a device may never end.
+    Reading a FIFO could wait forever, and a device may never end.
 
     Args:
-        follow_links: whether the file itself may be a link; folders on the way to it may be.
+        follow_links: whether the file itself may be a link; folders on the path may always be links.
 
     Raises:
-        OSError: it cannot be opened, or is a folder, FIFO, socket or device; ``strerror`` says what.
-        ValueError: the path holds a NUL.
+        OSError: the file cannot be opened, or is a folder, FIFO, socket or device; ``strerror`` says which.
+        ValueError: the path contains a NUL.
     """
-    # O_NONBLOCK: opening a FIFO without a writer would wait; regular files do not care.
+    # O_NONBLOCK keeps open() from waiting for the writer of a FIFO; it does not affect regular files.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
     try:
         descriptor = os.open(path, flags)
@@ -71,14 +72,14 @@ def read_regular(path: str | os.PathLike, *, max_bytes: int, follow_links: bool 
 
     Args:
         max_bytes: from :mod:`parking.utils.limits`.
-        follow_links: as of :func:`open_regular`.
+        follow_links: see :func:`open_regular`.
 
     Raises:
-        UnusableFileError: the file is larger.
-        OSError, ValueError: as :func:`open_regular`.
+        UnusableFileError: the file is larger than ``max_bytes``.
+        OSError, ValueError: raised by :func:`open_regular`.
     """
     with open_regular(path, follow_links=follow_links) as file:
-        # Check the size first: a sparse file of many GB costs nothing to make.
+        # Check the size before reading: anybody can make a sparse file of many GB.
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise UnusableFileError(path, f"has {size:,} bytes; files of its kind may have {max_bytes:,}")
@@ -86,12 +87,12 @@ def read_regular(path: str | os.PathLike, *, max_bytes: int, follow_links: bool 
 
 
 def is_dead_link(path: str | os.PathLike) -> bool:
-    """Whether there is a link that leads nowhere."""
+    """Whether ``path`` is a link that leads nowhere."""
     return os.path.lexists(path) and not os.path.exists(path)
 
 
 def describe_missing(path: str | os.PathLike) -> str:
-    """Why there is no regular file at ``path``, as the end of a sentence that begins with its name."""
+    """Say why there is no regular file at ``path``, in words that follow its name."""
     if is_dead_link(path):
         return "is a link that leads nowhere"
     if os.path.isdir(path):
@@ -106,20 +107,20 @@ def open_atomic(
     makes_folder: bool = True,
     before_replacing: Callable[[Path], object] = lambda temporary: None,
 ) -> Iterator[BinaryIO]:
-    """Open a new binary file that takes the place of ``path`` when the block ends, and vanishes when it raises.
+    """Open a new binary file that replaces ``path`` when the block ends, and is removed if the block raises an error.
 
-    So an interrupted run leaves the previous file, never half of the new one. A link at ``path`` is replaced itself,
-    and what it leads to stays.
+    An interrupted run thus leaves the previous file, never a part of the new one. If ``path`` is a link, the link is
+    replaced and the file that it leads to stays.
 
     Args:
-        makes_folder: whether the folder is made if needed.
-        before_replacing: called with the path of the finished file, still under another name.
+        makes_folder: whether to make the folder if needed.
+        before_replacing: called with the temporary path of the finished file, before that replaces ``path``.
     """
     path = Path(path)
     if makes_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because os.replace is atomic within one file system only.
-    # With a random part, because processes of containers that share the folder may have the same number.
+    # The temporary file is in the same folder, because os.replace is atomic only within one file system. Its name has a
+    # random part, because containers that share the folder may have processes of the same number.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED_ENDING}")
     try:
         with open(temporary, "xb") as file:
@@ -134,19 +135,19 @@ def open_atomic(
 
 @contextmanager
 def locked(path: str | os.PathLike, *, busy: str, max_seconds: float = 0.0) -> Iterator[None]:
-    """Keep other processes out of the block by a locked file, which is removed afterwards; a kill leaves it behind.
+    """Keep other processes out of the block by a locked file, which is removed at the end; a killed process leaves it.
 
-    Where the file system cannot lock, nobody is kept out.
+    On a file system that cannot lock, other processes are not kept out.
 
     Args:
-        busy: what the error says.
+        busy: error message if another process is in the block.
         max_seconds: how long to wait for another process to leave the block.
 
     Raises:
-        UserError: another process is in it.
+        UserError: another process is in the block, or the file cannot be made.
     """
     try:
-        # O_NONBLOCK: a FIFO would wait for ever.
+        # O_NONBLOCK keeps open() from waiting forever if there is a FIFO at this path.
         file = open_locked(path, "ab", os.O_WRONLY | os.O_NONBLOCK, busy=busy, max_seconds=max_seconds)
     except OSError as e:
         raise UserError(
@@ -157,28 +158,32 @@ def locked(path: str | os.PathLike, *, busy: str, max_seconds: float = 0.0) -> I
         try:
             yield
         finally:
-            # A file of this name that is not empty is somebody else's and stays.
+            # A file that is not empty belongs to somebody else, because we write nothing into it; so it stays.
             if is_still_there(file, path) and not os.fstat(file.fileno()).st_size:
-                # If the folder cannot be written to any more, the block says so, not the lock.
+                # Ignore an error here: if the folder is no longer writable, the block itself reports it.
                 with suppress(OSError):
                     os.unlink(path)
 
 
 def remove_stale_lock(path: str | os.PathLike) -> None:
-    """Remove what a process that was killed in :func:`locked` has left; a lock that is held stays."""
+    """Remove the file that a process killed in :func:`locked` has left; if a process holds the lock, it stays."""
     with suppress(UserError), locked(path, busy=""):
         pass
 
 
 def open_locked(path: str | os.PathLike, mode: str, flags: int, **limits: Any) -> BinaryIO:
-    """Open the file at ``path``, made if needed, for appending, and lock it; other processes may remove or replace it.
+    """Open the file at ``path`` for appending, made if needed, and lock it.
+
+    If another process removes or replaces the file meanwhile, the new one is opened and locked.
 
     Args:
-        mode: of ``open``; flags: of ``os.open``, beside those that make and append.
+        mode: argument of ``open``.
+        flags: argument of ``os.open``; flags to create and to append are added.
         limits: ``busy`` and ``max_seconds`` of :func:`wait_for_lock`.
 
     Raises:
-        OSError: it cannot be opened, or is a link.
+        OSError: the file cannot be opened, or is a link.
+        UserError: another process keeps it locked.
     """
     flags |= os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
@@ -195,7 +200,7 @@ def open_locked(path: str | os.PathLike, mode: str, flags: int, **limits: Any) -
 
 
 def is_still_there(file: BinaryIO | int, path: str | os.PathLike) -> bool:
-    """Whether an open file is still the one at ``path``: neither removed, moved nor replaced."""
+    """Whether ``path`` still leads to the open ``file``, which was neither removed, moved nor replaced."""
     try:
         return os.path.samestat(
             os.fstat(file if isinstance(file, int) else file.fileno()), os.stat(path, follow_symlinks=False)
@@ -216,13 +221,13 @@ def wait_for_lock(
 
     Args:
         operation: ``fcntl.LOCK_SH`` or ``LOCK_EX``.
-        path: for the error.
-        busy: what the error says instead.
-        max_seconds: how long to wait for other processes; None: :data:`_MAX_LOCK_SECONDS`, for a lock that is held for
-            moments only.
+        path: name of the file in the default error message.
+        busy: error message to use instead.
+        max_seconds: how long to wait for other processes; None stands for :data:`_MAX_LOCK_SECONDS`, for locks that are
+            held only for moments.
 
     Raises:
-        UserError: another process has kept it locked for this long.
+        UserError: another process has kept the file locked for ``max_seconds``.
         OSError: the file system cannot lock.
     """
     end = time.monotonic() + (_MAX_LOCK_SECONDS if max_seconds is None else max_seconds)
@@ -242,7 +247,7 @@ def wait_for_lock(
 
 @contextmanager
 def explaining_write_errors() -> Iterator[None]:
-    """Turn an error in writing results into one sentence; a full disk is explained by the caller."""
+    """In the block, turn an OSError into a UserError about results; a full disk passes, because tools explain it."""
     try:
         yield
     except OSError as e:
@@ -250,19 +255,19 @@ def explaining_write_errors() -> Iterator[None]:
             raise
         where = f"'{printable(e.filename)}'" if e.filename else "The results"
         raise UserError(
-            f"{where} cannot be written ({e.strerror or e}); mend that and run the same command again."
+            f"{where} cannot be written ({e.strerror or e}); fix that and run the same command again."
         ) from e
 
 
 def check_writable(folder: str | os.PathLike, *, name: str, data_folders: Iterable[str | os.PathLike] = ()) -> None:
-    """Make a folder for results, and try to write to it before hours of work are spent on the results.
+    """Make the folder for results, and check that it can be written to, before hours of work are spent on results.
 
     Args:
-        name: the user's name for it, such as "--output".
+        name: what the user calls the folder, such as "--output".
         data_folders: folders in which nothing may be written.
 
     Raises:
-        UserError: it cannot be made or written to, or lies in one of ``data_folders``.
+        UserError: the folder cannot be made or written to, or lies in one of ``data_folders``.
     """
     for data_folder in data_folders:
         if Path(folder).resolve().is_relative_to(Path(data_folder).resolve()):
@@ -278,7 +283,7 @@ def check_writable(folder: str | os.PathLike, *, name: str, data_folders: Iterab
 
 
 def read_number(path: str | os.PathLike) -> float:
-    """The number that a text file consists of; 0 if there is no such file, or if it holds anything else."""
+    """Read a file that holds only a number; return 0 if there is no such file or it holds anything else."""
     try:
         return float(read_regular(path, max_bytes=MAX_NOTE_BYTES))
     except (OSError, ValueError, UserError):

@@ -1,44 +1,47 @@
-"""Limits of what is read from files that anyone may have made: generous for real data, and stated here only.
+"""Limits of what is read from files, which anyone may have made: generous for real data, and stated only here.
 
-Sizes are in bytes. Whoever reads a file of one of these kinds takes the limit from here, and says in its error which
-one was exceeded.
+Sizes are in bytes. Code that reads a file of one of these kinds takes the limit from here; its error message states the
+limit that was exceeded.
 """
 
 _MB, _GB = 10**6, 10**9
 
-#: A yaml config, its ``_BASE_`` files included; 4 s of parsing.
+#: Size of a yaml config together with its ``_BASE_`` files; this much takes 4 s to parse.
 MAX_CONFIG_BYTES = 256 * 1024
-#: Files of a config, each counted as often as a ``_BASE_`` names it; and how deep its values may be nested.
+#: Number of files that a config reads; a file counts each time that a ``_BASE_`` names it.
 MAX_CONFIG_FILES = 32
+#: Depth to which the values of a config may be nested.
 MAX_CONFIG_DEPTH = 100
-#: Values of a config that weights carry, each counted as often as it occurs.
+#: Number of values in a config that weights carry; a value that occurs in several places counts for each.
 MAX_CONFIG_VALUES = 100_000
-#: A json with annotations, an image list or results; COCO's train2017 has 0.45 GB.
+#: Size of a json with annotations, an image list or results; COCO's train2017 has 0.45 GB.
 MAX_JSON_BYTES = 4 * _GB
-#: Bits of an id of an image, annotation or category: hashes have 64. Larger whole numbers can be chosen so that Python
-#: takes long to tell them apart.
+#: Number of bits of the id of an image, annotation or category, enough for a 64-bit hash. Longer integers can be chosen
+#: such that all have the same hash in Python, which makes a dict of them very slow.
 MAX_ID_BITS = 64
-#: An encoded picture.
+#: Size of an image file.
 MAX_IMAGE_BYTES = 1 * _GB
-#: Pixels of a picture, by its header, before any of it is decoded, for all formats: a satellite picture of 16384 x
-#: 16384. That one takes 0.8 GB as 8-bit RGB, up to 2.5 GB while it is decoded from 16 bits or turned, and up to 3.6 GB
-#: as AVIF.
+#: Number of pixels of a picture of any format, such as a satellite picture; compared with its header before decoding.
+#: A picture of this size takes 0.8 GB as 8-bit RGB, up to 2.5 GB while it is decoded from 16 bits or turned, and up to
+#: 3.6 GB while it is decoded from AVIF.
 MAX_IMAGE_PIXELS = 16384 * 16384
-#: Scans of a progressive JPEG, each of which may take as long as a whole picture; programs write about ten.
+#: Number of scans of a progressive JPEG. Programs write about ten; each may take as long to decode as a whole picture.
 MAX_JPEG_SCANS = 100
-#: A weights file or checkpoint.
+#: Size of a weights file or checkpoint.
 MAX_WEIGHTS_BYTES = 20 * _GB
-#: The pickle in a weights file, which only describes tensors: half a megabyte in the largest published model.
+#: Size of the pickle in a weights file, which only describes tensors; the largest published model has half a megabyte.
 MAX_PICKLE_BYTES = 8 * 2**20
-#: Files written by this product that say one thing, such as ``last_checkpoint``.
+#: Size of a file in which this product notes a single thing, such as ``last_checkpoint``.
 MAX_NOTE_BYTES = 64 * 1024
-#: A path in a zip or json: bytes of UTF-8 (Linux allows 4096), and folders above the file.
+#: Length of a path in a zip or json, in bytes of UTF-8; Linux allows 4096.
 MAX_PATH_BYTES = 2048
+#: Number of folders in such a path.
 MAX_PATH_FOLDERS = 64
-#: How many times the size of a zip its content may have, if that is more than MIN_BOMB_BYTES; deflate allows 1032.
+#: Ratio of the unpacked size of a zip to its own size; deflate reaches up to 1032.
 MAX_ARCHIVE_RATIO = 200
+#: Unpacked size from which on a zip must keep MAX_ARCHIVE_RATIO.
 MIN_BOMB_BYTES = 1 * _GB
-#: The list of the files that this product wrote into a folder, 100 bytes or more each.
+#: Size of the mark that lists what this product wrote into a folder (``marks.py``), 100 bytes or more for each file.
 MAX_MARK_BYTES = 500 * _MB
-#: ``recipe.json`` of an interrupted inference, which holds the names of all classes.
+#: Size of ``recipe.json`` of an interrupted inference, which holds the names of all classes.
 MAX_RECIPE_BYTES = 50 * _MB

@@ -1,4 +1,4 @@
-"""Where logs go; and log records without control characters, for all loggers and handlers."""
+"""Set up where logs go, and keep control characters out of the records of all loggers."""
 
 import logging
 import re
@@ -6,13 +6,13 @@ import traceback
 
 from .text import printable_lines
 
-# Escape codes that colour text; detectron2 logs its config with them.
+# Matches escape codes that colour text; detectron2 logs its config in colour.
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _COLORING_LOGGERS = ("detectron2", "fvcore")
 
 
 class PrintableRecord(logging.LogRecord):
-    """A record whose message and traceback a terminal does not obey: names from files may be in them."""
+    """A log record with control characters escaped, because its message may contain names from files."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -27,24 +27,27 @@ class PrintableRecord(logging.LogRecord):
 
 
 def make_logs_printable() -> None:
-    """Have all log records of this process made as :class:`PrintableRecord`; more than once is fine."""
+    """Make all log records of this process :class:`PrintableRecord` from now on; further calls change nothing."""
     logging.setLogRecordFactory(PrintableRecord)
 
 
 def setup_logging(output_dir: str | None = None) -> None:
-    """Log to stdout on the main process and, given a folder, to ``log.txt`` (``log.txt.rankN``) there."""
-    # Imported here, because tools without torch use the rest of this module.
+    """Log to stdout in the main process and, if ``output_dir`` is given, to a file there in each process.
+
+    The main process writes ``log.txt``, process N ``log.txt.rankN``.
+    """
+    # Import these here, because tools that work without torch use the rest of this module.
     from detectron2.utils import comm
     from detectron2.utils.logger import setup_logger
 
     make_logs_printable()
     rank = comm.get_rank()
-    # Handlers of an earlier stage would go on writing to its file.
+    # Remove the handlers of an earlier stage of the training, which would keep writing to that stage's file.
     setup_logger.cache_clear()
     for name in ("fvcore", "detectron2", "parking"):
         logging.getLogger(name).handlers.clear()
-    # The calls must be spelled as in detectron2's default_setup: they are cached by their arguments, and another
-    # spelling adds handlers that print every line twice.
+    # Spell these calls as in detectron2's default_setup. setup_logger caches calls by their arguments, and a call in
+    # another spelling would add handlers that print each line twice.
     setup_logger(output_dir, distributed_rank=rank, name="fvcore")
     setup_logger(output_dir, distributed_rank=rank)
     setup_logger(output_dir, distributed_rank=rank, name="parking")

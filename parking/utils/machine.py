@@ -1,16 +1,16 @@
-"""What the machine has for this process: CPUs and memory."""
+"""Find how many CPUs and how much memory this process may use."""
 
 import os
 from pathlib import Path
 
 
 def num_available_cpus() -> int:
-    """Number of CPUs that this process may run on; in a container or under taskset, fewer than the machine has."""
+    """Return the number of CPUs that this process may use, which a container or taskset may limit."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_memory() -> int | None:
-    """Bytes that can be used without swapping, within this process's control group; None if unknown."""
+    """Return how many bytes can be used without swapping, within the control group's limit; None if unknown."""
     left = [number for number in (_of_machine(), _of_control_group()) if number is not None]
     return min(left, default=None)
 
@@ -24,7 +24,7 @@ def _of_machine() -> int | None:
 
 
 def _of_control_group() -> int | None:
-    """Free bytes of the control group (version 2, as in containers); the page cache of files counts as free."""
+    """Return the free bytes of the control group (version 2, as in containers), with the page cache counted as free."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit = (folder / "memory.max").read_text().strip()

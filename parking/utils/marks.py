@@ -1,15 +1,16 @@
-"""Which files this product wrote, so that it replaces and removes nothing else.
+"""Marks: files that list what this product wrote, so that it never replaces or removes anything else.
 
-Every folder that gets results holds a hidden file, :data:`MARK_NAME`, of JSON lines. The first says that the file is
-ours. Each other line names a file beside it, with the size and a digest of what was written there; the last line about
-a file counts, and outdated ones are removed now and then::
+Each folder with results holds a mark, a hidden file of JSON lines with the name :data:`MARK_NAME`. Its first line says
+that this product wrote it. Each other line names a file in the folder, with the size and a digest of what was written.
+The last line about a file counts; outdated lines are removed now and then::
 
     {"parking": "files that parking wrote here and may replace or remove", "version": 1}
     {"name": "predictions.json", "size": 1234, "digest": "..."}
     {"name": "log.txt", "size": null, "digest": null}
 
-A line is written before the file appears under its name. Without a size the file is still being written, or grows with
-every run: it is ours whatever it holds. Whoever changes or replaces a file makes it theirs: the digest differs.
+A line is written before the file appears under its name. A line without a size is about a file that is still being
+written, or that grows with each run: such a file is ours whatever it contains. Any other file is "ours" only while its
+size and digest are the noted ones: a file that the user has changed or replaced belongs to the user.
 """
 
 import errno
@@ -28,64 +29,71 @@ from .files import UNFINISHED_ENDING, open_atomic, open_locked, open_regular, re
 from .limits import MAX_MARK_BYTES
 from .text import printable
 
-#: The hidden file that names what this product wrote into the folder that holds it.
+#: Name of the mark in each folder.
 MARK_NAME = ".parking-files.jsonl"
 
 _HEADER = {"parking": "files that parking wrote here and may replace or remove", "version": 1}
 _BLOCK_BYTES = 1 << 20
-# How many of a file's last contents are ours: a kill may come after the line about new content and before the file.
+# A file is ours if its content is one of the last this many that were noted. The last one alone is not enough: a kill
+# may come when the line about new content is written, but the file not yet replaced.
 _NUM_CONTENTS = 2
-# A mark is written anew, without outdated lines, when it has more lines than the first number times its files plus the
-# second number.
+# A mark is rewritten without outdated lines when it has more lines than _MAX_LINES_PER_FILE for each file plus
+# _MAX_MORE_LINES.
 _MAX_LINES_PER_FILE, _MAX_MORE_LINES = 4, 1000
 
 
 @dataclass
 class _Entry:
-    """What the lines about one file say: ``written`` holds (size, digest) of its last contents, oldest first."""
+    """What the lines of a mark say about one file.
+
+    Attributes:
+        written: (size, digest) of the last contents, oldest first.
+        is_open: whether the last line has no size, so that the file is ours whatever it contains.
+        source: where the content comes from, see :meth:`OutputFolder.open`.
+    """
 
     written: list[tuple[int, str]] = field(default_factory=list)
     is_open: bool = False
     source: Mapping[str, Any] | None = None
 
     def says(self, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> bool:
-        """Whether another line like this would add nothing."""
+        """Whether a line with these values would change nothing."""
         is_known = self.is_open if written is None else not self.is_open and self.written[-1:] == [written]
         return is_known and self.source == source
 
     def take(self, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> None:
-        """Note what another line says."""
+        """Apply the next line about the file."""
         self.is_open, self.source = written is None, source
         if written is not None:
             self.written = [*(other for other in self.written if other != written), written][-_NUM_CONTENTS:]
 
     def has_size(self, size: int) -> bool:
-        """Whether a file of this many bytes may be ours."""
+        """Whether a file with ``size`` bytes may be ours."""
         return self.is_open or any(size == written for written, _ in self.written)
 
 
 class OutputFolder:
     """A folder for results in which only files that this product wrote are replaced or removed.
 
-    Names are relative to the folder, with slashes. A link is never ours, nor is anything behind one; the folder itself
-    may be a link.
+    The module's docstring says what "ours" means. File names are relative to the folder, with slashes. Links and what
+    they lead to are never ours, but the folder itself may be a link.
     """
 
     def __init__(self, root: str | os.PathLike, *, option: str = "--output"):
         """
         Args:
-            root: need not exist yet.
-            option: what the user calls it; the errors advise to give another.
+            root: path of the folder, which need not exist yet.
+            option: the option by which the user gives the folder; error messages advise to give another.
         """
         self.root = Path(root)
         self._option = option
         self._marks: dict[Path, _Marks] = {}
 
     def is_ours(self, name: str, *, by_size: bool = False) -> bool:
-        """Whether there is a regular file of this name, just as this product wrote it.
+        """Whether ``name`` is a regular file that this product wrote and nobody has changed since.
 
         Args:
-            by_size: look at its size only, not at its content.
+            by_size: compare only the size, not the content.
         """
         path = self.root / name
         if self._find_obstacle(name) or path.is_symlink() or not path.is_file():
@@ -96,16 +104,17 @@ class OutputFolder:
         return by_size or entry.is_open or _measure(path) in entry.written
 
     def source_of(self, name: str) -> Mapping[str, Any] | None:
-        """The ``source`` that :meth:`open` or :meth:`start` was given for the file; None without."""
+        """Return the ``source`` that :meth:`open` or :meth:`start` was given for the file; None if there is none."""
         path = self.root / name
         entry = self._marks_beside(path).entries.get(path.name)
         return None if entry is None else entry.source
 
     def check(self, names: Iterable[str], *, by_size: bool = False) -> None:
-        """Raise a UserError for the first of ``names`` that would replace something that is not ours.
+        """Raise a UserError for the first of ``names`` at which something exists that is not ours.
 
         Args:
-            by_size: look at sizes only: for a hundred thousand pictures, each of which is checked when it is written.
+            by_size: compare only sizes, which is fast for a hundred thousand pictures; the content of each is compared
+                later, when it is replaced.
         """
         for name in names:
             path = self.root / name
@@ -117,30 +126,30 @@ class OutputFolder:
 
     @contextmanager
     def open(self, name: str, *, source: Mapping[str, Any] | None = None) -> Iterator[BinaryIO]:
-        """:func:`parking.utils.files.open_atomic` for a file that is marked as ours.
+        """Open a file by :func:`parking.utils.files.open_atomic`, and mark it as ours.
 
         Args:
-            source: plain values that say where the content comes from; they are kept in the mark.
+            source: plain values that say where the content comes from; the mark keeps them.
 
         Raises:
-            UserError: it would replace something that is not ours.
+            UserError: the file would replace something that is not ours.
         """
         self.check([name])
         path = self.root / name
         with open_atomic(path, before_replacing=lambda temporary: self._mark_written(path, temporary, source)) as file:
             yield file
-            # Check again: hours may have passed in the block.
+            # Check again: hours may have passed, and somebody may have put another file there.
             self.check([name])
 
     def replace(self, temporary: str | os.PathLike, name: str, *, source: Mapping[str, Any] | None = None) -> None:
-        """Give a finished file of ours its name."""
+        """Move the finished file ``temporary``, which this product wrote, to ``name``, and mark it."""
         self.check([name])
         path = self.root / name
         self._mark_written(path, Path(temporary), source)
         os.replace(temporary, path)
 
     def start(self, name: str, *, source: Mapping[str, Any] | None = None) -> Path:
-        """Mark a file that is about to be written, or appended to, under its own name; its path."""
+        """Mark a file that will be written or appended to in place, and return its path; see :meth:`finish`."""
         self.check([name])
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,25 +157,28 @@ class OutputFolder:
         return path
 
     def finish(self, name: str) -> None:
-        """Note the content of a file of :meth:`start`, which from now on is ours only while it stays as it is."""
+        """Note the content of a file of :meth:`start`; from now on, it is ours only while it has this content."""
         path = self.root / name
         self._marks_beside(path).append(path.name, _measure(path), self.source_of(name))
 
     def claim(self, patterns: Iterable[str]) -> None:
-        """Mark files as ours, whatever they hold, because runs go on writing to them; ``*`` stands for any text.
+        """Mark files as ours whatever they contain, because runs keep writing to them.
 
-        The caller has checked the files that have such names already.
+        The caller must have checked files that already have such names.
+
+        Args:
+            patterns: file names, in which ``*`` stands for any text.
         """
         for pattern in patterns:
             self._marks_beside(self.root / pattern).append(pattern, None, None)
 
     def has_claimed(self, pattern: str) -> bool:
-        """Whether :meth:`claim` noted it."""
+        """Whether :meth:`claim` was called with this pattern, in this run or an earlier one."""
         entry = self._marks_beside(self.root / pattern).entries.get(pattern)
         return entry is not None and entry.is_open
 
     def adopt_unmarked(self, name: str, *, start: bytes) -> None:
-        """Mark a file that a version without marks wrote: it begins with ``start``, and no mark is beside it."""
+        """Mark a file of an older version, which wrote no marks, if it begins with ``start`` and has none beside it."""
         path = self.root / name
         if self._find_obstacle(name) or not path.is_file() or self._marks_beside(path).exists:
             return
@@ -175,7 +187,7 @@ class OutputFolder:
                 self._marks_beside(path).append(path.name, _measure(path), None)
 
     def remove(self, name: str) -> bool:
-        """Remove a file if it is ours; return whether it was."""
+        """Remove a file if it is ours; return whether it was ours."""
         if not self.is_ours(name):
             return False
         (self.root / name).unlink(missing_ok=True)
@@ -190,7 +202,7 @@ class OutputFolder:
         return self._marks[path.parent]
 
     def _find_obstacle(self, name: str) -> str:
-        """What is wrong with the folders between ``root`` and a file; "" if nothing."""
+        """Say what is wrong with the folders between ``root`` and the file; return "" if nothing is."""
         folder = self.root
         for part in Path(name).parts[:-1]:
             folder = folder / part
@@ -215,21 +227,22 @@ class OutputFolder:
 
 
 def describe_file(path: str | os.PathLike) -> str:
-    """A text that differs if the content of two files does: size and digest."""
+    """Return the size and a digest of a file as a text that is equal only for files of equal content."""
     size, digest = _measure(Path(path))
     return f"{size} {digest}"
 
 
 def open_output(path: str | os.PathLike, *, option: str = "--output") -> AbstractContextManager[BinaryIO]:
-    """:meth:`OutputFolder.open` for one file; ``option`` is what the user calls its place."""
+    """Open one file by :meth:`OutputFolder.open`; ``option`` is the option by which the user gives its path."""
     folder, name = os.path.split(os.fspath(path))
     return OutputFolder(folder, option=option).open(name)
 
 
 class MarkedFiles:
-    """Tells which files, wherever they lie, this product wrote, so that they are not taken for inputs.
+    """Tells which files, in any folder, this product wrote, so that they are not taken for inputs.
 
-    By name and size only, since every picture of a folder is asked for.
+    A file counts as written by us if its name and size are noted. Contents are not compared, because this is asked for
+    every picture of a folder.
     """
 
     def __init__(self):
@@ -241,7 +254,7 @@ class MarkedFiles:
             path = os.path.realpath(path)
         folder, name = os.path.split(path)
         if folder not in self._marks:
-            # Raises if the mark cannot be read: nobody knows then which pictures are inputs.
+            # Let this raise a UserError if the mark is unreadable, because then nobody knows which pictures are inputs.
             self._marks[folder] = _Marks(Path(folder))
         entry = self._marks[folder].entries.get(name)
         if entry is None:
@@ -253,10 +266,10 @@ class MarkedFiles:
 
 
 def make_own_folder(folder: Path) -> None:
-    """Make a folder that only this product writes to, with a mark in it, unless it is there.
+    """Make a folder that only this product writes to, with a mark in it, unless it exists.
 
     Raises:
-        UserError: something else has its name.
+        UserError: there is something else at this path.
     """
     try:
         os.makedirs(folder.parent, exist_ok=True)
@@ -273,14 +286,14 @@ def make_own_folder(folder: Path) -> None:
 
 
 def _has_strangers(folder: Path) -> bool:
-    # An empty folder may be ours, left by a kill before its mark. List first and look for the mark afterwards: another
-    # process may be making the mark just now, and puts files there only after it.
+    # An empty folder may be ours, if we were killed before making its mark. List the files first and look for the mark
+    # afterwards: another process may be making the mark just now, and will write files only after it.
     names = [name for name in os.listdir(folder) if name != MARK_NAME and not name.endswith(UNFINISHED_ENDING)]
     return bool(names) and not is_own_folder(folder)
 
 
 def is_own_folder(folder: Path) -> bool:
-    """Whether :func:`make_own_folder` made it."""
+    """Whether :func:`make_own_folder` made the folder."""
     try:
         return _Marks(folder).exists and not folder.is_symlink()
     except UserError:
@@ -288,12 +301,12 @@ def is_own_folder(folder: Path) -> bool:
 
 
 def remove_own_folder(folder: Path, own_names: re.Pattern) -> bool:
-    """Remove what has one of ``own_names`` from a folder of ours and from the folders of ours in it.
+    """Remove files and folders with ``own_names`` from a folder that :func:`make_own_folder` made, and then the folder.
 
-    Links are removed themselves, never what they lead to.
+    Folders in it are treated in the same way. Of links, only the links are removed, never what they lead to.
 
     Returns:
-        Whether nothing else was in it, and it is gone.
+        Whether the folder held nothing else; if it did, the folder and the rest stay.
     """
     for name in _list_others(folder):
         path = folder / name
@@ -301,7 +314,8 @@ def remove_own_folder(folder: Path, own_names: re.Pattern) -> bool:
             continue
         if path.is_symlink() or path.is_file():
             path.unlink(missing_ok=True)
-        elif is_own_folder(path) or (path.is_dir() and not _list_others(path)):  # a kill may come before the mark
+        # An empty folder is ours, too: we may have been killed before making its mark.
+        elif is_own_folder(path) or (path.is_dir() and not _list_others(path)):
             remove_own_folder(path, own_names)
     if _list_others(folder):
         return False
@@ -312,7 +326,7 @@ def remove_own_folder(folder: Path, own_names: re.Pattern) -> bool:
 
 
 def _list_others(folder: Path) -> list[str]:
-    """What is in a folder except its mark; nothing if another process, perhaps of another machine, has removed it."""
+    """List the names in a folder except its mark; return [] if another process has just removed the folder."""
     try:
         return [name for name in os.listdir(folder) if name != MARK_NAME]
     except FileNotFoundError:
@@ -320,9 +334,14 @@ def _list_others(folder: Path) -> list[str]:
 
 
 class _Marks:
-    """The mark file of one folder: whether it ``exists``, and its ``entries`` by file name, when it was read.
+    """The mark of one folder, as it was when it was read.
 
-    Several processes may append to it at once; none needs to know what another wrote meanwhile.
+    Several processes may append to a mark at the same time; none needs to know what others have added meanwhile.
+
+    Attributes:
+        path: path of the mark.
+        exists: whether the folder has a mark.
+        entries: what it says about each file, by file name.
     """
 
     def __init__(self, folder: Path):
@@ -330,7 +349,7 @@ class _Marks:
         self._read()
 
     def _read(self) -> None:
-        """Raises a UserError where the file is not one of ours."""
+        """Read the mark; raise a UserError if there is another file at its path."""
         self.entries: dict[str, _Entry] = {}
         self.exists, self._num_lines = False, 0
         try:
@@ -344,10 +363,10 @@ class _Marks:
             ) from e
         if not data.startswith(_encode(_HEADER)):
             if _encode(_HEADER).startswith(data):
-                return  # a full disk cut off its first line
+                return  # the disk was full, so only the beginning of the first line was written
             raise UserError(f"'{printable(self.path)}' is not a mark of this version of parking; move it away.")
         self.exists = True
-        for line in data[: data.rfind(b"\n")].splitlines():  # a line that a kill cut off does not count
+        for line in data[: data.rfind(b"\n")].splitlines():  # without the last line if a kill cut it off
             self._take(line)
 
     def append(self, name: str, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> None:
@@ -371,7 +390,7 @@ class _Marks:
             self._shorten()
 
     def _shorten(self) -> None:
-        """Write the mark anew, without what is outdated."""
+        """Rewrite the mark without outdated lines."""
         with open_locked(self.path, "r+b", os.O_RDWR):
             self._read()
             with open_atomic(self.path) as file:
@@ -387,7 +406,7 @@ class _Marks:
             content = json.loads(line)
             name, size, digest, source = (content.get(key) for key in ("name", "size", "digest", "source"))
         except (ValueError, RecursionError, AttributeError):
-            return  # a file is not ours because of a damaged line
+            return  # ignore a damaged line; the file that it was about then does not count as ours
         is_sound = isinstance(name, str) and isinstance(source, dict | None)
         if not is_sound or (type(size), type(digest)) not in ((int, str), (type(None), type(None))):
             return
@@ -404,10 +423,10 @@ def _encode_entry(name: str, written: tuple[int, str] | None, source: Mapping[st
 
 
 def _measure(path: Path) -> tuple[int, str]:
-    """Size in bytes and a digest of the content."""
+    """Return the size of a file in bytes and a digest of its content."""
     with open_regular(path, follow_links=False) as file:
         size, digest = 0, hashlib.blake2b(digest_size=16)
-        # Read all of it: a user who changes one character of a large file must not lose it.
+        # Digest the whole file: a user who has changed a single character of a large file must not lose that change.
         while block := file.read(_BLOCK_BYTES):
             size += len(block)
             digest.update(block)

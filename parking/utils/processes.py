@@ -1,4 +1,4 @@
-"""Work in several processes, and the signals that end them."""
+"""Run work in several processes, and control the signals that interrupt them."""
 
 import multiprocessing
 import signal
@@ -29,7 +29,7 @@ def run_in_processes(
     Args:
         num_workers: number of processes; with 1, the current process does the work.
         chunk_size: number of items that a process takes at once.
-        done: called in order with each item whose result is there.
+        done: called with each item, in order, when its result has arrived.
     """
     results: list[R] = []
 
@@ -46,14 +46,16 @@ def run_in_processes(
         finally:
             cv2.setNumThreads(threads)
         return results
-    # Not fork, because a forked copy of a process with threads may hang.
+    # Use spawn instead of fork, because a forked copy of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    # If the tracker started along with the first worker, it would unblock SIGINT before the worker inherits the mask.
+    # Start the tracker now: starting it along with the first worker would unblock SIGINT before the worker inherits
+    # the mask.
     resource_tracker.ensure_running()
     with ProcessPoolExecutor(min(num_workers, len(items)), context, _start_worker) as pool:
         try:
-            with interrupts_held_back():  # a worker that still imports could only answer Ctrl-C with a traceback
+            # Workers start with SIGINT blocked: while they import, Ctrl-C would make them print a traceback.
+            with interrupts_held_back():
                 found = pool.map(function, items, chunksize=chunk_size)
             collect(found)
         except BaseException:
@@ -65,7 +67,7 @@ def run_in_processes(
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches every process of the terminal, but only the parent shall react.
+    # Ignore Ctrl-C, which reaches every process of the terminal: only the parent shall react to it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     cv2.setNumThreads(1)
@@ -73,10 +75,10 @@ def _start_worker() -> None:
 
 @contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """Hold SIGINT back until the block ends; processes and threads that are started in the block do not get it."""
+    """Delay SIGINT until the block ends; block it in processes and threads that are started in the block."""
     came: list[int] = []
-    # Processes and threads inherit this thread's mask. Other threads, such as those of a progress bar or of OpenMP,
-    # still receive SIGINT, for which Python calls the handler in the main thread.
+    # New processes and threads inherit this thread's mask. Older threads, such as those of a progress bar or of OpenMP,
+    # still receive SIGINT, and Python then calls the handler in the main thread; so replace the handler, too.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     handler = signal.getsignal(signal.SIGINT)
     notes = threading.current_thread() is threading.main_thread() and handler is not None
@@ -93,7 +95,7 @@ def interrupts_held_back() -> Iterator[None]:
 
 
 def name_signal(number: int) -> str:
-    """The name of a signal, such as SIGKILL."""
+    """Return the name of a signal, such as SIGKILL."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,28 +1,28 @@
-"""Texts from files and file names, made safe to show and to compare."""
+"""Make texts from files and file names safe to show and to compare."""
 
 import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# Characters of a value in a message.
+# Longest value in a message, in characters.
 _SHOWN_LENGTH = 100
 
 
 def printable(text: object) -> str:
-    """``text`` for terminals, logs and messages: every character that would not show as itself becomes an escape.
+    """Escape every character of ``text`` that a terminal, log or message would not show as itself.
 
-    Control characters (a terminal obeys them), line breaks, bytes that are not UTF-8, invisible and
-    direction-changing characters become ``\\n``, ``\\x1b``, ``\\u200b`` and so on; all else, Korean for example, stays.
-    Never use the result to look something up: the stored name stays exact.
+    Control characters (which a terminal would obey), line breaks, bytes that are not UTF-8, and invisible or
+    direction-changing characters become ``\\n``, ``\\x1b``, ``\\u200b`` and so on. Others, such as Korean ones, stay.
+    Use the result only for display; to look something up, use the original text.
     """
     return _escape(str(text))
 
 
 def show(value: object) -> str:
-    """A config value or the like in a message: the beginning of its ``repr``, escaped."""
+    """Return the beginning of the ``repr`` of ``value``, escaped for messages."""
     try:
         text = printable(repr(value))
-    except ValueError:  # an integer of more digits than Python writes out
+    except ValueError:  # an integer with more digits than Python converts to text
         return "a number of thousands of digits"
     return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}..."
 
@@ -34,16 +34,16 @@ def join_some(texts: Sequence[object], limit: int, show: Callable[[Any], str] = 
 
 
 def printable_lines(text: object) -> str:
-    """:func:`printable` for an output of several lines, whose line breaks and tabs stay.
+    """Escape ``text`` as :func:`printable` does, but keep line breaks and tabs.
 
-    For the doors where all text leaves for a terminal or log. Line breaks inside a name or value must have been escaped
-    when it was put into the text.
+    This is for the last step before text goes to a terminal or log. Names and values must have been escaped by
+    :func:`printable` when they were put into the text, because their line breaks would stay here.
     """
     return _escape(str(text), kept="\n\t")
 
 
 def compose(text: str) -> str:
-    """``text`` in Unicode's form NFC, in which some file systems do not store names."""
+    """Return ``text`` in Unicode's form NFC; some file systems store names in another form."""
     return unicodedata.normalize("NFC", text)
 
 

@@ -1,11 +1,11 @@
-"""Reading files that must be text; the error says what any other file is."""
+"""Read files that must be text; if a file is something else, say in the error what it is."""
 
 import codecs
 import os
 
 from .files import UnusableFileError, read_regular
 
-# Bytes that are enough to tell what a file is.
+# This many bytes at the beginning of a file are enough to tell what it is.
 _START_BYTES = 1024
 
 _PICTURE = "is a picture; name the file itself"
@@ -26,7 +26,7 @@ _STARTS = {
 
 
 def read_text_file(path: str | os.PathLike, *, max_bytes: int) -> tuple[str, bool]:
-    """All of a text file in UTF-8.
+    """Read a whole text file in UTF-8.
 
     Args:
         max_bytes: from :mod:`parking.utils.limits`.
@@ -35,7 +35,7 @@ def read_text_file(path: str | os.PathLike, *, max_bytes: int) -> tuple[str, boo
         The text without a byte order mark, and whether the file begins with one.
 
     Raises:
-        UnusableFileError: the file cannot be opened, is not a regular one, is too large, or is not such a text.
+        UnusableFileError: the file cannot be opened, is not a regular file, is too large, or is not text in UTF-8.
     """
     try:
         data = read_regular(path, max_bytes=max_bytes)
@@ -53,9 +53,9 @@ def read_text_file(path: str | os.PathLike, *, max_bytes: int) -> tuple[str, boo
 
 
 def describe_content(start: bytes) -> str | None:
-    """What a file with these first bytes is, and what to do, as the end of a sentence that begins with its name.
+    """Return what a file that begins with ``start`` is and what to do, worded to follow the file's name.
 
-    None if it may be UTF-8 text or is of no known kind.
+    None means that it may be UTF-8 text, or that its kind is not known.
     """
     if not start:
         return "is empty"
