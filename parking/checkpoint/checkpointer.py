@@ -35,10 +35,10 @@ UNREADABLE_IMAGES = "unreadable_images.txt"
 class Checkpointer:
     """Saves and restores a model and named *checkpointables* (anything with ``state_dict`` and ``load_state_dict``).
 
-    Not a ``DetectionCheckpointer``, though files and names are the same: that one downloads, unpickles freely, skips
-    what does not fit with a warning, overwrites in place, and resumes from the best model. Here
+    It writes the same files as detectron2's ``DetectionCheckpointer``, which downloads, unpickles freely, skips what
+    does not fit with a warning, overwrites in place, and resumes from the best model. Here
 
-    * files are written beside their final name and then renamed: a kill while writing never loses the previous one;
+    * files are written beside their final name and then renamed: a kill while writing never loses the previous file;
     * a folder that is removed while the training runs is an error, and is not made anew;
     * only :meth:`save_resumable` moves ``last_checkpoint``;
     * loading reads tensors and plain values only, and a tensor that does not fit is an error.
@@ -55,7 +55,7 @@ class Checkpointer:
     ):
         """
         Args:
-            model: bare, not wrapped for several processes, of which the main one writes.
+            model: the bare model, not wrapped for several processes; only the main process writes.
             num_to_keep: newest resumable checkpoints that stay on disk, at least 1.
             extra: plain values that every file carries, such as the config.
         """
@@ -69,15 +69,15 @@ class Checkpointer:
         self._has_tagged = False
         if comm.is_main_process():
             self.save_dir.mkdir(parents=True, exist_ok=True)
-            # A run that was killed while it wrote left these; earlier versions named them ".tmp".
+            # A run that was killed left its half-written file; earlier versions named it ".tmp".
             for ending in (UNFINISHED_ENDING, ".tmp"):
                 for path in self.save_dir.glob(f".model_*{ending}"):
                     path.unlink()
 
     def save_resumable(self, name: str) -> None:
-        """Save model and all checkpointables as ``name.pth``, tag it as the last and remove the oldest ones.
+        """Save model and all checkpointables as ``name.pth``, the new last checkpoint, and remove the oldest ones.
 
-        All processes must call it: a state may be gathered from them.
+        All processes must call this, because a state may be gathered from all of them.
         """
         data = {"model": self.model.state_dict(), **self._extra}
         data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
@@ -104,11 +104,11 @@ class Checkpointer:
         """Load model and all checkpointables from :func:`find_last_checkpoint`.
 
         Args:
-            check: called with the ``extra`` values of the file, as of the present version, before anything is loaded;
+            check: called with the file's ``extra`` values, upgraded to the present version, before anything is loaded;
                 may raise.
 
         Raises:
-            UserError: there is none, it is unreadable, or it belongs to another model.
+            UserError: there is no checkpoint, or it is unreadable or belongs to another model.
         """
         path = find_last_checkpoint(self.save_dir)
         if path is None:
@@ -124,7 +124,7 @@ class Checkpointer:
         with _explaining(path):
             checkpoint = upgrade_checkpoint(checkpoint, f"the checkpoint {printable(path)}")
         check({key: checkpoint[key] for key in extra})
-        # Only the raw weights: their average is a checkpointable of its own.
+        # Load only the raw weights here, because their average is a checkpointable of its own.
         weights = weights_from_checkpoint(str(path), {key: checkpoint.get(key) for key in ("model", "config")})
         check_all_fit(weights.state_dict, self.model.state_dict(), weights)
         self.model.load_state_dict(weights.state_dict)
@@ -183,16 +183,16 @@ def _save(data: dict[str, Any], file: BinaryIO) -> None:
     try:
         torch.save(data, file)
     except RuntimeError as e:
-        # If anything interrupts torch.save (a full disk, a dead data worker, Ctrl-C), it raises an error of its own
-        # about the file's missing end.
+        # If anything interrupts torch.save (a full disk, a dead data worker, Ctrl-C), it raises an error about the
+        # file's missing end, which hides the cause.
         raise e.__context__ or e from None
 
 
 def remove_training(output_dir: str, *, keep_time: bool = False) -> None:
     """Remove checkpoints and curves of an earlier training from ``output_dir``; nothing else there is touched.
 
-    ``keep_time`` leaves what it says of the time used, for a training that goes on but has no checkpoint yet. Call it
-    in all processes when the new training is ready to start: a mistake in its config costs nothing then.
+    ``keep_time`` keeps the record of the time used, for a training that goes on but has no checkpoint yet. Call this
+    in all processes, and only when the new training is ready to start, so that a mistake in its config removes nothing.
     """
     if not comm.is_main_process():
         return
@@ -202,7 +202,7 @@ def remove_training(output_dir: str, *, keep_time: bool = False) -> None:
     (folder / UNREADABLE_IMAGES).unlink(missing_ok=True)
     if not keep_time:
         (folder / SECONDS_USED).unlink(missing_ok=True)
-    # Not removed, because it may be open for appending by now.
+    # Empty the file instead of removing it, because it may be open for appending by now.
     if (folder / "metrics.json").exists():
         os.truncate(folder / "metrics.json", 0)
 

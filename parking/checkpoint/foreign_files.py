@@ -1,4 +1,4 @@
-"""What a file is that was given as weights and is something else, in words that say what to do."""
+"""Explains what a file that was given as weights really is, and what to do."""
 
 from collections.abc import Sequence
 from typing import BinaryIO
@@ -22,7 +22,7 @@ _PICKLE = (
     "it is a bare pickle, such as detectron2's .pkl weights, which are not read: start from random weights "
     "(MODEL.WEIGHTS ''), or save a state dict of this project's model with torch.save"
 )
-# What a class in a file belongs to, by the beginning of its module's name.
+# Notes on what a class in a file belongs to, by the beginning of the name of its module.
 _PACKAGES = (
     ("torch._dynamo.", " (a model wrapped by torch.compile: save the state_dict() of the model inside)"),
     ("torch.jit.", " (a TorchScript model: give the .pt it was made from)"),
@@ -36,12 +36,12 @@ _PACKAGES = (
 
 
 def explain_class(module: str) -> str:
-    """A note on the origin of a class in ``module``, which a file names; "" if unknown."""
+    """A note on what a class in ``module`` belongs to, and what to do; "" if unknown."""
     return next((note for start, note in _PACKAGES if f"{module}.".startswith(start)), "")
 
 
 def describe_file(file: BinaryIO) -> str:
-    """What a file is that is not a whole zip file, by its first bytes."""
+    """Say what a file is, by its first bytes, if it is not a complete zip file."""
     file.seek(0)
     start = file.read(4096)
     if not start:
@@ -59,7 +59,7 @@ def describe_file(file: BinaryIO) -> str:
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "it is a web page, as a download that failed leaves it; download the file itself"
-    # Such a file begins with the length of its header, which is a json object.
+    # A .safetensors file begins with the length of its header, which is a json object.
     if start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= 100_000_000:
         return "it is a .safetensors file; give it that ending"
     # An ONNX model is a protocol buffer that begins with its version and then its producer's name.
@@ -73,7 +73,7 @@ def describe_file(file: BinaryIO) -> str:
 
 
 def describe_zip(names: Sequence[str]) -> str | None:
-    """What a zip file with parts of these names is, if it is something known that torch.save does not write."""
+    """Say what a zip file is, by the names of its parts; None unless it is a known kind that is not of torch.save."""
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         return "it is a TorchScript model, which is not read; give the .pt it was exported from"

@@ -47,7 +47,7 @@ def find_last_checkpoint(output_dir: str | os.PathLike) -> Path | None:
 
 
 def _read_tag(tag: Path) -> tuple[str, str | None]:
-    """The name of a checkpoint, and what is wrong with the file if it does not name one."""
+    """The checkpoint that the file ``tag`` names, and None; or "" and what is wrong with the file."""
     try:
         text = read_regular(tag, max_bytes=MAX_NOTE_BYTES).decode("utf-8").strip()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Putting weights into a model, every tensor accounted for, and choosing what its class outputs start from."""
+"""Loads weights into a model, accounts for every tensor, and chooses what the class outputs start from."""
 
 import logging
 from collections import Counter, defaultdict
@@ -31,15 +31,15 @@ def load_weights(
 ) -> None:
     """Copy ``weights`` into ``model`` (bare, not wrapped), and log the origin of its tensors.
 
-    Where the classes differ, by name if both are known, else by number, the head's class outputs are those of the
-    classes that :func:`find_class_sources` finds. The others start from the prior of a new head, or, where the model
-    will not be trained, are never predicted. A model that will be trained keeps its new head where the weights have
-    none or one of another kind.
+    If the classes differ, in their names if both sides have names, else in their number, each class takes the outputs
+    of the class that :func:`find_class_sources` finds for it. Classes without one start from the prior of a new head
+    or, if the model will not be trained, are never predicted. A model that will be trained keeps its new head if the
+    weights have no head or one of another kind.
 
     Args:
         class_names: the model's classes.
         class_map: pairs (class of the model, class of the weights).
-        will_train: whether it is no mistake when all class outputs start from the prior.
+        will_train: whether the model will be trained, so that all class outputs may start from the prior.
 
     Raises:
         UserError: a tensor is missing, left over, of another shape or refused by the head (the first few are named), or
@@ -90,12 +90,12 @@ def find_class_sources(
 ) -> list[int | None]:
     """For each class of a model, the index of the weights' class that its outputs start from; None: from the prior.
 
-    That is the class that ``class_map`` names ("" for none), else the one of the same name, as
-    :func:`~parking.utils.class_names.find_classes` compares. Weights of the very same classes, in whatever order, need
-    no map, so it is not looked at: they come from a training that used it.
+    The source is the class that ``class_map`` names ("" for none), else the class of the same name, as
+    :func:`~parking.utils.class_names.find_classes` compares names. If the weights have exactly the model's classes, in
+    any order, the map is ignored: such weights come from a training that has already used it.
 
-    Where weights have a name several times, the first class of that name in the model starts from the first of them,
-    the second from the second, and so on; where the model has more, the rest start from the first.
+    If the weights have several classes of one name, the first class of that name in the model starts from the first of
+    them, the second from the second, and so on; if the model has more of them, the rest start from the first.
 
     Raises:
         UserError: the map names a class that does not exist, or has one twice.
@@ -136,7 +136,7 @@ def find_class_sources(
 def _as_stored(
     class_map: Mapping[str, str], class_names: Sequence[str], weights_class_names: Sequence[str]
 ) -> dict[str, str]:
-    """``class_map`` with the names as the data and the weights have them; unknown ones, and "" for none, stay."""
+    """``class_map`` with its names spelled as in the data and the weights; unknown names and "" stay as they are."""
     own = find_classes(class_map, class_names)
     theirs = find_classes(class_map.values(), weights_class_names)
     return {
@@ -148,7 +148,7 @@ def _as_stored(
 def _assign_in_order(
     class_names: Sequence[str], source_names: Sequence[str], indices: Mapping[str, list[int]]
 ) -> list[int | None]:
-    """The k-th class of a name gets the k-th index of its source's name, or the first where there are fewer."""
+    """Give the k-th class of a name the k-th index of its source's name, or the first if there are fewer than k."""
     num_seen = defaultdict(int)
     sources = []
     for name, source_name in zip(class_names, source_names, strict=True):
@@ -162,7 +162,7 @@ def _match_classes(model, weights, class_names, class_map, own) -> list[int | No
     """The source of each class of the model; None if the outputs can stay as they are."""
     theirs, ours = _num_classes(model, weights.state_dict), _num_classes(model, own)
     if theirs is None or ours is None:
-        return None  # not a head with such rows; comparing all shapes says so
+        return None  # the head has no rows for classes; the comparison of all shapes reports that
     if class_names is not None and weights.class_names is not None:
         if len(weights.class_names) != theirs:
             raise UserError(
@@ -197,7 +197,7 @@ def _warn_of_repeated_names(weights: Weights, sources: Sequence[int | None]) -> 
 
 
 def _adapt_to_head(model: nn.Module, state: dict[str, Tensor], weights: Weights) -> list[str]:
-    """Let the head look at its tensors in ``state`` and replace some; returns what it did, for the log."""
+    """Let the head check its tensors in ``state`` and replace some; return what the head did, for the log."""
     inner = {name.removeprefix(_HEAD): state.pop(name) for name in list(state) if name.startswith(_HEAD)}
     try:
         notes = model.head.adapt_weights(inner)
@@ -210,14 +210,14 @@ def _adapt_to_head(model: nn.Module, state: dict[str, Tensor], weights: Weights)
 
 
 def _num_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
-    """Classes that the head in ``state`` predicts; None if it has no such head."""
+    """Number of classes that the head's tensors in ``state`` predict; None if ``state`` has no such tensors."""
     for name, rows in model.head.class_rows().items():
         return rows.count_classes(state[_HEAD + name]) if _HEAD + name in state else None
     return None
 
 
 def _arrange_class_rows(model: nn.Module, state: dict[str, Tensor], sources, will_train: bool) -> list[str]:
-    """Give the head's tensors in ``state`` a row of each group for each of ``sources``; returns their names."""
+    """Rearrange the class rows of the head's tensors in ``state`` by ``sources``; return the names of these tensors."""
     num_classes = _num_classes(model, state)
     known = [i for i, source in enumerate(sources) if source is not None]
     chosen = torch.tensor([sources[i] for i in known], dtype=torch.int64)
@@ -225,7 +225,7 @@ def _arrange_class_rows(model: nn.Module, state: dict[str, Tensor], sources, wil
     for name, rows in model.head.class_rows().items():
         tensor = state.get(_HEAD + name)
         if tensor is None or rows.count_classes(tensor) != num_classes:
-            continue  # it does not fit; comparing all shapes says so
+            continue  # the tensor does not fit; the comparison of all shapes reports that
         grouped = tensor.unflatten(0, (rows.groups, -1))
         fresh = rows.prior if will_train else _NEVER if tensor.dim() == 1 else 0.0
         arranged = grouped.new_full((rows.groups, rows.before + len(sources), *grouped.shape[2:]), fresh)
@@ -252,7 +252,7 @@ def _describe_sources(sources, class_names, weights: Weights, will_train: bool) 
 def check_all_fit(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], weights: Weights, *, will_train: bool = False
 ) -> None:
-    """Raise a UserError unless ``state``, of ``weights``, has the names and shapes of the model's ``own``."""
+    """Raise a UserError unless ``state``, from ``weights``, has the names and shapes of the model's tensors ``own``."""
     problems = find_misfits(state, own)
     if problems:
         fitting = weights.find_config(for_coco=bool(weights.family) and not will_train)
@@ -264,7 +264,7 @@ def check_all_fit(
 
 
 def find_misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """A sentence for each tensor of ``state`` that a model with ``own`` lacks, misses, or has in another shape."""
+    """A sentence for each tensor that is missing in ``state``, is not in ``own``, or differs in shape between them."""
     problems = [f"{name} is missing" for name in own if name not in state]
     problems += [f"{printable(name)} is left over" for name in state if name not in own]
     problems += [
@@ -276,7 +276,7 @@ def find_misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list
 
 
 def shorten(problems: Sequence[str]) -> str:
-    """The first three, and how many more."""
+    """The first three of ``problems`` as one text, and how many more there are."""
     return ", ".join(problems[:3]) + (f", and {len(problems) - 3} more" if len(problems) > 3 else "")
 
 

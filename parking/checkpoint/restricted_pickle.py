@@ -1,4 +1,4 @@
-"""Reading PyTorch files of other projects without running anything that they name.
+"""Reads PyTorch files of other projects without running any code that a file names.
 
 Such a file is a pickle: a program for a small machine, which may import and call whatever it likes. Here that machine
 knows only what tensors, plain containers and module objects are made with; anything else ends the reading.
@@ -23,17 +23,18 @@ from parking.utils.text import printable
 from .foreign_files import explain_class
 from .tensor_archive import ArchiveError, TensorArchive
 
-# Classes of these modules are replaced by inert objects: only what they hold is of interest, never what they do.
+# Objects of classes in these modules become inert stand-ins that keep the attributes; the code is never needed.
 _MODULE_CLASSES = re.compile(
     r"(yolov5\.)?models\.(common|experimental|yolo) [A-Z]\w*|(torch\.nn|ultralytics)(\.\w+)* \w+", re.ASCII
 )
-# A file may tell a name once and use it a million times, each time as a text of its own.
+# Longest name of a class, in characters: a file may store a name once and use it a million times, each time as a new
+# string.
 _MAX_NAME = 200
-# Plain objects of this package are made by a call without arguments; what is made is as inert as a module.
+# A file makes objects of this package that are not modules by a call without arguments; they become stand-ins, too.
 _CALLED = "ultralytics."
 
-# Harmless values that stand beside the weights, paths and scores for instance. Nothing here needs them, so they are not
-# made: whatever the file makes with one of these names is replaced by one and the same empty object.
+# Classes and functions of harmless values that files hold beside the weights, such as paths and scores. Nothing here
+# needs these values, so they are not made: one and the same empty object takes the place of all of them.
 _DISCARDED = {
     "builtins set",
     "__builtin__ set",
@@ -52,11 +53,11 @@ class PickleRefused(Exception):
 
 
 class ModuleStandIn:
-    """In the place of an object, mostly a module: holds its attributes as a dict, and can do nothing.
+    """Stands in for an object, mostly a module: holds the attributes of the object as a dict, and has no code.
 
     Attributes:
         kind: what the file calls the class, such as ``models.common.Conv``.
-        state: its attributes.
+        state: the object's attributes by name.
     """
 
     __slots__ = ("kind", "state")
@@ -66,7 +67,8 @@ class ModuleStandIn:
         self.state: dict[str, Any] = {}
 
 
-# What takes the place of a class or function that a file names: only the code below can call it, nothing can change it.
+# These four take the place of a class or function that a file names. Only the code below can call what they stand for,
+# and nothing can change them.
 class _ModuleClass(NamedTuple):
     kind: str
 
@@ -80,12 +82,12 @@ class _StorageType(NamedTuple):
 
 
 class _Discarded(NamedTuple):
-    """Stands for a class or function that is left out and for all that is made with it."""
+    """Stands for a class or function of ``_DISCARDED``, and for everything that a file makes with it."""
 
 
 _DISCARD = _Discarded()
 _MAX_DIMS = 8
-# Python's hash of numbers is no secret: chosen keys could make a dict as slow as a list.
+# Python's hash of a number is known: a file could choose large numbers as keys that make a dict as slow as a list.
 _MAX_NUMBER_AS_KEY = 2**20
 _STORAGES = {
     f"torch {name}Storage": dtype
@@ -110,7 +112,7 @@ def _rebuild_tensor(storage, offset, size, stride, requires_grad=False, backward
     numbers = (offset, *size[:_MAX_DIMS], *stride[:_MAX_DIMS])
     if max(len(size), len(stride)) > _MAX_DIMS or not all(type(n) is int and n >= 0 for n in numbers):
         raise PickleRefused("a tensor with an impossible shape")
-    # The view shares the storage's memory; torch refuses one that reaches outside of it.
+    # The view shares the storage's memory; torch refuses a view that reaches beyond the storage.
     return storage.as_strided(size, stride, offset)
 
 
@@ -121,7 +123,8 @@ def _rebuild_parameter(data, requires_grad=False, backward_hooks=None) -> Tensor
 
 
 _FUNCTIONS = {
-    # Without arguments, or a file could copy one long list into thousands of dicts. Items are set one by one later.
+    # The dict is made empty and its items are set one by one later: arguments would let a file copy one long list into
+    # thousands of dicts.
     "collections OrderedDict": lambda: OrderedDict(),
     "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils _rebuild_parameter": _rebuild_parameter,
@@ -129,14 +132,14 @@ _FUNCTIONS = {
 
 
 def read_pickled(path: str | os.PathLike, *, only_plain: bool = False) -> Any:
-    """What ``torch.save`` wrote to ``path``, tensors on the CPU, every module object a :class:`ModuleStandIn`.
+    """Read what ``torch.save`` wrote to ``path``: tensors on the CPU, and each module as a :class:`ModuleStandIn`.
 
     Args:
-        only_plain: refuse module objects, values that would be left out, and tensors that repeat their storage: what a
-            training of ours saves has none of them.
+        only_plain: refuse module objects, values that would be left out, and tensors that repeat their storage;
+            checkpoints of our own trainings have none of these.
 
     Raises:
-        UserError: the file is not of that format, damaged, or names or does something else than that.
+        UserError: the file is not of torch.save, is damaged, or asks for anything that weights do not need.
     """
     try:
         with open_regular(path) as file:
@@ -155,10 +158,10 @@ def read_pickled(path: str | os.PathLike, *, only_plain: bool = False) -> Any:
 
 
 class RestrictedUnpickler(pickle._Unpickler):
-    """Python's own unpickler in Python, without most instructions and with every act of the remaining ones checked.
+    """Python's unpickler, limited to the few instructions that weights need, with every effect of these checked.
 
-    Not the faster one in C: there, an extension code that was used before is taken from a cache unasked, and a large
-    memo number alone takes as much memory as it says.
+    It extends the unpickler that is written in Python. The faster one in C cannot be checked: it takes extension codes
+    that were used before from a cache, and a large memo number makes it allocate as much memory as the number says.
     """
 
     def __init__(self, file, archive: TensorArchive, *, only_plain: bool = False):
@@ -167,11 +170,11 @@ class RestrictedUnpickler(pickle._Unpickler):
         self._only_plain = only_plain
 
     def load(self) -> Any:
-        """The object in the file. Raises PickleRefused, or what a damaged file makes of it (almost any exception)."""
+        """Return the object in the file; raise PickleRefused, or almost any exception if the file is damaged."""
         try:
             return super().load()
         except KeyError as e:
-            # The loop looks instructions up by their number, and this table lacks most.
+            # The unpickler looks up each instruction in ``dispatch`` by its number; most are missing there on purpose.
             if isinstance(e.args[0], int) and e.args[0] not in self.dispatch:
                 raise PickleRefused(f"the instruction {_name_instruction(e.args[0])}") from e
             raise
@@ -186,7 +189,7 @@ class RestrictedUnpickler(pickle._Unpickler):
             return _DISCARD
         if len(full_name) <= _MAX_NAME and _MODULE_CLASSES.fullmatch(full_name) and not self._only_plain:
             return _ModuleClass(f"{module}.{name}")
-        # Escaped: a name may hold what a terminal takes for commands.
+        # Escape the name, because it may hold control codes for a terminal.
         raise PickleRefused(ascii(f"{module}.{name}"[:200])[1:-1] + explain_class(module))
 
     def persistent_load(self, pid: Any) -> Tensor:
@@ -251,14 +254,15 @@ class RestrictedUnpickler(pickle._Unpickler):
         if type(self.stack[-1]) not in (dict, OrderedDict):
             raise PickleRefused(f"the setting of items of a {type(self.stack[-1]).__name__}")
         for key, value in pairs:
-            # Nothing else is needed, and the hash of nested tuples would recurse without limit.
+            # Weights need no other keys, and the hash of nested tuples would recurse without limit.
             if not isinstance(key, str | int | float | None):
                 raise PickleRefused(f"a {type(key).__name__} as the key of a dict")
             if isinstance(key, int | float) and not abs(key) < _MAX_NUMBER_AS_KEY:
                 raise PickleRefused("a large number as the key of a dict")
             self.stack[-1][key] = value
 
-    # Python's handlers of numbers, text, empty containers, tuples, the memo, and the two ways to name something.
+    # Python's handlers of numbers, text, empty containers, tuples, the memo, and the two ways to name a class or
+    # function.
     dispatch: ClassVar[dict[int, Callable]] = {
         code[0]: pickle._Unpickler.dispatch[code[0]]
         for code in (

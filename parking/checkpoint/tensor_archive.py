@@ -15,14 +15,14 @@ from .foreign_files import describe_file, describe_zip
 
 
 class ArchiveError(Exception):
-    """The file is not such an archive, damaged, or says more than it holds; the message says what."""
+    """The file is not one of torch.save, is damaged, or claims more than it holds; the message says what."""
 
 
 class TensorArchive:
-    """Reads ``torch.save``'s files; what is read is never larger than the file.
+    """Reads files of ``torch.save``; what it reads is never larger than the file.
 
     Raises:
-        ArchiveError: see there.
+        ArchiveError: the file cannot be read; the message says why.
         zipfile.BadZipFile: the zip itself is damaged.
     """
 
@@ -37,10 +37,10 @@ class TensorArchive:
         names = [entry.filename for entry in entries]
         if (other := describe_zip(names)) is not None:
             raise ArchiveError(other)
-        # PyTorch stores, and never compresses: compressed data may be a thousand times as large when it is read.
+        # PyTorch never compresses; data that are compressed may grow a thousandfold when they are read.
         for entry in entries:
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                raise ArchiveError(f"its part {entry.filename[:100]!r} is compressed, which those of weights never are")
+                raise ArchiveError(f"its part {entry.filename[:100]!r} is compressed, which parts of weights never are")
         if sum(entry.file_size for entry in entries) > file_size:
             raise ArchiveError("its parts claim to be larger than the file")
         free = available_memory()

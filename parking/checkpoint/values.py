@@ -1,4 +1,4 @@
-"""Whether the numbers in weights can be the result of a training."""
+"""Checks whether the values in weights can be the result of a training."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from parking.utils.errors import UserError
 from parking.utils.limits import MAX_CONFIG_DEPTH, MAX_CONFIG_VALUES
 from parking.utils.text import printable
 
-# Statistics that count batches, the only tensors of a model that are whole numbers; nothing is computed with them.
+# Name of the norms' counters of batches, the only whole numbers in a model; nothing is computed with them.
 _COUNTER = "num_batches_tracked"
 
 
@@ -38,17 +38,17 @@ def find_not_finite(state: Mapping[str, Tensor]) -> list[str]:
     floating = {name: t for name, t in state.items() if t.is_floating_point() and t.numel()}
     if not floating:
         return []
-    # NaN stays NaN in a minimum and maximum.
+    # A tensor that holds NaN has NaN as its minimum and maximum.
     extremes = torch.stack([torch.stack(torch.aminmax(t.detach())).float() for t in floating.values()])
     are_finite = extremes.isfinite().all(dim=1).tolist()
     return [name for name, is_finite in zip(floating, are_finite, strict=True) if not is_finite]
 
 
 def find_excess(value: Any) -> str | None:
-    """What makes nested plain values more than a config can be, or None; takes no longer than the limits allow.
+    """Say why nested plain values cannot be a config, or None; takes no longer than the limits allow.
 
-    A file can put one mapping into another in many places, so that a few hundred bytes can be endless to walk
-    through.
+    A file of a few hundred bytes can put one mapping into another in so many places that walking through all of them
+    would never end.
     """
     num_left = MAX_CONFIG_VALUES
     level = [value]

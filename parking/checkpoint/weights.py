@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 # What a weights file holds beside its tensors; in .safetensors as json, because its metadata are texts.
 _METADATA = ("config", "class_names", "category_ids", "origin")
-# Published families and the modules that know how their files are laid out; the first that recognises a file has it.
+# Published families and the modules that know how their files are laid out; the first that recognises a file reads it.
 _LAYOUTS = ((YOLOV5U, yolov5u), (YOLOV5, yolov5), (YOLOX, yolox))
 
 
@@ -47,11 +47,11 @@ class Weights:
 
     Attributes:
         path: the file, for messages.
-        state_dict: our names and the tensors, on the CPU; the averaged weights where the file has both.
-        config: nested plain values, or None where the file carries none. Read from a file of an older version, it has
-            today's keys, and so do the tensors have today's names.
-        class_names: of the classes, in the order of the head's outputs, or None; exactly as in the file, so with any
-            characters (show them with :func:`parking.utils.text.printable`), and perhaps a name twice.
+        state_dict: the tensors by our names, on the CPU; the averaged ones if the file has raw and averaged weights.
+        config: nested plain values, or None if the file carries none. If an older version wrote the file, keys and
+            names of tensors are upgraded to today's.
+        class_names: names in the order of the head's outputs, exactly as in the file, or None. They may repeat and
+            hold any characters: show them with :func:`parking.utils.text.printable`.
         category_ids: the classes' ids in the json they were trained from, or None.
         origin: texts that say where converted weights come from, or None.
         family: the published family whose names the tensors had; None if they had ours.
@@ -73,7 +73,7 @@ class Weights:
             if values is not None and not (isinstance(values, list) and all(type(v) is kind for v in values)):
                 raise UserError(f"weights {printable(self.path)}: their {key} are not a list of {kind.__name__}.")
         if any(id_.bit_length() > MAX_ID_BITS for id_ in self.category_ids or ()):
-            raise UserError(f"weights {printable(self.path)}: their category_ids hold one of over {MAX_ID_BITS} bits.")
+            raise UserError(f"weights {printable(self.path)}: one of category_ids has more than {MAX_ID_BITS} bits.")
         if len(set(self.category_ids or ())) < len(self.category_ids or ()):
             raise UserError(f"weights {printable(self.path)}: their category_ids hold an id twice.")
         if not isinstance(self.config, Mapping | None):
@@ -93,7 +93,7 @@ class Weights:
 
     @property
     def head_name(self) -> str | None:
-        """MODEL.HEAD.NAME of the model that they are of, if that is known."""
+        """MODEL.HEAD.NAME of the model that the weights belong to; None if unknown."""
         if self.family:
             return self.family.head
         try:
@@ -103,17 +103,17 @@ class Weights:
         return name if isinstance(name, str) else None
 
     def find_config(self, *, for_coco: bool) -> str | None:
-        """The config of their model, such as "configs/yolov5/n.yaml", if it is one of a published family and size.
+        """The config of the weights' model, such as "configs/yolov5/n.yaml"; None unless it is a published size.
 
         Args:
-            for_coco: the one for inference with published weights, not the one for training.
+            for_coco: whether to return the config for inference with published weights instead of that for training.
         """
         family = self._family_of_head()
         size = family and find_size(family, self.state_dict)
         return size and "configs/" + (family.coco_config if for_coco else family.config).format(size)
 
     def find_widths(self, own: Mapping[str, Tensor]) -> dict[str, int]:
-        """The config keys that must have another value than for a model with the tensors ``own``, and that value."""
+        """The config keys, with new values, that must change so that the model, now with the tensors ``own``, fits."""
         family, state = self._family_of_head(), self.state_dict
         return {
             key: len(state[name])
@@ -125,7 +125,7 @@ class Weights:
         return next((family for family in FAMILIES if family.head == self.head_name), None)
 
     def describe_tensors(self) -> str:
-        """How many of the file's tensors ``state_dict`` has."""
+        """Say how many of the file's tensors ``state_dict`` has, and which are left out."""
         num = len(self.state_dict)
         if not self.left_out:
             return f"all {num} tensors"
@@ -134,7 +134,7 @@ class Weights:
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
-    """``names`` with " (2)" behind the second class of the same name and so on, so that each name means one class."""
+    """Make ``names`` distinct: the second class of the same name gets " (2)" behind its name, and so on."""
     taken, distinct, numbers = set(names), [], {}
     for name in names:
         number, new = numbers.get(name, 0) + 1, name
@@ -190,17 +190,17 @@ def read_weights(path: str | os.PathLike) -> Weights:
     path = check_weights_path(path)
     if path.endswith(".safetensors"):
         return _read_safetensors(path)
-    # PyTorch's own reader is not safe even for .pth: it makes tensors of any size that a file asks for.
+    # torch.load is not safe, even for .pth: it makes tensors of any size that a file asks for.
     return weights_from_checkpoint(path, read_pickled(path))
 
 
 def torch_load(path: str | os.PathLike) -> dict[str, Any]:
     """Load a checkpoint of a training of ours, which holds tensors and plain values only, on the CPU.
 
-    Not by ``torch.load``, which makes tensors of any size and kind that a file of a few hundred bytes asks for.
+    ``torch.load`` is not used: it makes tensors of any size and kind that a file of a few hundred bytes asks for.
 
     Raises:
-        UserError: it is an address, missing, unreadable, or holds anything else (whatever it would run is not run).
+        UserError: ``path`` is a URL, is missing or unreadable, or holds anything else; no code in it has run.
     """
     path = check_weights_path(path)
     loaded = read_pickled(path, only_plain=True)
@@ -210,7 +210,7 @@ def torch_load(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
-    """The part of a loaded checkpoint that inference needs. Raises UserError if there is no model in it."""
+    """Take from a loaded checkpoint what inference needs; raise a UserError if there is no model in it."""
     if not isinstance(checkpoint, Mapping):
         kind = checkpoint.kind if isinstance(checkpoint, ModuleStandIn) else type(checkpoint).__name__
         raise UserError(f"weights {printable(path)} hold a {kind}, not a checkpoint; save its state_dict() instead.")
@@ -223,7 +223,7 @@ def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
             model = unwrap_module(model)
             state, class_names = read_module(model)
             state = _check_state(path, state)
-            # Else the message says which tensor is not one of YOLOv5.
+            # If no layout is found, the one of YOLOv5 raises an error that names a tensor which does not belong there.
             family, layout = _find_layout(state) or (YOLOV5, yolov5)
             weights = _import_published(path, state, family, layout, class_names=class_names)
             check_settings(model)
@@ -274,7 +274,7 @@ def _import_published(
 
 
 def write_weights(path: str | os.PathLike, weights: Weights) -> None:
-    """Write ``.pth`` or, by that ending, ``.safetensors``: the tensors and all that ``weights`` tell beside them.
+    """Write the tensors and metadata of ``weights``, as ``.pth`` or ``.safetensors`` by the ending of ``path``.
 
     Raises:
         UserError: another ending, or a folder that cannot be written to.

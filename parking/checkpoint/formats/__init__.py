@@ -1,1 +1,1 @@
-"""Layouts of published weights files, one module a family."""
+"""Layouts of published weights files, one module for each family."""

@@ -12,15 +12,15 @@ _YOLOV5_SIZES = {16: "n", 32: "s", 48: "m", 64: "l", 80: "x"}
 
 
 class Family(NamedTuple):
-    """Models that differ in their size only.
+    """A published family: models that differ only in size.
 
     Attributes:
         name: for messages.
         head: their MODEL.HEAD.NAME.
         config: file below ``configs/`` for training on other classes, with a place for the size.
         coco_config: the same for the published weights with COCO's classes.
-        sizes: the name of each size, by the number of channels behind the first convolution.
-        widths: config keys that need not be as in ``config``, each with a tensor that has as many rows.
+        sizes: the name of each size, by the number of output channels of the first convolution.
+        widths: config keys whose value may differ from ``config``; each with the tensor whose number of rows it is.
     """
 
     name: str
@@ -38,7 +38,7 @@ YOLOV5U = Family(
     "yolov5u/{}.yaml",
     "coco/yolov5{}u.yaml",
     _YOLOV5_SIZES,
-    # Published trainings derive it from the number of classes.
+    # Published trainings derive this width from the number of classes.
     {"MODEL.DISTRIBUTION_HEAD.CLASS_CHANNELS": "head.class_branches.0.0.conv.weight"},
 )
 YOLOX = Family(
@@ -52,6 +52,6 @@ FAMILIES = (YOLOV5, YOLOV5U, YOLOX)
 
 
 def find_size(family: Family, state: Mapping[str, Tensor]) -> str | None:
-    """The size, such as "n" or "x6", of the model of ``family`` with these tensors; None if it is none of them."""
+    """The size, such as "n" or "x6", of the model of ``family`` with these tensors; None if unknown."""
     size = family.sizes.get(len(state[_STEM])) if _STEM in state and state[_STEM].dim() else None
     return size and size + ("6" if any(name.startswith(_FOURTH_STAGE) for name in state) else "")

@@ -1,9 +1,9 @@
-"""What the modules of a pickled model say about how they compute, beside their tensors.
+"""Checks that the modules of a pickled model are set to compute what our model computes.
 
 Two models with equal tensors need not compute the same: another activation, a wider pool, another epsilon or padding
 leaves every name and shape as it is. So each setting of each module is compared with what our blocks do. What a file
 does not say (older releases have fewer attributes, a state dict has none) is taken to be as usual. Settings that only
-matter while training, such as a norm's momentum, are the config's and not looked at.
+matter while training, such as a norm's momentum, come from the config and are not checked.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from parking.utils.text import printable
 from .layout import LayoutError
 from .yolov5 import HEAD, P5_LAYERS, P6_LAYERS
 
-# Positions in the flat list of layers: of upsamplings; of concatenations, each with that of its second input.
+# Positions in the flat list of layers: the upsamplings, and each concatenation with the position of its second input.
 _P5_UPSAMPLINGS, _P5_CONCATENATIONS = (11, 15), {12: 6, 16: 4, 19: 14, 22: 10}
 _P6_UPSAMPLINGS, _P6_CONCATENATIONS = (13, 17, 21), {14: 8, 18: 6, 22: 4, 25: 20, 28: 16, 31: 12}
 _NORMS = ("BatchNorm2d", "SyncBatchNorm")
@@ -28,14 +28,14 @@ _MAX_SHOWN = 60
 
 
 class _Pair(int):
-    """A number that may also stand as a tuple of two."""
+    """An expected number, which a file may also state as a tuple of two such numbers."""
 
 
 def check_settings(module: ModuleStandIn) -> None:
     """Raise a LayoutError that names the first setting of a published detector that our model does not compute.
 
     Args:
-        module: the model, whose tensors are known to have their places.
+        module: the model; its tensors must have been checked before.
     """
     problems = list(_find_problems(module))
     if problems:
@@ -67,7 +67,7 @@ def _find_problems(model: ModuleStandIn) -> Iterator[str]:
             yield from _check_kind(layer, path, ("Concat",))
             yield from _check(layer, path, f=(-1, concatenations[position]), d=1)
         else:
-            yield f"its module {printable(path[:_MAX_SHOWN])} is a {_class_name(layer)} at a place of no use to it"
+            yield f"its module {printable(path[:_MAX_SHOWN])} is a {_class_name(layer)} where a detector has none"
 
 
 def _check_layer(layer: ModuleStandIn, path: str, role: str) -> Iterator[str]:
@@ -130,7 +130,7 @@ def _check_c3(block: ModuleStandIn, path: str, *, shortcut: bool) -> Iterator[st
 
 
 def _check_pyramid(block: ModuleStandIn, path: str) -> Iterator[str]:
-    """SPPF chains three pools of 5; SPP of older files has 5, 9 and 13 side by side, which is the same."""
+    """Check SPPF, three pools of 5 in a chain, or its equal in older files: SPP, pools of 5, 9 and 13 in parallel."""
     yield from _check_kind(block, path, ("SPPF", "SPP"))
     yield from _check_children(block, path, ("cv1", "cv2", "m"))
     for name in ("cv1", "cv2"):
@@ -157,7 +157,7 @@ def _check_head(head: ModuleStandIn, path: str) -> Iterator[str]:
 
 
 def _check_predictors(head: ModuleStandIn, path: str) -> Iterator[str]:
-    """The head of YOLOv5: one convolution a level."""
+    """Check the head of YOLOv5: one convolution per level."""
     yield from _check_children(head, path, ("m",))
     yield from _check_kind(_child(head, "m"), f"{path}.m", ("ModuleList",))
     for inner, predictor in _list_parts(head, path, "m"):
@@ -168,7 +168,7 @@ def _check_predictors(head: ModuleStandIn, path: str) -> Iterator[str]:
 
 
 def _check_branches(head: ModuleStandIn, path: str) -> Iterator[str]:
-    """The head of YOLOv5u: for each level a branch for boxes (cv2) and one for classes (cv3), and the bins (dfl)."""
+    """Check the head of YOLOv5u: per level a branch for boxes (cv2) and one for classes (cv3), and the bins (dfl)."""
     yield from _check_children(head, path, ("cv2", "cv3", "dfl"))
     yield from _check(head, path, end2end=False)
     outputs = []

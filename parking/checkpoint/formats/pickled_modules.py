@@ -1,4 +1,4 @@
-"""The tensors of a pickled model, which is read as stand-ins of its modules."""
+"""Collects the tensors of a pickled model, whose modules were read as stand-ins."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,9 +10,9 @@ from parking.utils.text import printable
 
 from .layout import LayoutError
 
-# Levels of modules inside each other; published models have seven.
+# Limit of the levels of modules inside each other; published models have seven.
 _MAX_DEPTH = 50
-# Characters of a module's name in its parent; full names are copied at every level.
+# Limit of characters in a module's name within its parent, because full names are copied at every level.
 _MAX_NAME = 100
 # Wrappers that run a model in several processes or ease inference, and their attribute that is the model.
 _WRAPPING_CLASSES = {"DataParallel": "module", "AutoShape": "model", "DetectMultiBackend": "model"}
@@ -41,7 +41,7 @@ def read_module(module: ModuleStandIn) -> tuple[dict[str, Tensor], list[str] | N
 
 
 def _walk(module: ModuleStandIn, prefix: str, has_tensors: dict[int, bool]) -> Iterator[tuple[str, Tensor]]:
-    """``has_tensors`` says of each module visited so far whether there were tensors in it."""
+    """Yield tensors with full names; ``has_tensors`` says for the id of each visited module whether it has any."""
     if has_tensors.get(id(module)) or prefix.count(".") > _MAX_DEPTH:
         raise LayoutError(f"its module {printable(prefix[:100])} occurs twice, or too deep inside others")
     if id(module) in has_tensors:
@@ -72,10 +72,10 @@ def _children(module: ModuleStandIn, group: str, kind: type, prefix: str) -> Ite
 
 
 def _class_names(names: Any) -> list[str] | None:
-    """Newer files have a dict of indices and names, older ones a list."""
+    """The class names, or None if there are none; newer files have a dict from index to name, older ones a list."""
     if isinstance(names, dict):
         names = [names.get(i) for i in range(len(names))]
-    # If the classes of a data set are numbers, so are their names.
+    # The names of classes may be numbers, if the data set numbers its classes.
     if not isinstance(names, list) or not names or not all(type(name) in (str, int) for name in names):
         return None
     return [str(name) for name in names]

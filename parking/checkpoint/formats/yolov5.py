@@ -1,4 +1,4 @@
-"""The layout of the published YOLOv5 checkpoints (releases 6 and 7): their names for our tensors, both ways."""
+"""Translates tensors between the published YOLOv5 checkpoints (releases 6 and 7) and our model, in both directions."""
 
 import re
 from collections.abc import Mapping
@@ -54,10 +54,10 @@ P6_LAYERS = {
     32: "backbone.bottom_up_blocks.p6",
     33: HEAD,
 }
-# Names inside a layer; those not listed are the same.
+# Names inside a layer, published and ours; a name that is not listed is the same in both.
 _INNER_NAMES = {"cv1": "conv1", "cv2": "conv2", "cv3": "conv3", "m": "blocks", "bn": "norm"}
 _OWN_INNER_NAMES = {own: theirs for theirs, own in _INNER_NAMES.items()}
-# In the place of our name for a tensor that has none.
+# Stands for our name of a tensor that our model leaves out.
 _NOWHERE = ""
 _KEY = re.compile(r"model\.(\d{1,3})\.(.+)", re.ASCII)
 
@@ -119,7 +119,7 @@ def _own_name(layer: str | None, inner: str) -> str | None:
 
 
 def to_published(state: Mapping[str, Tensor], head: ModuleType = anchor_head) -> dict[str, Tensor]:
-    """The state of one of our models under the published names: :func:`from_published` undone.
+    """The tensors of one of our models under the published names: the reverse of :func:`from_published`.
 
     Raises:
         KeyError: a name belongs to no part of our models.

@@ -1,6 +1,6 @@
-"""The layout of the published "u" checkpoints of YOLOv5: their names for our tensors, both ways.
+"""Translates tensors between the published "u" checkpoints of YOLOv5 and our model, in both directions.
 
-Backbone and neck have the names of YOLOv5, the head has others.
+Backbone and neck have the names of :mod:`.yolov5`; the head has other names.
 """
 
 import re
@@ -18,12 +18,12 @@ _BOX_OUTPUTS = "head.box_branches.0.2.bias"
 
 
 def is_published_layout(state: Mapping[str, Any]) -> bool:
-    """Whether the keys are of the form ``model.{position}.…``, and some are of this head."""
+    """Whether the keys are of the form ``model.{position}.…``, and some belong to this head."""
     return yolov5.is_published_layout(state) and any(_HEAD_KEY.match(key) for key in state)
 
 
 def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The same tensors under our names, floating ones in float32, and the names of those that are left out: the bins.
+    """The same tensors under our names, floating ones in float32, and the name of the one left out, the constant bins.
 
     Raises:
         LayoutError: a name belongs to no layer of a detector with three or four levels, or the bins are not ours.
@@ -32,7 +32,7 @@ def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tupl
 
 
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of one of our models under the published names: :func:`from_published` undone.
+    """The tensors of one of our models under the published names: the reverse of :func:`from_published`.
 
     Raises:
         KeyError: a name belongs to no part of our models, or the head's outputs are missing.

@@ -1,7 +1,7 @@
-"""The layout of the published YOLOX files: their names for our tensors, and what the first convolution reads.
+"""Translates tensors between the published YOLOX files and our model, in both directions.
 
-Both ways. A published network reads BGR, 0..255, in groups of 2 x 2 pixels ("Focus"); ours reads RGB, 0..1, with a
-first convolution of 6 x 6 pixels and stride 2 that computes the same.
+Names differ, and so does the first convolution. A published network reads BGR, 0..255, in groups of 2 x 2 pixels
+("Focus"); ours reads RGB, 0..1, with a first convolution of 6 x 6 pixels and stride 2 that computes the same.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from .layout import LayoutError, explain_folded
 _STEM = "backbone.backbone.stem.conv."
 _OWN_STEM = "backbone.bottom_up.stem."
 _HEAD = "head."
-# Prefixes of names, each up to a part of the network.
+# For each part of the network, the prefix of its published names and of ours.
 _PARTS = {
     _STEM: _OWN_STEM,
     **{
@@ -39,7 +39,7 @@ _PARTS = {
     "backbone.C3_n4.": "backbone.bottom_up_blocks.p5.",
 }
 _OWN_PARTS = {own: theirs for theirs, own in _PARTS.items()}
-# Names inside a part; those not listed are the same.
+# Names inside a part, published and ours; a name that is not listed is the same in both.
 _INNER_NAMES = {"m": "blocks", "bn": "norm", "dconv": "depthwise", "pconv": "pointwise"}
 _OWN_INNER_NAMES = {own: theirs for theirs, own in _INNER_NAMES.items()}
 _PIXEL_MAX = 255
@@ -51,7 +51,7 @@ def is_published_layout(state: Mapping[str, Any]) -> bool:
 
 
 def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The same tensors under our names, floating ones in float32, and the names of those that only repeat others: none.
+    """The same tensors under our names, floating ones in float32, and the names of those left out, always none.
 
     Raises:
         LayoutError: a name belongs to no part of a YOLOX model with this backbone.
@@ -72,10 +72,10 @@ def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tupl
 
 
 def find_class_names(state: Mapping[str, Tensor]) -> list[str] | None:
-    """COCO's for a model with 80 classes, because files have no class names; None for another number.
+    """COCO's class names if the model has 80 classes, else None; YOLOX files themselves have no class names.
 
     Args:
-        state: our names.
+        state: the tensors under our names.
     """
     bias = state.get(f"{_HEAD}class_predictors.0.bias")
     names = [category["name"] for category in COCO_CATEGORIES if category["isthing"]]
@@ -83,10 +83,10 @@ def find_class_names(state: Mapping[str, Tensor]) -> list[str] | None:
 
 
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of one of our models under the published names: :func:`from_published` undone.
+    """The tensors of one of our models under the published names: the reverse of :func:`from_published`.
 
-    All but the first convolution is equal bit for bit; that is multiplied by 255 and divided again, which may change
-    the last bit.
+    Converting there and back keeps every bit except in the first convolution, which is multiplied by 255 and divided
+    again: the last bit may change.
 
     Raises:
         KeyError: a name belongs to no part of our models.
@@ -101,7 +101,7 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _translate(name: str, parts, inner_names, translate_head) -> str | None:
-    # Names of the head are translated as a whole first, then, like all others, those of the blocks inside.
+    # Each head has its own table for its parts; the names of the blocks inside are then translated as in other parts.
     if name.startswith(_HEAD):
         prefix, inner = _HEAD, translate_head(name.removeprefix(_HEAD))
     else:
@@ -112,7 +112,7 @@ def _translate(name: str, parts, inner_names, translate_head) -> str | None:
 
 
 def _stem_from_published(key: str, weight: Tensor) -> Tensor:
-    """(channels, 12, 3, 3) over groups of pixels, in BGR of 0..255, as (channels, 3, 6, 6) over pixels, in RGB of 0..1.
+    """Turn weights (channels, 12, 3, 3) for groups of BGR pixels 0..255 into (channels, 3, 6, 6) for RGB pixels 0..1.
 
     The 12 channels are, in this order, the upper left pixel of each group, the lower left, the upper right and the
     lower right one.
