@@ -11,7 +11,7 @@ from tabulate import tabulate
 from parking.data.image_io import compute_resized_sides
 from parking.utils.text import printable
 
-# Anchors are not made for boxes narrower or lower than this many pixels of the network's input.
+# Boxes narrower or lower than this many pixels of the network's input are left out.
 MIN_BOX_SIDE = 2.0
 _MAX_KMEANS_ROUNDS = 100
 # Least and largest standard deviation by which a mutation changes the logarithms of an anchor's sides: small steps
@@ -72,7 +72,7 @@ def collect_box_sizes(dataset_dicts: Sequence[dict], size: tuple[int, int]) -> B
 
 
 def find_fits(sizes: np.ndarray, anchors: np.ndarray, max_ratio: float) -> np.ndarray:
-    """Find the anchors that the ratio assigner matches with each box: all sides differ by less than a factor.
+    """Find the anchors that the ratio assigner matches with each box: both sides differ by less than ``max_ratio``.
 
     Args:
         sizes: (N, 2) width and height of boxes.
@@ -82,7 +82,7 @@ def find_fits(sizes: np.ndarray, anchors: np.ndarray, max_ratio: float) -> np.nd
     Returns:
         (N, A) or (N, L * A) bool.
     """
-    # float32 like the boxes in training, so that a ratio at the limit is decided alike.
+    # Training compares float32 boxes; with float64, a ratio at the limit could be decided differently.
     sides = np.asarray(sizes, dtype=np.float32)
     fits = []
     for anchor in np.asarray(anchors, dtype=np.float32).reshape(-1, 2):

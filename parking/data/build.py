@@ -1,4 +1,4 @@
-"""Data loaders."""
+"""Build the data loaders of training and inference."""
 
 from collections.abc import Sequence
 
@@ -22,9 +22,13 @@ from .workers import WorkerLoader
 
 
 def load_train_dicts(cfg: CfgNode) -> list[dict]:
-    """Return the dicts of all of ``DATASETS.TRAIN``, which must be registered; images without boxes are included."""
+    """Return the dataset dicts of all data sets in ``DATASETS.TRAIN``, including images without boxes.
+
+    Raises:
+        UserError: a data set is not registered, or two of them have different classes.
+    """
     check_datasets(list(cfg.DATASETS.TRAIN))
-    # The classes were checked above. Detectron2's table of boxes takes longer than reading, and the split logs one.
+    # check_consistency would check the classes again and make a table of boxes, which takes longer than reading them.
     return get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=False, check_consistency=False)
 
 
@@ -38,23 +42,24 @@ def build_train_loader(
 ) -> WorkerLoader:
     """Return the endless stream of training batches of this process.
 
-    The global batch of an iteration is a function of the config, the data, the seed and ``class_ap``: not of the
-    numbers of workers and processes, nor of where the stream was started. The images of an epoch are a function of
-    (seed, epoch, image weights), so a loader built in the middle of an epoch with a new ``class_ap`` goes on with what
-    the new weights would have drawn from there; to continue a run exactly takes the ``class_ap`` it had.
+    The global batch of an iteration depends only on the config, the data, the seed and ``class_ap``, and not on the
+    numbers of workers and processes or on where the stream was started. The images of an epoch depend only on the seed,
+    the epoch and the image weights. If a loader is built in the middle of an epoch with a new ``class_ap``, it yields
+    the rest of the epoch that the new weights alone would have drawn; to continue a run exactly, give it the
+    ``class_ap`` that the run had.
 
     Args:
         dataset_dicts: from :func:`load_train_dicts`.
         seed: not negative, the same in all processes.
         start_iter: the iteration of the first batch, for resuming.
-        class_ap: AP of each class, 0..1, of the last evaluation; None or NaN counts as 0, and so do all before the
-            first one (None). Only the ``ClassBalancedTrainingSampler`` reads it.
+        class_ap: AP of each class in the last evaluation, 0..1, where None or NaN counts as 0; None before the first
+            evaluation, when all count as 0. Only the ``ClassBalancedTrainingSampler`` reads it.
 
     Returns:
         An iterable of lists of ``SOLVER.IMS_PER_BATCH / world size`` dicts, see :class:`TrainDatasetMapper`.
     """
     batch_size = cfg.SOLVER.IMS_PER_BATCH
-    # Serialised once, because workers share bytes, but would copy objects.
+    # This serialises the dicts. Worker processes share the memory of bytes, but would copy that of objects.
     dataset = DatasetFromList(dataset_dicts, copy=False)
     return WorkerLoader(
         PositionedDataset(dataset, TrainDatasetMapper(cfg, dataset, seed=seed)),
@@ -81,7 +86,7 @@ def _build_train_sampler(cfg, dataset_dicts, class_ap, *, seed: int, start: int)
 
 
 def load_test_dicts(dataset_name: str) -> list[dict]:
-    """Return the dicts of a registered data set without annotations; images without boxes are included."""
+    """Return the dataset dicts of a registered data set, including images without boxes, but not the annotations."""
     check_datasets([dataset_name])
     dataset_dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False, check_consistency=False)
     return [{key: value for key, value in d.items() if key != "annotations"} for d in dataset_dicts]
@@ -91,12 +96,13 @@ def build_inference_loader(cfg: CfgNode, batches: Sequence[list[dict]], order: S
     """Return a loader of some ``batches``, whose images are decoded by worker processes ahead of the model.
 
     Args:
-        batches: all of them, from :func:`parking.inference.sources.batching.plan_batches`.
-        order: the numbers of those wanted.
+        batches: all batches, from :func:`parking.inference.sources.batching.plan_batches`.
+        order: the indices of the batches to load, in this order.
 
     Returns:
-        An iterable of lists of dicts, see :class:`TestDatasetMapper`. An image that cannot be used does not end it: its
-        dict has the key ``error``, and no ``image``. For a GPU, the pixels are in pinned memory.
+        An iterable of lists of dicts, see :class:`TestDatasetMapper`. An image that cannot be used does not end the
+        iteration: its dict has the key ``error``, and no ``image``. If the model is on a GPU, the pixels are in pinned
+        memory.
     """
     mapper = TestDatasetMapper(cfg)
     return WorkerLoader(
@@ -104,7 +110,7 @@ def build_inference_loader(cfg: CfgNode, batches: Sequence[list[dict]], order: S
         order,
         # More workers than CPUs or batches would only take time to start.
         num_workers=min(cfg.DATALOADER.NUM_WORKERS, num_available_cpus(), len(order)),
-        # An item is a batch already.
+        # Each item of ``batches`` is a batch already.
         collate=lambda items: [mapper(dataset_dict) for dataset_dict in items[0]],
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
     )

@@ -1,11 +1,12 @@
-"""Decoded images at training size, kept on disk or in shared memory; needs neither torch nor detectron2.
+"""Keep decoded images at training size on disk or in shared memory; needs neither torch nor detectron2.
 
 A cache is a folder, below the user's cache folder or in shared memory (``/dev/shm``)::
 
     raw-1280x1280/9c/9c01...      one file per image file: a header of 36 bytes, then the pixels (or a JPEG of them)
 
-A name is the hash of the image file's path, size and times, so that a changed file gets another one. Entries appear
-whole, by renaming, and are read with a checksum: a damaged one is made anew.
+A name is the hash of the image file's path, size and times, so an image file that has changed has another name. An
+entry is written under a temporary name and then renamed, so it is never incomplete. Its checksum is verified when it is
+read, and a damaged entry is made anew.
 """
 
 import atexit
@@ -31,15 +32,16 @@ from parking.utils.files import wait_for_lock
 
 logger = logging.getLogger(__name__)
 
-# On photographs: 45 dB PSNR on average, 43 at worst, and a twelfth of the raw pixels; colours are not subsampled.
+# With this quality and without subsampling of colours, photographs take a twelfth of their raw size, and their PSNR is
+# 45 dB on average and 43 dB at worst.
 JPEG_QUALITY = 90
 # Estimated size of a JPEG as a part of the raw pixels; most photographs need less.
 _JPEG_PART = 1 / 8
 
 _MAGIC = b"PKC1"
-# To be changed when decoders reject or decode images differently than before: all entries are then made anew.
+# Change this number if the decoders begin to reject or decode images differently: all entries are then made anew.
 _DECODERS = b"3"
-# Magic, height and width of the image file, height and width of the tile, CRC-32 and length of what follows.
+# Magic, height and width of the image file, height and width of the cached image, CRC-32 and length of what follows.
 _HEADER = struct.Struct("<4s4IIQ4x")
 _GB = 10**9
 
@@ -47,7 +49,7 @@ Loaded = tuple[np.ndarray, tuple[int, int]]
 
 
 def get_default_cache_dir() -> str:
-    """``parking`` in the user's cache folder: ``$XDG_CACHE_HOME``, or ``~/.cache``."""
+    """Return the folder ``parking`` in the user's cache folder, ``$XDG_CACHE_HOME`` or else ``~/.cache``."""
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(root, "parking")
 
@@ -94,7 +96,7 @@ def estimate_cache_bytes(sizes: Iterable[tuple[int, int]], size: tuple[int, int]
 
 
 class ImageCache:
-    """Keeps the images of unchanged files, for all processes that open the same folder."""
+    """Keeps decoded images until their files change, for all processes that use the same folder."""
 
     def __init__(self, folder: str | os.PathLike, *, size: tuple[int, int], image_format: str):
         """
@@ -111,8 +113,8 @@ class ImageCache:
     def fetch(self, path: str, load: Callable[[bytes], Loaded], *, variant: str = "") -> Loaded:
         """Return the image of a file as ``load`` returns it, from the cache if the file's size and times are unchanged.
 
-        A program can set back the time of the last change, but not that of the entry in the file system, unless it
-        sets the clock.
+        Every change of the file is noticed: a program can set back the time of the last change (mtime), but not that
+        of the last change of the inode (ctime), unless it sets the clock.
 
         Args:
             path: of the image file.
@@ -122,7 +124,7 @@ class ImageCache:
         Raises:
             UserError: the cache cannot be written to; whatever ``load`` raises.
         """
-        # Named before the file is read: if the file changes meanwhile, the next call finds no entry.
+        # Name the entry before the file is read: if the file changes meanwhile, the next call looks for another name.
         entry = self._find_entry(path, variant)
         found = _read_entry(entry, self._is_raw) if entry else None
         if found is None:
@@ -131,7 +133,7 @@ class ImageCache:
         return found
 
     def holds(self, path: str, variant: str = "") -> bool:
-        """Whether the image of a file, with the parameters of :meth:`fetch`, is in the cache already."""
+        """Return whether the image of a file is in the cache already; see :meth:`fetch` for the arguments."""
         entry = self._find_entry(path, variant)
         return entry is not None and entry.exists()
 
@@ -157,7 +159,7 @@ class ImageCache:
 
         def write():
             entry.parent.mkdir(exist_ok=True)
-            # No fsync: after a power cut a checksum fails and the file is made anew.
+            # An fsync is not needed: if a power cut damages an entry, its checksum fails and it is made anew.
             temporary = entry.with_name(f".{entry.name}.{os.getpid()}.{threading.get_ident()}.tmp")
             try:
                 with open(temporary, "wb") as file:
@@ -173,7 +175,8 @@ class ImageCache:
 class SharedMemoryFolder:
     """A folder in the machine's shared memory that the last of the processes using it removes when it ends.
 
-    All processes of a user share it, workers and other trainings too; one that is killed leaves it to the next one.
+    All processes of a user share the folder, including data workers and other trainings. If the last process is killed,
+    the folder stays until processes that use it later have ended.
     """
 
     def __init__(self, root: Path = Path("/dev/shm")):
@@ -182,7 +185,7 @@ class SharedMemoryFolder:
         self.path = root / f"parking-{os.getuid()}"
         self._pid = os.getpid()
         self._lock: int | None = _write_to_disk(self._join, self.path)
-        # Not removed when this object is deleted, because the next data loader of the training uses the folder again.
+        # Deleting this object does not remove the folder, because the training's next data loader uses it again.
         atexit.register(self.close)
 
     def _join(self) -> int:
@@ -197,10 +200,10 @@ class SharedMemoryFolder:
         return lock
 
     def close(self) -> None:
-        """Give the folder up; in a forked worker, which shares its parent's lock, this does nothing."""
+        """Stop using the folder; in a forked worker, which shares its parent's lock, this does nothing."""
         if self._lock is None or self._pid != os.getpid():
             return
-        # If another process uses the folder, that one removes it.
+        # The lock fails if another process still uses the folder; that process will remove it.
         with suppress(BlockingIOError):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(self.path, ignore_errors=True)

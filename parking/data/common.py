@@ -9,7 +9,7 @@ from parking.utils.errors import UserError
 
 
 class PositionedDataset(Dataset):
-    """Looks up a dataset dict by the integer of a sampler, adds its position in the stream and maps it.
+    """Makes a sample for each integer that a sampler yields: calls the mapper with a dataset dict and its position.
 
     It replaces detectron2's ``MapDataset``, which does not tell the mapper the position, replaces a sample by a random
     one if the mapper returns None, and remembers every integer it was ever asked for.

@@ -91,7 +91,7 @@ class TrainDatasetMapper:
             seed: not negative.
             strong_end: first position in the stream without mosaics and mixup; None: they never end.
             policy: "strict": an image that cannot be used is an error; "repair": another image replaces it.
-            cache: where images of ``size`` are kept; None: nowhere.
+            cache: keeps the images after they are resized to fit into ``size``; None: there is no cache.
             exif_orientation: INPUT.EXIF_ORIENTATION; a dict's own ``exif_orientation`` overrides it.
         """
         self.dataset = dataset
@@ -185,7 +185,8 @@ class TrainDatasetMapper:
         centre = int(rng.uniform(w / 2, 3 * w / 2)), int(rng.uniform(h / 2, 3 * h / 2))
         dicts = [dataset_dict] + [self._draw_partner(rng) for _ in range(_TILES_PER_MOSAIC - 1)]
         transform = self.warp.draw(2 * h, 2 * w, rng)
-        # Upright tiles are painted at their places; others are warped together on a canvas, which takes longer.
+        # If the tiles stay upright, paint each one straight into the sample; otherwise warp a canvas that holds all of
+        # them, which takes longer.
         is_upright = transform.is_upright
         image = np.full((h, w, 3) if is_upright else (2 * h, 2 * w, 3), PAD_VALUE, dtype=np.uint8)
         unreadable = ()
@@ -194,7 +195,7 @@ class TrainDatasetMapper:
             dicts[i], tile, names = self._read_or_replace(dicts[i], rng, is_visible)
             unreadable += names
             if tile is not None:
-                # Not padded, because the gray would lie between the pictures and the centre.
+                # The tile is not padded, because the gray would lie between the picture and the mosaic's centre.
                 part, (x, y) = crop_to_canvas(tile, self._place(i, dicts[i], centre), self.size)
                 if is_upright:
                     transform.paint(part, (x, y), image)
@@ -208,8 +209,8 @@ class TrainDatasetMapper:
     def _read_or_replace(self, dataset_dict, rng, is_visible=lambda _: True):
         """Return the dict, its tile, and the names of files that could not be read.
 
-        Under "repair", a dict whose image cannot be used is replaced by one drawn from ``rng``. The tile is None, and
-        its image is not read, if ``is_visible`` of the dict says no.
+        Under "repair", a dict whose image cannot be used is replaced by one drawn from ``rng``. If ``is_visible`` of a
+        dict is False, its image is not read and the tile is None.
         """
         unreadable = []
         while True:
@@ -283,7 +284,7 @@ class TestDatasetMapper:
         return {**rest, **self.prepare(image)}
 
     def prepare(self, image: np.ndarray) -> dict:
-        """Return ``image``, ``height`` and ``width`` as a call does, for an image (H, W, 3) uint8 RGB in memory."""
+        """Return ``image``, ``height`` and ``width`` as :meth:`__call__` does, for an (H, W, 3) uint8 RGB array."""
         height, width = image.shape[:2]
         return {"height": height, "width": width, "image": _to_tensor(resize_to_fit(image, self.size))}
 
@@ -299,7 +300,7 @@ def _mix(first: Sample, second: Sample, ratio: float) -> Sample:
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:
     planes = np.empty((3, *image.shape[:2]), dtype=np.uint8)
-    # Several times faster than a transposed copy.
+    # cv2.split is several times faster than copying the transposed image.
     cv2.split(image, list(planes))
     return torch.from_numpy(planes)
 

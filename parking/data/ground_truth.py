@@ -1,4 +1,4 @@
-"""The ground truth of a data set for drawing: pictures and boxes, as annotated or as trained on."""
+"""Read pictures and boxes of a data set to draw them: as they are annotated, or as they are trained on."""
 
 import itertools
 import random
@@ -42,7 +42,7 @@ def read_training_samples(
     cfg: CfgNode, dataset_dicts: list[dict], num_images: int, unreadable: list[str]
 ) -> Iterator[AnnotatedPicture]:
     """Yield the first samples of a training; a sentence for each image that was replaced goes to ``unreadable``."""
-    # Workers change no sample, but would make many batches ahead that nobody looks at.
+    # Workers would make the same samples, but also many batches ahead that nobody looks at.
     cfg.DATALOADER.NUM_WORKERS = 0
     loader = build_train_loader(cfg, dataset_dicts, seed=cfg.SEED if cfg.SEED >= 0 else random.randrange(2**31))
     for sample in itertools.islice(itertools.chain.from_iterable(loader), num_images):

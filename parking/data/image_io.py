@@ -84,7 +84,7 @@ def get_reading_options(record: Mapping, orientation: str) -> dict:
 
 
 def name_variant(record: Mapping, orientation: str) -> str:
-    """Return a text for all that the pixels of a dataset dict's image depend on, except the file's bytes."""
+    """Return a text of everything except the file's bytes on which the pixels of a dataset dict's image depend."""
     return "{orientation} {stated}".format(**get_reading_options(record, orientation))
 
 
@@ -112,7 +112,7 @@ def decode_image(
     """
     try:
         header = headers.read_header(io.BytesIO(data))
-        # If nothing tells, the picture stays as it is stored; callers that know its json pass "apply" or "ignore".
+        # If "auto" cannot decide, keep the picture as stored. Callers that know its json pass "apply" or "ignore".
         is_upright = bool(is_applied(orientation, header.orientation, header.stored_size, stated))
         check_stated_size(path, header.get_size(is_upright=is_upright), stated)
         image = decoders.decode(data, header)
@@ -145,7 +145,7 @@ def inspect_image(path: str | os.PathLike) -> ImageFacts:
     facts = ImageFacts()
     try:
         data = read_image_file(path)
-        with suppress(ImageProblem):  # decode_image meets it again
+        with suppress(ImageProblem):  # decode_image reports it below
             facts = ImageFacts(headers.read_header(io.BytesIO(data)))
         image = decode_image(data, path, orientation=IGNORE)
     except UnreadableImageError as e:
@@ -173,7 +173,7 @@ def _explaining_access(path) -> Iterator[None]:
 
 
 def check_stated_size(path: str | os.PathLike, size: Size, stated: Size | None) -> None:
-    """Raise an :class:`UnreadableImageError` unless ``stated`` is the height and width of the image, or None."""
+    """Raise an :class:`UnreadableImageError` if an image's (height, width) ``size`` is not the ``stated`` one."""
     if stated is None or tuple(stated) == tuple(size):
         return
     advice = "the boxes in the json were drawn on a picture of that size, so use that picture or correct size and boxes"

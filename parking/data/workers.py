@@ -1,9 +1,10 @@
-"""A data loader whose worker processes may die or stop in any way: the run then ends, at once, and says why.
+"""Load batches by worker processes; if a worker dies or hangs, the run ends with an error that says why.
 
-It takes the place of torch's ``DataLoader``, which waits for ever for a batch that a worker could not hand over (full
-shared memory, a limit of file sizes), whose processes share locks that a killed one leaves locked, and which ends by
-whatever error the broken connection happens to give. Here each worker has a socket of its own and shares nothing else.
-A batch travels as an anonymous file in memory, which does not lie in ``/dev/shm``, of which a container may have 64 MB.
+This replaces torch's ``DataLoader``, which has three faults: it waits for ever for a batch that a worker could not hand
+over (full shared memory, a limit of file sizes), its processes share locks that a killed process leaves locked, and it
+reports a broken connection by whatever error this happens to cause. Here each worker has its own socket and shares
+nothing else. A batch is handed over as an anonymous file in memory, because ``/dev/shm`` of a container may have only
+64 MB.
 """
 
 import io
@@ -33,23 +34,23 @@ from parking.utils.processes import interrupts_held_back, name_signal
 #: Seconds after which a worker that has handed over nothing counts as stuck. A batch takes seconds; a disk that spins
 #: up or a network drive that reconnects takes minutes.
 MAX_SILENT_SECONDS = 1800.0
-# Batches that each worker makes ahead.
+# Number of batches that each worker makes ahead.
 _NUM_AHEAD = 2
-# Batches in pinned memory ahead of the GPU.
+# Number of batches that are put into pinned memory ahead of the GPU.
 _NUM_PINNED_AHEAD = 2
 # Seconds that a worker has to end by itself; seconds between its checks whether its parent is alive.
 _END_SECONDS, _LOOK_SECONDS = 5.0, 5.0
-# Largest message in bytes, and the part of it that the text of an error may take; sockets allow 200 kB.
+# Largest size of a message in bytes, and of the text of an error in it; sockets allow about 200 kB.
 _MAX_MESSAGE_BYTES, _MAX_ERROR_LENGTH = 2**17, 2**14
 # Each array begins at a multiple of this many bytes in the file of its batch.
 _ALIGNMENT = 64
 
 
 class WorkerLoader:
-    """Batches of a map-style data set in the order of a sampler, made ahead by worker processes.
+    """Yields batches of a map-style data set in the order of a sampler, made ahead by worker processes.
 
     Attributes:
-        dataset, sampler, num_workers: as given.
+        dataset, sampler, num_workers: the arguments.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class WorkerLoader:
     ):
         """
         Args:
-            sampler: positions in ``dataset``, iterated once for each iterator; may be endless.
+            sampler: indices of ``dataset``; may be endless. Each iteration over the loader iterates over it once.
             num_workers: 0: batches are made in this process when they are asked for.
             collate: makes a batch of a list of items.
             pin_memory: put the ``image`` of each dict of a batch into pinned memory, for a GPU (if there is one).
@@ -78,7 +79,7 @@ class WorkerLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator:
-        """Start an iteration, to be closed or left to the garbage collector.
+        """Return a new iterator over the batches, whose workers end when it is closed or collected as garbage.
 
         Raises, also while iterating:
             UserError: a worker was killed, is stuck, or cannot be started.
@@ -100,7 +101,7 @@ class _WorkerIterator:
         # For each batch that was asked for, in order: the worker that makes it.
         self._owing: deque[_Worker] = deque()
         self._num_asked = 0
-        # Also runs when Python ends, before multiprocessing sends SIGTERM to remaining processes and waits for them.
+        # This runs even if Python ends first, before multiprocessing sends SIGTERM to the workers and waits for them.
         self._finalizer = util.Finalize(self, _end_workers, args=(self._workers,), exitpriority=100)
         try:
             # Ctrl-C must neither get lost during a fork nor reach a worker: this process alone answers it.
@@ -128,7 +129,7 @@ class _WorkerIterator:
         return batch
 
     def hang_up(self) -> None:
-        """End the workers as soon as their batch is made; a ``next`` in which another thread waits raises an error."""
+        """Have each worker end after its current batch; if another thread waits in ``next``, that raises an error."""
         for worker in self._workers:
             worker.hang_up()
 
@@ -150,11 +151,11 @@ class _Worker:
 
     def __init__(self, loader: WorkerLoader, number: int):
         self._num_workers = loader.num_workers
-        # A message over such sockets arrives whole or not at all.
+        # A message over SOCK_SEQPACKET arrives whole or not at all.
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         try:
-            # Forked, because a spawned process would import everything anew and copy the data set, which forks share.
+            # A spawned process would import everything anew and copy the data set; a forked one shares its memory.
             self._process = multiprocessing.get_context("fork").Process(
                 target=_work, args=(other, loader.fetch, os.getpid()), name=f"data worker {number}", daemon=True
             )
@@ -203,7 +204,7 @@ class _Worker:
         return UserError(f"{which} was killed by {name_signal(-code)}; {remedy}.")
 
     def hang_up(self) -> None:
-        # Reaches the worker although processes that were forked later have copies of this socket.
+        # Unlike close(), this reaches the worker even if processes that were forked later have copies of this socket.
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -211,7 +212,7 @@ class _Worker:
         self._socket.close()
         self._process.join(max(deadline - time.monotonic(), 0))
         if self._process.is_alive():
-            self._process.kill()  # SIGTERM would not reach a stopped process
+            self._process.kill()  # a stopped process would not react to SIGTERM
             self._process.join(_END_SECONDS)
 
 
@@ -224,10 +225,10 @@ def _end_workers(workers: Sequence[_Worker]) -> None:
 
 
 def _pin_ahead(batches: _WorkerIterator, device: int) -> Iterator[list[dict]]:
-    """Batches of dicts with their ``image`` in pinned memory, where a thread puts it ahead of time."""
+    """Yield batches of dicts whose ``image`` a thread has put into pinned memory ahead of time."""
 
     def fetch() -> list[dict] | None:
-        torch.cuda.set_device(device)  # each thread has its own
+        torch.cuda.set_device(device)  # each thread has its own current device
         batch = next(batches, None)
         return None if batch is None else [_pin(inputs) for inputs in batch]
 
@@ -248,7 +249,7 @@ def _pin(inputs: dict) -> dict:
 
 
 def _work(connection: socket.socket, fetch: Callable, parent: int) -> None:
-    """What a worker process does: make batches until its parent hangs up or is gone."""
+    """Make batches in a worker process until the parent hangs up or has ended."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     connection.settimeout(_LOOK_SECONDS)
@@ -272,7 +273,7 @@ def _answer(connection: socket.socket, make_batch: Callable[[], Any]) -> None:
     except UserError as e:
         message = e
     except Exception:
-        # Not the error itself: some cannot be made anew from what pickle keeps of them.
+        # Send a text instead of the error itself, because some errors cannot be unpickled.
         message = RuntimeError(f"A data worker failed:\n{traceback.format_exc()[-_MAX_ERROR_LENGTH:]}")
     try:
         socket.send_fds(connection, [pickle.dumps(message)], descriptors)
@@ -289,7 +290,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _write_in_memory(batch: Any) -> tuple[int, int]:
-    """Write a batch into a new file in memory; return its descriptor, and where the list of its arrays begins."""
+    """Write a batch into a new file in memory; return the file's descriptor and the offset of its list of arrays."""
     arrays: list[memoryview] = []
     stream = io.BytesIO()
     _Pickler(stream, protocol=5, buffer_callback=lambda buffer: arrays.append(buffer.raw())).dump(batch)
@@ -318,7 +319,10 @@ def _read_from_memory(descriptor: int, start: int) -> Any:
         memory = memoryview(mmap.mmap(descriptor, 0))
     except OSError as e:
         size = os.fstat(descriptor).st_size
-        raise UserError(f"A batch of {size / 1e6:.1f} MB finds no room in memory ({e.strerror or e}).") from e
+        raise UserError(
+            f"There is no memory for a batch of {size / 1e6:.1f} MB from a data worker ({e.strerror or e}); lower "
+            "DATALOADER.NUM_WORKERS."
+        ) from e
     finally:
         os.close(descriptor)
     stream, places = pickle.loads(memory[start:])

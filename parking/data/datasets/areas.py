@@ -1,7 +1,7 @@
 """Check the ``area`` of annotations, by which COCO calls an object small or large; needs neither torch nor detectron2.
 
-It is the area of the mask, or of the box if there is no mask. Converters write it wrong in many ways, and COCO's
-evaluation leaves out boxes whose area is negative, not a number or huge, so every tool takes areas from here.
+This is the area of the mask, or of the box if there is no mask. Converters write it wrong in many ways, and COCO's
+evaluation leaves out boxes whose area is negative, not a number or huge, so every tool takes areas from this module.
 """
 
 import math
@@ -10,24 +10,25 @@ from typing import Any
 
 import numpy as np
 
-# A side of the box may be this many pixels shorter than its mask, because it was rounded.
+# A side of a box may be this many pixels shorter than that of the mask, because it may be rounded.
 _ROUNDING = 1.0
 # An area of one pixel or less is impossible if the box has four or more.
 _MIN_AREA, _MIN_BOX_AREA = 1.0, 4.0
-# Equal areas are impossible if at least this many boxes have them and the boxes' own areas differ by this part.
+# If at least this many boxes all have the same area, but width x height differs by more than this part, the area is
+# impossible.
 _MIN_SAME, _MIN_DIFFERENCE = 3, 0.01
 
 
 def find_impossible_areas(values: Sequence[Any], boxes: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-    """Tell usable areas from impossible ones.
+    """Find the impossible areas among those that annotations state.
 
     Args:
-        values: A areas as in a json, of any type; None if there is none.
+        values: the areas of A annotations as in a json, of any type; None where the json states none.
         boxes: (A, 4) float64, XYWH, as they were annotated; numbers may be infinite or NaN.
 
     Returns:
-        (A,) float64, NaN if width x height shall be used instead; and, by index, why an area is impossible, in words
-        that follow its value.
+        (A,) float64 areas, NaN where width x height is to be used instead; and index -> why the area is impossible, in
+        words that continue a sentence after its value.
     """
     areas, problems = _to_numbers(values)
     sides = boxes[:, 2:]
@@ -61,7 +62,7 @@ def stand_in_areas(areas: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def _to_numbers(values: Sequence[Any]) -> tuple[np.ndarray, dict[int, str]]:
-    """Return (A,) float64 with NaN for what is not a finite number, and the problem by index, without that of None."""
+    """Return (A,) float64, NaN where a value is not a finite number, and {index: problem} for these except None."""
     is_number = [type(value) in (int, float) and abs(value) < 1e300 for value in values]
     areas = np.array([value if ok else math.nan for value, ok in zip(values, is_number, strict=True)], dtype=np.float64)
     wrong = [i for i, value in enumerate(values) if value is not None and not is_number[i]]

@@ -33,7 +33,7 @@ class CategoryFacts(NamedTuple):
     Attributes:
         names: by category id, in the order of the ids.
         parents: the ``class_key`` of each category's ``supercategory``, by category id.
-        used: the category ids in the json's annotations.
+        used: the category ids that occur in the json's annotations.
         findings: what is wrong with single entries.
     """
 
@@ -85,7 +85,7 @@ def collect_categories(content: Mapping[str, Any]) -> CategoryFacts:
 
 
 def find_other_names(content: Mapping[str, Any], names: Mapping[int, str]) -> list[Finding]:
-    """Find the categories that are used under other ``names`` (by category id) than the json's."""
+    """Find the categories that have another name in ``names`` (category id -> name) than in the json."""
     findings = []
     for category_id, own in collect_categories(content).names.items():
         name = names.get(category_id, own)
@@ -96,11 +96,11 @@ def find_other_names(content: Mapping[str, Any], names: Mapping[int, str]) -> li
 
 
 def settle_categories(facts: Sequence[CategoryFacts]) -> list[Categories]:
-    """Return the classes of jsons that are used together, in the order of the first json's ids and under its names.
+    """Return the classes of jsons that are used together; the first json decides about their order and spelling.
 
-    A category without annotations in all jsons is left out if it only groups others (it is the ``supercategory`` of
-    another category) or repeats the name of another. Two categories of one name that both have annotations are an
-    error. A json whose classes are not those of the first json gets its own classes, in the order of its ids.
+    A category that has annotations in none of the jsons is left out if it only groups others (it is the
+    ``supercategory`` of another category) or repeats the name of another. Two categories with the same name that both
+    have annotations are an error. A json with other classes than the first keeps its own, in the order of its ids.
     """
     used = {(i, class_key(one.names[i])) for one in facts for i in one.used if i in one.names}
     settled = [_settle(one, used) for one in facts]
@@ -137,7 +137,7 @@ def _settle(facts: CategoryFacts, used: set[tuple[int, str]]) -> Categories:
             first, second = (f"{i} ('{shown_name(facts.names[i])}')" for i in annotated[:2])
             detail = f"has the categories {first} and {second}, whose names look the same; rename one of them"
             findings.append(Finding("class_name_twice", "the json", detail))
-        # The one that stays of several without annotations: one that is not a group, if possible.
+        # If none of the categories with this name has annotations, keep one that is not a group, if possible.
         kept = annotated[0] if annotated else next((i for i in ids if i not in groups), ids[0])
         others = [i for i in ids if i != kept and i not in annotated]
         repeats |= dict.fromkeys(others, f"repeats the name of category {kept} and has no annotation")

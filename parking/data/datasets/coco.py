@@ -53,7 +53,7 @@ def load_columns(
         policy: "strict" or "repair"; the table in ``datasets/README.md`` says what each does.
         exif_orientation: INPUT.EXIF_ORIENTATION.
         allow_outside: DATASETS.ALLOW_OUTSIDE.
-        known: findings about the categories, to be logged with the rest.
+        known: findings about the categories, which are logged together with the new ones.
 
     Raises:
         UserError: names the json and the first finding that stops.
@@ -121,7 +121,8 @@ def _make_annotations(columns: Columns) -> list[dict]:
 def load_once(load: Callable[[], Columns], *, with_annotations: bool = True) -> Callable[[], list[dict]]:
     """Return a function that calls ``load`` at its first call, and returns new dataset dicts at each call.
 
-    It keeps the columns only. Worker processes would copy the memory of so many dicts by counting references.
+    Between the calls it keeps only the columns. Worker processes would copy the memory of dicts when they change the
+    counts of references in it.
     """
     get_columns = functools.cache(load)
     return lambda: to_dicts(get_columns(), with_annotations=with_annotations)
@@ -132,8 +133,8 @@ def register_coco_datasets(
 ) -> None:
     """Register every ``[name, json file, image folder]`` of ``DATASETS.COCO``.
 
-    The categories of the json files are read now, everything else when the data set is first loaded. Registering the
-    same entry again makes it be read again.
+    The categories of the json files are read now, everything else when the data set is first loaded. An entry that is
+    registered again is read again.
 
     Args:
         reserved_names: names that no entry may have.

@@ -1,7 +1,7 @@
 """Find files by the names that a json gives them; needs neither torch nor detectron2.
 
 macOS writes a Korean syllable as one character for each of its parts (NFD), Windows and Linux as one character (NFC),
-and extensions come in either case. A name is looked up as it is first, then without these differences.
+and extensions come in either case. A name is first looked up as it is, and then regardless of these differences.
 """
 
 import os
@@ -27,7 +27,7 @@ VIDEO_EXTENSIONS = frozenset(
 )
 
 
-#: What is wrong with two names of one :func:`name_key`, and what to do.
+#: The end of a message about two names with the same :func:`name_key`.
 DIFFER_ONLY_IN_FORM = "differ only in upper and lower case or in their Unicode form; rename or remove one of them"
 
 
@@ -43,7 +43,7 @@ def is_image_name(name: str) -> bool:
 
 def name_key(name: str) -> str:
     """Return a key that is equal for names that differ only in case, Unicode form, or slashes between folders."""
-    # Not casefold(), which makes "Straße" and "Strasse" equal.
+    # casefold() would also make "Straße" and "Strasse" equal.
     key = name.lower()
     if not name.isascii():
         key = compose(compose(name).lower())
@@ -52,7 +52,7 @@ def name_key(name: str) -> str:
 
 
 class NameIndex:
-    """Full names, slashes included, that are found regardless of case and Unicode form.
+    """An index of names with their folders, which finds a name regardless of case and Unicode form.
 
     Attributes:
         names: sorted.
@@ -74,7 +74,7 @@ class NameIndex:
         return name if name in self._exact else self._by_key.get(name_key(name))
 
     def check_unambiguous(self, where: str) -> None:
-        """Raise a UserError with the first pair of ``ambiguous``, if any; ``where`` says where they were found."""
+        """Raise a UserError about the first pair of ``ambiguous``, if any; ``where`` says where the names are from."""
         for first, second in self.ambiguous:
             raise UserError(f"{where}: '{printable(first)}' and '{printable(second)}' {DIFFER_ONLY_IN_FORM}.")
 
@@ -82,11 +82,11 @@ class NameIndex:
 class FileIndex(NameIndex):
     """An index of the files below ``root``, by their paths relative to it, with slashes.
 
-    Links below ``root`` may lead anywhere, because the user put them there. A name, which comes from a json, leads out
-    of ``root`` only if ``allow_outside`` is True and the name is absolute.
+    Links below ``root`` may lead anywhere, because the user put them there. A name from a json may lead out of ``root``
+    only if it is absolute and ``allow_outside`` is True.
 
     Attributes:
-        irregular: names of what is neither a file nor a folder, such as dead links.
+        irregular: names of entries that are neither files nor folders, such as dead links.
     """
 
     def __init__(self, root: str, names: Iterable[str], *, allow_outside: bool = False, irregular: Sequence[str] = ()):
@@ -116,7 +116,7 @@ class FileIndex(NameIndex):
         return _may_climb(name) and not is_allowed and self._to_relative(name).partition("/")[0] == ".."
 
     def _to_relative(self, name: str) -> str:
-        # Computed from the names alone; links are not resolved.
+        # Compare the names alone, without resolving links.
         root = os.path.abspath(self.root)
         return os.path.relpath(os.path.join(root, name), root)
 
@@ -144,7 +144,7 @@ def index_folder(root: str, *, allow_outside: bool = False, without: str | None 
 def _walk(folder: str, prefix: str, ancestors: tuple, names: list, irregular: list, without: str | None = None) -> None:
     folders = []
     try:
-        # A link to a folder above it would lead in circles.
+        # Do not follow a link to a folder that contains the link: this would never end.
         status = os.stat(folder)
         identity = (status.st_dev, status.st_ino)
         if identity in ancestors:

@@ -25,8 +25,8 @@ class ImageList(NamedTuple):
             folder, with slashes), ``image_id`` (from an image list, or else 1, 2, ... in this order), and ``height``
             and ``width`` if the list has them.
         has_ids: whether the ids are from an image list.
-        note: a sentence for the user that says why they are not; "" if they are.
-        passed_over: which other files were passed over, by reason; "" if there is nothing to tell.
+        note: a sentence for the user that says why the ids are not from an image list; "" if they are.
+        passed_over: the end of a sentence that says which other files were passed over, and why; "" if none were.
     """
 
     images: list[dict]
@@ -65,7 +65,7 @@ def list_images(input: str, image_info: str | None = None) -> ImageList:
 
 
 def _find_images(input: str) -> tuple[Path, Listing]:
-    """Return a folder and the images below it that ``input`` stands for."""
+    """Return the folder that ``input`` is or lies in, and the images below this folder that ``input`` stands for."""
     if os.path.isdir(input):
         folder, listing = list_folder(input)
         root = Path(folder)
@@ -129,7 +129,11 @@ class _ImageInfos:
 
 
 def _find_image_info(root: Path, paths: list[str]) -> tuple[str | None, _ImageInfos | None, str]:
-    """Return path and content of the nearest image list that names any of the images, and ""; or None, None and why."""
+    """Find the nearest image list that names any of the images.
+
+    Returns:
+        Its path, its content, and ""; or None, None, and a sentence for the user that says why there is none.
+    """
     folder = root.resolve()
     note = f"There is no image list ({IMAGE_INFO_NAME}) beside or above the images, so they are numbered from 1."
     for candidate in [folder, *folder.parents][:3]:
@@ -143,7 +147,7 @@ def _find_image_info(root: Path, paths: list[str]) -> tuple[str | None, _ImageIn
 
 
 def _join(records: list[dict], infos: _ImageInfos, image_info: str, *, is_complete: bool) -> list[dict]:
-    """Add ids and sizes to ``records``; with ``is_complete``, each of ``infos`` must have an image."""
+    """Return ``records`` with ids and sizes from ``infos``; ``is_complete``: each of ``infos`` must have a record."""
     found: dict[str, str] = {}
     joined, unlisted = [], []
     for record in records:

@@ -18,7 +18,7 @@ from parking.utils.text_files import read_text_file
 
 
 def read_json_object(json_file: str) -> dict:
-    """Parse a json file whose outermost value is an object; UserError otherwise. A byte order mark is skipped."""
+    """Return the JSON object in a file; raise a UserError if it holds anything else. A byte order mark is skipped."""
     content, findings = read_json(json_file)
     for finding in findings:
         if KINDS[finding.kind].strict == STOP:
@@ -27,10 +27,10 @@ def read_json_object(json_file: str) -> dict:
 
 
 def read_json(json_file: str) -> tuple[dict | None, list[Finding]]:
-    """Parse a json file whose outermost value is an object, collecting what is wrong with it instead of raising.
+    """Return the JSON object in a file and what is wrong with the file, as findings instead of errors.
 
     Returns:
-        The content, None if it cannot be read; and findings of the kinds ``json_*``.
+        The content, or None if it cannot be used; and findings of the kinds ``json_*``.
     """
     findings: list[Finding] = []
 
@@ -66,7 +66,7 @@ def read_json(json_file: str) -> tuple[dict | None, list[Finding]]:
 
 
 def read_json_list(json_file: str | os.PathLike, *, object_hook: Callable[[dict], Any] | None = None) -> list:
-    """Parse a json file whose outermost value is a list of boxes; UserError otherwise.
+    """Return the JSON list in a file of boxes; raise a UserError if it holds anything else.
 
     Args:
         object_hook: called with each object as it is parsed; what it returns takes the object's place.
@@ -78,7 +78,7 @@ def read_json_list(json_file: str | os.PathLike, *, object_hook: Callable[[dict]
 
 
 def parse_json(json_file: str | os.PathLike, **hooks: Callable) -> tuple[Any, bool]:
-    """Parse a json file that a user names, of whatever content.
+    """Parse a json file that the user names; it may hold any JSON value.
 
     Args:
         hooks: arguments of ``json.loads``.

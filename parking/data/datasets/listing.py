@@ -1,4 +1,4 @@
-"""List the images of a folder, and count by reason the files that are passed over."""
+"""List the images of a folder, and count the files that are passed over, by reason."""
 
 import os
 from collections import Counter
@@ -18,7 +18,7 @@ from parking.utils.files import is_dead_link
 from parking.utils.marks import MarkedFiles
 
 _OWN, _VIDEO, _DEAD, _SPECIAL, _BESIDE = "own", "video", "dead link", "special", "beside"
-# The words for one file, and for several.
+# Reason -> how a message names a single file, and several files.
 _WORDS = {
     _OWN: ("1 result that this product wrote", "{} results that this product wrote"),
     _VIDEO: ("1 video (--input VIDEO takes one)", "{} videos (--input VIDEO takes one)"),
@@ -34,7 +34,7 @@ class Listing:
 
     Attributes:
         names: paths of the images relative to the folder, sorted.
-        passed_over: counts of other files by reason; for pictures of kinds that are not read, by their ending.
+        passed_over: reason -> number of other files. The reason for a picture of a kind that is not read is its ending.
     """
 
     names: list[str] = field(default_factory=list)
@@ -56,11 +56,11 @@ class Listing:
 def list_files(root: str, names: Iterable[str], irregular: Iterable[str] = ()) -> Listing:
     """List the images among the regular files ``names``, relative to ``root``, and count the files passed over.
 
-    Files that this product wrote are passed over; otherwise the next run would take a run's drawn pictures for input.
+    Files that this product wrote are passed over; otherwise a run would read pictures that an earlier run has drawn.
     Hidden files, and files that are neither pictures nor videos, are not counted.
 
     Args:
-        irregular: names of what is neither a file nor a folder.
+        irregular: names of entries that are neither files nor folders, such as dead links.
     """
     listing, marked = Listing(), MarkedFiles()
     for name in sorted(names):

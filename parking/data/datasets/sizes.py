@@ -9,15 +9,15 @@ from parking.data.decoding.orientation import APPLY, IGNORE, choose_for_ambiguou
 from parking.data.image_io import UnreadableImageError, read_image_header
 from parking.utils.text import printable
 
-#: Maps paths to the header of each image, or to what is wrong with the file.
+#: A function from paths of images to the header of each, or an error that says what is wrong with the file.
 HeaderReader = Callable[[Sequence[str]], Sequence[Header | UnreadableImageError]]
 
-# More than CPUs, because reading headers is mostly waiting for the disk.
+# More threads than CPUs, because reading headers is mostly waiting for the disk.
 _NUM_THREADS = 16
 
 
 def read_headers(paths: Sequence[str]) -> list[Header | UnreadableImageError]:
-    """Return the header of each image, or what is wrong with the file, in order; several are read at once."""
+    """Return, in order, the header of each image or an error that says what is wrong with the file."""
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
         return list(pool.map(_read_header, paths))
 
@@ -32,13 +32,13 @@ def _read_header(path: str) -> Header | UnreadableImageError:
 def settle_sizes(
     records: Sequence[dict], headers: Sequence[Header | UnreadableImageError], policy: str
 ) -> list[Finding]:
-    """Decide for each image of one json or list whether it is turned upright, given all images of the list.
+    """Decide for each image of one json or image list whether it is turned upright, and add sizes that are not stated.
 
     Args:
         records: dicts with ``file_name`` and, if they are stated, ``height`` and ``width``. Changed in place: a picture
             that is not stored upright gets ``exif_orientation``, "apply" or "ignore"; a record without size gets
             ``height`` and ``width`` of the picture as it will be read.
-        headers: of the images; an image with an error is skipped.
+        headers: from :func:`read_headers`; an image with an error is skipped.
         policy: INPUT.EXIF_ORIENTATION.
 
     Returns:
@@ -70,8 +70,8 @@ def settle_images(
         images: dicts with ``file_name``, ``relative_path``, ``image_id`` and, if a list states them, ``height`` and
             ``width``.
         policy: INPUT.EXIF_ORIENTATION.
-        stated: height and width by image id, from annotations. They decide about orientations only; a picture of
-            another size is used, and a finding names it.
+        stated: image id -> height and width, from annotations. They serve only to decide about orientations; a picture
+            of another size is used, and a finding names it.
 
     Returns:
         ``height``, ``width`` and ``exif_orientation`` to add to each image's dict, as far as its header can be read;

@@ -12,7 +12,7 @@ _MIN_RELATIVE_WEIGHT = 0.01
 
 
 class ClassBalancedTrainingSampler(PositionedSampler):
-    """Epochs of ``epoch_size`` images, drawn with replacement in proportion to their weights.
+    """Yields epochs of ``epoch_size`` images, drawn with replacement in proportion to their weights.
 
     The stream is a function of (seed, epoch, weights); see :class:`PositionedSampler`. If a sampler is started with new
     weights in the middle of an epoch, it yields the rest of the epoch that the new weights alone would have drawn.
@@ -33,12 +33,12 @@ class ClassBalancedTrainingSampler(PositionedSampler):
 def class_balanced_weights(
     dataset_dicts: Sequence[dict], num_classes: int, class_ap: Sequence[float | None] | None = None
 ) -> np.ndarray:
-    """Compute the image weights of the parking entry's recipe; none is zero.
+    """Compute a weight above 0 for each image, as the entry to the parking challenge of 2022 did.
 
     A class weighs 1 / its number of boxes, normalised to mean 1 over the classes that have boxes, times
     ``(1 - AP)^2 / num_classes``. An image weighs the sum of its boxes' class weights, with two exceptions:
 
-    - An image without boxes weighs the mean of the images with boxes, so it is drawn as often as in plain passes.
+    - An image without boxes weighs the mean of the images with boxes, so it is drawn as often as without weights.
     - An image with boxes weighs at least a hundredth of that mean, even if all its classes are at AP 1.
 
     If every class is at AP 1, or no image has boxes, all weights are 1.
@@ -46,8 +46,8 @@ def class_balanced_weights(
     Args:
         dataset_dicts: detectron2's standard dicts; crowd boxes do not count, as in training.
         num_classes: above every ``category_id``.
-        class_ap: AP of each class, 0..1; None or NaN, for a class without score, counts as 0. None: all are 0, as
-            before the first evaluation.
+        class_ap: AP of each class, 0..1, where None or NaN (the class has no score) counts as 0; None before the first
+            evaluation, when all count as 0.
 
     Returns:
         float (number of images,), positive. Only the ratios matter to the sampler.

@@ -10,7 +10,7 @@ from parking.data.samplers.training_sampler import PositionedSampler
 
 
 class RepeatFactorTrainingSampler(PositionedSampler):
-    """Shuffled passes in which image i occurs ``repeat_factors[i]`` times on average.
+    """Yields shuffled passes in which image i occurs ``repeat_factors[i]`` times on average.
 
     In each pass a factor is rounded at random, up with a probability equal to its fractional part, so passes differ in
     length. The stream is a function of (seed, epoch, repeat_factors); see :class:`PositionedSampler`.
@@ -41,10 +41,10 @@ class RepeatFactorTrainingSampler(PositionedSampler):
 
 
 def compute_repeat_factors(dataset_dicts: Sequence[dict], threshold: float, *, sqrt: bool = True) -> np.ndarray:
-    """Return float (number of images,) repeat factors: the largest over an image's classes, 1 without boxes.
+    """Return the repeat factor of each image, float (number of images,): the largest of its classes, 1 without boxes.
 
-    A class that occurs in the part f of the images has ``max(1, sqrt(threshold / f))``, or that without the root if
-    ``sqrt`` is False. Crowd boxes do not count, as in training.
+    The factor of a class that occurs in the part f of the images is ``max(1, sqrt(threshold / f))``, or
+    ``max(1, threshold / f)`` if ``sqrt`` is False. Crowd boxes do not count, as in training.
     """
     dicts = [{"annotations": get_training_annotations(d)} for d in dataset_dicts]
     factors = _RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(dicts, threshold, sqrt=sqrt)

@@ -8,7 +8,7 @@ from torch.utils.data import Sampler
 
 
 class PositionedSampler(Sampler):
-    """An infinite stream of image indices that all processes share and that can start at any position.
+    """Yields this process's part of an endless stream of image indices, which can start at any position.
 
     The stream is a sequence of epochs. An epoch depends on the seed, its number and the arguments of the subclass only,
     so the stream can be continued from any position, even by a sampler with other arguments (such as new image

@@ -1,6 +1,6 @@
 """Resize images to fit, keeping the aspect ratio, and pad them with gray below and to the right.
 
-All is anchored at the top-left corner, because ``detector_postprocess`` and ``ImageList`` support no offset.
+The top-left corner stays in place, because detectron2's ``detector_postprocess`` and ``ImageList`` support no offset.
 """
 
 import cv2
@@ -14,8 +14,9 @@ from parking.utils.constants import PAD_VALUE
 class LetterboxTransform(Transform):
     """Resize an image from (h, w) to (new_h, new_w) pixels, smaller or larger.
 
-    It is bilinear without antialiasing (OpenCV's ``INTER_LINEAR``), as in training and scoring of the published
-    weights; detectron2's Pillow resize gives other scores. The axes have factors of their own, as sides are rounded.
+    The interpolation is bilinear without antialiasing (OpenCV's ``INTER_LINEAR``), as in training and scoring of the
+    published weights; resizing by Pillow, as in detectron2, gives other scores. The factors of the two axes differ
+    slightly, because the sides are rounded.
     """
 
     def __init__(self, h: int, w: int, new_h: int, new_w: int):

@@ -11,7 +11,7 @@ from parking.data.transforms.warp import clip_boxes
 
 
 def compute_mosaic_offsets(sizes: list[tuple[int, int]], centre: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return where the top-left corners of four images of these (h, w) lie on the canvas, (x, y); possibly outside.
+    """Return the (x, y) of the top-left corners of four images of these (h, w) on the canvas, possibly outside of it.
 
     Each corner depends on the size of its own image alone.
     """

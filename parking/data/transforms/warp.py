@@ -1,4 +1,4 @@
-"""Map an image by affine and perspective maps, and choose the boxes to keep."""
+"""Transform images by affine and perspective maps, and choose the boxes to keep."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from fvcore.transforms.transform import Transform
 from parking.utils.constants import PAD_VALUE
 
 # A mapped box is kept if its sides in pixels are above _MIN_SIDE, its aspect ratio is below _MAX_ASPECT, and its area
-# is above this part of the scaled original area.
+# is above the part _MIN_AREA_RATIO of the original area at the map's scale.
 _MIN_SIDE = 2.0
 _MAX_ASPECT = 100.0
 _MIN_AREA_RATIO = 0.1
@@ -24,7 +24,7 @@ class WarpTransform(Transform):
         new_h, new_w: size of the output in pixels.
         matrix: float (3, 3); maps homogeneous (x, y, 1) of the input to the output, both in absolute coordinates (not
             pixel indices: the centre of the top-left pixel is at (0.5, 0.5)).
-        scale: the enlargement by the matrix, which :func:`find_box_candidates` needs.
+        scale: the factor by which the matrix enlarges lengths, which :func:`find_box_candidates` needs.
     """
 
     def __init__(self, h: int, w: int, new_h: int, new_w: int, matrix: np.ndarray, scale: float = 1.0):
@@ -90,10 +90,10 @@ class WarpTransform(Transform):
 
 @dataclass(frozen=True)
 class RandomPerspective:
-    """A random map about the centre of the image to an output of another size.
+    """Draws random affine and perspective maps from an image to an output of another size.
 
-    It scales and rotates, shears, adds perspective, and translates the centre of the input to 0.5 +- ``translate`` of
-    the output, in this order.
+    A map scales and rotates about the centre of the image, shears, adds perspective, and moves the centre to 0.5 +-
+    ``translate`` of the output, in this order.
 
     Attributes:
         size: height and width in pixels of the output.
