@@ -8,14 +8,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
-from detectron2.engine import default_setup
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
 
 from parking.challenge.registration import register_datasets_from_config
 from parking.checkpoint import SECONDS_USED, UNREADABLE_IMAGES, find_training
 from parking.config import CfgNode, Task
 from parking.inference.models import check_config, resolve_device, resolve_num_classes
 from parking.utils.errors import UserError
-from parking.utils.files import check_writable, locked
+from parking.utils.files import check_writable, locked, open_atomic
 from parking.utils.logs import setup_logging
 from parking.utils.marks import OutputFolder
 from parking.utils.text import printable
@@ -24,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 # Data workers of a training that was killed share its lock, and take up to this many seconds to notice and end.
 _LOCK_SECONDS = 10.0
-# Files of a training that detectron2 opens itself, to write or append.
-_WRITTEN_IN_PLACE = ("config.yaml", "log.txt*", "metrics.json")
+# Files of a training that may be no links: detectron2 appends to all but the first.
+_REGULAR = ("config.yaml", "log.txt*", "metrics.json")
 # What a training replaces, appends to or removes, beside checkpoints and weights.
-_WRITTEN = (*_WRITTEN_IN_PLACE, "events.out.tfevents.*", UNREADABLE_IMAGES, SECONDS_USED)
+_WRITTEN = (*_REGULAR, "events.out.tfevents.*", UNREADABLE_IMAGES, SECONDS_USED)
 
 
 def setup_training(cfg: CfgNode, args) -> None:
@@ -45,8 +47,20 @@ def setup_training(cfg: CfgNode, args) -> None:
     register_datasets_from_config(cfg, names)
     resolve_num_classes(cfg, names)
     cfg.freeze()
-    default_setup(cfg, args)
+    _record_run(cfg, args)
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     make_deterministic(cfg.SEED >= 0 and cfg.MODEL.DEVICE.startswith("cuda"))
+
+
+def _record_run(cfg: CfgNode, args) -> None:
+    """Log what this run is, and write its config as detectron2's ``default_setup`` does, but never half of it."""
+    logger.info(f"Process {comm.get_rank()} of {comm.get_world_size()}, started with {args}")
+    logger.info(f"Environment:\n{collect_env_info()}")
+    logger.info(f"Config:\n{cfg.dump()}")
+    if comm.is_main_process():
+        with open_atomic(Path(cfg.OUTPUT_DIR, "config.yaml")) as file:
+            file.write(cfg.dump().encode())
 
 
 def make_deterministic(enabled: bool) -> None:
@@ -80,7 +94,7 @@ def lock_output_dir(output_dir: str) -> AbstractContextManager[None]:
 def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
     """Make the folder; a UserError if that fails, or if it holds a training and ``may_hold_training`` is false.
 
-    It is also an error if a file that is written in place is a link (which would be followed), a FIFO or a device and,
+    It is also an error if the config, the log or the metrics are a link, a FIFO or a device and,
     unless ``may_hold_training``, if a file that a training replaces, appends to or removes was there before any
     training.
     """
@@ -88,7 +102,7 @@ def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
     folder = Path(output_dir)
     # List the folder: Path.glob() skips dead links, and writing to one would make a file where it points to.
     for path in sorted(folder.iterdir()):
-        is_written = any(fnmatch(path.name, pattern) for pattern in _WRITTEN_IN_PLACE)
+        is_written = any(fnmatch(path.name, pattern) for pattern in _REGULAR)
         if is_written and not stat.S_ISREG(path.lstat().st_mode):
             raise UserError(f"{printable(path)} is not a regular file, but would be written to; move it away.")
     if find_training(output_dir) and not may_hold_training:

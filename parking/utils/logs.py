@@ -6,7 +6,7 @@ import traceback
 
 from .text import printable_lines
 
-# Matches escape codes that colour text; detectron2 logs its config in colour.
+# Matches escape codes that colour text; detectron2 logs some.
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _COLORING_LOGGERS = ("detectron2", "fvcore")
 
@@ -16,12 +16,14 @@ class PrintableRecord(logging.LogRecord):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        # Now, because detectron2's formatter shortens the name.
+        self._has_colors = self.name.partition(".")[0] in _COLORING_LOGGERS
         if self.exc_info and self.exc_info[0] is not None:
             self.exc_text = printable_lines("".join(traceback.format_exception(*self.exc_info)).rstrip("\n"))
 
     def getMessage(self) -> str:
         text = super().getMessage()
-        if self.name.partition(".")[0] in _COLORING_LOGGERS:
+        if self._has_colors:
             text = _COLORS.sub("", text)
         return printable_lines(text)
 
@@ -46,8 +48,6 @@ def setup_logging(output_dir: str | None = None) -> None:
     setup_logger.cache_clear()
     for name in ("fvcore", "detectron2", "parking"):
         logging.getLogger(name).handlers.clear()
-    # Spell these calls as in detectron2's default_setup. setup_logger caches calls by their arguments, and a call in
-    # another spelling would add handlers that print each line twice.
     setup_logger(output_dir, distributed_rank=rank, name="fvcore")
     setup_logger(output_dir, distributed_rank=rank)
     setup_logger(output_dir, distributed_rank=rank, name="parking")

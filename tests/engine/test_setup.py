@@ -1,7 +1,10 @@
+import argparse
 import os
 
 import pytest
 
+from parking.config import get_cfg
+from parking.engine import setup
 from parking.engine.setup import check_output_dir, claim_output_dir
 from parking.utils.errors import UserError
 
@@ -39,3 +42,22 @@ def test_a_start_that_failed_is_started_again(tmp_path):
         (tmp_path / "out" / name).write_text("ours")
     (tmp_path / "out" / "notes.txt").write_text("mine")
     check_output_dir(str(tmp_path / "out"), may_hold_training=False)
+
+
+def test_a_run_that_is_killed_while_it_writes_its_config_leaves_the_earlier_one(tiny_scenes, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(*args):
+        raise Killed
+
+    cfg = get_cfg()
+    cfg.DATASETS.ROOT, cfg.OUTPUT_DIR, cfg.MODEL.DEVICE = str(tiny_scenes), str(tmp_path), "cpu"
+    setup.setup_training(cfg.clone(), argparse.Namespace())
+    written = (tmp_path / "config.yaml").read_text()
+    assert "MODEL:" in written
+    cfg.SEED = 5
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("os.replace", kill)
+        setup.setup_training(cfg.clone(), argparse.Namespace())
+    assert (tmp_path / "config.yaml").read_text() == written
