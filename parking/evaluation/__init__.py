@@ -1,1 +1,1 @@
-"""Scores on annotated data."""
+"""Score detections on annotated data."""

@@ -1,4 +1,4 @@
-"""What ``infer.py --annotations FILE`` gives; needs neither torch nor detectron2."""
+"""Read the annotations of ``infer.py --annotations FILE`` and score by them; needs neither torch nor detectron2."""
 
 import logging
 from collections import defaultdict
@@ -42,8 +42,8 @@ class AnnotationsFile:
             path: the json. Its ids may differ from those of the inference: images and categories are matched by name,
                 and categories by id if the json does not name them.
             images: dicts with ``image_id``, ``relative_path`` and ``file_name``.
-            classes: category id by name of the model's classes. Annotated boxes of another class count as not found; a
-                warning names the class.
+            classes: class name -> category id, for the model's classes. Annotated boxes of any other class count as not
+                found; a warning names the class.
             policy: DATASETS.POLICY, which decides about faulty annotations.
             exif_orientation: INPUT.EXIF_ORIENTATION.
 
@@ -59,12 +59,12 @@ class AnnotationsFile:
         if len(set(image_ids.values())) < len(image_ids):
             raise UserError(f"'{path}' lists an image twice, with different folders in front of its name.")
         listed = {record["image_id"] for record in records}
-        #: The json's image id by our image id, for the images in both.
+        #: Image id of the inference -> image id in the json, for the images in both.
         self.image_ids = {own: image_id for image_id, own in image_ids.items()}
         #: All image ids in the json.
         self.known_image_ids = frozenset(listed)
         records = [record for record in records if record["image_id"] in image_ids]
-        #: Height and width in pixels by our image id, if the json states them.
+        #: Image id of the inference -> height and width in pixels, if the json states them.
         self.sizes = {
             image_ids[record["image_id"]]: (record["height"], record["width"])
             for record in records
@@ -75,7 +75,7 @@ class AnnotationsFile:
         records = [{**found[image_ids[record["image_id"]]], **record} for record in records]
         own_ids = _match_categories(content, path, classes)
         named = own_ids if content.get("categories") else {}
-        #: The json's category id by our category id, for the categories in both.
+        #: Category id of the model -> category id in the json, for the categories in both.
         self.category_ids = {own: category_id for category_id, own in named.items() if own is not None}
         #: All category ids in the json.
         self.known_category_ids = frozenset(named)
@@ -95,11 +95,11 @@ class AnnotationsFile:
         return image_id in self._rows
 
     def __len__(self) -> int:
-        """Number of images that the json lists and the inference sees."""
+        """Return the number of images that both the json and the inference have."""
         return len(self._rows)
 
     def boxes_of(self, image_id: int | str) -> Detections:
-        """The annotated boxes of an image, with scores of 1; crowds and classes that the model lacks are left out."""
+        """Return an image's annotated boxes, with scores of 1, without crowds and classes that the model lacks."""
         truth = self._truth
         found = np.flatnonzero((truth.rows == self._rows.get(image_id, -1)) & ~truth.crowd)
         found = [i for i in found.tolist() if truth.category_ids[truth.classes[i]] is not None]
@@ -107,7 +107,7 @@ class AnnotationsFile:
         return Detections.from_columns([image_id] * len(ids), ids, truth.boxes[found], np.ones(len(ids)))
 
     def score(self, detections: Detections, *, left_out: Collection[int | str] = ()) -> BoxScores:
-        """Score the detections on images that the json lists; others do not count.
+        """Score the detections on images that the json lists; detections on other images do not count.
 
         Args:
             left_out: ids of images that could not be read; they are treated as if the json did not list them.
@@ -116,9 +116,9 @@ class AnnotationsFile:
 
 
 def _match_images(records: Sequence[dict], images: Sequence[dict], path: str) -> dict[int | str, int | str]:
-    """{image id in the json: our image id}, for images in both.
+    """Return {image id in the json: image id of the inference} for the images in both.
 
-    Two images are the same if their paths are equal, else if one path is the end of the other: "a.png" may be
+    Two images are the same if their paths are equal, or else if one path is the end of the other: "a.png" may be
     "day/a.png", but "night/a.png" is a different image.
     """
     by_key = {name_key(image["relative_path"]): image["image_id"] for image in images}
@@ -142,7 +142,7 @@ def _match_images(records: Sequence[dict], images: Sequence[dict], path: str) ->
 
 
 def _match_categories(content: dict, path: str, classes: Mapping[str, int]) -> dict[int, int | None]:
-    """{category id in the json: our category id, or None if the model has no such class}."""
+    """Return {category id in the json: category id of the model, or None if the model has no such class}."""
     if not content.get("categories"):
         return {category_id: category_id for category_id in classes.values()}
     names, findings = read_categories(content)

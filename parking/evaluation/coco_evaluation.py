@@ -1,4 +1,4 @@
-"""detectron2's evaluator of boxes: COCO's scores on a registered data set."""
+"""Evaluate boxes on a registered data set by COCO's scores, in a detectron2 evaluator."""
 
 import logging
 import os
@@ -27,16 +27,16 @@ from .truth import make_truth
 
 logger = logging.getLogger(__name__)
 
-#: The predictions of an evaluation, in the folder of its results.
+#: Name of the file with the predictions, in the folder of an evaluation's results.
 RESULTS_NAME = "coco_instances_results.json"
 
 
 class COCOBoxEvaluator(DatasetEvaluator):
-    """Box AP and AR as COCO defines them (cocodataset.org/#detection-eval), over a whole registered data set.
+    """Computes box AP and AR as COCO defines them (cocodataset.org/#detection-eval), over a registered data set.
 
-    The ground truth is what ``DatasetCatalog`` gives, which may be a part of a json file. At most 1, 10 or 100 boxes
-    of an image and class count, COCO's own limits, whatever ``TEST.DETECTIONS_PER_IMAGE`` is. An image that was not
-    processed counts as one in which nothing was found; one that is processed twice, by whichever process, counts once.
+    The ground truth is what ``DatasetCatalog`` returns, which may be a part of a json file. Whatever
+    ``TEST.DETECTIONS_PER_IMAGE`` is, at most 1, 10 or 100 boxes of an image and class count, as COCO defines. An image
+    that was not processed counts as one in which nothing was found; an image that was processed twice counts once.
 
     Attributes:
         scores: matches and curves of the last :meth:`evaluate`, on the main process; None before.
@@ -61,7 +61,7 @@ class COCOBoxEvaluator(DatasetEvaluator):
         self._class_names = list(metadata.thing_classes)
         self._category_ids = original_category_ids(metadata)
         self._output_dir = output_dir
-        # Category id of each of the model's classes, None for a class that the data set does not have.
+        # The category id of each class of the model; None if the data set does not have the class.
         self._predicted_ids = self._category_ids
         if class_names is not None:
             found = zip(find_classes(self._class_names, class_names), self._category_ids, strict=True)
@@ -127,8 +127,8 @@ class COCOBoxEvaluator(DatasetEvaluator):
             raise ValueError(f"image {min(unknown, key=str)!r} was processed, but is not in {self._dataset_name}")
         num_missing = len(truth.image_ids) - len(found)
         if num_missing > 0:
-            logger.warning("Nothing counts as found in %d images that were not processed.", num_missing)
-        # In the order of the data set, whatever the batches.
+            logger.warning("%d images were not processed; all their boxes count as not found.", num_missing)
+        # Put the detections into the order of the data set, which does not depend on the batches.
         parts = [Detections.from_columns([], [], [], []), *(found[i] for i in truth.image_ids if i in found)]
         detections = drop_not_finite(Detections.concatenate(parts))
         if self._output_dir:

@@ -13,7 +13,7 @@ from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.marks import open_output
 
-#: The first bytes of every file of :func:`write_coco_results`, even of versions that did not mark their files.
+#: The first bytes of every file that :func:`write_coco_results` writes or wrote before files were marked.
 COCO_RESULTS_START = b'[{"image_id":'
 
 
@@ -25,7 +25,7 @@ def write_coco_results(detections: Detections, path: str | os.PathLike, *, optio
 
     Raises:
         ValueError: a coordinate or score is not finite, which JSON cannot express.
-        UserError: the file would replace something that is not ours.
+        UserError: the file would replace something that this product did not write.
     """
     if not detections.is_finite().all():
         raise ValueError(f"{path}: detections with coordinates or scores that are not finite cannot be written")
@@ -50,8 +50,8 @@ def read_predictions(path: str | os.PathLike) -> Detections:
     category_ids, boxes, scores = array("q"), array("d"), array("d")
     taken: dict = {}
 
-    # Called for each object as it is parsed, because a million dicts would take a gigabyte. A row becomes ``taken``; an
-    # object that is not a row, such as the run-length code of a row's mask, stays as it is.
+    # The parser calls this for each object, because keeping a million dicts would take a gigabyte. A row is replaced by
+    # ``taken``; an object that is not a row, such as the run-length code of a row's mask, stays as it is.
     def take_row(row: dict) -> dict:
         if "bbox" not in row:
             return row
@@ -88,7 +88,7 @@ def fit_to_images(
 
     Args:
         sizes: (height, width) in pixels by image id, None if unknown.
-        path, image_info: the files of the boxes and of the sizes, for the error.
+        path, image_info: names of the files that hold the boxes and the sizes, for the error.
 
     Raises:
         UserError: a box is on an image that is not in ``sizes``.

@@ -1,16 +1,17 @@
-"""COCO's rule for which detection finds which annotated box, for many images at once; needs only numpy.
+"""Match detections with annotated boxes by COCO's rule, for many images at once; needs only numpy.
 
-The letters below: N detections, G annotated boxes, P pairs of the two that overlap, A area ranges, T thresholds of IoU.
-COCO matches once for each area range and threshold. A *bit set* is a uint64 that holds yes or no for all A x T of them.
+Letters in shapes: N detections, G annotated boxes, P pairs of the two that overlap, A area ranges, T thresholds of IoU.
+COCO matches once for each combination of area range and threshold. A *bit set* is a uint64 that holds yes or no for
+each of these A x T combinations.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-#: The least IoU of detection and annotated box that count as the same object.
+#: Thresholds: a detection and an annotated box with at least this IoU count as the same object.
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-#: Least and largest area in square pixels; both belong to the range. A box outside of a range is ignored in it.
+#: Least and largest area of each range in square pixels, both inclusive. A box is ignored in ranges that it is not in.
 AREA_RANGES = {"all": (0.0, 1e10), "small": (0.0, 1024.0), "medium": (1024.0, 9216.0), "large": (9216.0, 1e10)}
 NUM_BITS = len(AREA_RANGES) * len(IOU_THRESHOLDS)
 _ALL = np.uint64(2**NUM_BITS - 1)
@@ -20,7 +21,7 @@ _CHUNK = 1_000_000
 
 @dataclass(frozen=True)
 class Pairs:
-    """P pairs of a detection and an annotated box of one image, by detection and then by annotated box.
+    """P pairs of a detection and an annotated box of the same image.
 
     Attributes:
         detections, truths: (P,) indices.
@@ -40,10 +41,10 @@ class Matches:
     """What :func:`match` finds.
 
     Attributes:
-        pairs: those that match in at least one area range and threshold.
-        bits: (P,) bit sets: where the two match.
-        matched: (N,) bit sets: where the detection has a match.
-        ignored: (N,) bit sets: where the detection counts neither as right nor as wrong.
+        pairs: the pairs that match for at least one area range and threshold.
+        bits: (P,) bit sets: for which area ranges and thresholds the two match.
+        matched: (N,) bit sets: for which ones the detection has a match.
+        ignored: (N,) bit sets: for which ones the detection counts neither as right nor as wrong.
     """
 
     pairs: Pairs
@@ -53,13 +54,13 @@ class Matches:
 
 
 def unpack(bits: np.ndarray) -> np.ndarray:
-    """(A, T, N) bool of (N,) bit sets."""
+    """Return (A, T, N) bool: the values of (N,) bit sets."""
     columns = np.unpackbits(bits.astype("<u8").view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
     return columns[:, :NUM_BITS].T.reshape(len(AREA_RANGES), len(IOU_THRESHOLDS), -1).view(bool)
 
 
 def find_outside_areas(areas: np.ndarray) -> np.ndarray:
-    """(N,) bit sets of (N,) areas in square pixels: the ranges in which an area does not lie."""
+    """Return (N,) bit sets: the ranges in which each of (N,) areas in square pixels does not lie."""
     outside = np.zeros(len(areas), dtype=np.uint64)
     for place, (least, most) in enumerate(AREA_RANGES.values()):
         bits = np.uint64((2 ** len(IOU_THRESHOLDS) - 1) << place * len(IOU_THRESHOLDS))
@@ -76,12 +77,12 @@ def find_pairs(
     *,
     min_iou: float,
 ) -> Pairs:
-    """All pairs of the same group whose IoU is at least ``min_iou``.
+    """Return all pairs of the same group whose IoU is at least ``min_iou``, sorted by detection and annotated box.
 
     Args:
         groups: (N,) int, the group of each detection: its image, or its image and class.
         boxes: (N, 4) XYWH.
-        truth_groups, truth_boxes: (G,) and (G, 4), the same for the annotated boxes.
+        truth_groups, truth_boxes: (G,) and (G, 4), groups and boxes of the annotated boxes.
         crowd: (G,) bool.
     """
     order = np.argsort(truth_groups, kind="stable")
@@ -106,8 +107,8 @@ def match(
     """Match detections to annotated boxes as COCO does.
 
     For each area range and threshold, the detections of a group choose one after the other, by their index. Each takes
-    the free annotated box with the highest IoU, the last one if several are equal. It takes an ignored box (a crowd, or
-    one outside of the area range) only if no other reaches the threshold. A crowd stays free.
+    the free annotated box with the highest IoU (of several with equal IoU, the last one). It takes an ignored box (a
+    crowd, or a box outside of the area range) only if no other free box reaches the threshold. A crowd stays free.
 
     Args:
         pairs: from :func:`find_pairs`.
@@ -139,12 +140,12 @@ def match(
 
 
 def _plan_steps(detections, groups):
-    """Put the choices in order: each step has at most one pair of a group, so that one step is a few array operations.
+    """Divide the choices into steps with at most one pair of each group, so that a step is a few array operations.
 
-    Each pair comes twice: first for the area ranges in which its annotated box counts, then for those that ignore it.
+    Each pair occurs twice: first for the area ranges in which its annotated box counts, then for those that ignore it.
 
     Yields:
-        (S,) rows of pairs, and (S,) bool: whether it is the second time.
+        For each step, (S,) rows of pairs, and (S,) bool: whether this is the pair's second occurrence.
     """
     if not len(detections):
         return
@@ -164,7 +165,7 @@ def _plan_steps(detections, groups):
 
 
 def _compute_ious(boxes, truth_boxes, crowd):
-    """(P,) IoU as pycocotools computes it, to the last bit."""
+    """Return (P,) IoU, equal to that of pycocotools to the last bit."""
     ends, truth_ends = boxes[:, :2] + boxes[:, 2:], truth_boxes[:, :2] + truth_boxes[:, 2:]
     sides = np.minimum(ends, truth_ends) - np.maximum(boxes[:, :2], truth_boxes[:, :2])
     common = np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0.0)

@@ -1,4 +1,4 @@
-"""A picture of what a model finds in a few images of a data set."""
+"""Draw what a model finds in a few images of a data set."""
 
 import os
 from typing import Any
@@ -21,8 +21,8 @@ _COLUMNS = 4
 class PredictionPictures(DatasetEvaluator):
     """Draws predictions beside the annotations, for images spread evenly over a data set.
 
-    Evenly, because consecutive frames of a video look alike. Use it in ``DatasetEvaluators``, beside an evaluator
-    of scores; :func:`pop_pictures` takes the pictures out of the results of both.
+    The images are spread, because consecutive frames of a video look alike. Use this in ``DatasetEvaluators``, beside
+    an evaluator of scores; :func:`pop_pictures` takes the pictures out of the joint results.
     """
 
     def __init__(self, dataset_name: str, *, max_images: int = 8, min_score: float = 0.25):
@@ -79,9 +79,9 @@ class PredictionPictures(DatasetEvaluator):
         )
 
     def evaluate(self) -> dict[str, np.ndarray]:
-        """The picture for :func:`pop_pictures`, on the main process; {} elsewhere, and if no image of it was processed.
+        """Return the picture for :func:`pop_pictures`; {} if no image to draw was processed.
 
-        Every process must call it.
+        Every process must call this; all but the main process get {}.
         """
         drawn = {image_id: pair for part in comm.gather(self._tiles) for image_id, pair in part.items()}
         if not drawn:

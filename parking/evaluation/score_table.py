@@ -1,4 +1,4 @@
-"""The table of scores that a run prints at its end."""
+"""Format the table of scores that a run prints at its end."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from parking.utils.text import printable
 
 
 def format_scores(results: Mapping[str, Any]) -> str:
-    """The scores of ``Trainer.test`` as text: overall, then AP75 of each class, in percent.
+    """Return the scores of ``Trainer.test`` as text, in percent: overall, then AP75 of each class.
 
     Args:
         results: {"bbox": {"AP": ..., "AP75-sedan": ...}}, or a dict of these by data set name.

@@ -3,7 +3,7 @@
 :func:`score_boxes` gives the numbers of pycocotools, the curves behind them, and which detection matches which
 annotated box, so that a report needs no second scoring.
 
-The letters below: N detections, G annotated boxes, K classes, A area ranges, T thresholds of IoU, R recalls, M limits
+Letters in shapes: N detections, G annotated boxes, K classes, A area ranges, T thresholds of IoU, R recalls, M limits
 on the number of detections.
 """
 
@@ -28,29 +28,30 @@ from .matching import (
 from .truth import Truth
 
 RECALLS = np.linspace(0.0, 1.0, 101)
-#: Limits: at most this many detections of an image and class count.
+#: Limits of COCO's recalls: at most this many detections of an image and class count.
 MAX_DETECTIONS = (1, 10, 100)
-# pycocotools adds this to the number of detections, against division by 0.
+# pycocotools adds this to the number of detections, to avoid a division by 0.
 _EPSILON = np.spacing(1)
 AREAS = tuple(AREA_RANGES)
 #: COCO's twelve numbers, in the order of ``COCOeval.stats``.
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-#: What is reported for every class, as ``{metric}-{class name}``.
+#: The metrics that are reported for each class, as ``{metric}-{class name}``.
 CLASS_METRICS = ("AP", "AP50", "AP75")
 
 
 @dataclass(frozen=True)
 class BoxScores:
-    """How detections compare with annotated boxes. Scores are 0..1, or nan if there is no box to be found.
+    """Scores of detections against annotated boxes, 0..1 or nan if there is no box to be found, and the matches.
 
     Attributes:
-        truth, detections: what was compared. The rows that methods return are rows of these.
-        ranks: (N,) int: place by score among the detections of the same image and class, from 0; -1 if the truth does
-            not have the image or class. Detections from place 100 on do not count.
+        truth, detections: the arguments of :func:`score_boxes`. The rows that methods return are rows of these.
+        ranks: (N,) int: rank by score among the detections of the same image and class, from 0; -1 if the truth does
+            not have the image or class. Detections of rank 100 and higher do not count.
         precision: (T, R, K, A): the highest precision at this recall or a higher one, with at most 100 detections of an
             image and class.
         recall: (T, K, A, M): the highest recall.
-        matches: as bit sets; :meth:`matched_truths`, :meth:`matched_detections` and :meth:`ignored` expand them.
+        matches: the matches as bit sets, which :meth:`matched_truths`, :meth:`matched_detections` and :meth:`ignored`
+            expand.
     """
 
     truth: Truth
@@ -62,11 +63,11 @@ class BoxScores:
 
     @cached_property
     def ap(self) -> np.ndarray:
-        """(T, K, A): average precision."""
+        """Average precision, (T, K, A)."""
         return self.precision.mean(axis=1)
 
     def summarize(self) -> dict[str, float]:
-        """:data:`METRICS` in percent, equal to pycocotools."""
+        """Return the values of :data:`METRICS` in percent, equal to those of pycocotools."""
         precision, recall = self.precision, self.recall
         values = [precision[..., 0], *(precision[_at(iou), :, :, 0] for iou in (0.5, 0.75))]
         values += [precision[..., area] for area in (1, 2, 3)]
@@ -75,28 +76,34 @@ class BoxScores:
         return dict(zip(METRICS, map(_percent, values), strict=True))
 
     def summarize_classes(self) -> np.ndarray:
-        """(K, 3): :data:`CLASS_METRICS` in percent."""
+        """Return the (K, 3) values of :data:`CLASS_METRICS` in percent."""
         at = (slice(None), _at(0.5), _at(0.75))
         num = self.precision.shape[2]
         return np.array([[_percent(self.precision[t, :, k, 0]) for t in at] for k in range(num)]).reshape(num, 3)
 
     def matched_truths(self, area: str = "all") -> np.ndarray:
-        """(T, N) int32: the row of the annotated box that each detection matches, -1 for none."""
+        """Return (T, N) int32: the row of the annotated box that each detection matches, or -1."""
         return self._expand(len(self.detections), self.matches.pairs.detections, self.matches.pairs.truths, area)
 
     def matched_detections(self, area: str = "all") -> np.ndarray:
-        """(T, G) int32: the row of the detection that matches each annotated box; -1 for none, the last for a crowd."""
+        """Return (T, G) int32: the row of the detection that matches each annotated box, or -1.
+
+        If several detections match a crowd, this is the last of them.
+        """
         return self._expand(len(self.truth.rows), self.matches.pairs.truths, self.matches.pairs.detections, area)
 
     def ignored(self, area: str = "all") -> np.ndarray:
-        """(T, N) bool: the detection counts neither as right nor as wrong, be it for a match, its area or its rank."""
+        """Return (T, N) bool: whether a detection counts neither as right nor as wrong.
+
+        The reason may be the ignored box that it matches, its own area, or its rank.
+        """
         uncounted = (self.ranks < 0) | (self.ranks >= MAX_DETECTIONS[-1])
         return unpack(self.matches.ignored)[AREAS.index(area)] | uncounted
 
     def _expand(self, num, keys, values, area):
         rows = np.full((len(IOU_THRESHOLDS), num), -1, dtype=np.int32)
         for row, chosen in zip(rows, unpack(self.matches.bits)[AREAS.index(area)], strict=True):
-            row[keys[chosen]] = values[chosen]  # numpy keeps the last where a key comes twice
+            row[keys[chosen]] = values[chosen]  # if a key occurs twice, numpy keeps its last value
         return rows
 
 
@@ -106,7 +113,7 @@ def score_boxes(truth: Truth, detections: Detections) -> BoxScores:
     Detections with equal scores are ranked by image, in the order of ``truth.image_ids``, and then by their rows.
     """
     classes, groups, ranks = _rank(truth, detections)
-    # From here on only detections that count, sorted by class, image and rank.
+    # Go on with only the detections that count, sorted by class, image and rank.
     order = np.lexsort((ranks, groups))
     order = order[(ranks[order] >= 0) & (ranks[order] < MAX_DETECTIONS[-1])]
     classes, groups, boxes = classes[order], groups[order], detections.boxes[order]
@@ -129,7 +136,7 @@ def score_boxes(truth: Truth, detections: Detections) -> BoxScores:
 
 
 def _rank(truth, detections):
-    """Class, group (image and class) and rank in the group of each detection, (N,) each; -1 for unknown ones."""
+    """Return each detection's class, group (image and class) and rank in the group, (N,) each; -1 if unknown."""
     rows = _find_rows(detections.image_ids, truth.image_ids)
     classes = _find_rows(detections.category_ids, truth.category_ids)
     groups = np.where((rows < 0) | (classes < 0), -1, classes * len(truth.image_ids) + rows)
@@ -141,11 +148,11 @@ def _rank(truth, detections):
 
 
 def _draw_curves(matched, ignored, ranks, num_truths):
-    """Precision (T, R, A) and recall (T, A, M) of the n detections of one class, in the order of their scores.
+    """Return the precision (T, R, A) and recall (T, A, M) of the n detections of one class.
 
     Args:
-        matched, ignored: (n,) bit sets.
-        ranks: (n,) place in the image.
+        matched, ignored: (n,) bit sets; the detections are sorted by descending score.
+        ranks: (n,) rank of each detection in its image, from 0.
         num_truths: (A,) number of boxes to be found.
     """
     precision = np.full((len(IOU_THRESHOLDS), len(RECALLS), len(AREAS)), math.nan)
@@ -165,14 +172,14 @@ def _draw_curves(matched, ignored, ranks, num_truths):
 
 
 def _spread(matches, order, num):
-    """Turn matches of the detections ``order`` into matches of all ``num`` detections."""
+    """Return the matches among all ``num`` detections, given those among the detections with the indices ``order``."""
     matched, ignored = np.zeros((2, num), dtype=np.uint64)
     matched[order], ignored[order] = matches.matched, matches.ignored
     return Matches(replace(matches.pairs, detections=order[matches.pairs.detections]), matches.bits, matched, ignored)
 
 
 def _find_rows(ids, known):
-    """(N,) int: where each of ``ids`` is in ``known``, -1 for nowhere."""
+    """Return (N,) int: the index of each of ``ids`` in ``known``, or -1."""
     rows = {known_id: row for row, known_id in enumerate(known)}
     return np.array([rows.get(i, -1) for i in ids.tolist()], dtype=np.int64)
 
@@ -182,6 +189,6 @@ def _at(iou):
 
 
 def _percent(values):
-    """Mean of the values that exist, in percent."""
+    """Return the mean, in percent, of the values that are not nan."""
     values = values[~np.isnan(values)]
     return float(values.mean() * 100) if values.size else math.nan

@@ -1,4 +1,4 @@
-"""The annotated boxes that detections are scored by; needs neither torch nor detectron2."""
+"""Read the annotated boxes against which detections are scored; needs neither torch nor detectron2."""
 
 import logging
 import math
@@ -41,11 +41,11 @@ class Truth:
 
     @property
     def num_boxes(self) -> np.ndarray:
-        """(K,) int: number of boxes of each class, without crowds."""
+        """Number of boxes of each class, without crowds, (K,) int."""
         return np.bincount(self.classes[~self.crowd], minlength=len(self.category_ids))
 
     def without_images(self, image_ids: Collection[int | str]) -> "Truth":
-        """All but what belongs to the images with these ids."""
+        """Return the truth without the images with these ids and their boxes."""
         kept = np.array([image_id not in image_ids for image_id in self.image_ids], dtype=bool)
         used = kept[self.rows]
         return replace(
@@ -103,7 +103,7 @@ def read_truth(
     policy: str = "strict",
     may_repair: bool = True,
 ) -> Truth:
-    """Read the boxes on ``records`` by the rules for data sets of DATASETS.COCO.
+    """Read the annotated boxes of the images ``records`` by the rules for data sets of DATASETS.COCO.
 
     Faulty boxes are clipped, left out or refused; a warning tells how many were clipped or left out.
 
@@ -120,7 +120,7 @@ def read_truth(
         may_repair: whether the user can choose another policy.
 
     Raises:
-        UserError: naming the first annotation that stops under ``policy``.
+        UserError: names the first annotation with a finding that stops under ``policy``.
     """
     findings: list[Finding] = []
     json_ids = [record["image_id"] for record in records]
