@@ -1,4 +1,4 @@
-"""Configuration: keys, what their values may be, and configs of older versions."""
+"""The configuration: its keys, the values that they allow, and the translation of configs of older versions."""
 
 from .checks import Task
 from .config import CfgNode, get_cfg, get_typed, typed_keys

@@ -1,7 +1,7 @@
-"""What the value of each key must be, which tasks use the key, and whether it can change what a training learns.
+"""Check configs: which values each key allows, which tasks use it, and whether it can change what a training learns.
 
-One table, :data:`CHECKS`: a new key of ``defaults.py`` needs a row here. Values that depend on
-files (names of classes, the shapes of a backbone) are checked where these are read.
+All of this is in one table, :data:`CHECKS`, in which each key of ``defaults.py`` needs a row. Values that must fit
+files (such as class names) are checked by the code that reads those files.
 """
 
 import enum
@@ -18,7 +18,7 @@ from .kinds import Flag, Kind, ListOf, OneOf, Real, Such, Text, Whole
 
 
 class Task(enum.Enum):
-    """What a config is used for; a key is checked only by the tasks that use it."""
+    """What a config is used for. A key is checked only for the tasks that use it."""
 
     TRAIN = "train"
     EVAL = "eval"
@@ -26,11 +26,11 @@ class Task(enum.Enum):
 
 
 class Recipe(NamedTuple):
-    """What :attr:`Check.changes_weights` needs to know about a training.
+    """The facts about a training from which :attr:`Check.changes_weights` decides.
 
     Attributes:
-        values: values by full key; a key of another version may be missing.
-        is_followed: whether another stage starts from the weights that the evaluations of this one choose.
+        values: values by full key; keys that the training's version did not have are missing.
+        is_followed: whether another stage starts from the weights that the evaluations of this stage choose.
     """
 
     values: Mapping[str, Any]
@@ -44,8 +44,9 @@ class Check(NamedTuple):
         kind: the values that are allowed.
         tasks: tasks that use the key.
         changes_weights: whether a training could end with other weights if this key changed in the middle; a function
-            if that depends on other keys. On ``--resume``, such a key must have the value that the training began with.
-            False for the places of files: on ``--resume``, the content of the data is compared.
+            of a :class:`Recipe` if that depends on other keys. If True, ``--resume`` requires the value that the
+            training began with. Keys that state places of files have False, because ``--resume`` compares the content
+            of the data.
     """
 
     kind: Kind
@@ -59,12 +60,12 @@ EVAL, INFER, TEST = frozenset({Task.TRAIN, Task.EVAL}), frozenset({Task.INFER}),
 
 
 def _scores_end_or_choose(recipe: Recipe) -> bool:
-    """Whether the best score decides about early stopping, or about the weights that the next stage starts from."""
+    """Whether TEST.BEST_METRIC can end the training early or choose the weights that the next stage starts from."""
     return recipe.is_followed or recipe.values.get("SOLVER.EARLY_STOPPING_PATIENCE", 0) > 0
 
 
 def scores_steer(recipe: Recipe) -> bool:
-    """Whether evaluations can change what is learned: by early stopping, the next stage's start, or the sampler."""
+    """Whether evaluations can change what is learned: by the sampler, early stopping, or the next stage's start."""
     sampler = recipe.values.get("DATALOADER.SAMPLER_TRAIN")
     return sampler == "ClassBalancedTrainingSampler" or _scores_end_or_choose(recipe)
 
@@ -81,7 +82,7 @@ def _is_cached(recipe: Recipe) -> bool:
     return recipe.values.get("INPUT.CACHE", "none") != "none"
 
 
-# Limits far above useful values, and below values that overflow, fill the memory, or take forever.
+# Limits that are far above useful values, but below values that overflow, fill the memory or take forever.
 _MAX_ITERATIONS = 10**9
 _MAX_SIDE = 16384
 _MAX_IMAGES = 65536  # in a batch
@@ -90,7 +91,7 @@ _COUNT = Whole(0, _MAX_ITERATIONS)
 _SOME = Whole(1, _MAX_ITERATIONS)
 _PART = Real(0, 1)
 _FACTOR = Real(0, _MAX_FACTOR)
-# The largest published model has a depth of 1.33 and a width of 1.25.
+# For depth and width; the largest published model has a depth of 1.33 and a width of 1.25.
 _MULTIPLE = Real(0, 4, above=True)
 _NAME = Text(".+", "a text that is not empty")
 
@@ -125,10 +126,10 @@ _CHANNELS = Whole(1, 2048)
 
 
 CHECKS: Mapping[str, Check] = {
-    # A config that was read has the present version; compat.py checks the version that a file states.
+    # compat.py has already checked the version that a file states, and replaced it by the present one.
     "VERSION": Check(Whole(FIRST_VERSION, 10**6), ALL, False),
     "OUTPUT_DIR": Check(Text(), ALL, False),
-    # NumPy takes 32 bits, and the rank of the process is added.
+    # NumPy's seeds have 32 bits; 31 leave room for the rank of the process, which is added.
     "SEED": Check(Whole(-1, 2**31 - 1), TRAIN, True),
     "CUDNN_BENCHMARK": Check(Flag(), TRAIN, False),
     "DATASETS.ROOT": Check(_NAME, ALL, False),
@@ -172,7 +173,7 @@ CHECKS: Mapping[str, Check] = {
     "INPUT.AUG.HSV_V": Check(_PART, TRAIN, True),
     "INPUT.AUG.FLIP_LR_PROB": Check(_PART, TRAIN, True),
     "INPUT.AUG.FLIP_UD_PROB": Check(_PART, TRAIN, True),
-    # Every task builds the model; keys that only a loss reads belong to TRAIN.
+    # All tasks build the model and use its keys, except those that only assigners and losses read.
     "MODEL.DEVICE": Check(Text(r"cpu|cuda(:[0-9]{1,2})?", "cuda, cuda:1 (the second GPU) or cpu"), ALL, False),
     "MODEL.META_ARCHITECTURE": Check(_NAME, ALL, True),
     "MODEL.WEIGHTS": Check(Text(), ALL, False),
@@ -241,12 +242,12 @@ CHECKS: Mapping[str, Check] = {
     "MODEL.YOLOX_HEAD.LOSS.OBJ_GAIN": Check(_FACTOR, TRAIN, True),
     "MODEL.YOLOX_HEAD.LOSS.CLS_GAIN": Check(_FACTOR, TRAIN, True),
     "MODEL.YOLOX_HEAD.LOSS.L1_GAIN": Check(_FACTOR, TRAIN, True),
-    # With a threshold of 1, nothing is ever found.
+    # A threshold of 1 would leave out every box.
     "MODEL.YOLO.SCORE_THRESH_TEST": Check(Real(0, 1, below=True), ALL, scores_steer),
     "MODEL.YOLO.MULTI_LABEL_TEST": Check(Flag(), ALL, scores_steer),
     "MODEL.YOLO.NMS_THRESH_TEST": Check(_PART, ALL, scores_steer),
     "MODEL.YOLO.PRE_NMS_TOPK_TEST": Check(_SOME, ALL, scores_steer),
-    # The config of a stage has an empty list: the stages are read before it is checked.
+    # Here the list is always empty, because stages are read before the config of each is checked.
     "SOLVER.STAGES": Check(ListOf(ListOf(_NAME, length=2), allowed="a list of [name, config file]"), ALL, True),
     "SOLVER.OPTIMIZER": Check(OneOf("SGD", "AdamW"), TRAIN, True),
     "SOLVER.BASE_LR": Check(Real(0, 1e3), TRAIN, True),
@@ -270,7 +271,7 @@ CHECKS: Mapping[str, Check] = {
     "SOLVER.EMA.ENABLED": Check(Flag(), TRAIN, True),
     "SOLVER.EMA.DECAY": Check(Real(0, 1, below=True), TRAIN, True),
     "SOLVER.EMA.WARMUP": Check(_SOME, TRAIN, True),
-    # The scores of the raw weights are only logged.
+    # Scores of the raw weights are logged and decide nothing.
     "SOLVER.EMA.EVAL_RAW": Check(Flag(), TRAIN, False),
     "SOLVER.EARLY_STOPPING_PATIENCE": Check(_COUNT, TRAIN, True),
     "SOLVER.MAX_HOURS": Check(Real(0, _MAX_FACTOR), TRAIN, False),
@@ -279,10 +280,10 @@ CHECKS: Mapping[str, Check] = {
         Text(r"(.+/)?bbox/.+", "bbox/ and a score, such as bbox/AP75 or bbox/AP75-CLASS"), TRAIN, _scores_end_or_choose
     ),
     "TEST.DETECTIONS_PER_IMAGE": Check(_SOME, ALL, scores_steer),
-    # On a GPU, the last bits of scores depend on it.
+    # On a GPU, the last bits of scores depend on the batch size.
     "TEST.IMS_PER_BATCH": Check(Whole(0, _MAX_IMAGES), ALL, scores_steer),
     "TEST.DTYPE": Check(OneOf("auto", "float32", "float16", "bfloat16"), ALL, scores_steer),
-    # Evaluations while training use no test-time augmentation.
+    # Evaluations during training use no test-time augmentation.
     "TEST.AUG.ENABLED": Check(Flag(), TEST, False),
     "TEST.FUSION.NAME": Check(OneOf("nms", "soft_nms", "wbf"), TEST, False),
     "TEST.FUSION.IOU_THRESH": Check(_PART, TEST, False),
@@ -290,7 +291,7 @@ CHECKS: Mapping[str, Check] = {
     "TEST.FALLBACKS": Check(
         ListOf(Such(_is_fallback, ""), allowed="a list of lists [KEY, VALUE, KEY, VALUE, ...]"), INFER, False
     ),
-    # At least two bytes, the size of an empty list.
+    # An empty list takes two bytes.
     "TEST.SUBMISSION_MB": Check(Real(2e-6, _MAX_FACTOR), INFER, False),
     "TEST.SUBMISSION_MAX_PER_IMAGE": Check(_SOME, INFER, False),
     "TEST.SUBMISSION_CLASS_FLOORS": Check(
@@ -312,7 +313,7 @@ def _find_uneven_batch(cfg, num_processes: int) -> str | None:
 def _find_nesterov_without_momentum(cfg, num_processes: int) -> str | None:
     if cfg.SOLVER.OPTIMIZER != "SGD" or not cfg.SOLVER.NESTEROV or cfg.SOLVER.MOMENTUM > 0:
         return None
-    return "SOLVER.MOMENTUM is 0; it must be above 0 where SOLVER.NESTEROV is True."
+    return "SOLVER.MOMENTUM is 0; it must be above 0 if SOLVER.NESTEROV is True."
 
 
 def _find_nothing_to_train_on(cfg, num_processes: int) -> str | None:
@@ -320,7 +321,7 @@ def _find_nothing_to_train_on(cfg, num_processes: int) -> str | None:
 
 
 def _find_unread_key(cfg, num_processes: int) -> str | None:
-    """Find a key of detectron2's backbones that was set although MODEL.BACKBONE.NAME is this project's own."""
+    """Find a changed key of detectron2's backbones, which this project's own backbone would ignore."""
     if cfg.MODEL.BACKBONE.NAME != CSP_DARKNET_PAFPN:
         return None
     defaults = make_defaults()
@@ -334,7 +335,7 @@ def _find_unread_key(cfg, num_processes: int) -> str | None:
 
 
 def _find_incomplete_pyramid(cfg, num_processes: int) -> str | None:
-    """Find levels that detectron2 would build, but name after a stride that they do not have."""
+    """Find settings with which detectron2 cannot build the pyramid, or would name levels after a wrong stride."""
     if cfg.MODEL.BACKBONE.NAME not in DETECTRON2_BACKBONES or cfg.MODEL.BACKBONE.NAME == RESNET:
         return None
     joined, given = list(cfg.MODEL.FPN.IN_FEATURES), list(cfg.MODEL.RESNETS.OUT_FEATURES)
@@ -352,7 +353,7 @@ def _find_incomplete_pyramid(cfg, num_processes: int) -> str | None:
 
 
 def _find_untrained_level(cfg, num_processes: int) -> str | None:
-    """Find a feature whose weights would get no gradient, for which several processes would wait."""
+    """Find a feature that no head uses: its weights would get no gradient, and several processes would wait for one."""
     backbone, used = cfg.MODEL.BACKBONE.NAME, list(cfg.MODEL.YOLO.IN_FEATURES)
     if backbone not in DETECTRON2_BACKBONES:
         return None
@@ -370,8 +371,8 @@ def _find_untrained_level(cfg, num_processes: int) -> str | None:
     )
 
 
-# Conditions on several values together, and the tasks that need them. Each is a function of the config and the number
-# of processes, which returns a sentence if something is wrong, else None.
+# Conditions on several keys together, and the tasks that must meet them. Each condition is a function of the config and
+# the number of processes. It returns a sentence about what is wrong, or None.
 _RELATIONS: Sequence[tuple[Callable[[Mapping, int], str | None], frozenset[Task]]] = (
     (_find_unread_key, ALL),
     (_find_incomplete_pyramid, ALL),
@@ -395,8 +396,8 @@ def check_values(
     Args:
         cfg: a config with the keys of ``defaults.py``; other keys are ignored.
         num_processes: number of processes that share the work.
-        registered: by key, the names of registered parts of the model; a key that is missing here may have any name.
-        sources: by key, where its value comes from, for the message; missing keys were set by the user.
+        registered: for keys that name a part of the model, the registered names; other such keys may have any name.
+        sources: by key, words for error messages that say where its value comes from; None for values of the user.
     """
     for key, check in CHECKS.items():
         if task not in check.tasks:
@@ -411,12 +412,12 @@ def check_values(
 
 
 def check_key(cfg: Mapping[str, Any], key: str) -> None:
-    """Raise a UserError unless the value of ``key`` is allowed; for keys that are read before the task is known."""
+    """Raise a UserError unless the value of ``key`` is allowed; for keys that are used before :func:`check_values`."""
     _check_value(key, find_value(cfg, key), CHECKS[key].kind, None)
 
 
 def find_value(cfg: Mapping[str, Any], key: str) -> Any:
-    """The value of a full key such as "SOLVER.EMA.DECAY"."""
+    """Return the value of a full key such as "SOLVER.EMA.DECAY"."""
     for part in key.split("."):
         cfg = cfg[part]
     return cfg

@@ -1,9 +1,9 @@
-"""Translation of what older versions of this project wrote to the present version.
+"""Translate configs, weights and checkpoints that older versions of this project wrote.
 
-``VERSION`` counts the forms of what users keep: the keys of configs, the names of tensors, and the state of a training.
-Version 1 is everything without ``VERSION``; one table, :data:`UPGRADES`, says what changed since. All that is read goes
-through :func:`upgrade_config` or :func:`upgrade_tensor_name`: yaml files and their ``_BASE_``, KEY VALUE pairs, configs
-that weights and checkpoints carry, and their tensors. Only what is read changes, never a user's file.
+``VERSION`` is a number that grows when keys of the config, names of tensors or the state of a training change. Files
+without ``VERSION`` have version 1. One table, :data:`UPGRADES`, says what changed from each version to the next.
+Everything that is read is translated by :func:`upgrade_config` or :func:`upgrade_tensor_name`: yaml files and their
+``_BASE_``, KEY VALUE pairs, and the configs and tensors in weights and checkpoints. The files themselves never change.
 """
 
 import ast
@@ -18,7 +18,7 @@ from detectron2.utils.logger import log_first_n
 from parking.utils.errors import UserError
 from parking.utils.text import printable, show
 
-#: Version of what this code writes.
+#: Version of the files that this code writes.
 CURRENT_VERSION = 3
 #: Version of a file that states none.
 FIRST_VERSION = 1
@@ -28,18 +28,20 @@ _VERSION = "VERSION"
 class Upgrade(NamedTuple):
     """What changed from one version to the next.
 
-    A name of a key or tensor is never used again with another meaning, so an old name can be translated wherever it
-    occurs. A key whose values get another meaning gets another name, too.
+    Old names of keys and tensors are never used again with another meaning, so they can be translated wherever they
+    occur. If the values of a key get another meaning, the key gets another name, too.
 
     Attributes:
-        keys: old and new full names of keys or groups of keys.
-        removed: full names of keys that no longer exist, and the only value of each that still means the same.
-        values: by the old name of a key in ``keys``, a function from its old to its new value; may raise a ValueError
-            or TypeError.
-        earlier_behaviour: by the full name of a new key, the value that keeps the behaviour of older versions, if that
-            is not the default. It is added to configs that state all values of a training.
-        tensors: a regular expression that an old name must match as a whole, and the new name, with \\1 for its groups.
-        scores: on which data older versions gave other scores, as part of a sentence; "" if on none.
+        keys: new full name of a key or group of keys by its old full name.
+        removed: by the full name of a key that no longer exists, the only value that it may still have, because this is
+            what the code does today. Other values are errors.
+        values: by the old name of a key in ``keys``, a function that converts its old value to the new one; it may
+            raise a ValueError or TypeError.
+        earlier_behaviour: by the full name of a new key, the value that keeps the behaviour of older versions, if it is
+            not the default. It is added to configs that state all values of a training.
+        tensors: pairs of a regular expression, which the whole old name of a tensor must match, and the new name, in
+            which \\1 stands for the first group.
+        scores: words that say on which data older versions computed other scores; "" if on none.
     """
 
     keys: Mapping[str, str] = {}
@@ -50,14 +52,14 @@ class Upgrade(NamedTuple):
     scores: str = ""
 
 
-#: What changed from each version to the next, by the older version.
+#: What changed from each version to the next; the keys are the older versions.
 UPGRADES: Mapping[int, Upgrade] = {
-    # Version 1 used pictures as they are stored.
+    # Version 1 ignored EXIF orientations and used pictures as they are stored.
     1: Upgrade(
         earlier_behaviour={"INPUT.EXIF_ORIENTATION": "ignore"},
         scores="with impossible areas, or without boxes of some class",
     ),
-    # Version 2 had one head, whose parts and keys belonged to the whole detector.
+    # Version 2 had only one head; its parts and keys belonged to the detector as a whole.
     2: Upgrade(
         keys={
             "MODEL.YOLO.HEAD.NAME": "MODEL.HEAD.NAME",
@@ -78,13 +80,13 @@ UPGRADES: Mapping[int, Upgrade] = {
 
 
 def read_version(config: Any, source: str) -> int:
-    """The VERSION that a config states; :data:`FIRST_VERSION` if it states none.
+    """Return the VERSION that a config states; :data:`FIRST_VERSION` if it states none.
 
     Args:
-        source: name of what holds the values, for messages.
+        source: words for messages that say where the config comes from.
 
     Raises:
-        UserError: it is not a version, or that of a newer release.
+        UserError: VERSION is not a version, or is the version of a newer release.
     """
     if not isinstance(config, Mapping) or _VERSION not in config:
         return FIRST_VERSION
@@ -103,17 +105,17 @@ def read_version(config: Any, source: str) -> int:
 
 
 def upgrade_config(config: Mapping[Any, Any], source: str, *, is_complete: bool = False) -> dict[Any, Any]:
-    """``config`` with today's names and VERSION; what was translated is logged once.
+    """Return ``config`` with today's keys and VERSION; log each translated key once.
 
     Args:
         config: nested plain values with any keys and values; it is not changed.
-        source: name of what holds the values, for messages.
-        is_complete: whether they are all values of a run, so that keys which their version lacks get the value that
-            keeps its behaviour.
+        source: words for messages that say where the config comes from.
+        is_complete: whether ``config`` states all values of a run. If so, keys that its version did not have get the
+            values of :attr:`Upgrade.earlier_behaviour`.
 
     Raises:
-        UserError: VERSION is wrong (see :func:`read_version`), a key occurs by its old and its new name, or a value
-            cannot be translated.
+        UserError: VERSION is wrong (see :func:`read_version`), a key occurs by both its old and its new name, or a
+            value cannot be translated.
     """
     values = dict(_flatten(config))
     for upgrade in _list_upgrades(read_version(config, source)):
@@ -130,12 +132,12 @@ def upgrade_config(config: Mapping[Any, Any], source: str, *, is_complete: bool 
 
 
 def _list_upgrades(version: int) -> list[Upgrade]:
-    """The upgrades from ``version`` to the present one."""
+    """Return the upgrades from ``version`` to :data:`CURRENT_VERSION`, in order."""
     return [UPGRADES.get(v, Upgrade()) for v in range(version, CURRENT_VERSION)]
 
 
 def upgrade_key(key: str) -> str:
-    """Today's full name of a key that a user typed."""
+    """Translate the full name of a key, which may be of any version, to today's."""
     for upgrade in _list_upgrades(FIRST_VERSION):
         for old, new in upgrade.keys.items():
             if key == old or key.startswith(f"{old}."):
@@ -144,19 +146,19 @@ def upgrade_key(key: str) -> str:
 
 
 def earlier_behaviour() -> dict[str, Any]:
-    """Values that keep the behaviour of older versions, by today's full key, if they are not the defaults."""
+    """Return the values that keep the behaviour of older versions and are not the defaults, by today's full key."""
     return {
         upgrade_key(key): value for upgrade in UPGRADES.values() for key, value in upgrade.earlier_behaviour.items()
     }
 
 
 def find_changed_scores(version: int) -> list[str]:
-    """The kinds of data that ``version`` scored otherwise than this code does, as parts of sentences."""
+    """Return words that say on which data ``version`` computed other scores than this code; [] if on none."""
     return [upgrade.scores for upgrade in _list_upgrades(version) if upgrade.scores]
 
 
 def upgrade_tensor_name(name: str, version: int) -> str:
-    """Today's name of a tensor that ``version`` called ``name``."""
+    """Return today's name of the tensor that ``version`` called ``name``."""
     for upgrade in _list_upgrades(version):
         for pattern, new in upgrade.tensors:
             match = re.fullmatch(pattern, name)
@@ -167,27 +169,27 @@ def upgrade_tensor_name(name: str, version: int) -> str:
 
 
 def upgrade_tensor_names(state: Mapping[str, Any], version: int, source: str) -> dict[str, Any]:
-    """``state`` with today's names, in the same order.
+    """Return the tensors of ``state`` by today's names, in the same order.
 
     Raises:
-        UserError: two of its tensors have the same name today.
+        UserError: two tensors have the same name today.
     """
     upgraded: dict[str, Any] = {}
     for name, tensor in state.items():
         new = upgrade_tensor_name(name, version)
         if new in upgraded:
-            raise UserError(f"{source}: the tensor {printable(new[:100])} is there twice, once by its older name.")
+            raise UserError(f"{source}: the tensor {printable(new[:100])} occurs twice, once by its older name.")
         upgraded[new] = tensor
     return upgraded
 
 
 def upgrade_checkpoint(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The checkpoint of a training with today's names; a "model" that is no mapping stays as it is.
+    """Translate the checkpoint of a training to today's version; leave "model" as it is if it is not a mapping.
 
     Raises:
-        UserError: the VERSION of its config is wrong (see :func:`read_version`), a name is there twice, or the training
-            cannot go on exactly.
-        ValueError, TypeError, LookupError, AttributeError: it is not the checkpoint of a training.
+        UserError: the VERSION of its config is wrong (see :func:`read_version`), a tensor occurs twice, or the training
+            cannot continue exactly.
+        ValueError, TypeError, LookupError, AttributeError: this is not the checkpoint of a training.
     """
     config, model, trainer = (checkpoint.get(key) for key in ("config", "model", "trainer"))
     version, upgraded = read_version(config, source), dict(checkpoint)
@@ -207,11 +209,11 @@ def upgrade_checkpoint(checkpoint: Mapping[str, Any], source: str) -> dict[str, 
 
 
 def _rewind_to_step(checkpoint: dict[str, Any], source: str) -> dict[str, Any]:
-    """Take back the iterations after the optimizer's last step, so that the training repeats them.
+    """Set a checkpoint back to the optimizer's last step, so that the training repeats the iterations after it.
 
-    Early releases also saved in the middle of an accumulation, with the gradients so far and the norm statistics
-    before them. Weights, average and optimizer are those right after the last step, and the samples of an iteration
-    are always the same ones.
+    Early releases also saved between two steps, with the gradients accumulated so far and the norm statistics of the
+    last step. Weights, their average and the optimizer are then still as the last step left them. The repeated
+    iterations are the same as before, because each iteration always gets the same samples.
     """
     trainer, model = checkpoint["trainer"], checkpoint["model"]
     state = dict(trainer["_trainer"])
@@ -225,7 +227,7 @@ def _rewind_to_step(checkpoint: dict[str, Any], source: str) -> dict[str, Any]:
         raise UserError(
             f"{source} was saved by an older release right after an evaluation, amid the iterations of one step, which "
             f"this release cannot repeat with DATALOADER.SAMPLER_TRAIN ClassBalancedTrainingSampler; resume from the "
-            f"checkpoint before it (write its name into last_checkpoint), or with that release."
+            f"previous checkpoint (write its name into last_checkpoint), or with that release."
         )
     restored = {name: buffer for name, buffer in zip(state["names"]["buffers"], buffers, strict=True) if name in model}
     counts = {name: n - (iteration - step) for name, n in model.items() if name.endswith(".num_batches_tracked")}
@@ -250,14 +252,14 @@ def _upgrade_training_names(names: Mapping[str, list], version: int) -> dict[str
 
 
 def _name_first_training_state(names: Iterable[str]) -> dict[str, Any]:
-    """The names that version 1 did not save with the state of a training: see ``AccumulatingTrainer.list_names``.
+    """Return the names of a training's state that version 1 did not save, see ``AccumulatingTrainer.list_names``.
 
     Args:
-        names: names of the model's tensors, in its order. All parameters were trained.
+        names: names of the model's tensors, in the model's order. All of its parameters were trained.
     """
     names = list(names)
     norms = {name.rpartition(".")[0] for name in names if name.endswith(".running_mean")}
-    # The state of a model does not contain these two.
+    # The state dict of a model does not contain these two buffers.
     buffers, parameters = ["pixel_mean", "pixel_std"], []
     groups: dict[str, list[str]] = {"bias": [], "norm": [], "weight": []}
     for name in names:
@@ -271,7 +273,7 @@ def _name_first_training_state(names: Iterable[str]) -> dict[str, Any]:
 
 
 def _rename(values: dict[tuple, Any], old: str, new: str, convert: Callable | None, source: str) -> None:
-    """Rename a key or group of keys in ``values``, which are by the parts of full keys."""
+    """Rename a key or a group of keys in ``values``, whose keys are full names split at the dots."""
     old_path, new_path = tuple(old.split(".")), tuple(new.split("."))
     for path in [path for path in values if path[: len(old_path)] == old_path]:
         renamed, value = new_path + path[len(old_path) :], values.pop(path)
@@ -304,14 +306,14 @@ def _nest(values: Mapping[tuple, Any]) -> dict[Any, Any]:
         for part in path[:-1]:
             group = group.setdefault(part, {})
             if not isinstance(group, dict):
-                break  # a value in the place of a group of keys is refused by name when the config is merged
+                break  # a value where a group of keys should be; merging the config will refuse it by name
         else:
             group[path[-1]] = value
     return nested
 
 
 def _decode(value: Any) -> Any:
-    """What a config makes of a text, for example a number or a list; values of other types stay."""
+    """Convert a string to the value that a config would make of it, such as a number; leave other types as they are."""
     if not isinstance(value, str):
         return value
     try:

@@ -1,4 +1,4 @@
-"""A ``CfgNode`` that runs no code from yaml, fetches nothing, and explains mistakes in one sentence."""
+"""The config object: a ``CfgNode`` that runs no code from yaml, fetches nothing, and explains mistakes."""
 
 import difflib
 import os
@@ -20,23 +20,23 @@ from .yaml_files import ConfigFiles
 class CfgNode(_CfgNode):
     """detectron2's ``CfgNode`` with these differences:
 
-    1. yaml tags never run code (detectron2 defaults to ``allow_unsafe=True``), and a value with ``://`` is refused,
-       because other code might open it.
-    2. An int is taken where the default is a float.
-    3. Names of older versions are translated (``compat.py``).
-    4. An unknown key, a value of the wrong type or an unreadable file raises :class:`UserError`, which names the file
-       or the key and, for an unknown key, the nearest that exists.
+    1. yaml tags never run code (detectron2 defaults to ``allow_unsafe=True``), and a value that contains ``://`` is
+       refused, because other code might open this address.
+    2. A key whose default is a float accepts an int.
+    3. Keys of older versions are translated (``compat.py``).
+    4. An unknown key, a value of the wrong type or an unreadable file raises a :class:`UserError`, which names the file
+       or key; for an unknown key, it suggests the most similar one.
     """
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
-        """Merge a yaml file and its ``_BASE_``; ``allow_unsafe`` is detectron2's and must be False here."""
+        """Merge a yaml file and its ``_BASE_`` files; detectron2's argument ``allow_unsafe`` must be False."""
         if allow_unsafe:
             raise ValueError("yaml that runs code is never loaded here")
         loaded = ConfigFiles().load(os.fspath(cfg_filename))
         self.merge_from_dict(loaded, source=f"config file {printable(cfg_filename)}")
 
     def merge_from_list(self, cfg_list: list[str]) -> None:
-        """Merge ``[KEY, VALUE, KEY, VALUE, ...]`` as given on a command line."""
+        """Merge ``[KEY, VALUE, KEY, VALUE, ...]`` from a command line."""
         if len(cfg_list) % 2:
             raise UserError(f"command line: KEY VALUE pairs are expected, and {cfg_list[-1]!r} has no value.")
         for key, value in zip(cfg_list[0::2], cfg_list[1::2], strict=True):
@@ -47,7 +47,7 @@ class CfgNode(_CfgNode):
         self._refuse_keys_of_other_heads(typed_keys(cfg_list))
 
     def _refuse_keys_of_other_heads(self, keys: Iterable[str]) -> None:
-        # Only typed keys: a file may have them from its _BASE_, for another head.
+        # Refuse only keys of the command line: files may inherit keys of another head from their _BASE_.
         head = self.MODEL.HEAD.NAME
         readers = {f"MODEL.{group}.": name for name, group in HEAD_GROUPS.items() if name != head}
         for key in sorted(keys) if head in HEAD_GROUPS else ():
@@ -58,9 +58,10 @@ class CfgNode(_CfgNode):
                 )
 
     def merge_from_dict(self, loaded: Mapping[str, Any], *, source: str) -> None:
-        """Merge nested plain values; ``source`` says in errors where they come from.
+        """Merge nested plain values; translate keys of older versions.
 
-        Keys of older versions are translated.
+        Args:
+            source: words for error messages that say where the values come from.
         """
         if isinstance(loaded, Mapping):
             loaded = upgrade_config(loaded, source)
@@ -97,7 +98,7 @@ class CfgNode(_CfgNode):
         return value
 
     def keys_in_full(self, prefix: str = "") -> Iterator[str]:
-        """All leaf keys, dotted."""
+        """Yield the full names of all keys that have a value, such as "SOLVER.EMA.DECAY"."""
         for key, value in self.items():
             if isinstance(value, CfgNode):
                 yield from value.keys_in_full(f"{prefix}{key}.")
@@ -122,15 +123,15 @@ def _suggest(full_key: str, root: CfgNode) -> str:
 
 
 def get_typed(opts: Sequence[str], key: str) -> Any:
-    """The value that the user typed for ``key``, as the config has it; None if the key was not typed.
+    """Return the value that the command line gives ``key``, in the key's type; None if it does not give one.
 
     Args:
-        opts: KEY VALUE pairs of a command line. The last of several values for one key counts, as in
-            :meth:`CfgNode.merge_from_list`. Other keys are ignored: a config file may determine which exist.
-        key: of the default configuration.
+        opts: KEY VALUE pairs of a command line. If they give several values for ``key``, the last one counts, as in
+            :meth:`CfgNode.merge_from_list`. Other keys are not checked.
+        key: full name of a key of the default config.
 
     Raises:
-        UserError: a value of that key is wrong.
+        UserError: a value for ``key`` is wrong.
     """
     typed = [text for pair in zip(opts[0::2], opts[1::2], strict=False) if upgrade_key(pair[0]) == key for text in pair]
     if not typed:
@@ -141,10 +142,10 @@ def get_typed(opts: Sequence[str], key: str) -> Any:
 
 
 def typed_keys(opts: Sequence[str]) -> set[str]:
-    """The keys of KEY VALUE pairs, under today's names."""
+    """Return the keys of KEY VALUE pairs, by today's names."""
     return {upgrade_key(key) for key in opts[0::2]}
 
 
 def get_cfg() -> CfgNode:
-    """The default configuration, a new object every time."""
+    """Return a new config with the defaults."""
     return CfgNode(make_defaults())

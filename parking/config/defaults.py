@@ -1,8 +1,8 @@
-"""Every configuration key, with its meaning, unit and options. Where detectron2 has the same thing, so has its key.
+"""All configuration keys, each with its meaning, unit, options and default.
 
-``checks.py`` needs a row for each key: the allowed values, and the tasks that use the key.
-
-The defaults are those of a nano model; ``configs/`` states what differs.
+A setting that detectron2 also has has the same key here. For each key, ``checks.py`` needs a row with the allowed
+values and the tasks that use the key. The defaults are those of a nano model; the files in ``configs/`` state only what
+differs from them.
 """
 
 from detectron2.config import CfgNode as CN
@@ -13,16 +13,17 @@ from . import compat
 
 
 def make_defaults() -> CN:
-    """All keys with their defaults, a new object every time."""
+    """Return a new config with all keys and their defaults."""
     cfg = CN()
-    # Version of the names of keys and of what else is kept in files. A yaml without it has version 1; see compat.py.
+    # Version of the format of configs, weights and checkpoints (see compat.py). A yaml that states none has version 1.
     cfg.VERSION = compat.CURRENT_VERSION
-    # Folder of what a training writes.
+    # Folder for everything that a training writes.
     cfg.OUTPUT_DIR = "./output"
-    # 0 or more: a training ends with the same weights each time, bit for bit, for any number of data workers, whether
-    # interrupted or not; a GPU then uses deterministic kernels, which are slower. -1: a new seed each time.
+    # 0 or more: the seed of random numbers. A training then ends with the same weights each time, bit for bit, with any
+    # number of data workers and whether interrupted or not; a GPU uses deterministic kernels, which are slower. -1: a
+    # new seed each time.
     cfg.SEED = -1
-    # Let cuDNN try which convolutions are fastest, for each shape anew.
+    # Whether cuDNN tries out which convolution algorithm is fastest for each new input shape.
     cfg.CUDNN_BENCHMARK = False
     _add_data(cfg)
     _add_model(cfg)
@@ -33,77 +34,80 @@ def make_defaults() -> CN:
 
 def _add_data(cfg: CN) -> None:
     cfg.DATASETS = CN()
-    # Root of the challenge's layout (see datasets/README.md); registers parking_train, _val, _trainval and _test.
+    # Folder with the challenge's data (see datasets/README.md), the data sets parking_train, parking_val,
+    # parking_trainval and parking_test.
     cfg.DATASETS.ROOT = "/DATA"
     # How Train.json is divided into parking_train and parking_val.
-    #   "sequence": VAL_FRACTION of the images, in whole sequences (neighbouring frames are alike), are parking_val
-    #   "entry": the 3,000 images that the 2022 entry drew at random; an error on smaller sets
-    #   "all": parking_train is everything, and parking_val is empty
+    #   "sequence": VAL_FRACTION of the images are parking_val; sequences stay whole, as neighbouring frames are alike
+    #   "entry": parking_val is the 3,000 images that the 2022 entry drew at random; smaller data sets are an error
+    #   "all": all images are parking_train, and parking_val is empty
     cfg.DATASETS.SPLIT = "sequence"
     # Share of the images that the "sequence" split keeps for validation, 0..1.
     cfg.DATASETS.VAL_FRACTION = 0.12
     # Seed of the "sequence" split.
     cfg.DATASETS.SPLIT_SEED = 0
-    # What happens to faulty annotations and images: "strict" stops, "repair" repairs or leaves out what it can, and
-    # counts it. The table in datasets/README.md lists all faults.
+    # What happens to faulty annotations and images: "strict" stops with an error; "repair" repairs or leaves out what
+    # it can, and logs how many. The table in datasets/README.md lists all faults.
     cfg.DATASETS.POLICY = "strict"
     # Whether a json may name images by absolute paths outside its image folder. Names with ".." never may.
     cfg.DATASETS.ALLOW_OUTSIDE = False
-    # Any other COCO-format data: a list of [name, json file, image folder]. Classes come from the json's categories.
+    # Other data sets in COCO format: a list of [name, json file, image folder]. Classes are the json's categories.
     cfg.DATASETS.COCO = []
     # Names of the data sets to train on and to evaluate on.
     cfg.DATASETS.TRAIN = ("parking_train",)
     cfg.DATASETS.TEST = ("parking_val",)
     cfg.DATALOADER = CN()
-    # Processes that read and augment images, for each process that trains or infers; 0: that process itself.
+    # Number of workers that read and augment images for each process that trains or infers; 0: the process does it.
     cfg.DATALOADER.NUM_WORKERS = 4
     # Order of the training images.
     #   "TrainingSampler": shuffled passes
-    #   "ClassBalancedTrainingSampler": drawn with replacement, more often if an image's classes are rare and badly
-    #       detected; drawn anew for each epoch of SOLVER.ITERS_PER_EPOCH iterations
-    #   "RepeatFactorTrainingSampler": shuffled passes, in which images with classes that occur in less than
-    #       DATALOADER.REPEAT_THRESHOLD (0..1) of the images are repeated
+    #   "ClassBalancedTrainingSampler": images are drawn with replacement, those of rare and badly detected classes more
+    #       often; the probabilities are set anew for each epoch of SOLVER.ITERS_PER_EPOCH iterations
+    #   "RepeatFactorTrainingSampler": shuffled passes, in which images of rare classes are repeated: of classes that
+    #       occur in a share of the images below DATALOADER.REPEAT_THRESHOLD (0..1)
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
     cfg.DATALOADER.REPEAT_THRESHOLD = 0.0
-    # Whether an image is repeated sqrt(threshold / frequency) times, or threshold / frequency times.
+    # True: an image is repeated sqrt(threshold / share) times; False: threshold / share times.
     cfg.DATALOADER.REPEAT_SQRT = True
 
     cfg.INPUT = CN()
-    # Height and width in pixels of a training sample; multiples of the largest stride.
+    # Height and width of a training sample in pixels; must be multiples of the model's largest stride.
     cfg.INPUT.SIZE_TRAIN = [640, 640]
-    # Long side in pixels to which an image is resized (enlarged too) for evaluation and inference.
+    # Pixels to which the longer side of an image is reduced or enlarged for evaluation and inference.
     cfg.INPUT.SIZE_TEST = 640
-    # Whether pictures are turned upright by their EXIF orientation, before anything else; boxes and sizes in
+    # Whether pictures are turned upright by their EXIF orientation, before anything else. Boxes and sizes in
     # annotations and results refer to the picture as it is used.
-    #   "auto": if a json or an image list states a size, upright or as stored, whichever has that size; if both have it
-    #       (half a turn, mirrored, square), as the other pictures of the json, or else as stored. If no size is stated,
-    #       upright.
-    #   "apply": upright
-    #   "ignore": as stored
+    #   "auto": if a json or an image list states the size of a picture, it is used upright or as stored, whichever has
+    #       this size. If both have it (square pictures, half a turn, mirrored), it is used like the other pictures of
+    #       the json, or else as stored. If no size is stated, it is used upright.
+    #   "apply": always upright
+    #   "ignore": always as stored
     cfg.INPUT.EXIF_ORIENTATION = "auto"
-    # Keep decoded images, resized to SIZE_TRAIN, instead of decoding them anew each time: "none", "ram" or "disk".
+    # Where training keeps decoded images, resized to SIZE_TRAIN, instead of decoding them each time: "none" (nowhere),
+    # "ram" or "disk".
     cfg.INPUT.CACHE = "none"
-    # How: "raw" pixels, which change nothing (2.8 MB an image at 1280), or "jpeg", an eighth of that or less.
+    # Format of the cache: "raw" pixels, which lose nothing (2.8 MB for an image at 1280), or "jpeg", which takes an
+    # eighth of that or less.
     cfg.INPUT.CACHE_FORMAT = "raw"
-    # Folder of the "disk" cache; "": parking in the user's cache folder.
+    # Folder of the "disk" cache; "": the folder "parking" in the user's cache folder.
     cfg.INPUT.CACHE_DIR = ""
-    # Largest size of a cache in GB of 10^9 bytes; checked at the start, for "jpeg" by an estimate.
+    # Largest allowed size of the cache in GB (10^9 bytes); checked at the start, for "jpeg" by an estimate.
     cfg.INPUT.CACHE_GB = 20.0
     cfg.INPUT.AUG = CN()
     # Probability that a sample is a mosaic of four images.
     cfg.INPUT.AUG.MOSAIC_PROB = 1.0
     # Probability that a mosaic is blended with a second one.
     cfg.INPUT.AUG.MIXUP_PROB = 0.0
-    # Iterations at the end of training (before SOLVER.MAX_ITER) without mosaic and mixup; 0: they are never off.
+    # Number of iterations at the end of a training without mosaic and mixup; 0: never without them.
     cfg.INPUT.AUG.STRONG_OFF_ITERS = 0
-    # Random affine map: rotation in +-degrees, translation in +-parts of the sample's sides, scale in 1 +- SCALE,
-    # shear in +-degrees, perspective in +-1/pixel (0..0.001).
+    # Limits of a random affine map: rotation of +-DEGREES, translation by +-TRANSLATE times the sides of the sample,
+    # scale from 1 - SCALE to 1 + SCALE, shear of +-SHEAR degrees, perspective of +-PERSPECTIVE per pixel (0..0.001).
     cfg.INPUT.AUG.DEGREES = 0.0
     cfg.INPUT.AUG.TRANSLATE = 0.1
     cfg.INPUT.AUG.SCALE = 0.5
     cfg.INPUT.AUG.SHEAR = 0.0
     cfg.INPUT.AUG.PERSPECTIVE = 0.0
-    # Random gains 1 +- value of hue, saturation and value.
+    # Hue, saturation and value are each multiplied by a random factor from 1 - x to 1 + x; x for each of them.
     cfg.INPUT.AUG.HSV_H = 0.015
     cfg.INPUT.AUG.HSV_S = 0.7
     cfg.INPUT.AUG.HSV_V = 0.4
@@ -117,62 +121,64 @@ def _add_model(cfg: CN) -> None:
     # "cuda", "cuda:1" (the second GPU) or "cpu".
     cfg.MODEL.DEVICE = "cuda"
     cfg.MODEL.META_ARCHITECTURE = "YOLO"
-    # A weights file to start from or to use; "": random weights.
+    # File with the weights to start a training from, or to evaluate or infer with; "": start from random weights.
     cfg.MODEL.WEIGHTS = ""
-    # The network reads RGB, (pixel - PIXEL_MEAN) / PIXEL_STD for pixels of 0..255.
+    # The network gets RGB values (pixel - PIXEL_MEAN) / PIXEL_STD, where pixel is 0..255.
     cfg.MODEL.PIXEL_MEAN = [0.0, 0.0, 0.0]
     cfg.MODEL.PIXEL_STD = [255.0, 255.0, 255.0]
     cfg.MODEL.BACKBONE = CN()
-    # This project's own, one of detectron2's (see below), or one that you register.
+    # Name of a registered backbone: this project's own, one of detectron2's (see below), or one of yours.
     cfg.MODEL.BACKBONE.NAME = CSP_DARKNET_PAFPN
     cfg.MODEL.HEAD = CN()
-    # A name in DENSE_HEAD_REGISTRY; a head reads MODEL.YOLO.NUM_CLASSES, MODEL.YOLO.IN_FEATURES and a group of its own.
+    # Name in DENSE_HEAD_REGISTRY. A head uses MODEL.YOLO.NUM_CLASSES, MODEL.YOLO.IN_FEATURES and a group of its own.
     cfg.MODEL.HEAD.NAME = "AnchorHead"
     _add_anchor_head(cfg)
     _add_distribution_head(cfg)
     _add_yolox_head(cfg)
     _add_detectron2_backbones(cfg)
 
-    # Only this project's own backbone reads these two groups and MODEL.YOLO.DEPTH_MULTIPLE and WIDTH_MULTIPLE.
+    # Only this project's own backbone uses the groups CSP_DARKNET and PAFPN, and MODEL.YOLO.DEPTH_MULTIPLE and
+    # WIDTH_MULTIPLE.
     cfg.MODEL.CSP_DARKNET = CN()
-    # Stages whose features are returned; the last one ends the backbone: "dark5" makes a P5 model, "dark6" a P6 model.
+    # Stages whose features the backbone returns. The last one is its last stage: "dark5" in P5 models, "dark6" in P6.
     cfg.MODEL.CSP_DARKNET.OUT_FEATURES = ["dark3", "dark4", "dark5"]
-    # Repeats of the stages and order of the last one: "yolov5", or "yolox" (P5 models only).
+    # Number of blocks in each stage, and order of the layers in the last: "yolov5", or "yolox" (P5 models only).
     cfg.MODEL.CSP_DARKNET.LAYOUT = "yolov5"
     cfg.MODEL.PAFPN = CN()
-    # Stages that the neck joins, finest first; its outputs are named p3, p4, ... after them.
+    # Stages that the neck joins, finest first; from dark3, dark4, ... it makes the outputs p3, p4, ...
     cfg.MODEL.PAFPN.IN_FEATURES = ["dark3", "dark4", "dark5"]
 
     cfg.MODEL.YOLO = CN()
-    # Number of classes; 0 means as many as the training set has, and for infer.py as many as the weights have.
+    # Number of classes; 0: as many as the training set has, or for infer.py as many as the weights have.
     cfg.MODEL.YOLO.NUM_CLASSES = 14
-    # Classes of MODEL.WEIGHTS to start from, if they differ from those of the data: pairs
-    # [class of the data, class of the weights]. A class that is not listed starts from the class of the same name, if
-    # there is one, else anew, as does a class that is listed with ''.
+    # From which class of MODEL.WEIGHTS each class of the data starts: pairs [class of the data, class of the weights].
+    # A class that is not listed starts from the class of the same name. If there is none, or if the class is listed
+    # with '', it starts anew.
     cfg.MODEL.YOLO.CLASS_MAP = []
-    # Depth (repeats of a block) and width (channels) relative to the large model, for backbone and neck.
+    # Depth (number of blocks) and width (channels) of backbone and neck, relative to those of the large model.
     cfg.MODEL.YOLO.DEPTH_MULTIPLE = 0.33
     cfg.MODEL.YOLO.WIDTH_MULTIPLE = 0.25
-    # Whether every 3x3 convolution but the stem's, in backbone, neck and the YOLOX head, is replaced by a depthwise 3x3
-    # and a 1x1 convolution: fewer parameters and operations, as YOLOX-nano has it.
+    # Whether a depthwise 3x3 and a 1x1 convolution replace each 3x3 convolution of backbone, neck and YOLOX head, but
+    # not the stem's, to save parameters and operations. YOLOX-nano has it.
     cfg.MODEL.YOLO.DEPTHWISE = False
-    # "BN", or "SyncBN" to share the statistics between GPUs.
+    # "BN", or "SyncBN", which computes statistics over the images of all GPUs.
     cfg.MODEL.YOLO.NORM = "BN"
-    # Levels the head works on, finest first.
+    # Features that the head gets, finest first.
     cfg.MODEL.YOLO.IN_FEATURES = ["p3", "p4", "p5"]
-    # Candidates need a score above this, 0..1.
+    # Lowest score, 0..1; boxes must score above it to become candidates for the NMS.
     cfg.MODEL.YOLO.SCORE_THRESH_TEST = 0.05
-    # True: every class of a prediction above the threshold is a candidate. False: its best class only.
+    # True: each class of a box that scores above the threshold is a candidate. False: only the best class of a box is.
     cfg.MODEL.YOLO.MULTI_LABEL_TEST = True
-    # IoU above which the lower of two boxes of a class is suppressed.
+    # Of two boxes of a class whose IoU is above this, the NMS drops the one with the lower score.
     cfg.MODEL.YOLO.NMS_THRESH_TEST = 0.5
-    # Number of best candidates of an image that take part in the suppression.
+    # Number of candidates of an image, the best ones, that enter the NMS.
     cfg.MODEL.YOLO.PRE_NMS_TOPK_TEST = 30000
 
 
 def _add_detectron2_backbones(cfg: CN) -> None:
-    """Keys that only detectron2's backbones read; with this project's own, they must keep their defaults."""
-    # How many stages stay untrained: 1 is the stem, 2 is stem and res2. detectron2's default, 2, suits its weights.
+    """Add keys that only detectron2's backbones use; with this project's backbone, they must keep their defaults."""
+    # Number of stages that are not trained: 1 is the stem, 2 the stem and res2, ... detectron2's default is 2, for its
+    # pretrained weights.
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     cfg.MODEL.RESNETS = CN()
     cfg.MODEL.RESNETS.DEPTH = 50
@@ -180,22 +186,22 @@ def _add_detectron2_backbones(cfg: CN) -> None:
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
     # More than 1 makes a ResNeXt.
     cfg.MODEL.RESNETS.NUM_GROUPS = 1
-    # "BN", "SyncBN" or "GN". Not detectron2's FrozenBN: it never learns, and random weights need norms that do.
+    # "BN", "SyncBN" or "GN". detectron2's "FrozenBN" is not allowed, because it never learns.
     cfg.MODEL.RESNETS.NORM = "BN"
     cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 64
-    # Whether the stride of a bottleneck is in its first (1x1) convolution, or in the 3x3 one.
+    # True: the first convolution (1x1) of a bottleneck has the stride. False: the 3x3 convolution has it.
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = True
-    # 2 keeps the stride of res5 at 16.
+    # Dilation of res5: 1, or 2, with which its stride is 16 instead of 32.
     cfg.MODEL.RESNETS.RES5_DILATION = 1
     cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 256
     cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 64
     cfg.MODEL.FPN = CN()
-    # Stages that the pyramid joins, finest first, up to res5; its outputs are p3 of res3, p4 of res4, ...
+    # Stages that the pyramid joins, finest first, up to res5; from res3, res4, ... it makes the outputs p3, p4, ...
     cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
     cfg.MODEL.FPN.OUT_CHANNELS = 256
     # "" for none, "BN", "SyncBN" or "GN".
     cfg.MODEL.FPN.NORM = ""
-    # "sum" or "avg" of a finer and a coarser level.
+    # How a finer and a coarser level are joined: "sum" or "avg" (their mean).
     cfg.MODEL.FPN.FUSE_TYPE = "sum"
 
 
@@ -207,12 +213,12 @@ def _add_anchor_head(cfg: CN) -> None:
         [[30, 61], [62, 45], [59, 119]],
         [[116, 90], [156, 198], [373, 326]],
     ]
-    # Whether anchors in MODEL.WEIGHTS, with which the weights were trained, replace ANCHORS.
+    # Whether the anchors that MODEL.WEIGHTS were trained with, if the file holds them, replace ANCHORS.
     cfg.MODEL.ANCHOR_HEAD.ANCHORS_FROM_WEIGHTS = True
-    # A box is matched with an anchor whose width and height differ from its own by less than this factor.
+    # A box is matched with an anchor if their widths and their heights differ by less than this factor.
     cfg.MODEL.ANCHOR_HEAD.ANCHOR_RATIO = 4.0
     cfg.MODEL.ANCHOR_HEAD.LOSS = CN()
-    # Gains of the three terms, for 3 levels, 80 classes and 640 x 640 pixels; the model scales them to its own.
+    # Gains of the three terms for 3 levels, 80 classes and 640 x 640 pixels; a model with others scales them.
     cfg.MODEL.ANCHOR_HEAD.LOSS.BOX_GAIN = 0.05
     cfg.MODEL.ANCHOR_HEAD.LOSS.OBJ_GAIN = 1.0
     cfg.MODEL.ANCHOR_HEAD.LOSS.CLS_GAIN = 0.5
@@ -221,26 +227,26 @@ def _add_anchor_head(cfg: CN) -> None:
     cfg.MODEL.ANCHOR_HEAD.LOSS.CLS_POS_WEIGHT = 1.0
     # Above 0, the cross entropies become focal losses with this gamma.
     cfg.MODEL.ANCHOR_HEAD.LOSS.FOCAL_GAMMA = 0.0
-    # Class targets become 1 - s/2 and s/2.
+    # Label smoothing s: class targets are 1 - s/2 and s/2 instead of 1 and 0.
     cfg.MODEL.ANCHOR_HEAD.LOSS.LABEL_SMOOTHING = 0.0
-    # Weight of each level's objectness, finest first.
+    # Weight of the objectness term of each level, finest first.
     cfg.MODEL.ANCHOR_HEAD.LOSS.OBJ_LEVEL_WEIGHTS = [4.0, 1.0, 0.4]
 
 
 def _add_distribution_head(cfg: CN) -> None:
     cfg.MODEL.DISTRIBUTION_HEAD = CN()
-    # A side of a box is the mean of a distribution over this many distances: 0, 1, 2, ... strides.
+    # The distance to a side of a box is the mean of a distribution over this many values: 0, 1, 2, ... strides.
     cfg.MODEL.DISTRIBUTION_HEAD.NUM_BINS = 16
-    # Width of the class branches. 0: as published, which is the number of classes, but at most 100 and at least the
-    # channels of the finest level; set it where weights are used for another number of classes.
+    # Channels of the class branches. 0: as published, which is the number of classes, but at most 100 and at least the
+    # channels of the finest level. Set it to use weights that were trained for another number of classes.
     cfg.MODEL.DISTRIBUTION_HEAD.CLASS_CHANNELS = 0
     cfg.MODEL.DISTRIBUTION_HEAD.ASSIGNER = CN()
-    # Each box claims the CANDIDATES predictions with the largest score^ALPHA * IoU^BETA.
+    # A box is learned by the CANDIDATES predictions whose score^ALPHA * IoU^BETA is largest.
     cfg.MODEL.DISTRIBUTION_HEAD.ASSIGNER.ALPHA = 0.5
     cfg.MODEL.DISTRIBUTION_HEAD.ASSIGNER.BETA = 6.0
     cfg.MODEL.DISTRIBUTION_HEAD.ASSIGNER.CANDIDATES = 10
     cfg.MODEL.DISTRIBUTION_HEAD.LOSS = CN()
-    # Gains of the three terms: boxes by their IoU, classes, and distributions of the sides.
+    # Gains of the three loss terms: IoU of boxes, classes, and distributions of the distances to the sides.
     cfg.MODEL.DISTRIBUTION_HEAD.LOSS.BOX_GAIN = 7.5
     cfg.MODEL.DISTRIBUTION_HEAD.LOSS.CLS_GAIN = 0.5
     cfg.MODEL.DISTRIBUTION_HEAD.LOSS.BINS_GAIN = 1.5
@@ -249,114 +255,117 @@ def _add_distribution_head(cfg: CN) -> None:
 def _add_yolox_head(cfg: CN) -> None:
     cfg.MODEL.YOLOX_HEAD = CN()
     # Which predictions learn which boxes:
-    #   "SimOTA": as published; near the centre of a box, those that cost it least, as many as the best overlap with it
-    #   "TaskAligned": the ten inside a box for which score and overlap together are largest
+    #   "SimOTA": as published. Each box gets the predictions near its centre with the lowest cost; the sum of its best
+    #       IoUs says how many.
+    #   "TaskAligned": each box gets the ten predictions inside it that are best in score and overlap together.
     cfg.MODEL.YOLOX_HEAD.ASSIGNER = "SimOTA"
     cfg.MODEL.YOLOX_HEAD.LOSS = CN()
-    # Gains of the terms; the published values.
+    # Gains of the box, objectness and class terms; the defaults are the published values.
     cfg.MODEL.YOLOX_HEAD.LOSS.BOX_GAIN = 5.0
     cfg.MODEL.YOLOX_HEAD.LOSS.OBJ_GAIN = 1.0
     cfg.MODEL.YOLOX_HEAD.LOSS.CLS_GAIN = 1.0
-    # Gain of the L1 distance of box outputs, a term that begins when mosaic and mixup end (INPUT.AUG.STRONG_OFF_ITERS);
-    # 0: there is none.
+    # Gain of the L1 distance of box outputs, a term that is used only after mosaic and mixup have ended
+    # (INPUT.AUG.STRONG_OFF_ITERS); 0: never.
     cfg.MODEL.YOLOX_HEAD.LOSS.L1_GAIN = 1.0
 
 
 def _add_solver(cfg: CN) -> None:
     cfg.SOLVER = CN()
-    # Trainings one after the other, each from the weights that the previous one chose: a list of [name, config file].
-    # A file is relative to this config and states only what differs; its OUTPUT_DIR is OUTPUT_DIR/name. Empty: one
-    # training.
+    # Stages: trainings one after the other, each of which starts from the weights that the previous one chose. A list
+    # of [name, config file]; a file is relative to this config and states only what differs. A stage writes to
+    # OUTPUT_DIR/name. Empty: there is only one training.
     cfg.SOLVER.STAGES = []
     # "SGD" (with SOLVER.MOMENTUM and SOLVER.NESTEROV) or "AdamW" (SOLVER.MOMENTUM is its first beta).
     cfg.SOLVER.OPTIMIZER = "SGD"
     cfg.SOLVER.BASE_LR = 0.01
     cfg.SOLVER.MOMENTUM = 0.937
     cfg.SOLVER.NESTEROV = True
-    # For weights, but not for biases and norms; scaled by IMS_PER_BATCH * accumulation / NOMINAL_BATCH_SIZE.
+    # Weight decay, which biases and norms do not have; scaled by IMS_PER_BATCH * accumulation / NOMINAL_BATCH_SIZE.
     cfg.SOLVER.WEIGHT_DECAY = 0.0005
     # Shape of the decay from BASE_LR to BASE_LR * LR_FINAL_FACTOR: "linear" or "cosine".
     cfg.SOLVER.LR_SCHEDULER_NAME = "linear"
     cfg.SOLVER.LR_FINAL_FACTOR = 0.01
-    # Whether the rate changes once an "epoch" (as in the original recipe) or every "iteration".
+    # When the learning rate changes: every "epoch" (as in the YOLOv5 recipe) or every "iteration".
     cfg.SOLVER.LR_DECAY_PER = "iteration"
-    # Iterations of a training.
+    # Number of iterations of a training.
     cfg.SOLVER.MAX_ITER = 40000
-    # Iterations that count as an epoch; 0: one pass over the training set.
+    # Number of iterations that count as an epoch; 0: as many as one pass over the training set takes.
     cfg.SOLVER.ITERS_PER_EPOCH = 0
-    # Iterations over which rates, momentum and accumulation warm up, linearly.
+    # Number of iterations in which learning rates, momentum and accumulation warm up linearly.
     cfg.SOLVER.WARMUP_ITERS = 100
     # Values at the start of the warm-up: momentum, and learning rate of biases.
     cfg.SOLVER.WARMUP_MOMENTUM = 0.8
     cfg.SOLVER.WARMUP_BIAS_LR = 0.1
-    # Images of one iteration, of all processes together.
+    # Number of images in one iteration, for all processes together.
     cfg.SOLVER.IMS_PER_BATCH = 16
-    # Gradients are accumulated over about NOMINAL_BATCH_SIZE / IMS_PER_BATCH iterations; 0: never. Gradients after the
-    # last step of a training change no weights. Checkpoints wait for the next step, also on Ctrl-C.
+    # The optimizer steps with gradients summed over about NOMINAL_BATCH_SIZE / IMS_PER_BATCH iterations; 0: it steps in
+    # every iteration. Gradients after the last step of a training are not used. Checkpoints, also those on Ctrl-C, are
+    # saved after the next step.
     cfg.SOLVER.NOMINAL_BATCH_SIZE = 64
-    # Iterations between two checkpoints model_{iteration}.pth, from which --resume goes on; 0: only one at the end.
+    # Iterations between two checkpoints model_{iteration}.pth, from which --resume continues; 0: only one at the end.
     cfg.SOLVER.CHECKPOINT_PERIOD = 5000
-    # How many of the newest model_{iteration}.pth are kept.
+    # Number of checkpoints model_{iteration}.pth to keep, the newest ones.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 2
     cfg.SOLVER.AMP = CN()
     # Whether to train in mixed precision.
     cfg.SOLVER.AMP.ENABLED = False
-    # Its type: "float16", with scaled gradients, "bfloat16", or "auto": float16 on a GPU, and on the CPU bfloat16 if it
-    # has instructions for it (else float32).
+    # Type for mixed precision: "float16", with scaled gradients; "bfloat16"; or "auto": float16 on a GPU, and on a CPU
+    # bfloat16 if it has instructions for that, else float32.
     cfg.SOLVER.AMP.DTYPE = "auto"
     cfg.SOLVER.EMA = CN()
-    # Evaluate and release the exponential moving average of the weights: decay DECAY * (1 - exp(-updates / WARMUP)).
+    # Whether the exponential moving average of the weights is evaluated and saved in place of the weights themselves.
+    # Its decay is DECAY * (1 - exp(-updates / WARMUP)).
     cfg.SOLVER.EMA.ENABLED = True
     cfg.SOLVER.EMA.DECAY = 0.9999
     cfg.SOLVER.EMA.WARMUP = 2000
-    # Evaluate the weights themselves, too, in every evaluation while training, which then takes twice the time; their
-    # scores are named raw/... .
+    # Whether evaluations during training also evaluate the weights themselves, which takes twice the time. The names of
+    # their scores begin with raw/.
     cfg.SOLVER.EMA.EVAL_RAW = False
-    # End the training after this many evaluations without a better TEST.BEST_METRIC; 0: never. An evaluation that
-    # cannot compute it does not count.
+    # End the training after this many evaluations without a better TEST.BEST_METRIC; 0: never. An evaluation in which
+    # TEST.BEST_METRIC cannot be computed does not count.
     cfg.SOLVER.EARLY_STOPPING_PATIENCE = 0
-    # Hours that the training may take, with all stages and interrupted runs; 0: no limit. If the time measured so far
-    # shows that it would take longer, iterations are left out and the decay of the learning rate ends earlier.
+    # Hours that the training may take, including all stages and interrupted runs; 0: no limit. If its speed shows that
+    # it would take longer, it ends after fewer iterations, and so does the decay of the learning rate.
     cfg.SOLVER.MAX_HOURS = 0.0
 
 
 def _add_test(cfg: CN) -> None:
     cfg.TEST = CN()
-    # Iterations between two evaluations while training; 0: only one at the end.
+    # Iterations between two evaluations during a training; 0: only one at the end.
     cfg.TEST.EVAL_PERIOD = 0
     # The score that decides which weights become model_best.pth.
     cfg.TEST.BEST_METRIC = "bbox/AP75"
-    # Largest number of boxes found in an image.
+    # Largest number of detections in an image; the best ones are kept.
     cfg.TEST.DETECTIONS_PER_IMAGE = 100
-    # Images in a batch of an evaluation or inference; only images of the same padded shape share one. 0: 8 on a GPU, 1
-    # on the CPU, where a larger batch saves no time.
+    # Largest number of images in a batch of an evaluation or inference; only images of the same padded shape share a
+    # batch. 0: 8 on a GPU, and 1 on the CPU, where larger batches save no time.
     cfg.TEST.IMS_PER_BATCH = 0
-    # Type in which the network computes for evaluations, also while training, and for inference: "float32", "float16",
-    # "bfloat16", or "auto": float16 on a GPU, and float32 on the CPU. Boxes and scores are float32 in any case.
+    # Type in which the network computes in inference and in evaluations, also during training: "float32", "float16",
+    # "bfloat16", or "auto": float16 on a GPU, and float32 on the CPU. Boxes and scores are always float32.
     cfg.TEST.DTYPE = "auto"
     cfg.TEST.AUG = CN()
-    # Whether several views of an image, enlarged, reduced and mirrored, are inferred (test-time augmentation).
+    # Test-time augmentation: whether the model also gets enlarged, reduced and mirrored views of each image.
     cfg.TEST.AUG.ENABLED = False
-    # How the boxes of several views (test-time augmentation) or several models of one image are joined:
-    #   "nms": the best box suppresses the others (for views, all candidates go through one suppression, as published)
-    #   "soft_nms": the best box lowers the scores of others, the more they overlap (Gaussian; Bodla et al. 2017)
-    #   "wbf": boxes that overlap are averaged, weighted by score (weighted boxes fusion; Solovyev et al. 2021)
+    # How the boxes from several views (test-time augmentation) or several models are joined:
+    #   "nms": the best of overlapping boxes suppresses the others. All views share one NMS, as published
+    #   "soft_nms": the best box lowers the scores of others by their overlap with it (Gaussian; Bodla et al. 2017)
+    #   "wbf": overlapping boxes are averaged, weighted by their scores (weighted boxes fusion; Solovyev et al. 2021)
     cfg.TEST.FUSION = CN()
     cfg.TEST.FUSION.NAME = "nms"
-    # IoU from which on "nms" and "wbf" take boxes for the same object. For "wbf" it should be above
-    # MODEL.YOLO.NMS_THRESH_TEST, or an object that one view or model finds twice lowers the mean.
+    # IoU from which on "nms" and "wbf" take two boxes for the same object. For "wbf" it should be above
+    # MODEL.YOLO.NMS_THRESH_TEST; otherwise a second, worse box of a view or model for an object lowers the mean score.
     cfg.TEST.FUSION.IOU_THRESH = 0.75
     # Sigma of "soft_nms", which multiplies scores by exp(-IoU^2 / sigma).
     cfg.TEST.FUSION.SOFT_NMS_SIGMA = 0.5
-    # Changes that infer.py --max-hours may make if the config would take too long, the best first: a list of lists
-    # [KEY, VALUE, KEY, VALUE, ...], of which one is chosen.
+    # Changes of the config for infer.py --max-hours, the best first: a list of lists [KEY, VALUE, KEY, VALUE, ...]. If
+    # the config as it is would take too long, the first list that is fast enough is used.
     cfg.TEST.FALLBACKS = [["TEST.AUG.ENABLED", False]]
     # Size limit of submission.json in MB of 10^6 bytes.
     cfg.TEST.SUBMISSION_MB = 20.0
-    # Largest number of boxes of an image in submission.json.
+    # Largest number of boxes in an image in submission.json.
     cfg.TEST.SUBMISSION_MAX_PER_IMAGE = 50
-    # Boxes of a class that go into submission.json before all others compete for its size: "stroller=500" for the best
-    # 500 of a class, "500" for as many of every class that is not named.
+    # Number of boxes of a class, the best ones, that have a place in submission.json before all others compete for the
+    # remaining size: "stroller=500" for one class, "500" for each class that is not named.
     cfg.TEST.SUBMISSION_CLASS_FLOORS = ()
-    # How submission.json is spaced: "compact", without spaces, or "original", as by Python's json.dump.
+    # Spaces in submission.json: "compact" for none, "original" for those that Python's json.dump writes.
     cfg.TEST.SUBMISSION_SPACING = "compact"

@@ -1,4 +1,4 @@
-"""Kinds of config values: what is allowed, and how a sentence says so."""
+"""Kinds of config values: which values are allowed, and the words that say so in error messages."""
 
 import re
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from typing import Any, Protocol
 
 
 class Kind(Protocol):
-    """Decides which values are allowed."""
+    """A set of allowed values."""
 
     @property
     def allowed(self) -> str:
-        """The end of the sentence "KEY must be ..."."""
+        """Words that complete the sentence "KEY must be ..."."""
 
     def allows(self, value: Any) -> bool:
-        """Whether ``value`` is of this kind; never raises, whatever the value is."""
+        """Whether ``value`` is allowed; must not raise an error for any value."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Whole:
         return f"a whole number from {self.low} to {self.high}"
 
     def allows(self, value: Any) -> bool:
-        # A bool is an int to Python.
+        # Compare types, because isinstance(True, int) holds.
         return type(value) is int and self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
 class Real:
-    """A finite number from ``low`` (above it, if ``above``) to ``high`` (below it, if ``below``)."""
+    """A finite number from ``low`` to ``high``; ``above`` excludes ``low``, ``below`` excludes ``high``."""
 
     low: float
     high: float
@@ -50,7 +50,7 @@ class Real:
         )
 
     def allows(self, value: Any) -> bool:
-        if type(value) not in (int, float) or not self.low <= value <= self.high:  # false for nan, too
+        if type(value) not in (int, float) or not self.low <= value <= self.high:  # NaN fails this comparison
             return False
         return not (self.above and value == self.low) and not (self.below and value == self.high)
 
@@ -66,7 +66,7 @@ class Flag:
 
 
 class OneOf:
-    """One of several names, in this spelling, or of several whole numbers."""
+    """One of several names, spelled exactly so, or one of several whole numbers."""
 
     def __init__(self, *names: str | int):
         self.names = names
@@ -78,7 +78,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Text:
-    """A text that matches ``pattern`` as a whole, without NUL, which no file name can hold."""
+    """A string that matches ``pattern`` as a whole and contains no NUL, which no file name may contain."""
 
     pattern: str = r".*"
     allowed: str = "a text"
@@ -88,7 +88,7 @@ class Text:
 
 
 class ListOf:
-    """A list of ``item``, of ``length`` entries or of at least ``min_length``, for which ``also`` is true."""
+    """A list whose entries are all of the kind ``item``, with limits on its length."""
 
     def __init__(
         self,
@@ -101,8 +101,10 @@ class ListOf:
     ):
         """
         Args:
-            also: called with a list whose entries are allowed.
-            allowed: by default made from ``item`` and the length.
+            length: exact number of entries; None: any number.
+            min_length: smallest number of entries.
+            also: further condition, called with a list whose entries and length are allowed.
+            allowed: words for :attr:`Kind.allowed`; by default made from ``item`` and the length.
         """
         self._item, self._length, self._min_length, self._also = item, length, min_length, also
         number = f" of {length}" if length is not None else f" of at least {min_length}" if min_length else ""
@@ -116,7 +118,7 @@ class ListOf:
 
 @dataclass(frozen=True)
 class Such:
-    """A value for which ``holds`` is true; ``holds`` must not raise, whatever the value is."""
+    """A value for which ``holds`` returns True; ``holds`` must not raise an error for any value."""
 
     holds: Callable[[Any], bool]
     allowed: str

@@ -1,4 +1,4 @@
-"""Configs as nested plain values."""
+"""Convert configs to nested plain values, and flatten these."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,14 +9,14 @@ from .config import CfgNode
 
 
 def describe_config(cfg: CfgNode) -> dict[str, Any]:
-    """``cfg`` as nested plain values for a weights file, without the device of this run."""
+    """Convert ``cfg`` to nested plain values for a weights file; leave out MODEL.DEVICE, which differs by machine."""
     config = yaml.safe_load(cfg.dump())
     del config["MODEL"]["DEVICE"]
     return config
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value of nested mappings with its keys joined by dots, such as ("SOLVER.EMA.DECAY", 0.9999)."""
+    """Yield the full key and the value of each leaf of nested mappings, such as ("SOLVER.EMA.DECAY", 0.9999)."""
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")

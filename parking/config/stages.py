@@ -1,4 +1,4 @@
-"""Trainings of several stages, each of which starts from the weights that the stage before it chose."""
+"""Read trainings of several stages, each of which starts from the weights that the previous stage chose."""
 
 import os
 import re
@@ -17,13 +17,13 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Stage:
-    """One training.
+    """One stage of a training, or the whole training if SOLVER.STAGES is empty.
 
     Attributes:
-        name: name in SOLVER.STAGES; "" if that is empty, for the only training.
-        cfg: its config, not frozen, without stages of its own; OUTPUT_DIR is the stage's folder.
-        root: the OUTPUT_DIR that all stages share.
-        starts_from: OUTPUT_DIR of the previous stage, which chose the weights to start from; None for the first.
+        name: name in SOLVER.STAGES; "" if that is empty.
+        cfg: the config of the stage, not frozen; its SOLVER.STAGES is empty, its OUTPUT_DIR the folder of the stage.
+        root: OUTPUT_DIR of the whole training, in which the folders of the stages are.
+        starts_from: OUTPUT_DIR of the previous stage, whose chosen weights this one starts from; None for the first.
     """
 
     name: str
@@ -33,12 +33,13 @@ class Stage:
 
 
 def read_stages(config_file: str | os.PathLike, opts: Sequence[str]) -> list[Stage]:
-    """The stages that SOLVER.STAGES of a config names; without any, the config itself as the only one.
+    """Read the stages that SOLVER.STAGES of a config names; if there are none, the config is the only stage.
 
-    A stage is the config, then the stage's file, then KEY VALUE pairs. Its folder is OUTPUT_DIR/NAME.
+    The config of a stage is ``config_file``, overridden by the file of the stage and then by the KEY VALUE pairs
+    ``opts``. Its folder is OUTPUT_DIR/NAME.
 
     Raises:
-        UserError: SOLVER.STAGES is malformed, or something is wrong in one of the files.
+        UserError: SOLVER.STAGES or a value in one of the files is wrong.
     """
     base = get_cfg()
     base.merge_from_file(config_file)
@@ -66,7 +67,7 @@ def read_stages(config_file: str | os.PathLike, opts: Sequence[str]) -> list[Sta
 
 
 def select_stages(stages: list[Stage], name: str | None) -> list[Stage]:
-    """All stages, or the one called ``name``; raises a UserError if there is no such stage."""
+    """Return all stages if ``name`` is None, else the stage of this name; raise a UserError if there is none."""
     if name is None:
         return stages
     selected = [stage for stage in stages if stage.name == name]
@@ -86,7 +87,7 @@ def _check_stages(cfg: CfgNode) -> None:
 
 
 def _find_beside(config_file: str | os.PathLike, file: str) -> str:
-    """The path of ``file``, which is relative to the config or to the ``_BASE_`` that states its stages."""
+    """Return the path of a stage's file, which is relative to the config or one of its ``_BASE_`` files."""
     folders = []
     path = Path(config_file)
     while path not in folders and path.is_file():

@@ -1,4 +1,4 @@
-"""Reading config files: plain yaml of a bounded size, with the files that ``_BASE_`` names."""
+"""Read config files: plain yaml of limited size, merged with the files that ``_BASE_`` names."""
 
 import os
 from typing import Any, NoReturn
@@ -18,9 +18,10 @@ _MERGE_KEY = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """yaml's safe loader, which refuses aliases, merge keys, deep nesting, and a key that occurs twice in a mapping.
+    """A safe yaml loader that also refuses aliases, merge keys, deep nesting, and repeated keys of a mapping.
 
-    With these, a few lines could stand for any number of values.
+    With aliases and merge keys, a few lines could expand to any number of values; deep nesting could exhaust the stack;
+    and of a repeated key, yaml would silently use the last value.
     """
 
     def __init__(self, text: str):
@@ -54,15 +55,15 @@ def _refuse(problem: str, where: yaml.Event | yaml.Node) -> NoReturn:
 
 
 class ConfigFiles:
-    """Reads a config file and its bases; their number and total size are limited."""
+    """Reads a config file and its ``_BASE_`` files, whose number and total size are limited."""
 
     def __init__(self):
         self._num_files = self._num_bytes = 0
 
     def load(self, filename: str) -> Any:
-        """The content of the file, with ``_BASE_`` merged as fvcore does: a key of the file replaces that of a base.
+        """Read a file and merge it over its ``_BASE_`` files: for a key of both, the value in the file counts.
 
-        Files may have different versions; the returned keys have today's names.
+        The files may be of different versions; the returned keys have today's names.
 
         Raises:
             UserError: a file cannot be read or is not plain yaml in UTF-8, or a limit is exceeded.
@@ -99,7 +100,7 @@ class ConfigFiles:
 
 
 def read_config_text(filename: str) -> str:
-    """The text of a config file; raises a UserError if it cannot be read or is not text."""
+    """Read the text of a config file; raise a UserError if it cannot be read or is not text."""
     if "://" in filename:
         raise UserError(f"config file {printable(filename)}: addresses are not opened; give the path of a local file.")
     try:
@@ -109,13 +110,14 @@ def read_config_text(filename: str) -> str:
 
 
 def parse_config(text: str, filename: str) -> Any:
-    """The plain values of a yaml text; raises a UserError if it is not plain yaml."""
+    """Parse yaml to plain values; raise a UserError if ``text`` is not plain yaml."""
     name = printable(filename)
     try:
         return yaml.load(text, Loader=_Loader)  # safe, because _Loader is a subclass of SafeLoader
     except yaml.YAMLError as e:
         raise UserError(f"config file {name} is not plain yaml: {' '.join(str(e).split())}") from e
-    except Exception as e:  # yaml may yield dates or numbers where a text was meant
+    # PyYAML raises other errors, too, for example ValueError for a text that looks like a date but is none.
+    except Exception as e:
         raise UserError(
             f"config file {name} does not hold a mapping of config keys in UTF-8: {e}; see configs/."
         ) from e
@@ -123,7 +125,7 @@ def parse_config(text: str, filename: str) -> Any:
 
 def _find_base(filename: str, base: str) -> str:
     if "://" in base:
-        return base  # refused, with its name, when it is read
+        return base  # read_config_text refuses addresses and names them
     return os.path.join(os.path.dirname(filename), os.path.expanduser(base))
 
 
