@@ -1,4 +1,4 @@
-"""What a head is to the rest of the detector, and what of its results the rest knows.
+"""The interface between heads and the rest of the detector: base class, registry and predictions.
 
 Shape legend: N images, P predictions of an image (of all levels), C classes.
 """
@@ -28,8 +28,8 @@ class DensePredictions(NamedTuple):
         boxes: (N, P, 4) XYXY in pixels of the network's input.
         scores: (N, P, C) final probabilities.
         level_sizes: how many predictions of an image each level has; their sum is P.
-        upper_bound: (N, P), not below any score of the prediction, or None. Where it is cheap, it saves the
-            postprocessing from looking at all scores.
+        upper_bound: (N, P), a bound that no score of the prediction exceeds, or None. A head gives it if that is cheap;
+            the postprocessing then need not look at all scores.
     """
 
     boxes: Tensor
@@ -58,7 +58,7 @@ def join_predictions(parts: Sequence[DensePredictions]) -> DensePredictions:
 
 
 class ClassRows(NamedTuple):
-    """Where a tensor has its classes: its rows are ``groups`` groups of ``before`` other rows and one for each class.
+    """Which rows of a tensor belong to classes: in each of ``groups`` groups, all after ``before`` others.
 
     Attributes:
         prior: what a new class's rows start from, a logit for a bias and 0 for weights.
@@ -69,7 +69,7 @@ class ClassRows(NamedTuple):
     prior: float
 
     def count_classes(self, tensor: Tensor) -> int | None:
-        """How many classes a tensor laid out so has; None where it cannot be laid out so."""
+        """Number of classes of a tensor with this layout; None if its number of rows does not fit the layout."""
         if not tensor.dim() or len(tensor) % self.groups:
             return None
         num_classes = len(tensor) // self.groups - self.before
@@ -79,10 +79,11 @@ class ClassRows(NamedTuple):
 class DenseHead(nn.Module):
     """From features to predictions of boxes: convolutions, decoding, assignment and losses.
 
-    For inference, the modules in it that have parameters and no modules of their own compute in TEST.DTYPE, all else in
-    float32.
+    In inference, its submodules that have parameters but no submodules of their own, such as convolutions, compute in
+    TEST.DTYPE; everything else computes in float32.
 
-    What :meth:`forward` returns is the head's own affair; others only hand it on to :meth:`decode` or :meth:`losses`.
+    Only the head knows the structure of what :meth:`forward` returns; callers pass it on to :meth:`decode` or
+    :meth:`losses`.
     """
 
     def forward(self, features: list[Tensor]) -> Any:
@@ -97,7 +98,7 @@ class DenseHead(nn.Module):
         raise NotImplementedError
 
     def decode(self, raw: Any) -> DensePredictions:
-        """Predictions in float32, whatever the precision of ``raw``; nothing that depends on values of tensors."""
+        """Turn ``raw``, of any precision, into predictions in float32; no step may depend on the values of tensors."""
         raise NotImplementedError
 
     def losses(self, raw: Any, gt_instances: list[Instances], image_size: tuple[int, int]) -> dict[str, Tensor]:
@@ -109,7 +110,7 @@ class DenseHead(nn.Module):
         Returns:
             float32 scalars by name ("loss_..."), whose sum is trained, each times the number of images: the trainer
             sums gradients over images. Means are over the matches of all processes. Every parameter needs a gradient
-            in every batch, also in one without boxes, because the processes wait for each other's. A loss that changes
+            in every batch, even without boxes, because processes wait for each other's gradients. A loss that changes
             during the training compares ``detectron2.utils.events.get_event_storage().iter`` with a number from the
             config or from :meth:`strong_augmentation_ends`, so that a resumed training stays exact.
         """
@@ -119,27 +120,27 @@ class DenseHead(nn.Module):
         """Called before a training begins or goes on, and again if its end moves.
 
         Args:
-            iteration: the first whose images are drawn without mosaic and mixup; None if none is.
+            iteration: the first one whose images are drawn without mosaic and mixup; None if there is none.
         """
 
     def class_rows(self) -> Mapping[str, ClassRows]:
-        """By name, relative to the head, each tensor that has rows for classes; biases are 1-dimensional."""
+        """The tensors that have rows for classes, by their names within the head; biases are 1-dimensional."""
         raise NotImplementedError
 
     def adapt_weights(self, state: dict[str, Tensor]) -> list[str]:
-        """Called with the head's tensors of weights before they are loaded; may replace some in ``state``.
+        """Called with the head's tensors of a weights file before they are loaded; may replace some in ``state``.
 
         Returns:
-            What it did, for the log: phrases such as "the anchors are the config's".
+            Phrases that say what was replaced, for the log, such as "the anchors are the config's".
 
         Raises:
-            ValueError: a tensor has values that no sound head has; the message names it and says which.
+            ValueError: a tensor has values that no sound head has; the message names the tensor and the values.
         """
         return []
 
 
 def iter_raw(raw: Any) -> Iterator[Tensor]:
-    """The tensors of what :meth:`DenseHead.forward` returned."""
+    """Yield the tensors in the nested result of :meth:`DenseHead.forward`."""
     if isinstance(raw, Tensor):
         yield raw
     else:

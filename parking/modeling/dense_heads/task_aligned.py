@@ -4,7 +4,7 @@ Feng et al., "TOOD", ICCV 2021, Sec. 3.2, in the form in which the published mod
 trained.
 
 Shape legend: P predictions of an image, C classes, G ground truth boxes of the image, T candidates of a box,
-K = G * T claims.
+K = G * T claims. A claim is a pair of a box and one of its candidates, a prediction that it may be assigned to.
 """
 
 from typing import NamedTuple
@@ -14,21 +14,22 @@ from torch import Tensor
 
 from parking.layers import box_ciou
 
-# Pairs of a box and a prediction that are compared at once: about 20 tensors of 4 bytes a pair are alive at a time.
+# Limit of the pairs of a box and a prediction that are compared at once; each takes about 80 bytes of memory.
 _MAX_PAIRS = 2**21
 _EPS = 1e-9
 
 
 class TaskAlignment(NamedTuple):
-    """The K claims of the boxes of one image on its predictions; every claim has a place here, granted or not.
+    """The K claims of the boxes of one image on its predictions, both those that are accepted and those that are not.
 
-    So all sizes follow from the number of boxes, and no value has to be read from the device.
+    Because rejected claims keep their places, all sizes follow from the number of boxes, and no value has to be read
+    from the device.
 
     Attributes:
         predictions: (K,) int64, the claimed prediction.
         gt_index: (K,) int64, the box that the prediction is assigned to.
         targets: (K,) float32, 0..1, the prediction's soft target for the class of that box; 0 where not assigned.
-        is_assigned: (K,) bool. A prediction is assigned by at most one claim, however many boxes claim it.
+        is_assigned: (K,) bool, whether the claim is accepted: at most one claim for each prediction.
     """
 
     predictions: Tensor
@@ -40,16 +41,16 @@ class TaskAlignment(NamedTuple):
 class TaskAlignedAssigner:
     """Assigns to each box the predictions with the largest score^alpha * overlap^beta.
 
-    The overlap is the complete IoU, at least 0, of predictions whose point lies inside the box, and 0 for others. A
-    prediction that several boxes claim goes to the box of the image that it overlaps most, whether or not that box
-    claims it, as in the published training.
+    The overlap of a box and a prediction is their complete IoU, at least 0, if the prediction's point lies inside the
+    box, else 0. A prediction that several boxes claim goes to the box of the image that it overlaps most, whether or
+    not that box claims it, as in the published training.
     """
 
     def __init__(self, *, alpha: float, beta: float, num_candidates: int, min_side: float):
         """
         Args:
-            num_candidates: T, claims of each box.
-            min_side: in pixels. Shorter sides of a box count as this long for what lies inside of it.
+            num_candidates: T, the number of predictions that each box claims.
+            min_side: in pixels. Shorter sides of a box count as this long when points inside of it are looked for.
         """
         self.alpha = alpha
         self.beta = beta
@@ -114,17 +115,18 @@ class TaskAlignedAssigner:
 
 
 def settle_claims(predictions: Tensor, is_valid: Tensor, gt_index: Tensor, best_gt: Tensor) -> tuple[Tensor, Tensor]:
-    """Give each claimed prediction to one box: to the only one that claims it, else to the best of the image.
+    """Give each claimed prediction to one box: to the only one that claims it or, if several do, to ``best_gt``.
 
     Args:
-        predictions: (K,) int64, the claimed prediction, is_valid: (K,) whether the claim counts, gt_index: (K,) int64,
-            the box that claims.
-        best_gt: (P,) int64, the box that gets a prediction on which there are several claims.
+        predictions: (K,) int64, the claimed prediction.
+        is_valid: (K,) bool, whether the claim counts.
+        gt_index: (K,) int64, the box that claims.
+        best_gt: (P,) int64, the box that gets the prediction if several boxes claim it.
 
     Returns:
-        whether a claim is granted (K,), at most one for each prediction, and the box that gets the prediction (K,).
+        whether each claim is accepted (K,), at most one for each prediction, and the box that gets the prediction (K,).
     """
-    # The first and the last claim on a prediction are one and the same if there is only one.
+    # If a prediction has only one claim, this is both the first and the last claim on it.
     number = torch.arange(len(predictions), device=predictions.device)
     first, last = (
         number.new_full((len(best_gt),), empty).scatter_reduce_(
@@ -146,7 +148,7 @@ def _overlap(boxes: Tensor, points: Tensor, gt_boxes: Tensor, areas: Tensor) -> 
 
 
 def _normalize(alignment: Tensor, overlaps: Tensor, gt_index: Tensor, num_gt: int) -> Tensor:
-    """(K,) targets, of which the largest of each box is its largest overlap; all arguments are 0 where not assigned."""
+    """Targets (K,): ``alignment`` scaled to each box's largest overlap; all values are 0 where not assigned."""
     max_alignment, max_overlap = (
         values.new_zeros(num_gt).scatter_reduce_(0, gt_index, values, "amax")[gt_index]
         for values in (alignment, overlaps)

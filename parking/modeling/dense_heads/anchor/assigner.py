@@ -1,6 +1,6 @@
 """Matching by the ratio of box and anchor sides, as in the YOLOv5 family.
 
-Shape legend: T ground truth boxes of the whole batch, A anchors of a level, M matches, 5 steps from the own cell.
+Shape legend: T ground truth boxes of the whole batch, A anchors of a level, M matches of a level.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from parking.layers import upload
 
-# (column, row) steps: own cell, left, upper, right, lower neighbour. The order decides collisions.
+# Steps (column, row) from the cell of a box's centre: none, left, up, right, down. The order of the matches depends on
+# their order.
 _STEPS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
 
 
 class LevelAssignment(NamedTuple):
-    """The M matches of one level, in the order in which they claim a prediction: where two claim the same one, the
-    later match wins its objectness.
+    """The M matches of one level; if several have the same prediction, the last one sets its objectness target.
 
     Attributes:
         image, anchor, row, col: (M,) int64 each; the prediction is ``predictions[image, anchor, row, col]``.
@@ -36,10 +36,10 @@ class LevelAssignment(NamedTuple):
 
 
 class RatioAssigner:
-    """Matches a box with every anchor whose width and height differ from its own by less than a factor.
+    """Matches a box with every anchor whose width and height differ from the box's by less than a factor.
 
-    Each match claims the cell of the box's centre and, where the centre lies in the left, upper, right or lower half
-    of it, that neighbour as well, if there is one: up to three cells.
+    For each such anchor, the box is matched in the cell of its centre and, if the centre lies in the left, upper, right
+    or lower half of this cell, in the neighbour on that side, if there is one: up to three cells.
     """
 
     def __init__(self, *, anchor_ratio: float):
@@ -80,7 +80,7 @@ class RatioAssigner:
     def _assign_level(
         self, boxes: Tensor, gt_images: Tensor, anchors: Tensor, grid_size: tuple[int, int]
     ) -> LevelAssignment:
-        """``boxes`` (T, 4) cx, cy, w, h and ``anchors`` (A, 2) in cells."""
+        """Match ``boxes`` (T, 4) cx, cy, w, h with ``anchors`` (A, 2), all in cells of the level."""
         ratios = boxes[:, 2:] / anchors[:, None]
         fits = torch.maximum(ratios, 1 / ratios).amax(dim=-1) < self.anchor_ratio
 

@@ -1,4 +1,4 @@
-"""Boxes to the network's outputs and back."""
+"""Converts boxes to the network's outputs and back."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ class YOLOBoxCoder:
         cx = (2 sigmoid(x) - 0.5 + i) s        w = (2 sigmoid(w))^2 aw
         cy = (2 sigmoid(y) - 0.5 + j) s        h = (2 sigmoid(h))^2 ah
 
-    A cell reaches centres from half a cell before it to half a cell behind it and sides up to four times the anchor.
+    A cell can predict centres up to half a cell outside of it, and sides up to four times those of the anchor.
 
     All arguments are broadcast: boxes and deltas (..., 4), cells (..., 2) as column and row, anchors (..., 2) as width
     and height in the unit of the boxes. Boxes are cx, cy, w, h in the unit of the stride: pixels, or with stride 1

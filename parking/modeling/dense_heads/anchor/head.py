@@ -25,7 +25,7 @@ from .losses import YOLOLoss
 _PRIOR_OBJECTS = 8
 _PRIOR_IMAGE_SIZE = 640
 _PRIOR_CLASS_PROB = 0.6
-# Outputs of an anchor before its classes: x, y, w, h, objectness.
+# Number of an anchor's outputs before its classes: x, y, w, h, objectness.
 _NUM_BOX_OUTPUTS = 5
 
 
@@ -117,7 +117,7 @@ class AnchorHead(DenseHead):
         return outputs
 
     def decode(self, raw: list[Tensor]) -> DensePredictions:
-        """Decode, in the order level, anchor, row, column. A score is objectness (its bound) times class."""
+        """Decode in the order level, anchor, row, column; a score is objectness, its bound, times the class's."""
         boxes, scores, objectness = [], [], []
         for level, anchors, stride in zip(raw, self.anchors, self.strides, strict=True):
             decoded = self.box_coder.decode(level[..., :4], self._cells(level), anchors[:, None, None], stride)
@@ -131,8 +131,8 @@ class AnchorHead(DenseHead):
         )
 
     def _cells(self, level: Tensor) -> Tensor:
-        """(H, W, 2), the column and row of each cell."""
-        # Made anew in every call: it is cheap, and a cache would be state that tracing and threads trip over.
+        """The column and row (H, W, 2) of each cell of ``level`` (N, A, H, W, 5 + C)."""
+        # The grid is made anew in every call: that is cheap, and a cache would not work with tracing and threads.
         height, width = level.shape[2:4]
         rows = torch.arange(height, device=level.device, dtype=torch.float32)
         cols = torch.arange(width, device=level.device, dtype=torch.float32)

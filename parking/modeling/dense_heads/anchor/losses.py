@@ -31,11 +31,11 @@ class YOLOLoss(nn.Module):
 
     * box: mean over the matches of 1 - CIoU;
     * objectness: mean cross entropy over all cells and anchors; the target is the match's CIoU, at least 0 and
-      constant for the gradient, and 0 without a match; levels are weighted;
+      without a gradient, and 0 for predictions without a match; levels are weighted;
     * class: mean cross entropy over matches and classes; none for a single class.
 
-    With several processes the means are over the matches of all of them: those of one process may be few, and would
-    each count for more. Summed over the processes, the losses are those of one process with all images.
+    With several processes the means are over the matches of all of them; otherwise each match of a process that has few
+    would count for more. Summed over the processes, the losses equal those of one process with all images.
     """
 
     @configurable
@@ -54,8 +54,8 @@ class YOLOLoss(nn.Module):
     ):
         """
         Args:
-            box_gain, obj_gain, cls_gain: for 3 levels, 80 classes and 640 x 640 pixels; the factors in use are derived
-                from them and kept apart.
+            box_gain, obj_gain, cls_gain: for 3 levels, 80 classes and 640 x 640 pixels; factors for other numbers are
+                derived from them.
             obj_level_weights: one for each level, finest first.
             obj_pos_weight, cls_pos_weight: weight of the positive part of the cross entropies.
             focal_gamma: above 0 the cross entropies become focal losses.
@@ -100,7 +100,7 @@ class YOLOLoss(nn.Module):
         Args:
             predictions: per level (N, A, H, W, 5 + C), raw.
             gt_classes: (T,) int64, of all ground truth boxes of the batch.
-            assignments: of each level.
+            assignments: one for each level.
             image_size: (height, width) in pixels of the padded batch, which the objectness gain depends on.
 
         Returns:
@@ -122,14 +122,14 @@ class YOLOLoss(nn.Module):
         }
 
     def _count_matches(self, assignments: list[LevelAssignment], device: torch.device) -> Tensor:
-        """(L,): matches of each level, the mean over the processes while training."""
+        """Number of matches of each level (L,); in training, its mean over the processes."""
         counts = upload([float(len(assignment.image)) for assignment in assignments], device)
         return mean_over_processes(counts) if self.training else counts
 
     def _level_losses(
         self, prediction: Tensor, gt_classes: Tensor, assignment: LevelAssignment, num_matches: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # Only what is needed is made float32: under autocast the predictions are half as wide.
+        # Convert only what is needed to float32: under autocast the predictions take half as much memory.
         obj_logits = prediction[..., 4].float()
         box_loss, cls_loss = obj_logits.new_zeros(()), obj_logits.new_zeros(())
         index = assignment[:4]
@@ -147,7 +147,7 @@ class YOLOLoss(nn.Module):
         return box_loss, self._cross_entropy(obj_logits, obj_target, self.obj_pos_weight), cls_loss
 
     def _ciou(self, deltas: Tensor, assignment: LevelAssignment) -> Tensor:
-        # In cells, with the corner of the match's cell as the origin.
+        # Both boxes are in cells, with the corner of the match's cell as the origin.
         boxes = self.box_coder.decode(deltas, cells=deltas.new_zeros(2), anchors=assignment.anchor_sizes)
         return box_ciou(box_convert(boxes, "cxcywh", "xyxy"), box_convert(assignment.gt_boxes, "cxcywh", "xyxy"))
 
@@ -173,9 +173,9 @@ def focal_weight(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
 
 
 def scatter_last(shape: Sequence[int], index: tuple[Tensor, ...], values: Tensor) -> Tensor:
-    """Zeros of ``shape`` with ``values`` at ``index``; where several go to one place, the last one does.
+    """Zeros of ``shape`` with ``values`` at ``index``; of several values for one place, the last one is taken.
 
-    Indexed assignment leaves the winner of a collision open, and it does differ from run to run in large batches.
+    Indexed assignment does not define which value that is, and in large batches it differs from run to run.
 
     Args:
         index: (M,) int64 for each dimension of ``shape``.
@@ -186,5 +186,5 @@ def scatter_last(shape: Sequence[int], index: tuple[Tensor, ...], values: Tensor
         flat = flat * size + other
     order = torch.arange(len(flat), device=flat.device)
     last = order.new_zeros(math.prod(shape)).scatter_reduce_(0, flat, order, "amax")
-    # Every match writes its winner's value, so the order of the writes does not matter.
+    # All writes to one place have the same value, that of its last index, so their order does not matter.
     return values.new_zeros(math.prod(shape)).scatter_(0, flat, values[last[flat]]).view(shape)

@@ -1,6 +1,6 @@
-"""What YOLOv5 files of releases 6 and 7 call the head's tensors, and in which unit they have the anchors.
+"""Translates names of the head's tensors, and the unit of the anchors, between YOLOv5 files and our model.
 
-Names are relative to the head, ours and theirs. Weights files are read without a model, so this needs none.
+Published names and ours are relative to the head. These functions need no model, because weights are read without one.
 """
 
 import re
@@ -15,7 +15,7 @@ _FINEST_STRIDE = 8
 
 
 def is_left_out(name: str, tensor: Tensor) -> bool:
-    """Whether a published tensor has no place in our state: a buffer of older files, which repeats the anchors."""
+    """Whether our model leaves a published tensor out: a buffer of older files, which repeats the anchors."""
     return name == "anchor_grid"
 
 
@@ -34,7 +34,7 @@ def from_published(name: str, tensor: Tensor) -> tuple[str, Tensor] | None:
 
 
 def to_published(name: str, tensor: Tensor) -> tuple[str, Tensor]:
-    """:func:`from_published` undone; raises KeyError where the name is not one of this head."""
+    """The reverse of :func:`from_published`; raises KeyError if the name is not one of this head."""
     if name == _ANCHORS:
         return _ANCHORS, tensor / _strides_like(tensor)
     match = _OWN_PREDICTOR.fullmatch(name)
@@ -44,5 +44,5 @@ def to_published(name: str, tensor: Tensor) -> tuple[str, Tensor]:
 
 
 def _strides_like(anchors: Tensor) -> Tensor:
-    """(L, 1, 1): pixels per cell of each level."""
+    """Pixels per cell of each level (L, 1, 1)."""
     return _FINEST_STRIDE * 2.0 ** torch.arange(len(anchors), dtype=anchors.dtype, device=anchors.device).view(-1, 1, 1)

@@ -1,4 +1,4 @@
-"""Distributions of box sides to boxes and back.
+"""Converts distributions of box sides to boxes and back.
 
 Shape legend: R bins of a side; sides are left, top, right, bottom.
 """
@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# What a side falls short of the last bin at least, so that there always is a bin above it.
+# Sides stay below the last bin by at least this, so that there always is a bin above them.
 _MARGIN = 0.01
 
 
 class DistributionBoxCoder:
-    """Distances of a point to the four sides of its box, each the mean of a distribution over 0 ... R - 1 strides.
+    """Codes a box as the distances from a point to its sides, each the mean of a distribution over 0 ... R - 1 strides.
 
     Li et al., "Generalized Focal Loss", NeurIPS 2020, Sec. 3.2. All results are float32.
     """
@@ -21,22 +21,22 @@ class DistributionBoxCoder:
         self.num_bins = num_bins
 
     def decode(self, logits: Tensor, points: Tensor) -> Tensor:
-        """(..., 4) boxes XYXY in strides.
+        """Boxes (..., 4) XYXY in strides.
 
         Args:
-            logits: (..., 4 R), side by side.
+            logits: (..., 4 R), first all bins of the left side, then of the top, right and bottom.
             points: (..., 2) x and y in strides; broadcast.
         """
         probs = logits.float().unflatten(-1, (4, self.num_bins)).softmax(dim=-1)
-        # A sum and not a product of matrices, which autocast would make in half precision.
+        # This is a sum, because autocast would compute a product of matrices in half precision.
         before, after = (probs * self._bins(logits)).sum(dim=-1).chunk(2, dim=-1)
         return torch.cat([points - before, points + after], dim=-1)
 
     def encode(self, boxes: Tensor, points: Tensor) -> Tensor:
-        """(..., 4, R) probabilities, of the two bins next to each side, whose mean is the side.
+        """Probabilities (..., 4, R) whose mean is the side; only the two bins next to it are above 0.
 
         Args:
-            boxes: (..., 4) XYXY in strides. Sides outside of 0 ... R - 1 become the nearest that is not.
+            boxes: (..., 4) XYXY in strides. Distances outside of 0 ... R - 1 are clamped to that range.
             points: (..., 2) in strides.
         """
         sides = torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
@@ -44,7 +44,7 @@ class DistributionBoxCoder:
         return (1 - (sides[..., None] - self._bins(boxes)).abs()).clamp(min=0)
 
     def cross_entropy(self, logits: Tensor, boxes: Tensor, points: Tensor) -> Tensor:
-        """(...,) mean over the four sides of the cross entropy of ``logits`` (..., 4 R) with :meth:`encode`."""
+        """Mean over the four sides (...,) of the cross entropy of ``logits`` (..., 4 R) with :meth:`encode`."""
         log_probs = F.log_softmax(logits.float().unflatten(-1, (4, self.num_bins)), dim=-1)
         return -(self.encode(boxes, points) * log_probs).sum(dim=-1).mean(dim=-1)
 

@@ -1,7 +1,7 @@
-"""The distribution head: two branches a level, no anchors and no objectness.
+"""The distribution head: two branches per level, no anchors and no objectness.
 
-Shape legend: N images, L levels of H x W cells, P cells of all levels, R bins of a box side, C classes, K claims of
-boxes.
+Shape legend: N images, L levels of H x W cells, P cells of all levels, R bins of a box side, C classes, K claims
+(pairs of a box and a prediction, see :mod:`..task_aligned`).
 """
 
 import math
@@ -19,7 +19,8 @@ from ..base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions
 from ..task_aligned import TaskAlignedAssigner
 from .losses import Assignment, DistributionLoss
 
-# A new head expects 5 objects in an image of this side, and boxes that end nearer rather than farther.
+# A new head expects 5 objects in an image of this side. The bias of the bins is as published; it is the same for all
+# bins, so it favours none.
 _PRIOR_OBJECTS = 5
 _PRIOR_IMAGE_SIZE = 640
 _PRIOR_BOX_BIAS = 1.0
@@ -49,16 +50,16 @@ class DistributionHead(DenseHead):
         """
         Args:
             in_channels, strides: of each level, finest first.
-            class_channels: width of the class branches; 0: as published, which depends on ``num_classes``.
+            class_channels: width of the class branches; 0: the published width, which depends on ``num_classes``.
             norm: "BN" or "SyncBN".
-            loss: its box coder is the head's.
+            loss: the head uses its box coder, too.
         """
         super().__init__()
         self.strides = list(strides)
         self.assigner = assigner
         self.loss = loss
         self.box_coder = loss.box_coder
-        # Logits of 5 objects in an image, shared by all classes.
+        # Logits of the probability that each class gets: 5 objects in an image, shared by all classes.
         self._class_priors = [
             math.log(_PRIOR_OBJECTS / num_classes / (_PRIOR_IMAGE_SIZE / stride) ** 2) for stride in strides
         ]
@@ -88,7 +89,7 @@ class DistributionHead(DenseHead):
                 alpha=head.ASSIGNER.ALPHA,
                 beta=head.ASSIGNER.BETA,
                 num_candidates=head.ASSIGNER.CANDIDATES,
-                # A box smaller than that may lie between the points of the finest level.
+                # A box with shorter sides may lie between the points of the finest level.
                 min_side=strides[min(1, len(strides) - 1)],
             ),
             "loss": DistributionLoss(cfg),
@@ -100,8 +101,8 @@ class DistributionHead(DenseHead):
             features: per level (N, in_channels, H, W).
 
         Returns:
-            per level box logits (N, 4 R, H, W), with left, top, right, bottom side by side, and class logits
-            (N, C, H, W).
+            per level box logits (N, 4 R, H, W), first all bins of the left side, then of the top, right and bottom,
+            and class logits (N, C, H, W).
         """
         return [
             (boxes(feature), classes(feature))
@@ -109,8 +110,8 @@ class DistributionHead(DenseHead):
         ]
 
     def decode(self, raw: list[tuple[Tensor, Tensor]]) -> DensePredictions:
-        """Decode, in the order level, row, column."""
-        # With the channels last, in which order they mostly are in memory, the softmax is 15 times as fast on a CPU.
+        """Decode in the order level, row, column."""
+        # With the channels last, as they mostly are in memory, the softmax is 15 times as fast on a CPU.
         logits, scores = (
             torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels], dim=1)
             for levels in zip(*raw, strict=True)
@@ -118,7 +119,7 @@ class DistributionHead(DenseHead):
         points, strides = self._list_cells(raw)
         boxes = self.box_coder.decode(logits, points) * strides
         sizes = tuple(level.shape[2] * level.shape[3] for level, _ in raw)
-        # Without a bound: the largest score of a prediction is no cheaper to find here than for whoever wants it.
+        # There is no upper bound: the largest score is no cheaper to find here than in the postprocessing.
         return DensePredictions(boxes, scores.float().sigmoid(), sizes)
 
     def _list_cells(self, raw: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -135,7 +136,7 @@ class DistributionHead(DenseHead):
 
     @torch.no_grad()
     def _assign(self, raw: list[tuple[Tensor, Tensor]], gt_instances: list[Instances], points: Tensor) -> Assignment:
-        """One image at a time: decoded predictions and their overlaps with boxes take much memory."""
+        """Assign one image at a time, because decoded predictions and their overlaps with boxes take much memory."""
         parts = []
         for i, instances in enumerate(gt_instances):
             predictions = self.decode([(boxes[i : i + 1], classes[i : i + 1]) for boxes, classes in raw])
@@ -169,7 +170,7 @@ def _make_branch(in_channels: int, channels: int, num_outputs: int, norm: str) -
 
 
 def _find_centers(level: Tensor) -> Tensor:
-    """(H W, 2) x and y in strides."""
+    """Centres (H W, 2) of the cells of ``level`` (N, channels, H, W): x and y in strides."""
     y, x = (torch.arange(size, device=level.device, dtype=torch.float32) + 0.5 for size in level.shape[2:])
     y, x = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([x, y], dim=-1).flatten(0, 1)

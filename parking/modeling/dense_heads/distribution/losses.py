@@ -1,7 +1,7 @@
 """The three loss terms of the distribution head.
 
 Shape legend: N images, P predictions of an image, L levels of H x W cells, R bins of a side, C classes, K claims of
-boxes in the batch.
+boxes in the batch (pairs of a box and a prediction, see :mod:`..task_aligned`).
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from .box_coder import DistributionBoxCoder
 
 
 class Assignment(NamedTuple):
-    """The claims of all boxes of a batch; those that are not granted have a target of 0.
+    """The claims of all boxes of a batch; those that are not accepted have a target of 0.
 
     Attributes:
         images, predictions: (K,) int64.
@@ -44,8 +44,8 @@ class DistributionLoss(nn.Module):
     * bins: cross entropy of the distribution of each side with the two bins next to it, mean of the four, times target
       / S, summed (Li et al., "Generalized Focal Loss", Eq. 6).
 
-    With several processes S is that of all of them. Summed over the processes, the losses are those of one process with
-    all images.
+    With several processes S is the sum over all of them. Summed over the processes, the losses equal those of one
+    process with all images.
     """
 
     @configurable
@@ -79,7 +79,7 @@ class DistributionLoss(nn.Module):
             "loss_box", "loss_cls" and "loss_bins", float32 scalars, each times its gain and N: their sum is trained.
         """
         num_images, total = len(raw[0][0]), assignment.targets.sum()
-        # The mean over the processes is at least 1 of them all, too.
+        # The mean of S over n processes is at least 1 / n, so that S itself is at least 1.
         total = mean_over_processes(total).clamp(min=1 / comm.get_world_size()) if self.training else total.clamp(min=1)
         box, bins = self._box_losses([boxes for boxes, _ in raw], assignment, points, strides)
         cls = self._class_loss([scores for _, scores in raw], assignment)
@@ -92,20 +92,20 @@ class DistributionLoss(nn.Module):
     def _box_losses(
         self, logits: list[Tensor], assignment: Assignment, points: Tensor, strides: Tensor
     ) -> tuple[Tensor, Tensor]:
-        # Only what is claimed is made float32.
+        # Only claimed predictions are converted to float32.
         joined = torch.cat([level.flatten(2) for level in logits], dim=2)
         claimed = joined[assignment.images, :, assignment.predictions]
         points, gt_boxes = points[assignment.predictions], assignment.gt_boxes / strides[assignment.predictions]
         ciou = box_ciou(self.box_coder.decode(claimed, points), gt_boxes)
         entropy = self.box_coder.cross_entropy(claimed, gt_boxes, points)
-        # Without a box these are sums of nothing, with gradients of 0.
+        # In a batch without boxes these sums are 0, and so are their gradients.
         return ((1 - ciou) * assignment.targets).sum(), (entropy * assignment.targets).sum()
 
     def _class_loss(self, logits: list[Tensor], assignment: Assignment) -> Tensor:
         num_images, num_classes = logits[0].shape[:2]
         sizes = [level.shape[2] * level.shape[3] for level in logits]
         targets = assignment.targets.new_zeros(num_images, num_classes, sum(sizes))
-        # A prediction is assigned by one claim only, so adding never adds two.
+        # At most one claim assigns a prediction, so this never adds two targets.
         targets.index_put_(
             (assignment.images, assignment.gt_classes, assignment.predictions), assignment.targets, accumulate=True
         )

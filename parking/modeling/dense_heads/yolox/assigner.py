@@ -1,7 +1,7 @@
 """Simplified optimal transport assignment (SimOTA): Ge et al., "YOLOX", 2021, Sec. 2.1.
 
 Shape legend, all of one image: T ground truth boxes, P predictions (one for each point), C classes, M slots for the
-candidates, t boxes that are compared at once.
+candidates (predictions that may be assigned), t boxes that are compared at once.
 """
 
 import torch
@@ -19,23 +19,23 @@ _MAX_CANDIDATES = 9
 _MAX_PER_BOX = 10
 _IOU_WEIGHT = 3.0
 _IOU_EPS = 1e-8
-# Cost of a prediction whose point is a candidate of other boxes only.
+# Added to the cost of a prediction for a box if it is a candidate of other boxes only.
 _FAR = 1e6
-# PyTorch's cross entropy takes no logarithm for less than this.
+# PyTorch's cross entropy takes this for any logarithm below it.
 _MIN_LOG = -100.0
-# Pairs of a box and a slot that are compared at once: about 20 tensors of 4 bytes a pair are alive at a time.
+# Limit of the pairs of a box and a slot that are compared at once; each takes about 80 bytes of memory.
 _MAX_PAIRS = 2**21
 
 
 class SimOTAAssigner:
-    """Gives each box the predictions that cost it least, and as many as its best predictions overlap with it.
+    """Gives each box the predictions of least cost, as many as the sum of its 10 largest overlaps says, at least one.
 
     The cost of a box and a prediction is the cross entropy of the square roots of the scores against the box's class,
     summed over classes, plus 3 times -log(IoU). A prediction that several boxes claim goes to the box for which it
     costs least, among all boxes of the image, whether or not that box claims it, as in the published training.
 
-    Nothing here waits for the device: sizes of tensors depend on the number of boxes only. Whatever that is, memory
-    stays below some 200 MB, because boxes are compared a few at a time.
+    Nothing here waits for the device, because sizes of tensors depend only on the number of boxes. Memory stays below
+    about 200 MB for any number of boxes, because only a few are compared at a time.
     """
 
     def __init__(self, *, num_levels: int):
@@ -88,7 +88,7 @@ class SimOTAAssigner:
         return TaskAlignment(slots[claims], gt_index, targets, is_assigned)
 
     def _find_candidates(self, points: Tensor, strides: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices (M,) among which all candidates of all boxes are, in order, and whether each is one."""
+        """Ascending indices (M,) that include all candidates of all boxes, and whether each is a candidate (M,)."""
         is_candidate = torch.zeros_like(points[:, 0], dtype=torch.bool)
         for some in centers.split(max(_MAX_PAIRS // len(points), 1)):
             is_candidate |= _are_near(points, strides, some).any(dim=0)
@@ -98,17 +98,16 @@ class SimOTAAssigner:
 
 
 def _are_near(points: Tensor, strides: Tensor, centers: Tensor) -> Tensor:
-    """(t, P): whether each point is a candidate of each box with its centre in ``centers`` (t, 2)."""
+    """Whether each point is a candidate of each box (t, P), for the boxes' ``centers`` (t, 2)."""
     return ((points - centers[:, None]).abs() < _RADIUS * strides).all(dim=-1)
 
 
 def _class_costs(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The cross entropy of predictions (M, C) for class c, summed over classes, is ``absent`` plus row c of
-    ``present``.
+    """Split the cross entropy of predictions (M, C) for a right class c into ``absent`` plus row c of ``present``.
 
     Returns:
-        absent: (M,), where no class is the right one.
-        present: (C, M), what changes if a class is.
+        absent: (M,), the cross entropy, summed over classes, if no class is right.
+        present: (C, M), what each class adds to it if that class is right.
     """
     probs = scores.sqrt()
     negative = (-probs).log1p().clamp(min=_MIN_LOG)

@@ -1,9 +1,9 @@
-"""Boxes to the network's outputs and back."""
+"""Converts boxes to the network's outputs and back."""
 
 import torch
 from torch import Tensor
 
-# Keeps the logarithm of a box without a side finite.
+# Keeps the logarithm finite for a box whose width or height is 0.
 _EPS = 1e-8
 
 

@@ -25,7 +25,7 @@ from .losses import Assignment, PointOutputs, YOLOXLoss
 
 # A new head expects an object, and each class, with a probability of 0.01.
 _PRIOR = -math.log(99)
-# Task-aligned assignment as in the published training of the distribution head.
+# Parameters of task-aligned assignment, as in the published training of the distribution head.
 _ALPHA = 0.5
 _BETA = 6.0
 _CANDIDATES = 10
@@ -53,7 +53,7 @@ class YOLOXHead(DenseHead):
         """
         Args:
             in_channels, strides: of each level, finest first. All branches have as many channels as the finest level.
-            depthwise: whether depthwise pairs take the place of 3x3 convolutions.
+            depthwise: whether each 3x3 convolution is replaced by a depthwise and a pointwise one.
             norm: "BN" or "SyncBN".
         """
         super().__init__()
@@ -112,7 +112,7 @@ class YOLOXHead(DenseHead):
         return outputs
 
     def decode(self, raw: list[tuple[Tensor, Tensor, Tensor]]) -> DensePredictions:
-        """Decode, in the order level, row, column. A score is objectness (its bound) times class."""
+        """Decode in the order level, row, column; a score is objectness, its bound, times the class's."""
         outputs = self._join_levels(raw)
         objectness = outputs.objectness.float().sigmoid()
         scores = outputs.class_logits.float().sigmoid() * objectness[..., None]
@@ -123,14 +123,14 @@ class YOLOXHead(DenseHead):
             torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
             for levels in zip(*raw, strict=True)
         )
-        # Made anew in every call: it is cheap, and a cache would be state that tracing and threads trip over.
+        # The grids are made anew in every call: that is cheap, and a cache would not work with tracing and threads.
         cells = [_cells(level) for level, _, _ in raw]
         strides = [torch.full_like(c[:, :1], stride) for c, stride in zip(cells, self.strides, strict=True)]
         sizes = tuple(len(level) for level in cells)
         return PointOutputs(deltas, objectness[..., 0], classes, torch.cat(cells), torch.cat(strides), sizes)
 
     def _decode_boxes(self, outputs: PointOutputs) -> Tensor:
-        """(N, P, 4) XYXY in pixels."""
+        """Boxes (N, P, 4) XYXY in pixels."""
         boxes = self.box_coder.decode(outputs.deltas, outputs.cells, outputs.strides)
         return box_convert(boxes, "cxcywh", "xyxy")
 
@@ -142,7 +142,7 @@ class YOLOXHead(DenseHead):
 
     @torch.no_grad()
     def _assign(self, outputs: PointOutputs, gt_instances: list[Instances]) -> Assignment:
-        """One image at a time: overlaps of predictions and boxes take much memory."""
+        """Assign one image at a time, because overlaps of predictions and boxes take much memory."""
         boxes = self._decode_boxes(outputs)
         points = (outputs.cells + 0.5) * outputs.strides
         nearness = {"strides": outputs.strides} if isinstance(self.assigner, SimOTAAssigner) else {}
@@ -173,7 +173,7 @@ class YOLOXHead(DenseHead):
 
 
 def _cells(level: Tensor) -> Tensor:
-    """(H W, 2), the column and row of each cell of ``level`` (N, channels, H, W)."""
+    """The column and row (H W, 2) of each cell of ``level`` (N, channels, H, W)."""
     height, width = level.shape[2:]
     rows = torch.arange(height, device=level.device, dtype=torch.float32)
     cols = torch.arange(width, device=level.device, dtype=torch.float32)

@@ -1,6 +1,7 @@
 """The loss terms of YOLOX.
 
-Shape legend: N images, P predictions of an image, C classes, K claims of boxes in the batch.
+Shape legend: N images, P predictions of an image, C classes, K claims of boxes in the batch
+(pairs of a box and a prediction, see :mod:`..task_aligned`).
 """
 
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from parking.layers import box_iou
 from ..base import mean_over_processes
 from .box_coder import YOLOXBoxCoder
 
-# Batch size for which the published rate is 0.01; it is proportional to the batch.
+# Batch size for which the published learning rate is 0.01; that rate is proportional to the batch size.
 _REFERENCE_BATCH = 64
 
 
@@ -39,13 +40,13 @@ class PointOutputs(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """The claims of all boxes of a batch on predictions, granted or not.
+    """The claims of all boxes of a batch on predictions, accepted or not.
 
     Attributes:
         images, predictions: (K,) int64.
         gt_boxes: (K, 4) XYXY in pixels, gt_classes: (K,) int64, of the box that the prediction is assigned to.
-        targets: (K,) 0..1, of the score of that class; 0 where not assigned.
-        is_assigned: (K,) bool; each prediction is assigned by at most one claim.
+        targets: (K,) 0..1, the target of the score of that class; 0 where not assigned.
+        is_assigned: (K,) bool, whether the claim is accepted: at most one claim for each prediction.
     """
 
     images: Tensor
@@ -64,16 +65,16 @@ class YOLOXLoss(nn.Module):
     * class: sum over the assigned of the cross entropy against the target at the box's class and 0 elsewhere;
     * L1: sum over the assigned of the distance of the four raw outputs from those that would give the box.
 
-    The targets of task-aligned assignment also weight the assigned in the terms of boxes and L1; these two terms and
-    that of classes are then divided by their sum.
+    With task-aligned assignment, the targets also weight the assigned predictions in the box and L1 terms; these two
+    terms and the class term are then divided by the sum of the targets.
 
     The published training takes a step after every batch of any size B, with a rate of 0.01 B / 64 and the gradient of
     these losses. The trainer here sums gradients over B images, in one iteration or in several, and takes the step with
-    SOLVER.BASE_LR. So each loss is multiplied by its images / 64: with a BASE_LR of 0.01, SGD then changes the weights
-    as published.
+    SOLVER.BASE_LR. So each loss is multiplied by its number of images / 64: with a BASE_LR of 0.01, SGD then changes
+    the weights as published.
 
-    With several processes, the divisors are those of all of them: summed over the processes, the losses are those of
-    one process with all images.
+    With several processes, the divisors are counted over all of them: summed over the processes, the losses equal those
+    of one process with all images.
     """
 
     @configurable
@@ -89,7 +90,7 @@ class YOLOXLoss(nn.Module):
     ):
         """
         Args:
-            weights_boxes: whether the targets weight the assigned, as for task-aligned assignment.
+            weights_boxes: whether the targets weight the box and L1 terms, as for task-aligned assignment.
         """
         super().__init__()
         self.num_classes = num_classes
@@ -133,7 +134,7 @@ class YOLOXLoss(nn.Module):
         weights = targets if self.weights_boxes else is_assigned.float()
         num_assigned, total = self._over_processes(is_assigned.sum(dtype=torch.float32), weights.sum())
 
-        # A prediction is assigned by one claim only, so adding never adds two.
+        # At most one claim assigns a prediction, so this never adds two ones.
         obj_target = torch.zeros_like(outputs.objectness, dtype=torch.float32)
         obj_target.index_put_((images, predictions), is_assigned.float(), accumulate=True)
         obj = _cross_entropy(outputs.objectness, obj_target)
@@ -153,7 +154,7 @@ class YOLOXLoss(nn.Module):
         return {name: loss * scale for name, loss in losses.items()}
 
     def _over_processes(self, *sums: Tensor) -> Tensor:
-        """Each of ``sums``, while training the mean over the processes; at least 1 of all of them together."""
+        """Each of ``sums``, in training its mean over the processes; at least 1 in total over all processes."""
         if not self.training:
             return torch.stack(sums).clamp(min=1)
         return mean_over_processes(torch.stack(sums)).clamp(min=1 / comm.get_world_size())

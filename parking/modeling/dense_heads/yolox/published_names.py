@@ -1,11 +1,11 @@
-"""What YOLOX files call the head's tensors.
+"""Translates names of the head's tensors between YOLOX files and our model.
 
-Names are relative to the head, ours and theirs. Weights files are read without a model, so this needs none.
+Published names and ours are relative to the head. These functions need no model, because weights are read without one.
 """
 
 import re
 
-# Parts of the head; the names inside the blocks are those of backbone and neck.
+# Parts of the head, published and ours; names inside the blocks are translated as in backbone and neck.
 _NAMES = {
     "stems": "stems",
     "cls_convs": "class_branches",
@@ -24,7 +24,7 @@ def from_published(name: str) -> str | None:
 
 
 def to_published(name: str) -> str | None:
-    """:func:`from_published` undone."""
+    """The reverse of :func:`from_published`."""
     return _translate(name, _OWN_NAMES)
 
 
