@@ -149,7 +149,7 @@ def format_config(anchors: np.ndarray, base: str | None = None) -> str:
 
 def _cluster(points: np.ndarray, num_clusters: int, seed: int) -> np.ndarray:
     """Return (num_clusters, 2) centres by k-means++ (Arthur and Vassilvitskii, 2007)."""
-    # OpenCV refuses fewer points than clusters; repeated points give repeated centres.
+    # OpenCV refuses fewer points than clusters, so repeat the points, which gives repeated centres.
     repeated = np.resize(points, (max(len(points), num_clusters), 2)).astype(np.float32)
     cv2.setRNGSeed(seed)
     criteria = (cv2.TERM_CRITERIA_MAX_ITER + cv2.TERM_CRITERIA_EPS, _MAX_KMEANS_ROUNDS, 0.0)

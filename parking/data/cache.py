@@ -138,7 +138,7 @@ class ImageCache:
         return entry is not None and entry.exists()
 
     def _find_entry(self, path: str, variant: str) -> Path | None:
-        """Return where the image of a file is kept; None if there is no such file."""
+        """Return the path at which the image of a file is kept; None if the file does not exist."""
         try:
             info = os.stat(path)
         except OSError:
@@ -173,7 +173,7 @@ class ImageCache:
 
 
 class SharedMemoryFolder:
-    """A folder in the machine's shared memory that the last of the processes using it removes when it ends.
+    """A folder in the machine's shared memory, which is removed when the last process that uses it ends.
 
     All processes of a user share the folder, including data workers and other trainings. If the last process is killed,
     the folder stays until processes that use it later have ended.
@@ -212,7 +212,7 @@ class SharedMemoryFolder:
 
 
 def check_room(folder: Path, needed: int, used: int, cfg: CfgNode) -> None:
-    """Raise a UserError if ``needed`` bytes, beside the ``used`` ones, exceed INPUT.CACHE_GB or what is free."""
+    """Raise a UserError if ``needed`` bytes exceed the free space, or exceed INPUT.CACHE_GB together with ``used``."""
     max_gb = cfg.INPUT.CACHE_GB
     advice = "choose INPUT.CACHE_FORMAT jpeg (an eighth of raw) or INPUT.CACHE none"
     if needed + used > max_gb * _GB:

@@ -25,7 +25,7 @@ class AnnotatedPicture(NamedTuple):
 def read_annotated_images(
     cfg: CfgNode, dataset_dicts: list[dict], num_images: int, unreadable: list[str]
 ) -> Iterator[AnnotatedPicture]:
-    """Yield images, spread evenly over the data set; a sentence for each unreadable one goes to ``unreadable``."""
+    """Yield images spread evenly over the data set; append a sentence about each unreadable one to ``unreadable``."""
     # The first few images would all look alike if they are frames of one video.
     for record in (dataset_dicts[k] for k in sorted({i * len(dataset_dicts) // num_images for i in range(num_images)})):
         try:
@@ -41,7 +41,7 @@ def read_annotated_images(
 def read_training_samples(
     cfg: CfgNode, dataset_dicts: list[dict], num_images: int, unreadable: list[str]
 ) -> Iterator[AnnotatedPicture]:
-    """Yield the first samples of a training; a sentence for each image that was replaced goes to ``unreadable``."""
+    """Yield the first samples of a training; append the file name of each replaced image to ``unreadable``."""
     # Workers would make the same samples, but also many batches ahead that nobody looks at.
     cfg.DATALOADER.NUM_WORKERS = 0
     loader = build_train_loader(cfg, dataset_dicts, seed=cfg.SEED if cfg.SEED >= 0 else random.randrange(2**31))

@@ -78,13 +78,13 @@ def read_listed_image(record: Mapping, orientation: str = AUTO) -> np.ndarray:
 
 
 def get_reading_options(record: Mapping, orientation: str) -> dict:
-    """Return ``stated`` and ``orientation`` for the image of a dataset dict; see :func:`read_listed_image`."""
+    """Return the arguments ``stated`` and ``orientation`` with which :func:`read_image` reads a record's image."""
     stated = (record["height"], record["width"]) if record.keys() >= {"height", "width"} else None
     return {"stated": stated, "orientation": record.get("exif_orientation", orientation)}
 
 
 def name_variant(record: Mapping, orientation: str) -> str:
-    """Return a text of everything except the file's bytes on which the pixels of a dataset dict's image depend."""
+    """Return a text that tells apart the ways in which :func:`read_listed_image` may read the same file."""
     return "{orientation} {stated}".format(**get_reading_options(record, orientation))
 
 
@@ -135,7 +135,7 @@ def read_image_header(path: str | os.PathLike) -> Header:
 
 
 def compute_resized_sides(h: int, w: int, max_h: int, max_w: int) -> tuple[int, int]:
-    """Return height and width in pixels of an (h, w) image scaled to just fit into (max_h, max_w); at least 1."""
+    """Return height and width in pixels of an (h, w) image scaled to just fit into (max_h, max_w), each at least 1."""
     ratio = min(max_h / h, max_w / w)
     return max(round(h * ratio), 1), max(round(w * ratio), 1)
 

@@ -40,7 +40,7 @@ class TileReader:
         return compute_resized_sides(dataset_dict["height"], dataset_dict["width"], *self._size)
 
     def read_image(self, dataset_dict: dict) -> np.ndarray:
-        """Return the tile, uint8 (h, w, 3), RGB; it must not be changed.
+        """Return the tile, uint8 (h, w, 3), RGB; the caller must not change it.
 
         Raises:
             UnreadableImageError: names an image that cannot be read or does not have the size in the dict.

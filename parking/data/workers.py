@@ -98,7 +98,7 @@ class _WorkerIterator:
     def __init__(self, loader: WorkerLoader, batches: Iterator[list[int]]):
         self._batches = batches
         self._workers: list[_Worker] = []
-        # For each batch that was asked for, in order: the worker that makes it.
+        # The worker that makes each batch that was asked for, in the order of the batches.
         self._owing: deque[_Worker] = deque()
         self._num_asked = 0
         # This runs even if Python ends first, before multiprocessing sends SIGTERM to the workers and waits for them.
@@ -167,7 +167,7 @@ class _Worker:
             other.close()
 
     def ask(self, indices: list[int]) -> None:
-        # If the worker is gone, `receive` says so.
+        # If the worker has ended, `receive` will raise an error that says so.
         with suppress(ConnectionError):
             self._socket.send(pickle.dumps(indices))
 

@@ -129,7 +129,8 @@ def _match_images(records: Sequence[dict], images: Sequence[dict], path: str) ->
     for record in records:
         key = name_key(record["file_name"]).lstrip("/")
         ends = by_base.get(key.rpartition("/")[2], ())
-        # The longest end of the record's path is the best match, and no two ends have the same length.
+        # If the paths of several images are ends of the record's path, the longest of them is the best match; no two
+        # have the same length.
         fitting = sorted((own for own in ends if f"/{key}".endswith(f"/{own}")), key=len)[-1:]
         fitting = fitting or [own for own in ends if own.endswith(f"/{key}")]
         if len(fitting) > 1:

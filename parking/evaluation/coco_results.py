@@ -18,7 +18,9 @@ COCO_RESULTS_START = b'[{"image_id":'
 
 
 def write_coco_results(detections: Detections, path: str | os.PathLike, *, option: str = "--output") -> None:
-    """Write ``detections``, in their order, as COCO results; the file appears whole or not at all, marked as ours.
+    """Write ``detections``, in their order, to a file of COCO results, which appears whole or not at all.
+
+    The file is marked as one that this product wrote, so that a later run may replace it.
 
     Args:
         option: the option or config key by which the user chose ``path``.

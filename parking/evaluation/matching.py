@@ -11,7 +11,7 @@ import numpy as np
 
 #: Thresholds: a detection and an annotated box with at least this IoU count as the same object.
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-#: Least and largest area of each range in square pixels, both inclusive. A box is ignored in ranges that it is not in.
+#: Least and largest area of each range in square pixels, both inclusive. The scores of a range ignore all other boxes.
 AREA_RANGES = {"all": (0.0, 1e10), "small": (0.0, 1024.0), "medium": (1024.0, 9216.0), "large": (9216.0, 1e10)}
 NUM_BITS = len(AREA_RANGES) * len(IOU_THRESHOLDS)
 _ALL = np.uint64(2**NUM_BITS - 1)

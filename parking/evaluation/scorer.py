@@ -113,7 +113,7 @@ def score_boxes(truth: Truth, detections: Detections) -> BoxScores:
     Detections with equal scores are ranked by image, in the order of ``truth.image_ids``, and then by their rows.
     """
     classes, groups, ranks = _rank(truth, detections)
-    # Go on with only the detections that count, sorted by class, image and rank.
+    # Keep only the detections that count, sorted by class, image and rank.
     order = np.lexsort((ranks, groups))
     order = order[(ranks[order] >= 0) & (ranks[order] < MAX_DETECTIONS[-1])]
     classes, groups, boxes = classes[order], groups[order], detections.boxes[order]

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Truth:
-    """The G annotated boxes of all images that count; an image may have none.
+    """The G annotated boxes of the images on which detections are scored; an image may have none.
 
     Attributes:
         image_ids: ids of the images; their order decides between detections with equal scores.

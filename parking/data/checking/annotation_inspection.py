@@ -244,12 +244,12 @@ def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
 
 
 def _is_exact_id(value: Any) -> bool:
-    """Return whether ``value`` means exactly one id: a text, an integer (not a bool), or a whole float up to 2^53."""
+    """Return whether ``value`` can be an id: a text, an integer (not a bool), or a whole float of at most 2^53."""
     return type(value) in (int, str) or (type(value) is float and value.is_integer() and abs(value) <= 2.0**53)
 
 
 def _get_id(entry: Any) -> int | str | None:
-    """Return a hashable key for the id of an annotation; None if its id is missing or neither an integer nor a text."""
+    """Return a hashable key for the id of an annotation; None if the id is missing or neither an integer nor a text."""
     annotation_id = entry.get("id") if isinstance(entry, dict) else None
     if is_too_large_id(annotation_id):
         # Many large integers can have the same hash, and a set would then compare each of them with all others.

@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong.
+    """One thing that is wrong with a data set.
 
     Attributes:
         kind: a key of ``KINDS``.

@@ -62,7 +62,7 @@ def stand_in_areas(areas: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def _to_numbers(values: Sequence[Any]) -> tuple[np.ndarray, dict[int, str]]:
-    """Return (A,) float64, NaN where a value is not a finite number, and {index: problem} for these except None."""
+    """Return (A,) float64, NaN for values that are not finite numbers, and {index: problem} for those except None."""
     is_number = [type(value) in (int, float) and abs(value) < 1e300 for value in values]
     areas = np.array([value if ok else math.nan for value, ok in zip(values, is_number, strict=True)], dtype=np.float64)
     wrong = [i for i, value in enumerate(values) if value is not None and not is_number[i]]

@@ -179,7 +179,7 @@ def register_coco_datasets(
 
 def register_dataset(name: str, load: Callable[[], list[dict]], **metadata) -> None:
     """Register ``load`` and ``metadata`` under ``name`` with detectron2, replacing an earlier registration."""
-    # Both catalogs refuse to change an entry in place.
+    # Remove the old entries first, because both catalogs refuse to replace an entry.
     DatasetCatalog.pop(name, None)
     MetadataCatalog.pop(name, None)
     DatasetCatalog.register(name, load)

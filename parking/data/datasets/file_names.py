@@ -42,7 +42,7 @@ def is_image_name(name: str) -> bool:
 
 
 def name_key(name: str) -> str:
-    """Return a key that is equal for names that differ only in case, Unicode form, or slashes between folders."""
+    """Return a key that is equal for names that differ only in case, Unicode form or kind of slashes."""
     # casefold() would also make "Straße" and "Strasse" equal.
     key = name.lower()
     if not name.isascii():
@@ -70,7 +70,7 @@ class NameIndex:
                 self.ambiguous.append((first, name))
 
     def find(self, name: str) -> str | None:
-        """Return the indexed name that ``name`` means; None if there is none."""
+        """Return ``name`` if the index has it, else a name with the same :func:`name_key`, else None."""
         return name if name in self._exact else self._by_key.get(name_key(name))
 
     def check_unambiguous(self, where: str) -> None:
@@ -100,7 +100,7 @@ class FileIndex(NameIndex):
         return f"{self.root}/{name}"
 
     def find(self, name: str) -> str | None:
-        """Return the full path of the file that ``name`` means; None if there is none."""
+        """Return the full path of the file that a json calls ``name``; None if there is none."""
         found = super().find(name)
         if found is None and _may_climb(name):
             found = super().find(self._to_relative(name))

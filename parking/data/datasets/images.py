@@ -78,7 +78,7 @@ def _find_images(input: str) -> tuple[Path, Listing]:
     elif glob.has_magic(input):
         root = _get_fixed_folder(input)
         if ".." in Path(input).parts[len(root.parts) :]:
-            # Results get the same paths below the output folder, and must not climb out of it.
+            # Results get the same paths below the output folder, so a path with '..' could lead out of that folder.
             raise UserError(f"The glob pattern '{input}' has '..' after a wildcard, which is not allowed.")
         # Folders that match the pattern are not searched.
         found = [path for path in glob.glob(input, recursive=True) if not os.path.isdir(path)]
@@ -111,7 +111,7 @@ def _get_fixed_folder(pattern: str) -> Path:
 
 
 class _ImageInfos:
-    """The entries of an image list, by name."""
+    """The entries of an image list, which can be looked up by the paths of images."""
 
     def __init__(self, image_info: str):
         records = read_image_records(read_json_object(image_info), image_info)

@@ -18,7 +18,7 @@ from parking.utils.text_files import read_text_file
 
 
 def read_json_object(json_file: str) -> dict:
-    """Return the JSON object in a file; raise a UserError if it holds anything else. A byte order mark is skipped."""
+    """Return the JSON object in a file, skipping a byte order mark; raise a UserError if it is anything else."""
     content, findings = read_json(json_file)
     for finding in findings:
         if KINDS[finding.kind].strict == STOP:
@@ -66,7 +66,7 @@ def read_json(json_file: str) -> tuple[dict | None, list[Finding]]:
 
 
 def read_json_list(json_file: str | os.PathLike, *, object_hook: Callable[[dict], Any] | None = None) -> list:
-    """Return the JSON list in a file of boxes; raise a UserError if it holds anything else.
+    """Return the JSON list of boxes in a file; raise a UserError if the file holds anything else.
 
     Args:
         object_hook: called with each object as it is parsed; what it returns takes the object's place.
@@ -111,7 +111,7 @@ def is_too_large_id(value: Any) -> bool:
 
 
 def find_twice(values: Iterable) -> Any:
-    """Return the first of some hashable values that occurred before; None if all differ."""
+    """Return the first of the hashable ``values`` that repeats an earlier one; None if all differ."""
     seen = set()
     return next((value for value in values if value in seen or seen.add(value)), None)
 
@@ -217,7 +217,7 @@ def _name_kind(value: Any) -> str:
 
 
 class _ShortRepr(reprlib.Repr):
-    """A ``repr`` that looks at the beginning of a value only and keeps the order of keys."""
+    """A ``repr`` that looks only at the beginning of a value and keeps the order of keys."""
 
     def __init__(self):
         super().__init__()
@@ -232,6 +232,6 @@ class _ShortRepr(reprlib.Repr):
 
 
 def shorten(value: Any, length: int = 80) -> str:
-    """Return the ``repr`` of a value from a json, cut to ``length`` characters; a large value takes no longer."""
+    """Return the ``repr`` of a value from a json, cut to ``length`` characters; large values take no more time."""
     text = _ShortRepr().repr(value)
     return text if len(text) <= length else text[: length - 3] + "..."

@@ -159,7 +159,7 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
 
 
 def _find_stated_maximum(directory: ImageFileDirectory_v2) -> int | None:
-    """Return the largest possible value that a 16-bit TIFF states, if it is 2^bits - 1 for fewer bits; else None."""
+    """Return the largest possible value that a 16-bit TIFF states; None unless it is 2^bits - 1 for 9 to 15 bits."""
     for tag in (tiff_tags.S_MAX_SAMPLE, tiff_tags.MAX_SAMPLE):
         value = first(directory, tag)
         # Any other number is the largest value that occurs in the picture; dividing by it would brighten each picture

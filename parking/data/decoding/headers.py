@@ -15,7 +15,7 @@ from parking.data.decoding.problem import ImageProblem, cut_off, damaged, unsupp
 from parking.data.decoding.tiff_tags import first, read_orientation
 from parking.utils.limits import MAX_IMAGE_PIXELS
 
-#: Takes (offset, length) and returns these bytes of a file, or fewer if the file ends before.
+#: Takes (offset, length) and returns these bytes of a file, or fewer if the file ends earlier.
 Reader = Callable[[int, int], bytes]
 
 # Look at no more than this many segments of a JPEG, chunks of a PNG or WebP, or directories of a TIFF.
@@ -261,9 +261,10 @@ def _name_tiff_mode(directory: ImageFileDirectory_v2, bits: int) -> str:
 
 
 def _has_more_pages(file: BinaryIO, directory: ImageFileDirectory_v2) -> bool:
-    """Return whether any later page is more than a smaller copy of the first page, whose tags ``directory`` holds.
+    """Return whether any later page of a TIFF is more than a smaller copy of the first page.
 
-    ``directory`` holds the tags of another page afterwards.
+    Args:
+        directory: the tags of the first page; changed to those of a later page.
     """
     seen = set()
     while directory.next and directory.next not in seen and len(seen) < _MAX_PARTS:

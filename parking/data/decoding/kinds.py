@@ -72,7 +72,7 @@ def identify(start: bytes) -> str:
 
 
 def describe_other(start: bytes) -> ImageProblem:
-    """Return why a file is not read for which :func:`identify` returns ""; ``start`` is the same."""
+    """Return what is wrong with a file whose format :func:`identify` does not know; ``start`` is its beginning."""
     brands = _read_brands(start)
     if brands & _HEIC_BRANDS:
         return unsupported("a HEIC picture", "convert it to JPEG")

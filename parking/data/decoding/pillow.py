@@ -95,7 +95,7 @@ def read_orientation(image: Image.Image) -> int:
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """Return (H, W, 3) uint8 RGB of a picture with at most 8 bits a channel; alpha is dropped and changes no colour.
+    """Return (H, W, 3) uint8 RGB of a picture with at most 8 bits a channel; alpha is dropped without changing colours.
 
     Raises:
         ImageProblem: Pillow cannot convert the picture's mode to RGB.
@@ -123,7 +123,7 @@ def _explain(error: Exception) -> ImageProblem:
 
 @contextmanager
 def _own_limit(image: Image.Image) -> Iterator[None]:
-    """Set Pillow's limit of pixels, which some decoders check, to ``MAX_IMAGE_PIXELS``, which ``image`` meets."""
+    """In the block, raise the limit of pixels that Pillow's decoders check to ``MAX_IMAGE_PIXELS``, if needed."""
     if Image.MAX_IMAGE_PIXELS is None or image.width * image.height <= Image.MAX_IMAGE_PIXELS:
         yield
         return
