@@ -1,4 +1,4 @@
-"""Several opinions on the same images, of models or of views, become one."""
+"""Fuses detections of several models or views on the same images."""
 
 from collections.abc import Sequence
 
@@ -14,18 +14,19 @@ _CLASSES = 2**32
 
 
 class DetectionFusion:
-    """Fuses detections image by image and class by class: with TEST.FUSION's "nms", "soft_nms" or "wbf"."""
+    """Fuses detections image by image and class by class, by "nms", "soft_nms" or "wbf" (TEST.FUSION.NAME)."""
 
     @configurable
     def __init__(self, *, name: str, iou_thresh: float, sigma: float, score_thresh: float, max_detections: int):
         """
         Args:
             name: "nms", "soft_nms" or "wbf" (:func:`.fusion.weighted_boxes_fusion`).
-            iou_thresh: of "nms" and "wbf", 0..1. For "wbf" it should be above the threshold of the sources' own NMS:
-                else a cluster takes in what a source had left beside its best box, and its mean score sinks.
-            sigma: of "soft_nms", above 0.
-            score_thresh: of "soft_nms": what has sunk to this or below is left out. The others leave no box out for its
-                score; "wbf" lowers the scores of boxes that not all sources have.
+            iou_thresh: used by "nms" and "wbf", 0..1. For "wbf" it should be above the threshold of the sources' own
+                NMS: else a cluster also takes in the weaker boxes that a source has for an object, which lower its mean
+                score.
+            sigma: used by "soft_nms", above 0.
+            score_thresh: used by "soft_nms": boxes whose score sinks to this or below are left out. "nms" and "wbf"
+                leave no box out for its score, but "wbf" lowers the scores of boxes that not all sources have.
             max_detections: per image.
         """
         self.name = name
@@ -49,8 +50,8 @@ class DetectionFusion:
     def __call__(self, opinions: Sequence[Sequence[Instances]]) -> list[Instances]:
         """
         Args:
-            opinions: of each source the detections on each image, all sources in the same frame: pred_boxes (XYXY
-                pixels), scores (above 0, float32) and pred_classes. None of them is changed.
+            opinions: for each source (model or view) the detections on each image, in the same pixels for all sources:
+                pred_boxes (XYXY), scores (above 0, float32) and pred_classes. They are not changed.
 
         Returns:
             per image the same fields by descending score, at most ``max_detections``; boxes are not clipped.
@@ -102,7 +103,7 @@ class DetectionFusion:
 
 
 def _pool(opinions: Sequence[Instances]) -> Instances:
-    """All detections on one image."""
+    """Join the detections of all sources on one image."""
     sizes = [instances.image_size for instances in opinions]
     if len(set(sizes)) > 1:
         raise ValueError(f"detections on one image must be in one frame, but its sizes are {sizes}")

@@ -1,6 +1,7 @@
-"""One list of boxes from several overlapping ones, by more than the choice of the best.
+"""Fuses overlapping boxes by soft-NMS or weighted boxes fusion.
 
-A group is what is fused by itself: one class of one image. All groups are worked on at once, box after box of each.
+Each group of boxes, one class of one image, is fused by itself. All groups are processed at once, one box of each per
+step.
 
 Shape legend: K boxes, G groups, M results.
 """
@@ -18,8 +19,9 @@ def soft_nms(
 ) -> tuple[Tensor, Tensor]:
     """Gaussian soft-NMS: Bodla et al., "Soft-NMS", ICCV 2017, Sec. 3.
 
-    Of a group, the box with the best score is picked, and every other score is multiplied by exp(-IoU^2 / sigma); again
-    among the rest. Of equal scores the higher original one is picked first, of equal original ones the first in order.
+    In each group the box with the best score is picked, and every other score is multiplied by exp(-IoU^2 / sigma).
+    This is repeated with the boxes that are left. Of equal scores the box with the higher original score is picked
+    first; if these are equal, too, the first box in order.
 
     Args:
         boxes: (K, 4) XYXY, finite, in any one unit.
@@ -27,7 +29,7 @@ def soft_nms(
         groups: (K,) int64, any numbers.
         sigma: above 0.
         score_thresh: 0 or more; boxes are left out whose score when picked is not above this.
-        max_per_group: at most so many are picked.
+        max_per_group: largest number of boxes picked in a group.
 
     Returns:
         indices: (M,) int64, which boxes were picked; of a group, those picked earlier come earlier.
@@ -44,7 +46,7 @@ def soft_nms(
         picked.append(best)
         picked_scores.append(rest[best])
         rest *= torch.exp(-box_iou(boxes[:num_boxes], boxes[best][rows]).square() / sigma)
-        # Picked again only where all others are 0, too, and those are above no threshold.
+        # A box is picked again only if all other scores of its group are 0; such picks are not above the threshold.
         rest[best] = 0
     picked, picked_scores = torch.cat(picked), torch.cat(picked_scores)
     above = picked_scores > score_thresh
@@ -56,11 +58,11 @@ def weighted_boxes_fusion(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Solovyev et al., "Weighted boxes fusion", Image and Vision Computing 107 (2021), Sec. 3.
 
-    In order of falling score, each box joins the cluster of its group whose fused box, as it is by then, it overlaps
-    most, if by an IoU above ``iou_thresh``; else it starts a cluster. The fused box is the mean of its members weighted
-    by their scores. Its score is their mean score times min(T, N) / N, for T members and N sources: the paper's first
-    variant, in which it does not matter which source a member is from. Of equal scores the first in order goes first,
-    and of equally near clusters the earlier one is joined.
+    Boxes are taken in order of falling score. Each joins the cluster of its group whose fused box so far it overlaps
+    most, if their IoU is above ``iou_thresh``; else it starts a cluster. The fused box is the mean of its members
+    weighted by their scores. Its score is their mean score times min(T, N) / N, for T members and N sources: the
+    paper's first variant, in which it does not matter which source a member is from. Of equal scores the first in order
+    is taken first, and of clusters with equal overlap the earliest is joined.
 
     Args:
         boxes: (K, 4) XYXY, finite, in any one unit.
@@ -78,7 +80,7 @@ def weighted_boxes_fusion(
         return boxes, scores, groups
     order, row, sizes = _sort_by_group(scores, groups)
     boxes, scores = boxes[order], scores[order]
-    # A group has as many slots for clusters as boxes, at the same places; a slot not used yet overlaps nothing.
+    # Each group has as many slots for clusters as boxes, at the same indices; an unused slot overlaps nothing.
     fused, weight, members = torch.zeros_like(boxes), torch.zeros_like(scores), torch.zeros_like(scores)
     start = sizes.cumsum(0) - sizes
     free = start.clone()
@@ -92,7 +94,7 @@ def weighted_boxes_fusion(
         free[:num_groups] += ~joins
         members[slot] += 1
         weight[slot] += score
-        # The weighted mean, so updated that equal boxes give exactly themselves.
+        # In this form the weighted mean of equal boxes is exactly that box.
         fused[slot] += (box - fused[slot]) * (score / weight[slot])[:, None]
     used = members > 0
     fused, weight, members = fused[used], weight[used], members[used]
@@ -100,7 +102,7 @@ def weighted_boxes_fusion(
 
 
 def _sort_by_group(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes of one group beside each other, the largest group first, and by descending score within it.
+    """Sort boxes by group, the largest group first, and by descending score within each group.
 
     Returns:
         order: (K,), indices of the boxes in that order; of equal scores the first stays first.
@@ -116,10 +118,10 @@ def _sort_by_group(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 def _steps(sizes: Tensor, max_steps: int) -> Iterator[tuple[int, int]]:
-    """For each step how many groups have a box left for it, and how many boxes those groups have.
+    """Yield for each step the number of groups that have a box left for it, and the number of boxes in these groups.
 
-    They are the first in the order of :func:`_sort_by_group`, so that nothing is padded and the work of all steps grows
-    with the sum of the squares of the sizes.
+    These groups are the first ones in the order of :func:`_sort_by_group`, so that nothing is padded. The work of all
+    steps together grows with the sum of the squares of the group sizes.
     """
     sizes = sizes.tolist()
     num_groups, num_boxes = len(sizes), sum(sizes)
@@ -131,7 +133,7 @@ def _steps(sizes: Tensor, max_steps: int) -> Iterator[tuple[int, int]]:
 
 
 def _best_of_each_group(values: Tensor, row: Tensor, num_groups: int) -> Tensor:
-    """(G,), where the largest of the values (K,) of each group is, of equal ones the first."""
+    """Index (G,) of the largest of ``values`` (K,) in each group; of equal ones the first."""
     best = values.new_zeros(num_groups).scatter_reduce(0, row, values, "amax", include_self=False)
     position = torch.arange(len(values), device=values.device).masked_fill(values != best[row], len(values))
     return row.new_zeros(num_groups).scatter_reduce(0, row, position, "amin", include_self=False)

@@ -1,4 +1,4 @@
-"""From a head's predictions to detections.
+"""Turns the predictions of a head into detections.
 
 Shape legend: N images, P predictions of an image, C classes, K candidates or detections.
 """
@@ -11,21 +11,21 @@ from torchvision.ops import nms
 
 from .dense_heads.base import DensePredictions
 
-# Pixels between the classes when the published scores were made, in float32. It rounds coordinates, by up to 0.03
-# pixels for class 79; the published weights have no class above that.
+# When the published scores were made, NMS moved the boxes of each class this many pixels away from those of the class
+# before, in float32. This rounds coordinates, by up to 0.03 pixels for class 79, the last one of the published weights.
 _CLASS_DISTANCE, _NUM_ROUNDED_CLASSES = 8192.0, 80
 # Groups (image x class) that share a call of NMS are moved apart in float64. The numbers are chosen such that this
 # rounds nothing: coordinates within _LIMIT pixels that are multiples of _GRID stay exact up to _MAX_GROUPS * _DISTANCE,
 # since 2^25 / 2^-28 is 2^53. All other groups, which are few, get a call of their own.
 _LIMIT, _DISTANCE, _MAX_GROUPS, _GRID = 2.0**15, 2.0**17, 2**8, 2.0**-28
-# Boxes in one call. A CPU's time grows with their square, however few may touch; a GPU's memory does: 128 MB for these.
+# Most boxes in one call of NMS. Their square determines the time on a CPU, and on a GPU the memory: here 128 MB.
 _MAX_BOXES_CPU, _MAX_BOXES_GPU = 1000, 32768
 
 
 class YOLOPostprocessor:
-    """Candidates above a threshold, the best of them, non-maximum suppression per class, the best of what is left.
+    """Takes the best candidates above a threshold, suppresses overlaps in each class, and keeps the best of the rest.
 
-    Nothing is ever left out for lack of time.
+    There is no time limit, so no box is ever lost for lack of time.
     """
 
     @configurable
@@ -41,10 +41,10 @@ class YOLOPostprocessor:
         """
         Args:
             score_thresh: candidates need a score above this.
-            nms_thresh: IoU above which the lower of two boxes of a class is suppressed.
+            nms_thresh: IoU above which the box with the lower score of two boxes of a class is suppressed.
             max_detections: per image.
             pre_nms_topk: candidates per image that take part in the suppression.
-            multi_label: every class above the threshold is a candidate, else the best class only.
+            multi_label: whether every class of a prediction above the threshold is a candidate, or only its best class.
         """
         self.score_thresh = score_thresh
         self.nms_thresh = nms_thresh
@@ -63,15 +63,15 @@ class YOLOPostprocessor:
         }
 
     def __call__(self, predictions: DensePredictions, image_sizes: list[tuple[int, int]]) -> list[Instances]:
-        """All images at once; what is found in one does not depend on the others.
+        """Process all images at once; the detections on an image do not depend on the other images.
 
         Args:
             image_sizes: (height, width) of each image in the network's input, without padding.
 
         Returns:
             per image pred_boxes (XYXY in the same pixels, not clipped), scores (descending) and pred_classes (int64).
-            Equal scores keep the order of the predictions and, within one, of the classes. They are on the CPU: what
-            is done with a few boxes is faster there, and they are fetched with one wait for the whole batch.
+            Equal scores keep the order of the predictions and, within one, of the classes. All tensors are on the CPU,
+            where work with a few boxes is faster; they are fetched with one wait for the whole batch.
         """
         boxes, scores, classes, images = self._candidates(predictions)
         keep = nms_per_class(boxes, scores, classes, self.nms_thresh, images)
@@ -88,7 +88,7 @@ class YOLOPostprocessor:
     def _candidates(self, predictions: DensePredictions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Boxes (K, 4) XYXY, scores, classes and images (K,) of all candidates, by image and descending score."""
         bound = predictions.scores.amax(dim=-1) if predictions.upper_bound is None else predictions.upper_bound
-        # Not a number is above no threshold; an infinite box would be refused by Boxes.clip.
+        # A score that is NaN is not above the threshold; infinite boxes are left out, because Boxes.clip refuses them.
         sound = (bound > self.score_thresh) & predictions.boxes.isfinite().all(dim=-1)
         images, rows = sound.nonzero(as_tuple=True)
         boxes, scores = predictions.boxes[images, rows], predictions.scores[images, rows]
@@ -109,7 +109,7 @@ class YOLOPostprocessor:
 
 
 def _rank_in_image(images: Tensor, num_images: int) -> Tensor:
-    """(K,) 0, 1, ... anew for each image; ``images`` (K,) ascends."""
+    """Rank (K,) of each element within its image, from 0; ``images`` (K,) must ascend."""
     starts = torch.searchsorted(images, torch.arange(num_images, device=images.device))
     return torch.arange(len(images), device=images.device) - starts[images]
 
@@ -117,11 +117,11 @@ def _rank_in_image(images: Tensor, num_images: int) -> Tensor:
 def nms_per_class(
     boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float, images: Tensor | None = None
 ) -> Tensor:
-    """Indices, ascending, of the boxes that no higher box of their class and image overlaps by IoU above ``threshold``.
+    """Ascending indices of the boxes that remain after non-maximum suppression within each class of each image.
 
-    Every decision is the one that NMS of the boxes of one image and class alone makes in float64, for any number of
-    images and classes. Only of classes 0 to 79, those of the published weights, coordinates are first rounded as the
-    published scores were made: without it borderline boxes are decided differently.
+    The result is the same as that of separate NMS calls in float64 for each class of each image. For classes 0 to 79,
+    those of the published weights, coordinates are first rounded as they were when the published scores were made;
+    otherwise some borderline boxes would be kept or suppressed differently.
 
     Args:
         boxes: (K, 4) XYXY, float32, finite.
@@ -148,20 +148,20 @@ def nms_per_class(
 
 
 def _is_exact_when_shifted(boxes: Tensor) -> Tensor:
-    """(K,) bool."""
+    """Whether each box (K,) can be shifted in float64 without rounding."""
     parts = boxes / _GRID
     return ((boxes.abs() <= _LIMIT) & (parts == parts.round())).all(dim=1)
 
 
 def _round_as_published(boxes: Tensor, classes: Tensor) -> Tensor:
-    """(K, 4) float64."""
+    """``boxes`` (K, 4) in float64, rounded as the published scores require (see :data:`_CLASS_DISTANCE`)."""
     offsets = (classes * _CLASS_DISTANCE)[:, None]
     rounded = (boxes + offsets).double() - offsets
     return torch.where((classes < _NUM_ROUNDED_CLASSES)[:, None], rounded, boxes.double())
 
 
 def _pack(sizes: list[int], max_sum: int, max_count: int) -> list[int]:
-    """Sums of at most ``max_count`` neighbouring ``sizes``, each at most ``max_sum`` unless it is a single one."""
+    """Sum up neighbouring ``sizes``, at most ``max_count`` per sum, to at most ``max_sum`` or a single larger size."""
     packed, count = [], max_count
     for size in sizes:
         if count < max_count and packed[-1] + size <= max_sum:

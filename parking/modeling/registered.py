@@ -8,7 +8,7 @@ from .dense_heads import DENSE_HEAD_REGISTRY
 
 
 def list_registered() -> dict[str, list[str]]:
-    """The registered names by config key; of detectron2's parts, only backbones that this project's heads fit."""
+    """The registered names by config key; of detectron2's parts, only backbones that fit this project's heads."""
     registries = {
         "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
         "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,

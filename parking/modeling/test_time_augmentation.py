@@ -13,7 +13,7 @@ from .dense_heads.base import DensePredictions, join_predictions
 from .ensemble import DetectionFusion
 from .meta_arch import YOLO
 
-# Of the padding around a shrunk view, in gray levels: 0.447 where the network reads 0..1.
+# Gray level, 0..255, of the padding around a shrunk view: 0.447 in the network's range of 0..1.
 _PAD_VALUE = 0.447 * 255
 
 
@@ -21,9 +21,9 @@ class YOLOWithTTA(nn.Module):
     """A :class:`YOLO` that looks at each image in several sizes, some mirrored.
 
     As published, all views are joined before one NMS, without the coarsest level of the first view and the finest level
-    of the last: large objects are for the small views, and small objects for the large one. With a ``fusion`` the views
-    are whole: without these levels fewer views would agree on an object (200 photographs, yolov5n: "wbf" AP 0.592 with
-    them and 0.573 without, "soft_nms" 0.588 and 0.585, joined as published 0.580).
+    of the last: large objects are for the small views, and small objects for the large one. With a ``fusion`` all views
+    keep all levels: without these two, fewer views would agree on an object (200 photographs, yolov5n: "wbf" AP 0.592
+    with them and 0.573 without, "soft_nms" 0.588 and 0.585, joined as published 0.580).
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class YOLOWithTTA(nn.Module):
     ):
         """
         Args:
-            model: in eval mode when this is called.
-            scales: of the views, relative to the image; the first is the largest and the last the smallest.
+            model: must be in eval mode whenever this module is called.
+            scales: size of each view, relative to the image; the first is the largest and the last the smallest.
             flips: whether each view is mirrored left to right.
-            fusion: None: the predictions of all views are joined before one NMS, as published. Else each view has its
-                own NMS, and this fuses what is left.
+            fusion: fuses the detections of the views, each after its own NMS. None: the predictions of all views are
+                joined before one NMS, as published.
         """
         super().__init__()
         if len(scales) != len(flips) or len(scales) < 2:
@@ -52,13 +52,14 @@ class YOLOWithTTA(nn.Module):
 
     @property
     def size_divisibility(self) -> int:
-        """That of the model: the first view is the image as it is."""
+        """The same as the model's, because the first view is the image as it is."""
         return self.model.size_divisibility
 
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
-        """The contract of :meth:`YOLO.forward` in eval mode. Images of one padded shape are worked on together.
+        """Detect objects, with the arguments and results of :meth:`YOLO.forward` in eval mode.
 
-        No image is padded to the size of another, on which its detections would then depend.
+        Images of the same padded shape are processed together. No image is padded to the size of another one, because
+        its detections would then depend on the other image.
         """
         results: list[dict] = [{}] * len(batched_inputs)
         for group in self._group_by_padded_shape(batched_inputs):
@@ -84,7 +85,7 @@ class YOLOWithTTA(nn.Module):
         return self.fusion([self.model.postprocessor(view, image_sizes) for view in views])
 
     def predict(self, images: Tensor) -> DensePredictions:
-        """The views joined as published.
+        """Predict all views and join their predictions as published.
 
         Args:
             images: (N, 3, H, W), normalised and padded.
@@ -109,7 +110,7 @@ class YOLOWithTTA(nn.Module):
         return view._replace(boxes=boxes)
 
     def _resize(self, images: Tensor, scale: float) -> Tensor:
-        """Resize to the floor of the scaled size, then pad to what the scaled size needs in whole strides."""
+        """Resize to the scaled size, rounded down, then pad to whole strides of the scaled size."""
         if scale == 1:
             return images
         divisor = self.model.size_divisibility

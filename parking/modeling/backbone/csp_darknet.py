@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from parking.layers import C3, SPPF, ConvNormAct, conv3x3
 from parking.utils.errors import UserError
 
-# (stage, channels at width 1, repeats); the first stage has stride 4 and each further one twice that. Repeats are
-# (a, b): a times the depth, rounded, then times b.
+# Stages by the name of the last one. A stage is (name, channels at width 1, (a, b)), with b * round(a * depth) repeats.
+# The first stage has stride 4, and each further stage twice the stride of the previous one.
 _STEM_CHANNELS = 64
 _YOLOV5_STAGES = {
     "dark5": (("dark2", 128, (3, 1)), ("dark3", 256, (6, 1)), ("dark4", 512, (9, 1)), ("dark5", 1024, (3, 1))),
@@ -28,7 +28,7 @@ _YOLOV5_STAGES = {
 _YOLOX_STAGES = {
     "dark5": (("dark2", 128, (3, 1)), ("dark3", 256, (3, 3)), ("dark4", 512, (3, 3)), ("dark5", 1024, (3, 1)))
 }
-#: MODEL.CSP_DARKNET.LAYOUT: for each last stage, the stages.
+#: Values of MODEL.CSP_DARKNET.LAYOUT, each with its stages by the name of the last one.
 LAYOUTS = {"yolov5": _YOLOV5_STAGES, "yolox": _YOLOX_STAGES}
 
 
@@ -46,7 +46,7 @@ class CSPDarknet(Backbone):
     """Stages "dark2" (stride 4) to "dark5" (32) or "dark6" (64), each a strided convolution and a C3; SPPF in the last.
 
     In the layout "yolox" (Ge et al., "YOLOX", 2021) the SPPF stands before the last C3, which has no shortcuts; its
-    stem reads each group of 2 x 2 pixels as 12 channels, which is the same as this 6x6 convolution.
+    stem reads each group of 2 x 2 pixels as 12 channels, which computes the same as the 6x6 convolution used here.
 
     Cross-stage partial connections: Wang et al., "CSPNet", CVPRW 2020.
     """
@@ -66,11 +66,11 @@ class CSPDarknet(Backbone):
         """
         Args:
             in_channels: channels of the input image.
-            depth_multiple, width_multiple: repeats and channels relative to the large model.
+            depth_multiple, width_multiple: factors of repeats and channels, relative to the large model (1.0).
             out_features: stages to return, finest first; the last is the end of the network, "dark5" (a P5 model) or,
                 in the layout "yolov5", "dark6" (a P6 model, whose dark5 is narrower).
             layout: "yolov5" or "yolox".
-            depthwise: whether depthwise pairs take the place of 3x3 convolutions.
+            depthwise: whether each 3x3 convolution is replaced by a depthwise and a pointwise one.
             norm: "BN" or "SyncBN".
 
         Raises:

@@ -1,4 +1,4 @@
-"""Path aggregation neck: a feature pyramid top-down, and a second one bottom-up on top of it."""
+"""Path aggregation neck: a top-down feature pyramid, followed by a bottom-up one."""
 
 import itertools
 import math
@@ -37,10 +37,10 @@ class PAFPN(Backbone):
         """
         Args:
             bottom_up: the backbone.
-            in_features: its features to join, finest first; each has twice the stride of the one before. The outputs
-                are named after the stride: "p3" for 8, "p4" for 16, ….
-            depth_multiple: repeats of a block relative to the large model.
-            depthwise: whether depthwise pairs take the place of 3x3 convolutions.
+            in_features: names of its features to join, finest first, each with twice the stride of the previous one.
+                Outputs are named after their stride: "p3" for 8, "p4" for 16, ….
+            depth_multiple: factor of the repeats of a block, relative to the large model (1.0).
+            depthwise: whether each 3x3 convolution is replaced by a depthwise and a pointwise one.
             norm: "BN" or "SyncBN".
 
         Raises:
@@ -115,7 +115,7 @@ class PAFPN(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_csp_darknet_pafpn_backbone(cfg, input_shape: ShapeSpec) -> PAFPN:
-    """Called by :func:`detectron2.modeling.build_backbone`; reads MODEL.CSP_DARKNET, MODEL.PAFPN and MODEL.YOLO."""
+    """Build a CSP-Darknet with a PAFPN from MODEL.CSP_DARKNET, MODEL.PAFPN and MODEL.YOLO; called by detectron2."""
     return PAFPN(cfg, CSPDarknet(cfg, input_shape))
 
 
@@ -128,5 +128,5 @@ def _check_in_features(in_features: Sequence[str], shapes: dict[str, ShapeSpec])
     strides = [shapes[name].stride for name in in_features]
     if any(coarse != 2 * fine for fine, coarse in itertools.pairwise(strides)):
         raise UserError(
-            f"MODEL.PAFPN.IN_FEATURES is {list(in_features)} with strides {strides}: each must be twice the one before."
+            f"MODEL.PAFPN.IN_FEATURES is {list(in_features)} with strides {strides}: each must double the previous."
         )

@@ -1,4 +1,4 @@
-"""The detector: it only connects its parts. Shape legend: N images, H x W pixels."""
+"""The detector, which connects backbone, head and postprocessor. Shape legend: N images, H x W pixels."""
 
 import math
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from ..postprocessing import YOLOPostprocessor
 
 @META_ARCH_REGISTRY.register()
 class YOLO(DenseDetector):
-    """A backbone, a dense head and the suppression of boxes, in detectron2's contract for models.
+    """A detector of a backbone, a dense head and a postprocessor, with the inputs and outputs of detectron2's models.
 
-    Input: dicts with "image" (3, H, W) RGB, 0..255, for training "instances" with
-    gt_boxes and gt_classes, else optionally "height" and "width", the size that the detections shall be in.
+    Inputs are dicts with "image" (3, H, W) RGB, 0..255; in training also "instances" with gt_boxes and gt_classes, else
+    optionally "height" and "width", the image size in whose pixels the detections are returned.
     """
 
     @configurable
@@ -38,7 +38,7 @@ class YOLO(DenseDetector):
     ):
         """
         Args:
-            head_in_features: features of the backbone, finest first, for which the head is made.
+            head_in_features: names of the backbone's features that the head reads, finest first.
         """
         super().__init__(backbone, head, list(head_in_features), pixel_mean=pixel_mean, pixel_std=pixel_std)
         self.postprocessor = postprocessor
@@ -67,19 +67,19 @@ class YOLO(DenseDetector):
 
     @property
     def size_divisibility(self) -> int:
-        """In pixels: the sides of images are padded to multiples of it, so that every level has whole cells."""
+        """Sides of images are padded to multiples of this many pixels, so that every level has whole cells."""
         shapes = self.backbone.output_shape()
         strides = [shapes[name].stride for name in self.head_in_features]
         return math.lcm(max(self.backbone.size_divisibility, 1), *strides)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """(..., 3, H, W) of 0..255 as the network reads them."""
+        """Convert images (..., 3, H, W) of 0..255 to the values that the network reads."""
         return (images - self.pixel_mean) / self.pixel_std
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
         """Batch the images, each at the top left of a gray canvas in whole strides, then normalise all of it."""
         images = ImageList.from_tensors(
-            # Of images in pinned memory, the GPU need not be waited for.
+            # If images are in pinned memory, their upload to the GPU does not wait.
             [inputs["image"].to(self.device, non_blocking=True) for inputs in batched_inputs],
             self.size_divisibility,
             pad_value=PAD_VALUE,
