@@ -1,4 +1,4 @@
-"""Training: everything put together."""
+"""Training and evaluation: the trainer, its hooks, stages, resuming, and the launch of several processes."""
 
 from .launch import launch
 from .run import list_results, run_evaluation, run_training

@@ -1,4 +1,4 @@
-"""The time that a training takes; its trainer and its hooks share one clock."""
+"""The clock of a training, which its trainer and its hooks share."""
 
 import logging
 import os
@@ -14,20 +14,20 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingClock:
-    """Counts the seconds of a training, interrupted runs included.
+    """Counts the seconds that a training has taken, including interrupted runs.
 
-    A file keeps them, so that a resumed run also counts the time lost since its checkpoint. It is written without a
-    time limit, too, because the next run may have one.
+    They are written to a file, so that a resumed run also counts the time between its checkpoint and the interruption.
+    The file is written even if there is no time limit, because a later run may have one.
     """
 
-    #: Seconds between two writings of the file.
+    #: The file is written once in this many seconds.
     RECORD_PERIOD = 60.0
 
     def __init__(self, record: str | os.PathLike | None = None, *, clock: Callable[[], float] = time.monotonic):
         """
         Args:
-            record: the file with the time used; None: it is lost with the process.
-            clock: gives seconds since an arbitrary moment.
+            record: the file with the time used; None: the time is not written.
+            clock: returns the seconds since an arbitrary moment.
         """
         self._record = Path(record) if record is not None else None
         self._clock = clock
@@ -35,26 +35,26 @@ class TrainingClock:
         self._start: float | None = None
 
     def start(self) -> None:
-        """Begin to count, unless already begun: an evaluation may come before the first iteration."""
+        """Begin to count; do nothing if it has begun, because an evaluation may come before the first iteration."""
         if self._start is not None:
             return
         self._start = self._recorded_at = self._clock()
         if self._record is not None and comm.is_main_process():
-            # The file is ahead of the checkpoint if the last run was killed some time after saving it.
+            # If the last run was killed some time after its last checkpoint, the file states more time than that.
             self._seconds_before = max(self._seconds_before, read_number(self._record))
 
     @property
     def seconds(self) -> float:
-        """Time used so far, earlier runs included."""
+        """Seconds used so far, including earlier runs."""
         self.start()
         return self._seconds_before + self._clock() - self._start
 
     def restore(self, seconds: float) -> None:
-        """Count on from what a checkpoint says."""
+        """Set the time that earlier runs have used, which a checkpoint states."""
         self._seconds_before = seconds
 
     def write_record(self, *, if_older_than: float = 0.0) -> None:
-        """Write the time used to the file, unless that was done in the last ``if_older_than`` seconds."""
+        """Write the time used to the file, unless the file was written in the last ``if_older_than`` seconds."""
         self.start()
         if self._clock() - self._recorded_at < if_older_than:
             return
@@ -64,5 +64,5 @@ class TrainingClock:
                 with open_atomic(self._record, makes_folder=False) as file:
                     file.write(f"{self.seconds:.0f}\n".encode())
             except OSError as e:
-                # This must not end a training; if the disk is full, saving the next checkpoint says what to do.
+                # Do not end the training for this. If the disk is full, saving the next checkpoint will say what to do.
                 logger.warning(f"The time used could not be written to {self._record}: {e.strerror or e}")

@@ -1,4 +1,4 @@
-"""Evaluating a model on registered data sets, while it is trained or afterwards."""
+"""Evaluate a model on registered data sets, during training or afterwards."""
 
 import copy
 import gc
@@ -25,7 +25,7 @@ _LOG_SECONDS = 30
 
 
 class StopEvaluation(Exception):
-    """An evaluation was asked to stop; there are no results."""
+    """Raised by an evaluation that was asked to stop and so has no results."""
 
 
 def evaluate_dataset(
@@ -38,20 +38,20 @@ def evaluate_dataset(
     should_stop: Callable[[], bool] = lambda: False,
     restart: str = "",
 ) -> dict[str, Any]:
-    """Run ``model`` over a registered data set, which the processes share, and let ``evaluator`` score it.
+    """Run ``model`` over a registered data set, and let ``evaluator`` score the results.
 
-    All processes must call this; the main one gets the scores.
+    All processes must call this. Each works on its share of the images, and the main process gets the scores.
 
     Args:
-        model: it is evaluated as it is, in eval mode, batches as TEST.IMS_PER_BATCH says.
-        leave_out: called with the id of each image that cannot be used, under DATASETS.POLICY repair.
-        should_stop: asked after every batch.
+        model: is set to eval mode and used as it is.
+        leave_out: with DATASETS.POLICY repair, called with the id of each image that cannot be used.
+        should_stop: called after each batch; if it returns True, the evaluation stops.
         restart: see :func:`parking.inference.runner.inference_settings`.
 
     Raises:
-        StopEvaluation: ``should_stop`` said yes.
-        UserError: memory runs out or, under DATASETS.POLICY strict, an image cannot be used.
-        NotFiniteError: in any of the processes, see :func:`parking.inference.build.refuse_overflow`.
+        StopEvaluation: ``should_stop`` returned True.
+        UserError: memory runs out or, with DATASETS.POLICY strict, an image cannot be used.
+        NotFiniteError: one of the processes raised it, see :func:`parking.inference.build.refuse_overflow`.
     """
     evaluator.reset()
     batches = share_plan(cfg, model, load_test_dicts(dataset_name))
@@ -76,7 +76,7 @@ def evaluate_dataset(
                 )
     except NotFiniteError as e:
         overflow = e
-    # If one process gives up, the others must not wait for its results.
+    # If one process gives up, raise the error in all, which would otherwise wait for its results.
     overflow = next(filter(None, comm.all_gather(overflow)), None)
     if overflow is not None:
         raise overflow
@@ -93,10 +93,11 @@ def _leave_out(cfg, inputs: dict, leave_out: Callable[[int | str], None]) -> Non
 def evaluate_copy(
     cfg, model: nn.Module, state_dict: Mapping[str, torch.Tensor], test: Callable[[nn.Module], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Call ``test`` with a copy of ``model`` that holds the main process's ``state_dict`` and is ready for inference.
+    """Call ``test`` with a copy of ``model`` that has the main process's ``state_dict``; return what it returns.
 
-    It computes as ``--eval-only`` does, norms folded away, in TEST.DTYPE; if that is too small for the weights, in
-    float32. The copy takes as much memory as the weights; ``model``, which is being trained, is not touched.
+    The copy computes as with ``--eval-only``: norms are folded into convolutions, and the type is TEST.DTYPE. If
+    weights or outputs do not fit into this type, ``test`` is called again in float32. The copy takes as much memory as
+    the weights; ``model``, which is being trained, does not change.
     """
     dtype = inference_dtype(cfg)
     try:
@@ -116,7 +117,8 @@ def _evaluate_copy(model, state_dict, dtype, test):
     _broadcast_from_main(copied)
     prepare_for_inference(copied, dtype)
     try:
-        # In float32 boxes that are not finite are left out: weights that diverge do not end a training.
+        # Do not check in float32, where boxes that are not finite are left out: weights that diverge must not end a
+        # training here.
         if dtype != torch.float32:
             refuse_overflow(copied, dtype, "the weights in training")
         return test(copied)
@@ -124,12 +126,13 @@ def _evaluate_copy(model, state_dict, dtype, test):
         del copied
         if torch.cuda.is_available():
             gc.collect()
-            torch.cuda.empty_cache()  # a training does not use the memory of the evaluation's streams
+            # Free the memory cached for the streams of the evaluation, which training could not use.
+            torch.cuda.empty_cache()
 
 
 @torch.no_grad()
 def _broadcast_from_main(model: nn.Module) -> None:
-    # BN statistics differ between processes; those evaluated must be those that the main process saves.
+    # Batch norm statistics differ between processes. All must evaluate those of the main process, which saves them.
     if comm.get_world_size() > 1:
         for tensor in model.state_dict().values():
             dist.broadcast(tensor, 0)

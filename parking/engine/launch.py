@@ -1,4 +1,4 @@
-"""Run a function in one process, or in one per GPU; this process then ends in the same way as they did."""
+"""Run a function in one process for each GPU, and end this process as those processes have ended."""
 
 import argparse
 import json
@@ -26,12 +26,12 @@ from parking.utils.processes import interrupts_held_back, name_signal
 
 from .process_group import join_process_group, parse_dist_url
 
-# Each process takes half a GB at its start. Without GPUs, a few are useful for trying things out.
+# Largest number of processes on a machine without GPUs, where they serve to try things out; each takes half a GB.
 _MAX_PROCESSES = 64
-# After one process failed, the others have this long to end by themselves, and again this long until SIGKILL.
+# After one process has failed, the others have this long to end by themselves, and again this long before SIGKILL.
 _GRACE_SECONDS = 10.0
 
-# Kinds of record that a process leaves when it ends. _LOST: it could not reach another process.
+# Endings of the files in which processes record why they ended. _LOST means that another process could not be reached.
 _KINDS = _USER_ERROR, _LOST, _TRACEBACK, _INTERRUPTED = ".user_error", ".lost", ".traceback", ".interrupted"
 _RESULT = "result.json"
 
@@ -39,22 +39,23 @@ _RESULT = "result.json"
 def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int | None:
     """Call ``main(args)`` in ``args.num_gpus`` processes on each of ``args.num_machines`` machines.
 
-    Returns what ``main`` does, an exit code or None, of the first of several processes on this machine.
+    Without GPUs, the processes run on the CPU and exchange gradients by gloo. Each Ctrl-C reaches every process once,
+    whether it was typed in a terminal or sent to this process alone, and this process waits until they have ended. Call
+    this from the main thread.
 
-    Without a GPU the processes run on the CPU and exchange gradients over gloo. Each Ctrl-C reaches every process once,
-    whether it was typed in a terminal or sent to this process alone, and this process waits until they have ended. To
-    be called from the main thread.
+    Returns:
+        What ``main`` returned, an exit code or None, in the first process on this machine.
 
     Raises:
-        UserError: there are fewer GPUs than asked for, or a process raised one or was killed.
-        KeyboardInterrupt: a process ended with one.
-        SystemExit: a process ended otherwise; its message has the traceback, and python prints it and exits with 1.
+        UserError: there are fewer GPUs than asked for, or a process raised a UserError or was killed.
+        KeyboardInterrupt: a process ended with it.
+        SystemExit: a process failed otherwise; the message is its traceback, which Python prints when it exits with 1.
     """
     num_found = torch.cuda.device_count()
     most = num_found or max(_MAX_PROCESSES, num_available_cpus())
     if not 1 <= args.num_gpus <= most:
         found = f"this machine has {num_found} GPUs" if num_found else "without GPUs it counts processes"
-        raise UserError(f"--num-gpus is {args.num_gpus}; {found}, and it is from 1 to {most}.")
+        raise UserError(f"--num-gpus is {args.num_gpus}; {found}, and it must be from 1 to {most}.")
     if not 0 <= args.machine_rank < args.num_machines:
         raise UserError(
             f"--machine-rank is {args.machine_rank}, and --num-machines {args.num_machines}; machines are numbered "
@@ -68,7 +69,7 @@ def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Name
         parse_dist_url(args.dist_url)
     with tempfile.TemporaryDirectory() as record_folder, _interrupts_passed_on():
         try:
-            # detectron2's launch() does the same, but sends SIGTERM to all right after the first error.
+            # Unlike detectron2's launch(), give the other processes time to end after the first error.
             context = _start((main, args, record_folder), args.num_gpus)
             codes = _wait_for_first_failure(context)
             while not context.join(grace_period=_GRACE_SECONDS):
@@ -80,7 +81,7 @@ def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Name
 
 @contextmanager
 def _interrupts_passed_on() -> Iterator[None]:
-    # A handler that does not raise, so that an interrupt never breaks off the bookkeeping of join().
+    # This handler raises no error, so that Ctrl-C cannot interrupt join() halfway.
     def pass_on(signum, frame) -> None:
         for process in multiprocessing.active_children():
             os.kill(process.pid, signal.SIGINT)
@@ -93,19 +94,20 @@ def _interrupts_passed_on() -> Iterator[None]:
 
 
 def _start(args: tuple, num_processes: int):
-    """Start the processes with SIGINT blocked: a signal during their imports stays pending until `_run` unblocks it."""
-    # If the tracker started with the first process, it would unblock SIGINT before that process inherits the mask.
+    """Start the processes with SIGINT blocked; a signal during their imports waits until `_run` unblocks it."""
+    # Start the tracker now: starting it along with the first process would unblock SIGINT before that process inherits
+    # the mask.
     resource_tracker.ensure_running()
     with interrupts_held_back():
         return start_processes(_run, args=args, nprocs=num_processes, join=False)
 
 
 def _run(local_rank: int, main: Callable, args: argparse.Namespace, record_folder: str) -> None:
-    # Leave the terminal's process group: Ctrl-C would come twice, from the terminal and from the parent process.
+    # Leave the terminal's process group, or Ctrl-C would come twice: from the terminal and from the parent process.
     os.setpgrp()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        # torch has made the kernel send SIGINT when the parent dies from now on; it may have died before.
+        # torch has asked the kernel to send SIGINT when the parent dies. The parent may have died before that.
         if not multiprocessing.parent_process().is_alive():
             raise KeyboardInterrupt
         _share_cpus(args.num_gpus)
@@ -132,12 +134,12 @@ def _share_cpus(num_processes: int) -> None:
 
 
 def _record(folder: str, local_rank: int, kind: str, text: str) -> None:
-    # The clock is the same for all processes, so that names sort by time.
+    # Begin the name with the time, so that names sort by it; the clock is the same in all processes.
     Path(folder, f"{time.monotonic_ns():020d}-{local_rank}{kind}").write_text(text, encoding="utf-8")
 
 
 def _wait_for_first_failure(context) -> dict[int, int]:
-    """When the first process fails, the exit codes, by local rank, of all that have ended; {} if all succeed."""
+    """Wait until a process fails; return the exit codes of all that have ended by local rank, {} if none fails."""
     running = dict(enumerate(context.processes))
     while running:
         wait([process.sentinel for process in running.values()])
@@ -149,27 +151,26 @@ def _wait_for_first_failure(context) -> dict[int, int]:
 
 
 def _end_like(codes: Mapping[int, int], record_folder: str | os.PathLike) -> None:
-    """End this process in the way of the process that failed first.
+    """Raise what ends this process in the same way as the process that failed first.
 
     Args:
         codes: from :func:`_wait_for_first_failure`.
-        record_folder: with what the processes have recorded before they ended.
+        record_folder: folder with the records of why processes ended.
     """
     records = sorted(path for path in Path(record_folder).iterdir() if path.suffix in _KINDS)
-    # If a process left a record and was aborted afterwards, the record says why it ended: now and then a thread of gloo
-    # aborts because Python ends before it.
+    # Ignore the exit codes of processes that have left a record: a thread of gloo may abort a process that is ending.
     unexplained = {
         rank: code for rank, code in codes.items() if code and not any(r.stem.endswith(f"-{rank}") for r in records)
     }
     for rank, code in unexplained.items():
         if code < 0:
             if rank == 0:
-                complain("")  # its progress bar may have been left in the middle of a line
+                complain("")  # end the line in which the progress bar of process 0 may have stopped
             raise UserError(
                 f"process {rank} was killed by {name_signal(-code)}; the system sends SIGKILL when memory runs out: "
                 "free some, or use smaller batches and fewer data workers."
             ) from None
-    # The earliest record is the cause, but a lost connection to another process is only ever a consequence.
+    # The earliest record states the cause, except that a lost connection is always the consequence of something else.
     causes = [path for path in records if path.suffix != _LOST]
     if not causes and unexplained:
         rank, code = next(iter(unexplained.items()))

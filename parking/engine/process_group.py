@@ -1,4 +1,4 @@
-"""How the processes of a run find each other. On one machine, nothing listens beyond loopback."""
+"""Connect the processes of a run. On a single machine, they listen only on its loopback address."""
 
 import argparse
 import datetime
@@ -15,17 +15,17 @@ from detectron2.utils import comm
 from parking.utils.errors import UserError
 from parking.utils.text import printable
 
-#: How long processes wait for each other at the start; machines may be started by hand, one after the other.
+#: How long processes wait for each other at the start, enough to start machines by hand one after the other.
 MEETING_TIMEOUT = datetime.timedelta(minutes=30)
 
 
 def join_process_group(local_rank: int, args: argparse.Namespace, folder: str | os.PathLike) -> None:
-    """Join the process group as in detectron2's launcher; returns when all processes have joined.
+    """Join the process group, as detectron2's launcher does; return when all processes have joined.
 
     Args:
-        local_rank: this process's number on this machine.
-        args: ``num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url``, as checked by ``launch``.
-        folder: used by this run on this machine only.
+        local_rank: number of this process on this machine.
+        args: ``num_gpus``, ``num_machines``, ``machine_rank`` and ``dist_url``, which ``launch`` has checked.
+        folder: a folder that only this run on this machine uses.
 
     Raises:
         UserError: the other processes cannot be reached at ``dist_url``.
@@ -45,15 +45,15 @@ def join_process_group(local_rank: int, args: argparse.Namespace, folder: str | 
     comm.create_local_process_group(args.num_gpus)
     if has_gpu:
         torch.cuda.set_device(local_rank)
-    # Without this barrier, a process that starts much later can run into the timeout of the first collective.
+    # Wait for all processes, or one that starts much later could exceed the timeout of the first collective.
     comm.synchronize()
 
 
 def parse_dist_url(url: str) -> tuple[str, int]:
-    """Host and port of ``tcp://HOST:PORT``.
+    """Return host and port of ``tcp://HOST:PORT``.
 
     Raises:
-        UserError: it is something else, or the host has no address.
+        UserError: ``url`` has another form, or no address is known for the host.
     """
     try:
         parts = urlsplit(url)
@@ -76,13 +76,13 @@ def parse_dist_url(url: str) -> tuple[str, int]:
 def open_store(
     url: str, *, is_main: bool, world_size: int, timeout: datetime.timedelta = MEETING_TIMEOUT
 ) -> dist.Store:
-    """The store through which processes find each other; returns when all ``world_size`` have opened it.
+    """Open the store through which processes find each other; return when ``world_size`` processes have opened it.
 
     Args:
         is_main: whether this process hosts the store.
 
     Raises:
-        UserError: the port is in use, or others do not come in time.
+        UserError: the port is in use, or the other processes do not open the store in time.
     """
     host, port = parse_dist_url(url)
     try:
@@ -96,7 +96,7 @@ def open_store(
 
 
 def _use_loopback() -> None:
-    # By default gloo and NCCL listen on the address that the machine's name stands for.
+    # By default, gloo and NCCL would listen on the address to which the machine's name resolves.
     for _, name in socket.if_nameindex():
         if name.startswith("lo"):
             os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = name

@@ -1,4 +1,4 @@
-"""Whether a training may go on where an earlier one stopped."""
+"""Check that a resumed training has the config and the data that it began with."""
 
 import hashlib
 import json
@@ -20,14 +20,16 @@ logger = logging.getLogger(__name__)
 def check_same_recipe(
     config: Mapping[str, Any], earlier: Mapping[str, Any], *, output_dir: str, is_followed: bool = False
 ) -> None:
-    """Raise a UserError that names the first key whose change since the training began could change its weights.
+    """Raise a UserError if a key that can change the weights has changed since the training began; it names the key.
 
-    :attr:`parking.config.checks.Check.changes_weights` says which keys can. A changed key that only evaluations read is
-    logged.
+    :attr:`parking.config.checks.Check.changes_weights` says which keys can. A changed key that affects only evaluations
+    is logged.
 
     Args:
-        config, earlier: nested plain values. A key that only one of them has is not compared: it is of another version.
-        output_dir: of the training, for the message.
+        config: the present config as nested plain values.
+        earlier: the config that the training began with. A key that only one of the two has is from another version and
+            is not compared.
+        output_dir: folder of the training, for the message.
         is_followed: see :class:`parking.config.checks.Recipe`.
     """
     values, earlier_values = dict(flatten(config)), dict(flatten(earlier))
@@ -38,8 +40,8 @@ def check_same_recipe(
         if changes_weights(key, *recipes):
             raise UserError(
                 f"--resume: {key} is {show(value)}, but the training in {output_dir} began with "
-                f"{show(earlier_values[key])}, and would not be what an uninterrupted one is; set it back, or start "
-                f"anew with --overwrite."
+                f"{show(earlier_values[key])} and would end with other weights than an uninterrupted one; set it back, "
+                f"or start anew with --overwrite."
             )
         if reads_scores(key):
             logger.warning(
@@ -49,11 +51,12 @@ def check_same_recipe(
 
 
 def keep_earlier_behaviour(cfg: CfgNode, earlier: Mapping[str, Any], opts: Sequence[str]) -> None:
-    """Give keys that did not exist when a training began the values that keep its behaviour.
+    """Set keys that are newer than a training to the values with which it behaves as when it began.
 
     Args:
-        cfg: of the resumed training, changed in place. A value that is not the default, or was typed, stays.
-        earlier: what it began with, nested, as of the present version.
+        cfg: config of the resumed training, changed in place. Values that are not the default, or that the command line
+            states, stay.
+        earlier: the config that the training began with, as nested plain values, translated to the present version.
         opts: KEY VALUE pairs of the command line.
     """
     values, default, typed = dict(flatten(earlier)), get_cfg(), typed_keys(opts)
@@ -69,8 +72,8 @@ def tell_changed_scores(config: Mapping[str, Any], version: int, *, output_dir: 
     """Warn if a resumed training uses scores that the version it began with computed differently.
 
     Args:
-        config: nested plain values.
-        version: that the training began with.
+        config: the present config as nested plain values.
+        version: VERSION of the config that the training began with.
     """
     changes = find_changed_scores(version)
     if changes and scores_steer(Recipe(dict(flatten(config)), is_followed)):
@@ -89,12 +92,14 @@ def check_same_data(
     output_dir: str,
     is_followed: bool = False,
 ) -> None:
-    """Raise a UserError that names the first data set which is not what it was when the training began.
+    """Raise a UserError if a data set has changed since the training began; it names the data set.
 
-    DATASETS.TEST is compared only where its scores can change the weights.
+    DATASETS.TEST is compared only if its scores can change the weights.
 
     Args:
-        digests, earlier: of :func:`digest_dataset`, by the data set's name.
+        config: the present config as nested plain values.
+        digests: results of :func:`digest_dataset` by the name of the data set.
+        earlier: the same when the training began.
     """
     names = {*config["DATASETS"]["TRAIN"]}
     if scores_steer(Recipe(dict(flatten(config)), is_followed)):
@@ -108,7 +113,7 @@ def check_same_data(
 
 
 def digest_dataset(dataset_dicts: list[dict]) -> str:
-    """A text that differs if images, their order, sizes or boxes differ; the folders of the files do not count."""
+    """Return a text that changes if images, their order, sizes or boxes change; folders of files do not matter."""
     digest = hashlib.sha256()
     for record in dataset_dicts:
         boxes = [[*map(float, a["bbox"]), a["category_id"], a.get("iscrowd", 0)] for a in record.get("annotations", ())]

@@ -1,4 +1,4 @@
-"""What ``train_net.py`` does: the stages of a training one after the other, or the evaluation of one."""
+"""Run ``train_net.py``: train the stages of a config one after the other, or evaluate weights."""
 
 import gc
 import itertools
@@ -40,26 +40,27 @@ logger = logging.getLogger(__name__)
 
 
 def run_training(args) -> OrderedDict[str, Any] | None:
-    """Train the stages of ``args.config_file``, or only ``args.stage``; return the final scores of the last one.
+    """Train the stages of ``args.config_file``, or only ``args.stage``; return the final scores of the last stage.
 
     Args:
         args: ``config_file``, ``opts``, ``stage``, ``resume``, ``overwrite``.
 
     Raises:
-        UserError: something is wrong; what can be checked beforehand is checked for all stages before the first.
+        UserError: an argument, the config, a file or an OUTPUT_DIR is wrong. Whatever can be checked beforehand is
+            checked for all stages before the first one begins.
     """
-    setup_logging()  # reading the config may log
+    setup_logging()  # because reading the config may log
     all_stages = read_stages(args.config_file, args.opts)
     stages = select_stages(all_stages, args.stage)
     for stage in stages:
         check_config(stage.cfg, Task.TRAIN)
     with ExitStack() as locks:
         if comm.is_main_process():
-            # Lock before reading anything: another training in the same folder would mix its files with ours.
+            # Lock the folders before reading anything in them, so that no other training writes there meanwhile.
             for stage in stages:
                 check_writable(stage.cfg.OUTPUT_DIR, name="OUTPUT_DIR")
                 locks.enter_context(lock_output_dir(stage.cfg.OUTPUT_DIR))
-        comm.synchronize()  # no process may look at what another training is still writing
+        comm.synchronize()  # no process may look into the folders before they are locked
         return _train(stages, all_stages, args)
 
 
@@ -67,7 +68,7 @@ def _train(stages, all_stages, args) -> OrderedDict[str, Any] | None:
     done = [s for s in all_stages if is_finished(s) and (args.resume or s not in stages)]
     resumed = [s for s in stages if args.resume and s not in done and is_resumable(s)]
     _check(stages, all_stages, done, resumed, args)
-    comm.synchronize()  # no process may write the first file before all have looked
+    comm.synchronize()  # no process may write a file before all have checked the folders
     if comm.is_main_process():
         for stage in stages:
             claim_output_dir(stage.cfg.OUTPUT_DIR)
@@ -87,24 +88,25 @@ def _train(stages, all_stages, args) -> OrderedDict[str, Any] | None:
             is_followed=stage is not all_stages[-1],
         )
         trainer.resume_or_load(resume=stage in resumed)
-        comm.synchronize()  # all processes have read the files that are removed next
+        comm.synchronize()  # files are removed next, so all processes must have read them
         if stage not in resumed:
-            # Later stages (present only with --overwrite) started from other weights than this stage will give.
+            # With --overwrite, there may be trainings of later stages. Remove them, too, because they started from the
+            # weights that this stage replaces.
             for replaced in stages[stages.index(stage) :]:
                 remove_training(replaced.cfg.OUTPUT_DIR, keep_time=args.resume)
             comm.synchronize()
         results = trainer.train()
         if comm.is_main_process():
             mark_finished(stage, trainer.seconds_used)
-        comm.synchronize()  # the next stage reads the files of this one
+        comm.synchronize()  # the next stage reads files of this one
         done.append(stage)
         del trainer
-        gc.collect()  # trainer and hooks refer to each other, and the next stage needs the memory
+        gc.collect()  # free the memory of trainer and hooks, which refer to each other, for the next stage
     return results
 
 
 def run_evaluation(args) -> OrderedDict[str, Any]:
-    """Score the weights typed as MODEL.WEIGHTS, or else those of ``args.stage`` or the last stage that has some."""
+    """Evaluate weights: MODEL.WEIGHTS of the command line, else those of ``args.stage`` or the last stage with some."""
     stage = last_stage_with_weights(select_stages(read_stages(args.config_file, args.opts), args.stage))
     setup_evaluation(stage.cfg)
     weights = read_weights(choose_weights(stage.cfg, args.opts))
@@ -120,7 +122,7 @@ def _choose_start(stage: Stage, args) -> None:
 
 def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resumed: list[Stage], args) -> None:
     for stage in stages:
-        # With --resume, a stage that was stopped before its first checkpoint may hold logs.
+        # Allow files of a training with --resume, too: a stage that stopped before its first checkpoint has left logs.
         check_output_dir(stage.cfg.OUTPUT_DIR, may_hold_training=args.resume or args.overwrite)
     check_stages_fit(stages)
     if args.resume:
@@ -142,7 +144,7 @@ def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resu
                 f"it to 0, or name weights of this project's model."
             )
         if weights and "://" not in weights and not os.path.exists(weights):
-            # Check this early: weights are read only after the data.
+            # Check this early, because weights are read only after the data.
             raise UserError(
                 f"MODEL.WEIGHTS {weights} is not there: put the file there (docs/weights.md says where to get it), "
                 f"name another with MODEL.WEIGHTS FILE, or train from scratch with MODEL.WEIGHTS ''."
@@ -152,7 +154,7 @@ def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resu
 def check_stages_fit(stages: Sequence[Stage]) -> None:
     """Raise a UserError if the weights of a stage would not fit the model of the next one."""
     for earlier, later in itertools.pairwise(stages):
-        # Classes may differ: loading arranges the class outputs.
+        # Pretend that both have equally many classes: they may differ, because loading maps the class outputs.
         same_classes = earlier.cfg.clone()
         same_classes.MODEL.YOLO.NUM_CLASSES = later.cfg.MODEL.YOLO.NUM_CLASSES
         misfits = find_misfits(find_shapes(same_classes), find_shapes(later.cfg))
@@ -164,7 +166,7 @@ def check_stages_fit(stages: Sequence[Stage]) -> None:
 
 
 def _keep_earlier_behaviour(stages: list[Stage], args) -> None:
-    """Keep, in later stages, the behaviour of the version that the first stage of the training began with."""
+    """Let all stages behave as in the version with which the first stage that was begun has begun."""
     saved = [stage for stage in stages if find_training(stage.cfg.OUTPUT_DIR) and _saved_config(stage).is_file()]
     if not saved:
         return
@@ -178,9 +180,9 @@ def _saved_config(stage: Stage) -> Path:
 
 
 def _read_saved_config(stage: Stage) -> tuple[dict[str, Any], int]:
-    """The config that a training began with, translated to the present version, and the VERSION it was stored with.
+    """Read the config that a training began with; return it in the present version, and the VERSION that it states.
 
-    To be read before this run writes its own config there.
+    Call this before the present run writes its own config to the same file.
     """
     path = str(_saved_config(stage))
     source = f"config file {printable(path)}"
@@ -199,14 +201,16 @@ def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[St
         folder = stage.cfg.OUTPUT_DIR
         if find_training(folder) and (is_later or stage not in [*done, *resumed]):
             raise UserError(
-                f"--resume: {folder} holds weights, but no checkpoint to go on from, or the stage before it is not "
-                f"finished; move them away, or start anew with --overwrite."
+                f"--resume: {folder} holds weights, but no checkpoint to go on from, or the previous stage is not "
+                f"finished; move the weights away, or start anew with --overwrite."
             )
         is_later = is_later or stage not in done
         if find_training(folder) and _saved_config(stage).is_file():
             config = describe_config(stage.cfg)
             if config["MODEL"]["YOLO"]["NUM_CLASSES"] == 0:
-                del config["MODEL"]["YOLO"]["NUM_CLASSES"]  # 0: as many as the data have; these are compared later
+                del config["MODEL"]["YOLO"][
+                    "NUM_CLASSES"
+                ]  # 0 means as many as the data have, and data are compared later
             saved, version = _read_saved_config(stage)
             is_followed = stage is not all_stages[-1]
             tell_changed_scores(config, version, output_dir=folder, is_followed=is_followed)
@@ -214,7 +218,7 @@ def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[St
 
 
 def list_results(args) -> list[tuple[str, str]]:
-    """List (what, path) of all that a training of ``args`` left behind, and the command that shows its curves."""
+    """Return a title and the path of each result of a training, and last the command that shows its curves."""
     stages = select_stages(read_stages(args.config_file, args.opts), args.stage)
     found = []
     for stage in stages:

@@ -1,4 +1,4 @@
-"""What the trainer reads out of the scores of an evaluation."""
+"""Find the scores that steer a training in the results of an evaluation."""
 
 import math
 from collections import OrderedDict
@@ -15,11 +15,17 @@ from parking.utils.text import printable
 
 
 def best_metric(cfg) -> str:
-    """The name under which TEST.BEST_METRIC is stored: with several data sets, by default the first one's."""
+    """Return the name by which the event storage holds TEST.BEST_METRIC.
+
+    If there are several data sets and the metric names none of them, it is that of the first one.
+
+    Raises:
+        UserError: there is no such score.
+    """
     metric, names = cfg.TEST.BEST_METRIC, list(cfg.DATASETS.TEST)
     if len(names) > 1 and not metric.startswith(tuple(f"{name}/" for name in names)):
         metric = f"{names[0]}/{metric}"
-    # The name of a class may hold anything, also "bbox/" or a hyphen.
+    # Split at the first "bbox/" and hyphen, because the name of a class may contain both.
     head, _, score = metric.partition("bbox/")
     kind, hyphen, typed = score.partition("-")
     (found,) = find_classes([typed], MetadataCatalog.get(names[0]).thing_classes)
@@ -34,24 +40,24 @@ def best_metric(cfg) -> str:
 
 
 def find_last_score(storage: EventStorage, metric: str) -> float:
-    """``metric`` of the evaluation after the present iteration; nan if it has no such score.
+    """Return ``metric`` of the evaluation after the present iteration; nan if that has no such score.
 
-    A score that cannot be computed, of a class without boxes for example, is not stored, and the storage's latest one
-    is then an earlier evaluation's.
+    A score that cannot be computed, such as that of a class without boxes, is not stored. The latest stored score is
+    then that of an earlier evaluation, which does not count.
     """
     value, iteration = storage.latest().get(metric, (math.nan, -1))
     return float(value) if iteration == storage.iter else math.nan
 
 
 def class_ap_of(results: Mapping[str, Any], class_names: list[str]) -> list[float]:
-    """AP of each class, 0..1, in the first data set that was evaluated; nan if it has no boxes of the class."""
+    """Return the AP of each class, 0..1, in the first evaluated data set; nan for a class that has no boxes there."""
     while results and "bbox" not in results:
         results = next(iter(results.values()))
     return [results["bbox"][f"AP-{name}"] / 100 for name in class_names] if results else []
 
 
 def finite_only(results: dict[str, Any]) -> dict[str, Any]:
-    """Nested scores without NaN (for a class without boxes), which metrics.json cannot hold."""
+    """Return nested scores without NaN, the score of classes without boxes, which metrics.json cannot hold."""
     return OrderedDict(
         (key, finite_only(value) if isinstance(value, dict) else value)
         for key, value in results.items()

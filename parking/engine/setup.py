@@ -1,4 +1,4 @@
-"""What comes before a training or an evaluation: a complete config, logging, and an output folder to write to."""
+"""Prepare a training or an evaluation: complete the config, set up logging, check the output folder."""
 
 import logging
 import os
@@ -24,22 +24,23 @@ from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
-# Data workers of a training that was killed share its lock, and take up to this many seconds to notice and end.
+# How long to wait for the lock: the data workers of a killed training hold it, too, until they notice and end.
 _LOCK_SECONDS = 10.0
-# Files of a training that may be no links: detectron2 appends to all but the first.
+# Names of files of a training that must not be links, because detectron2 would follow a link to append to them; only
+# config.yaml is replaced.
 _REGULAR = ("config.yaml", "log.txt*", "metrics.json")
-# What a training replaces, appends to or removes, beside checkpoints and weights.
+# Names of all files that a training replaces, appends to or removes, besides checkpoints and weights.
 _WRITTEN = (*_REGULAR, "events.out.tfevents.*", UNREADABLE_IMAGES, SECONDS_USED)
 
 
 def setup_training(cfg: CfgNode, args) -> None:
-    """Register the data sets of ``cfg``, set logging up, seed the RNGs, and freeze ``cfg``, which is then complete.
+    """Set up logging, register the data sets of ``cfg``, complete and freeze ``cfg``, and seed the random generators.
 
     Args:
-        args: of ``train_net.py``; they are logged.
+        args: the arguments of ``train_net.py``, which are logged.
 
     Raises:
-        UserError: something in the config is wrong.
+        UserError: a value of the config is wrong.
     """
     setup_logging(cfg.OUTPUT_DIR)
     resolve_device(cfg)
@@ -54,7 +55,7 @@ def setup_training(cfg: CfgNode, args) -> None:
 
 
 def _record_run(cfg: CfgNode, args) -> None:
-    """Log what this run is, and write its config as detectron2's ``default_setup`` does, but never half of it."""
+    """Log arguments, environment and config, and write config.yaml whole, unlike detectron2's ``default_setup``."""
     logger.info(f"Process {comm.get_rank()} of {comm.get_world_size()}, started with {args}")
     logger.info(f"Environment:\n{collect_env_info()}")
     logger.info(f"Config:\n{cfg.dump()}")
@@ -64,17 +65,17 @@ def _record_run(cfg: CfgNode, args) -> None:
 
 
 def make_deterministic(enabled: bool) -> None:
-    """Make a GPU compute the same each time, which costs speed; a CPU does so anyway."""
+    """Make GPUs compute the same results each time, at the cost of speed; CPUs do so anyway."""
     torch.backends.cudnn.deterministic = enabled
-    # Warn if no deterministic kernel exists: an error would end a training that is repeatable but for rounding.
+    # If there is no deterministic kernel, warn: an error would end a training that differs only by rounding.
     torch.use_deterministic_algorithms(enabled, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # it only helps to find bugs, and costs time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # filling costs time and only helps to find bugs
     if enabled:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads this when it starts
 
 
 def setup_evaluation(cfg: CfgNode) -> None:
-    """Register the data sets to evaluate on and set logging up; ``choose_eval_classes`` sets NUM_CLASSES later."""
+    """Set up logging, check the config, and register the data sets to evaluate on; NUM_CLASSES may stay 0."""
     check_config(cfg, Task.EVAL)
     setup_logging()
     resolve_device(cfg)
@@ -86,21 +87,24 @@ def setup_evaluation(cfg: CfgNode) -> None:
 
 
 def lock_output_dir(output_dir: str) -> AbstractContextManager[None]:
-    """Keep other trainings out of the folder, which must exist; raises a UserError if one is in it."""
+    """Lock the folder, which must exist, against other trainings; raise a UserError if one is using it."""
     busy = f"OUTPUT_DIR {output_dir} is in use by another training; wait for it, or give another OUTPUT_DIR."
     return locked(Path(output_dir, ".training.lock"), busy=busy, max_seconds=_LOCK_SECONDS)
 
 
 def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
-    """Make the folder; a UserError if that fails, or if it holds a training and ``may_hold_training`` is false.
+    """Make the folder for a training, and check that the training may write to it.
 
-    It is also an error if the config, the log or the metrics are a link, a FIFO or a device and,
-    unless ``may_hold_training``, if a file that a training replaces, appends to or removes was there before any
-    training.
+    Args:
+        may_hold_training: whether the folder may already hold a training, or files with the names that one writes.
+
+    Raises:
+        UserError: the folder cannot be made or holds what it may not, or the config, the log or the metrics in it are a
+            link, a FIFO or a device.
     """
     check_writable(output_dir, name="OUTPUT_DIR")
     folder = Path(output_dir)
-    # List the folder: Path.glob() skips dead links, and writing to one would make a file where it points to.
+    # Use iterdir(), because Path.glob() skips dead links; writing to one would make the file that it points to.
     for path in sorted(folder.iterdir()):
         is_written = any(fnmatch(path.name, pattern) for pattern in _REGULAR)
         if is_written and not stat.S_ISREG(path.lstat().st_mode):
@@ -121,5 +125,5 @@ def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
 
 
 def claim_output_dir(output_dir: str) -> None:
-    """Mark what trainings write and may remove in a folder that :func:`check_output_dir` has accepted."""
+    """Mark the files that trainings write and may remove, in a folder that :func:`check_output_dir` has accepted."""
     OutputFolder(output_dir, option="OUTPUT_DIR").claim(_WRITTEN)

@@ -1,4 +1,4 @@
-"""What the trainings of a config's stages leave in their folders, and what each starts from."""
+"""The state of a training's stages: which are finished, what each starts from, and how much time it has."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from parking.utils.files import open_atomic, read_number
 
 
 def choose_start(stage: Stage) -> None:
-    """Set MODEL.WEIGHTS to what the previous stage chose. Raises UserError if that stage has no weights."""
+    """Set MODEL.WEIGHTS to the weights that the previous stage chose; raise a UserError if it has none."""
     if stage.starts_from is None:
         return
     weights = find_weights(stage.starts_from)
@@ -22,31 +22,33 @@ def choose_start(stage: Stage) -> None:
 
 
 def is_finished(stage: Stage) -> bool:
-    """Whether an earlier run came to the end of the stage, its last evaluation included."""
+    """Whether an earlier run completed the stage, including its last evaluation."""
     return Path(stage.cfg.OUTPUT_DIR, FINISHED).exists()
 
 
 def is_resumable(stage: Stage) -> bool:
-    """Whether an earlier run saved a checkpoint to go on from."""
+    """Whether an earlier run saved a checkpoint of the stage, from which it can continue."""
     return find_last_checkpoint(stage.cfg.OUTPUT_DIR) is not None
 
 
 def mark_finished(stage: Stage, seconds: float) -> None:
-    """Mark a stage as finished after ``seconds``. Raises UserError if that cannot be written."""
+    """Write the file that says that a stage has finished after ``seconds``; raise a UserError if that fails."""
     path = Path(stage.cfg.OUTPUT_DIR, FINISHED)
     try:
         with open_atomic(path) as file:
             file.write(f"{seconds:.0f}\n".encode())
     except OSError as e:
-        raise UserError(f"{path} cannot be written ({e.strerror or e}); make room and go on with --resume.") from e
+        raise UserError(f"{path} cannot be written ({e.strerror or e}); make room and continue with --resume.") from e
 
 
 def share_of_budget(stage: Stage, stages: list[Stage], done: list[Stage]) -> float | None:
-    """Seconds of SOLVER.MAX_HOURS for this stage, by its part of the iterations to come; None without a limit.
+    """Return how many seconds of SOLVER.MAX_HOURS this stage may take; None if there is no limit.
+
+    The time that finished stages have left is shared in proportion to iterations.
 
     Args:
-        stages: all of the training.
-        done: those that are finished.
+        stages: all stages of the training.
+        done: the finished ones.
     """
     hours = stage.cfg.SOLVER.MAX_HOURS
     if hours <= 0:
@@ -57,5 +59,5 @@ def share_of_budget(stage: Stage, stages: list[Stage], done: list[Stage]) -> flo
 
 
 def _read_seconds(stage: Stage) -> float:
-    """Seconds that a stage took; 0 if it is not finished."""
+    """Return the seconds that a finished stage took; 0 if it is not finished."""
     return read_number(Path(stage.cfg.OUTPUT_DIR, FINISHED))

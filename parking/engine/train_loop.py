@@ -1,4 +1,4 @@
-"""One training iteration: mixed precision, gradient accumulation, metrics without waiting for the device."""
+"""Training iterations with mixed precision and gradient accumulation, and metrics that do not wait for the GPU."""
 
 import contextlib
 import logging
@@ -26,15 +26,16 @@ from .training_state import arrange_by_names
 
 logger = logging.getLogger(__name__)
 
-# One skipped step may be an accident; several in a row mean that the weights have diverged.
+# Number of skipped steps in a row that ends a training: one may be an accident, but this many mean that the weights
+# have diverged.
 _MAX_SKIPPED_IN_A_ROW = 3
-# Least gradient scale in half precision; reached when some thirty steps in a row overflow.
+# Smallest scale of gradients in half precision; it is reached only if about thirty steps in a row overflow.
 _MIN_SCALE = 2.0**-14
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """The images of one iteration, of this process, and their losses."""
+    """Names of the images that this process had in one iteration, and their losses."""
 
     iteration: int
     images: list[str]
@@ -53,13 +54,14 @@ def _name_image(inputs: Any) -> str:
 
 
 class AccumulatingTrainer(SimpleTrainer):
-    """A ``SimpleTrainer`` whose optimizer steps when enough iterations are summed up.
+    """A ``SimpleTrainer`` that sums gradients over several iterations before the optimizer steps.
 
-    In place of detectron2's ``AMPTrainer``, which needs CUDA and steps at every iteration. The model's losses are those
-    of this process's images *times* their number, so gradients are sums over images: over iterations and, because
-    DistributedDataParallel averages, after scaling by the number of processes, over processes.
+    It replaces detectron2's ``AMPTrainer``, which needs CUDA and steps in every iteration. The model's losses must be
+    means over this process's images *times* their number. So gradients are sums over all images of the iterations
+    and, because the loss is scaled by the number of processes over which DistributedDataParallel averages, of all
+    processes.
 
-    Only a step waits for the device; it is left out if one of the losses behind it is not finite.
+    Only steps wait for the GPU. A step is left out if a loss or gradient since the last step is not finite.
     """
 
     def __init__(
@@ -75,10 +77,11 @@ class AccumulatingTrainer(SimpleTrainer):
     ):
         """
         Args:
-            max_iter: iterations in all, after the last of which everything pending is logged.
-            accumulation: iterations to sum up before a step, as a function of the iteration.
-            autocast_dtype: of mixed precision, torch.float16 (with a gradient scaler) or torch.bfloat16; None: float32.
-            metrics_period: the losses of this many iterations are fetched from the device and logged at once.
+            max_iter: number of iterations; after the last one, all pending losses are logged.
+            accumulation: returns for an iteration how many iterations to sum before a step.
+            autocast_dtype: type for mixed precision, torch.float16 (with a gradient scaler) or torch.bfloat16; None:
+                float32 throughout.
+            metrics_period: losses are fetched from the GPU and logged once in this many iterations.
         """
         super().__init__(model, data_loader, optimizer)
         self.max_iter = max_iter
@@ -90,22 +93,22 @@ class AccumulatingTrainer(SimpleTrainer):
         self._pending: list[tuple[int, dict[str, Tensor], float]] = []
         self._since_step: list[_Batch] = []
         self._buffers = [b for b in model.buffers() if b.is_floating_point()]
-        # Norm statistics before the first batch after the last step; None right after a step.
+        # Norm statistics right after the last step, to restore if the next one is left out; None until a batch follows.
         self._sound_buffers: list[Tensor] | None = None
         self.last_step_iteration = -1
         self.num_skipped_in_a_row = 0
         self._took_step = False
-        #: The batch of the iteration that ran last.
+        #: The batch of the latest iteration.
         self.last_batch: list[dict[str, Any]] = []
 
     @property
     def has_stepped(self) -> bool:
-        """Whether the present iteration ended with a step of the optimizer that was not left out."""
+        """Whether the optimizer stepped at the end of the present iteration; False if the step was left out."""
         return self.last_step_iteration == self.iter and self._took_step
 
     @property
     def is_amid_step(self) -> bool:
-        """Whether there are gradients that wait for a step of the optimizer; the same in all processes."""
+        """Whether there are gradients that wait for the optimizer's next step; the same in all processes."""
         return bool(self._since_step)
 
     def run_step(self) -> None:
@@ -114,7 +117,7 @@ class AccumulatingTrainer(SimpleTrainer):
         data_time = time.perf_counter() - start
 
         steps = takes_optimizer_step(self.iter, self.last_step_iteration, self._accumulation(self.iter))
-        # Processes exchange gradients only when they are about to be used.
+        # Let processes exchange gradients only in iterations that end with a step.
         hold_back = hasattr(self.model, "no_sync") and not steps
         if self._sound_buffers is None:
             self._sound_buffers = [buffer.clone() for buffer in self._buffers]
@@ -126,7 +129,7 @@ class AccumulatingTrainer(SimpleTrainer):
                 loss = sum(loss_dict.values()) * comm.get_world_size()
             self._scaler.scale(loss).backward()
         self.after_backward()
-        # Per image: readable, and comparable between batch sizes.
+        # Log losses per image, so that they can be compared between batch sizes.
         losses = {name: value.detach() / len(data) for name, value in loss_dict.items()}
         self._since_step.append(_Batch(self.iter, [_name_image(inputs) for inputs in data], losses))
         if steps:
@@ -143,7 +146,7 @@ class AccumulatingTrainer(SimpleTrainer):
         scale = self._scaler.get_scale()
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        # The scaler leaves steps out by itself, to find the largest scale at which no gradient overflows.
+        # The scaler has left the step out itself if it has lowered the scale, because a gradient overflowed.
         self._took_step = self._scaler.get_scale() >= scale
         self.num_skipped_in_a_row = 0
         self._end_step()
@@ -161,27 +164,29 @@ class AccumulatingTrainer(SimpleTrainer):
         self._sound_buffers = None
 
     def skip_unless_finite(self) -> None:
-        """If a loss since the last step is not finite, log it, and go on as if those batches had never come.
+        """Drop the batches since the last step, and log why, if one of their losses or gradients is not finite.
 
-        To be called by all processes, before a step and after the last iteration.
+        Training then continues as if these batches had never come. All processes must call this, before a step and
+        after the last iteration.
 
         Raises:
-            UserError: it is the third time in a row.
+            UserError: this happens for the third time in a row.
         """
         if self._sound_buffers is None or self._is_finite():
             return
         self.num_skipped_in_a_row += 1
         self._took_step = False
         self._report_skipped()
-        # Restore norm statistics: the forward passes have changed them.
+        # Restore the norm statistics, which the forward passes of these batches have changed.
         for buffer, sound in zip(self._buffers, self._sound_buffers, strict=True):
             buffer.copy_(sound)
         self._end_step()
 
     def _is_finite(self) -> bool:
-        """Whether all losses and gradients since the last step are finite, in all processes; waits for the device."""
+        """Whether all losses and gradients since the last step are finite, in all processes; waits for the GPU."""
         values = [value.float() for batch in self._since_step for value in batch.losses.values()]
-        if not self._scaler.is_enabled():  # a scaler checks gradients itself, and its scale makes some infinite
+        # A scaler checks gradients itself; with one, infinite gradients are normal, because it scales them up.
+        if not self._scaler.is_enabled():
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             values += torch._foreach_norm(gradients) if gradients else []
         are_finite = torch.stack(values).isfinite().all().to(torch.int32)
@@ -190,7 +195,7 @@ class AccumulatingTrainer(SimpleTrainer):
         return bool(are_finite.item())
 
     def _report_skipped(self) -> None:
-        """Log every batch with a loss that is not finite; raise the third time in a row."""
+        """Log each batch with a loss that is not finite; raise a UserError the third time in a row."""
         bad = [batch for batch in self._since_step if not batch.is_finite()]
         lines = [line for lines in comm.all_gather([b.describe() for b in bad]) for line in lines]
         if not lines:
@@ -205,13 +210,13 @@ class AccumulatingTrainer(SimpleTrainer):
             )
 
     def flush_metrics(self) -> None:
-        """Write all pending losses to the event storage, averaged over the processes; every process must call it.
+        """Write all pending losses to the event storage, averaged over the processes; all processes must call this.
 
-        Those that are not finite are left out; they were logged when their step was.
+        Losses that are not finite are left out; :meth:`skip_unless_finite` has logged them.
         """
         if not self._pending:
             return
-        # A loss may be missing in some of these iterations.
+        # Collect all names, because some losses may be missing in some of these iterations.
         names = list(dict.fromkeys(name for _, losses, _ in self._pending for name in losses))
         absent = torch.zeros_like(next(iter(self._pending[0][1].values())))
         table = torch.stack([torch.stack([losses.get(n, absent) for n in names]) for _, losses, _ in self._pending])
@@ -228,7 +233,7 @@ class AccumulatingTrainer(SimpleTrainer):
         self._pending.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, without gradients that wait for a step: to be saved right after a step, or after the end."""
+        """Return the state without gradients; so save it right after a step, or after the last iteration."""
         state = super().state_dict()
         state["grad_scaler"] = self._scaler.state_dict()
         state["last_step_iteration"] = self.last_step_iteration
@@ -237,11 +242,11 @@ class AccumulatingTrainer(SimpleTrainer):
         return state
 
     def list_names(self) -> dict[str, list]:
-        """The names behind the numbers and lists of the state, in order, so that another version can arrange them.
+        """Return the names of what the state lists or numbers, in order, so that other versions can rearrange it.
 
         Returns:
-            "parameters": of the model; "buffers": those with floating-point values; "optimizer": the parameters in each
-            of its groups.
+            "parameters": names of the model's parameters; "buffers": names of its floating-point buffers; "optimizer":
+            for each parameter group of the optimizer the names of its parameters.
         """
         model = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
         names = {parameter: name for name, parameter in model.named_parameters()}
@@ -254,7 +259,7 @@ class AccumulatingTrainer(SimpleTrainer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state_dict = arrange_by_names(state_dict, self.list_names())
         super().load_state_dict(state_dict)
-        # Empty if the run so far was on the CPU or in full precision: the scaler then starts from its defaults.
+        # The scaler's state is empty if the run so far used no scaler, for example on a CPU; then keep the defaults.
         if self._scaler.is_enabled() and state_dict["grad_scaler"]:
             self._scaler.load_state_dict(state_dict["grad_scaler"])
         self.last_step_iteration = state_dict["last_step_iteration"]
@@ -262,7 +267,7 @@ class AccumulatingTrainer(SimpleTrainer):
 
 
 def upload_targets(batch: list[dict[str, Any]], device: torch.device) -> list[dict[str, Any]]:
-    """The batch with boxes and classes on ``device``; a model of detectron2 would wait for the copies of each image."""
+    """Copy boxes and classes of a batch to ``device``, without waiting for it as detectron2's models do."""
     if device.type == "cpu":
         return batch
     uploaded = []
@@ -275,7 +280,7 @@ def upload_targets(batch: list[dict[str, Any]], device: torch.device) -> list[di
 
 
 def autocast_dtype(cfg, on_gpu: bool) -> torch.dtype | None:
-    """The type for mixed precision that SOLVER.AMP asks for; None: full precision."""
+    """Return the type for mixed precision that SOLVER.AMP asks for; None for full precision."""
     dtypes = {"float16": torch.float16, "bfloat16": torch.bfloat16}
     dtypes["auto"] = torch.float16 if on_gpu else torch.bfloat16
     if not cfg.SOLVER.AMP.ENABLED:
@@ -287,5 +292,6 @@ def autocast_dtype(cfg, on_gpu: bool) -> torch.dtype | None:
 
 
 def _has_bfloat16_cpu() -> bool:
-    # Without such instructions PyTorch converts to float32 and back, slower than float32 alone. False on ARM.
+    # Without such instructions, PyTorch converts to float32 and back, which is slower than float32 alone. On ARM, both
+    # functions return False.
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,4 +1,4 @@
-"""``DefaultTrainer`` for a YOLO: accumulation, averaged weights, a resumable stream of samples."""
+"""detectron2's ``DefaultTrainer`` with gradient accumulation, averaged weights and a resumable stream of samples."""
 
 import logging
 import math
@@ -53,20 +53,20 @@ _LOG_PERIOD = 20
 
 
 class Trainer(DefaultTrainer):
-    """Builds everything a training needs from a config, and trains.
+    """Builds everything that a training needs from a config, and trains.
 
-    Used like detectron2's: ``trainer = Trainer(cfg); trainer.resume_or_load(resume); trainer.train()``. The data sets
-    of the config must be registered before (``register_datasets_from_config``).
+    Use it like detectron2's: ``trainer = Trainer(cfg); trainer.resume_or_load(resume); trainer.train()``. The data
+    sets of the config must have been registered (``register_datasets_from_config``).
     """
 
     def __init__(self, cfg, *, max_seconds: float | None = None, is_followed: bool = False):
         """
         Args:
-            max_seconds: that this training may take, interrupted runs included; None: as long as it takes.
+            max_seconds: time limit of this training, including interrupted runs; None: no limit.
             is_followed: whether another stage starts from the weights that the evaluations of this one choose.
         """
-        # DefaultTrainer.__init__ would pin the wrapper for several processes to GPUs and build the loader too early:
-        # where the stream of samples starts is known only after loading a checkpoint.
+        # Skip DefaultTrainer.__init__, which requires GPUs for several processes, and builds the data loader before a
+        # checkpoint has told at which sample it must start.
         TrainerBase.__init__(self)
         check_config(cfg, Task.TRAIN)
         self.cfg = cfg
@@ -101,7 +101,7 @@ class Trainer(DefaultTrainer):
         ddp_model = create_ddp_model(
             self._bare_model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None
         )
-        # Only now do all processes have the same weights to start the average from.
+        # Start the average only now: the wrapper above has given all processes the same weights.
         self._ema = None
         if cfg.SOLVER.EMA.ENABLED:
             self._ema = solver.ModelEMA(self._bare_model, decay=cfg.SOLVER.EMA.DECAY, warmup=cfg.SOLVER.EMA.WARMUP)
@@ -128,18 +128,18 @@ class Trainer(DefaultTrainer):
 
     @property
     def iters_per_epoch(self) -> int:
-        """Iterations that count as an epoch: SOLVER.ITERS_PER_EPOCH, or one pass over the training set."""
+        """Number of iterations in an epoch: SOLVER.ITERS_PER_EPOCH, or one pass over the training set if that is 0."""
         return self.cfg.SOLVER.ITERS_PER_EPOCH or math.ceil(len(self._dataset_dicts) / self.cfg.SOLVER.IMS_PER_BATCH)
 
     def release_state_dict(self) -> dict[str, torch.Tensor]:
-        """The weights to evaluate and release: the averaged ones, or the raw ones without averaging."""
+        """Return the weights to evaluate and to save as results: the averaged ones with SOLVER.EMA.ENABLED."""
         return self._ema.model_state_dict(self._bare_model) if self._ema else self._bare_model.state_dict()
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Continue from OUTPUT_DIR's last checkpoint, or start from MODEL.WEIGHTS, if any, with fresh state.
+        """Continue from the last checkpoint in OUTPUT_DIR, or begin a training with MODEL.WEIGHTS, if there are any.
 
         Raises:
-            UserError: there is no checkpoint, or it is of a training with another recipe or other data.
+            UserError: there is no checkpoint, or it is from a training with another config or other data.
         """
         if resume:
             self.checkpointer.resume(self._check_resumable)
@@ -154,7 +154,8 @@ class Trainer(DefaultTrainer):
             )
             if self._ema:
                 self._ema.restart_from(self._bare_model)
-        # Now, before anything of an earlier training is removed, because this finds the last mistakes in the config.
+        # Build the loader now, because that finds the last mistakes in the config: the caller may remove an earlier
+        # training next.
         self._reset_data_loader(self.start_iter)
 
     def _check_resumable(self, values: Mapping[str, Any]) -> None:
@@ -169,19 +170,20 @@ class Trainer(DefaultTrainer):
 
     @property
     def seconds_used(self) -> float:
-        """Time that the training took, interrupted runs included."""
+        """Seconds that the training has taken, including interrupted runs."""
         return self._clock.seconds
 
     def end_at(self, max_iter: int, next_iteration: int) -> None:
-        """Move the end of the training, and with it that of the learning rate's decay; every process must call it.
+        """Move the end of the training and of the learning rate's decay to ``max_iter``; all processes must call this.
 
         Args:
-            next_iteration: that comes next.
+            next_iteration: the iteration that comes next.
         """
         self.max_iter = self._trainer.max_iter = max_iter
         self.scheduler.set_max_iter(max_iter)
         if self.cfg.INPUT.AUG.STRONG_OFF_ITERS > 0 and next_iteration < max_iter:
-            self._reset_data_loader(next_iteration)  # the end of strong augmentation moves, too
+            # Rebuild the loader, because the end of mosaic and mixup moves, too.
+            self._reset_data_loader(next_iteration)
 
     def run_step(self) -> None:
         self._trainer.iter = self.iter
@@ -197,13 +199,13 @@ class Trainer(DefaultTrainer):
         cfg, loop = self.cfg, self._trainer
         ret = [
             hooks.IterationTimer(),
-            # Sets the rates of the next iteration, which the warm-up then overrides before that iteration starts.
+            # This sets the rates of the next iteration. During the warm-up, WarmupHook replaces them before it starts.
             hooks.LRScheduler(self.optimizer, self.scheduler),
             WarmupHook(self._warmup, self.optimizer, self.scheduler),
             EMAHook(self._ema, self._bare_model, loop) if self._ema else None,
-            # Before the checkpoint, which must hold the names of images that its own iteration left out.
+            # This stands before the checkpoint, which must contain the names of images left out in its own iteration.
             UnreadableImagesHook(os.path.join(cfg.OUTPUT_DIR, UNREADABLE_IMAGES), lambda: loop.last_batch),
-            # Before the evaluation: if that fails, the weights are there to find out why.
+            # This stands before the evaluation, so that weights with which that fails are saved.
             CheckpointHook(self.checkpointer, loop, cfg.SOLVER.CHECKPOINT_PERIOD, self.release_state_dict),
         ]
         if cfg.DATASETS.TEST:
@@ -226,7 +228,7 @@ class Trainer(DefaultTrainer):
             InterruptHook(self.checkpointer, loop, self._stop_request),
         ]
         if comm.is_main_process():
-            # Last, so that everything put into the storage above is written.
+            # This stands last, so that it writes everything that the other hooks have put into the storage.
             ret.append(hooks.PeriodicWriter(self.build_writers(), period=_LOG_PERIOD))
         return ret
 
@@ -240,9 +242,10 @@ class Trainer(DefaultTrainer):
                 raw_results = self._test_weights(self._bare_model.state_dict(), with_pictures=False)
             results = self._test_weights(self.release_state_dict(), with_pictures=True)
         except StopEvaluation:
-            logger.info("Evaluation left out after Ctrl-C.")
+            logger.info("Evaluation stopped by Ctrl-C.")
             if next_iteration in (self.start_iter, self.max_iter):
-                raise KeyboardInterrupt from None  # no iteration follows that could save a checkpoint
+                # No checkpoint needs to be saved, or no iteration follows that could save one.
+                raise KeyboardInterrupt from None
             return OrderedDict()
         put_pictures(self.storage, pop_pictures(results))
         self._last_eval_results = results
@@ -261,21 +264,21 @@ class Trainer(DefaultTrainer):
         restart = ""
         if scores_steer(Recipe(dict(flatten(self.cfg)), self._is_followed)):
             restart = (
-                " and start anew with --overwrite: --resume takes no other values where scores steer a training; or "
-                "free memory and go on with --resume"
+                " and start anew with --overwrite (--resume refuses this change, as scores steer this training), or "
+                "free memory and continue with --resume"
             )
         return evaluate_copy(self.cfg, self._bare_model, state_dict, test)
 
     def _should_stop_evaluation(self) -> bool:
-        # Stop only if a checkpoint follows at once, before an iteration draws samples by these results; and only with
-        # one process, because several would have to agree, or one would wait for the results of another.
+        # Stop only if a checkpoint follows at once, because the next iteration may draw samples by the results of this
+        # evaluation; and only with one process, because several would have to agree.
         can_stop = not self._trainer.is_amid_step or self.iter >= self.max_iter
         return self._stop_request.is_made and can_stop and comm.get_world_size() == 1
 
     def train(self) -> OrderedDict[str, Any] | None:
-        """Train from ``start_iter`` to ``max_iter``; returns the last evaluation's results, None without any.
+        """Train from ``start_iter`` to ``max_iter``; return the results of the last evaluation, None if there was none.
 
-        Differs from ``TrainerBase.train`` in that only bugs are logged with a traceback, see :func:`explain`.
+        Unlike ``TrainerBase.train``, this logs a traceback only for bugs, see :func:`explain`.
         """
         epochs = self.max_iter / self.iters_per_epoch
         logger.info(
@@ -306,12 +309,13 @@ class Trainer(DefaultTrainer):
         try:
             self.after_train()
         except Exception as e:
-            # The writers may fail as well (on a full disk, say), and must not hide why the training ended.
+            # Log this error instead of raising it, so that it does not hide why the training ended: on a full disk, for
+            # example, the writers fail, too.
             if not is_lost_connection(e):
                 logger.warning(f"Ending the training after {type(error).__name__} failed, too: {e}")
 
     def _reset_data_loader(self, next_iteration: int) -> None:
-        """Restart the loader at the samples of ``next_iteration``."""
+        """Rebuild the data loader such that the samples of ``next_iteration`` come next."""
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.SOLVER.MAX_ITER = self.max_iter
@@ -334,7 +338,7 @@ class Trainer(DefaultTrainer):
             "max_iter": self.max_iter,
             "evaluated_before": self._evaluations.before,
             "class_ap": self._class_ap,
-            # A training draws nothing from this generator, but code that someone adds may.
+            # Training draws no numbers from this generator, but heads or losses of users may.
             "rng": comm.all_gather(torch.get_rng_state()),
         }
 
@@ -381,22 +385,23 @@ class Trainer(DefaultTrainer):
         with_pictures: bool = False,
         restart: str = "",
     ) -> OrderedDict[str, Any]:
-        """Evaluate ``model``'s present weights on DATASETS.TEST, one view per image.
+        """Evaluate the present weights of ``model`` on DATASETS.TEST.
 
-        Wrap the model (``wrap_for_inference``) for test-time augmentation, which takes about twice the time and is
-        left out while training.
+        For test-time augmentation, give a model from ``wrap_for_inference``; evaluations during training do without it,
+        because it takes about twice the time.
 
         Args:
-            class_names: the model's classes, where they are not the data sets'.
-            should_stop: asked after every batch.
-            with_pictures: add what :func:`pop_pictures` takes out; the model's classes must be the data sets'.
+            class_names: the model's classes, if they are not those of the data sets.
+            should_stop: called after each batch; if it returns True, the evaluation stops.
+            with_pictures: whether to add pictures to the results, for :func:`pop_pictures`; requires that the model has
+                the classes of the data sets.
             restart: see :func:`parking.inference.runner.inference_settings`.
 
         Returns:
-            {"bbox": {"AP": ..., "AP75": ..., ...}} in percent; with several data sets, that by data set name.
+            {"bbox": {"AP": ..., "AP75": ..., ...}} in percent; for several data sets, a dict of these by data set name.
 
         Raises:
-            StopEvaluation: ``should_stop`` said yes.
+            StopEvaluation: ``should_stop`` returned True.
         """
         results = OrderedDict()
         for name in cfg.DATASETS.TEST:
@@ -409,7 +414,7 @@ class Trainer(DefaultTrainer):
 
 
 def _describe(cfg) -> dict[str, Any]:
-    """What a lone weights file needs to be usable: config, class names, original category ids, as plain values."""
+    """Return what makes a weights file usable alone: config, class names and category ids, as plain values."""
     metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
     return {
         "config": describe_config(cfg),

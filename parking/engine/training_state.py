@@ -1,20 +1,20 @@
-"""The state of a training in the order of the model at hand, which may differ between versions."""
+"""Rearrange the saved state of a training if its version had the model's parameters in another order."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def arrange_by_names(state: dict[str, Any], names: Mapping[str, list]) -> dict[str, Any]:
-    """The state of an ``AccumulatingTrainer``, with all that is numbered in the order of ``names``.
+    """Return the state of an ``AccumulatingTrainer`` with the optimizer's entries in the order of ``names``.
 
-    The parameters of a model may have another order in another version. A state of the same order is returned as it is.
+    A state that already has this order is returned unchanged.
 
     Args:
-        state: its "names", from ``AccumulatingTrainer.list_names``, say its own order.
-        names: the names of the model at hand.
+        state: its entry "names", from ``AccumulatingTrainer.list_names``, says in which order it is.
+        names: from ``AccumulatingTrainer.list_names`` for the present model.
 
     Raises:
-        ValueError: the state is of other parameters, or groups them otherwise.
+        ValueError: the state has other parameters, or other groups of parameters.
     """
     theirs = state["names"]
     if theirs == names:
@@ -30,5 +30,6 @@ def _arrange_optimizer(state: dict, groups: list[list[str]], wanted: list[list[s
     numbers = {name: i for i, name in enumerate(name for group in groups for name in group)}
     new_numbers = [numbers[name] for group in wanted for name in group]
     entries = state["state"]
-    # The groups keep their numbers: every optimizer numbers its parameters consecutively, group by group.
+    # The numbers in the groups stay, because optimizers number parameters consecutively, group by group; only the
+    # entries of the parameters move.
     return {**state, "state": {new: entries[old] for new, old in enumerate(new_numbers) if old in entries}}

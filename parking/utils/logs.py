@@ -6,7 +6,7 @@ import traceback
 
 from .text import printable_lines
 
-# Matches escape codes that colour text; detectron2 logs some.
+# Matches escape codes that colour text, which some messages of detectron2 contain.
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _COLORING_LOGGERS = ("detectron2", "fvcore")
 
@@ -16,7 +16,7 @@ class PrintableRecord(logging.LogRecord):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        # Now, because detectron2's formatter shortens the name.
+        # Look at the name now, because detectron2's formatter shortens it before it calls getMessage().
         self._has_colors = self.name.partition(".")[0] in _COLORING_LOGGERS
         if self.exc_info and self.exc_info[0] is not None:
             self.exc_text = printable_lines("".join(traceback.format_exception(*self.exc_info)).rstrip("\n"))

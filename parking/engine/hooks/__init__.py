@@ -1,1 +1,1 @@
-"""One hook for each thing that happens around an iteration."""
+"""Hooks that the trainer calls before and after each iteration; each has one job."""

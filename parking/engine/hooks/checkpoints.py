@@ -1,4 +1,4 @@
-"""When checkpoints and weights are saved."""
+"""Hooks that save checkpoints and weights."""
 
 import logging
 import math
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointHook(HookBase):
-    """Save ``model_{iteration:07d}.pth`` every ``period`` iterations and at the end, then also ``model_final.pth``.
+    """Save ``model_{iteration:07d}.pth`` every ``period`` iterations and at the end, and then ``model_final.pth``.
 
-    Amid an accumulation it waits for the optimizer's step, so that no gradients need to be saved. What is accumulated
-    after the last step of a training changes no weights.
+    If gradients are being accumulated, the checkpoint is saved after the optimizer's next step, so that it need not
+    contain them. At the end of a training, accumulated gradients are dropped.
     """
 
     def __init__(
@@ -32,8 +32,8 @@ class CheckpointHook(HookBase):
     ):
         """
         Args:
-            period: 0: only at the end.
-            release_state_dict: the weights for ``model_final.pth``.
+            period: number of iterations; 0: save only at the end.
+            release_state_dict: returns the weights for ``model_final.pth``.
         """
         self._checkpointer = checkpointer
         self._loop = loop
@@ -46,7 +46,8 @@ class CheckpointHook(HookBase):
         self._is_due = self._is_due or (self._period > 0 and (iteration + 1) % self._period == 0)
         is_last = iteration == self.trainer.max_iter - 1
         if is_last:
-            # Before the checkpoint: a run that resumes from that has no iteration left, and would not save these.
+            # Save the final weights before the checkpoint, because a run that resumes from the last checkpoint has no
+            # iteration left in which it would save them.
             self._loop.skip_unless_finite()
             self._checkpointer.save_release("model_final", self._release_state_dict(), iteration=iteration)
         if is_last or (self._is_due and not self._loop.is_amid_step):
@@ -55,19 +56,19 @@ class CheckpointHook(HookBase):
 
 
 def save_resumable(checkpointer: Checkpointer, loop: AccumulatingTrainer) -> None:
-    """Save the state after the present iteration; every process must call it."""
+    """Save a checkpoint of the state after the present iteration; all processes must call this."""
     loop.flush_metrics()
     checkpointer.save_resumable(f"model_{loop.iter:07d}")
 
 
 class BestCheckpointHook(HookBase):
-    """Save ``model_best.pth`` whenever an evaluation gives a better ``metric`` than ever before.
+    """Save ``model_best.pth`` after each evaluation with a better ``metric`` than all before.
 
-    A score that cannot be computed (nan: there are no boxes to find) is never the best, and is logged once.
+    A score that cannot be computed (nan, because there are no boxes to find) is never the best; a warning says so once.
 
-    After a resume, the best value so far is the one that ``model_best.pth`` carries: a checkpoint is saved before the
-    evaluation of its iteration and does not know it yet. To read it in time, this hook must stand before the
-    ``EvalHook``, which calls it.
+    A resumed run reads the best value so far from ``model_best.pth``. The checkpoint may not know it, because it is
+    saved before the evaluation of its iteration. This hook must stand before ``EvalHook``, so that it has read the
+    value when ``EvalHook`` calls :meth:`after_evaluation`.
     """
 
     FILE = "model_best"
@@ -88,7 +89,7 @@ class BestCheckpointHook(HookBase):
                 self._best = values["value"]
 
     def after_evaluation(self, next_iteration: int) -> None:
-        """Look at the scores of an evaluation before ``next_iteration``."""
+        """Save the weights if the evaluation before ``next_iteration`` gave the best score so far."""
         value = find_last_score(self.trainer.storage, self._metric)
         if not math.isfinite(value):
             self._warn_once()
@@ -100,7 +101,7 @@ class BestCheckpointHook(HookBase):
             logger.info(f"Best {self._metric} so far: {self._best:.3f}")
 
     def _warn_once(self) -> None:
-        # Only the main process has scores.
+        # In other processes the score is always nan, because only the main process has scores.
         if not self._has_warned and comm.is_main_process():
             logger.warning(
                 f"TEST.BEST_METRIC {self._metric} cannot be computed: DATASETS.TEST has no boxes for it. Evaluations "

@@ -1,4 +1,4 @@
-"""Ending a training that no longer gets better."""
+"""End a training whose scores no longer improve."""
 
 import logging
 import math
@@ -16,15 +16,15 @@ logger = logging.getLogger(__name__)
 class EarlyStoppingHook(HookBase):
     """End the training after ``patience`` evaluations in a row without a better ``metric``.
 
-    An evaluation in which ``metric`` cannot be computed (nan: no boxes to find) is neither better nor worse, and does
-    not count. The ``EvalHook`` calls this hook. One more iteration follows the last evaluation, because only the end of
-    a training saves its final weights.
+    An evaluation in which ``metric`` cannot be computed (nan, because there are no boxes to find) does not count.
+    ``EvalHook`` calls :meth:`after_evaluation`. One more iteration follows the last evaluation, because the final
+    weights are saved after the last iteration.
     """
 
     def __init__(self, metric: str, patience: int, end_at: Callable[..., None]):
         """
         Args:
-            end_at: called with the new end and ``next_iteration``.
+            end_at: moves the end of the training, see :meth:`.trainer.Trainer.end_at`.
         """
         self._metric = metric
         self._patience = patience
@@ -33,8 +33,8 @@ class EarlyStoppingHook(HookBase):
         self._num_worse = 0
 
     def after_evaluation(self, next_iteration: int) -> None:
-        """Look at the scores of an evaluation before ``next_iteration``; every process must call it."""
-        # The main process alone has the scores.
+        """Compare the scores of an evaluation before ``next_iteration``; all processes must call this."""
+        # Use the main process's value, because only the main process has scores.
         value = comm.all_gather(find_last_score(self.trainer.storage, self._metric))[0]
         if not math.isfinite(value):
             return

@@ -1,4 +1,4 @@
-"""When a training is evaluated."""
+"""The hook that evaluates a training, and the record of its evaluations."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from detectron2.utils import comm
 
 @dataclass
 class Evaluations:
-    """When a training was evaluated and how long that took; trainer and hooks share it.
+    """When a training was last evaluated and how long evaluations take; trainer and hooks share this record.
 
     Attributes:
         before: next iteration at the time of the last evaluation; -1 before the first.
-        seconds: that the last one took on the main process; 0 before the first.
-        total_seconds: that all of this run took together.
+        seconds: how long the last evaluation took in the main process; 0 before the first.
+        total_seconds: how long all evaluations of this run took together.
     """
 
     before: int = -1
@@ -24,16 +24,17 @@ class Evaluations:
     total_seconds: float = 0.0
 
     def add(self, before: int, seconds: float) -> None:
-        """Record an evaluation before the iteration ``before`` that took ``seconds``."""
+        """Record an evaluation that took ``seconds`` and after which iteration ``before`` comes next."""
         self.before, self.seconds = before, seconds
         self.total_seconds += seconds
 
 
 class EvalHook(HookBase):
-    """Evaluate every ``period`` iterations and after the last, and store the scores for those who follow them.
+    """Evaluate every ``period`` iterations and after the last one; store the scores and call the followers.
 
-    Unlike detectron2's it does not evaluate a training that failed in its last iteration, whose weights may be what
-    failed; and where a checkpoint was saved but its evaluation did not come to an end, it makes up for that first.
+    Unlike detectron2's hook, it does not evaluate a training that failed in its last iteration, because the weights may
+    be the reason. And if a resumed run starts from a checkpoint whose evaluation was interrupted, that evaluation is
+    done first.
     """
 
     def __init__(
@@ -45,9 +46,11 @@ class EvalHook(HookBase):
     ):
         """
         Args:
-            period: in iterations; 0: only after the last.
-            evaluate: called with the next iteration; returns nested scores.
-            followers: called afterwards with the next iteration, in every process, unless the evaluation was left out.
+            period: number of iterations between evaluations; 0: evaluate only after the last iteration.
+            evaluate: called with the number of the next iteration; returns nested scores.
+            evaluations: ``evaluate`` records its evaluations here.
+            followers: called with the number of the next iteration after each evaluation that was not interrupted, in
+                every process.
         """
         self._period = period
         self._evaluate = evaluate
@@ -73,7 +76,7 @@ class EvalHook(HookBase):
     def _run(self, next_iteration: int) -> None:
         scores = flatten_results_dict(self._evaluate(next_iteration))
         self.trainer.storage.put_scalars(**scores, smoothing_hint=False)
-        # A process may take longer than the others, whose next exchange would time out.
+        # Wait for all processes: if one takes much longer, the next collective of the others would time out.
         comm.synchronize()
         for follow in self._followers if self._evaluations.before == next_iteration else ():
             follow(next_iteration)

@@ -1,4 +1,4 @@
-"""What Ctrl-C does while training."""
+"""Handle Ctrl-C during a training."""
 
 import logging
 import os
@@ -20,19 +20,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class StopRequest:
-    """Whether this process was asked to stop training; long work, such as an evaluation, looks here now and then."""
+    """Whether Ctrl-C has asked this process to stop; long work, such as an evaluation, must check this regularly."""
 
     is_made: bool = False
 
 
 class InterruptHook(HookBase):
-    """Turn Ctrl-C into a checkpoint after the optimizer's next step; a second Ctrl-C ends at once.
+    """On Ctrl-C, save a checkpoint after the optimizer's next step and end; on a second Ctrl-C, end at once.
 
-    Only the writers may stand after this hook, so that all state is that of the finished iteration. Data workers are
-    forked after ``before_train`` and inherit the handler, so that Ctrl-C in a terminal does not kill them first.
+    Only the writers may stand after this hook, because all other hooks must have finished the iteration before the
+    checkpoint is saved. Data workers are forked after ``before_train`` and inherit the handler, so that Ctrl-C in a
+    terminal does not kill them first.
     """
 
-    #: Iterations between two exchanges in which several processes agree on stopping.
+    #: Several processes agree once in this many iterations whether to stop.
     AGREE_PERIOD = 10
 
     def __init__(self, checkpointer: Checkpointer, loop: AccumulatingTrainer, request: StopRequest):
@@ -44,7 +45,7 @@ class InterruptHook(HookBase):
         self._pid = os.getpid()
 
     def before_train(self) -> None:
-        # Python allows handlers in the main thread only, where Ctrl-C arrives.
+        # Python allows signal handlers only in the main thread.
         if threading.current_thread() is threading.main_thread():
             self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
 
@@ -57,7 +58,7 @@ class InterruptHook(HookBase):
             raise KeyboardInterrupt
         self._request.is_made = True
         if comm.is_main_process() and os.getpid() == self._pid:
-            # Not through logging, which may be in the middle of a line.
+            # Write directly, because Ctrl-C may have interrupted the logging in the middle of a line.
             os.write(2, b"\nCtrl-C: saving a checkpoint after the next step; once more ends at once, without\n")
 
     def after_step(self) -> None:
@@ -69,6 +70,7 @@ class InterruptHook(HookBase):
         if self._is_agreed and not self._loop.is_amid_step and iteration < self.trainer.max_iter - 1:
             save_resumable(self._checkpointer, self._loop)
             logger.info(f"Stopped by Ctrl-C after iteration {iteration}; continue with the same command and --resume.")
-            # Wait for the process that still writes, which the launcher would end soon after any other has ended.
+            # Wait for the main process, which may still be writing the checkpoint: once a process has ended, the
+            # launcher soon ends the others.
             comm.synchronize()
             raise KeyboardInterrupt

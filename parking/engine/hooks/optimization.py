@@ -1,4 +1,4 @@
-"""What happens around the optimizer's steps: warm-up before them, averaging of the weights after them."""
+"""Hooks for the optimizer's steps: warm-up before them, averaging of the weights after them."""
 
 import torch
 from detectron2.engine import HookBase
@@ -9,10 +9,10 @@ from ..train_loop import AccumulatingTrainer
 
 
 class WarmupHook(HookBase):
-    """Set learning rates and momentum of each parameter group before the iterations of the warm-up.
+    """Set the learning rate and momentum of each parameter group before each iteration of the warm-up.
 
-    The schedule's own rate is read from the ``LRMultiplier``, which has set it for all groups alike after the previous
-    iteration (``hooks.LRScheduler``).
+    The rate without warm-up is read from the ``LRMultiplier``. ``hooks.LRScheduler`` has set that rate for all groups
+    after the previous iteration.
     """
 
     def __init__(self, warmup: Warmup, optimizer: torch.optim.Optimizer, scheduler):
@@ -23,13 +23,13 @@ class WarmupHook(HookBase):
     def before_step(self) -> None:
         if self._warmup.is_active(self.trainer.iter):
             self._set_rates(self.trainer.iter)
-        # detectron2's hook logs one rate for all groups.
+        # Log the rate of each group, because detectron2's hook logs only one.
         rates = {f"lr_{group['kind']}": group["lr"] for group in self._optimizer.param_groups}
         self.trainer.storage.put_scalars(**rates, smoothing_hint=False)
 
     def _set_rates(self, iteration: int) -> None:
         momentum = self._warmup.momentum_at(iteration)
-        # get_lr, because get_last_lr is the initial rate until the first step after a resume.
+        # Use get_lr, because after a resume get_last_lr returns the initial rate until the next step.
         for group, scheduled_lr in zip(self._optimizer.param_groups, self._scheduler.get_lr(), strict=True):
             group["lr"] = self._warmup.lr(iteration, scheduled_lr, is_bias=group["kind"] == "bias")
             if "betas" in group:
@@ -39,7 +39,7 @@ class WarmupHook(HookBase):
 
 
 class EMAHook(HookBase):
-    """Average the weights after every step of the optimizer; the average's state is a checkpointable of its own."""
+    """Update the average of the weights after each step of the optimizer."""
 
     def __init__(self, ema: ModelEMA, model: torch.nn.Module, loop: AccumulatingTrainer):
         self._ema = ema

@@ -1,4 +1,4 @@
-"""Pictures in TensorBoard."""
+"""Put pictures into TensorBoard."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -17,13 +17,13 @@ _COLUMNS = 4
 
 
 class PictureHook(HookBase):
-    """Show a batch as it was trained on, augmented, in the first iteration of a run and in every ``PERIOD``-th.
+    """Draw the augmented training batch in the first iteration of a run and in every ``PERIOD``-th.
 
-    This hook must stand before the writers. It draws no random numbers and reads no data of its own, so that a training
-    is the same with and without it. Processes other than the main one do nothing.
+    This hook must stand before the writers. It draws no random numbers and reads no data, so that a training is the
+    same with and without it. Only the main process draws.
     """
 
-    #: Iterations between two pictures, of some megabytes each, and how many samples one shows at most.
+    #: Iterations between two pictures, each of which takes some megabytes; largest number of samples in a picture.
     PERIOD, MAX_SAMPLES = 5000, 16
 
     def __init__(self, last_batch: Callable[[], Sequence[Mapping[str, Any]]], class_names: Sequence[str]):
@@ -44,7 +44,7 @@ class PictureHook(HookBase):
 
 
 def draw_samples(samples: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> np.ndarray:
-    """A sheet, (H, W, 3) uint8 RGB, of training samples with their boxes; they are as :class:`PictureHook` says."""
+    """Draw a sheet, (H, W, 3) uint8 RGB, of training samples (as in :class:`PictureHook`) with their boxes."""
     drawer = BoxDrawer(class_names)
     tiles = []
     for sample in samples:
@@ -56,6 +56,6 @@ def draw_samples(samples: Sequence[Mapping[str, Any]], class_names: Sequence[str
 
 
 def put_pictures(storage: EventStorage, pictures: Mapping[str, np.ndarray]) -> None:
-    """Hand (H, W, 3) uint8 RGB pictures to TensorBoard's writer; for the main process, which alone has a writer."""
+    """Put (H, W, 3) uint8 RGB pictures into ``storage``, from which the main process's writer takes them."""
     for name, picture in pictures.items():
         storage.put_image(name, np.ascontiguousarray(picture.transpose(2, 0, 1)))

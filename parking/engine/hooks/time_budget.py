@@ -1,4 +1,4 @@
-"""Ending a training within a time limit."""
+"""End a training within a time limit."""
 
 import logging
 import math
@@ -14,21 +14,21 @@ from .evaluation import Evaluations
 
 logger = logging.getLogger(__name__)
 
-# Part of a time budget that is kept for what is not measured: reading the data, the last checkpoint.
+# Share of the time limit that is kept for what is not measured: reading the data and saving the last checkpoint.
 _MARGIN = 0.02
 
 
 class TimeBudgetHook(HookBase):
-    """Leave iterations out when the time that they took so far says that not all fit into ``max_seconds``.
+    """Shorten a training if its speed shows that not all iterations fit into ``max_seconds``.
 
-    The time counts from the first iteration, with evaluations and checkpoints, and is written down every minute. What
-    was left out comes back when iterations turn out to be faster. Hooks that take time must
-    stand before it.
+    The time counts from the first iteration, includes evaluations and checkpoints, and is written to a file every
+    minute. If iterations turn out to be faster than expected, the training is lengthened again, up to ``max_iter``.
+    Hooks that take time must stand before this one.
     """
 
-    #: Iterations between two looks at the clock.
+    #: The time is measured once in this many iterations.
     PERIOD = 20
-    #: Looks whose iterations tell the speed; before this many there is no plan.
+    #: The speed is computed over this many measurements; until there are as many, the end does not move.
     NUM_LOOKS = 10
 
     def __init__(
@@ -43,10 +43,10 @@ class TimeBudgetHook(HookBase):
     ):
         """
         Args:
-            max_seconds: None: no limit.
-            max_iter: of a training with all the time that it needs.
-            eval_period: iterations between two evaluations, 0: only one at the end.
-            end_at: called with the new end and ``next_iteration``.
+            max_seconds: time limit; None: no limit.
+            max_iter: number of iterations of a training that has enough time.
+            eval_period: iterations between two evaluations; 0: only one at the end.
+            end_at: moves the end of the training, see :meth:`.trainer.Trainer.end_at`.
         """
         self._max_seconds = max_seconds
         self._longest = max_iter
@@ -57,23 +57,23 @@ class TimeBudgetHook(HookBase):
 
     def before_train(self) -> None:
         self._clock.start()
-        # (iterations done, seconds without evaluations) of the last looks.
+        # The last measurements: (number of finished iterations, seconds used so far without evaluations).
         self._looks: deque[tuple[int, float]] = deque(maxlen=self.NUM_LOOKS + 1)
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         self._clock.write_record(if_older_than=self._clock.RECORD_PERIOD)
-        # Early stopping leaves one more iteration, which must not become many again.
+        # Do nothing if only one iteration is left: early stopping may have moved the end, which must not move back.
         if self._max_seconds is None or done % self.PERIOD or done + 1 >= self.trainer.max_iter:
             return
         self._looks.append((done, self._clock.seconds - self._evaluations.total_seconds))
         if len(self._looks) <= self.NUM_LOOKS:
             return
         (first, start), (_, now) = self._looks[0], self._looks[-1]
-        # All processes go by the clock of the first, because they must agree on the end.
+        # Use the main process's clock in all processes, because they must agree on the end.
         used, per_iter = comm.all_gather((self._clock.seconds, (now - start) / (done - first)))[0]
         fitting = min(self._count_fitting(done, used, per_iter), self._longest)
-        # Back up only for what is worth a line in the log.
+        # Lengthen the training again only by more than 2 %, so that the log does not fill with small changes.
         if fitting < self.trainer.max_iter or fitting > 1.02 * self.trainer.max_iter:
             logger.warning(
                 f"{used / 3600:.2f} of {self._max_seconds / 3600:.2f} hours are used after {done} iterations, at "
@@ -88,7 +88,7 @@ class TimeBudgetHook(HookBase):
     def _count_fitting(self, done: int, used: float, per_iter: float) -> int:
         per_eval = self._evaluations.seconds
         per_iter += per_eval / self._eval_period if self._eval_period > 0 else 0
-        # The evaluation at the end comes on top of those between the iterations.
+        # Subtract the evaluation at the end, because per_iter covers only those between iterations.
         left = (1 - _MARGIN) * self._max_seconds - used - per_eval
         return done + max(math.floor(left / per_iter), 1) if per_iter > 0 else self._longest
 

@@ -1,4 +1,4 @@
-"""The list of images that a training left out."""
+"""Report the images that a training left out because they could not be read."""
 
 import logging
 import os
@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 
 class UnreadableImagesHook(HookBase):
-    """Log each image that could not be read and was left out, and list them all in a file at the end.
+    """Log each image that could not be read and was left out, and list all of them in a file at the end.
 
-    It reads the key ``unreadable`` that samples have under DATASETS.POLICY repair (see ``TrainDatasetMapper``).
+    With DATASETS.POLICY repair, samples name such images under the key ``unreadable`` (see ``TrainDatasetMapper``).
     """
 
     def __init__(self, list_file: str, last_batch: Callable[[], Sequence[Mapping[str, Any]]]):
@@ -33,15 +33,15 @@ class UnreadableImagesHook(HookBase):
         for name in [name for sample in self._last_batch() for name in sample.get("unreadable", ())]:
             if name not in self._names:
                 self._names.add(name)
-                logger.warning(f"The image '{printable(name)}' cannot be read; others take its place")
+                logger.warning(f"The image '{printable(name)}' cannot be read; other images take its place")
 
     def after_train(self) -> None:
         if self.trainer.iter < self.trainer.max_iter:
-            return  # it failed, perhaps in this process only
+            return  # the training failed, perhaps only in this process, so do not wait for others
         names = sorted(set().union(*comm.all_gather(self._names)))
         if names and comm.is_main_process():
             with open_atomic(self._list_file) as file:
-                file.writelines(os.fsencode(name) + b"\n" for name in names)  # which need not be text
+                file.writelines(os.fsencode(name) + b"\n" for name in names)  # names need not be UTF-8
             logger.warning(f"Images that could not be read and were left out: {len(names)}, see {self._list_file}")
 
     def state_dict(self) -> dict[str, Any]:
