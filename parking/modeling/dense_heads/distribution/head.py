@@ -17,7 +17,7 @@ from parking.layers import ConvNormAct
 
 from ..base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions
 from ..task_aligned import TaskAlignedAssigner
-from .losses import Assignment, DistributionLoss
+from .losses import Assignment, DistributionLoss, list_cells
 
 # A new head expects 5 objects in an image of this side. The bias of the bins is as published; it is the same for all
 # bins, so it favours none.
@@ -111,18 +111,17 @@ class DistributionHead(DenseHead):
 
     def decode(self, raw: list[tuple[Tensor, Tensor]]) -> DensePredictions:
         """Decode in the order level, row, column."""
-        # With the channels last, as they mostly are in memory, the softmax is 15 times as fast on a CPU.
+        # On a CPU, a softmax over values that are neighbours in memory is 15 times as fast.
         logits, scores = (
-            torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels], dim=1)
-            for levels in zip(*raw, strict=True)
+            torch.cat([list_cells(level) for level in levels], dim=1) for levels in zip(*raw, strict=True)
         )
-        points, strides = self._list_cells(raw)
+        points, strides = self._find_points(raw)
         boxes = self.box_coder.decode(logits, points) * strides
         sizes = tuple(level.shape[2] * level.shape[3] for level, _ in raw)
         # There is no upper bound: the largest score is no cheaper to find here than in the postprocessing.
         return DensePredictions(boxes, scores.float().sigmoid(), sizes)
 
-    def _list_cells(self, raw: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def _find_points(self, raw: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Centres (P, 2) of all cells in strides, x and y, and the strides (P, 1) in pixels."""
         centers = [_find_centers(logits) for logits, _ in raw]
         strides = [level.new_full((len(level), 1), s) for level, s in zip(centers, self.strides, strict=True)]
@@ -131,7 +130,7 @@ class DistributionHead(DenseHead):
     def losses(
         self, raw: list[tuple[Tensor, Tensor]], gt_instances: list[Instances], image_size: tuple[int, int]
     ) -> dict[str, Tensor]:
-        points, strides = self._list_cells(raw)
+        points, strides = self._find_points(raw)
         return self.loss(raw, self._assign(raw, gt_instances, points * strides), points, strides)
 
     @torch.no_grad()

@@ -92,9 +92,9 @@ class DistributionLoss(nn.Module):
     def _box_losses(
         self, logits: list[Tensor], assignment: Assignment, points: Tensor, strides: Tensor
     ) -> tuple[Tensor, Tensor]:
+        joined = torch.cat([list_cells(level) for level in logits], dim=1)
         # Only claimed predictions are converted to float32.
-        joined = torch.cat([level.flatten(2) for level in logits], dim=2)
-        claimed = joined[assignment.images, :, assignment.predictions]
+        claimed = joined[assignment.images, assignment.predictions]
         points, gt_boxes = points[assignment.predictions], assignment.gt_boxes / strides[assignment.predictions]
         ciou = box_ciou(self.box_coder.decode(claimed, points), gt_boxes)
         entropy = self.box_coder.cross_entropy(claimed, gt_boxes, points)
@@ -102,14 +102,19 @@ class DistributionLoss(nn.Module):
         return ((1 - ciou) * assignment.targets).sum(), (entropy * assignment.targets).sum()
 
     def _class_loss(self, logits: list[Tensor], assignment: Assignment) -> Tensor:
-        num_images, num_classes = logits[0].shape[:2]
-        sizes = [level.shape[2] * level.shape[3] for level in logits]
-        targets = assignment.targets.new_zeros(num_images, num_classes, sum(sizes))
+        levels = [list_cells(level) for level in logits]
+        sizes, (num_images, _, num_classes) = [level.shape[1] for level in levels], levels[0].shape
+        targets = assignment.targets.new_zeros(num_images, sum(sizes), num_classes)
         # At most one claim assigns a prediction, so this never adds two targets.
         targets.index_put_(
-            (assignment.images, assignment.gt_classes, assignment.predictions), assignment.targets, accumulate=True
+            (assignment.images, assignment.predictions, assignment.gt_classes), assignment.targets, accumulate=True
         )
         return sum(
-            F.binary_cross_entropy_with_logits(level.flatten(2).float(), target, reduction="sum")
-            for level, target in zip(logits, targets.split(sizes, dim=2), strict=True)
+            F.binary_cross_entropy_with_logits(level.float(), target, reduction="sum")
+            for level, target in zip(levels, targets.split(sizes, dim=1), strict=True)
         )
+
+
+def list_cells(level: Tensor) -> Tensor:
+    """Return (N, channels, H, W) as (N, H W, channels); a view if the tensor is channels_last."""
+    return level.permute(0, 2, 3, 1).flatten(1, 2)
