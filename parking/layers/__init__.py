@@ -10,7 +10,7 @@ from .blocks import (
     fuse_conv_norm,
     upsample_nearest,
 )
-from .iou import box_ciou, box_iou
+from .iou import box_ciou, box_ciou_values, box_iou
 from .upload import upload
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ConvNormAct",
     "DepthwiseConvNormAct",
     "box_ciou",
+    "box_ciou_values",
     "box_iou",
     "conv3x3",
     "fuse_conv_norm",

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from parking.layers import box_ciou, box_iou
+from parking.layers import box_ciou, box_ciou_values, box_iou
 
 coordinate = st.floats(-100, 100, width=32)
 side = st.floats(0.5, 100, width=32)
@@ -77,3 +77,13 @@ def test_half_precision_is_computed_in_float32():
     boxes = torch.tensor([[0.0, 0, 300, 300]], dtype=torch.float16)
     assert box_iou(boxes, boxes).dtype == torch.float32
     assert_close(box_ciou(boxes, boxes), torch.ones(1))
+
+
+def test_values_alone_are_the_same_bit_for_bit():
+    generator = torch.Generator().manual_seed(0)
+    boxes, others = torch.rand(200, 4, generator=generator) * 50, torch.rand(9, 1, 4, generator=generator) * 50
+    boxes[20:, 2:] += boxes[20:, :2]  # the first have negative sides
+    boxes[:5], boxes[5:10] = 0, others[:5, 0]
+    others[1:, :, 2:] += others[1:, :, :2]
+    assert torch.equal(box_ciou_values(boxes, others), box_ciou(boxes, others))
+    assert torch.equal(box_ciou_values(boxes.half(), others.half()), box_ciou(boxes.half(), others.half()))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from parking.layers import box_ciou
+from parking.layers import box_ciou_values
 
 # Limit of the pairs of a box and a prediction that are compared at once; each takes about 80 bytes of memory.
 _MAX_PAIRS = 2**21
@@ -139,12 +139,13 @@ def settle_claims(predictions: Tensor, is_valid: Tensor, gt_index: Tensor, best_
 
 def _is_inside(points: Tensor, areas: Tensor) -> Tensor:
     """Whether ``points`` (..., 2) lie strictly inside ``areas`` (..., 4) XYXY; broadcast."""
-    return ((points > areas[..., :2]) & (points < areas[..., 2:])).all(dim=-1)
+    (x, y), (x1, y1, x2, y2) = points.unbind(dim=-1), areas.unbind(dim=-1)
+    return (x > x1) & (y > y1) & (x < x2) & (y < y2)
 
 
 def _overlap(boxes: Tensor, points: Tensor, gt_boxes: Tensor, areas: Tensor) -> Tensor:
     """Complete IoU of ``boxes`` and ``gt_boxes``, at least 0, and 0 where a point is outside its area; broadcast."""
-    return box_ciou(boxes, gt_boxes).clamp_(min=0) * _is_inside(points, areas)
+    return box_ciou_values(boxes, gt_boxes).clamp_(min=0) * _is_inside(points, areas)
 
 
 def _normalize(alignment: Tensor, overlaps: Tensor, gt_index: Tensor, num_gt: int) -> Tensor:
