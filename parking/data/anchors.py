@@ -181,7 +181,10 @@ def _evolve(
 
 
 def _log_ratios(sides: np.ndarray, anchor: np.ndarray) -> np.ndarray:
-    """Compare (2, N) ``sides`` with an anchor's; return (N,) logarithms of the larger ratio, which is 1 or more."""
+    """Return (N,) logarithms of the larger of the two factors by which a box's sides differ from the anchor's.
+
+    ``sides`` (2, N) and ``anchor`` (2,) are logarithms.
+    """
     return np.maximum(np.abs(sides[0] - anchor[0]), np.abs(sides[1] - anchor[1]))
 
 

@@ -108,7 +108,7 @@ class BoxScores:
 
 
 def score_boxes(truth: Truth, detections: Detections) -> BoxScores:
-    """Match and score ``detections``; those of images or classes that ``truth`` does not have are left out.
+    """Match and score ``detections``, leaving out detections of images or classes that ``truth`` does not have.
 
     Detections with equal scores are ranked by image, in the order of ``truth.image_ids``, and then by their rows.
     """

@@ -52,7 +52,7 @@ def find_impossible_areas(values: Sequence[Any], boxes: np.ndarray) -> tuple[np.
 
 
 def stand_in_areas(areas: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the (A,) areas to evaluate with: at most width x height, which also replaces NaN.
+    """Return the (A,) areas to evaluate with: ``areas``, reduced to width x height if larger; this also replaces NaN.
 
     Args:
         areas: (A,) from :func:`find_impossible_areas`.

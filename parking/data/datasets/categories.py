@@ -100,7 +100,8 @@ def settle_categories(facts: Sequence[CategoryFacts]) -> list[Categories]:
 
     A category that has annotations in none of the jsons is left out if it only groups others (it is the
     ``supercategory`` of another category) or repeats the name of another. Two categories with the same name that both
-    have annotations are an error. A json with other classes than the first keeps its own, in the order of its ids.
+    have annotations are an error. If the classes of a json differ from those of the first, it keeps
+    its own classes, in the order of its own ids.
     """
     used = {(i, class_key(one.names[i])) for one in facts for i in one.used if i in one.names}
     settled = [_settle(one, used) for one in facts]

@@ -1,4 +1,4 @@
-"""Hold a data set in a few arrays, in a twentieth of the memory of its dicts; needs neither torch nor detectron2."""
+"""Hold a data set in a few arrays, in a twentieth of the memory that dicts take; needs neither torch nor detectron2."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

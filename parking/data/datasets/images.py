@@ -165,7 +165,8 @@ def _join(records: list[dict], infos: _ImageInfos, image_info: str, *, is_comple
         joined.append({**record, **{key: value for key, value in info.items() if key != "file_name"}})
     if unlisted:
         raise UserError(
-            f"The image list '{image_info}' lacks {join_some(unlisted, _NUM_EXAMPLES)}; remove these, or correct it."
+            f"The image list '{image_info}' lacks {join_some(unlisted, _NUM_EXAMPLES)}; remove these images, or add "
+            "them to the list."
         )
     if len({type(image["image_id"]) for image in joined}) > 1:
         raise UserError(f"'{image_info}': some image ids are numbers and some are texts; give all of them one type.")

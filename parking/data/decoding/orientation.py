@@ -27,7 +27,7 @@ def turn_size(size: Size, orientation: int) -> Size:
 
 
 def is_applied(policy: str, orientation: int, stored: Size, stated: Size | None) -> bool | None:
-    """Return whether ``INPUT.EXIF_ORIENTATION`` has a picture turned upright; every tool decides by this function.
+    """Return whether a picture is turned upright under INPUT.EXIF_ORIENTATION; every tool decides by this function.
 
     Args:
         policy: AUTO, APPLY or IGNORE.

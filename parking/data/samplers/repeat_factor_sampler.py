@@ -12,8 +12,8 @@ from parking.data.samplers.training_sampler import PositionedSampler
 class RepeatFactorTrainingSampler(PositionedSampler):
     """Yields shuffled passes in which image i occurs ``repeat_factors[i]`` times on average.
 
-    In each pass a factor is rounded at random, up with a probability equal to its fractional part, so passes differ in
-    length. The stream is a function of (seed, epoch, repeat_factors); see :class:`PositionedSampler`.
+    In each pass a factor is rounded up with a probability equal to its fractional part, and else down, so passes differ
+    in length. The stream is a function of (seed, epoch, repeat_factors); see :class:`PositionedSampler`.
 
     Args:
         repeat_factors: float (number of images,), at least 1; see :func:`compute_repeat_factors`.
