@@ -6,15 +6,15 @@
   python tools/benchmark.py --task data [--images DIR]
   python tools/benchmark.py --task {load,score}
 
-train  A model on random images with ten boxes each: images per second, the fastest and the slowest iteration, as the
+train  Trains on random images with ten boxes each: images per second, the fastest and the slowest iteration, as the
        config says, and with the deterministic kernels that SEED >= 0 needs on a GPU. Keys of data sets have no effect.
-infer  Inference on the PNGs described below: images per second of the bare model and of the whole pipeline, and where
-       the time goes.
-data   Mosaics of 1280 pixels, made by one thread from PNGs of 1920 x 1080: without a cache, with a raw and with a jpeg
-       cache. Also whether the memory of data workers grows. The PNGs are made from the photographs in DIR or, without
-       --images, from synthetic scenes.
-load   Registering and loading a made-up json of the size of the challenge's.
-score  Scoring the boxes of 3,000 images, compared with faster-coco-eval.
+infer  Runs inference on the PNGs described below: images per second of the bare model and of the whole pipeline, and
+       where the time goes.
+data   Makes mosaics of 1280 pixels by one thread from PNGs of 1920 x 1080: without a cache, with a raw and with a jpeg
+       cache. Also shows whether the memory of data workers grows. The PNGs are made from the photographs in DIR or,
+       without --images, from synthetic scenes.
+load   Registers and loads a made-up json of the size of the challenge's.
+score  Scores the boxes of 3,000 images, and compares with faster-coco-eval.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--task", choices=list(TASKS), default="train", help="what to measure (train)")
     parser.add_argument("--config-file", metavar="FILE", help="train, infer: yaml file, e.g. configs/yolo.yaml")
-    parser.add_argument("--weights", metavar="FILE", help="infer: weights (random ones)")
+    parser.add_argument("--weights", metavar="FILE", help="infer: weights (default: random ones)")
     parser.add_argument("--images", metavar="DIR", help="infer, data: photographs to make the PNGs from")
     for flag, default, what in (
         ("--iters", 20, "train: iterations that are timed"),

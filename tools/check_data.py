@@ -5,7 +5,8 @@
   python tools/check_data.py --coco JSON IMAGES [--coco JSON IMAGES ...] [--output DIR]
 
 Reads every file once and changes none. Prints a table, and writes report.json and pictures to DIR.
-Several --coco count as sides of a split: a picture, or neighbouring frames, in two of them are findings.
+Several --coco count as sides of a split: a picture that two of them have, or neighbouring frames in two of them, is a
+finding.
 
 Exit codes: 0 no errors found, 1 errors found or a mistake that the message explains, 2 wrong usage, 130 Ctrl-C.
 """
@@ -32,7 +33,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     parser.add_argument("--output", default="output/check", metavar="DIR", help="folder for report.json and pictures")
     parser.add_argument(
-        "--split", choices=SPLITS, default="sequence", help="split whose sides the pictures show (sequence)"
+        "--split",
+        choices=SPLITS,
+        default="sequence",
+        help="split whose sides the pictures show (sequence)",
     )
     parser.add_argument(
         "--num-workers", type=at_least(1), default=num_available_cpus(), metavar="N", help="processes (all CPUs)"
@@ -48,7 +52,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    # Imported here, because they take a second that --help can do without.
+    # Imported here, so that --help does not wait a second for these modules.
     from parking.challenge.data_pictures import PICTURES, draw_pictures
     from parking.challenge.sides import summarize
     from parking.challenge.sources import find_parking_sources
@@ -74,7 +78,7 @@ def main(argv=None) -> int:
             file.write(content)
     for name in PICTURES:
         if name not in pictures:
-            folder.remove(name)  # an earlier run drew it from other data
+            folder.remove(name)  # it shows other data, from an earlier run
     counts = count_severities(checked)
     say("\n" + ", ".join(f"{severity}s: {count:,}" for severity, count in counts.items()))
     say(f"report.json, {', '.join(pictures)} written to {output}")

@@ -4,7 +4,7 @@
   python tools/check_submission.py output/submission.json --image-info /DATA/Test_Images_Information.json \\
       [--sample /DATA/sample_submission.json]
 
-Exit codes: 0 it would, 1 it would not or a mistake that the message explains, 2 wrong usage, 130 Ctrl-C.
+Exit codes: 0 accepted, 1 not accepted or a mistake that the message explains, 2 wrong usage, 130 Ctrl-C.
 """
 
 import argparse

@@ -3,8 +3,8 @@
 
   python tools/compute_anchors.py --config-file configs/yolo.yaml [--output anchors.yaml] [KEY VALUE ...]
 
-Best possible recall is the share of boxes that some anchor fits: their widths and heights differ by less than a factor
-of MODEL.ANCHOR_HEAD.ANCHOR_RATIO. Anchors are proposed if it is below 0.98. Train with them by
+The best possible recall is the share of boxes that some anchor fits: widths and heights of the two differ by less than
+a factor of MODEL.ANCHOR_HEAD.ANCHOR_RATIO. Better anchors are proposed if this recall is below 0.98. Train with them by
 
   python tools/train_net.py --config-file anchors.yaml
 

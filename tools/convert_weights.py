@@ -4,7 +4,7 @@
   python tools/convert_weights.py yolov5s.pt yolov5s.safetensors
 
 No code in the input is run, and the input stays as it is. The output also holds the config that fits, class names,
-category ids and its origin.
+category ids and the name and checksum of the input.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--config-file",
         metavar="FILE",
-        help="default: the config in IN, else the one of configs/coco/ that fits",
+        help="the model's config; default: the config in IN, else the one of configs/coco/ that fits",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     args = parser.parse_args()

@@ -6,8 +6,8 @@
   python tools/infer.py --input photos/ --weights a.pth --weights b.pth --annotations truth.json --visualize 20
   python tools/infer.py --input drive.mp4 --weights model_best.pth
 
-Started again after an interruption, the same command goes on where it was and ends with the same files.
-Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 3 done but for unreadable images, 130 Ctrl-C.
+Started again after an interruption, the same command goes on where it stopped and ends with the same files.
+Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 3 done except unreadable images, 130 Ctrl-C.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--frames", action="store_true", help="the input is a folder with the frames of a video")
     parser.add_argument("--fps", type=float, help="with --frames: frames per second (10)")
     parser.add_argument("--no-video", action="store_true", help="for a video: write only the boxes, as JSON lines")
-    parser.add_argument("--config-file", metavar="FILE", help="default: what --weights carry, else configs/yolo.yaml")
+    parser.add_argument("--config-file", metavar="FILE", help="default: that in --weights, else configs/yolo.yaml")
     parser.add_argument(
         "--weights",
         action="append",
@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--output", metavar="DIR", help="where results go; default OUTPUT_DIR/inference")
     parser.add_argument("--image-info", metavar="FILE", help="the challenge's image list; default: beside the input")
-    parser.add_argument("--max-hours", type=float, metavar="H", help="take TEST.FALLBACKS if there is too little time")
+    parser.add_argument("--max-hours", type=float, metavar="H", help="use TEST.FALLBACKS if time is too short")
     parser.add_argument("--visualize", type=cli.at_least(0), default=0, metavar="N", help="draw the first N pictures")
     parser.add_argument("--annotations", metavar="FILE", help="COCO json: print scores, and draw its boxes beside ours")
     parser.add_argument("--min-score", type=float, default=0.25, metavar="S", help="lowest score that is drawn (0.25)")
@@ -52,20 +52,20 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End with a usage error where a flag would do nothing."""
+    """End with a usage error if a flag would have no effect or has a value out of range."""
     given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
     for_images = {"image_info", "max_hours", "visualize", "annotations"}
     for_images |= {"num_gpus", "num_machines", "machine_rank", "dist_url"}
     if args.is_video and given & for_images:
         parser.error(f"--{min(given & for_images).replace('_', '-')} is for images, not for videos")
     if not args.is_video and not args.visualize and given & {"min_score", "korean"}:
-        parser.error("--min-score and --korean are about pictures: give --visualize N, too")
+        parser.error("--min-score and --korean affect pictures only: give --visualize N, too")
     if args.no_video and not args.is_video:
         parser.error("--no-video is for videos, not for images")
     if args.frames and not Path(args.input).is_dir():
-        parser.error("--frames is for a folder: a video is known by its name")
+        parser.error("--frames is for a folder; a video file is recognised without it")
     if args.fps is not None and not args.frames:
-        parser.error("--fps is for --frames: everything else states its own")
+        parser.error("--fps is for --frames: all other inputs state their own rate")
     if not 0 <= args.min_score <= 1:
         parser.error("--min-score must be from 0 to 1")
     if args.max_hours is not None and not args.max_hours > 0:
@@ -76,7 +76,7 @@ def run() -> int:
     args = parse_args()
     args.started = time.monotonic()
     cli.check_started_alone(args.num_machines)
-    # Before the seconds that the imports take: most mistakes are in the paths.
+    # Check the paths before the slow imports, because most mistakes are in the paths.
     if args.is_video:
         with open_source(args.input, fps=args.fps) as source:
             cli.say(f"{source.name}: loading PyTorch and detectron2 ...")
@@ -104,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def tell(outcome) -> int:
-    """Print what came of it; the exit code."""
+    """Print the results of an inference and return the exit code."""
     cli.say(*outcome.summary, *(f"{name + ':':16}{printable(path)}" for name, path in outcome.files.items()))
     for sentence in outcome.unreadable:
         cli.complain(f"unreadable: {sentence}")

@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="CLASS=N",
-        help="keep the N best boxes of a class before all others compete for the size; N alone: of every class that "
+        help="keep the N best boxes of a class before others use up the size limit; N alone is for every class that "
         "is not named; may be given several times",
     )
     parser.add_argument("--spacing", choices=SPACINGS, default="compact", help="compact has no spaces (compact)")
@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
         "--image-info", metavar="FILE", help="list of images with ids and sizes; clips boxes to the images"
     )
     parser.add_argument(
-        "--annotations", metavar="FILE", help="COCO json; prints what the cut costs in AP75 on the images in both"
+        "--annotations", metavar="FILE", help="COCO json; prints the AP75 lost by the cut, on the images in both"
     )
     return parser.parse_args()
 
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def print_classes(predictions, submission, truth) -> None:
-    """Print how many boxes of each class are left and, if there is a ``truth``, how much of its AP75."""
+    """Print how many boxes of each class are left and, if there is a ``truth``, the AP75 before and after."""
     headers = ["class", "boxes", "submitted", "lowest score"]
     rows = []
     for name, category_id in CLASSES.items():

@@ -25,10 +25,10 @@ def _size(text: str) -> tuple[int, int]:
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to, without a data set")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to; must hold no data set yet")
     parser.add_argument("--num-train", type=at_least(1), default=640, metavar="N", help="training images (640)")
     parser.add_argument("--num-test", type=at_least(0), default=40, metavar="M", help="test images (40)")
-    parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="the seed determines all bytes (0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="seed that determines every byte (0)")
     parser.add_argument("--size", type=_size, default=(960, 540), metavar="WxH", help="size of every image (960x540)")
     parser.add_argument("--balanced", action="store_true", help="equal shares of all classes instead of a long tail")
     parser.add_argument(

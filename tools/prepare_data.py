@@ -24,7 +24,7 @@ from parking.challenge.preparation import (
 )
 from parking.utils.cli import ArgumentParser, complain, run_tool, say
 
-# A list of differences names this many files and counts the rest.
+# A list of missing or differing files names this many and counts the rest.
 NUM_EXAMPLES = 10
 
 

@@ -14,11 +14,13 @@ def parse_args() -> argparse.Namespace:
     parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="yaml file, e.g. configs/yolo.yaml")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
-    parser.add_argument("--overwrite", action="store_true", help="start anew where OUTPUT_DIR already holds a training")
+    parser.add_argument("--overwrite", action="store_true", help="start anew if OUTPUT_DIR already holds a training")
     parser.add_argument(
-        "--eval-only", action="store_true", help="score OUTPUT_DIR's best weights, or those typed as MODEL.WEIGHTS FILE"
+        "--eval-only",
+        action="store_true",
+        help="score OUTPUT_DIR's best weights, or MODEL.WEIGHTS if it is given as KEY VALUE",
     )
-    parser.add_argument("--stage", metavar="NAME", help="only this one of the config's SOLVER.STAGES")
+    parser.add_argument("--stage", metavar="NAME", help="use only this one of the config's SOLVER.STAGES")
     cli.add_launch_arguments(parser)
     cli.add_opts_argument(parser)
     args = parser.parse_args()

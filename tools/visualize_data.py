@@ -6,7 +6,7 @@
 annotation: images at full size, spread evenly over the data set. dataloader: the first training samples under the
 config's SEED, augmented, pixel by pixel as the model gets them.
 
-Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 3 done but for unreadable images, 130 Ctrl-C.
+Exit codes: 0 done, 1 a mistake that the message explains, 2 wrong usage, 3 done except unreadable images, 130 Ctrl-C.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser = cli.ArgumentParser(__doc__)
     parser.add_argument("--source", required=True, choices=("annotation", "dataloader"), help="what is drawn")
     parser.add_argument("--config-file", required=True, metavar="FILE", help="yaml file, e.g. configs/yolo.yaml")
-    parser.add_argument("--stage", metavar="NAME", help="which of the config's SOLVER.STAGES (the first)")
+    parser.add_argument("--stage", metavar="NAME", help="which of the config's SOLVER.STAGES to draw for (the first)")
     parser.add_argument(
         "--output", type=Path, default="output/data_pictures", metavar="DIR", help="folder (output/data_pictures)"
     )
@@ -61,7 +61,7 @@ def main() -> int:
     dataset_dicts = load_train_dicts(cfg)
     class_names = metadata[0].thing_classes_ko if args.korean else metadata[0].thing_classes
     if args.korean:
-        find_font("".join(class_names))  # raises an error; the drawer would draw codes instead
+        find_font("".join(class_names))  # raises an error if no font has them; the drawer would draw codes instead
     drawer = BoxDrawer(class_names, metadata[0].get("thing_colors", None))
     if args.source == "annotation":
         read = read_annotated_images
