@@ -106,7 +106,7 @@ def time_parts(cfg, model, batches, mapper, journal, category_ids) -> Iterator[s
 
 
 def _time(function: Callable[[], object]) -> float:
-    """Return the median seconds of a call, until the GPU has finished its work."""
+    """Return the median seconds of a call, including the time until the GPU has finished."""
     seconds: list[float] = []
     function()
     while len(seconds) < _MIN_REPEATS or sum(seconds) < _MIN_SECONDS:
@@ -143,7 +143,7 @@ def make_weights(cfg: CfgNode, images: Sequence[Tensor]) -> Weights:
             if tensor.dim() > 1:
                 nn.init.normal_(tensor, std=0.05)
             else:
-                # Replace the biases, which a new head sets such that all class scores are low.
+                # Set biases to 0, because those of a new head make all class scores low.
                 tensor.view(rows.groups, -1)[:, rows.before :] = 0.0
         batch = model.preprocess_image([{"image": image} for image in images]).tensor
         # Set the norms' statistics to those of these images; otherwise outputs would shrink from layer to layer.

@@ -353,7 +353,7 @@ def _find_incomplete_pyramid(cfg, num_processes: int) -> str | None:
 
 
 def _find_untrained_level(cfg, num_processes: int) -> str | None:
-    """Find a feature that no head uses: its weights would get no gradient, and several processes would wait for one."""
+    """Find a feature that the head does not use: its weights would get no gradient, for which processes would wait."""
     backbone, used = cfg.MODEL.BACKBONE.NAME, list(cfg.MODEL.YOLO.IN_FEATURES)
     if backbone not in DETECTRON2_BACKBONES:
         return None

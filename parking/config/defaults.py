@@ -107,7 +107,7 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.AUG.SCALE = 0.5
     cfg.INPUT.AUG.SHEAR = 0.0
     cfg.INPUT.AUG.PERSPECTIVE = 0.0
-    # Hue, saturation and value are each multiplied by a random factor from 1 - x to 1 + x; x for each of them.
+    # Hue, saturation and value are each multiplied by a random factor from 1 - x to 1 + x, with these values of x.
     cfg.INPUT.AUG.HSV_H = 0.015
     cfg.INPUT.AUG.HSV_S = 0.7
     cfg.INPUT.AUG.HSV_V = 0.4

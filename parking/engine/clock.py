@@ -35,7 +35,7 @@ class TrainingClock:
         self._start: float | None = None
 
     def start(self) -> None:
-        """Begin to count; do nothing if it has begun, because an evaluation may come before the first iteration."""
+        """Begin to count, unless an evaluation before the first iteration has already started the clock."""
         if self._start is not None:
             return
         self._start = self._recorded_at = self._clock()

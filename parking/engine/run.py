@@ -166,7 +166,7 @@ def check_stages_fit(stages: Sequence[Stage]) -> None:
 
 
 def _keep_earlier_behaviour(stages: list[Stage], args) -> None:
-    """Let all stages behave as in the version with which the first stage that was begun has begun."""
+    """Give all stages the behaviour of the version with which the training began."""
     saved = [stage for stage in stages if find_training(stage.cfg.OUTPUT_DIR) and _saved_config(stage).is_file()]
     if not saved:
         return

@@ -146,7 +146,7 @@ class AccumulatingTrainer(SimpleTrainer):
         scale = self._scaler.get_scale()
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        # The scaler has left the step out itself if it has lowered the scale, because a gradient overflowed.
+        # If the scale is now lower, a gradient overflowed and the scaler has left the step out.
         self._took_step = self._scaler.get_scale() >= scale
         self.num_skipped_in_a_row = 0
         self._end_step()
@@ -185,7 +185,7 @@ class AccumulatingTrainer(SimpleTrainer):
     def _is_finite(self) -> bool:
         """Whether all losses and gradients since the last step are finite, in all processes; waits for the GPU."""
         values = [value.float() for batch in self._since_step for value in batch.losses.values()]
-        # A scaler checks gradients itself; with one, infinite gradients are normal, because it scales them up.
+        # A scaler checks gradients itself, and infinite ones are normal with it, because it scales them up.
         if not self._scaler.is_enabled():
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             values += torch._foreach_norm(gradients) if gradients else []

@@ -132,7 +132,7 @@ class Trainer(DefaultTrainer):
         return self.cfg.SOLVER.ITERS_PER_EPOCH or math.ceil(len(self._dataset_dicts) / self.cfg.SOLVER.IMS_PER_BATCH)
 
     def release_state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the weights to evaluate and to save as results: the averaged ones with SOLVER.EMA.ENABLED."""
+        """Return the weights to evaluate and to save as results: the averaged ones if SOLVER.EMA.ENABLED."""
         return self._ema.model_state_dict(self._bare_model) if self._ema else self._bare_model.state_dict()
 
     def resume_or_load(self, resume: bool = True) -> None:

@@ -27,7 +27,7 @@ def build_model(cfg) -> nn.Module:
     """
     try:
         model = _build_registered_model(cfg)
-    except KeyError as e:  # a name that is in no registry; fvcore's message names both
+    except KeyError as e:  # the registry lacks a name; fvcore's message states the name and the registry
         raise UserError(f"The config names a part of the model that does not exist: {e.args[0]}") from e
     return model.to(memory_format=torch.channels_last)
 

@@ -66,7 +66,7 @@ class ArrayDetector:
             return self._detect(images)
 
     def detect_ahead(self, batches: Iterable[Sequence[np.ndarray]]) -> Iterator[list[Instances]]:
-        """Yield the detections in each batch; on a GPU, two batches are in work at once (:func:`.runner.run_ahead`)."""
+        """Yield the detections in each batch; on a GPU, two are computed at once (:func:`.runner.run_ahead`)."""
         # Streams belong to one device; with models on different ones, work on one batch at a time, as on a CPU.
         devices = {next(model.parameters()).device for model in self._models}
         device = devices.pop() if len(devices) == 1 else torch.device("cpu")

@@ -158,7 +158,7 @@ def detect_ahead(
 def run_ahead(work: Callable[[T], R], batches: Iterable[T], device: torch.device) -> Iterator[tuple[T, R]]:
     """Yield each batch with what ``work`` returns for it, in order.
 
-    On a GPU, two batches are in work at once, each in a stream of its own: while the suppression of boxes in one batch
+    On a GPU, two batches are computed at once, each in a stream of its own: while the suppression of boxes in one batch
     waits for the GPU or the CPU, the network of the next batch computes.
     """
     if device.type != "cuda":

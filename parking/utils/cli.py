@@ -121,7 +121,7 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines in all")
     parser.add_argument("--machine-rank", type=int, default=0, metavar="I", help="this machine's number, from 0")
     parser.add_argument(
-        "--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0; auto: a free port, one machine"
+        "--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0; auto: for one machine only"
     )
 
 

@@ -1,4 +1,4 @@
-"""Numbers and names that several rooms of the package share."""
+"""Numbers and names that several parts of the package share."""
 
 #: Names of the challenge's data sets, which need no entry in DATASETS.COCO.
 PARKING_DATASETS = ("parking_train", "parking_val", "parking_trainval", "parking_test")
@@ -11,7 +11,7 @@ HEAD_GROUPS = {"AnchorHead": "ANCHOR_HEAD", "DistributionHead": "DISTRIBUTION_HE
 
 #: Name of this project's own backbone in detectron2's registry.
 CSP_DARKNET_PAFPN = "build_csp_darknet_pafpn_backbone"
-#: Names of those of detectron2's backbones, in its registry, for which the config has keys.
+#: Names of detectron2's backbones that the config has keys for, in detectron2's registry.
 RESNET = "build_resnet_backbone"
 RESNET_FPN = "build_resnet_fpn_backbone"
 RETINANET_FPN = "build_retinanet_resnet_fpn_backbone"

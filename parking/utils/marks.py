@@ -34,7 +34,7 @@ MARK_NAME = ".parking-files.jsonl"
 
 _HEADER = {"parking": "files that parking wrote here and may replace or remove", "version": 1}
 _BLOCK_BYTES = 1 << 20
-# A file is ours if its content is one of the last this many that were noted. The last one alone is not enough: a kill
+# A file is ours if it has one of the last _NUM_CONTENTS contents that the mark notes. The last is not enough: a kill
 # may come when the line about new content is written, but the file not yet replaced.
 _NUM_CONTENTS = 2
 # A mark is rewritten without outdated lines when it has more lines than _MAX_LINES_PER_FILE for each file plus

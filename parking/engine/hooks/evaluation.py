@@ -24,7 +24,7 @@ class Evaluations:
     total_seconds: float = 0.0
 
     def add(self, before: int, seconds: float) -> None:
-        """Record an evaluation that took ``seconds`` and after which iteration ``before`` comes next."""
+        """Record that an evaluation took ``seconds``, and that the iteration ``before`` comes next."""
         self.before, self.seconds = before, seconds
         self.total_seconds += seconds
 

@@ -59,7 +59,7 @@ class InterruptHook(HookBase):
         self._request.is_made = True
         if comm.is_main_process() and os.getpid() == self._pid:
             # Write directly, because Ctrl-C may have interrupted the logging in the middle of a line.
-            os.write(2, b"\nCtrl-C: saving a checkpoint after the next step; once more ends at once, without\n")
+            os.write(2, b"\nCtrl-C: saving a checkpoint after the next step; press it again to end at once, without\n")
 
     def after_step(self) -> None:
         iteration = self.trainer.iter
