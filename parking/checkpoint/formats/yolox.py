@@ -47,7 +47,8 @@ _PIXEL_MAX = 255
 
 def is_published_layout(state: Mapping[str, Any]) -> bool:
     """Whether the keys are those of a YOLOX model."""
-    return any(key.startswith(("backbone.backbone.", "head.cls_preds.")) for key in state)
+    starts = ("backbone.backbone.stem.", "backbone.backbone.dark", "head.cls_preds.")
+    return any(key.startswith(starts) for key in state)
 
 
 def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:

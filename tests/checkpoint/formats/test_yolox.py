@@ -76,6 +76,13 @@ def test_every_size_has_the_published_names(size):
     assert left_out == ()
 
 
+def test_what_the_layout_is_told_by():
+    for name in (STEM, "backbone.backbone.dark2.0.conv.weight", "head.cls_preds.0.bias"):
+        assert is_published_layout({"neck.weight": 0, name: 0})
+    # Of somebody's own backbone inside another, and of ours.
+    assert not is_published_layout({"backbone.backbone.layer1.weight": 0, "head.class_predictors.0.bias": 0})
+
+
 def assert_equal_but_for_the_last_bit_of_the_stem(actual, expected, stem):
     assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
