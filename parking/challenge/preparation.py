@@ -169,7 +169,7 @@ def format_size(num_bytes: int) -> str:
 
 
 def _check_content(archive: Archive, name: str) -> None:
-    """Raise a UserError unless the zip holds what its folder needs, because unpacking takes long."""
+    """Raise a UserError, before the long unpacking, if the zip lacks what its folder needs."""
     paths = [member.path for member in archive.members]
     wanted = ["images/"] + ([_TRAIN_JSON.removeprefix("train/")] if name == "train" else [])
     for start in wanted:

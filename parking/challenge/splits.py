@@ -17,7 +17,7 @@ _ENTRY_SEED = 100
 _ENTRY_NUM_VAL = 3000
 # Validation may outgrow its share by this factor to hold a box of every class.
 _MAX_OVERSIZE = 1.5
-# Errors are compared to this many decimals, because further ones differ between machines.
+# Errors of splits are rounded to this many decimals, because further ones differ between machines.
 _DECIMALS = 10
 
 
@@ -33,7 +33,7 @@ def split_images(split: str, columns: Columns, num_classes: int, *, val_fraction
     if split == "all":
         val_ids = set()
     elif split == "entry":
-        # Draw from all images of the json, so that leaving out a faulty image does not move other images.
+        # Draw from all images of the json, so that the draw stays the same if a faulty image is left out.
         val_ids = split_entry(columns.listed_ids or columns.image_ids)
     else:
         counts = columns.class_counts(num_classes)

@@ -101,7 +101,7 @@ def find_class_sources(
         UserError: the map names a class that does not exist, or has one twice.
     """
     if list(class_names) == list(weights_class_names):
-        return list(range(len(class_names)))  # also where two classes have the same name
+        return list(range(len(class_names)))  # this is right even if two classes have the same name
     indices = defaultdict(list)
     for i, name in enumerate(weights_class_names):
         indices[name].append(i)

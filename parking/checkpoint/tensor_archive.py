@@ -59,7 +59,7 @@ class TensorArchive:
             raise ArchiveError("it was written on a machine with another byte order")
 
     def read_pickle(self) -> bytes:
-        """The description of the tensors."""
+        """Read the pickle, which describes the tensors."""
         return self._read("data.pkl")
 
     def read_storage(self, key: str, dtype: torch.dtype, numel: int) -> Tensor:

@@ -11,7 +11,7 @@ from parking.utils.errors import UserError
 from parking.utils.limits import MAX_CONFIG_DEPTH, MAX_CONFIG_VALUES
 from parking.utils.text import printable
 
-# Name of the norms' counters of batches, the only whole numbers in a model; nothing is computed with them.
+# Name of the tensors that count batches, the only whole numbers in a model; nothing is computed with them.
 _COUNTER = "num_batches_tracked"
 
 

@@ -113,7 +113,7 @@ class Weights:
         return size and "configs/" + (family.coco_config if for_coco else family.config).format(size)
 
     def find_widths(self, own: Mapping[str, Tensor]) -> dict[str, int]:
-        """The config keys, with new values, that must change so that the model, now with the tensors ``own``, fits."""
+        """The config keys, with new values, that must change for these weights to fit a model with tensors ``own``."""
         family, state = self._family_of_head(), self.state_dict
         return {
             key: len(state[name])
@@ -160,7 +160,7 @@ def find_weights(output_dir: str | os.PathLike) -> str | None:
 
 
 def check_weights_path(path: str | os.PathLike) -> str:
-    """``path`` as text. Raises UserError unless it is a regular file here, and not larger than weights ever are."""
+    """Return ``path`` as text; raise a UserError unless it is a local, regular file of a size that weights may have."""
     path = os.fspath(path)
     if "://" in path:
         raise UserError(f"weights {printable(path)}: nothing is downloaded; give the path of a local file.")
@@ -291,7 +291,7 @@ def write_weights(path: str | os.PathLike, weights: Weights) -> None:
             if path.endswith(".pth"):
                 torch.save({"model": state, **metadata}, file)
             else:
-                # In ASCII: a name may hold half a surrogate pair, which UTF-8 cannot express.
+                # json.dumps writes ASCII, because a name may hold half a surrogate pair, which UTF-8 cannot express.
                 texts = {key: json.dumps(value) for key, value in metadata.items()}
                 file.write(safetensors.torch.save(state, {"format": "pt", **texts}))
     except OSError as e:

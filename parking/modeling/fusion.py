@@ -56,7 +56,7 @@ def soft_nms(
 def weighted_boxes_fusion(
     boxes: Tensor, scores: Tensor, groups: Tensor, *, num_sources: int, iou_thresh: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Solovyev et al., "Weighted boxes fusion", Image and Vision Computing 107 (2021), Sec. 3.
+    """Weighted boxes fusion: Solovyev et al., Image and Vision Computing 107 (2021), Sec. 3.
 
     Boxes are taken in order of falling score. Each joins the cluster of its group whose fused box so far it overlaps
     most, if their IoU is above ``iou_thresh``; else it starts a cluster. The fused box is the mean of its members

@@ -102,7 +102,7 @@ class YOLOPostprocessor:
         order = scores.argsort(descending=True, stable=True)
         order = order[images[rows[order]].argsort(stable=True)]
         images = images[rows[order]]
-        if len(order) > self.pre_nms_topk:  # else no image can have more
+        if len(order) > self.pre_nms_topk:  # with fewer in all images, none can have more
             among_best = _rank_in_image(images, len(predictions.boxes)) < self.pre_nms_topk
             order, images = order[among_best], images[among_best]
         return boxes[rows[order]], scores[order], classes[order], images
@@ -131,7 +131,7 @@ def nms_per_class(
     """
     if not len(boxes):
         return classes
-    boxes, scores = _round_as_published(boxes, classes), scores.double()  # one type, as torchvision demands
+    boxes, scores = _round_as_published(boxes, classes), scores.double()  # of one type, as torchvision's NMS demands
     groups = classes if images is None else images * (classes.max() + 1) + classes
     _, groups, sizes = groups.unique(return_inverse=True, return_counts=True)
     shares = torch.ones_like(sizes, dtype=torch.bool)

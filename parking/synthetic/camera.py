@@ -31,7 +31,7 @@ class Camera:
 
     @cached_property
     def rotation(self) -> np.ndarray:
-        """(3, 3): rows are the right, down and forward directions in the world."""
+        """Matrix (3, 3) whose rows are the right, down and forward directions in the world."""
         sy, cy, sp, cp = np.sin(self.yaw), np.cos(self.yaw), np.sin(self.pitch), np.cos(self.pitch)
         forward = np.array([-sy * cp, cy * cp, -sp])
         right = np.array([cy, sy, 0.0])

@@ -38,7 +38,7 @@ class Lighting:
     wet: float = 0.0
 
     def pools(self, x, y) -> np.ndarray:
-        """(..., 3) light of lamps and headlights at ground positions."""
+        """Light (..., 3) of lamps and headlights at the ground positions (x, y)."""
         x, y = np.asarray(x, float), np.asarray(y, float)
         total = np.zeros((*np.broadcast(x, y).shape, 3))
         for lx, ly, radius, strength in self.lamps:
@@ -54,14 +54,14 @@ class Lighting:
         return total
 
     def on_faces(self, normals: np.ndarray, to_camera: np.ndarray, x: float, y: float) -> np.ndarray:
-        """(F, 3) light on faces of an object that stands at (x, y)."""
+        """Light (F, 3) on the faces of an object that stands at (x, y)."""
         overhead = (0.78 + 0.22 * normals[:, 2:3]) * np.asarray(self.ambient)
         direct = np.clip(normals @ np.asarray(self.sun_direction), 0, 1)[:, None] * np.asarray(self.sun)
         towards = 0.45 + 0.55 * np.clip((normals * to_camera).sum(1), 0, 1)
         return overhead + direct + towards[:, None] * self.pools(x, y)
 
     def reflection(self, directions: np.ndarray) -> np.ndarray:
-        """(F, 3) RGB 0..255 of the sky (or dark ground) seen in a mirror along `directions`."""
+        """RGB (F, 3), 0..255, of the sky or the dark ground that a mirror shows along `directions`."""
         rise = np.clip(directions[:, 2:3], -1, 1)
         sky = np.asarray(self.sky_low) + (np.asarray(self.sky) - np.asarray(self.sky_low)) * np.clip(rise, 0, 1)
         ground = np.asarray(self.sky_low) * 0.25

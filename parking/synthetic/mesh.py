@@ -152,7 +152,7 @@ class MeshBuilder:
 
 
 def circle(centre, axis, radius, sides) -> np.ndarray:
-    """(sides, 3) points, counter-clockwise seen from where the unit vector `axis` points."""
+    """Points (sides, 3) of a circle, counter-clockwise seen from where the unit vector `axis` points."""
     axis = np.asarray(axis, float)
     u = np.cross((0.0, 0.0, 1.0) if abs(axis[2]) < 0.9 else (1.0, 0.0, 0.0), axis)
     u /= np.linalg.norm(u)
@@ -162,7 +162,7 @@ def circle(centre, axis, radius, sides) -> np.ndarray:
 
 
 def mirrored_ring(right: Sequence[tuple[float, float]], y: float) -> np.ndarray:
-    """(2n, 3) points of a cross-section at `y`, from the n points (x, z) of its right half, from low to high."""
+    """Points (2n, 3) of a cross-section at `y`, from the n points (x, z) of its right half, from low to high."""
     return np.array([(x, y, z) for x, z in [*right, *((-x, z) for x, z in reversed(right))]])
 
 

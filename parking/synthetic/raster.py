@@ -12,7 +12,7 @@ from parking.synthetic.mesh import GLASS, LAMP, PAINT, Mesh
 
 _SUBPIXEL_BITS = 3
 _MAX_SILHOUETTE = 2048
-#: (tone, share of the radius, shift towards the light as a share of the radius) of a rod's nested outlines.
+#: Nested outlines of a rod: (tone, share of the radius, shift towards the light as a share of the radius).
 _TUBE_STEPS = ((0, 1.0, 0.0), (1, 0.74, 0.12), (2, 0.36, 0.25))
 _THIN_TUBE_STEPS = ((0, 1.0, 0.0), (1, 0.66, 0.15))
 
@@ -177,7 +177,7 @@ def _silhouette_area(projected: _Projected, bounds) -> float:
 
 
 def _tones(projected: _Projected, pose: Pose, lighting: Lighting) -> np.ndarray:
-    """(F, 3, 4) uint8-ranged colours: edge, middle and light tone, with full alpha."""
+    """Colours (F, 3, 4), 0..255, of each primitive: edge, middle and light tone, with full alpha."""
     mesh = projected.mesh
     round_ones = mesh.counts < 3
     up = np.array([0.0, 0.0, 1.0])

@@ -26,14 +26,14 @@ def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
     if len(renamed) < len(state):
         raise LayoutError("some of its tensors differ only by a part 'module' or '_orig_mod' of their names")
-    # Inference wrappers of published models call the model "model", which is also its name for its layers.
+    # Inference wrappers keep the model as "model", and published models keep their layers as "model", too.
     while renamed and all(name.startswith("model.model.") for name in renamed):
         renamed = {name.removeprefix("model."): tensor for name, tensor in renamed.items()}
     return renamed
 
 
 def check_not_folded(state: Mapping[str, Tensor]) -> None:
-    """Raise a LayoutError for a state of our names whose norms are folded into the convolutions."""
+    """Raise a LayoutError if the norms of a model with our names are folded into its convolutions."""
     if (key := "backbone.bottom_up.stem.conv.bias") in state:
         raise LayoutError(explain_folded(key))
 

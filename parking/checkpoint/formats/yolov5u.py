@@ -23,7 +23,7 @@ def is_published_layout(state: Mapping[str, Any]) -> bool:
 
 
 def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The same tensors under our names, floating ones in float32, and the name of the one left out, the constant bins.
+    """The same tensors under our names, floating ones in float32, and the names of those left out (the bins).
 
     Raises:
         LayoutError: a name belongs to no layer of a detector with three or four levels, or the bins are not ours.

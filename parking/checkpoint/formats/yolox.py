@@ -52,7 +52,7 @@ def is_published_layout(state: Mapping[str, Any]) -> bool:
 
 
 def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The same tensors under our names, floating ones in float32, and the names of those left out, always none.
+    """The same tensors under our names, floating ones in float32, and (): none is left out.
 
     Raises:
         LayoutError: a name belongs to no part of a YOLOX model with this backbone.
@@ -102,7 +102,7 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _translate(name: str, parts, inner_names, translate_head) -> str | None:
-    # Each head has its own table for its parts; the names of the blocks inside are then translated as in other parts.
+    # The head has a table of its own for its parts; the names of the blocks inside are translated as in other parts.
     if name.startswith(_HEAD):
         prefix, inner = _HEAD, translate_head(name.removeprefix(_HEAD))
     else:

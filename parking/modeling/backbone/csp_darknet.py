@@ -33,12 +33,12 @@ LAYOUTS = {"yolov5": _YOLOV5_STAGES, "yolox": _YOLOX_STAGES}
 
 
 def scale_channels(channels: int, width_multiple: float) -> int:
-    """``channels`` at this width, rounded up to a multiple of 8."""
+    """``channels`` times ``width_multiple``, rounded up to a multiple of 8."""
     return math.ceil(channels * width_multiple / 8) * 8
 
 
 def scale_repeats(repeats: int, depth_multiple: float) -> int:
-    """``repeats`` at this depth, at least 1."""
+    """``repeats`` times ``depth_multiple``, rounded, at least 1."""
     return max(round(repeats * depth_multiple), 1)
 
 

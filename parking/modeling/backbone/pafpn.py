@@ -19,7 +19,7 @@ _REPEATS = 3
 
 
 class PAFPN(Backbone):
-    """Liu et al., "Path Aggregation Network for Instance Segmentation", CVPR 2018, Sec. 3.1, with C3 blocks.
+    """Neck of Liu et al., "Path Aggregation Network for Instance Segmentation", CVPR 2018, Sec. 3.1, with C3 blocks.
 
     Every output has as many channels as the backbone's feature of its level.
     """

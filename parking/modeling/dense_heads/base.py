@@ -58,7 +58,7 @@ def join_predictions(parts: Sequence[DensePredictions]) -> DensePredictions:
 
 
 class ClassRows(NamedTuple):
-    """Which rows of a tensor belong to classes: in each of ``groups`` groups, all after ``before`` others.
+    """Which rows of a tensor belong to classes: in each of ``groups`` groups, all but the first ``before``.
 
     Attributes:
         prior: what a new class's rows start from, a logit for a bias and 0 for weights.
@@ -77,7 +77,7 @@ class ClassRows(NamedTuple):
 
 
 class DenseHead(nn.Module):
-    """From features to predictions of boxes: convolutions, decoding, assignment and losses.
+    """Base class of heads, which turn features into boxes: convolutions, decoding, assignment and losses.
 
     In inference, its submodules that have parameters but no submodules of their own, such as convolutions, compute in
     TEST.DTYPE; everything else computes in float32.
@@ -87,7 +87,7 @@ class DenseHead(nn.Module):
     """
 
     def forward(self, features: list[Tensor]) -> Any:
-        """Called in training and inference, in the precision of either, and by exports.
+        """Compute raw outputs; called in training, in inference and by exports, in the precision of each.
 
         Args:
             features: per level (N, channels, H, W), finest first.
@@ -117,7 +117,7 @@ class DenseHead(nn.Module):
         raise NotImplementedError
 
     def strong_augmentation_ends(self, iteration: int | None) -> None:
-        """Called before a training begins or goes on, and again if its end moves.
+        """Take the end of strong augmentation; called before a training begins or goes on, and again if the end moves.
 
         Args:
             iteration: the first one whose images are drawn without mosaic and mixup; None if there is none.

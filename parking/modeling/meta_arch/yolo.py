@@ -93,6 +93,6 @@ class YOLO(DenseDetector):
         return self.postprocessor(self.head.decode(predictions), images.image_sizes)
 
     def predict(self, images: Tensor) -> DensePredictions:
-        """What the head predicts in images (N, 3, H, W) that are normalised and padded."""
+        """Predict boxes in images (N, 3, H, W) that are normalised and padded."""
         features = self.backbone(images)
         return self.head.decode(self.head([features[name] for name in self.head_in_features]))

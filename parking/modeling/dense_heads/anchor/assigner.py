@@ -11,8 +11,8 @@ from torch import Tensor
 
 from parking.layers import upload
 
-# Steps (column, row) from the cell of a box's centre: none, left, up, right, down. The order of the matches depends on
-# their order.
+# Steps (column, row) from the cell of a box's centre: none, left, up, right, down. The matches of a
+# level are in this order.
 _STEPS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
 
 

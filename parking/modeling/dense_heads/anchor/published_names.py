@@ -20,7 +20,7 @@ def is_left_out(name: str, tensor: Tensor) -> bool:
 
 
 def from_published(name: str, tensor: Tensor) -> tuple[str, Tensor] | None:
-    """Our name and value of a published tensor; None where the name is not one of this head.
+    """Our name and value of a published tensor; None if the name is not one of this head.
 
     Raises:
         ValueError: the anchors are not laid out as (levels, anchors, 2).

@@ -38,7 +38,7 @@ def make_bins(num_bins: int) -> Tensor:
 
 
 def from_published(name: str, tensor: Tensor) -> tuple[str, Tensor] | None:
-    """Our name and value of a published tensor; None where the name is not one of this head."""
+    """Our name and value of a published tensor; None if the name is not one of this head."""
     match = _PUBLISHED.fullmatch(name)
     return (f"{_BRANCHES[match[1]]}.{match[2].replace('.bn.', '.norm.')}", tensor) if match else None
 

@@ -11,9 +11,9 @@ from parking.layers import box_iou
 
 from ..task_aligned import TaskAlignment, settle_claims
 
-# A box's candidates are the points less than this many strides from its centre, in either direction ...
+# A box's candidates are the points less than this many strides from its centre, both in x and in y.
 _RADIUS = 1.5
-# ... of which one level has at most 3 x 3.
+# Candidates of a box in one level: at most 3 x 3 points are that close.
 _MAX_CANDIDATES = 9
 # The sum of this many of the largest overlaps is the number of predictions that a box claims.
 _MAX_PER_BOX = 10

@@ -19,7 +19,7 @@ _NAME = re.compile(r"(\w+)(\.\d+\..+)", re.ASCII)
 
 
 def from_published(name: str) -> str | None:
-    """Our name of a published tensor; None where the name is not one of this head."""
+    """Our name of a published tensor; None if the name is not one of this head."""
     return _translate(name, _NAMES)
 
 
