@@ -204,7 +204,7 @@ class TestRefused:
         write_zip(tmp_path / "train.zip", {**FILES, "a/" * 30_000 + "b": b""})
 
         def refuse():
-            with pytest.raises(UserError, match=r"train\.zip' has a name with 30000 folders"):
+            with pytest.raises(UserError, match=r"train\.zip': the name .* has 30000 folders"):
                 find_parts(tmp_path)
 
         assert measure_work(refuse)[1] < 10**7
