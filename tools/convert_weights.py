@@ -47,6 +47,7 @@ def main() -> None:
     from parking.challenge.registration import find_category_ids
     from parking.checkpoint import describe_origin, distinct_names, read_weights, write_weights
     from parking.config.plain import describe_config
+    from parking.inference.build import build_inference_model
     from parking.inference.models import find_fitting_config
 
     weights = read_weights(args.input)
@@ -54,6 +55,9 @@ def main() -> None:
     names = weights.class_names
     if not names:
         raise UserError(f"weights {printable(args.input)} carry no class names: their boxes would have no meaning.")
+    on_cpu = cfg.clone()
+    on_cpu.MODEL.DEVICE = "cpu"
+    build_inference_model(on_cpu, weights)  # raises a UserError for values that no detector can use
     weights = dataclasses.replace(
         describe_origin(weights),
         config=describe_config(cfg),

@@ -366,8 +366,8 @@ def _find_untrained_level(cfg, num_processes: int) -> str | None:
     if not unused:
         return None
     return (
-        f"MODEL.YOLO.IN_FEATURES is {used} and lacks {unused[0]}, whose weights would never be trained: add it, with "
-        f"anchors, or choose other features or another MODEL.BACKBONE.NAME than {backbone}."
+        f"MODEL.YOLO.IN_FEATURES is {used} and lacks {unused[0]}, whose weights would never be trained: add it "
+        f"(AnchorHead needs anchors for it), or choose other features or another MODEL.BACKBONE.NAME than {backbone}."
     )
 
 

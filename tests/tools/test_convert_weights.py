@@ -176,6 +176,14 @@ def test_a_published_size_is_recognised(run_here, tmp_path, layout, config, for_
     assert width == (64 if layout is yolov5u else 0)
 
 
+def test_values_that_no_detector_can_use_are_refused(run_here, tiny, tmp_path):
+    cfg, state = tiny
+    content = {"model": {**state, "head.anchors": torch.zeros(3, 3, 2)}, "config": describe_config(cfg)}
+    torch.save({**content, "class_names": NAMES}, tmp_path / "flat.pth")
+    result = run_here("convert_weights.py", tmp_path / "flat.pth", tmp_path / "c.pth")
+    assert_refused(result, 1, "head.anchors", tmp_path / "c.pth")
+
+
 def test_an_existing_file_is_replaced_only_when_asked(run_here, own, tmp_path):
     output = tmp_path / "precious.pth"
     output.write_bytes(b"precious")

@@ -84,7 +84,7 @@ class DistributionHead(DenseHead):
             "strides": strides,
             "num_classes": cfg.MODEL.YOLO.NUM_CLASSES,
             "class_channels": head.CLASS_CHANNELS,
-            "norm": cfg.MODEL.YOLO.get("NORM", "BN"),  # configs of detectron2's backbones lack it
+            "norm": cfg.MODEL.YOLO.NORM,
             "assigner": TaskAlignedAssigner(
                 alpha=head.ASSIGNER.ALPHA,
                 beta=head.ASSIGNER.BETA,
