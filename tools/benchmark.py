@@ -4,7 +4,7 @@
   python tools/benchmark.py --config-file configs/quickstart.yaml [--iters 20] [KEY VALUE ...]
   python tools/benchmark.py --task infer --config-file configs/yolo.yaml [--weights FILE] [--images DIR] [KEY VALUE ...]
   python tools/benchmark.py --task data [--images DIR]
-  python tools/benchmark.py --task {load,score}
+  python tools/benchmark.py --task score
 
 train  Trains on random images with ten boxes each: images per second, the fastest and the slowest iteration, as the
        config says, and with the deterministic kernels that SEED >= 0 needs on a GPU. Keys of data sets have no effect.
@@ -13,7 +13,6 @@ infer  Runs inference on the PNGs described below: images per second of the bare
 data   Makes mosaics of 1280 pixels by one thread from PNGs of 1920 x 1080: without a cache, with a raw and with a jpeg
        cache. Also shows whether the memory of data workers grows. The PNGs are made from the photographs in DIR or,
        without --images, from synthetic scenes.
-load   Registers and loads a made-up json of the size of the challenge's.
 score  Scores the boxes of 3,000 images, and compares with faster-coco-eval.
 """
 
@@ -90,14 +89,13 @@ def run_data(args):
     yield from run_memory_benchmark(args.batches)
 
 
-def run_made_up(args):
-    from parking.benchmark.load import run_load_benchmark
+def run_score(args):
     from parking.benchmark.score import run_score_benchmark
 
-    yield from {"load": run_load_benchmark, "score": run_score_benchmark}[args.task]()
+    yield from run_score_benchmark()
 
 
-TASKS = {"train": run_train, "infer": run_infer, "data": run_data, "load": run_made_up, "score": run_made_up}
+TASKS = {"train": run_train, "infer": run_infer, "data": run_data, "score": run_score}
 
 if __name__ == "__main__":
     cli.run_tool(main)
