@@ -4,59 +4,25 @@ from collections.abc import Iterable
 
 from parking.utils.errors import UserError
 
-#: English names; the category id in ``Train.json`` and in a submission is the index plus one.
-CLASS_NAMES = (
-    "sedan",
-    "SUV",
-    "van",
-    "bus",
-    "school bus",
-    "truck",
-    "taxi",
-    "adult",
-    "child",
-    "motorcycle",
-    "kickboard",
-    "bicycle",
-    "stroller",
-    "cart",
+# English name, Korean name, and drawing colour (RGB 0..255); related classes have related hues.
+_CLASSES = (
+    ("sedan", "세단", (31, 119, 180)),
+    ("SUV", "SUV", (23, 190, 207)),
+    ("van", "승합차", (57, 59, 200)),
+    ("bus", "버스", (214, 39, 40)),
+    ("school bus", "학원차량", (255, 187, 0)),
+    ("truck", "트럭", (140, 86, 75)),
+    ("taxi", "택시", (255, 127, 14)),
+    ("adult", "성인", (44, 160, 44)),
+    ("child", "어린이", (152, 223, 38)),
+    ("motorcycle", "오토바이", (148, 103, 189)),
+    ("kickboard", "전동킥보드", (227, 119, 194)),
+    ("bicycle", "자전거", (197, 90, 240)),
+    ("stroller", "유모차", (0, 200, 150)),
+    ("cart", "쇼핑카트", (188, 189, 34)),
 )
-
-#: Korean names, in the same order.
-CLASS_NAMES_KO = (
-    "세단",
-    "SUV",
-    "승합차",
-    "버스",
-    "학원차량",
-    "트럭",
-    "택시",
-    "성인",
-    "어린이",
-    "오토바이",
-    "전동킥보드",
-    "자전거",
-    "유모차",
-    "쇼핑카트",
-)
-
-#: Drawing colours, RGB 0..255, in the same order: related classes have related hues.
-CLASS_COLORS = (
-    (31, 119, 180),
-    (23, 190, 207),
-    (57, 59, 200),
-    (214, 39, 40),
-    (255, 187, 0),
-    (140, 86, 75),
-    (255, 127, 14),
-    (44, 160, 44),
-    (152, 223, 38),
-    (148, 103, 189),
-    (227, 119, 194),
-    (197, 90, 240),
-    (0, 200, 150),
-    (188, 189, 34),
-)
+#: The category id in ``Train.json`` and in a submission is the index of the class plus one.
+CLASS_NAMES, CLASS_NAMES_KO, CLASS_COLORS = zip(*_CLASSES, strict=True)
 
 
 def translate_names(class_names: Iterable[str], *, option: str) -> list[str]:
