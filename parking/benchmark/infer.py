@@ -17,13 +17,7 @@ from parking.data.build import build_inference_loader
 from parking.data.dataset_mapper import TestDatasetMapper
 from parking.inference.build import build_inference_model, build_model, inference_dtype
 from parking.inference.models import check_config, resolve_device
-from parking.inference.runner import (
-    describe,
-    detect,
-    inference_settings,
-    measure_speed,
-    plan_inference,
-)
+from parking.inference.runner import describe, detect, inference_settings, measure_speed, plan_inference
 from parking.inference.sinks.journal import ResultsJournal
 from parking.modeling import DensePredictions
 

@@ -1,13 +1,6 @@
 """Saving, finding and safely loading weights."""
 
-from .checkpointer import (
-    FINISHED,
-    SECONDS_USED,
-    UNREADABLE_IMAGES,
-    Checkpointer,
-    find_training,
-    remove_training,
-)
+from .checkpointer import FINISHED, SECONDS_USED, UNREADABLE_IMAGES, Checkpointer, find_training, remove_training
 from .last_checkpoint import find_last_checkpoint
 from .loading import check_all_fit, find_misfits, load_weights, shorten
 from .values import find_not_finite

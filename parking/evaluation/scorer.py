@@ -16,15 +16,7 @@ import numpy as np
 
 from parking.structures.detections import Detections
 
-from .matching import (
-    AREA_RANGES,
-    IOU_THRESHOLDS,
-    Matches,
-    find_outside_areas,
-    find_pairs,
-    match,
-    unpack,
-)
+from .matching import AREA_RANGES, IOU_THRESHOLDS, Matches, find_outside_areas, find_pairs, match, unpack
 from .truth import Truth
 
 RECALLS = np.linspace(0.0, 1.0, 101)

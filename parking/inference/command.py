@@ -24,14 +24,7 @@ from parking.visualization.fonts import find_font
 from .barrier import PatientBarrier
 from .budget import TimeBudget
 from .detector import ArrayDetector
-from .image_pipeline import (
-    InferenceReport,
-    LoadedModel,
-    choose_submission,
-    kept_results,
-    load_models,
-    run_inference,
-)
+from .image_pipeline import InferenceReport, LoadedModel, choose_submission, kept_results, load_models, run_inference
 from .runner import find_batch_size
 from .video_pipeline import predict_video
 

@@ -10,15 +10,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from parking.challenge.registration import find_category_ids, register_datasets_from_config
-from parking.checkpoint import (
-    Weights,
-    check_all_fit,
-    distinct_names,
-    find_misfits,
-    find_weights,
-    read_weights,
-    shorten,
-)
+from parking.checkpoint import Weights, check_all_fit, distinct_names, find_misfits, find_weights, read_weights, shorten
 from parking.config import CfgNode, Task, get_cfg, get_typed, typed_keys
 from parking.config.checks import check_values
 from parking.config.plain import flatten
