@@ -163,7 +163,8 @@ def measure_memory_slope(loader: DataLoader, num_batches: int = 2000) -> float:
         next(batches)
         if i >= num_batches // 2 and i % 10 == 0:
             workers = set(multiprocessing.active_children()) - others
-            points.append((i, statistics.mean(_resident_bytes(worker.pid) for worker in workers)))
+            pages = [int(Path(f"/proc/{worker.pid}/statm").read_text().split()[1]) for worker in workers]
+            points.append((i, statistics.mean(pages) * os.sysconf("SC_PAGE_SIZE")))
     x, y = np.array(points, dtype=float).T
     return float(np.polyfit(x, y, 1)[0])
 
@@ -185,10 +186,6 @@ def run_memory_benchmark(num_batches: int = 2000, num_workers: int = 2) -> Itera
         dicts = [{**record, "image_id": i} for i in range(24650)]
         slope = measure_memory_slope(build_train_loader(cfg, dicts, seed=_SEED), num_batches)
     yield f"resident memory of a worker: {slope:+.0f} KB per 1,000 batches, over {num_batches}; {num_workers} workers"
-
-
-def _resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager

@@ -26,13 +26,7 @@ from parking.utils.logs import setup_logging
 from parking.utils.text import printable
 
 from .resume import check_same_recipe, keep_earlier_behaviour, tell_changed_scores
-from .setup import (
-    check_output_dir,
-    claim_output_dir,
-    lock_output_dir,
-    setup_evaluation,
-    setup_training,
-)
+from .setup import check_output_dir, claim_output_dir, lock_output_dir, setup_evaluation, setup_training
 from .stages import choose_start, is_finished, is_resumable, mark_finished, share_of_budget
 from .trainer import Trainer
 
@@ -208,9 +202,8 @@ def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[St
         if find_training(folder) and _saved_config(stage).is_file():
             config = describe_config(stage.cfg)
             if config["MODEL"]["YOLO"]["NUM_CLASSES"] == 0:
-                del config["MODEL"]["YOLO"][
-                    "NUM_CLASSES"
-                ]  # 0 means as many as the data have, and data are compared later
+                # 0 means as many as the data have, and data are compared later.
+                del config["MODEL"]["YOLO"]["NUM_CLASSES"]
             saved, version = _read_saved_config(stage)
             is_followed = stage is not all_stages[-1]
             tell_changed_scores(config, version, output_dir=folder, is_followed=is_followed)

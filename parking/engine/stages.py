@@ -55,9 +55,6 @@ def share_of_budget(stage: Stage, stages: list[Stage], done: list[Stage]) -> flo
         return None
     unfinished = [other for other in stages if other not in done]
     part = stage.cfg.SOLVER.MAX_ITER / sum(other.cfg.SOLVER.MAX_ITER for other in unfinished)
-    return (hours * 3600 - sum(_read_seconds(other) for other in done)) * part
-
-
-def _read_seconds(stage: Stage) -> float:
-    """Return the seconds that a finished stage took; 0 if it is not finished."""
-    return read_number(Path(stage.cfg.OUTPUT_DIR, FINISHED))
+    # The file of a finished stage holds the seconds that it took.
+    seconds_used = sum(read_number(Path(other.cfg.OUTPUT_DIR, FINISHED)) for other in done)
+    return (hours * 3600 - seconds_used) * part

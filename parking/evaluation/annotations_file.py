@@ -156,11 +156,8 @@ def _match_categories(content: dict, path: str, classes: Mapping[str, int]) -> d
     own = dict(zip(names, find_classes(names.values(), classes), strict=True))
     unknown = sorted(shown_name(names[category_id]) for category_id, name in own.items() if name is None)
     if unknown:
-        logger.warning(
-            "%s: the model has no class %s; their boxes count as not found.",
-            printable(path),
-            ", ".join(unknown),
-        )
+        text = "%s: the model has no class %s; their boxes count as not found."
+        logger.warning(text, printable(path), ", ".join(unknown))
     category_ids = {category_id: None if name is None else classes[name] for category_id, name in own.items()}
     sources: dict[int, int] = {}
     for category_id, own_id in category_ids.items():

@@ -53,12 +53,7 @@ def build_inference_model(cfg, weights: Weights, class_names: Sequence[str] | No
     """
     _check_size(cfg, weights)
     model = build_model(cfg)
-    load_weights(
-        model,
-        weights,
-        class_names=class_names or weights.class_names,
-        class_map=cfg.MODEL.YOLO.CLASS_MAP,
-    )
+    load_weights(model, weights, class_names=class_names or weights.class_names, class_map=cfg.MODEL.YOLO.CLASS_MAP)
     prepare_for_inference(model, inference_dtype(cfg))
     refuse_overflow(model, inference_dtype(cfg), f"weights {printable(weights.path)}")
     return wrap_for_inference(cfg, model)

@@ -22,34 +22,20 @@ from parking.config import CfgNode
 from parking.config.plain import describe_config, flatten
 from parking.data.datasets.images import ImageList
 from parking.inference.models import choose_inference_classes, find_config_and_weights
-from parking.inference.sinks.journal import (
-    JOURNAL_NAME,
-    JournalContent,
-    ResultsJournal,
-    make_journal_folder,
-    remove_journal_folder,
-)
+from parking.inference.sinks.journal import JOURNAL_NAME, JournalContent, ResultsJournal, remove_journal_folder
 from parking.inference.sinks.result_ids import ResultIds, list_ids
 from parking.inference.sinks.results import write_results
 from parking.modeling import DetectionFusion
 from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.files import explaining_write_errors, locked, remove_stale_lock
+from parking.utils.marks import make_own_folder
 from parking.utils.text import printable
 
 from .barrier import PatientBarrier
-from .budget import (
-    Candidate,
-    TimeBudget,
-    choose_candidate,
-    list_candidates,
-)
+from .budget import Candidate, TimeBudget, choose_candidate, list_candidates
 from .build import build_inference_model
-from .digests import (
-    check_same_everywhere,
-    digest_images,
-    digest_weights,
-)
+from .digests import check_same_everywhere, digest_images, digest_weights
 from .fusing import fuse_results
 from .runner import find_batch_size, measure_speed, plan_inference, predict_images, share_plan
 
@@ -184,7 +170,8 @@ def kept_results(output_dir: str, barrier: PatientBarrier) -> Iterator[Path]:
     """
     busy = f"another infer.py is writing to {output_dir}; wait for it, or give another --output."
     with locked(Path(output_dir, f"{JOURNAL_NAME}-{comm.get_rank():05d}.lock"), busy=busy):
-        folder = make_journal_folder(output_dir)
+        folder = Path(output_dir, JOURNAL_NAME)
+        make_own_folder(folder)
         try:
             yield folder
         except KeyboardInterrupt:

@@ -61,7 +61,12 @@ def check_submission(
         UserError: a file cannot be read, or the submission is not a JSON list in UTF-8.
     """
     num_bytes = os.path.getsize(path) if os.path.isfile(path) else 0
-    rows, problems = _read_rows(path)
+    rows, has_mark = parse_json(path)
+    if not isinstance(rows, list):
+        raise UnusableFileError(path, f"must hold a JSON list of boxes, not {shorten(rows)}")
+    problems = []
+    if has_mark:  # strict readers refuse the file
+        problems.append(Problem("byte order mark at the beginning; save it as UTF-8 without one", 1, None))
     sizes = None
     if image_info is not None:
         records = read_image_records(read_json_object(image_info), image_info)
@@ -82,15 +87,6 @@ def check_submission(
     if num_bytes > max_bytes:
         problems.append(Problem(f"bytes above the limit of {max_bytes:,}", num_bytes - max_bytes, None))
     return SubmissionCheck(num_bytes, len(rows), len(per_image), problems)
-
-
-def _read_rows(path: str | os.PathLike) -> tuple[list, list[Problem]]:
-    """The submission's rows, and a problem if the file begins with a byte order mark, which strict readers refuse."""
-    rows, has_mark = parse_json(path)
-    if not isinstance(rows, list):
-        raise UnusableFileError(path, f"must hold a JSON list of boxes, not {shorten(rows)}")
-    mark = Problem("byte order mark at the beginning; save it as UTF-8 without one", 1, None)
-    return rows, [mark] * has_mark
 
 
 def _find_problems(row, sizes: Mapping | None, keys: set[str] | None) -> list[str]:

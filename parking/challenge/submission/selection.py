@@ -23,7 +23,6 @@ _MAX_COORDINATE = 1e8
 # No row of a submission is shorter than this.
 _MIN_ROW_BYTES = 80
 
-
 _SEPARATORS = {"compact": (",", ":"), "original": (", ", ": ")}
 
 #: "compact" has no spaces; "original" has those of Python's ``json.dump`` by default.

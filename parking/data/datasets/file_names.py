@@ -26,7 +26,6 @@ VIDEO_EXTENSIONS = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
 )
 
-
 #: The end of a message about two names with the same :func:`name_key`.
 DIFFER_ONLY_IN_FORM = "differ only in upper and lower case or in their Unicode form; rename or remove one of them"
 

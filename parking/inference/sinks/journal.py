@@ -15,7 +15,6 @@ import functools
 import hashlib
 import json
 import logging
-import os
 import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,17 +47,6 @@ JOURNAL_NAME = ".parking-journal"
 _OWN_NAMES = re.compile(rf"model-\d+|recipe\.json|budget\.json|results-\d+\.jsonl|\..*{re.escape(UNFINISHED_ENDING)}")
 
 _DIGEST_CHARS = 32
-
-
-def make_journal_folder(output_dir: str | os.PathLike) -> Path:
-    """Return the folder of the journal in ``output_dir``, made if needed.
-
-    Raises:
-        UserError: something that this product did not make has its name.
-    """
-    folder = Path(output_dir, JOURNAL_NAME)
-    make_own_folder(folder)
-    return folder
 
 
 def remove_journal_folder(folder: Path) -> None:

@@ -5,14 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from parking.inference.sinks.journal import (
-    JournalContent,
-    ResultsJournal,
-    _merge,
-    make_journal_folder,
-    remove_journal_folder,
-)
+from parking.inference.sinks.journal import JournalContent, ResultsJournal, _merge, remove_journal_folder
 from parking.utils.errors import UserError
+from parking.utils.marks import make_own_folder
 
 RECIPE = {"INPUT.SIZE_TEST": 640, "TEST.AUG": (1, 2), "weights": "a" * 64}
 FIRST = [{"image_id": 1, "boxes": [[1.5, 2, 3, 4, 0.5, 7], [0.001, 0, 9, 9, 0.25, 2]]}, {"image_id": 2, "boxes": []}]
@@ -176,9 +171,10 @@ def test_nonsense_for_a_recipe_starts_over(folder, caplog, content):
 
 
 def test_only_our_folder_is_used_and_removed(tmp_path, caplog):
-    journal = make_journal_folder(tmp_path)
+    journal = tmp_path / ".parking-journal"
+    make_own_folder(journal)
     write(journal / "model-0", FIRST).close()
-    assert make_journal_folder(tmp_path) == journal
+    make_own_folder(journal)
     (tmp_path / "target").mkdir()
     (tmp_path / "target" / "results-00000.jsonl").write_text("mine")
     (journal / "model-1").symlink_to(tmp_path / "target")
@@ -203,4 +199,4 @@ def test_a_folder_that_is_not_ours_is_refused(tmp_path, kind):
     (path if kind == "folder" else target).mkdir()
     {"folder": (path / "precious").touch, "file": path.touch, "link": lambda: path.symlink_to(target)}[kind]()
     with pytest.raises(UserError, match="parking-journal"):
-        make_journal_folder(tmp_path)
+        make_own_folder(path)
