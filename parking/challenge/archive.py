@@ -18,7 +18,7 @@ from parking.utils.files import open_regular
 from parking.utils.limits import MAX_ARCHIVE_RATIO, MAX_PATH_FOLDERS, MIN_BOMB_BYTES
 from parking.utils.text import printable
 
-# PKWARE's APPNOTE 6.3.10: general purpose bits (4.4.4), compression methods (4.4.5).
+# PKWARE's APPNOTE 6.3.10 defines the flags in section 4.4.4 and the compression methods in section 4.4.5.
 _ENCRYPTED = 0x1 | 0x40
 _UTF8_NAME = 0x800
 # bzip2 and LZMA are refused: zipfile does not limit how much they unpack at once, and a few kB can hold gigabytes.
@@ -29,7 +29,7 @@ _METHOD_NAMES = {
 }
 _DOS_FOLDER = 0x10
 _CHUNK = 1 << 20
-# Exceptions that a damaged zip may cause. An OSError caused by damage has no errno; one that the disk causes has.
+# Exceptions that a damaged zip may cause. An OSError has no errno if damage is the cause, and has one if the disk is.
 _DAMAGE = (
     NotImplementedError,
     zipfile.BadZipFile,
@@ -47,7 +47,7 @@ class Member(NamedTuple):
 
     Attributes:
         path: relative path with slashes, without the leading folder; spelled as in the zip.
-        info: the entry for ``zipfile``; the name in it may be decoded wrongly.
+        info: the entry as ``zipfile`` needs it; its own file name may be decoded wrongly.
     """
 
     path: str
@@ -55,7 +55,7 @@ class Member(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of the content, as the zip declares them."""
+        """Size of the content in bytes, as the zip declares it."""
         return self.info.file_size
 
 
@@ -74,7 +74,7 @@ class Archive(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of all members together."""
+        """Size of all members together in bytes."""
         return sum(member.size for member in self.members)
 
 
@@ -174,10 +174,12 @@ def _explain_damage(file: Path, path: str | None = None) -> Iterator[None]:
 
 def _decode_names(infos: Sequence[zipfile.ZipInfo], file: Path) -> list[str]:
     """The decoded names, with their folder separators unchanged."""
-    # zipfile decodes names without the UTF-8 flag as cp437, which has a character for every byte: undo that.
+    # zipfile decodes a name without the UTF-8 flag as cp437, which has a character for every byte. Encoding the name as
+    # cp437 gives its raw bytes.
     unflagged = [info.orig_filename.encode("cp437") for info in infos if not info.flag_bits & _UTF8_NAME]
-    # Korean text in cp949 is hardly ever valid UTF-8 with three-byte characters, but a few syllables are also valid
-    # two-byte characters (Latin, Greek). Such a name counts as UTF-8 unless another name in the zip can only be cp949.
+    # A name that is valid UTF-8 is hardly ever meant as cp949 if it has characters of three bytes. If all of its
+    # characters are shorter (Latin, Greek), it may be Korean in cp949: it counts as UTF-8 unless another name in the
+    # zip can only be cp949.
     has_cp949 = any(_decode(raw, ("utf-8",)) is None for raw in unflagged)
     names = []
     for info in infos:
@@ -221,7 +223,7 @@ def _to_relative_path(name: str, file: Path) -> str:
 
 
 def _is_folder(info: zipfile.ZipInfo, name: str) -> bool:
-    # Zips made on Windows may mark a folder by a backslash at the end of its name, or only by the attribute.
+    # Zips made on Windows may mark a folder by a backslash at the end of its name, or only by an attribute of MS-DOS.
     return (
         name.endswith(("/", "\\"))
         or stat.S_ISDIR(info.external_attr >> 16)
@@ -242,15 +244,15 @@ def _check_member(info: zipfile.ZipInfo, path: str, file: Path) -> None:
 
 
 def _check_collisions(paths: Sequence[str], file: Path) -> None:
-    # For each file and folder: its spelling, and whether it is a file. Two names have the same key if some disks cannot
-    # tell them apart.
+    # Maps the key of each path to the path as spelled and to whether it is a file. Two paths have the same key if some
+    # disks cannot tell them apart.
     seen: dict[str, tuple[str, bool]] = {}
     for path in paths:
         parts = path.split("/")
         for i in range(1, len(parts) + 1):
             name, is_file = "/".join(parts[:i]), i == len(parts)
             found = seen.get(key := name_key(name))
-            # A folder occurs once for each file in it, which is fine as long as its spelling is the same.
+            # A folder may occur many times, once for each file in it, but always in the same spelling.
             if found is not None and (is_file or found != (name, False)):
                 raise UserError(
                     f"'{printable(file)}': '{printable(found[0])}' and '{printable(name)}' are the same name, or would "

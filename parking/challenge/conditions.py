@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from parking.utils.text import compose
 
-#: Titles of the conditions in charts.
+#: The title that charts give to each condition.
 TITLES = {
     "region": "Region",
     "weather": "Weather",
@@ -24,7 +24,7 @@ TITLES = {
 CONDITIONS = tuple(TITLES)
 UNKNOWN = "unknown"
 
-# Translations for the charts, which are in English; words that are not listed stay Korean.
+# Charts are in English and show these translations; they show a word that is missing here in Korean.
 _ENGLISH = {
     "맑음": "clear",
     "흐림": "cloudy",
@@ -67,22 +67,22 @@ _NUM_WORDS = 10
 
 
 def get_sequence_key(file_name: str) -> str:
-    """The sequence of an image: its name ``DATE_..._SEQUENCE_FRAME.EXT`` without frame and extension.
+    """The key of an image's sequence: the file name ``DATE_..._SEQUENCE_FRAME.EXT`` without frame and extension.
 
-    An image whose name has another form is a sequence of its own.
+    An image whose file name has another form is a sequence of its own.
     """
     frame = parse_frame(file_name)
     return frame[0] if frame else compose(file_name)
 
 
 def parse_frame(file_name: str) -> tuple[str, int] | None:
-    """Sequence key and number of the frame; None if the name has another form."""
+    """The sequence key and the frame number in ``file_name``; None if the name is not that of a frame."""
     match = _SEQUENCE_PATTERN.fullmatch(compose(file_name))
     return (match[1], int(match[2])) if match else None
 
 
 def parse_conditions(file_name: str) -> dict[str, str]:
-    """The word in ``file_name`` for each of ``CONDITIONS``, "-" if unknown; {} if the name has another form."""
+    """The word in ``file_name`` for each of ``CONDITIONS``, "-" if unknown; {} if the name is not that of a frame."""
     words = compose(file_name.rpartition("/")[2]).split("_")
     if len(words) < _NUM_WORDS or parse_frame(file_name) is None:
         return {}
@@ -90,9 +90,9 @@ def parse_conditions(file_name: str) -> dict[str, str]:
 
 
 def count_conditions(file_names: Iterable[str]) -> dict[str, dict[str, int]]:
-    """For each of ``CONDITIONS``, the number of images by value, the most frequent value first.
+    """Count the images that have each value of each of ``CONDITIONS``; the most frequent value comes first.
 
-    Values are in English if known, and ``UNKNOWN`` if the name does not tell them.
+    Values are in English if a translation is known, and ``UNKNOWN`` if the file name does not tell the value.
     """
     counts: dict[str, Counter] = {key: Counter() for key in CONDITIONS}
     for file_name in file_names:

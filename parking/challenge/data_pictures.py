@@ -15,12 +15,12 @@ from .conditions import TITLES, get_sequence_key
 
 PICTURES = ("class_counts.png", "box_sizes.png", "boxes_per_image.png", "conditions.png", "class_examples.png")
 _EXAMPLES_PER_CLASS, _EXAMPLE_SIDE = 8, 112
-# Largest number of classes that a picture shows; Objects365 has this many.
+# Limit of the classes that a picture shows: Objects365, a large data set, has 365.
 _MAX_CLASSES = 365
 
 
 def draw_pictures(overview: Overview, num_workers: int) -> dict[str, bytes]:
-    """Draw the PNG files, by their names in :data:`PICTURES`; too many classes are cut to the most frequent ones."""
+    """Draw the :data:`PICTURES` of the most frequent classes; return the bytes of each PNG by file name."""
     overview = keep_frequent(overview, _MAX_CLASSES)
     names, sides = overview.class_names, overview.sides
     pictures = [

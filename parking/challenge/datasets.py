@@ -32,12 +32,12 @@ def register_parking_datasets(
 ) -> None:
     """Register the four ``parking_*`` data sets of the layout below ``root`` (see ``datasets/README.md``).
 
-    Nothing is read yet: a missing or wrong file is an error when a data set is first loaded. Each file is read once;
-    registering again replaces the data sets, and they are read again.
+    Files are read when a data set is first loaded, and a missing or wrong file is an error only then. Each file is read
+    once. A second registration replaces the data sets and makes them read their files again.
 
     Args:
         split: how ``parking_trainval`` is divided into ``parking_train`` and ``parking_val``, see :mod:`.splits`.
-            "all" leaves ``parking_val`` empty, and loading it is an error.
+            "all" leaves ``parking_val`` empty; then it is an error to load ``parking_val``.
         val_fraction: share of the images that "sequence" keeps for validation.
         split_seed: determines which images "sequence" chooses.
         reading: ``policy`` and other arguments of :func:`parking.data.datasets.coco.load_columns`.
@@ -51,7 +51,7 @@ def register_parking_datasets(
         raise UserError(f"DATASETS.VAL_FRACTION {val_fraction} must lie between 0 and 1.")
     labelled = (os.path.join(root, "train", "label", "Train.json"), os.path.join(root, "train", "images"))
     test = (os.path.join(root, "Test_Images_Information.json"), os.path.join(root, "test", "images"))
-    # Three of the data sets share the labelled images, which are read and divided only once.
+    # Read and divide the labelled images only once, because three of the data sets share them.
     load_labelled = cache(partial(_load, root, *labelled, **reading))
     divide = cache(lambda: _divide(load_labelled(), split, val_fraction, split_seed))
     load_test = partial(_load, root, *test, with_annotations=False, **reading)
@@ -90,7 +90,12 @@ def _to_val_dicts(columns: Columns, in_val: np.ndarray) -> list[dict]:
 
 
 def _log_split(split: str, counts: np.ndarray, in_val: np.ndarray) -> None:
-    """Log images and boxes of both sides, given boxes per image and class (N, C) and the validation mask (N,)."""
+    """Log how many images and boxes are for training and for validation.
+
+    Args:
+        counts: (N, C) boxes of each image and class.
+        in_val: (N,) bool, which images are for validation.
+    """
     sides = [counts[~in_val].sum(axis=0), counts[in_val].sum(axis=0)]
     rows = [("images", (~in_val).sum(), in_val.sum())]
     rows += [(name, *numbers) for name, *numbers in zip(CLASS_NAMES, *sides, strict=True)]

@@ -20,7 +20,7 @@ from .archive import Archive, Member, is_macos_litter, open_zip, read_archive, r
 
 FOLDERS = ("train", "test")
 _TRAIN_JSON = "train/label/Train.json"
-# Bytes to leave free on the disk after unpacking; bytes that a file takes on the disk beyond its content.
+# Unpacking leaves _SPARE_BYTES free on the disk, and counts _BYTES_PER_FILE for each file in addition to its content.
 _SPARE_BYTES, _BYTES_PER_FILE = 10**9, 8192
 _CHUNK = 1 << 20
 
@@ -42,7 +42,7 @@ class Part(NamedTuple):
 
     @property
     def staging(self) -> Path:
-        """The hidden folder beside ``folder`` for unpacking; it is renamed to ``folder`` when it is complete."""
+        """The hidden folder beside ``folder`` to which the zip is unpacked; renamed to ``folder`` when complete."""
         return self.folder.with_name(f".{self.folder.name}.unpacking")
 
 
@@ -70,7 +70,7 @@ def find_parts(data_dir: str | os.PathLike) -> list[Part]:
 
 
 def check_disk(parts: Sequence[Part]) -> None:
-    """Raise a UserError if what is left to unpack does not fit on the disk or a staging folder is unusable."""
+    """Raise a UserError if the disk has no room for the files left to unpack, or if a staging folder is unusable."""
     waiting = [part for part in parts if not part.is_unpacked]
     if not waiting:
         return
@@ -102,9 +102,9 @@ def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: Non
             staging folder holds a file that the zip lacks.
     """
     num_kept = 0
-    _list_absent(part)  # raises if the staging folder holds anything that the zip lacks
+    _list_absent(part)  # called only for the UserError that it raises if the zip lacks a file of the staging folder
     with _explain_os_errors(part), _locked(part.staging), open_zip(part.archive.file) as opened:
-        # This file lies beside the staging folder, where no member of the zip can have its name.
+        # The half-written file lies beside the staging folder, because a member of the zip could have its name inside.
         half_file = part.staging.with_name(f"{part.staging.name}.part")
         for member in part.archive.members:
             path = part.staging / member.path
@@ -122,14 +122,14 @@ def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: Non
                 os.replace(half_file, path)
             finally:
                 half_file.unlink(missing_ok=True)
-        # Wait for the disk once instead of once per file: after a crash before this line, checksums tell what was lost.
+        # Wait for the disk only once. If the power fails before this line, the next run finds lost data by checksums.
         os.sync()
         os.rename(part.staging, part.folder)
     return num_kept
 
 
 def compare(part: Part) -> tuple[list[str], list[str], int]:
-    """Compare an unpacked folder with its zip, by sizes and by names regardless of case and Unicode form.
+    """Compare the names and sizes in an unpacked folder with its zip, regardless of the names' case and Unicode form.
 
     Returns:
         The files of the zip that the folder lacks, the files whose size differs, and the number of files that only
@@ -164,12 +164,12 @@ def find_layout_problems(data_dir: str | os.PathLike) -> list[str]:
 
 
 def format_size(num_bytes: int) -> str:
-    """The size in GB (10^9 bytes), or in MB if it is below 0.1 GB."""
+    """The size as a text in GB (10^9 bytes), or in MB (10^6 bytes) if it is below 0.1 GB."""
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def _check_content(archive: Archive, name: str) -> None:
-    """Raise a UserError, before the long unpacking, if the zip lacks what its folder needs."""
+    """Raise a UserError if the zip lacks a file or folder that the layout needs; called before the long unpacking."""
     paths = [member.path for member in archive.members]
     wanted = ["images/"] + ([_TRAIN_JSON.removeprefix("train/")] if name == "train" else [])
     for start in wanted:
@@ -183,7 +183,11 @@ def _check_content(archive: Archive, name: str) -> None:
 
 
 def _list_absent(part: Part) -> list[Member]:
-    """The members that the staging folder lacks or holds in another size."""
+    """The members that the staging folder lacks or holds in another size.
+
+    Raises:
+        UserError: the staging folder holds a file that the zip lacks, or is not a folder.
+    """
     staging = part.staging
     if not os.path.lexists(staging):
         return part.archive.members
@@ -216,7 +220,7 @@ def _is_intact(path: Path, member: Member) -> bool:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Make the folder if needed, and keep other processes of this tool out of it."""
+    """Make ``folder`` if it is missing and lock it; raise a UserError if another process has locked it."""
     folder.mkdir(exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     busy = f"Another process is unpacking to '{printable(folder)}'; wait until it is done."

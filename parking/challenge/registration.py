@@ -82,7 +82,7 @@ def _drop_parking_val(cfg: CfgNode, names: Sequence[str]) -> None:
 
 
 def find_category_ids(class_names: Sequence[str]) -> list[int] | None:
-    """The category id of each class, if all names are COCO's or all are the challenge's; else None."""
+    """The category id of each class; None unless all names are COCO's or all are the challenge's."""
     known = [{category["name"]: category["id"] for category in COCO_CATEGORIES if category["isthing"]}]
     known.append({name: i for i, name in enumerate(CLASS_NAMES, start=1)})
     for ids in known:

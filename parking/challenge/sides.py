@@ -1,4 +1,4 @@
-"""The sides of a split, such as training and validation: what each holds, and frames close to one on another side."""
+"""Summarizes the sides of a split, such as training and validation, and finds neighbouring frames on different sides."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,16 +16,16 @@ from parking.utils.text import printable
 from .conditions import count_conditions, parse_frame
 from .splits import SPLITS, split_images
 
-#: Frames of a sequence are neighbours if their numbers differ by at most this: a second, in which a car hardly moves.
+#: Frames of a sequence are neighbours if their numbers differ by at most this, one second: cars hardly move meanwhile.
 NEIGHBOUR_FRAMES = 30
 # The default of DATASETS.VAL_FRACTION.
 _VAL_FRACTION = 0.12
 
 
 def summarize(checked: Sequence[CheckedSource], *, split: str) -> Overview:
-    """Summarize checked data sets by side, and add frames that have a neighbour on another side to their findings.
+    """Summarize each side of checked data sets; add frames that have a neighbour on another side to the findings.
 
-    The sides are training and validation under ``split`` if the data are the challenge's, else one side per data set.
+    The challenge's data have the sides training and validation, according to ``split``. Else each data set is a side.
     """
     usable = [one for one in checked if one.columns is not None and one.source.has_annotations]
     # Only the challenge's sources have ``categories``, and only they are split.
@@ -47,8 +47,8 @@ def summarize(checked: Sequence[CheckedSource], *, split: str) -> Overview:
 
 
 def make_sides(columns: Columns, num_classes: int, names: Sequence[str], belongs: Sequence[np.ndarray]) -> list[Side]:
-    """Divide ``columns``: side ``names[k]`` has the images where the mask ``belongs[k]`` (N,) is true."""
-    # Count without a table of images x classes, because there may be many thousands of each.
+    """Divide ``columns`` into sides: the side ``names[k]`` has the images for which ``belongs[k]`` (N,) is true."""
+    # Count without a table of images x classes, because there may be thousands of both.
     image_rows = columns.image_rows()
     sides = []
     for name, mask in zip(names, belongs, strict=True):
@@ -61,8 +61,8 @@ def make_sides(columns: Columns, num_classes: int, names: Sequence[str], belongs
 def divide_parking(checked: CheckedSource, split: str) -> tuple[list[Side], list[SplitSummary]]:
     """Divide the training data by ``split``; return its sides and a summary of each of ``SPLITS``.
 
-    Frames with a neighbour on the other side are added to ``checked.findings``. If ``split`` is impossible, all images
-    are on one side, and its summary says why.
+    Frames with a neighbour on the other side are added to ``checked.findings``. If ``split`` is impossible, the only
+    side has all images, and the summary of ``split`` says why.
     """
     columns, num_classes = checked.columns, len(checked.class_names)
     file_names = dict(zip(columns.image_ids, columns.names, strict=True))
@@ -90,10 +90,10 @@ def divide_parking(checked: CheckedSource, split: str) -> tuple[list[Side], list
 
 
 def divide_by_source(usable: Sequence[CheckedSource]) -> tuple[list[Side], list[str]]:
-    """Make one side per source; return the sides and the names of all their classes.
+    """Make one side per source; return the sides and the class names of all sources together.
 
-    Each side counts boxes of all these classes, in the same order. Frames with a neighbour in another source are added
-    to the findings, and so are sources whose classes differ from those of the first.
+    Frames with a neighbour in another source are added to the findings, and so are sources whose classes differ from
+    those of the first source.
     """
     by_key = {}
     for name in (name for one in usable for name in one.class_names):
@@ -116,7 +116,7 @@ def divide_by_source(usable: Sequence[CheckedSource]) -> tuple[list[Side], list[
 
 
 def find_leaks(file_names: Mapping[int, str], val_ids: set[int], num_frames: int = NEIGHBOUR_FRAMES) -> list[int]:
-    """Ids of the images that have a frame of their sequence at most ``num_frames`` away on the other side."""
+    """Ids of the images that are at most ``num_frames`` away from an image of their sequence on the other side."""
     sequences: dict[str, list[tuple[int, int]]] = {}
     for image_id, name in file_names.items():
         if (frame := parse_frame(name)) is not None:
@@ -124,8 +124,8 @@ def find_leaks(file_names: Mapping[int, str], val_ids: set[int], num_frames: int
     leaking = set()
     for frames in sequences.values():
         frames.sort(key=lambda frame: frame[0])
-        # Read forwards, then backwards: in one of the directions, the frame on the other side that was read last is
-        # the nearest one.
+        # Each frame is compared with the last frame read from the other side. Reading forwards and then backwards finds
+        # the nearest of these frames both before and behind.
         for ordered in (frames, frames[::-1]):
             last: list[int | None] = [None, None]
             for number, image_id in ordered:

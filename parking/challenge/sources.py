@@ -9,7 +9,7 @@ from .classes import CLASS_NAMES
 
 
 def find_parking_sources(root: str) -> list[Source]:
-    """The training part below a data root and, if its folder exists, the test part.
+    """The training part below a data root, and the test part if its folder exists.
 
     A missing ``Train.json`` is not an error here: the images can be checked without it.
 

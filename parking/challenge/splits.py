@@ -15,9 +15,9 @@ SPLITS = ("sequence", "entry", "all")
 
 _ENTRY_SEED = 100
 _ENTRY_NUM_VAL = 3000
-# Validation may outgrow its share by this factor to hold a box of every class.
+# Validation may have up to this many times its share of the images, so that it can hold a box of every class.
 _MAX_OVERSIZE = 1.5
-# Errors of splits are rounded to this many decimals, because further ones differ between machines.
+# Errors of splits are rounded to this many decimals, because further decimals differ between machines.
 _DECIMALS = 10
 
 
@@ -33,7 +33,7 @@ def split_images(split: str, columns: Columns, num_classes: int, *, val_fraction
     if split == "all":
         val_ids = set()
     elif split == "entry":
-        # Draw from all images of the json, so that the draw stays the same if a faulty image is left out.
+        # Draw from all images of the json, including faulty ones that are left out, so that the draw stays the same.
         val_ids = split_entry(columns.listed_ids or columns.image_ids)
     else:
         counts = columns.class_counts(num_classes)
@@ -46,7 +46,7 @@ def split_images(split: str, columns: Columns, num_classes: int, *, val_fraction
 
 
 def split_entry(image_ids: Sequence[int]) -> set[int]:
-    """The validation ids of the entry to the 2022 challenge: 3,000 of the ids in file order, drawn with seed 100.
+    """The validation ids used for the entry to the 2022 challenge: 3,000 of ``image_ids``, drawn with seed 100.
 
     Raises:
         UserError: nothing would be left for training.
@@ -64,7 +64,8 @@ def split_by_sequence(
 ) -> set[int]:
     """Choose whole sequences for validation, about ``val_fraction`` of the images.
 
-    Greedy: adds the best of a random half of the sequences that bring the split closer to its goals, until none does.
+    The choice is greedy: among the sequences that bring the split closer to its goals, the best of a random half is
+    added, until no sequence does.
     The first goal is that each class has boxes on both sides (in training, if only one sequence has it). The second is
     that ``val_fraction`` of the images, of each class's boxes and of each condition's images is in validation. The
     result depends on names, counts and seed, not on the order of the images.
@@ -100,7 +101,7 @@ def split_by_sequence(
 
 
 def _count(counts: Sequence[Sequence[Mapping]]) -> np.ndarray:
-    """Sum the counts in each of S groups to (S, C), with a column for each thing counted in any group, sorted."""
+    """Sum up the counts of each group; return a table (groups, counted things), whose columns are the sorted things."""
     columns = {thing: i for i, thing in enumerate(sorted({thing for group in counts for c in group for thing in c}))}
     sums = np.zeros((len(counts), len(columns)), dtype=np.int64)
     for row, group in enumerate(counts):
@@ -120,9 +121,9 @@ def _choose_sequences(
     """Indices of the validation sequences.
 
     Args:
-        num_images: (S,) images per sequence.
-        num_boxes: (S, C) boxes of each class.
-        num_conditions: (S, K) images under each condition.
+        num_images: (S,) images of each sequence.
+        num_boxes: (S, C) boxes of each sequence and class.
+        num_conditions: (S, K) images of each sequence under each condition.
     """
     max_images = _MAX_OVERSIZE * val_fraction * num_images.sum()
     shares, weights = _get_shares(num_images, num_boxes, num_conditions)
@@ -150,9 +151,11 @@ def _choose_sequences(
 
 
 def _get_shares(num_images, num_boxes, num_conditions) -> tuple[np.ndarray, np.ndarray]:
-    """Each sequence's shares (S, 1 + C + K) of all images, each class's boxes and each condition's images; weights.
+    """Compute which share of all images, of each class's boxes and of each condition's images each sequence has.
 
-    The weights are those of the columns: images, all classes together and all conditions together weigh the same.
+    Returns:
+        shares: (S, 1 + C + K).
+        weights: (1 + C + K,); images, all classes together and all conditions together weigh the same.
     """
     groups = [num_images[:, None], num_boxes, num_conditions]
     shares = [group / np.maximum(group.sum(axis=0), 1) for group in groups]
@@ -161,14 +164,17 @@ def _get_shares(num_images, num_boxes, num_conditions) -> tuple[np.ndarray, np.n
 
 
 def _compute_error(share, shares, weights, val_fraction) -> np.ndarray:
-    """For each sequence (S,): weighted squared distance of the shares from ``val_fraction`` if it were added."""
-    # The square of (share + shares - val_fraction) is multiplied out: one matrix product instead of several passes.
+    """The error (S,) of validation's ``share`` if each sequence's ``shares`` were added to it.
+
+    The error is the weighted squared distance from ``val_fraction``.
+    """
+    # Multiply out the square of (share + shares - val_fraction): a matrix product is faster than several passes.
     distance = share - val_fraction
     return (weights * distance**2).sum() + shares @ (2 * weights * distance) + shares**2 @ weights
 
 
 def _count_lacking(boxes: np.ndarray, num_boxes: np.ndarray) -> np.ndarray:
-    """For each sequence (S,): number of classes without a box on one side if it joined validation's ``boxes`` (C,)."""
+    """Number (S,) of classes that would lack a box on one side if each sequence joined validation's ``boxes`` (C,)."""
     new_boxes = boxes + num_boxes
     divisible = (num_boxes > 0).sum(axis=0) >= 2
     return ((new_boxes == 0) & divisible).sum(axis=1) + (new_boxes == num_boxes.sum(axis=0)).sum(axis=1)

@@ -1,1 +1,1 @@
-"""The challenge's submission file: which boxes fit, what leaving out the rest costs in AP, and file checks."""
+"""The challenge's submission file: selects the boxes that fit, measures the AP lost by that, and checks the file."""

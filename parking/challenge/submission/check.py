@@ -18,13 +18,13 @@ from parking.data.datasets.json_io import (
 from parking.utils.errors import UserError
 from parking.utils.files import UnusableFileError
 
-# Rounding error allowed in the sum of a corner and a side, in pixels.
+# A box may reach this many pixels beyond the image, because the sum of a corner and a side is rounded.
 _TOLERANCE = 1e-6
 _LARGEST_NUMBER = 1e12
 
 
 class Problem(NamedTuple):
-    """One kind of mistake in a submission: what, how often, and the first row that has it (counted from 0)."""
+    """One kind of mistake in a submission: a description, a count, and the first row that has it (rows start at 0)."""
 
     title: str
     count: int
@@ -32,7 +32,7 @@ class Problem(NamedTuple):
 
 
 class SubmissionCheck(NamedTuple):
-    """What :func:`check_submission` found; an acceptable file has no ``problems``."""
+    """The result of :func:`check_submission`; an acceptable file has no ``problems``."""
 
     num_bytes: int
     num_boxes: int
@@ -52,8 +52,9 @@ def check_submission(
 
     Args:
         path: the submission.
-        image_info: ``Test_Images_Information.json``: it must list the image ids, and boxes must lie inside its sizes.
-        sample: ``sample_submission.json``: every row must have exactly the keys of its rows.
+        image_info: ``Test_Images_Information.json``, which must list all image ids; boxes must lie inside the image
+            sizes that it states.
+        sample: ``sample_submission.json``; every row must have exactly the keys of its first row.
         max_per_image: largest number of boxes of an image.
         max_bytes: largest size of the file.
 
@@ -65,7 +66,7 @@ def check_submission(
     if not isinstance(rows, list):
         raise UnusableFileError(path, f"must hold a JSON list of boxes, not {shorten(rows)}")
     problems = []
-    if has_mark:  # strict readers refuse the file
+    if has_mark:  # strict JSON readers refuse a file with a byte order mark
         problems.append(Problem("byte order mark at the beginning; save it as UTF-8 without one", 1, None))
     sizes = None
     if image_info is not None:
@@ -137,7 +138,7 @@ def _is_strict_json(values: Mapping) -> bool:
 
 
 def _is_finite_number(value) -> bool:
-    # Compare without converting to float, for which an int may be too large.
+    # Compare without a conversion to float, because an int may be too large for a float.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and -_LARGEST_NUMBER < value < _LARGEST_NUMBER
 

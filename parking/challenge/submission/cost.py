@@ -1,4 +1,4 @@
-"""Measures on annotated images how much AP75 is lost by cutting predictions down to a submission."""
+"""Measures, on annotated images, how much AP75 is lost when predictions are cut down to a submission."""
 
 import logging
 import os
@@ -17,17 +17,17 @@ logger = logging.getLogger(__name__)
 
 
 def read_annotations(annotations: str, *, classes: Mapping[int, str], images: str | None = None) -> Truth:
-    """Read the annotated boxes of the images that an inference has read.
+    """Read the annotated boxes, only those of images that an inference has read if ``images`` lists these.
 
     Args:
         annotations: COCO-like json.
-        classes: names by category id, for all ids that may occur; another name in the json causes a warning.
-        images: ``images.json`` of an inference, [{"id", "file_name"}, ...]: only these images count, also those without
-            boxes. None: all images of ``annotations`` count.
+        classes: names by category id, for all ids that may occur; if the json has another name, that is a warning.
+        images: ``images.json`` of an inference, [{"id", "file_name"}, ...]: only these images count, including images
+            without boxes. None: all images of ``annotations`` count.
 
     Raises:
-        UserError: a file cannot be read or is malformed, the two have no image in common, or an id stands for different
-            images in the two.
+        UserError: a file cannot be read or is malformed, the two files have no image in common, or an id stands for
+            different images in them.
     """
     content = read_json_object(annotations)
     records = read_image_records(content, annotations)
@@ -56,9 +56,9 @@ def read_annotations(annotations: str, *, classes: Mapping[int, str], images: st
 
 
 def compute_ap75(truth: Truth, detections: Detections) -> tuple[float, dict[int, float]]:
-    """Compute AP75 in percent: the mean over the classes, and by category id; nan without annotated boxes.
+    """Compute AP75 in percent; return the mean over the classes, and the AP75 by category id.
 
-    Detections on images that ``truth`` does not have do not count.
+    AP75 is nan for a class without annotated boxes. Detections on images that ``truth`` lacks do not count.
     """
     scores = score_boxes(truth, detections)
     per_class = scores.summarize_classes()[:, CLASS_METRICS.index("AP75")]
@@ -66,7 +66,7 @@ def compute_ap75(truth: Truth, detections: Detections) -> tuple[float, dict[int,
 
 
 def _read_image_names(images: str) -> dict[int | str, str]:
-    """File names by image id, from an ``images.json``."""
+    """The file names in an ``images.json`` by image id."""
     try:
         return {entry["id"]: str(entry["file_name"]) for entry in parse_json(images)[0]}
     except (KeyError, TypeError) as e:

@@ -32,7 +32,7 @@ def _parse_megabytes(text: str) -> int:
 
 
 def add_limit_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags for the challenge's limits, as ``args.max_bytes`` and ``args.max_per_image``."""
+    """Add the flags for the challenge's limits, which are parsed to ``args.max_bytes`` and ``args.max_per_image``."""
     parser.add_argument(
         "--max-size-mb",
         type=_parse_megabytes,
@@ -47,10 +47,10 @@ def add_limit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_class_floors(texts: Iterable[str | int], classes: Mapping[str, int], *, option: str) -> dict[int, int]:
-    """Parse class floors: by category id, how many of the best boxes enter the submission before all others.
+    """Parse class floors: how many of a class's best boxes enter the submission before all others, by category id.
 
     Args:
-        texts: "stroller=500" for one class, or "500" (or 500) for all classes that are not named, in any order.
+        texts: "stroller=500" for one class, "500" or the number 500 for all classes that are not named; in any order.
         classes: category id by class name.
         option: name of the option, for errors.
 

@@ -1,4 +1,4 @@
-"""The challenge's submission file: the best boxes that fit a size limit, found in one pass.
+"""Writes the challenge's submission file with the best boxes that fit a size limit, which one pass finds.
 
 A submission is a JSON list of {"image_id", "category_id" (1-based), "bbox" [x, y, w, h] to 0.1 px, "score" to 4 places,
 "segmentation" []}.
@@ -31,12 +31,12 @@ SPACINGS = tuple(_SEPARATORS)
 
 @dataclass(frozen=True)
 class SubmissionReport:
-    """What became of the boxes given to :func:`write_submission`: each is kept, left out, over the limit, or invalid.
+    """What :func:`write_submission` did with the boxes: each is kept, left out, over its image's limit, or invalid.
 
     Attributes:
         num_kept: boxes in the file.
         num_left_out: boxes that did not fit under the size limit.
-        num_over_image_limit: boxes left out because their image has more than the limit.
+        num_over_image_limit: boxes left out because their image has more boxes than the limit.
         num_invalid: boxes that the format cannot express (see :func:`write_submission`).
         threshold: the lowest score in the file, before rounding, among the boxes that no floor protects; None if there
             are none. No box that scores higher was left out for the size.
@@ -57,7 +57,7 @@ class SubmissionReport:
     kept: np.ndarray = field(repr=False, compare=False)
 
     def describe(self) -> list[str]:
-        """The report in sentences; counts of 0 are left out."""
+        """The report as a list of sentences, without those about a count of 0."""
         lowest = f", scores from {self.threshold:.4f}" if self.threshold is not None else ""
         lines = [f"{self.num_kept} boxes{lowest}, {self.num_bytes / 1e6:.2f} MB"]
         if self.num_left_out:
@@ -86,17 +86,17 @@ def write_submission(
     class_floors: Mapping[int, int] = MappingProxyType({}),
     spacing: str = "compact",
 ) -> SubmissionReport:
-    """Write the best-scoring boxes that fit into ``max_bytes`` as a JSON list, valid by construction.
+    """Write the best-scoring boxes that fit into ``max_bytes`` as a JSON list.
 
     Boxes enter in order of falling score until the next one would exceed the limit; equal scores are ordered by image
     id, category id and box, so the file does not depend on the order of ``detections``. The n best boxes of a class
-    with a floor of n enter before all boxes that no floor protects. An image may have ``max_per_image`` boxes, the
-    first in this order. The file lists boxes by image id, the best first.
+    with a floor of n enter before all boxes that no floor protects. Only the first ``max_per_image`` boxes of an image
+    in this order may enter. The file lists the boxes by image id, the best box of an image first.
 
-    Corners are rounded to 0.1 px and width and height follow from them: a box inside an image stays inside. Invalid
-    boxes are left out and counted: a value is not finite (or beyond 10^8 px), or, after rounding, width or height is 0
-    or the score is not in (0, 1]. So a box that scores below 0.00005 is dropped, not raised to 0.0001. The file is
-    marked as ours, and replaces an earlier one of ours whole or not at all.
+    Corners are rounded to 0.1 px, and width and height are computed from the rounded corners, so that a box inside an
+    image stays inside. Invalid boxes are left out and counted. A box is invalid if a value is not finite (or beyond
+    10^8 px), or if after rounding its width or height is 0 or its score is not in (0, 1]: a box that scores below
+    0.00005 is left out. The file is marked as ours, and replaces an earlier file of ours whole or not at all.
 
     Args:
         detections: boxes in pixels of the original images, category ids 1-based.
@@ -129,7 +129,7 @@ def write_submission(
     )
     texts = _take_fitting(values, _SEPARATORS[spacing], max_bytes)
     num_kept = len(texts)
-    # The file lists boxes by image, and those of an image by rank.
+    # Sort by image, and within an image by rank.
     order = np.lexsort((queue[:num_kept], image_index[rows[:num_kept]]))
     kept = rows[order]
     with open_output(path) as file:
@@ -162,10 +162,10 @@ def _round(detections):
 
 
 def _rank(detections, tenths, image_index, rows):
-    """``rows`` in order of falling score; equal scores in order of image, category and box."""
+    """``rows`` sorted by falling score, and rows of equal score by image, category and box."""
     rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
     scores = detections.scores[rows]
-    # Most scores are unique; only the others need the slow sort by seven keys.
+    # Only boxes of equal score need the slow sort by seven keys, and most scores are unique.
     same = scores[1:] == scores[:-1]
     tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False)) if len(rows) else rows
     group = rows[tied]
@@ -175,7 +175,7 @@ def _rank(detections, tenths, image_index, rows):
 
 
 def _find_floored(category_ids, class_floors):
-    """Mask of the ranked boxes that a floor protects: the first n of a class with a floor of n."""
+    """A mask of the ranked boxes that a floor protects: the first n boxes of a class with a floor of n."""
     floored = np.zeros(len(category_ids), dtype=bool)
     for category_id, floor in class_floors.items():
         floored[np.flatnonzero(category_ids == category_id)[:floor]] = True
@@ -188,7 +188,7 @@ def _queue(image_index, floored, max_per_image):
     by_image = np.argsort(image_index[queue], kind="stable")
     images = image_index[queue][by_image]
     num_before = np.empty(len(queue), dtype=np.int64)
-    # searchsorted finds the first box of the same image.
+    # searchsorted gives the position of the first box of the same image.
     num_before[by_image] = np.arange(len(queue)) - np.searchsorted(images, images)
     return queue[num_before < max_per_image]
 
