@@ -1,4 +1,4 @@
-"""Summarizes the sides of a split, such as training and validation, and finds neighbouring frames on different sides."""
+"""Summarizes the sides of a split, such as training and validation, and finds neighbouring frames across sides."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -46,7 +46,7 @@ def split_images(split: str, columns: Columns, num_classes: int, *, val_fraction
 
 
 def split_entry(image_ids: Sequence[int]) -> set[int]:
-    """The validation ids used for the entry to the 2022 challenge: 3,000 of ``image_ids``, drawn with seed 100.
+    """The validation ids of this project's entry to the 2022 challenge: 3,000 of ``image_ids``, drawn with seed 100.
 
     Raises:
         UserError: nothing would be left for training.

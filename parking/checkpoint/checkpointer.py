@@ -24,24 +24,25 @@ from .weights import torch_load, weights_from_checkpoint
 logger = logging.getLogger(__name__)
 
 _REMEDY = "resume from an earlier checkpoint, or start anew with --overwrite"
-#: An empty file that is written when a training and its last evaluation have ended.
+#: Name of an empty file that is written when a training and its last evaluation have ended.
 FINISHED = "finished"
-#: A file with the seconds that a training has used so far.
+#: Name of a file with the seconds that a training has used so far.
 SECONDS_USED = "seconds_used"
-#: A list of the images that a training left out.
+#: Name of a file that lists the images that a training left out because they cannot be read.
 UNREADABLE_IMAGES = "unreadable_images.txt"
 
 
 class Checkpointer:
     """Saves and restores a model and named *checkpointables* (anything with ``state_dict`` and ``load_state_dict``).
 
-    It writes the same files as detectron2's ``DetectionCheckpointer``, which downloads, unpickles freely, skips what
-    does not fit with a warning, overwrites in place, and resumes from the best model. Here
+    This class writes the same files as detectron2's ``DetectionCheckpointer``. That one downloads files, unpickles
+    freely, only warns of tensors that do not fit, overwrites files in place, and resumes from the best model. Here,
+    instead,
 
-    * files are written beside their final name and then renamed: a kill while writing never loses the previous file;
-    * a folder that is removed while the training runs is an error, and is not made anew;
-    * only :meth:`save_resumable` moves ``last_checkpoint``;
-    * loading reads tensors and plain values only, and a tensor that does not fit is an error.
+    * a file is written under another name and then renamed: a kill while writing never loses the previous file;
+    * it is an error if the folder is removed while the training runs, and the folder is not made again;
+    * only :meth:`save_resumable` changes the tag ``last_checkpoint``;
+    * only tensors and plain values are read, and a tensor that does not fit is an error.
     """
 
     def __init__(
@@ -56,8 +57,8 @@ class Checkpointer:
         """
         Args:
             model: the bare model, not wrapped for several processes; only the main process writes.
-            num_to_keep: newest resumable checkpoints that stay on disk, at least 1.
-            extra: plain values that every file carries, such as the config.
+            num_to_keep: how many resumable checkpoints, the newest ones, stay on disk; at least 1.
+            extra: plain values that are saved in every file, such as the config.
         """
         if num_to_keep < 1:
             raise ValueError(f"num_to_keep is {num_to_keep}; at least 1 checkpoint must be kept")
@@ -69,15 +70,15 @@ class Checkpointer:
         self._has_tagged = False
         if comm.is_main_process():
             self.save_dir.mkdir(parents=True, exist_ok=True)
-            # A run that was killed left its half-written file; earlier versions named it ".tmp".
+            # Remove the half-written file of a run that was killed; older versions of this project named it ".tmp".
             for ending in (UNFINISHED_ENDING, ".tmp"):
                 for path in self.save_dir.glob(f".model_*{ending}"):
                     path.unlink()
 
     def save_resumable(self, name: str) -> None:
-        """Save model and all checkpointables as ``name.pth``, the new last checkpoint, and remove the oldest ones.
+        """Save model and checkpointables as ``name.pth``, tag it as the last checkpoint, and remove the oldest ones.
 
-        All processes must call this, because a state may be gathered from all of them.
+        All processes must call this method, because a ``state_dict`` may be gathered from all of them.
         """
         data = {"model": self.model.state_dict(), **self._extra}
         data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
@@ -104,8 +105,8 @@ class Checkpointer:
         """Load model and all checkpointables from :func:`find_last_checkpoint`.
 
         Args:
-            check: called with the file's ``extra`` values, upgraded to the present version, before anything is loaded;
-                may raise.
+            check: function that is called with the file's ``extra`` values, upgraded to the present version, before
+                anything is loaded; it may raise an error.
 
         Raises:
             UserError: there is no checkpoint, or it is unreadable or belongs to another model.
@@ -124,7 +125,7 @@ class Checkpointer:
         with _explaining(path):
             checkpoint = upgrade_checkpoint(checkpoint, f"the checkpoint {printable(path)}")
         check({key: checkpoint[key] for key in extra})
-        # Load only the raw weights here, because their average is a checkpointable of its own.
+        # Take only the raw weights, because the averaged weights are a checkpointable and are loaded below.
         weights = weights_from_checkpoint(str(path), {key: checkpoint.get(key) for key in ("model", "config")})
         check_all_fit(weights.state_dict, self.model.state_dict(), weights)
         self.model.load_state_dict(weights.state_dict)
@@ -155,7 +156,7 @@ class Checkpointer:
             ) from e
 
     def _remove_oldest(self, keep: str) -> None:
-        # The checkpoint just written stays even if an older run left higher numbers.
+        # Keep the checkpoint just written even if an older run left checkpoints with higher numbers.
         for path in list_checkpoints(self.save_dir)[: -self._num_to_keep]:
             if path.name != keep:
                 path.unlink()
@@ -167,7 +168,7 @@ def _name(path: Path) -> str:
 
 @contextmanager
 def _explaining(path: Path) -> Iterator[None]:
-    """Turn any exception of ``load_state_dict`` on a foreign or damaged state into one sentence."""
+    """Turn any exception that a foreign or damaged state causes into a UserError of one sentence."""
     try:
         yield
     except ValueError as e:
@@ -183,16 +184,19 @@ def _save(data: dict[str, Any], file: BinaryIO) -> None:
     try:
         torch.save(data, file)
     except RuntimeError as e:
-        # If anything interrupts torch.save (a full disk, a dead data worker, Ctrl-C), it raises an error about the
-        # file's missing end, which hides the cause.
+        # If anything interrupts torch.save (a full disk, a dead data worker, Ctrl-C), it raises a RuntimeError about
+        # the file's missing end. The exception that interrupted it is the error's context: raise that instead.
         raise e.__context__ or e from None
 
 
 def remove_training(output_dir: str, *, keep_time: bool = False) -> None:
     """Remove checkpoints and curves of an earlier training from ``output_dir``; nothing else there is touched.
 
-    ``keep_time`` keeps the record of the time used, for a training that goes on but has no checkpoint yet. Call this
-    in all processes, and only when the new training is ready to start, so that a mistake in its config removes nothing.
+    Call this in all processes, and only when the new training is ready to start, so that a mistake in its config
+    removes nothing.
+
+    Args:
+        keep_time: whether the record of the time used stays: the same training goes on, but has no checkpoint yet.
     """
     if not comm.is_main_process():
         return
@@ -202,13 +206,13 @@ def remove_training(output_dir: str, *, keep_time: bool = False) -> None:
     (folder / UNREADABLE_IMAGES).unlink(missing_ok=True)
     if not keep_time:
         (folder / SECONDS_USED).unlink(missing_ok=True)
-    # Empty the file instead of removing it, because it may be open for appending by now.
+    # Empty the curves instead of removing their file, because the new training may already have opened it.
     if (folder / "metrics.json").exists():
         os.truncate(folder / "metrics.json", 0)
 
 
 def find_training(output_dir: str) -> list[Path]:
-    """The checkpoints and weights that a training left in ``output_dir``."""
+    """The paths of checkpoints, weights and tags that a training left in ``output_dir``."""
     folder = Path(output_dir)
     others = [folder / name for name in (LAST, FINISHED, "model_best.pth", "model_final.pth")]
     return sorted([*list_checkpoints(folder), *(path for path in others if os.path.lexists(path))])

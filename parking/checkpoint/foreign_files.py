@@ -1,10 +1,10 @@
-"""Explains what a file that was given as weights really is, and what to do."""
+"""Explains what a file that was given as weights really is, and what the user can do."""
 
 from collections.abc import Sequence
 from typing import BinaryIO
 
 _PACKERS = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz"), (b"7z\xbc\xaf", "7-Zip"), (b"Rar!", "RAR"))
-# (first bytes, what such a file is)
+# The first bytes of files of a kind, and what to say about such a file.
 _STARTS = (
     (b"version https://git-lfs", "it is a pointer of Git LFS, not the file itself; fetch that with `git lfs pull`"),
     (b"TFL3", "it is a TensorFlow Lite model, which is not read; give the .pt it was exported from"),
@@ -22,7 +22,7 @@ _PICKLE = (
     "it is a bare pickle, such as detectron2's .pkl weights, which are not read: start from random weights "
     "(MODEL.WEIGHTS ''), or save a state dict of this project's model with torch.save"
 )
-# Notes on what a class in a file belongs to, by the beginning of the name of its module.
+# For the first part of a Python module's name, a note on what the classes of that module belong to.
 _PACKAGES = (
     ("torch._dynamo.", " (a model wrapped by torch.compile: save the state_dict() of the model inside)"),
     ("torch.jit.", " (a TorchScript model: give the .pt it was made from)"),
@@ -36,12 +36,12 @@ _PACKAGES = (
 
 
 def explain_class(module: str) -> str:
-    """A note on what a class in ``module`` belongs to, and what to do; "" if unknown."""
+    """A note on what a class of the Python module ``module`` belongs to, and what to do; "" if unknown."""
     return next((note for start, note in _PACKAGES if f"{module}.".startswith(start)), "")
 
 
 def describe_file(file: BinaryIO) -> str:
-    """Say what a file is, by its first bytes, if it is not a complete zip file."""
+    """Say, by its first bytes, what a file is that is not a complete zip file."""
     file.seek(0)
     start = file.read(4096)
     if not start:
@@ -54,15 +54,15 @@ def describe_file(file: BinaryIO) -> str:
     if b"ustar" in start[:512]:
         return _LEGACY if b"storages" in start[:100] else "it is a tar archive; unpack it first"
     if start.startswith(b"\x80"):
-        # A file of PyTorch before 1.6 begins with a pickle of this number.
+        # A file written by PyTorch before 1.6 begins with a pickle of this number.
         return _LEGACY if b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19" in start[:32] else _PICKLE
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "it is a web page, as a download that failed leaves it; download the file itself"
-    # A .safetensors file begins with the length of its header, which is a json object.
+    # A .safetensors file begins with the length of its header in 8 bytes, and the header is a json object.
     if start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= 100_000_000:
         return "it is a .safetensors file; give it that ending"
-    # An ONNX model is a protocol buffer that begins with its version and then its producer's name.
+    # An ONNX model is a protocol buffer that begins with the format's version and then the producer's name.
     if (start[:1] == b"\x08" and start[2:3] in (b"\x12", b"\x3a")) or b"onnx" in start[:64].lower():
         return "it is an ONNX model, which is not read; give the .pt it was exported from"
     if b"tensorflow" in start.lower() or b"saved_model" in start.lower():
@@ -73,7 +73,7 @@ def describe_file(file: BinaryIO) -> str:
 
 
 def describe_zip(names: Sequence[str]) -> str | None:
-    """Say what a zip file is, by the names of its parts; None unless it is a known kind that is not of torch.save."""
+    """Say, by the names of its parts, what a zip file is; None unless it is of a known kind other than torch.save's."""
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         return "it is a TorchScript model, which is not read; give the .pt it was exported from"

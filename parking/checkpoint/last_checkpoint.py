@@ -1,4 +1,4 @@
-"""Finding the last checkpoint of a training, by a file ``last_checkpoint`` that anybody may have edited."""
+"""Finds the last checkpoint of a training by the file ``last_checkpoint``, which users may have edited."""
 
 import os
 import re
@@ -23,12 +23,13 @@ def list_checkpoints(folder: str | os.PathLike) -> list[Path]:
 
 
 def find_last_checkpoint(output_dir: str | os.PathLike) -> Path | None:
-    """The file to resume from: what ``last_checkpoint`` names, or the newest if there is no such tag, or None.
+    """The checkpoint to resume from: the one that the file ``last_checkpoint`` names, else the newest; None if none.
 
-    There is no such tag if a training was killed right after it wrote its first checkpoint, which is complete.
+    The file ``last_checkpoint`` is missing if a training was killed right after it wrote its first checkpoint, which
+    is complete.
 
     Raises:
-        UserError: the tag does not name a checkpoint in its folder.
+        UserError: ``last_checkpoint`` does not name a checkpoint in its folder.
     """
     folder = Path(output_dir)
     tag = folder / LAST
@@ -47,7 +48,7 @@ def find_last_checkpoint(output_dir: str | os.PathLike) -> Path | None:
 
 
 def _read_tag(tag: Path) -> tuple[str, str | None]:
-    """The checkpoint that the file ``tag`` names, and None; or "" and what is wrong with the file."""
+    """Return the checkpoint that the file ``tag`` names, and None; or "" and what is wrong with the file."""
     try:
         text = read_regular(tag, max_bytes=MAX_NOTE_BYTES).decode("utf-8").strip()
     except UnicodeDecodeError:

@@ -15,12 +15,13 @@ class Family(NamedTuple):
     """A published family: models that differ only in size.
 
     Attributes:
-        name: for messages.
-        head: their MODEL.HEAD.NAME.
-        config: file below ``configs/`` for training on other classes, with a place for the size.
-        coco_config: the same for the published weights with COCO's classes.
-        sizes: the name of each size, by the number of output channels of the first convolution.
-        widths: config keys whose value may differ from ``config``; each with the tensor whose number of rows it is.
+        name: name of the family in messages.
+        head: MODEL.HEAD.NAME of the family's models.
+        config: config file below ``configs/`` for training on other classes; "{}" stands for the size.
+        coco_config: config file for the published weights with COCO's classes, likewise.
+        sizes: maps the number of output channels of the first convolution to the name of the size.
+        widths: maps each config key whose value may differ from ``config`` to the tensor whose number of rows is the
+            value.
     """
 
     name: str
@@ -38,7 +39,7 @@ YOLOV5U = Family(
     "yolov5u/{}.yaml",
     "coco/yolov5{}u.yaml",
     _YOLOV5_SIZES,
-    # Published trainings derive this width from the number of classes.
+    # Published models derive this width from the number of classes, so it may differ from the config's.
     {"MODEL.DISTRIBUTION_HEAD.CLASS_CHANNELS": "head.class_branches.0.0.conv.weight"},
 )
 YOLOX = Family(
@@ -52,6 +53,6 @@ FAMILIES = (YOLOV5, YOLOV5U, YOLOX)
 
 
 def find_size(family: Family, state: Mapping[str, Tensor]) -> str | None:
-    """The size, such as "n" or "x6", of the model of ``family`` with these tensors; None if unknown."""
+    """The size, such as "n" or "x6", of a model of ``family`` whose tensors are ``state``; None if unknown."""
     size = family.sizes.get(len(state[_STEM])) if _STEM in state and state[_STEM].dim() else None
     return size and size + ("6" if any(name.startswith(_FOURTH_STAGE) for name in state) else "")

@@ -1,4 +1,4 @@
-"""What all layouts of tensors in weights files have in common."""
+"""Checks and renaming of tensors that are common to all layouts of weights files."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from parking.utils.text import printable
 
-# Parts that wrappers for several processes and torch.compile add to names.
+# Parts that DataParallel and torch.compile add to the names of tensors.
 _WRAPPING_PARTS = ("module", "_orig_mod")
 
 
@@ -15,10 +15,10 @@ class LayoutError(ValueError):
 
 
 def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the names that they have without DataParallel, torch.compile or an inference wrapper.
+    """Remove from the tensors' names what DataParallel, torch.compile and inference wrappers add to them.
 
     Raises:
-        LayoutError: two tensors would have one name.
+        LayoutError: two tensors would get the same name.
     """
     renamed = {
         ".".join(part for part in name.split(".") if part not in _WRAPPING_PARTS): tensor
@@ -26,14 +26,14 @@ def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
     if len(renamed) < len(state):
         raise LayoutError("some of its tensors differ only by a part 'module' or '_orig_mod' of their names")
-    # Inference wrappers keep the model as "model", and published models keep their layers as "model", too.
+    # Published models call their list of layers "model". An inference wrapper also calls the whole model "model".
     while renamed and all(name.startswith("model.model.") for name in renamed):
         renamed = {name.removeprefix("model."): tensor for name, tensor in renamed.items()}
     return renamed
 
 
 def check_not_folded(state: Mapping[str, Tensor]) -> None:
-    """Raise a LayoutError if the norms of a model with our names are folded into its convolutions."""
+    """Raise a LayoutError if the norms of a model are folded into its convolutions; ``state`` has our names."""
     if (key := "backbone.bottom_up.stem.conv.bias") in state:
         raise LayoutError(explain_folded(key))
 

@@ -1,9 +1,9 @@
 """Checks that the modules of a pickled model are set to compute what our model computes.
 
-Two models with equal tensors need not compute the same: another activation, a wider pool, another epsilon or padding
-leaves every name and shape as it is. So each setting of each module is compared with what our blocks do. What a file
-does not say (older releases have fewer attributes, a state dict has none) is taken to be as usual. Settings that only
-matter while training, such as a norm's momentum, come from the config and are not checked.
+Two models with equal tensors may compute different results: another activation, a wider pool, another epsilon or
+padding leaves every name and shape as it is. Therefore each setting of each module is compared with that of our blocks.
+A setting that a file lacks (older releases have fewer attributes, a state dict has none) is taken to be ours. Settings
+that only matter while training, such as a norm's momentum, come from the config and are not checked.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from parking.utils.text import printable
 from .layout import LayoutError
 from .yolov5 import HEAD, P5_LAYERS, P6_LAYERS
 
-# Positions in the flat list of layers: the upsamplings, and each concatenation with the position of its second input.
+# Positions, in the flat list of layers, of the upsamplings, and of each concatenation and its second input.
 _P5_UPSAMPLINGS, _P5_CONCATENATIONS = (11, 15), {12: 6, 16: 4, 19: 14, 22: 10}
 _P6_UPSAMPLINGS, _P6_CONCATENATIONS = (13, 17, 21), {14: 8, 18: 6, 22: 4, 25: 20, 28: 16, 31: 12}
 _NORMS = ("BatchNorm2d", "SyncBatchNorm")
@@ -28,14 +28,14 @@ _MAX_SHOWN = 60
 
 
 class _Pair(int):
-    """An expected number, which a file may also state as a tuple of two such numbers."""
+    """An expected number that a file may also give twice, as a tuple or list."""
 
 
 def check_settings(module: ModuleStandIn) -> None:
     """Raise a LayoutError that names the first setting of a published detector that our model does not compute.
 
     Args:
-        module: the model; its tensors must have been checked before.
+        module: the model, whose tensors have been checked before.
     """
     problems = list(_find_problems(module))
     if problems:
@@ -130,7 +130,7 @@ def _check_c3(block: ModuleStandIn, path: str, *, shortcut: bool) -> Iterator[st
 
 
 def _check_pyramid(block: ModuleStandIn, path: str) -> Iterator[str]:
-    """Check SPPF, three pools of 5 in a chain, or its equal in older files: SPP, pools of 5, 9 and 13 in parallel."""
+    """Check SPPF (three pools of 5 in a chain) or SPP of older files (parallel pools of 5, 9 and 13); they are equal."""
     yield from _check_kind(block, path, ("SPPF", "SPP"))
     yield from _check_children(block, path, ("cv1", "cv2", "m"))
     for name in ("cv1", "cv2"):
@@ -168,7 +168,7 @@ def _check_predictors(head: ModuleStandIn, path: str) -> Iterator[str]:
 
 
 def _check_branches(head: ModuleStandIn, path: str) -> Iterator[str]:
-    """Check the head of YOLOv5u: per level a branch for boxes (cv2) and one for classes (cv3), and the bins (dfl)."""
+    """Check the head of YOLOv5u: on each level a branch for boxes (cv2) and one for classes (cv3); the bins (dfl)."""
     yield from _check_children(head, path, ("cv2", "cv3", "dfl"))
     yield from _check(head, path, end2end=False)
     outputs = []
@@ -194,7 +194,7 @@ def _check_branches(head: ModuleStandIn, path: str) -> Iterator[str]:
 
 
 def _list_parts(module: ModuleStandIn, path: str, name: str) -> Iterator[tuple[str, ModuleStandIn]]:
-    """The modules in the part ``name`` of a module, with their paths."""
+    """Yield the path and the module of each child of the part ``name`` of ``module``."""
     for child, part in _children(_child(module, name)).items():
         if isinstance(part, ModuleStandIn):
             yield f"{path}.{name}.{child}", part
@@ -226,9 +226,9 @@ def _check(module: ModuleStandIn | None, path: str, **expected: Any) -> Iterator
 
 
 def _agrees(found: Any, expected: Any) -> bool:
-    """Whether a value from a file, which may be of any type, means ``expected``."""
+    """Whether ``found``, a value of any type from a file, means the same as ``expected``."""
     if isinstance(found, Tensor):
-        # Compare the shape first: the file chooses it, and it may be huge.
+        # Compare the shape before the values, because a file may hold a huge tensor here.
         return isinstance(expected, tuple) and found.shape == (len(expected),) and found.tolist() == list(expected)
     if isinstance(expected, _Pair) and type(found) in (tuple, list):
         return len(found) == 2 and all(_agrees(number, int(expected)) for number in found)
@@ -256,7 +256,7 @@ def _show(value: Any) -> str:
 
 
 def _describe_settings(module: ModuleStandIn) -> str:
-    """The plain numbers among a module's attributes, as a note in brackets."""
+    """A note in brackets with the first three plain numbers among a module's attributes; "" if it has none."""
     numbers = [
         f"{name} {_show(value)}"
         for name, value in module.state.items()

@@ -1,4 +1,4 @@
-"""Collects the tensors of a pickled model, whose modules were read as stand-ins."""
+"""Collects the tensors of a pickled model whose modules were read as :class:`ModuleStandIn`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,16 +10,16 @@ from parking.utils.text import printable
 
 from .layout import LayoutError
 
-# Limit of the levels of modules inside each other; published models have seven.
+# Modules may be nested this deep; published models are seven levels deep.
 _MAX_DEPTH = 50
-# Limit of characters in a module's name within its parent, because full names are copied at every level.
+# A module's name within its parent may have this many characters; it is limited because every level copies full names.
 _MAX_NAME = 100
-# Wrappers that run a model in several processes or ease inference, and their attribute that is the model.
+# For each class that wraps a model for several GPUs or for inference, the attribute that holds the model.
 _WRAPPING_CLASSES = {"DataParallel": "module", "AutoShape": "model", "DetectMultiBackend": "model"}
 
 
 def unwrap_module(module: ModuleStandIn) -> ModuleStandIn:
-    """The model inside its wrappers for several processes or for inference."""
+    """Take the model out of its wrappers for several GPUs or for inference."""
     for _ in range(_MAX_DEPTH):
         attribute = _WRAPPING_CLASSES.get(module.kind.rpartition(".")[2])
         children = module.state.get("_modules")
@@ -34,14 +34,14 @@ def read_module(module: ModuleStandIn) -> tuple[dict[str, Tensor], list[str] | N
     """Parameters and buffers of a pickled model, as PyTorch would name them, and its class names, if any.
 
     Raises:
-        LayoutError: it is not built like a module.
+        LayoutError: the model is not built as PyTorch builds modules.
     """
     state = dict(_walk(module, prefix="", has_tensors={}))
     return state, _class_names(module.state.get("names"))
 
 
 def _walk(module: ModuleStandIn, prefix: str, has_tensors: dict[int, bool]) -> Iterator[tuple[str, Tensor]]:
-    """Yield tensors with full names; ``has_tensors`` says for the id of each visited module whether it has any."""
+    """Yield each tensor with its full name; ``has_tensors`` notes, by id, whether each visited module has tensors."""
     if has_tensors.get(id(module)) or prefix.count(".") > _MAX_DEPTH:
         raise LayoutError(f"its module {printable(prefix[:100])} occurs twice, or too deep inside others")
     if id(module) in has_tensors:
@@ -72,10 +72,10 @@ def _children(module: ModuleStandIn, group: str, kind: type, prefix: str) -> Ite
 
 
 def _class_names(names: Any) -> list[str] | None:
-    """The class names, or None if there are none; newer files have a dict from index to name, older ones a list."""
+    """The class names in ``names``, a dict from index to name in newer files and a list in older ones; else None."""
     if isinstance(names, dict):
         names = [names.get(i) for i in range(len(names))]
-    # The names of classes may be numbers, if the data set numbers its classes.
+    # A class name is a number if the data set numbers its classes.
     if not isinstance(names, list) or not names or not all(type(name) in (str, int) for name in names):
         return None
     return [str(name) for name in names]

@@ -12,7 +12,7 @@ from parking.utils.text import printable
 
 from .layout import LayoutError, explain_folded
 
-#: The layer that is the head, whose tensors have names of its own.
+#: The name of the head among the layers; the names of its tensors are translated by the head's ``published_names``.
 HEAD = "head"
 P5_LAYERS = {
     0: "backbone.bottom_up.stem",
@@ -57,23 +57,26 @@ P6_LAYERS = {
 # Names inside a layer, published and ours; a name that is not listed is the same in both.
 _INNER_NAMES = {"cv1": "conv1", "cv2": "conv2", "cv3": "conv3", "m": "blocks", "bn": "norm"}
 _OWN_INNER_NAMES = {own: theirs for theirs, own in _INNER_NAMES.items()}
-# Stands for our name of a tensor that our model leaves out.
+# Takes the place of our name if our model leaves a published tensor out.
 _NOWHERE = ""
 _KEY = re.compile(r"model\.(\d{1,3})\.(.+)", re.ASCII)
 
 
 def is_published_layout(state: Mapping[str, Any]) -> bool:
-    """Whether the keys are of the form ``model.{position}.…``, as are those of :mod:`.yolov5u`."""
+    """Whether all keys have the form ``model.{position}.…``; this also holds for models of :mod:`.yolov5u`."""
     return bool(state) and all(_KEY.fullmatch(key) for key in state)
 
 
 def from_published(
     state: Mapping[str, Tensor], head: ModuleType = anchor_head
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The same tensors under our names, floating ones in float32, and the names of those that are left out.
+    """Translate published tensors.
 
     Args:
         head: the module ``published_names`` of the head.
+
+    Returns:
+        The tensors under our names, floating-point ones in float32, and the published names of tensors left out.
 
     Raises:
         LayoutError: a name belongs to no layer of a detector with three or four levels.
@@ -129,7 +132,8 @@ def to_published(state: Mapping[str, Tensor], head: ModuleType = anchor_head) ->
     converted = {}
     for name, tensor in state.items():
         parts = name.split(".")
-        # The longest prefix that is a layer: one part for the head, three for the neck, three or four for the backbone.
+        # The longest prefix that names a layer: it has one part for the head, three for the neck, and three or four for
+        # the backbone.
         split = next((n for n in (4, 3, 1) if ".".join(parts[:n]) in positions), 0)
         position = positions[".".join(parts[:split])]
         if split == 1:

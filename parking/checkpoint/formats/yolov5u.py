@@ -1,6 +1,6 @@
 """Translates tensors between the published "u" checkpoints of YOLOv5 and our model, in both directions.
 
-Backbone and neck have the names of :mod:`.yolov5`; the head has other names.
+Tensors of backbone and neck have the same names as in :mod:`.yolov5`; tensors of the head have other names.
 """
 
 import re
@@ -18,12 +18,16 @@ _BOX_OUTPUTS = "head.box_branches.0.2.bias"
 
 
 def is_published_layout(state: Mapping[str, Any]) -> bool:
-    """Whether the keys are of the form ``model.{position}.…``, and some belong to this head."""
+    """Whether all keys have the form ``model.{position}.…`` and some belong to the distribution head."""
     return yolov5.is_published_layout(state) and any(_HEAD_KEY.match(key) for key in state)
 
 
 def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The same tensors under our names, floating ones in float32, and the names of those left out (the bins).
+    """Translate published tensors.
+
+    Returns:
+        The tensors under our names, floating-point ones in float32, and the published names of those left out (the bins
+        of the box sides).
 
     Raises:
         LayoutError: a name belongs to no layer of a detector with three or four levels, or the bins are not ours.

@@ -1,7 +1,7 @@
 """Translates tensors between the published YOLOX files and our model, in both directions.
 
-Names differ, and so does the first convolution. A published network reads BGR, 0..255, in groups of 2 x 2 pixels
-("Focus"); ours reads RGB, 0..1, with a first convolution of 6 x 6 pixels and stride 2 that computes the same.
+The names and the first convolution differ. A published network reads BGR, 0..255, in groups of 2 x 2 pixels ("Focus").
+Ours reads RGB, 0..1, and its first convolution of 6 x 6 pixels with stride 2 gives the same result.
 """
 
 from collections.abc import Mapping
@@ -46,13 +46,16 @@ _PIXEL_MAX = 255
 
 
 def is_published_layout(state: Mapping[str, Any]) -> bool:
-    """Whether the keys are those of a YOLOX model."""
+    """Whether the keys are names of tensors in a published YOLOX model."""
     starts = ("backbone.backbone.stem.", "backbone.backbone.dark", "head.cls_preds.")
     return any(key.startswith(starts) for key in state)
 
 
 def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The same tensors under our names, floating ones in float32, and (): none is left out.
+    """Translate published tensors.
+
+    Returns:
+        The tensors under our names, floating-point ones in float32, and an empty tuple, because none is left out.
 
     Raises:
         LayoutError: a name belongs to no part of a YOLOX model with this backbone.
@@ -73,7 +76,7 @@ def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tupl
 
 
 def find_class_names(state: Mapping[str, Tensor]) -> list[str] | None:
-    """COCO's class names if the model has 80 classes, else None; YOLOX files themselves have no class names.
+    """COCO's class names if the model has 80 classes, else None: a YOLOX file does not hold its class names.
 
     Args:
         state: the tensors under our names.
@@ -86,8 +89,8 @@ def find_class_names(state: Mapping[str, Tensor]) -> list[str] | None:
 def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of one of our models under the published names: the reverse of :func:`from_published`.
 
-    Converting there and back keeps every bit except in the first convolution, which is multiplied by 255 and divided
-    again: the last bit may change.
+    Converting from published names and back keeps every bit, except that the last bit of the first convolution's values
+    may change, because they are multiplied by 255 and divided again.
 
     Raises:
         KeyError: a name belongs to no part of our models.
@@ -102,7 +105,7 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _translate(name: str, parts, inner_names, translate_head) -> str | None:
-    # The head has a table of its own for its parts; the names of the blocks inside are translated as in other parts.
+    # The head's ``published_names`` translate the names of its parts. Names within blocks are translated as elsewhere.
     if name.startswith(_HEAD):
         prefix, inner = _HEAD, translate_head(name.removeprefix(_HEAD))
     else:
@@ -115,8 +118,8 @@ def _translate(name: str, parts, inner_names, translate_head) -> str | None:
 def _stem_from_published(key: str, weight: Tensor) -> Tensor:
     """Turn weights (channels, 12, 3, 3) for groups of BGR pixels 0..255 into (channels, 3, 6, 6) for RGB pixels 0..1.
 
-    The 12 channels are, in this order, the upper left pixel of each group, the lower left, the upper right and the
-    lower right one.
+    The 12 channels are BGR of the upper left pixel of each group, then of the lower left, the upper right and the lower
+    right pixel.
     """
     if weight.shape[1:] != (12, 3, 3):
         raise LayoutError(f"its tensor {key} has shape {tuple(weight.shape)} instead of (channels, 12, 3, 3)")
