@@ -130,7 +130,7 @@ def _check_c3(block: ModuleStandIn, path: str, *, shortcut: bool) -> Iterator[st
 
 
 def _check_pyramid(block: ModuleStandIn, path: str) -> Iterator[str]:
-    """Check SPPF (three pools of 5 in a chain) or SPP of older files (parallel pools of 5, 9 and 13); they are equal."""
+    """Check SPPF (three pools of 5 in a chain) or its equal in older files, SPP (parallel pools of 5, 9 and 13)."""
     yield from _check_kind(block, path, ("SPPF", "SPP"))
     yield from _check_children(block, path, ("cv1", "cv2", "m"))
     for name in ("cv1", "cv2"):
