@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 class TrainingClock:
     """Counts the seconds that a training has taken, including interrupted runs.
 
-    They are written to a file, so that a resumed run also counts the time between its checkpoint and the interruption.
+    It writes them to a file, so that a resumed run also counts the time between its checkpoint and the interruption.
     The file is written even if there is no time limit, because a later run may have one.
     """
 
@@ -40,7 +40,7 @@ class TrainingClock:
             return
         self._start = self._recorded_at = self._clock()
         if self._record is not None and comm.is_main_process():
-            # If the last run was killed some time after its last checkpoint, the file states more time than that.
+            # The file states more time than the checkpoint if the last run was killed some time after that checkpoint.
             self._seconds_before = max(self._seconds_before, read_number(self._record))
 
     @property
@@ -64,5 +64,6 @@ class TrainingClock:
                 with open_atomic(self._record, makes_folder=False) as file:
                     file.write(f"{self.seconds:.0f}\n".encode())
             except OSError as e:
-                # Do not end the training for this. If the disk is full, saving the next checkpoint will say what to do.
+                # Do not end the training because of this error. If the disk is full, saving the next checkpoint will
+                # say what to do.
                 logger.warning(f"The time used could not be written to {self._record}: {e.strerror or e}")

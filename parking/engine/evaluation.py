@@ -76,7 +76,7 @@ def evaluate_dataset(
                 )
     except NotFiniteError as e:
         overflow = e
-    # If one process gives up, raise the error in all, which would otherwise wait for its results.
+    # If one process has this error, raise it in all: the others would wait in vain for the results of that process.
     overflow = next(filter(None, comm.all_gather(overflow)), None)
     if overflow is not None:
         raise overflow
@@ -93,7 +93,7 @@ def _leave_out(cfg, inputs: dict, leave_out: Callable[[int | str], None]) -> Non
 def evaluate_copy(
     cfg, model: nn.Module, state_dict: Mapping[str, torch.Tensor], test: Callable[[nn.Module], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Call ``test`` with a copy of ``model`` that has the main process's ``state_dict``; return what it returns.
+    """Copy ``model``, load the main process's ``state_dict`` into the copy, and return the result of ``test(copy)``.
 
     The copy computes as with ``--eval-only``: norms are folded into convolutions, and the type is TEST.DTYPE. If
     weights or outputs do not fit into this type, ``test`` is called again in float32. The copy takes as much memory as
@@ -117,8 +117,8 @@ def _evaluate_copy(model, state_dict, dtype, test):
     _broadcast_from_main(copied)
     prepare_for_inference(copied, dtype)
     try:
-        # Do not check in float32, where boxes that are not finite are left out: weights that diverge must not end a
-        # training here.
+        # Skip the check in float32, because diverged weights must not end a training here: their boxes that are not
+        # finite are only left out.
         if dtype != torch.float32:
             refuse_overflow(copied, dtype, "the weights in training")
         return test(copied)
@@ -126,13 +126,14 @@ def _evaluate_copy(model, state_dict, dtype, test):
         del copied
         if torch.cuda.is_available():
             gc.collect()
-            # Free the memory cached for the streams of the evaluation, which training could not use.
+            # Free the memory that PyTorch has cached for the CUDA streams of the evaluation: training cannot use it.
             torch.cuda.empty_cache()
 
 
 @torch.no_grad()
 def _broadcast_from_main(model: nn.Module) -> None:
-    # Batch norm statistics differ between processes. All must evaluate those of the main process, which saves them.
+    # Batch norm statistics differ between processes. All must evaluate those of the main process, because these are
+    # the ones that a checkpoint contains.
     if comm.get_world_size() > 1:
         for tensor in model.state_dict().values():
             dist.broadcast(tensor, 0)

@@ -40,8 +40,8 @@ def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Name
     """Call ``main(args)`` in ``args.num_gpus`` processes on each of ``args.num_machines`` machines.
 
     Without GPUs, the processes run on the CPU and exchange gradients by gloo. Each Ctrl-C reaches every process once,
-    whether it was typed in a terminal or sent to this process alone, and this process waits until they have ended. Call
-    this from the main thread.
+    whether it was typed in a terminal or sent to this process alone, and this process waits until all others have
+    ended. Call this from the main thread.
 
     Returns:
         What ``main`` returned, an exit code or None, in the first process on this machine.
@@ -49,7 +49,8 @@ def launch(main: Callable[[argparse.Namespace], int | None], args: argparse.Name
     Raises:
         UserError: there are fewer GPUs than asked for, or a process raised a UserError or was killed.
         KeyboardInterrupt: a process ended with it.
-        SystemExit: a process failed otherwise; the message is its traceback, which Python prints when it exits with 1.
+        SystemExit: a process failed otherwise; the message is the traceback of that process. If nothing catches this
+            exception, Python prints the message and exits with code 1.
     """
     num_found = torch.cuda.device_count()
     most = num_found or max(_MAX_PROCESSES, num_available_cpus())
@@ -94,9 +95,9 @@ def _interrupts_passed_on() -> Iterator[None]:
 
 
 def _start(args: tuple, num_processes: int):
-    """Start the processes with SIGINT blocked; a signal during their imports waits until `_run` unblocks it."""
-    # Start the tracker now: starting it along with the first process would unblock SIGINT before that process inherits
-    # the mask.
+    """Start the processes with SIGINT blocked; a Ctrl-C during their imports waits until `_run` unblocks SIGINT."""
+    # Start multiprocessing's resource tracker beforehand. Otherwise, it would start along with the first process, and
+    # unblock SIGINT before that process inherits the blocking.
     resource_tracker.ensure_running()
     with interrupts_held_back():
         return start_processes(_run, args=args, nprocs=num_processes, join=False)
@@ -107,7 +108,7 @@ def _run(local_rank: int, main: Callable, args: argparse.Namespace, record_folde
     os.setpgrp()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        # torch has asked the kernel to send SIGINT when the parent dies. The parent may have died before that.
+        # torch has asked the kernel to send SIGINT when the parent dies. The parent may have died before torch asked.
         if not multiprocessing.parent_process().is_alive():
             raise KeyboardInterrupt
         _share_cpus(args.num_gpus)
@@ -139,7 +140,7 @@ def _record(folder: str, local_rank: int, kind: str, text: str) -> None:
 
 
 def _wait_for_first_failure(context) -> dict[int, int]:
-    """Wait until a process fails; return the exit codes of all that have ended by local rank, {} if none fails."""
+    """Wait until a process fails or all have ended; return a dict from local rank to exit code, {} if none failed."""
     running = dict(enumerate(context.processes))
     while running:
         wait([process.sentinel for process in running.values()])
@@ -151,14 +152,15 @@ def _wait_for_first_failure(context) -> dict[int, int]:
 
 
 def _end_like(codes: Mapping[int, int], record_folder: str | os.PathLike) -> None:
-    """Raise what ends this process in the same way as the process that failed first.
+    """Raise the error that lets this process end in the same way as the process that failed first.
 
     Args:
         codes: from :func:`_wait_for_first_failure`.
         record_folder: folder with the records of why processes ended.
     """
     records = sorted(path for path in Path(record_folder).iterdir() if path.suffix in _KINDS)
-    # Ignore the exit codes of processes that have left a record: a thread of gloo may abort a process that is ending.
+    # Ignore the exit code of a process that has left a record: a thread of gloo may have aborted the process while it
+    # was ending, and then the exit code tells nothing.
     unexplained = {
         rank: code for rank, code in codes.items() if code and not any(r.stem.endswith(f"-{rank}") for r in records)
     }

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 def check_same_recipe(
     config: Mapping[str, Any], earlier: Mapping[str, Any], *, output_dir: str, is_followed: bool = False
 ) -> None:
-    """Raise a UserError if a key that can change the weights has changed since the training began; it names the key.
+    """Raise a UserError that names the key if one that can change the weights has changed since the training began.
 
     :attr:`parking.config.checks.Check.changes_weights` says which keys can. A changed key that affects only evaluations
     is logged.
@@ -51,7 +51,7 @@ def check_same_recipe(
 
 
 def keep_earlier_behaviour(cfg: CfgNode, earlier: Mapping[str, Any], opts: Sequence[str]) -> None:
-    """Set keys that are newer than a training to the values with which it behaves as when it began.
+    """Set keys that did not exist when a training began to the values with which the training behaves as before.
 
     Args:
         cfg: config of the resumed training, changed in place. Values that are not the default, or that the command line
@@ -69,7 +69,7 @@ def keep_earlier_behaviour(cfg: CfgNode, earlier: Mapping[str, Any], opts: Seque
 
 
 def tell_changed_scores(config: Mapping[str, Any], version: int, *, output_dir: str, is_followed: bool) -> None:
-    """Warn if a resumed training uses scores that the version it began with computed differently.
+    """Warn if a resumed training uses scores that are computed differently than in the version with which it began.
 
     Args:
         config: the present config as nested plain values.
@@ -92,14 +92,14 @@ def check_same_data(
     output_dir: str,
     is_followed: bool = False,
 ) -> None:
-    """Raise a UserError if a data set has changed since the training began; it names the data set.
+    """Raise a UserError that names the data set if one has changed since the training began.
 
     DATASETS.TEST is compared only if its scores can change the weights.
 
     Args:
         config: the present config as nested plain values.
         digests: results of :func:`digest_dataset` by the name of the data set.
-        earlier: the same when the training began.
+        earlier: these digests as they were when the training began.
     """
     names = {*config["DATASETS"]["TRAIN"]}
     if scores_steer(Recipe(dict(flatten(config)), is_followed)):

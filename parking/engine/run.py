@@ -100,7 +100,10 @@ def _train(stages, all_stages, args) -> OrderedDict[str, Any] | None:
 
 
 def run_evaluation(args) -> OrderedDict[str, Any]:
-    """Evaluate weights: MODEL.WEIGHTS of the command line, else those of ``args.stage`` or the last stage with some."""
+    """Evaluate the weights that the command line names, else those of ``args.stage``, else of the last stage with any.
+
+    The command line names weights by MODEL.WEIGHTS.
+    """
     stage = last_stage_with_weights(select_stages(read_stages(args.config_file, args.opts), args.stage))
     setup_evaluation(stage.cfg)
     weights = read_weights(choose_weights(stage.cfg, args.opts))
@@ -116,7 +119,8 @@ def _choose_start(stage: Stage, args) -> None:
 
 def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resumed: list[Stage], args) -> None:
     for stage in stages:
-        # Allow files of a training with --resume, too: a stage that stopped before its first checkpoint has left logs.
+        # With --resume, too, a folder may hold files of a training: a stage that stopped before its first checkpoint
+        # has left logs.
         check_output_dir(stage.cfg.OUTPUT_DIR, may_hold_training=args.resume or args.overwrite)
     check_stages_fit(stages)
     if args.resume:
@@ -148,7 +152,8 @@ def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resu
 def check_stages_fit(stages: Sequence[Stage]) -> None:
     """Raise a UserError if the weights of a stage would not fit the model of the next one."""
     for earlier, later in itertools.pairwise(stages):
-        # Pretend that both have equally many classes: they may differ, because loading maps the class outputs.
+        # Give both models the same number of classes: these numbers may differ, because loading weights maps the
+        # outputs from class to class.
         same_classes = earlier.cfg.clone()
         same_classes.MODEL.YOLO.NUM_CLASSES = later.cfg.MODEL.YOLO.NUM_CLASSES
         misfits = find_misfits(find_shapes(same_classes), find_shapes(later.cfg))
@@ -174,7 +179,7 @@ def _saved_config(stage: Stage) -> Path:
 
 
 def _read_saved_config(stage: Stage) -> tuple[dict[str, Any], int]:
-    """Read the config that a training began with; return it in the present version, and the VERSION that it states.
+    """Return the config that a training began with, translated to the present version, and the VERSION in its file.
 
     Call this before the present run writes its own config to the same file.
     """
@@ -202,7 +207,7 @@ def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[St
         if find_training(folder) and _saved_config(stage).is_file():
             config = describe_config(stage.cfg)
             if config["MODEL"]["YOLO"]["NUM_CLASSES"] == 0:
-                # 0 means as many as the data have, and data are compared later.
+                # Do not compare 0, which stands for the number of classes in the data; data are compared later.
                 del config["MODEL"]["YOLO"]["NUM_CLASSES"]
             saved, version = _read_saved_config(stage)
             is_followed = stage is not all_stages[-1]
@@ -211,7 +216,7 @@ def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[St
 
 
 def list_results(args) -> list[tuple[str, str]]:
-    """Return a title and the path of each result of a training, and last the command that shows its curves."""
+    """Return a title and the path of each result of a training; the last pair has the command that shows the curves."""
     stages = select_stages(read_stages(args.config_file, args.opts), args.stage)
     found = []
     for stage in stages:

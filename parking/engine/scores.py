@@ -15,9 +15,9 @@ from parking.utils.text import printable
 
 
 def best_metric(cfg) -> str:
-    """Return the name by which the event storage holds TEST.BEST_METRIC.
+    """Return the name of the score TEST.BEST_METRIC in the event storage.
 
-    If there are several data sets and the metric names none of them, it is that of the first one.
+    If there are several data sets and TEST.BEST_METRIC names none of them, the score of the first one is meant.
 
     Raises:
         UserError: there is no such score.
@@ -40,7 +40,7 @@ def best_metric(cfg) -> str:
 
 
 def find_last_score(storage: EventStorage, metric: str) -> float:
-    """Return ``metric`` of the evaluation after the present iteration; nan if that has no such score.
+    """Return ``metric`` of the evaluation after the present iteration; nan if this evaluation has no such score.
 
     A score that cannot be computed, such as that of a class without boxes, is not stored. The latest stored score is
     then that of an earlier evaluation, which does not count.
@@ -57,7 +57,7 @@ def class_ap_of(results: Mapping[str, Any], class_names: list[str]) -> list[floa
 
 
 def finite_only(results: dict[str, Any]) -> dict[str, Any]:
-    """Return nested scores without NaN, the score of classes without boxes, which metrics.json cannot hold."""
+    """Return nested scores without NaN, which metrics.json cannot hold; classes without boxes have such scores."""
     return OrderedDict(
         (key, finite_only(value) if isinstance(value, dict) else value)
         for key, value in results.items()

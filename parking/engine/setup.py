@@ -24,10 +24,10 @@ from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
-# How long to wait for the lock: the data workers of a killed training hold it, too, until they notice and end.
+# How long to wait for the lock: the data workers of a killed training hold it until they notice the kill and end.
 _LOCK_SECONDS = 10.0
-# Names of files of a training that must not be links, because detectron2 would follow a link to append to them; only
-# config.yaml is replaced.
+# Names of a training's files that must not be links. detectron2 appends to these files, and would follow a link; only
+# config.yaml is replaced instead.
 _REGULAR = ("config.yaml", "log.txt*", "metrics.json")
 # Names of all files that a training replaces, appends to or removes, besides checkpoints and weights.
 _WRITTEN = (*_REGULAR, "events.out.tfevents.*", UNREADABLE_IMAGES, SECONDS_USED)
@@ -55,7 +55,10 @@ def setup_training(cfg: CfgNode, args) -> None:
 
 
 def _record_run(cfg: CfgNode, args) -> None:
-    """Log arguments, environment and config, and write config.yaml whole, unlike detectron2's ``default_setup``."""
+    """Log arguments, environment and config, and write config.yaml.
+
+    Unlike detectron2's ``default_setup``, this never leaves a half-written config.yaml.
+    """
     logger.info(f"Process {comm.get_rank()} of {comm.get_world_size()}, started with {args}")
     logger.info(f"Environment:\n{collect_env_info()}")
     logger.info(f"Config:\n{cfg.dump()}")
@@ -67,7 +70,7 @@ def _record_run(cfg: CfgNode, args) -> None:
 def make_deterministic(enabled: bool) -> None:
     """Make GPUs compute the same results each time, at the cost of speed; CPUs do so anyway."""
     torch.backends.cudnn.deterministic = enabled
-    # If there is no deterministic kernel, warn: an error would end a training that differs only by rounding.
+    # Only warn of an operation without deterministic kernel: an error would end a training that differs by rounding.
     torch.use_deterministic_algorithms(enabled, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # filling costs time and only helps to find bugs
     if enabled:
@@ -104,7 +107,7 @@ def check_output_dir(output_dir: str, *, may_hold_training: bool) -> None:
     """
     check_writable(output_dir, name="OUTPUT_DIR")
     folder = Path(output_dir)
-    # Use iterdir(), because Path.glob() skips dead links; writing to one would make the file that it points to.
+    # Use iterdir(), because Path.glob() skips dead links; writing to a dead link would create its target.
     for path in sorted(folder.iterdir()):
         is_written = any(fnmatch(path.name, pattern) for pattern in _REGULAR)
         if is_written and not stat.S_ISREG(path.lstat().st_mode):

@@ -9,7 +9,7 @@ from parking.utils.files import open_atomic, read_number
 
 
 def choose_start(stage: Stage) -> None:
-    """Set MODEL.WEIGHTS to the weights that the previous stage chose; raise a UserError if it has none."""
+    """Set MODEL.WEIGHTS to the weights that the previous stage chose; raise a UserError if that has none."""
     if stage.starts_from is None:
         return
     weights = find_weights(stage.starts_from)
@@ -44,7 +44,7 @@ def mark_finished(stage: Stage, seconds: float) -> None:
 def share_of_budget(stage: Stage, stages: list[Stage], done: list[Stage]) -> float | None:
     """Return how many seconds of SOLVER.MAX_HOURS this stage may take; None if there is no limit.
 
-    The time that finished stages have left is shared in proportion to iterations.
+    The time that the finished stages have not used is divided among the unfinished ones in proportion to iterations.
 
     Args:
         stages: all stages of the training.

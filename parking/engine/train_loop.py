@@ -57,9 +57,9 @@ class AccumulatingTrainer(SimpleTrainer):
     """A ``SimpleTrainer`` that sums gradients over several iterations before the optimizer steps.
 
     It replaces detectron2's ``AMPTrainer``, which needs CUDA and steps in every iteration. The model's losses must be
-    means over this process's images *times* their number. So gradients are sums over all images of the iterations
-    and, because the loss is scaled by the number of processes over which DistributedDataParallel averages, of all
-    processes.
+    means over this process's images *times* their number, so that gradients are sums over the images of all these
+    iterations. The gradients are also sums over all processes: DistributedDataParallel averages over the processes, and
+    therefore the loss is multiplied by their number.
 
     Only steps wait for the GPU. A step is left out if a loss or gradient since the last step is not finite.
     """
@@ -93,7 +93,8 @@ class AccumulatingTrainer(SimpleTrainer):
         self._pending: list[tuple[int, dict[str, Tensor], float]] = []
         self._since_step: list[_Batch] = []
         self._buffers = [b for b in model.buffers() if b.is_floating_point()]
-        # Norm statistics right after the last step, to restore if the next one is left out; None until a batch follows.
+        # Norm statistics right after the last step, to be restored if the next step is left out; None from a step until
+        # the next batch.
         self._sound_buffers: list[Tensor] | None = None
         self.last_step_iteration = -1
         self.num_skipped_in_a_row = 0
@@ -185,7 +186,8 @@ class AccumulatingTrainer(SimpleTrainer):
     def _is_finite(self) -> bool:
         """Whether all losses and gradients since the last step are finite, in all processes; waits for the GPU."""
         values = [value.float() for batch in self._since_step for value in batch.losses.values()]
-        # A scaler checks gradients itself, and infinite ones are normal with it, because it scales them up.
+        # Leave the gradients to the scaler, if there is one: it checks them itself, and because it scales them up,
+        # infinite gradients are no sign of a failure.
         if not self._scaler.is_enabled():
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             values += torch._foreach_norm(gradients) if gradients else []
@@ -233,7 +235,7 @@ class AccumulatingTrainer(SimpleTrainer):
         self._pending.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state without gradients; so save it right after a step, or after the last iteration."""
+        """Return the state without gradients; call this only right after a step, or after the last iteration."""
         state = super().state_dict()
         state["grad_scaler"] = self._scaler.state_dict()
         state["last_step_iteration"] = self.last_step_iteration
@@ -267,7 +269,7 @@ class AccumulatingTrainer(SimpleTrainer):
 
 
 def upload_targets(batch: list[dict[str, Any]], device: torch.device) -> list[dict[str, Any]]:
-    """Copy boxes and classes of a batch to ``device``, without waiting for it as detectron2's models do."""
+    """Copy boxes and classes of a batch to ``device`` asynchronously; detectron2's models would wait for each copy."""
     if device.type == "cpu":
         return batch
     uploaded = []
@@ -292,6 +294,6 @@ def autocast_dtype(cfg, on_gpu: bool) -> torch.dtype | None:
 
 
 def _has_bfloat16_cpu() -> bool:
-    # Without such instructions, PyTorch converts to float32 and back, which is slower than float32 alone. On ARM, both
-    # functions return False.
+    # On a CPU without instructions for bfloat16, PyTorch converts to float32 and back, which is slower than float32
+    # alone. On ARM, both functions return False.
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -154,8 +154,8 @@ class Trainer(DefaultTrainer):
             )
             if self._ema:
                 self._ema.restart_from(self._bare_model)
-        # Build the loader now, because that finds the last mistakes in the config: the caller may remove an earlier
-        # training next.
+        # Build the loader now, because this reveals the last mistakes in the config, and the caller may next remove the
+        # files of an earlier training.
         self._reset_data_loader(self.start_iter)
 
     def _check_resumable(self, values: Mapping[str, Any]) -> None:
@@ -199,13 +199,15 @@ class Trainer(DefaultTrainer):
         cfg, loop = self.cfg, self._trainer
         ret = [
             hooks.IterationTimer(),
-            # This sets the rates of the next iteration. During the warm-up, WarmupHook replaces them before it starts.
+            # LRScheduler sets the learning rates of the next iteration. During the warm-up, WarmupHook replaces these
+            # rates before that iteration starts.
             hooks.LRScheduler(self.optimizer, self.scheduler),
             WarmupHook(self._warmup, self.optimizer, self.scheduler),
             EMAHook(self._ema, self._bare_model, loop) if self._ema else None,
-            # This stands before the checkpoint, which must contain the names of images left out in its own iteration.
+            # UnreadableImagesHook stands before CheckpointHook, because the checkpoint after an iteration must contain
+            # the names of the images that were left out in this iteration.
             UnreadableImagesHook(os.path.join(cfg.OUTPUT_DIR, UNREADABLE_IMAGES), lambda: loop.last_batch),
-            # This stands before the evaluation, so that weights with which that fails are saved.
+            # CheckpointHook stands before EvalHook, so that the weights are saved even if their evaluation fails.
             CheckpointHook(self.checkpointer, loop, cfg.SOLVER.CHECKPOINT_PERIOD, self.release_state_dict),
         ]
         if cfg.DATASETS.TEST:
@@ -228,7 +230,7 @@ class Trainer(DefaultTrainer):
             InterruptHook(self.checkpointer, loop, self._stop_request),
         ]
         if comm.is_main_process():
-            # This stands last, so that it writes everything that the other hooks have put into the storage.
+            # PeriodicWriter stands last, so that it writes everything that the other hooks have put into the storage.
             ret.append(hooks.PeriodicWriter(self.build_writers(), period=_LOG_PERIOD))
         return ret
 
@@ -244,7 +246,8 @@ class Trainer(DefaultTrainer):
         except StopEvaluation:
             logger.info("Evaluation stopped by Ctrl-C.")
             if next_iteration in (self.start_iter, self.max_iter):
-                # No checkpoint needs to be saved, or no iteration follows that could save one.
+                # End at once: before the first iteration of this run there is nothing to save, and after the last one
+                # no iteration follows that could save a checkpoint.
                 raise KeyboardInterrupt from None
             return OrderedDict()
         put_pictures(self.storage, pop_pictures(results))
@@ -270,8 +273,8 @@ class Trainer(DefaultTrainer):
         return evaluate_copy(self.cfg, self._bare_model, state_dict, test)
 
     def _should_stop_evaluation(self) -> bool:
-        # Stop only if a checkpoint follows at once, because the next iteration may draw samples by the results of this
-        # evaluation; and only with one process, because several would have to agree.
+        # Stop only if a checkpoint is saved before the next iteration, because that iteration may draw its samples by
+        # the results of this evaluation. Stop only with one process, because several would have to agree.
         can_stop = not self._trainer.is_amid_step or self.iter >= self.max_iter
         return self._stop_request.is_made and can_stop and comm.get_world_size() == 1
 
@@ -291,7 +294,7 @@ class Trainer(DefaultTrainer):
         with EventStorage(self.start_iter) as self.storage:
             try:
                 self.before_train()
-                # Hooks may change max_iter.
+                # Read max_iter each time, because hooks may change it.
                 while self.iter < self.max_iter:
                     self.before_step()
                     self.run_step()
@@ -387,8 +390,8 @@ class Trainer(DefaultTrainer):
     ) -> OrderedDict[str, Any]:
         """Evaluate the present weights of ``model`` on DATASETS.TEST.
 
-        For test-time augmentation, give a model from ``wrap_for_inference``; evaluations during training do without it,
-        because it takes about twice the time.
+        For test-time augmentation, give a model from ``wrap_for_inference``. Evaluations during training do without the
+        augmentation, because it takes about twice the time.
 
         Args:
             class_names: the model's classes, if they are not those of the data sets.
@@ -414,7 +417,10 @@ class Trainer(DefaultTrainer):
 
 
 def _describe(cfg) -> dict[str, Any]:
-    """Return what makes a weights file usable alone: config, class names and category ids, as plain values."""
+    """Return what a weights file needs to be usable without other files: config, class names and category ids.
+
+    All are plain values.
+    """
     metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
     return {
         "config": describe_config(cfg),

@@ -1,4 +1,4 @@
-"""Rearrange the saved state of a training if its version had the model's parameters in another order."""
+"""Rearrange the saved state of a training if the version that saved it had the parameters in another order."""
 
 from collections.abc import Mapping
 from typing import Any

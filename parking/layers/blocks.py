@@ -154,7 +154,7 @@ class SPPF(nn.Module):
 
 
 def upsample_nearest(x: Tensor) -> Tensor:
-    """Upsample (N, C, H, W) to (N, C, 2H, 2W) by repeating each value four times; the memory order is channels_last.
+    """Upsample (N, C, H, W) to (N, C, 2H, 2W) by repeating each value four times; return it in channels_last order.
 
     ``F.interpolate`` gives the same output, but its gradient on CUDA may differ from run to run. The gradient of this
     function is a plain sum.

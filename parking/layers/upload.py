@@ -1,4 +1,4 @@
-"""Copy values to a GPU without waiting for it."""
+"""Copy values to a GPU without waiting for the GPU."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def upload(values: float | Sequence | Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Return ``values`` as a tensor on ``device``, without waiting for it.
+    """Return ``values`` as a tensor on ``device``, without waiting for the device.
 
     ``torch.tensor(values, device=device)`` would wait until a GPU has finished all earlier work.
     """

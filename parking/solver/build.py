@@ -32,7 +32,7 @@ def group_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Build SGD or AdamW over the groups of :func:`group_parameters`; ``kind`` of a group is its name there.
+    """Build SGD or AdamW over the groups of :func:`group_parameters`; the key ``kind`` of each group holds its name.
 
     WEIGHT_DECAY is scaled by IMS_PER_BATCH * accumulation / NOMINAL_BATCH_SIZE, so that weights decay equally fast per
     image even if the batch size does not divide the nominal one.
@@ -55,13 +55,13 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 class ShortenableLRMultiplier(LRMultiplier):
-    """A ``LRMultiplier`` whose end can be moved during training; from then on its rates are those of a shorter run."""
+    """A ``LRMultiplier`` whose end can be moved; from then on its rates are those of a run with the new length."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, make_schedule: Callable[[int], ParamScheduler], max_iter: int):
         """
         Args:
-            make_schedule: for a run of that many iterations, returns the factor on the learning rates as a function
-                of the progress, 0..1.
+            make_schedule: called with the number of iterations of a run; returns the factor on the learning rates as a
+                function of the progress, 0..1.
         """
         self._make_schedule = make_schedule
         super().__init__(optimizer, make_schedule(max_iter), max_iter=max_iter)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Decimals in COCO results, which lose nothing that matters: the float32 values of a model are hardly more exact.
+# Decimals of boxes and scores in COCO results; the float32 values of a model are hardly more exact than this.
 _BOX_DECIMALS, _SCORE_DECIMALS = 3, 6
 _MAX_INT64 = 2**63 - 1
 
@@ -77,7 +77,7 @@ class Detections:
         return self[np.argsort([places[i] for i in own], kind="stable")]
 
     def split(self, image_ids: Sequence) -> "Iterator[Detections]":
-        """Return an iterator over the detections in each of ``image_ids``, in this order; others are left out."""
+        """Return an iterator that yields, for each of ``image_ids`` in this order, the detections in that image."""
         rows: dict[int | str, list[int]] = {image_id: [] for image_id in image_ids}
         for row, image_id in enumerate(self.image_ids.tolist()):
             if image_id in rows:
@@ -95,7 +95,7 @@ class Detections:
         return cls(*ids, *map(np.concatenate, rest))
 
     def round(self) -> "Detections":
-        """Round boxes to 0.001 pixels and scores to 6 decimals, as soon as a model's output is put into columns."""
+        """Round boxes to 0.001 pixels and scores to 6 decimals; call this as soon as a model's output is in columns."""
         boxes, scores = self.boxes.round(_BOX_DECIMALS), self.scores.round(_SCORE_DECIMALS)
         return Detections(self.image_ids, self.category_ids, boxes, scores)
 
@@ -107,7 +107,7 @@ class Detections:
 
 
 def make_id_column(ids: Sequence) -> np.ndarray:
-    """Make an (N,) column of ids that changes none: int64 if all are integers that fit, else Python objects.
+    """Make an (N,) column of ids without changing any: int64 if all are integers that fit, else Python objects.
 
     ``tolist()`` of the column returns exactly ``ids``. numpy's own choice of type would turn integers above 2^63 into
     floats, turn integers beside strings into strings, and cut null characters off the end of strings.

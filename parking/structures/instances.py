@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def to_detections(image_id: int | str, instances: Instances, category_ids: Sequence[int | None]) -> Detections:
-    """Convert the detections in one image to a table, rounded as they will be written.
+    """Convert the detections in one image to a table, rounded as in the result files.
 
     Args:
         instances: ``pred_boxes`` in pixels of the original image, ``scores`` and ``pred_classes``, on any device.

@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointHook(HookBase):
-    """Save ``model_{iteration:07d}.pth`` every ``period`` iterations and at the end, and then ``model_final.pth``.
+    """Save ``model_{iteration:07d}.pth`` every ``period`` iterations; at the end, save it and ``model_final.pth``.
 
-    If gradients are being accumulated, the checkpoint is saved after the optimizer's next step, so that it need not
-    contain them. At the end of a training, accumulated gradients are dropped.
+    If gradients are being accumulated, the checkpoint is saved after the optimizer's next step, so that the checkpoint
+    need not contain gradients. At the end of a training, accumulated gradients are dropped.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class CheckpointHook(HookBase):
         self._is_due = self._is_due or (self._period > 0 and (iteration + 1) % self._period == 0)
         is_last = iteration == self.trainer.max_iter - 1
         if is_last:
-            # Save the final weights before the checkpoint, because a run that resumes from the last checkpoint has no
-            # iteration left in which it would save them.
+            # Save the final weights before the checkpoint: a run that resumes from the last checkpoint has no iteration
+            # left, so it would never save the final weights.
             self._loop.skip_unless_finite()
             self._checkpointer.save_release("model_final", self._release_state_dict(), iteration=iteration)
         if is_last or (self._is_due and not self._loop.is_amid_step):
@@ -62,13 +62,13 @@ def save_resumable(checkpointer: Checkpointer, loop: AccumulatingTrainer) -> Non
 
 
 class BestCheckpointHook(HookBase):
-    """Save ``model_best.pth`` after each evaluation with a better ``metric`` than all before.
+    """Save ``model_best.pth`` after each evaluation whose ``metric`` is better than in all earlier ones.
 
     A score that cannot be computed (nan, because there are no boxes to find) is never the best; a warning says so once.
 
-    A resumed run reads the best value so far from ``model_best.pth``. The checkpoint may not know it, because it is
-    saved before the evaluation of its iteration. This hook must stand before ``EvalHook``, so that it has read the
-    value when ``EvalHook`` calls :meth:`after_evaluation`.
+    A resumed run reads the best value so far from ``model_best.pth``, because a checkpoint is saved before the
+    evaluation of the same iteration and so may lack that value. This hook must stand before ``EvalHook``, so that it
+    has read the value when ``EvalHook`` calls :meth:`after_evaluation`.
     """
 
     FILE = "model_best"

@@ -14,7 +14,7 @@ class Evaluations:
     """When a training was last evaluated and how long evaluations take; trainer and hooks share this record.
 
     Attributes:
-        before: next iteration at the time of the last evaluation; -1 before the first.
+        before: number of the iteration that followed the last evaluation; -1 before the first evaluation.
         seconds: how long the last evaluation took in the main process; 0 before the first.
         total_seconds: how long all evaluations of this run took together.
     """
@@ -24,17 +24,22 @@ class Evaluations:
     total_seconds: float = 0.0
 
     def add(self, before: int, seconds: float) -> None:
-        """Record that an evaluation took ``seconds``, and that the iteration ``before`` comes next."""
+        """Record an evaluation.
+
+        Args:
+            before: number of the iteration that follows the evaluation.
+            seconds: how long the evaluation took.
+        """
         self.before, self.seconds = before, seconds
         self.total_seconds += seconds
 
 
 class EvalHook(HookBase):
-    """Evaluate every ``period`` iterations and after the last one; store the scores and call the followers.
+    """Evaluate every ``period`` iterations and after the last one; store the scores, then call ``followers``.
 
-    Unlike detectron2's hook, it does not evaluate a training that failed in its last iteration, because the weights may
-    be the reason. And if a resumed run starts from a checkpoint whose evaluation was interrupted, that evaluation is
-    done first.
+    Unlike detectron2's hook, this one does not evaluate a training that failed in its last iteration, because the
+    weights may be the reason for the failure. If the evaluation at the checkpoint from which a run resumes was
+    interrupted, the hook repeats that evaluation first.
     """
 
     def __init__(
@@ -48,7 +53,7 @@ class EvalHook(HookBase):
         Args:
             period: number of iterations between evaluations; 0: evaluate only after the last iteration.
             evaluate: called with the number of the next iteration; returns nested scores.
-            evaluations: ``evaluate`` records its evaluations here.
+            evaluations: the record to which ``evaluate`` adds each evaluation.
             followers: called with the number of the next iteration after each evaluation that was not interrupted, in
                 every process.
         """
@@ -76,7 +81,7 @@ class EvalHook(HookBase):
     def _run(self, next_iteration: int) -> None:
         scores = flatten_results_dict(self._evaluate(next_iteration))
         self.trainer.storage.put_scalars(**scores, smoothing_hint=False)
-        # Wait for all processes: if one takes much longer, the next collective of the others would time out.
+        # Wait for all processes: if one takes much longer, the next collective operation would time out in the others.
         comm.synchronize()
         for follow in self._followers if self._evaluations.before == next_iteration else ():
             follow(next_iteration)

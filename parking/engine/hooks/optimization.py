@@ -23,7 +23,7 @@ class WarmupHook(HookBase):
     def before_step(self) -> None:
         if self._warmup.is_active(self.trainer.iter):
             self._set_rates(self.trainer.iter)
-        # Log the rate of each group, because detectron2's hook logs only one.
+        # Log the learning rate of each group, because detectron2's hook logs that of a single group.
         rates = {f"lr_{group['kind']}": group["lr"] for group in self._optimizer.param_groups}
         self.trainer.storage.put_scalars(**rates, smoothing_hint=False)
 

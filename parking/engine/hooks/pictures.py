@@ -23,7 +23,7 @@ class PictureHook(HookBase):
     same with and without it. Only the main process draws.
     """
 
-    #: Iterations between two pictures, each of which takes some megabytes; largest number of samples in a picture.
+    #: Number of iterations between two pictures (a picture takes some megabytes), and most samples in one picture.
     PERIOD, MAX_SAMPLES = 5000, 16
 
     def __init__(self, last_batch: Callable[[], Sequence[Mapping[str, Any]]], class_names: Sequence[str]):

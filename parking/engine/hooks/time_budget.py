@@ -28,7 +28,7 @@ class TimeBudgetHook(HookBase):
 
     #: The time is measured once in this many iterations.
     PERIOD = 20
-    #: The speed is computed over this many measurements; until there are as many, the end does not move.
+    #: The speed is computed over this many measurements; before these are made, the end does not move.
     NUM_LOOKS = 10
 
     def __init__(
@@ -88,7 +88,7 @@ class TimeBudgetHook(HookBase):
     def _count_fitting(self, done: int, used: float, per_iter: float) -> int:
         per_eval = self._evaluations.seconds
         per_iter += per_eval / self._eval_period if self._eval_period > 0 else 0
-        # Subtract the evaluation at the end, because per_iter covers only those between iterations.
+        # Subtract the evaluation at the end, because per_iter covers only the evaluations between iterations.
         left = (1 - _MARGIN) * self._max_seconds - used - per_eval
         return done + max(math.floor(left / per_iter), 1) if per_iter > 0 else self._longest
 
