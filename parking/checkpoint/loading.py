@@ -1,4 +1,4 @@
-"""Loads weights into a model, accounts for every tensor, and chooses what the class outputs start from."""
+"""Loads weights into a model, rejects tensors that do not fit, and chooses what each class output starts from."""
 
 import logging
 from collections import Counter, defaultdict
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 # Beginning of the names of the head's tensors.
 _HEAD = "head."
-# A logit whose probability is 0, also in half precision.
+# The sigmoid of this logit is 0, also in half precision.
 _NEVER = -1e4
 
 
@@ -29,21 +29,21 @@ def load_weights(
     class_map: Sequence[tuple[str, str]] = (),
     will_train: bool = False,
 ) -> None:
-    """Copy ``weights`` into ``model`` (bare, not wrapped), and log the origin of its tensors.
+    """Copy ``weights`` into ``model`` (bare, not wrapped), and log where its tensors come from.
 
-    If the classes differ, in their names if both sides have names, else in their number, each class takes the outputs
-    of the class that :func:`find_class_sources` finds for it. Classes without one start from the prior of a new head
-    or, if the model will not be trained, are never predicted. A model that will be trained keeps its new head if the
-    weights have no head or one of another kind.
+    The classes of model and weights are compared by name or, if one of the two has no names, by number. If they differ,
+    each class of the model starts from the outputs of the class that :func:`find_class_sources` finds for it. A class
+    for which none is found starts from the prior of a new head or, if the model will not be trained, is never
+    predicted. A model that will be trained keeps its new head if the weights have no head or another kind of head.
 
     Args:
-        class_names: the model's classes.
+        class_names: names of the model's classes; None if unknown.
         class_map: pairs (class of the model, class of the weights).
         will_train: whether the model will be trained, so that all class outputs may start from the prior.
 
     Raises:
         UserError: a tensor is missing, left over, of another shape or refused by the head (the first few are named), or
-            the classes have nothing to do with each other.
+            a model that will not be trained has no class in common with the weights.
     """
     own = model.state_dict()
     if will_train and _has_other_head(model, weights):
@@ -67,7 +67,7 @@ def load_weights(
 
 
 def _has_other_head(model: nn.Module, weights: Weights) -> bool:
-    """Whether ``weights`` have no head, or one of another kind than ``model``."""
+    """Whether ``weights`` have no head, or another kind of head than ``model``."""
     if weights.head_name is not None:
         return weights.head_name != type(model.head).__name__
     return not any(_HEAD + name in weights.state_dict for name in model.head.state_dict())
@@ -88,20 +88,24 @@ def _load_all_but_head(model: nn.Module, weights: Weights, own: Mapping[str, Ten
 def find_class_sources(
     class_names: Sequence[str], weights_class_names: Sequence[str], class_map: Sequence[tuple[str, str]]
 ) -> list[int | None]:
-    """For each class of a model, the index of the weights' class that its outputs start from; None: from the prior.
+    """Find for each class of a model the class of the weights from whose outputs it starts.
 
-    The source is the class that ``class_map`` names ("" for none), else the class of the same name, as
+    This source is the class that ``class_map`` names ("" for none), else the class of the same name, as
     :func:`~parking.utils.class_names.find_classes` compares names. If the weights have exactly the model's classes, in
     any order, the map is ignored: such weights come from a training that has already used it.
 
     If the weights have several classes of one name, the first class of that name in the model starts from the first of
-    them, the second from the second, and so on; if the model has more of them, the rest start from the first.
+    these classes, the second from the second, and so on. If the model has more classes of that name than the weights,
+    the rest start from the first.
+
+    Returns:
+        The index of each source among the classes of the weights; None for a class without a source.
 
     Raises:
-        UserError: the map names a class that does not exist, or has one twice.
+        UserError: the map names a class that does not exist, or maps a class twice.
     """
     if list(class_names) == list(weights_class_names):
-        return list(range(len(class_names)))  # this is right even if two classes have the same name
+        return list(range(len(class_names)))  # each class keeps its own outputs, even if two have the same name
     indices = defaultdict(list)
     for i, name in enumerate(weights_class_names):
         indices[name].append(i)
@@ -136,7 +140,7 @@ def find_class_sources(
 def _as_stored(
     class_map: Mapping[str, str], class_names: Sequence[str], weights_class_names: Sequence[str]
 ) -> dict[str, str]:
-    """``class_map`` with its names spelled as in the data and the weights; unknown names and "" stay as they are."""
+    """Respell the names in ``class_map`` as in the data and the weights; unknown names and "" stay as they are."""
     own = find_classes(class_map, class_names)
     theirs = find_classes(class_map.values(), weights_class_names)
     return {
@@ -148,7 +152,10 @@ def _as_stored(
 def _assign_in_order(
     class_names: Sequence[str], source_names: Sequence[str], indices: Mapping[str, list[int]]
 ) -> list[int | None]:
-    """Give the k-th class of a name the k-th index of its source's name, or the first if there are fewer than k."""
+    """Choose for the k-th class of a name the k-th of the ``indices`` of its source's name.
+
+    If there are fewer than k indices, choose the first; if there are none, None.
+    """
     num_seen = defaultdict(int)
     sources = []
     for name, source_name in zip(class_names, source_names, strict=True):
@@ -159,10 +166,10 @@ def _assign_in_order(
 
 
 def _match_classes(model, weights, class_names, class_map, own) -> list[int | None] | None:
-    """The source of each class of the model; None if the outputs can stay as they are."""
+    """Find the source of each class of the model, as :func:`find_class_sources` does; None if all outputs can stay."""
     theirs, ours = _num_classes(model, weights.state_dict), _num_classes(model, own)
     if theirs is None or ours is None:
-        return None  # the head has no rows for classes; the comparison of all shapes reports that
+        return None  # the class tensors are missing or of a wrong shape, which check_all_fit reports
     if class_names is not None and weights.class_names is not None:
         if len(weights.class_names) != theirs:
             raise UserError(
@@ -185,7 +192,7 @@ def _match_classes(model, weights, class_names, class_map, own) -> list[int | No
 
 
 def _warn_of_repeated_names(weights: Weights, sources: Sequence[int | None]) -> None:
-    """Log the class names that ``weights`` have several times, unless every class keeps its own outputs."""
+    """Log a warning for each class name that ``weights`` have several times, unless every class keeps its outputs."""
     if list(sources) == list(range(len(weights.class_names))):
         return
     for name, num in Counter(weights.class_names).items():
@@ -197,7 +204,7 @@ def _warn_of_repeated_names(weights: Weights, sources: Sequence[int | None]) -> 
 
 
 def _adapt_to_head(model: nn.Module, state: dict[str, Tensor], weights: Weights) -> list[str]:
-    """Let the head check its tensors in ``state`` and replace some; return what the head did, for the log."""
+    """Let the head check its tensors in ``state`` and replace some; return notes for the log on what the head did."""
     inner = {name.removeprefix(_HEAD): state.pop(name) for name in list(state) if name.startswith(_HEAD)}
     try:
         notes = model.head.adapt_weights(inner)
@@ -210,14 +217,14 @@ def _adapt_to_head(model: nn.Module, state: dict[str, Tensor], weights: Weights)
 
 
 def _num_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
-    """Number of classes that the head's tensors in ``state`` predict; None if ``state`` has no such tensors."""
+    """Number of classes by the shape of the head's tensors in ``state``; None if they are missing or do not fit."""
     for name, rows in model.head.class_rows().items():
         return rows.count_classes(state[_HEAD + name]) if _HEAD + name in state else None
     return None
 
 
 def _arrange_class_rows(model: nn.Module, state: dict[str, Tensor], sources, will_train: bool) -> list[str]:
-    """Rearrange the class rows of the head's tensors in ``state`` by ``sources``; return the names of these tensors."""
+    """Rearrange the rows for classes in ``state`` according to ``sources``; return the names of the changed tensors."""
     num_classes = _num_classes(model, state)
     known = [i for i, source in enumerate(sources) if source is not None]
     chosen = torch.tensor([sources[i] for i in known], dtype=torch.int64)
@@ -225,7 +232,7 @@ def _arrange_class_rows(model: nn.Module, state: dict[str, Tensor], sources, wil
     for name, rows in model.head.class_rows().items():
         tensor = state.get(_HEAD + name)
         if tensor is None or rows.count_classes(tensor) != num_classes:
-            continue  # the tensor does not fit; the comparison of all shapes reports that
+            continue  # the tensor does not fit, which check_all_fit reports
         grouped = tensor.unflatten(0, (rows.groups, -1))
         fresh = rows.prior if will_train else _NEVER if tensor.dim() == 1 else 0.0
         arranged = grouped.new_full((rows.groups, rows.before + len(sources), *grouped.shape[2:]), fresh)
@@ -252,7 +259,11 @@ def _describe_sources(sources, class_names, weights: Weights, will_train: bool) 
 def check_all_fit(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], weights: Weights, *, will_train: bool = False
 ) -> None:
-    """Raise a UserError unless ``state``, from ``weights``, has the names and shapes of the model's tensors ``own``."""
+    """Raise a UserError unless ``state`` has the same names and shapes as ``own``, the model's tensors.
+
+    Args:
+        weights: where ``state`` comes from, for the message.
+    """
     problems = find_misfits(state, own)
     if problems:
         fitting = weights.find_config(for_coco=bool(weights.family) and not will_train)
@@ -264,7 +275,7 @@ def check_all_fit(
 
 
 def find_misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """A sentence for each tensor that is missing in ``state``, is not in ``own``, or differs in shape between them."""
+    """Say of each tensor whether it is missing in ``state``, missing in ``own``, or of another shape in the two."""
     problems = [f"{name} is missing" for name in own if name not in state]
     problems += [f"{printable(name)} is left over" for name in state if name not in own]
     problems += [
@@ -276,7 +287,7 @@ def find_misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list
 
 
 def shorten(problems: Sequence[str]) -> str:
-    """The first three of ``problems`` as one text, and how many more there are."""
+    """One text that holds the first three of ``problems`` and the number of the others."""
     return ", ".join(problems[:3]) + (f", and {len(problems) - 3} more" if len(problems) > 3 else "")
 
 

@@ -1,7 +1,8 @@
 """Reads PyTorch files of other projects without running any code that a file names.
 
-Such a file is a pickle: a program for a small machine, which may import and call whatever it likes. Here that machine
-knows only what tensors, plain containers and module objects are made with; anything else ends the reading.
+Such a file is a pickle: a program for a small interpreter, and the program may import and call anything. The
+interpreter here has only the instructions and functions that make tensors, plain containers and stand-ins for module
+objects. Any other instruction or function raises an error.
 """
 
 import io
@@ -23,18 +24,18 @@ from parking.utils.text import printable
 from .foreign_files import explain_class
 from .tensor_archive import ArchiveError, TensorArchive
 
-# Objects of classes in these modules become inert stand-ins that keep the attributes; the code is never needed.
+# Objects of these classes become stand-ins that hold the attributes, because the code of the classes is not needed.
 _MODULE_CLASSES = re.compile(
     r"(yolov5\.)?models\.(common|experimental|yolo) [A-Z]\w*|(torch\.nn|ultralytics)(\.\w+)* \w+", re.ASCII
 )
-# Longest name of a class, in characters: a file may store a name once and use it a million times, each time as a new
-# string.
+# A class name may have this many characters. It is limited because a file may store a name once and use it a million
+# times, and each use makes a new string.
 _MAX_NAME = 200
-# A file makes objects of this package that are not modules by a call without arguments; they become stand-ins, too.
+# A file makes some objects of this package by a call without arguments; these objects become stand-ins, too.
 _CALLED = "ultralytics."
 
-# Classes and functions of harmless values that files hold beside the weights, such as paths and scores. Nothing here
-# needs these values, so they are not made: one and the same empty object takes the place of all of them.
+# Classes and functions that make the harmless values which files hold beside the weights, such as paths and scores.
+# These values are not needed, so they are not made: one empty object, _DISCARD, takes the place of all of them.
 _DISCARDED = {
     "builtins set",
     "__builtin__ set",
@@ -49,7 +50,7 @@ _DISCARDED = {
 
 
 class PickleRefused(Exception):
-    """The file names or does something that weights do not need; the message says what."""
+    """Raised if the file uses a class, function or instruction that weights do not need; the message says which."""
 
 
 class ModuleStandIn:
@@ -67,8 +68,8 @@ class ModuleStandIn:
         self.state: dict[str, Any] = {}
 
 
-# These four take the place of a class or function that a file names. Only the code below can call what they stand for,
-# and nothing can change them.
+# An object of one of the next four classes takes the place of a class or function that a file names. The object cannot
+# be changed, and only the code below can call the class or function.
 class _ModuleClass(NamedTuple):
     kind: str
 
@@ -87,7 +88,8 @@ class _Discarded(NamedTuple):
 
 _DISCARD = _Discarded()
 _MAX_DIMS = 8
-# Python's hash of a number is known: a file could choose large numbers as keys that make a dict as slow as a list.
+# A number as a key of a dict must be below this. The hashes of numbers are known: a file could choose large numbers
+# that have the same hash and make the dict as slow as a list.
 _MAX_NUMBER_AS_KEY = 2**20
 _STORAGES = {
     f"torch {name}Storage": dtype
@@ -112,7 +114,7 @@ def _rebuild_tensor(storage, offset, size, stride, requires_grad=False, backward
     numbers = (offset, *size[:_MAX_DIMS], *stride[:_MAX_DIMS])
     if max(len(size), len(stride)) > _MAX_DIMS or not all(type(n) is int and n >= 0 for n in numbers):
         raise PickleRefused("a tensor with an impossible shape")
-    # The view shares the storage's memory; torch refuses a view that reaches beyond the storage.
+    # This is safe: the result shares the storage's memory, and torch raises an error if it would reach beyond that.
     return storage.as_strided(size, stride, offset)
 
 
@@ -123,8 +125,8 @@ def _rebuild_parameter(data, requires_grad=False, backward_hooks=None) -> Tensor
 
 
 _FUNCTIONS = {
-    # The dict is made empty and its items are set one by one later: arguments would let a file copy one long list into
-    # thousands of dicts.
+    # An OrderedDict is made without arguments and filled later, item by item: with arguments, a file could copy one
+    # long list into thousands of dicts.
     "collections OrderedDict": lambda: OrderedDict(),
     "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils _rebuild_parameter": _rebuild_parameter,
@@ -135,8 +137,8 @@ def read_pickled(path: str | os.PathLike, *, only_plain: bool = False) -> Any:
     """Read what ``torch.save`` wrote to ``path``: tensors on the CPU, and each module as a :class:`ModuleStandIn`.
 
     Args:
-        only_plain: refuse module objects, values that would be left out, and tensors that repeat their storage;
-            checkpoints of our own trainings have none of these.
+        only_plain: whether to refuse module objects, values that would be discarded, and tensors that are larger than
+            their storage; checkpoints of our own trainings have none of these.
 
     Raises:
         UserError: the file is not of torch.save, is damaged, or asks for anything that weights do not need.
@@ -158,10 +160,10 @@ def read_pickled(path: str | os.PathLike, *, only_plain: bool = False) -> Any:
 
 
 class RestrictedUnpickler(pickle._Unpickler):
-    """Python's unpickler, limited to the few instructions that weights need, with every effect of these checked.
+    """An unpickler that knows only the few instructions that weights need, and checks everything that they do.
 
-    It extends the unpickler that is written in Python. The faster one in C cannot be checked: it takes extension codes
-    that were used before from a cache, and a large memo number makes it allocate as much memory as the number says.
+    This class extends Python's unpickler that is written in Python. The faster unpickler in C is not safe: it takes
+    extension codes that were used before from a cache, and allocates as much memory as a memo number in the file says.
     """
 
     def __init__(self, file, archive: TensorArchive, *, only_plain: bool = False):
@@ -174,7 +176,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         try:
             return super().load()
         except KeyError as e:
-            # The unpickler looks up each instruction in ``dispatch`` by its number; most are missing there on purpose.
+            # Most instructions are missing in ``dispatch`` on purpose; each of these raises a KeyError with its number.
             if isinstance(e.args[0], int) and e.args[0] not in self.dispatch:
                 raise PickleRefused(f"the instruction {_name_instruction(e.args[0])}") from e
             raise
@@ -189,7 +191,7 @@ class RestrictedUnpickler(pickle._Unpickler):
             return _DISCARD
         if len(full_name) <= _MAX_NAME and _MODULE_CLASSES.fullmatch(full_name) and not self._only_plain:
             return _ModuleClass(f"{module}.{name}")
-        # Escape the name, because it may hold control codes for a terminal.
+        # Escape the name, because it may hold control characters that change the terminal.
         raise PickleRefused(ascii(f"{module}.{name}"[:200])[1:-1] + explain_class(module))
 
     def persistent_load(self, pid: Any) -> Tensor:
@@ -226,7 +228,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         target = self.stack[-1]
         if isinstance(target, ModuleStandIn) and type(state) is dict:
             target.state = state
-        # The attributes of an OrderedDict are left out: PyTorch sets only `_metadata`.
+        # Discard the attributes of an OrderedDict: PyTorch sets only `_metadata`, which is not needed.
         elif not (type(target) is OrderedDict and type(state) is dict) and target is not _DISCARD:
             raise PickleRefused(f"the setting of attributes of a {type(target).__name__}")
 
@@ -254,15 +256,15 @@ class RestrictedUnpickler(pickle._Unpickler):
         if type(self.stack[-1]) not in (dict, OrderedDict):
             raise PickleRefused(f"the setting of items of a {type(self.stack[-1]).__name__}")
         for key, value in pairs:
-            # Weights need no other keys, and the hash of nested tuples would recurse without limit.
+            # Weights need only these keys. A deeply nested tuple would be dangerous: its hash recurses without limit.
             if not isinstance(key, str | int | float | None):
                 raise PickleRefused(f"a {type(key).__name__} as the key of a dict")
             if isinstance(key, int | float) and not abs(key) < _MAX_NUMBER_AS_KEY:
                 raise PickleRefused("a large number as the key of a dict")
             self.stack[-1][key] = value
 
-    # Python's handlers of numbers, text, empty containers, tuples, the memo, and the two ways to name a class or
-    # function.
+    # Take over Python's handlers for numbers, text, empty containers, tuples, the memo, and names of classes and
+    # functions; those that make or change objects are replaced by the methods above.
     dispatch: ClassVar[dict[int, Callable]] = {
         code[0]: pickle._Unpickler.dispatch[code[0]]
         for code in (

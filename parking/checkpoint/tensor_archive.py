@@ -1,4 +1,4 @@
-"""The zip file in which PyTorch keeps a pickle beside the bytes of the tensors that it describes."""
+"""Reads the zip files of ``torch.save``: a pickle that describes tensors, and the bytes of these tensors."""
 
 import os
 import sys
@@ -15,11 +15,11 @@ from .foreign_files import describe_file, describe_zip
 
 
 class ArchiveError(Exception):
-    """The file is not one of torch.save, is damaged, or claims more than it holds; the message says what."""
+    """Raised if a file is not of torch.save, is damaged, or claims to hold more than it does; the message says what."""
 
 
 class TensorArchive:
-    """Reads files of ``torch.save``; what it reads is never larger than the file.
+    """Reads a file of ``torch.save`` and takes no more memory than the file is large.
 
     Raises:
         ArchiveError: the file cannot be read; the message says why.
@@ -37,7 +37,7 @@ class TensorArchive:
         names = [entry.filename for entry in entries]
         if (other := describe_zip(names)) is not None:
             raise ArchiveError(other)
-        # PyTorch never compresses; data that are compressed may grow a thousandfold when they are read.
+        # Refuse compressed parts: PyTorch never compresses, and compressed data may grow a thousandfold when read.
         for entry in entries:
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
                 raise ArchiveError(f"its part {entry.filename[:100]!r} is compressed, which parts of weights never are")
@@ -45,7 +45,7 @@ class TensorArchive:
             raise ArchiveError("its parts claim to be larger than the file")
         free = available_memory()
         if free is not None and sum(entry.file_size for entry in entries) > free:
-            # A sparse file can be this large without taking room on the disk.
+            # Check this even for a file on disk, because a sparse file can be larger than the room that it takes there.
             raise ArchiveError(f"its tensors take {file_size / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
         pickles = [entry for entry in entries if entry.filename.endswith("data.pkl") and entry.filename.count("/") == 1]
         if len(pickles) != 1:
@@ -63,7 +63,7 @@ class TensorArchive:
         return self._read("data.pkl")
 
     def read_storage(self, key: str, dtype: torch.dtype, numel: int) -> Tensor:
-        """The 1-D tensor of ``numel`` elements that the file keeps under ``key``; the same object each time."""
+        """Read the 1-D tensor of ``numel`` elements under ``key``; further calls return the same object."""
         entry = self._entries.get(f"{self._root}data/{key}")
         if entry is None:
             raise ArchiveError(f"the storage {key[:100]!r} is missing")

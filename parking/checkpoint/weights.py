@@ -1,4 +1,4 @@
-"""Weights files: ours and foreign ones, read without running anything that a file names."""
+"""Reads our own and published weights files without running any code that a file names, and writes weights files."""
 
 import dataclasses
 import hashlib
@@ -35,27 +35,27 @@ from .values import check_values, find_excess
 
 logger = logging.getLogger(__name__)
 
-# What a weights file holds beside its tensors; in .safetensors as json, because its metadata are texts.
+# Names of the values that a weights file holds beside its tensors; .safetensors can hold only texts, so there as json.
 _METADATA = ("config", "class_names", "category_ids", "origin")
-# Published families and the modules that know how their files are laid out; the first that recognises a file reads it.
+# Each published family with the module for the layout of its files. The first module that recognises a file reads it.
 _LAYOUTS = ((YOLOV5U, yolov5u), (YOLOV5, yolov5), (YOLOX, yolox))
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a weights file holds.
+    """The content of a weights file.
 
     Attributes:
-        path: the file, for messages.
-        state_dict: the tensors by our names, on the CPU; the averaged ones if the file has raw and averaged weights.
+        path: path of the file, for messages.
+        state_dict: the tensors by our names, on the CPU; averaged weights if the file has raw and averaged ones.
         config: nested plain values, or None if the file carries none. If an older version wrote the file, keys and
             names of tensors are upgraded to today's.
         class_names: names in the order of the head's outputs, exactly as in the file, or None. They may repeat and
             hold any characters: show them with :func:`parking.utils.text.printable`.
-        category_ids: the classes' ids in the json they were trained from, or None.
+        category_ids: the classes' ids in the json of the training data, or None.
         origin: texts that say where converted weights come from, or None.
-        family: the published family whose names the tensors had; None if they had ours.
-        left_out: names of tensors in the file that repeat others or are constants, and are not in ``state_dict``.
+        family: the published family whose names the tensors have in the file; None if they have our names.
+        left_out: names of tensors in the file that ``state_dict`` lacks, because they repeat others or are constant.
     """
 
     path: str
@@ -103,7 +103,7 @@ class Weights:
         return name if isinstance(name, str) else None
 
     def find_config(self, *, for_coco: bool) -> str | None:
-        """The config of the weights' model, such as "configs/yolov5/n.yaml"; None unless it is a published size.
+        """The config of the weights' model, such as "configs/yolov5/n.yaml"; None if the model is of no published size.
 
         Args:
             for_coco: whether to return the config for inference with published weights instead of that for training.
@@ -113,7 +113,7 @@ class Weights:
         return size and "configs/" + (family.coco_config if for_coco else family.config).format(size)
 
     def find_widths(self, own: Mapping[str, Tensor]) -> dict[str, int]:
-        """The config keys, with new values, that must change for these weights to fit a model with tensors ``own``."""
+        """Find the config keys, and their new values, that make a model with tensors ``own`` fit these weights."""
         family, state = self._family_of_head(), self.state_dict
         return {
             key: len(state[name])
@@ -125,7 +125,7 @@ class Weights:
         return next((family for family in FAMILIES if family.head == self.head_name), None)
 
     def describe_tensors(self) -> str:
-        """Say how many of the file's tensors ``state_dict`` has, and which are left out."""
+        """Say how many of the file's tensors ``state_dict`` has, and which of them it lacks."""
         num = len(self.state_dict)
         if not self.left_out:
             return f"all {num} tensors"
@@ -134,7 +134,7 @@ class Weights:
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
-    """Make ``names`` distinct: the second class of the same name gets " (2)" behind its name, and so on."""
+    """Make ``names`` distinct: append " (2)" to the second of several equal names, " (3)" to the third, and so on."""
     taken, distinct, numbers = set(names), [], {}
     for name in names:
         number, new = numbers.get(name, 0) + 1, name
@@ -147,7 +147,7 @@ def distinct_names(names: Sequence[str]) -> list[str]:
 
 
 def find_weights(output_dir: str | os.PathLike) -> str | None:
-    """The weights of a training that are best to use: its best, else its final, else its last; None without any.
+    """The best weights of a training, else the final weights, else the last checkpoint; None if there are none.
 
     Raises:
         UserError: see :func:`find_last_checkpoint`.
@@ -160,7 +160,7 @@ def find_weights(output_dir: str | os.PathLike) -> str | None:
 
 
 def check_weights_path(path: str | os.PathLike) -> str:
-    """Return ``path`` as text; raise a UserError unless it is a local, regular file of a size that weights may have."""
+    """Return ``path`` as text; raise a UserError if it is not a local, regular file or is too large for weights."""
     path = os.fspath(path)
     if "://" in path:
         raise UserError(f"weights {printable(path)}: nothing is downloaded; give the path of a local file.")
@@ -185,17 +185,17 @@ def read_weights(path: str | os.PathLike) -> Weights:
     """Read our ``.pth`` files, published YOLOv5 (``.pt``) and YOLOX (``.pth``) files, state dicts, ``.safetensors``.
 
     Raises:
-        UserError: the file is missing, damaged, or holds anything but weights; nothing in it has run.
+        UserError: the file is missing, damaged, or holds anything but weights; no code in it has run.
     """
     path = check_weights_path(path)
     if path.endswith(".safetensors"):
         return _read_safetensors(path)
-    # torch.load is not safe, even for .pth: it makes tensors of any size that a file asks for.
+    # Do not use torch.load, even for .pth: it makes tensors of any size that a file asks for.
     return weights_from_checkpoint(path, read_pickled(path))
 
 
 def torch_load(path: str | os.PathLike) -> dict[str, Any]:
-    """Load a checkpoint of a training of ours, which holds tensors and plain values only, on the CPU.
+    """Load a checkpoint that this project's training wrote to the CPU; it may hold only tensors and plain values.
 
     ``torch.load`` is not used: it makes tensors of any size and kind that a file of a few hundred bytes asks for.
 
@@ -210,7 +210,11 @@ def torch_load(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
-    """Take from a loaded checkpoint what inference needs; raise a UserError if there is no model in it."""
+    """Take the tensors and metadata that inference needs from a loaded checkpoint.
+
+    Raises:
+        UserError: the checkpoint holds no model, or a model that cannot be used.
+    """
     if not isinstance(checkpoint, Mapping):
         kind = checkpoint.kind if isinstance(checkpoint, ModuleStandIn) else type(checkpoint).__name__
         raise UserError(f"weights {printable(path)} hold a {kind}, not a checkpoint; save its state_dict() instead.")
@@ -223,7 +227,7 @@ def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
             model = unwrap_module(model)
             state, class_names = read_module(model)
             state = _check_state(path, state)
-            # If no layout is found, the one of YOLOv5 raises an error that names a tensor which does not belong there.
+            # If no layout is found, that of YOLOv5 is tried, because it raises an error that names a tensor it lacks.
             family, layout = _find_layout(state) or (YOLOV5, yolov5)
             weights = _import_published(path, state, family, layout, class_names=class_names)
             check_settings(model)
@@ -244,7 +248,7 @@ def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
 
 
 def _upgrade(weights: Weights) -> Weights:
-    """``weights`` with today's names of tensors and of keys in their config."""
+    """Rename tensors and config keys of ``weights`` that an older version wrote to their present names."""
     source = f"weights {printable(weights.path)}"
     state, config = weights.state_dict, weights.config
     if not weights.family:
@@ -277,7 +281,7 @@ def write_weights(path: str | os.PathLike, weights: Weights) -> None:
     """Write the tensors and metadata of ``weights``, as ``.pth`` or ``.safetensors`` by the ending of ``path``.
 
     Raises:
-        UserError: another ending, or a folder that cannot be written to.
+        UserError: ``path`` has another ending, or cannot be written.
     """
     path = os.fspath(path)
     metadata = {key: getattr(weights, key) for key in _METADATA if getattr(weights, key) is not None}
@@ -291,7 +295,7 @@ def write_weights(path: str | os.PathLike, weights: Weights) -> None:
             if path.endswith(".pth"):
                 torch.save({"model": state, **metadata}, file)
             else:
-                # json.dumps writes ASCII, because a name may hold half a surrogate pair, which UTF-8 cannot express.
+                # json.dumps escapes all but ASCII: a name may hold half a surrogate pair, which UTF-8 cannot express.
                 texts = {key: json.dumps(value) for key, value in metadata.items()}
                 file.write(safetensors.torch.save(state, {"format": "pt", **texts}))
     except OSError as e:
@@ -299,7 +303,7 @@ def write_weights(path: str | os.PathLike, weights: Weights) -> None:
 
 
 def describe_origin(weights: Weights) -> Weights:
-    """The same weights with an ``origin``: the name and the SHA-256 of their file."""
+    """Copy ``weights`` and note the name, SHA-256 and kind of their file in ``origin``, unless noted already."""
     digest = hashlib.sha256()
     with open_regular(weights.path) as file:
         while chunk := file.read(2**20):
@@ -318,7 +322,7 @@ def _read_safetensors(path: str) -> Weights:
         )
     with open_regular(path) as file:
         start = file.read(9)
-        # The safetensors library reads the first bytes of any file as the length of a header.
+        # Check this first: the safetensors library takes the first bytes of any file for the length of a header.
         if start[8:] != b"{":
             zip_file = "it is a zip file, as torch.save writes; give it the ending .pt"
             problem = zip_file if start.startswith(b"PK") else describe_file(file)
