@@ -32,7 +32,7 @@ _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 def run_data_benchmark(
     images: str, *, side: int = 1280, num_images: int = 64, num_samples: int = 24, num_rounds: int = 5
 ) -> Iterator[str]:
-    """Time mosaics of PNGs of 1920 x 1080 pixels in one thread: without a cache, and with each format of the cache.
+    """Time how one thread makes mosaics of PNGs (1920 x 1080), without a cache and with each format of the cache.
 
     Args:
         images: folder of photographs, from which the PNGs are made.
@@ -77,7 +77,7 @@ def open_photographs(images: str | None, num_images: int) -> Iterator[str]:
 
 
 def make_pngs(images: str, folder: Path, num_images: int) -> list[dict]:
-    """Write PNGs of ``IMAGE_SIZE``, cut from resized ``images``; return dataset dicts of them with random boxes."""
+    """Write PNGs of ``IMAGE_SIZE``, cut from resized ``images``; return their dataset dicts, with random boxes."""
     folder.mkdir(parents=True)
     sources = sorted(p for p in Path(images).rglob("*") if p.suffix.lower() in _IMAGE_ENDINGS)
     if not sources:
@@ -136,7 +136,7 @@ def time_samplers(
 
 
 def describe_loss(dicts: list[dict], samplers: dict, cache_dir: Path) -> str:
-    """Describe what the jpeg cache loses, as PSNR against the raw cache, and how much smaller it is."""
+    """Describe the loss of the jpeg cache (PSNR against the raw cache), and how much smaller than the raw one it is."""
     psnr = []
     for d in dicts:
         raw, lossy = (samplers[f"{f} disk cache"].tiles.read_image(d).astype(np.float32) for f in ("raw", "jpeg"))
@@ -172,7 +172,7 @@ def measure_memory_slope(loader: DataLoader, num_batches: int = 2000) -> float:
 def run_memory_benchmark(num_batches: int = 2000, num_workers: int = 2) -> Iterator[str]:
     """Yield a line on how much the memory of data workers grows while they make mosaics of tiny images.
 
-    Their list of dataset dicts is as long as that of the challenge's training set.
+    The workers' list of dataset dicts is as long as that of the challenge's training set.
     """
     cfg = get_cfg()
     cfg.INPUT.SIZE_TRAIN = [64, 64]

@@ -23,10 +23,10 @@ from parking.modeling import DensePredictions
 
 # Number of images in the challenge's test set.
 _NUM_TEST_IMAGES = 19521
-# Used if no weights are given: the score threshold is set such that this many candidates an image enter the NMS; this
-# many images are used to find that threshold.
+# If no weights are given, the score threshold is set such that about _NUM_CANDIDATES boxes per image enter the NMS. The
+# threshold is found on _NUM_CALIBRATION_IMAGES images.
 _NUM_CANDIDATES, _NUM_CALIBRATION_IMAGES = 1000, 8
-# Each part is timed for at least this long and this often.
+# Each part is timed for at least this many seconds and repeated at least this many times.
 _MIN_SECONDS, _MIN_REPEATS = 2.0, 5
 
 
@@ -40,7 +40,7 @@ def run_infer_benchmark(
         images: folder of photographs, from which PNGs of 1920 x 1080 pixels are made.
         weights: None stands for random weights and a score threshold with about 1,000 candidates an image.
         num_images: number of PNGs.
-        num_passes: how often the pipeline may see each PNG; its first batches are not timed, as for --max-hours.
+        num_passes: how often the pipeline may see each PNG; as for --max-hours, its first batches are not timed.
 
     Yields:
         Lines to print.
@@ -79,7 +79,7 @@ def describe_setup(cfg: CfgNode, batch: list[dict]) -> str:
 
 
 def time_parts(cfg, model, batches, mapper, journal, category_ids) -> Iterator[str]:
-    """Yield lines with the time of each part by itself, in milliseconds an image; the GPU is waited for."""
+    """Yield lines with the milliseconds an image of each part by itself, including the time until the GPU finishes."""
     decode = _time(lambda: mapper(batches[0][0]))
     (batch,) = build_inference_loader(cfg, batches, [0])
     detector = getattr(model, "model", model)
@@ -140,7 +140,7 @@ def make_weights(cfg: CfgNode, images: Sequence[Tensor]) -> Weights:
                 # Set biases to 0, because those of a new head make all class scores low.
                 tensor.view(rows.groups, -1)[:, rows.before :] = 0.0
         batch = model.preprocess_image([{"image": image} for image in images]).tensor
-        # Set the norms' statistics to those of these images; otherwise outputs would shrink from layer to layer.
+        # Compute the statistics of the norms on these images; otherwise outputs would shrink from layer to layer.
         for norm in norms:
             norm.train().momentum = 1.0
         model.predict(batch)

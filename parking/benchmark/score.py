@@ -16,10 +16,10 @@ from parking.utils.errors import UserError
 def run_score_benchmark(
     num_images: int = 3000, boxes_per_image: int = 50, num_classes: int = 14, num_rounds: int = 5
 ) -> Iterator[str]:
-    """Time ``score_boxes`` on made-up boxes, in turn with ``COCOeval_faster.run()``, which returns no matches.
+    """Time ``score_boxes`` and ``COCOeval_faster.run()`` in alternation, on the same made-up boxes.
 
-    ``score_boxes`` starts from columns, and preparing the truth from them counts. The time that faster-coco-eval needs
-    to build its objects before ``run`` does not count.
+    The comparison favours faster-coco-eval. ``score_boxes`` also returns matches, and its time includes ``make_truth``;
+    the time that faster-coco-eval needs to build its objects before ``run`` does not count.
 
     Yields:
         Lines to print.
@@ -92,7 +92,7 @@ def _prepare(truth, detections):
             "annotations": annotations,
         }
     )
-    # Give each box an empty segmentation, or loadRes would make a polygon of it.
+    # Give each box an empty segmentation; otherwise, loadRes would make a polygon of the box.
     found = [{**row, "segmentation": []} for row in detections.to_coco_results()]
     return COCOeval_faster(ground_truth, ground_truth.loadRes(found), "bbox", print_function=lambda *lines: None)
 

@@ -6,12 +6,12 @@ import time
 import torch.distributed as dist
 from detectron2.utils import comm
 
-# Time between two checks whether all processes have arrived; Python can handle Ctrl-C only between them.
+# Time between two checks whether all processes have arrived; Python can handle Ctrl-C only between two checks.
 _SECONDS_BETWEEN_LOOKS = 0.05
 
 
 class PatientBarrier:
-    """A barrier for processes whose work may end hours apart, where ``comm.synchronize`` gives up after 30 minutes.
+    """A barrier for processes whose work may end hours apart; ``comm.synchronize`` would give up after 30 minutes.
 
     If a process dies, its connection breaks and the others stop waiting at once. All processes must create the barrier
     together.

@@ -43,7 +43,9 @@ class Candidate(NamedTuple):
 
 
 def list_candidates(cfgs: Sequence) -> Iterator[Candidate]:
-    """Yield the configs as they are, then with each entry of the first one's TEST.FALLBACKS that changes any of them.
+    """Yield the configs as they are, then once for each entry of TEST.FALLBACKS the configs with this entry applied.
+
+    TEST.FALLBACKS of the first config counts; entries that change none of the configs are left out.
 
     Raises:
         UserError: a fallback has a key or value that cannot work.

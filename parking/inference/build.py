@@ -83,9 +83,9 @@ class NotFiniteError(UserError):
 
 
 def refuse_overflow(model: nn.Module, dtype: torch.dtype, source: str) -> None:
-    """Raise a NotFiniteError if folded weights do not fit into ``dtype``; let the model raise one for such outputs.
+    """Raise a NotFiniteError if weights do not fit into ``dtype``, and make the model raise one if outputs do not.
 
-    Without this check, values above 65504 would become infinite in float16 and their boxes would silently be missing.
+    Without this check, values above 65504 would become infinite in float16, and boxes would silently be missing.
 
     Args:
         model: from :func:`prepare_for_inference`.
@@ -105,7 +105,7 @@ def refuse_overflow(model: nn.Module, dtype: torch.dtype, source: str) -> None:
 
 
 def find_shapes(cfg) -> dict[str, torch.Tensor]:
-    """Return the state dict of the model of ``cfg`` with shapes but no values or memory; NUM_CLASSES may be 0."""
+    """Return the state dict of the model of ``cfg``; its tensors have shapes, but no values. NUM_CLASSES may be 0."""
     return build_without_memory(cfg).state_dict()
 
 
@@ -120,7 +120,7 @@ def build_without_memory(cfg) -> nn.Module:
 
 
 def _check_size(cfg, weights: Weights) -> None:
-    """Raise a UserError if the model is far larger than its weights, before memory is allocated for it."""
+    """Raise a UserError if the model is far larger than its weights, before memory is allocated for the model."""
     own = find_shapes(cfg)
     if sum(t.numel() for t in own.values()) > 2 * sum(t.numel() for t in weights.state_dict.values()):
         check_all_fit(weights.state_dict, own, weights)

@@ -35,7 +35,7 @@ class Outcome:
 
     Attributes:
         summary: lines to print.
-        files: path of each result by what it holds.
+        files: path of each result file or folder; the keys name what it holds, such as "predictions".
         unreadable: a sentence for each image that could not be read.
         interrupted: whether Ctrl-C stopped the run early.
     """
@@ -47,7 +47,7 @@ class Outcome:
 
 
 def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) -> Outcome | None:
-    """Predict the images of ``args`` and write the results; return None in all but the main process.
+    """Find objects in the images of ``args`` and write the results; return None in all but the main process.
 
     Args:
         args: the parsed arguments of ``infer.py``; ``images``, an :class:`~parking.data.datasets.images.ImageList`;
@@ -119,7 +119,7 @@ def _finish(
 
 
 def infer_video(args: argparse.Namespace, source: FrameSource, default_config: str | os.PathLike) -> Outcome:
-    """Predict the frames of ``source`` and write the results; arguments and errors are as in :func:`infer_images`."""
+    """Find objects in the frames of ``source`` and write the results; for the arguments, see :func:`infer_images`."""
     setup_logging()
     models = load_models(args.config_file, args.weights, args.opts, default_config=default_config)
     cfg = models[0].cfg
@@ -134,7 +134,7 @@ def _predict_frames(args: argparse.Namespace, source: FrameSource, models: Seque
     cfg, classes = models[0].cfg, models[0].classes
     detector = ArrayDetector(
         [model.cfg for model in models],
-        # Build all models with the classes in the order of the first model; other weights may have another order.
+        # Give all models the classes in the order of the first model, because the weights may differ in their order.
         [model._replace(classes=classes).build() for model in models],
     )
     report = predict_video(

@@ -66,8 +66,8 @@ class ArrayDetector:
             return self._detect(images)
 
     def detect_ahead(self, batches: Iterable[Sequence[np.ndarray]]) -> Iterator[list[Instances]]:
-        """Yield the detections in each batch; on a GPU, two are computed at once (:func:`.runner.run_ahead`)."""
-        # Streams belong to one device; with models on different ones, work on one batch at a time, as on a CPU.
+        """Yield the detections in each batch; a GPU computes two batches at once (:func:`.runner.run_ahead`)."""
+        # A CUDA stream belongs to one device. If the models are on several, work on one batch at a time, as on a CPU.
         devices = {next(model.parameters()).device for model in self._models}
         device = devices.pop() if len(devices) == 1 else torch.device("cpu")
         with inference_settings(self._cfgs[0], 0):
@@ -83,7 +83,7 @@ class ArrayDetector:
 
 
 class Detector:
-    """Finds objects in pictures, with the results of ``tools/infer.py`` for the same files.
+    """Finds objects in pictures, and returns the same results as ``tools/infer.py`` for the same files.
 
     It runs on one device, in the calling thread, one image at a time. It changes neither settings of PyTorch, OpenCV or
     logging nor the state of random generators.
@@ -209,7 +209,7 @@ def _holds_images(images: object) -> bool:
 
 
 def _get_pixels(image: object, role: str, orientation: str) -> np.ndarray:
-    """Return the image as (H, W, 3) uint8 RGB; error messages call it ``role``."""
+    """Return the image as (H, W, 3) uint8 RGB; error messages call the image ``role``."""
     if isinstance(image, str | os.PathLike):
         return read_image(image, orientation=orientation)
     if isinstance(image, Image.Image):
@@ -227,7 +227,7 @@ def _get_pixels(image: object, role: str, orientation: str) -> np.ndarray:
 
 
 def _convert_pil(image: Image.Image, role: str, orientation: str) -> np.ndarray:
-    # Refuse other formats before Pillow decodes the file, for which it would start another program in some of them.
+    # Refuse other formats before Pillow decodes the file, because for some formats it would start another program.
     if image.format is not None and image.format not in (*FORMATS, "MPO", "DIB"):
         raise ValueError(f"{role} is a PIL image of the format {image.format}; save it as PNG first")
     # Refuse modes with more than 8 bits, whose values Pillow would clip at 255.

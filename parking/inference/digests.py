@@ -36,14 +36,14 @@ def digest_images(images: Sequence[dict]) -> str:
             continue  # the image will be reported as unreadable
         shape = f"{image.get('height')} {image.get('width')} {image.get('exif_orientation', '')}"
         digest.update(f"{status.st_size} {status.st_mtime_ns} {shape} ".encode())
-    # Use the main process's text everywhere: copies on other machines may have other modification times.
+    # Use the main process's digest in all processes: copies of the images on other machines may have other times.
     return comm.all_gather(digest.hexdigest())[0]
 
 
 def check_same_everywhere(
     recipes: Sequence[Mapping[str, Any]], images: Sequence[dict], budget: Sequence[Any] | None
 ) -> None:
-    """Raise a UserError if the processes were started with different models, images or budgets; all must call this.
+    """Raise a UserError if processes were started with different models, images or budgets; all processes must call it.
 
     Args:
         recipes: what :meth:`.image_pipeline.LoadedModel.describe` returns for each model, without a digest of images.
@@ -56,7 +56,7 @@ def check_same_everywhere(
     }
     for i, recipe in enumerate(recipes, start=1):
         # The message names the first difference, so put the device first: TEST.DTYPE and other values follow from it.
-        # Its index is dropped, because machines may number their GPUs differently.
+        # The index of the device is dropped, because machines may number their GPUs differently.
         device = recipe["MODEL.DEVICE"].partition(":")[0]
         rest = {name: value for name, value in recipe.items() if name != "MODEL.DEVICE"}
         own |= {f"{name} of model {i}": value for name, value in {"MODEL.DEVICE": device, **rest}.items()}
@@ -71,5 +71,6 @@ def check_same_everywhere(
 
 
 def _describe_names(images: Sequence[dict]) -> bytes:
-    # json.dumps escapes all characters beyond ASCII. encode() would fail on the lone surrogates of names in odd bytes.
+    # json.dumps escapes all characters beyond ASCII. Without this, encode() would fail on the lone surrogates in file
+    # names that are not UTF-8.
     return json.dumps([(image["image_id"], image["relative_path"]) for image in images]).encode()

@@ -62,23 +62,23 @@ class LoadedModel(NamedTuple):
         return build_inference_model(self.cfg, self.weights, list(self.classes))
 
     def describe(self, images_digest: str) -> dict[str, Any]:
-        """Return, as plain JSON values by name, everything that the model's results depend on: its journal's recipe."""
+        """Return the recipe for the model's journal: everything that its results depend on, as JSON values by name."""
         config = dict(flatten(describe_config(self.cfg)))
         groups, keys = ["MODEL."], {"INPUT.SIZE_TEST", "TEST.AUG.ENABLED", "TEST.DETECTIONS_PER_IMAGE", "TEST.DTYPE"}
         if config["TEST.AUG.ENABLED"]:
-            # These keys say how views are fused. They also say how models are fused, but the journal holds each model's
-            # results before that.
+            # TEST.FUSION says how the views of test-time augmentation are fused. It also says how models are fused, but
+            # that comes later: a journal holds the results of one model.
             groups.append("TEST.FUSION.")
-        # Leave out the groups named LOSS, which hold the keys of a head that only training reads.
+        # Leave out the keys in groups named LOSS, because only training reads them.
         kept = {key: config[key] for key in config if key in keys or key.startswith(tuple(groups))}
         return {
             **{key: value for key, value in kept.items() if key != "MODEL.WEIGHTS" and ".LOSS." not in key},
             "MODEL.DEVICE": self.cfg.MODEL.DEVICE,
             "TEST.IMS_PER_BATCH": find_batch_size(self.cfg),
-            # A list of pairs, because dicts in another order are equal, and the order of the outputs matters.
+            # Use a list of pairs, because the order of the classes matters, and dicts in another order would be equal.
             "classes": [[name, category_id] for name, category_id in self.classes.items()],
             "weights": self.weights_digest,
-            # Loading matches the classes with the outputs in the weights by these names.
+            # By these names, loading finds the outputs of each class in the weights.
             "classes of the weights": self.weights.class_names,
             "images": images_digest,
         }
@@ -161,7 +161,7 @@ def choose_submission(
 
 @contextmanager
 def kept_results(output_dir: str, barrier: PatientBarrier) -> Iterator[Path]:
-    """Yield the journal's folder; remove it when the block ends without an error in all processes.
+    """Yield the journal's folder; remove the folder once all processes have left the block without an error.
 
     An interrupted run leaves the folder behind, and the next one continues from it.
 

@@ -158,7 +158,7 @@ def _classes_of_training_data(cfg: CfgNode) -> tuple[list[str], list[int]]:
 
 
 def choose_weights(cfg: CfgNode, opts: list[str], weights_file: str | None = None) -> str:
-    """Return the weights to evaluate or infer with: those on the command line, else in OUTPUT_DIR, else in the yaml.
+    """Return the path of the weights to use: those on the command line, else in OUTPUT_DIR, else in the yaml.
 
     A yaml's MODEL.WEIGHTS comes last, because it names the weights that a training starts from.
 
@@ -276,7 +276,7 @@ def _merge_carried(cfg: CfgNode, weights: Weights) -> dict[str, str]:
     """Copy what describes the model and its tests from the config in ``weights`` into ``cfg``.
 
     The other keys (places of files, number of workers) are up to whoever uses the weights, not to whoever made them.
-    A wrong value is an error in those, too.
+    A wrong value raises an error even if its key is not copied.
 
     Returns:
         For each copied key, words that say where its value is from.

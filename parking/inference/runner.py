@@ -30,9 +30,9 @@ T, R = TypeVar("T"), TypeVar("R")
 _BATCH_SIZE_GPU, _BATCH_SIZE_CPU = 8, 1
 # Number of batches that a GPU works on at once.
 _NUM_AT_ONCE = 2
-# How much is measured for a speed. The first two batches are not timed, because they wait for the workers to start and
-# for the setup of the GPU. Nor are two more for each worker, which were decoded meanwhile: only later batches show
-# whether decoding keeps up with the model.
+# How many batches measure_speed runs. It does not time the first two, because they wait for the workers to start and
+# for the setup of the GPU. It does not time two more for each worker either, because the workers decoded these during
+# that wait: only later batches show whether decoding keeps up with the model.
 _NUM_WARMUP_BATCHES, _NUM_PREFETCHED_PER_WORKER, _NUM_TIMED_PER_WORKER, _MIN_TIMED_BATCHES = 2, 2, 4, 8
 _MAX_TIMED_SECONDS = 60.0
 
@@ -47,7 +47,7 @@ def find_batch_size(cfg) -> int:
 def plan_inference(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]]:
     """Divide ``images`` into the batches that ``model`` gets.
 
-    Processes may come to different batches; use :func:`share_plan` where they must agree.
+    The result may differ between processes; use :func:`share_plan` if all must have the same batches.
     """
     return plan_batches(
         images,
@@ -159,7 +159,7 @@ def run_ahead(work: Callable[[T], R], batches: Iterable[T], device: torch.device
     """Yield each batch with what ``work`` returns for it, in order.
 
     On a GPU, two batches are computed at once, each in a stream of its own: while the suppression of boxes in one batch
-    waits for the GPU or the CPU, the network of the next batch computes.
+    waits for the GPU or the CPU, the network computes the next batch.
     """
     if device.type != "cuda":
         for batch in batches:
@@ -167,7 +167,7 @@ def run_ahead(work: Callable[[T], R], batches: Iterable[T], device: torch.device
         return
     streams = [torch.cuda.Stream(device) for _ in range(_NUM_AT_ONCE)]
     for stream in streams:
-        # The current stream may still be copying the weights to the GPU.
+        # Wait for the current stream, because it may still be copying the weights to the GPU.
         stream.wait_stream(torch.cuda.current_stream(device))
     with ThreadPoolExecutor(_NUM_AT_ONCE) as pool:
         waiting: deque[tuple[T, Future]] = deque()
@@ -203,7 +203,7 @@ def inference_settings(cfg, batch_size: int, when: str = "while predicting", *, 
     Args:
         batch_size: images in a batch, for the error message.
         when: words for the error message that say when memory ran out.
-        restart: end of the error message, for when changing the keys that it names takes more than the same command.
+        restart: end of the error message; says how to go on with the changed keys if the same command would not do.
 
     Raises:
         UserError: memory runs out.
@@ -218,6 +218,6 @@ def inference_settings(cfg, batch_size: int, when: str = "while predicting", *, 
 
 @contextmanager
 def repeatable_kernels() -> Iterator[None]:
-    """In the block, let cuDNN use the same kernels each time, not those that are fastest just now, and full float32."""
+    """In the block, let cuDNN use the same kernels each time, instead of the currently fastest, and full float32."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield

@@ -154,7 +154,7 @@ def _check_outputs(folder: OutputFolder, names: Collection[str], source, origin:
 
 
 def _unfinished(video: Path) -> Path:
-    """Return the path of a video while it is written; it ends in .mp4, because OpenCV chooses the format by that."""
+    """Return the path of a video while it is written: its ending must be .mp4, by which OpenCV chooses the format."""
     return video.with_name(f".{video.stem}{UNFINISHED_ENDING}.mp4")
 
 
@@ -196,12 +196,13 @@ class _ResultWriter:
         self._lines = _LineFile(folder, name, origin)
         self._video = video
         self._settings = {"min_score": min_score, "thing_classes": [*classes], "category_ids": [*classes.values()]}
-        # Python waits for the threads of an executor before it exits, so the files are complete even after more Ctrl-C.
+        # Python waits for the threads of an executor before it exits, so the files are complete even if Ctrl-C is
+        # pressed again.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="results")
         self._latest: Future | None = None
 
     def add(self, frames: Sequence[Frame], found: Sequence[Instances]) -> None:
-        """Begin to write a batch when the previous one is written; raise the error if that one failed."""
+        """Wait until the previous batch is written, and raise its error if it failed; then begin to write this one."""
         if self._latest is not None:
             self._latest.result()
         self._latest = self._executor.submit(self._write, frames, found)
@@ -277,8 +278,8 @@ class _LineFile:
 class _AnnotatedVideo:
     """An mp4 file, which gets its name only when it is closed: before that no player can read it.
 
-    Each frame has a position, counted from 0 in pictures of the video. At positions without a frame, the picture before
-    is repeated.
+    Each frame has a position, counted from 0 in pictures of the video. At positions without a frame, the previous
+    picture is repeated.
     """
 
     def __init__(self, folder: OutputFolder, name: str, painter: FramePainter, source: FrameSource, origin: Mapping):

@@ -58,7 +58,7 @@ def limit_side(image: np.ndarray, side: int | None) -> np.ndarray:
 
 
 def _shorten(text, font, width):
-    """Shorten ``text`` to ``width`` pixels in the middle, because a file name's beginning and end tell most."""
+    """Cut out the middle of ``text`` so that it fits ``width`` pixels: a file name's beginning and end tell most."""
     keep = len(text)
     shortened = text
     while font.getlength(shortened) > width and keep > 0:

@@ -50,7 +50,7 @@ def plot_class_counts(class_names: Sequence[str], counts: Mapping[str, Sequence[
             # Write "none" in place of a bar of length 0, which nobody would see.
             text = f" {_number(value)}  ({100 * value / share:.1f} %)" if value else " none"
             axes.text(max(value, 0.7), position, text, va="center", fontsize=8, color="black" if value else "#a00000")
-    # Set limits before the scale, because matplotlib cannot make an axis logarithmic whose values are all 0.
+    # Set the limits before the scale: without them, matplotlib cannot make an axis logarithmic if all values are 0.
     axes.set_xlim(0.7, max(largest, 10) * 4)
     axes.set_xscale("log")
     _label_log_axis(axes.xaxis, (1,))

@@ -55,7 +55,8 @@ class BoxDrawer:
             boxes: (N, 4) XYXY_ABS.
             classes: (N,) indices into ``class_names``.
             scores: (N,) 0..1, or None for annotations. The best-scoring box is drawn on top.
-            size: height and width that the pixels of ``boxes`` refer to, if ``image`` was resized; by default its own.
+            size: height and width of the picture in whose pixels ``boxes`` are given, if ``image`` was resized from
+                it; by default those of ``image``.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"an image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
@@ -72,7 +73,7 @@ class BoxDrawer:
 
 
 def _draw_boxes(image, boxes, labels, colors, font_path) -> np.ndarray:
-    """Return a copy of ``image`` with the boxes; the first is drawn on top and chooses first where its tag goes."""
+    """Return a copy of ``image`` with the boxes; the first box is drawn on top, and its tag is placed first."""
     height, width = image.shape[:2]
     visible = np.flatnonzero(_is_visible(boxes, height, width)).tolist()
     boxes = np.rint(boxes[visible].clip(0, [width, height, width, height])).astype(np.int64)

@@ -13,7 +13,7 @@ from parking.utils.text import compose, printable
 
 logger = logging.getLogger(__name__)
 
-#: Python packages with fonts that have Hangul; their folders are searched for fonts, but they are never imported.
+#: Python packages with fonts that have Hangul; the folders of these packages are searched for fonts without an import.
 FONT_PACKAGES = ("koreanize_matplotlib",)
 # Beginnings of the file names of fonts to prefer, best first: plain sans-serif fonts with Hangul of Debian, macOS and
 # Windows.
@@ -61,7 +61,7 @@ def find_font(text: str) -> Path:
 
 
 def fit_font(texts: Sequence[str]) -> tuple[list[str], Path]:
-    """Find one font for all ``texts``; return the texts, with codes for characters that it lacks, and its path.
+    """Find one font for all ``texts``; return the texts, with codes for what the font lacks, and the font's path.
 
     If no font has all characters, the font that has most of them is taken, with a warning; each character that it lacks
     (such as an emoji) is replaced by a code such as ``\\U0001f697``.

@@ -43,7 +43,7 @@ class FramePainter:
         return picture
 
     def _draw_counts(self, picture: np.ndarray, counts: Mapping[int, int]) -> None:
-        """Draw a dark panel with a row for each class that occurs into ``picture``; leave out rows that do not fit."""
+        """Draw a dark panel into ``picture``: one row for each class in ``counts``, except for rows that do not fit."""
         if not counts:
             return
         height, width = picture.shape[:2]

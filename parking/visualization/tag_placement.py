@@ -2,7 +2,8 @@
 
 import numpy as np
 
-# Number of tags that are kept clear of each other. The time grows with its square, and more tags are illegible anyway.
+# Largest number of tags that are kept clear of each other. The time grows with the square of this number, and more tags
+# are illegible anyway.
 _MAX_PLACED = 400
 
 
@@ -10,8 +11,8 @@ def place_tags(boxes: np.ndarray, tag_sizes: np.ndarray, image_size: tuple[int, 
     """Place the tag of each box next to or in the box, inside the image and, if possible, clear of earlier tags.
 
     The candidates for a tag are the corners of its box, outside and inside, then places along the edges. The tag gets
-    the first candidate that covers no earlier tag, else the one that covers the least area of them; so tags of the
-    first boxes are placed best. Tags after the first 400 go above their boxes without a search.
+    the first candidate that covers no earlier tag, else the one that covers the least area of earlier tags; so tags of
+    the first boxes are placed best. Tags after the first 400 go above their boxes without a search.
 
     Args:
         boxes: (N, 4) XYXY_ABS integers, clipped to the image.

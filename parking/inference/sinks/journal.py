@@ -92,8 +92,8 @@ class ResultsJournal:
         make_own_folder(self._folder)
         known: set[int | str] = set()
         if comm.get_local_rank() == 0:
-            # Read the files of all processes before any process writes: some may be from processes that the earlier run
-            # had on this machine, and this run has not.
+            # Let one process read all files before any process writes: the earlier run may have had more processes on
+            # this machine than this run has.
             self._begin(recipe)
             known = self._read_local().done
         self.done: set[int | str] = set().union(*comm.all_gather(known))

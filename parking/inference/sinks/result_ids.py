@@ -1,6 +1,6 @@
 """Choose the image and category ids that the result files use; needs neither torch nor detectron2.
 
-Within a run, images and classes have the run's own ids, which stay the same when it is interrupted and resumed. If
+Within a run, images and classes have the run's own ids, which stay the same after an interruption and a resume. If
 annotations are given, the result files use the ids of the annotations instead, because only then can the results be
 scored against them.
 """
@@ -20,7 +20,7 @@ from parking.utils.files import read_regular
 from parking.utils.limits import MAX_NOTE_BYTES
 from parking.utils.text import join_some, printable
 
-# Number of classes that a sentence lists; it only counts the rest.
+# A sentence lists this many classes, and states only the number of the others.
 _NUM_EXAMPLES = 5
 
 
@@ -29,7 +29,7 @@ class ResultIds:
     """Maps the run's own ids to the ids that the result files use.
 
     Attributes:
-        image_ids, category_ids: id in the files by own id, for all images and classes.
+        image_ids, category_ids: dicts from the run's own id to the id in the files, for all images and classes.
         about: for "image_ids" and "category_ids" words that say where they are from; absent for the run's own ids.
     """
 
@@ -75,12 +75,12 @@ def choose_result_ids(
 
 
 def read_about_ids(predictions: str | os.PathLike) -> list[str]:
-    """Return sentences on the origin of the ids in ``predictions``, from the ``ids.json`` beside that file."""
+    """Read from the ``ids.json`` beside ``predictions`` where the ids in that file are from; return sentences."""
     try:
         about = json.loads(read_regular(Path(predictions).with_name("ids.json"), max_bytes=MAX_NOTE_BYTES))
         return [f"the {key.replace('_', ' ')} are {text}; the challenge may have others" for key, text in about.items()]
     except (OSError, ValueError, RecursionError, AttributeError, UserError):
-        return []  # there is no ids.json, or it is not one of write_results
+        return []  # ids.json is missing, or was not made by write_results
 
 
 def _choose_image_ids(images: ImageList, truth: AnnotationsFile) -> tuple[dict, str]:

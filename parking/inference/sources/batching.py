@@ -8,9 +8,9 @@ from parking.data.image_io import compute_resized_sides
 def plan_batches(images: Sequence[dict], *, size: int, size_divisibility: int, batch_size: int) -> list[list[dict]]:
     """Divide ``images`` into batches; all images of a batch have the same size once they are padded.
 
-    If an image were padded to the size of another image in its batch, its scores would depend on that image: they move
-    by 0.01 if the width changes. The batches depend on the arguments alone, so that an interrupted run continues with
-    the same batches.
+    If an image were padded to the size of another image in its batch, its scores would depend on that image: scores
+    move by 0.01 if the width changes. The batches depend on the arguments alone, so that an interrupted run continues
+    with the same batches.
 
     Args:
         images: dicts with ``height`` and ``width`` if they are known; an image of unknown size is a batch by itself.

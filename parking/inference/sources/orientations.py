@@ -10,7 +10,7 @@ from parking.data.checking.findings import KINDS, Finding
 from parking.data.datasets.sizes import settle_images
 from parking.utils.text import join_some
 
-# Number of file names that a line of the log lists; it only counts the rest.
+# A line of the log lists this many file names, and states only the number of the others.
 _NUM_EXAMPLES = 3
 
 logger = logging.getLogger(__name__)

@@ -253,7 +253,7 @@ class CaptureReader:
         self.num_frames = int(count) if not is_live and math.isfinite(count) and count >= 1 else None
 
     def read(self) -> Frame | None:
-        # Call grab and retrieve instead of `capture.read`, whose False may mean a damaged frame or the end.
+        # Call grab and retrieve, because False from `capture.read` may mean either a damaged frame or the end.
         if not self._capture.grab():
             self._report_end()
             return None
