@@ -26,7 +26,7 @@ class Task(enum.Enum):
 
 
 class Recipe(NamedTuple):
-    """The facts about a training from which :attr:`Check.changes_weights` decides.
+    """The facts about a training that a function in :attr:`Check.changes_weights` gets.
 
     Attributes:
         values: values by full key; keys that the training's version did not have are missing.
@@ -38,15 +38,15 @@ class Recipe(NamedTuple):
 
 
 class Check(NamedTuple):
-    """One row of the table.
+    """A row of :data:`CHECKS`: what holds for one config key.
 
     Attributes:
         kind: the values that are allowed.
         tasks: tasks that use the key.
-        changes_weights: whether a training could end with other weights if this key changed in the middle; a function
-            of a :class:`Recipe` if that depends on other keys. If True, ``--resume`` requires the value that the
-            training began with. Keys that state places of files have False, because ``--resume`` compares the content
-            of the data.
+        changes_weights: whether a change of this key in the middle of a training could change the final weights; if
+            that depends on other keys, a function that decides it from a :class:`Recipe`. If True, ``--resume``
+            requires the value that the training began with. Keys that hold paths have False, because ``--resume``
+            compares the content of the data.
     """
 
     kind: Kind
@@ -65,7 +65,7 @@ def _scores_end_or_choose(recipe: Recipe) -> bool:
 
 
 def scores_steer(recipe: Recipe) -> bool:
-    """Whether evaluations can change what is learned: by the sampler, early stopping, or the next stage's start."""
+    """Whether scores of evaluations can affect the sampler, the end of the training, or the start of the next stage."""
     sampler = recipe.values.get("DATALOADER.SAMPLER_TRAIN")
     return sampler == "ClassBalancedTrainingSampler" or _scores_end_or_choose(recipe)
 
@@ -82,7 +82,7 @@ def _is_cached(recipe: Recipe) -> bool:
     return recipe.values.get("INPUT.CACHE", "none") != "none"
 
 
-# Limits that are far above useful values, but below values that overflow, fill the memory or take forever.
+# These limits are far above useful values, but exclude values that overflow, fill the memory or take forever.
 _MAX_ITERATIONS = 10**9
 _MAX_SIDE = 16384
 _MAX_IMAGES = 65536  # in a batch
@@ -91,7 +91,7 @@ _COUNT = Whole(0, _MAX_ITERATIONS)
 _SOME = Whole(1, _MAX_ITERATIONS)
 _PART = Real(0, 1)
 _FACTOR = Real(0, _MAX_FACTOR)
-# For depth and width; the largest published model has a depth of 1.33 and a width of 1.25.
+# For DEPTH_MULTIPLE and WIDTH_MULTIPLE, which are 1.33 and 1.25 in the largest published model.
 _MULTIPLE = Real(0, 4, above=True)
 _NAME = Text(".+", "a text that is not empty")
 
@@ -121,15 +121,15 @@ _STAGES = ListOf(
     also=_all_differ,
     allowed=f"a list of one or more of {', '.join(_RESNET_STAGES)}, each once",
 )
-# The widest published ResNeXt has 32 groups of 48.
+# The widest published ResNeXt has 32 groups of 48 channels, 1536 in all.
 _CHANNELS = Whole(1, 2048)
 
 
 CHECKS: Mapping[str, Check] = {
-    # compat.py has already checked the version that a file states, and replaced it by the present one.
+    # When values are checked, compat.py has already replaced the VERSION of a file by the current version.
     "VERSION": Check(Whole(FIRST_VERSION, 10**6), ALL, False),
     "OUTPUT_DIR": Check(Text(), ALL, False),
-    # NumPy's seeds have 32 bits; 31 leave room for the rank of the process, which is added.
+    # NumPy's seeds have 32 bits. Only 31 are allowed here, because the rank of the process is added to the seed.
     "SEED": Check(Whole(-1, 2**31 - 1), TRAIN, True),
     "CUDNN_BENCHMARK": Check(Flag(), TRAIN, False),
     "DATASETS.ROOT": Check(_NAME, ALL, False),
@@ -173,7 +173,7 @@ CHECKS: Mapping[str, Check] = {
     "INPUT.AUG.HSV_V": Check(_PART, TRAIN, True),
     "INPUT.AUG.FLIP_LR_PROB": Check(_PART, TRAIN, True),
     "INPUT.AUG.FLIP_UD_PROB": Check(_PART, TRAIN, True),
-    # All tasks build the model and use its keys, except those that only assigners and losses read.
+    # All tasks build the model and therefore use its keys; only training uses the keys of assigners and losses.
     "MODEL.DEVICE": Check(Text(r"cpu|cuda(:[0-9]{1,2})?", "cuda, cuda:1 (the second GPU) or cpu"), ALL, False),
     "MODEL.META_ARCHITECTURE": Check(_NAME, ALL, True),
     "MODEL.WEIGHTS": Check(Text(), ALL, False),
@@ -247,7 +247,7 @@ CHECKS: Mapping[str, Check] = {
     "MODEL.YOLO.MULTI_LABEL_TEST": Check(Flag(), ALL, scores_steer),
     "MODEL.YOLO.NMS_THRESH_TEST": Check(_PART, ALL, scores_steer),
     "MODEL.YOLO.PRE_NMS_TOPK_TEST": Check(_SOME, ALL, scores_steer),
-    # Here the list is always empty, because stages are read before the config of each is checked.
+    # `read_stages` checks this list. In the config of a single stage, which is checked later, the list is empty.
     "SOLVER.STAGES": Check(ListOf(ListOf(_NAME, length=2), allowed="a list of [name, config file]"), ALL, True),
     "SOLVER.OPTIMIZER": Check(OneOf("SGD", "AdamW"), TRAIN, True),
     "SOLVER.BASE_LR": Check(Real(0, 1e3), TRAIN, True),
@@ -271,7 +271,7 @@ CHECKS: Mapping[str, Check] = {
     "SOLVER.EMA.ENABLED": Check(Flag(), TRAIN, True),
     "SOLVER.EMA.DECAY": Check(Real(0, 1, below=True), TRAIN, True),
     "SOLVER.EMA.WARMUP": Check(_SOME, TRAIN, True),
-    # Scores of the raw weights are logged and decide nothing.
+    # Scores of the raw weights are only logged; nothing depends on them.
     "SOLVER.EMA.EVAL_RAW": Check(Flag(), TRAIN, False),
     "SOLVER.EARLY_STOPPING_PATIENCE": Check(_COUNT, TRAIN, True),
     "SOLVER.MAX_HOURS": Check(Real(0, _MAX_FACTOR), TRAIN, False),
@@ -291,7 +291,7 @@ CHECKS: Mapping[str, Check] = {
     "TEST.FALLBACKS": Check(
         ListOf(Such(_is_fallback, ""), allowed="a list of lists [KEY, VALUE, KEY, VALUE, ...]"), INFER, False
     ),
-    # An empty list takes two bytes.
+    # The lower limit is two bytes, the size of an empty list.
     "TEST.SUBMISSION_MB": Check(Real(2e-6, _MAX_FACTOR), INFER, False),
     "TEST.SUBMISSION_MAX_PER_IMAGE": Check(_SOME, INFER, False),
     "TEST.SUBMISSION_CLASS_FLOORS": Check(
@@ -321,7 +321,7 @@ def _find_nothing_to_train_on(cfg, num_processes: int) -> str | None:
 
 
 def _find_unread_key(cfg, num_processes: int) -> str | None:
-    """Find a changed key of detectron2's backbones, which this project's own backbone would ignore."""
+    """Find a changed key that only detectron2's backbones read, if the config uses this project's own backbone."""
     if cfg.MODEL.BACKBONE.NAME != CSP_DARKNET_PAFPN:
         return None
     defaults = make_defaults()
@@ -335,7 +335,7 @@ def _find_unread_key(cfg, num_processes: int) -> str | None:
 
 
 def _find_incomplete_pyramid(cfg, num_processes: int) -> str | None:
-    """Find settings with which detectron2 cannot build the pyramid, or would name levels after a wrong stride."""
+    """Find settings with which detectron2 cannot build the feature pyramid, or gives its levels wrong names."""
     if cfg.MODEL.BACKBONE.NAME not in DETECTRON2_BACKBONES or cfg.MODEL.BACKBONE.NAME == RESNET:
         return None
     joined, given = list(cfg.MODEL.FPN.IN_FEATURES), list(cfg.MODEL.RESNETS.OUT_FEATURES)
@@ -353,7 +353,7 @@ def _find_incomplete_pyramid(cfg, num_processes: int) -> str | None:
 
 
 def _find_untrained_level(cfg, num_processes: int) -> str | None:
-    """Find a feature that the head does not use: its weights would get no gradient, for which processes would wait."""
+    """Find a feature that the head does not use; processes would wait forever for the gradients of its weights."""
     backbone, used = cfg.MODEL.BACKBONE.NAME, list(cfg.MODEL.YOLO.IN_FEATURES)
     if backbone not in DETECTRON2_BACKBONES:
         return None
@@ -371,8 +371,8 @@ def _find_untrained_level(cfg, num_processes: int) -> str | None:
     )
 
 
-# Conditions on several keys together, and the tasks that must meet them. Each condition is a function of the config and
-# the number of processes. It returns a sentence about what is wrong, or None.
+# Conditions on several keys together, each with the tasks for which it must hold. A condition is a function of the
+# config and the number of processes; it returns a sentence about what is wrong, or None.
 _RELATIONS: Sequence[tuple[Callable[[Mapping, int], str | None], frozenset[Task]]] = (
     (_find_unread_key, ALL),
     (_find_incomplete_pyramid, ALL),
@@ -391,13 +391,15 @@ def check_values(
     registered: Mapping[str, Sequence[str]] | None = None,
     sources: Mapping[str, str] | None = None,
 ) -> None:
-    """Raise a UserError for the first value that cannot work in ``task``.
+    """Raise a UserError that names the first value with which ``task`` cannot run.
 
     Args:
         cfg: a config with the keys of ``defaults.py``; other keys are ignored.
         num_processes: number of processes that share the work.
-        registered: for keys that name a part of the model, the registered names; other such keys may have any name.
-        sources: by key, words for error messages that say where its value comes from; None for values of the user.
+        registered: by key, the names that the key may have, for keys that name a part of the model. A key that is
+            missing here may have any name.
+        sources: by key, words for error messages that say where the value comes from. The user gave the values of all
+            keys that are missing here.
     """
     for key, check in CHECKS.items():
         if task not in check.tasks:
@@ -412,7 +414,7 @@ def check_values(
 
 
 def check_key(cfg: Mapping[str, Any], key: str) -> None:
-    """Raise a UserError unless the value of ``key`` is allowed; for keys that are used before :func:`check_values`."""
+    """Raise a UserError unless the value of ``key`` is allowed; call this to use it before :func:`check_values`."""
     _check_value(key, find_value(cfg, key), CHECKS[key].kind, None)
 
 
@@ -424,7 +426,7 @@ def find_value(cfg: Mapping[str, Any], key: str) -> Any:
 
 
 def changes_weights(key: str, *recipes: Recipe) -> bool:
-    """Whether a training could end with other weights if ``key`` changed between ``recipes``."""
+    """Whether a change of ``key`` in the middle of a training could change the final weights, in any of ``recipes``."""
     if key not in CHECKS:
         return True
     answer = CHECKS[key].changes_weights

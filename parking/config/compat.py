@@ -33,8 +33,8 @@ class Upgrade(NamedTuple):
 
     Attributes:
         keys: new full name of a key or group of keys by its old full name.
-        removed: by the full name of a key that no longer exists, the only value that it may still have, because this is
-            what the code does today. Other values are errors.
+        removed: by the full name of a key that no longer exists, the only value that it may still have, because the
+            code now always behaves like this. Other values are errors.
         values: by the old name of a key in ``keys``, a function that converts its old value to the new one; it may
             raise a ValueError or TypeError.
         earlier_behaviour: by the full name of a new key, the value that keeps the behaviour of older versions, if it is
@@ -59,7 +59,7 @@ UPGRADES: Mapping[int, Upgrade] = {
         earlier_behaviour={"INPUT.EXIF_ORIENTATION": "ignore"},
         scores="with impossible areas, or without boxes of some class",
     ),
-    # Version 2 had only one head; its parts and keys belonged to the detector as a whole.
+    # Version 2 had only one head, whose parts and keys belonged to the detector as a whole.
     2: Upgrade(
         keys={
             "MODEL.YOLO.HEAD.NAME": "MODEL.HEAD.NAME",
@@ -137,7 +137,7 @@ def _list_upgrades(version: int) -> list[Upgrade]:
 
 
 def upgrade_key(key: str) -> str:
-    """Translate the full name of a key, which may be of any version, to today's."""
+    """Return today's full name of a key, given its full name in any version."""
     for upgrade in _list_upgrades(FIRST_VERSION):
         for old, new in upgrade.keys.items():
             if key == old or key.startswith(f"{old}."):
@@ -146,7 +146,7 @@ def upgrade_key(key: str) -> str:
 
 
 def earlier_behaviour() -> dict[str, Any]:
-    """Return the values that keep the behaviour of older versions and are not the defaults, by today's full key."""
+    """Return, by today's full key, the values that keep the behaviour of older versions where defaults do not."""
     return {
         upgrade_key(key): value for upgrade in UPGRADES.values() for key, value in upgrade.earlier_behaviour.items()
     }
@@ -184,7 +184,7 @@ def upgrade_tensor_names(state: Mapping[str, Any], version: int, source: str) ->
 
 
 def upgrade_checkpoint(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Translate the checkpoint of a training to today's version; leave "model" as it is if it is not a mapping.
+    """Translate the checkpoint of a training to today's version; leave its "model" unchanged if that is not a mapping.
 
     Raises:
         UserError: the VERSION of its config is wrong (see :func:`read_version`), a tensor occurs twice, or the training
@@ -252,10 +252,12 @@ def _upgrade_training_names(names: Mapping[str, list], version: int) -> dict[str
 
 
 def _name_first_training_state(names: Iterable[str]) -> dict[str, Any]:
-    """Return the names of a training's state that version 1 did not save, see ``AccumulatingTrainer.list_names``.
+    """Return the names of parameters, buffers and optimizer groups, which version 1 did not save in a checkpoint.
+
+    The form is that of ``AccumulatingTrainer.list_names``.
 
     Args:
-        names: names of the model's tensors, in the model's order. All of its parameters were trained.
+        names: names of the model's tensors, in the model's order. All of the model's parameters were trained.
     """
     names = list(names)
     norms = {name.rpartition(".")[0] for name in names if name.endswith(".running_mean")}
@@ -306,7 +308,7 @@ def _nest(values: Mapping[tuple, Any]) -> dict[Any, Any]:
         for part in path[:-1]:
             group = group.setdefault(part, {})
             if not isinstance(group, dict):
-                break  # a value where a group of keys should be; merging the config will refuse it by name
+                break  # a value is in the place of a group of keys; merging the config will report this
         else:
             group[path[-1]] = value
     return nested

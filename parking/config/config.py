@@ -123,7 +123,7 @@ def _suggest(full_key: str, root: CfgNode) -> str:
 
 
 def get_typed(opts: Sequence[str], key: str) -> Any:
-    """Return the value that the command line gives ``key``, in the key's type; None if it does not give one.
+    """Return the value of ``key`` on the command line, in the key's type; None if the command line lacks the key.
 
     Args:
         opts: KEY VALUE pairs of a command line. If they give several values for ``key``, the last one counts, as in
@@ -142,7 +142,7 @@ def get_typed(opts: Sequence[str], key: str) -> Any:
 
 
 def typed_keys(opts: Sequence[str]) -> set[str]:
-    """Return the keys of KEY VALUE pairs, by today's names."""
+    """Return the keys of KEY VALUE pairs, with names of older versions translated to today's."""
     return {upgrade_key(key) for key in opts[0::2]}
 
 

@@ -1,6 +1,6 @@
 """All configuration keys, each with its meaning, unit, options and default.
 
-A setting that detectron2 also has has the same key here. For each key, ``checks.py`` needs a row with the allowed
+Settings that detectron2 also has are called as in detectron2. For each key, ``checks.py`` needs a row with the allowed
 values and the tasks that use the key. The defaults are those of a nano model; the files in ``configs/`` state only what
 differs from them.
 """
@@ -15,13 +15,13 @@ from . import compat
 def make_defaults() -> CN:
     """Return a new config with all keys and their defaults."""
     cfg = CN()
-    # Version of the format of configs, weights and checkpoints (see compat.py). A yaml that states none has version 1.
+    # Version of the format of configs, weights and checkpoints (see compat.py). A yaml without it has version 1.
     cfg.VERSION = compat.CURRENT_VERSION
     # Folder for everything that a training writes.
     cfg.OUTPUT_DIR = "./output"
-    # 0 or more: the seed of random numbers. A training then ends with the same weights each time, bit for bit, with any
-    # number of data workers and whether interrupted or not; a GPU uses deterministic kernels, which are slower. -1: a
-    # new seed each time.
+    # 0 or more: the seed of random numbers. Each training with the same seed ends with the same weights, bit for bit,
+    # even if it is interrupted or the number of data workers changes; a GPU uses deterministic kernels, which are
+    # slower. -1: each training has a new seed.
     cfg.SEED = -1
     # Whether cuDNN tries out which convolution algorithm is fastest for each new input shape.
     cfg.CUDNN_BENCHMARK = False
@@ -34,12 +34,12 @@ def make_defaults() -> CN:
 
 def _add_data(cfg: CN) -> None:
     cfg.DATASETS = CN()
-    # Folder with the challenge's data (see datasets/README.md), the data sets parking_train, parking_val,
-    # parking_trainval and parking_test.
+    # Folder with the challenge's data (see datasets/README.md), from which the data sets parking_train, parking_val,
+    # parking_trainval and parking_test are made.
     cfg.DATASETS.ROOT = "/DATA"
     # How Train.json is divided into parking_train and parking_val.
-    #   "sequence": VAL_FRACTION of the images are parking_val; sequences stay whole, as neighbouring frames are alike
-    #   "entry": parking_val is the 3,000 images that the 2022 entry drew at random; smaller data sets are an error
+    #   "sequence": VAL_FRACTION of the images are parking_val; sequences stay whole, because their frames look alike
+    #   "entry": parking_val is the 3,000 images that the 2022 entry drew at random; an error if there are fewer images
     #   "all": all images are parking_train, and parking_val is empty
     cfg.DATASETS.SPLIT = "sequence"
     # Share of the images that the "sequence" split keeps for validation, 0..1.
@@ -57,29 +57,29 @@ def _add_data(cfg: CN) -> None:
     cfg.DATASETS.TRAIN = ("parking_train",)
     cfg.DATASETS.TEST = ("parking_val",)
     cfg.DATALOADER = CN()
-    # Number of workers that read and augment images for each process that trains or infers; 0: the process does it.
+    # Number of workers that read and augment images for each process that trains or infers; 0: that process does it.
     cfg.DATALOADER.NUM_WORKERS = 4
     # Order of the training images.
     #   "TrainingSampler": shuffled passes
     #   "ClassBalancedTrainingSampler": images are drawn with replacement, those of rare and badly detected classes more
     #       often; the probabilities are set anew for each epoch of SOLVER.ITERS_PER_EPOCH iterations
-    #   "RepeatFactorTrainingSampler": shuffled passes, in which images of rare classes are repeated: of classes that
-    #       occur in a share of the images below DATALOADER.REPEAT_THRESHOLD (0..1)
+    #   "RepeatFactorTrainingSampler": shuffled passes in which images of rare classes are repeated. A class is rare if
+    #       the share of images that contain it is below DATALOADER.REPEAT_THRESHOLD (0..1)
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
     cfg.DATALOADER.REPEAT_THRESHOLD = 0.0
-    # True: an image is repeated sqrt(threshold / share) times; False: threshold / share times.
+    # True: such an image occurs sqrt(REPEAT_THRESHOLD / share) times in a pass; False: REPEAT_THRESHOLD / share times.
     cfg.DATALOADER.REPEAT_SQRT = True
 
     cfg.INPUT = CN()
-    # Height and width of a training sample in pixels; must be multiples of the model's largest stride.
+    # Height and width of a training sample in pixels; both must be multiples of the model's largest stride.
     cfg.INPUT.SIZE_TRAIN = [640, 640]
-    # Pixels to which the longer side of an image is reduced or enlarged for evaluation and inference.
+    # Length in pixels to which the longer side of an image is resized for evaluation and inference.
     cfg.INPUT.SIZE_TEST = 640
     # Whether pictures are turned upright by their EXIF orientation, before anything else. Boxes and sizes in
-    # annotations and results refer to the picture as it is used.
-    #   "auto": if a json or an image list states the size of a picture, it is used upright or as stored, whichever has
-    #       this size. If both have it (square pictures, half a turn, mirrored), it is used like the other pictures of
-    #       the json, or else as stored. If no size is stated, it is used upright.
+    # annotations and results refer to the picture after this step.
+    #   "auto": a picture is used upright or as stored, whichever has the size that a json or an image list states. If
+    #       both have this size (square pictures, and pictures that are mirrored or turned by half), the picture is used
+    #       like the others of the json, or as stored if these differ. A picture without a stated size is used upright.
     #   "apply": always upright
     #   "ignore": always as stored
     cfg.INPUT.EXIF_ORIENTATION = "auto"
@@ -87,18 +87,18 @@ def _add_data(cfg: CN) -> None:
     # "ram" or "disk".
     cfg.INPUT.CACHE = "none"
     # Format of the cache: "raw" pixels, which lose nothing (2.8 MB for an image at 1280), or "jpeg", which takes an
-    # eighth of that or less.
+    # eighth of their size or less.
     cfg.INPUT.CACHE_FORMAT = "raw"
     # Folder of the "disk" cache; "": the folder "parking" in the user's cache folder.
     cfg.INPUT.CACHE_DIR = ""
-    # Largest allowed size of the cache in GB (10^9 bytes); checked at the start, for "jpeg" by an estimate.
+    # Largest allowed size of the cache in GB (10^9 bytes). A training checks it at its start; "jpeg" is estimated.
     cfg.INPUT.CACHE_GB = 20.0
     cfg.INPUT.AUG = CN()
     # Probability that a sample is a mosaic of four images.
     cfg.INPUT.AUG.MOSAIC_PROB = 1.0
     # Probability that a mosaic is blended with a second one.
     cfg.INPUT.AUG.MIXUP_PROB = 0.0
-    # Number of iterations at the end of a training without mosaic and mixup; 0: never without them.
+    # Mosaic and mixup are off for this many iterations at the end of a training; 0: they stay on until the end.
     cfg.INPUT.AUG.STRONG_OFF_ITERS = 0
     # Limits of a random affine map: rotation of +-DEGREES, translation by +-TRANSLATE times the sides of the sample,
     # scale from 1 - SCALE to 1 + SCALE, shear of +-SHEAR degrees, perspective of +-PERSPECTIVE per pixel (0..0.001).
@@ -121,7 +121,7 @@ def _add_model(cfg: CN) -> None:
     # "cuda", "cuda:1" (the second GPU) or "cpu".
     cfg.MODEL.DEVICE = "cuda"
     cfg.MODEL.META_ARCHITECTURE = "YOLO"
-    # File with the weights to start a training from, or to evaluate or infer with; "": start from random weights.
+    # File with the weights to start a training from, to evaluate, or to infer with; "": start from random weights.
     cfg.MODEL.WEIGHTS = ""
     # The network gets RGB values (pixel - PIXEL_MEAN) / PIXEL_STD, where pixel is 0..255.
     cfg.MODEL.PIXEL_MEAN = [0.0, 0.0, 0.0]
@@ -130,7 +130,8 @@ def _add_model(cfg: CN) -> None:
     # Name of a registered backbone: this project's own, one of detectron2's (see below), or one of yours.
     cfg.MODEL.BACKBONE.NAME = CSP_DARKNET_PAFPN
     cfg.MODEL.HEAD = CN()
-    # Name in DENSE_HEAD_REGISTRY. A head uses MODEL.YOLO.NUM_CLASSES, MODEL.YOLO.IN_FEATURES and a group of its own.
+    # Name of a head in DENSE_HEAD_REGISTRY. A head reads MODEL.YOLO.NUM_CLASSES, MODEL.YOLO.IN_FEATURES and a group of
+    # its own, such as MODEL.ANCHOR_HEAD.
     cfg.MODEL.HEAD.NAME = "AnchorHead"
     _add_anchor_head(cfg)
     _add_distribution_head(cfg)
@@ -140,66 +141,67 @@ def _add_model(cfg: CN) -> None:
     # Only this project's own backbone uses the groups CSP_DARKNET and PAFPN, and MODEL.YOLO.DEPTH_MULTIPLE and
     # WIDTH_MULTIPLE.
     cfg.MODEL.CSP_DARKNET = CN()
-    # Stages whose features the backbone returns. The last one is its last stage: "dark5" in P5 models, "dark6" in P6.
+    # Stages whose features the backbone returns. It ends with the last of them: "dark5" in P5 models, "dark6" in P6.
     cfg.MODEL.CSP_DARKNET.OUT_FEATURES = ["dark3", "dark4", "dark5"]
-    # Number of blocks in each stage, and order of the layers in the last: "yolov5", or "yolox" (P5 models only).
+    # Model whose number of blocks in each stage, and order of layers in the last stage, are used: "yolov5", or "yolox"
+    # (only for P5 models).
     cfg.MODEL.CSP_DARKNET.LAYOUT = "yolov5"
     cfg.MODEL.PAFPN = CN()
-    # Stages that the neck joins, finest first; from dark3, dark4, ... it makes the outputs p3, p4, ...
+    # Stages that the neck joins, finest first. From dark3, dark4, ... the neck makes the outputs p3, p4, ...
     cfg.MODEL.PAFPN.IN_FEATURES = ["dark3", "dark4", "dark5"]
 
     cfg.MODEL.YOLO = CN()
     # Number of classes; 0: as many as the training set has, or for infer.py as many as the weights have.
     cfg.MODEL.YOLO.NUM_CLASSES = 14
     # From which class of MODEL.WEIGHTS each class of the data starts: pairs [class of the data, class of the weights].
-    # A class that is not listed starts from the class of the same name. If there is none, or if the class is listed
-    # with '', it starts anew.
+    # A class that is not listed starts from the class of the same name. If the weights have no such class, or if the
+    # class is listed with '', it starts from random weights.
     cfg.MODEL.YOLO.CLASS_MAP = []
     # Depth (number of blocks) and width (channels) of backbone and neck, relative to those of the large model.
     cfg.MODEL.YOLO.DEPTH_MULTIPLE = 0.33
     cfg.MODEL.YOLO.WIDTH_MULTIPLE = 0.25
-    # Whether a depthwise 3x3 and a 1x1 convolution replace each 3x3 convolution of backbone, neck and YOLOX head, but
-    # not the stem's, to save parameters and operations. YOLOX-nano has it.
+    # Whether each 3x3 convolution of the backbone (except its stem), the neck and the YOLOX head is replaced by a
+    # depthwise 3x3 and a 1x1 convolution, which have fewer parameters and operations. It is True in YOLOX-nano.
     cfg.MODEL.YOLO.DEPTHWISE = False
     # "BN", or "SyncBN", which computes statistics over the images of all GPUs.
     cfg.MODEL.YOLO.NORM = "BN"
     # Features that the head gets, finest first.
     cfg.MODEL.YOLO.IN_FEATURES = ["p3", "p4", "p5"]
-    # Lowest score, 0..1; boxes must score above it to become candidates for the NMS.
+    # Score, 0..1, that a box must exceed to become a candidate for the NMS.
     cfg.MODEL.YOLO.SCORE_THRESH_TEST = 0.05
     # True: each class of a box that scores above the threshold is a candidate. False: only the best class of a box is.
     cfg.MODEL.YOLO.MULTI_LABEL_TEST = True
-    # Of two boxes of a class whose IoU is above this, the NMS drops the one with the lower score.
+    # If the IoU of two boxes of the same class is above this, the NMS drops the box with the lower score.
     cfg.MODEL.YOLO.NMS_THRESH_TEST = 0.5
-    # Number of candidates of an image, the best ones, that enter the NMS.
+    # The NMS gets at most this many candidates of an image, those with the highest scores.
     cfg.MODEL.YOLO.PRE_NMS_TOPK_TEST = 30000
 
 
 def _add_detectron2_backbones(cfg: CN) -> None:
     """Add keys that only detectron2's backbones use; with this project's backbone, they must keep their defaults."""
-    # Number of stages that are not trained: 1 is the stem, 2 the stem and res2, ... detectron2's default is 2, for its
-    # pretrained weights.
+    # Number of first stages that are not trained; 1: the stem, 2: the stem and res2, and so on. detectron2's default is
+    # 2, which suits its pretrained weights.
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     cfg.MODEL.RESNETS = CN()
     cfg.MODEL.RESNETS.DEPTH = 50
     # Stages that return features, finest first: "stem" (stride 4), "res2" (4), "res3" (8), "res4" (16), "res5" (32)
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
-    # More than 1 makes a ResNeXt.
+    # Number of groups of the 3x3 convolutions; the network is a ResNeXt if this is above 1.
     cfg.MODEL.RESNETS.NUM_GROUPS = 1
     # "BN", "SyncBN" or "GN". detectron2's "FrozenBN" is not allowed, because it never learns.
     cfg.MODEL.RESNETS.NORM = "BN"
     cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 64
     # True: the first convolution (1x1) of a bottleneck has the stride. False: the 3x3 convolution has it.
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = True
-    # Dilation of res5: 1, or 2, with which its stride is 16 instead of 32.
+    # Dilation of res5: 1 or 2. With 2, the stride of res5 is 16 instead of 32.
     cfg.MODEL.RESNETS.RES5_DILATION = 1
     cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 256
     cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 64
     cfg.MODEL.FPN = CN()
-    # Stages that the pyramid joins, finest first, up to res5; from res3, res4, ... it makes the outputs p3, p4, ...
+    # Stages that the pyramid joins, finest first, up to res5. From res3, res4, ... it makes p3, p4, ...
     cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
     cfg.MODEL.FPN.OUT_CHANNELS = 256
-    # "" for none, "BN", "SyncBN" or "GN".
+    # Norm layers of the pyramid: "" (none), "BN", "SyncBN" or "GN".
     cfg.MODEL.FPN.NORM = ""
     # How a finer and a coarser level are joined: "sum" or "avg" (their mean).
     cfg.MODEL.FPN.FUSE_TYPE = "sum"
@@ -207,25 +209,25 @@ def _add_detectron2_backbones(cfg: CN) -> None:
 
 def _add_anchor_head(cfg: CN) -> None:
     cfg.MODEL.ANCHOR_HEAD = CN()
-    # Anchors per level: [width, height] in pixels of the network's input.
+    # Anchors of each level, finest first: [width, height] in pixels of the network's input.
     cfg.MODEL.ANCHOR_HEAD.ANCHORS = [
         [[10, 13], [16, 30], [33, 23]],
         [[30, 61], [62, 45], [59, 119]],
         [[116, 90], [156, 198], [373, 326]],
     ]
-    # Whether the anchors that MODEL.WEIGHTS were trained with, if the file holds them, replace ANCHORS.
+    # Whether the anchors in the file MODEL.WEIGHTS, if it holds any, are used instead of ANCHORS.
     cfg.MODEL.ANCHOR_HEAD.ANCHORS_FROM_WEIGHTS = True
-    # A box is matched with an anchor if their widths and their heights differ by less than this factor.
+    # A box is matched with an anchor if both their widths and their heights differ by less than this factor.
     cfg.MODEL.ANCHOR_HEAD.ANCHOR_RATIO = 4.0
     cfg.MODEL.ANCHOR_HEAD.LOSS = CN()
-    # Gains of the three terms for 3 levels, 80 classes and 640 x 640 pixels; a model with others scales them.
+    # Gains of the three loss terms for 3 levels, 80 classes and 640 x 640 pixels. They are scaled for other models.
     cfg.MODEL.ANCHOR_HEAD.LOSS.BOX_GAIN = 0.05
     cfg.MODEL.ANCHOR_HEAD.LOSS.OBJ_GAIN = 1.0
     cfg.MODEL.ANCHOR_HEAD.LOSS.CLS_GAIN = 0.5
     # Weights of the positive targets in the cross entropies.
     cfg.MODEL.ANCHOR_HEAD.LOSS.OBJ_POS_WEIGHT = 1.0
     cfg.MODEL.ANCHOR_HEAD.LOSS.CLS_POS_WEIGHT = 1.0
-    # Above 0, the cross entropies become focal losses with this gamma.
+    # If this is above 0, the cross entropies become focal losses with this gamma.
     cfg.MODEL.ANCHOR_HEAD.LOSS.FOCAL_GAMMA = 0.0
     # Label smoothing s: class targets are 1 - s/2 and s/2 instead of 1 and 0.
     cfg.MODEL.ANCHOR_HEAD.LOSS.LABEL_SMOOTHING = 0.0
@@ -255,8 +257,8 @@ def _add_distribution_head(cfg: CN) -> None:
 def _add_yolox_head(cfg: CN) -> None:
     cfg.MODEL.YOLOX_HEAD = CN()
     # Which predictions learn which boxes:
-    #   "SimOTA": as published. Each box gets the predictions near its centre with the lowest cost; the sum of its best
-    #       IoUs says how many.
+    #   "SimOTA": as published. Each box gets the predictions near its centre with the lowest cost; their number
+    #       is the sum of its best IoUs.
     #   "TaskAligned": each box gets the ten predictions inside it that are best in score and overlap together.
     cfg.MODEL.YOLOX_HEAD.ASSIGNER = "SimOTA"
     cfg.MODEL.YOLOX_HEAD.LOSS = CN()
@@ -264,8 +266,8 @@ def _add_yolox_head(cfg: CN) -> None:
     cfg.MODEL.YOLOX_HEAD.LOSS.BOX_GAIN = 5.0
     cfg.MODEL.YOLOX_HEAD.LOSS.OBJ_GAIN = 1.0
     cfg.MODEL.YOLOX_HEAD.LOSS.CLS_GAIN = 1.0
-    # Gain of the L1 distance of box outputs, a term that is used only after mosaic and mixup have ended
-    # (INPUT.AUG.STRONG_OFF_ITERS); 0: never.
+    # Gain of the loss term for the L1 distance of box outputs. The term is used only after mosaic and mixup have ended
+    # (INPUT.AUG.STRONG_OFF_ITERS); 0: it is never used.
     cfg.MODEL.YOLOX_HEAD.LOSS.L1_GAIN = 1.0
 
 
@@ -280,7 +282,8 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.BASE_LR = 0.01
     cfg.SOLVER.MOMENTUM = 0.937
     cfg.SOLVER.NESTEROV = True
-    # Weight decay, which biases and norms do not have; scaled by IMS_PER_BATCH * accumulation / NOMINAL_BATCH_SIZE.
+    # Weight decay of all parameters except biases and norms. It is multiplied by the number of images that contribute
+    # to a step of the optimizer, and divided by NOMINAL_BATCH_SIZE.
     cfg.SOLVER.WEIGHT_DECAY = 0.0005
     # Shape of the decay from BASE_LR to BASE_LR * LR_FINAL_FACTOR: "linear" or "cosine".
     cfg.SOLVER.LR_SCHEDULER_NAME = "linear"
@@ -299,8 +302,8 @@ def _add_solver(cfg: CN) -> None:
     # Number of images in one iteration, for all processes together.
     cfg.SOLVER.IMS_PER_BATCH = 16
     # The optimizer steps with gradients summed over about NOMINAL_BATCH_SIZE / IMS_PER_BATCH iterations; 0: it steps in
-    # every iteration. Gradients after the last step of a training are not used. Checkpoints, also those on Ctrl-C, are
-    # saved after the next step.
+    # every iteration. Gradients after the last step of a training are not used. A checkpoint, also one after
+    # Ctrl-C, is saved only when the next step is done.
     cfg.SOLVER.NOMINAL_BATCH_SIZE = 64
     # Iterations between two checkpoints model_{iteration}.pth, from which --resume continues; 0: only one at the end.
     cfg.SOLVER.CHECKPOINT_PERIOD = 5000
@@ -310,11 +313,11 @@ def _add_solver(cfg: CN) -> None:
     # Whether to train in mixed precision.
     cfg.SOLVER.AMP.ENABLED = False
     # Type for mixed precision: "float16", with scaled gradients; "bfloat16"; or "auto": float16 on a GPU, and on a CPU
-    # bfloat16 if it has instructions for that, else float32.
+    # bfloat16 if the CPU has instructions for that, else float32.
     cfg.SOLVER.AMP.DTYPE = "auto"
     cfg.SOLVER.EMA = CN()
     # Whether the exponential moving average of the weights is evaluated and saved in place of the weights themselves.
-    # Its decay is DECAY * (1 - exp(-updates / WARMUP)).
+    # The decay of the average is DECAY * (1 - exp(-updates / WARMUP)).
     cfg.SOLVER.EMA.ENABLED = True
     cfg.SOLVER.EMA.DECAY = 0.9999
     cfg.SOLVER.EMA.WARMUP = 2000
@@ -324,8 +327,8 @@ def _add_solver(cfg: CN) -> None:
     # End the training after this many evaluations without a better TEST.BEST_METRIC; 0: never. An evaluation in which
     # TEST.BEST_METRIC cannot be computed does not count.
     cfg.SOLVER.EARLY_STOPPING_PATIENCE = 0
-    # Hours that the training may take, including all stages and interrupted runs; 0: no limit. If its speed shows that
-    # it would take longer, it ends after fewer iterations, and so does the decay of the learning rate.
+    # Hours that the training may take, including all stages and interrupted runs; 0: no limit. A training that
+    # would take longer ends after fewer iterations, in which its learning rate decays completely.
     cfg.SOLVER.MAX_HOURS = 0.0
 
 
@@ -352,8 +355,9 @@ def _add_test(cfg: CN) -> None:
     #   "wbf": overlapping boxes are averaged, weighted by their scores (weighted boxes fusion; Solovyev et al. 2021)
     cfg.TEST.FUSION = CN()
     cfg.TEST.FUSION.NAME = "nms"
-    # IoU from which on "nms" and "wbf" take two boxes for the same object. For "wbf" it should be above
-    # MODEL.YOLO.NMS_THRESH_TEST; otherwise a second, worse box of a view or model for an object lowers the mean score.
+    # "nms" and "wbf" take two boxes with at least this IoU for the same object. For "wbf" it should be above
+    # MODEL.YOLO.NMS_THRESH_TEST; otherwise, if a view or model has two boxes for an object, the worse one lowers the
+    # mean score.
     cfg.TEST.FUSION.IOU_THRESH = 0.75
     # Sigma of "soft_nms", which multiplies scores by exp(-IoU^2 / sigma).
     cfg.TEST.FUSION.SOFT_NMS_SIGMA = 0.5
@@ -364,8 +368,8 @@ def _add_test(cfg: CN) -> None:
     cfg.TEST.SUBMISSION_MB = 20.0
     # Largest number of boxes in an image in submission.json.
     cfg.TEST.SUBMISSION_MAX_PER_IMAGE = 50
-    # Number of boxes of a class, the best ones, that have a place in submission.json before all others compete for the
-    # remaining size: "stroller=500" for one class, "500" for each class that is not named.
+    # Number of boxes of a class that are sure of a place in submission.json, the best ones; all other boxes compete for
+    # the remaining size. "stroller=500" is for one class, "500" for each class that is not named.
     cfg.TEST.SUBMISSION_CLASS_FLOORS = ()
     # Spaces in submission.json: "compact" for none, "original" for those that Python's json.dump writes.
     cfg.TEST.SUBMISSION_SPACING = "compact"

@@ -29,7 +29,7 @@ class Whole:
         return f"a whole number from {self.low} to {self.high}"
 
     def allows(self, value: Any) -> bool:
-        # Compare types, because isinstance(True, int) holds.
+        # Compare types, because isinstance(value, int) would allow True and False, too.
         return type(value) is int and self.low <= value <= self.high
 
 
@@ -66,7 +66,7 @@ class Flag:
 
 
 class OneOf:
-    """One of several names, spelled exactly so, or one of several whole numbers."""
+    """One of the given names, spelled exactly as given, or one of the given whole numbers."""
 
     def __init__(self, *names: str | int):
         self.names = names
@@ -78,7 +78,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Text:
-    """A string that matches ``pattern`` as a whole and contains no NUL, which no file name may contain."""
+    """A string that matches ``pattern`` as a whole; NUL is never allowed, because file names must not contain it."""
 
     pattern: str = r".*"
     allowed: str = "a text"

@@ -1,4 +1,4 @@
-"""Convert configs to nested plain values, and flatten these."""
+"""Convert configs to nested dicts of plain values, and flatten such dicts."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

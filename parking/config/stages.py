@@ -1,4 +1,4 @@
-"""Read trainings of several stages, each of which starts from the weights that the previous stage chose."""
+"""Read the config of a training in stages, each of which starts from the weights that the previous stage chose."""
 
 import os
 import re
@@ -33,10 +33,10 @@ class Stage:
 
 
 def read_stages(config_file: str | os.PathLike, opts: Sequence[str]) -> list[Stage]:
-    """Read the stages that SOLVER.STAGES of a config names; if there are none, the config is the only stage.
+    """Read the stages that SOLVER.STAGES of a config names; without any, the whole config is returned as one stage.
 
     The config of a stage is ``config_file``, overridden by the file of the stage and then by the KEY VALUE pairs
-    ``opts``. Its folder is OUTPUT_DIR/NAME.
+    ``opts``. The folder of the stage NAME is OUTPUT_DIR/NAME.
 
     Raises:
         UserError: SOLVER.STAGES or a value in one of the files is wrong.
@@ -67,7 +67,7 @@ def read_stages(config_file: str | os.PathLike, opts: Sequence[str]) -> list[Sta
 
 
 def select_stages(stages: list[Stage], name: str | None) -> list[Stage]:
-    """Return all stages if ``name`` is None, else the stage of this name; raise a UserError if there is none."""
+    """Return all stages if ``name`` is None, else only the stage ``name``; raise a UserError if it does not exist."""
     if name is None:
         return stages
     selected = [stage for stage in stages if stage.name == name]
@@ -87,7 +87,7 @@ def _check_stages(cfg: CfgNode) -> None:
 
 
 def _find_beside(config_file: str | os.PathLike, file: str) -> str:
-    """Return the path of a stage's file, which is relative to the config or one of its ``_BASE_`` files."""
+    """Find the file of a stage beside the config file or beside one of its ``_BASE_`` files; return its path."""
     folders = []
     path = Path(config_file)
     while path not in folders and path.is_file():

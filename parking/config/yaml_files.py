@@ -21,7 +21,7 @@ class _Loader(yaml.SafeLoader):
     """A safe yaml loader that also refuses aliases, merge keys, deep nesting, and repeated keys of a mapping.
 
     With aliases and merge keys, a few lines could expand to any number of values; deep nesting could exhaust the stack;
-    and of a repeated key, yaml would silently use the last value.
+    and if a key is repeated, yaml would silently use its last value.
     """
 
     def __init__(self, text: str):
@@ -61,7 +61,7 @@ class ConfigFiles:
         self._num_files = self._num_bytes = 0
 
     def load(self, filename: str) -> Any:
-        """Read a file and merge it over its ``_BASE_`` files: for a key of both, the value in the file counts.
+        """Read a file and its ``_BASE_`` files and merge them; values in the file override those in ``_BASE_`` files.
 
         The files may be of different versions; the returned keys have today's names.
 
@@ -116,7 +116,7 @@ def parse_config(text: str, filename: str) -> Any:
         return yaml.load(text, Loader=_Loader)  # safe, because _Loader is a subclass of SafeLoader
     except yaml.YAMLError as e:
         raise UserError(f"config file {name} is not plain yaml: {' '.join(str(e).split())}") from e
-    # PyYAML raises other errors, too, for example ValueError for a text that looks like a date but is none.
+    # PyYAML also raises other errors, such as a ValueError for a text that looks like a date but is not one.
     except Exception as e:
         raise UserError(
             f"config file {name} does not hold a mapping of config keys in UTF-8: {e}; see configs/."
@@ -125,7 +125,7 @@ def parse_config(text: str, filename: str) -> Any:
 
 def _find_base(filename: str, base: str) -> str:
     if "://" in base:
-        return base  # read_config_text refuses addresses and names them
+        return base  # read_config_text will raise an error that names this address
     return os.path.join(os.path.dirname(filename), os.path.expanduser(base))
 
 
