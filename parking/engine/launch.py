@@ -97,7 +97,7 @@ def _interrupts_passed_on() -> Iterator[None]:
 def _start(args: tuple, num_processes: int):
     """Start the processes with SIGINT blocked; a Ctrl-C during their imports waits until `_run` unblocks SIGINT."""
     # Start multiprocessing's resource tracker beforehand. Otherwise, it would start along with the first process, and
-    # unblock SIGINT before that process inherits the blocking.
+    # its start would unblock SIGINT before that process exists.
     resource_tracker.ensure_running()
     with interrupts_held_back():
         return start_processes(_run, args=args, nprocs=num_processes, join=False)

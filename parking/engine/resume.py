@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 def check_same_recipe(
     config: Mapping[str, Any], earlier: Mapping[str, Any], *, output_dir: str, is_followed: bool = False
 ) -> None:
-    """Raise a UserError that names the key if one that can change the weights has changed since the training began.
+    """Raise a UserError if the config differs in a key that can change the weights from the one at the beginning.
 
     :attr:`parking.config.checks.Check.changes_weights` says which keys can. A changed key that affects only evaluations
     is logged.
@@ -92,7 +92,7 @@ def check_same_data(
     output_dir: str,
     is_followed: bool = False,
 ) -> None:
-    """Raise a UserError that names the data set if one has changed since the training began.
+    """Raise a UserError if a data set has changed since the training began; the message names the data set.
 
     DATASETS.TEST is compared only if its scores can change the weights.
 
@@ -113,7 +113,7 @@ def check_same_data(
 
 
 def digest_dataset(dataset_dicts: list[dict]) -> str:
-    """Return a text that changes if images, their order, sizes or boxes change; folders of files do not matter."""
+    """Return a text that changes if images, their order, sizes or boxes change; their folders do not matter."""
     digest = hashlib.sha256()
     for record in dataset_dicts:
         boxes = [[*map(float, a["bbox"]), a["category_id"], a.get("iscrowd", 0)] for a in record.get("annotations", ())]

@@ -100,9 +100,9 @@ def _train(stages, all_stages, args) -> OrderedDict[str, Any] | None:
 
 
 def run_evaluation(args) -> OrderedDict[str, Any]:
-    """Evaluate the weights that the command line names, else those of ``args.stage``, else of the last stage with any.
+    """Evaluate MODEL.WEIGHTS of the command line, else the weights of a stage; return the scores.
 
-    The command line names weights by MODEL.WEIGHTS.
+    The stage is ``args.stage`` if given, else the last one that has weights.
     """
     stage = last_stage_with_weights(select_stages(read_stages(args.config_file, args.opts), args.stage))
     setup_evaluation(stage.cfg)

@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 # How long to wait for the lock: the data workers of a killed training hold it until they notice the kill and end.
 _LOCK_SECONDS = 10.0
-# Names of a training's files that must not be links. detectron2 appends to these files, and would follow a link; only
-# config.yaml is replaced instead.
+# Names of a training's files that must not be links: config.yaml, which is replaced, and the files to which detectron2
+# appends, which it would do even through a link.
 _REGULAR = ("config.yaml", "log.txt*", "metrics.json")
 # Names of all files that a training replaces, appends to or removes, besides checkpoints and weights.
 _WRITTEN = (*_REGULAR, "events.out.tfevents.*", UNREADABLE_IMAGES, SECONDS_USED)
@@ -70,7 +70,7 @@ def _record_run(cfg: CfgNode, args) -> None:
 def make_deterministic(enabled: bool) -> None:
     """Make GPUs compute the same results each time, at the cost of speed; CPUs do so anyway."""
     torch.backends.cudnn.deterministic = enabled
-    # Only warn of an operation without deterministic kernel: an error would end a training that differs by rounding.
+    # Only warn of operations without a deterministic kernel: an error would end a training for differences in rounding.
     torch.use_deterministic_algorithms(enabled, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # filling costs time and only helps to find bugs
     if enabled:

@@ -35,7 +35,7 @@ _MIN_SCALE = 2.0**-14
 
 @dataclass(frozen=True)
 class _Batch:
-    """Names of the images that this process had in one iteration, and their losses."""
+    """Names of the images that this process had in one iteration, and the losses of these images."""
 
     iteration: int
     images: list[str]
@@ -186,8 +186,8 @@ class AccumulatingTrainer(SimpleTrainer):
     def _is_finite(self) -> bool:
         """Whether all losses and gradients since the last step are finite, in all processes; waits for the GPU."""
         values = [value.float() for batch in self._since_step for value in batch.losses.values()]
-        # Leave the gradients to the scaler, if there is one: it checks them itself, and because it scales them up,
-        # infinite gradients are no sign of a failure.
+        # Leave the gradients to the scaler, if there is one: it checks them itself, and because it scales them up, some
+        # may be infinite even if all is well.
         if not self._scaler.is_enabled():
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             values += torch._foreach_norm(gradients) if gradients else []
@@ -244,7 +244,7 @@ class AccumulatingTrainer(SimpleTrainer):
         return state
 
     def list_names(self) -> dict[str, list]:
-        """Return the names of what the state lists or numbers, in order, so that other versions can rearrange it.
+        """Return the names of parameters and buffers in the order of the state, so that it can be rearranged by them.
 
         Returns:
             "parameters": names of the model's parameters; "buffers": names of its floating-point buffers; "optimizer":

@@ -65,8 +65,8 @@ class Trainer(DefaultTrainer):
             max_seconds: time limit of this training, including interrupted runs; None: no limit.
             is_followed: whether another stage starts from the weights that the evaluations of this one choose.
         """
-        # Skip DefaultTrainer.__init__, which requires GPUs for several processes, and builds the data loader before a
-        # checkpoint has told at which sample it must start.
+        # Skip DefaultTrainer.__init__: it requires GPUs for several processes, and builds the data loader before a
+        # checkpoint has been read, which states at which sample the loader must start.
         TrainerBase.__init__(self)
         check_config(cfg, Task.TRAIN)
         self.cfg = cfg
@@ -101,7 +101,7 @@ class Trainer(DefaultTrainer):
         ddp_model = create_ddp_model(
             self._bare_model, broadcast_buffers=False, device_ids=[comm.get_local_rank()] if on_gpu else None
         )
-        # Start the average only now: the wrapper above has given all processes the same weights.
+        # Start the average only after the wrapper above has given all processes the same weights.
         self._ema = None
         if cfg.SOLVER.EMA.ENABLED:
             self._ema = solver.ModelEMA(self._bare_model, decay=cfg.SOLVER.EMA.DECAY, warmup=cfg.SOLVER.EMA.WARMUP)

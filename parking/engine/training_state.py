@@ -30,6 +30,6 @@ def _arrange_optimizer(state: dict, groups: list[list[str]], wanted: list[list[s
     numbers = {name: i for i, name in enumerate(name for group in groups for name in group)}
     new_numbers = [numbers[name] for group in wanted for name in group]
     entries = state["state"]
-    # The numbers in the groups stay, because optimizers number parameters consecutively, group by group; only the
-    # entries of the parameters move.
+    # The groups keep their numbers, because optimizers number parameters consecutively, group by group. Only the
+    # entries move: each gets the number that its parameter has now.
     return {**state, "state": {new: entries[old] for new, old in enumerate(new_numbers) if old in entries}}

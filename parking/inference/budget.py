@@ -73,7 +73,7 @@ def choose_candidate(
     record: Path,
     recipe: Any,
 ) -> Candidate:
-    """Return the first of ``candidates`` that keeps ``budget``; if none does, the last one, with a warning.
+    """Return the first of ``candidates`` that fits into ``budget``; if none does, the last one, with a warning.
 
     All processes must call it, and the slowest one decides. The choice is written to the file ``record``, so that an
     interrupted run continues with it.

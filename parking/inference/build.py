@@ -41,7 +41,7 @@ def wrap_for_inference(cfg, model: nn.Module) -> nn.Module:
 
 
 def build_inference_model(cfg, weights: Weights, class_names: Sequence[str] | None = None) -> nn.Module:
-    """Build the model of ``cfg`` with ``weights``, in eval mode, norms folded, with test-time augmentation if enabled.
+    """Build the model of ``cfg`` with ``weights``, ready for inference, with test-time augmentation if it is enabled.
 
     The network computes in TEST.DTYPE; the types of the model's inputs and outputs do not depend on it.
 

@@ -41,7 +41,7 @@ ImageLike: TypeAlias = str | os.PathLike | np.ndarray | Image.Image
 
 
 class ArrayDetector:
-    """Calls one model, or several whose detections are fused, on pictures."""
+    """Finds objects in pictures with one model, or with several models whose detections it fuses."""
 
     def __init__(self, cfgs: Sequence, models: Sequence[nn.Module]):
         """

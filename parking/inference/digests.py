@@ -15,7 +15,7 @@ from parking.utils.errors import UserError
 
 
 def digest_weights(weights: Weights) -> str:
-    """Return a text that changes if any tensor changes.
+    """Return a digest of the weights, a text that changes if any tensor changes.
 
     The tensors are digested as they were read, not the file, which may have changed since.
     """
@@ -27,7 +27,7 @@ def digest_weights(weights: Weights) -> str:
 
 
 def digest_images(images: Sequence[dict]) -> str:
-    """Return a text that changes if images are added, removed, renamed or changed; the same in all processes."""
+    """Return a text that changes if images are added, removed, renamed or changed; all processes get the same text."""
     digest = hashlib.sha256(_describe_names(images))
     for image in images:
         try:

@@ -69,7 +69,7 @@ class ImageDetections:
 
     @property
     def image(self) -> np.ndarray:
-        """The (H, W, 3) uint8 RGB image, not copied; if the detector was given a file, it is read at each access.
+        """The (H, W, 3) uint8 RGB image, not copied; if the detector was given a file, each access reads the file.
 
         Raises:
             UserError: the file can no longer be read.

@@ -135,7 +135,7 @@ def load_models(
 def choose_submission(
     cfg: CfgNode, classes: Mapping[str, int], images: ImageList, ids: ResultIds
 ) -> tuple[SubmissionOptions | None, str]:
-    """Return the options of a submission and ""; or None and a sentence that says why none is written.
+    """Return the options of the submission to write and ""; if none is written, None and a sentence that says why.
 
     The sentence is empty as well if nobody would expect a submission.
 
@@ -177,13 +177,14 @@ def kept_results(output_dir: str, barrier: PatientBarrier) -> Iterator[Path]:
         except KeyboardInterrupt:
             logger.info("What was found so far is kept in %s: the same command goes on from there.", folder)
             raise
-        barrier.wait()  # until the main process has written the results, the journal is needed
+        barrier.wait()  # the journal is needed until the main process has written the results
         if comm.get_local_rank() == 0:
             with explaining_write_errors():
                 remove_journal_folder(folder)
             for lock in Path(output_dir).glob(f"{JOURNAL_NAME}-*.lock"):
                 remove_stale_lock(lock)
-        # Machines may share the folder: the next run in it must not begin while one of them is still clearing it.
+        # Wait for the other machines, which may share the folder: the next run must not begin in the folder while a
+        # machine is still clearing it.
         barrier.wait()
 
 
@@ -263,7 +264,7 @@ def _predict_missing(model: LoadedModel, images, journal: ResultsJournal, title:
 
 
 def _join(model: LoadedModel, contents: Sequence[JournalContent], images) -> Detections:
-    """Return the detections of the one model, or the fused ones of several, in the order of the images."""
+    """Return the detections in all images, in the order of the images; detections of several models are fused."""
     image_ids = [image["image_id"] for image in images]
     for content in contents:
         if not content.done >= set(image_ids):
@@ -281,7 +282,7 @@ def _join(model: LoadedModel, contents: Sequence[JournalContent], images) -> Det
 def _free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
-        # Return the cached blocks to the GPU: the next model may need blocks of other sizes.
+        # Free the memory blocks that PyTorch has cached, because the next model may need blocks of other sizes.
         torch.cuda.empty_cache()
 
 

@@ -67,7 +67,7 @@ def resolve_device(cfg: CfgNode) -> None:
 
 
 def resolve_num_classes(cfg: CfgNode, dataset_names) -> None:
-    """Replace NUM_CLASSES 0 by the data sets' number of classes; raise a UserError if it is set to another number."""
+    """Replace NUM_CLASSES 0 by the data sets' number of classes; raise a UserError if NUM_CLASSES is another number."""
     for name in dataset_names:
         num_classes = len(MetadataCatalog.get(name).thing_classes)
         if cfg.MODEL.YOLO.NUM_CLASSES == 0:
@@ -273,7 +273,7 @@ def _shapes_of_model(cfg: CfgNode, weights: Weights) -> dict[str, torch.Tensor]:
 
 
 def _merge_carried(cfg: CfgNode, weights: Weights) -> dict[str, str]:
-    """Copy what describes the model and its tests from the config in ``weights`` into ``cfg``.
+    """Copy the keys that describe the model and its tests from the config in ``weights`` into ``cfg``.
 
     The other keys (places of files, number of workers) are up to whoever uses the weights, not to whoever made them.
     A wrong value raises an error even if its key is not copied.

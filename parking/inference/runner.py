@@ -58,12 +58,13 @@ def plan_inference(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[d
 
 
 def share_plan(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]]:
-    """Return, in all processes, the batches of :func:`plan_inference` in the main process; all must call this."""
+    """Call :func:`plan_inference` in the main process and return its batches in all processes; all must call this."""
     places = None
     if comm.is_main_process():
         batches = plan_inference(cfg, model, [{**image, "place": i} for i, image in enumerate(images)])
         places = [[image["place"] for image in batch] for batch in batches]
-    # Plan in one process for all: on another machine, files may differ in size, and so would the batches.
+    # Use the main process's plan in all processes: on another machine, images may have other sizes, which would lead to
+    # other batches.
     places = comm.all_gather(places)[0]
     return [[images[i] for i in batch] for batch in places]
 
@@ -82,7 +83,7 @@ def predict_images(
     category_ids: Sequence[int],
     title: str = "predicting",
 ) -> None:
-    """Run ``model`` over the batches that ``journal`` lacks, and append the results to it.
+    """Run ``model`` over the batches that ``journal`` lacks, and append the results to the journal.
 
     All processes call this; each takes its share of the batches.
 
@@ -117,11 +118,11 @@ def predict_images(
 
 
 def measure_speed(cfg, model: nn.Module, batches: Sequence[list[dict]]) -> float:
-    """Measure how many seconds this process takes for an image of the first ``batches``, decoding included."""
+    """Measure how many seconds per image this process takes for the first ``batches``, decoding included."""
     num_workers = cfg.DATALOADER.NUM_WORKERS
     num_warmup = _NUM_WARMUP_BATCHES + _NUM_PREFETCHED_PER_WORKER * num_workers
     num_batches = num_warmup + max(_MIN_TIMED_BATCHES, _NUM_TIMED_PER_WORKER * num_workers)
-    # Each process measures other files: the system keeps files in memory that another process has just read.
+    # Measure other files in each process: a file that another process has just read is in memory, and read too fast.
     own = list(own_share(range(len(batches))))[:num_batches] or [0]
     num_warmup = min(num_warmup, len(own) // 2)
     num_images, start = 0, perf_counter()
@@ -181,7 +182,7 @@ def run_ahead(work: Callable[[T], R], batches: Iterable[T], device: torch.device
 
 
 def _work_in(stream, work, batch):
-    # Inference mode holds only in the thread that set it, so set it in this one, too.
+    # Set inference mode in this worker thread, because it holds only in the thread that sets it.
     with torch.inference_mode(), torch.cuda.stream(stream):
         return work(batch)
 
@@ -218,6 +219,6 @@ def inference_settings(cfg, batch_size: int, when: str = "while predicting", *, 
 
 @contextmanager
 def repeatable_kernels() -> Iterator[None]:
-    """In the block, let cuDNN use the same kernels each time, instead of the currently fastest, and full float32."""
+    """In the block, let cuDNN compute in full float32, with the same kernels each time instead of the fastest ones."""
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         yield

@@ -67,7 +67,7 @@ def predict_video(
     min_score: float,
     save_video: bool = True,
 ) -> VideoReport:
-    """Find objects in the frames of ``source`` and write them, with a progress bar, until its end or Ctrl-C.
+    """Find objects in the frames of ``source`` and write them, with a progress bar, until it ends or Ctrl-C is pressed.
 
     ``<output_dir>/<name>.jsonl`` gets a line for each frame as soon as it is predicted, a JSON object::
 

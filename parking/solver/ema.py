@@ -35,7 +35,7 @@ class ModelEMA:
         torch._foreach_lerp_(list(self._average.values()), [current[name] for name in self._average], 1 - decay)
 
     def model_state_dict(self, model: nn.Module) -> dict[str, torch.Tensor]:
-        """Return ``model.state_dict()`` with averaged weights; integer buffers are not averaged, so they stay."""
+        """Return ``model.state_dict()`` with averaged weights; integer buffers keep the values of ``model``."""
         return {name: self._average.get(name, tensor) for name, tensor in model.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:

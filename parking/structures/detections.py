@@ -87,8 +87,8 @@ class Detections:
     @classmethod
     def concatenate(cls, parts: Sequence["Detections"]) -> "Detections":
         """Join one or more tables row by row, in the given order."""
-        # Leave out the id columns of empty tables: they are int64 even if other tables have strings. numpy joins int64
-        # and object columns to an object column.
+        # Leave out the id columns of empty tables, which are int64 even if other tables have strings. From int64 and
+        # object columns, numpy makes an object column.
         columns = [[getattr(part, name) for part in parts if len(part)] for name in ("image_ids", "category_ids")]
         ids = (np.concatenate(column or [np.zeros(0, np.int64)]) for column in columns)
         rest = ([getattr(part, name) for part in parts] for name in ("boxes", "scores"))

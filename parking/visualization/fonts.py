@@ -13,10 +13,10 @@ from parking.utils.text import compose, printable
 
 logger = logging.getLogger(__name__)
 
-#: Python packages with fonts that have Hangul; the folders of these packages are searched for fonts without an import.
+#: Python packages with fonts that have Hangul; fonts are searched in their folders, but the packages are not imported.
 FONT_PACKAGES = ("koreanize_matplotlib",)
-# Beginnings of the file names of fonts to prefer, best first: plain sans-serif fonts with Hangul of Debian, macOS and
-# Windows.
+# Preferred fonts, best first, by the beginnings of their file names: plain sans-serif fonts with Hangul from Debian,
+# macOS and Windows.
 _PREFERRED_NAMES = (
     "nanumgothic",
     "nanumbarungothic",

@@ -33,7 +33,7 @@ class EarlyStoppingHook(HookBase):
         self._num_worse = 0
 
     def after_evaluation(self, next_iteration: int) -> None:
-        """Compare the scores of an evaluation before ``next_iteration``; all processes must call this."""
+        """Compare the score of the evaluation before ``next_iteration`` with the best; all processes must call this."""
         # Use the main process's value, because only the main process has scores.
         value = comm.all_gather(find_last_score(self.trainer.storage, self._metric))[0]
         if not math.isfinite(value):

@@ -17,7 +17,7 @@ _COLUMNS = 4
 
 
 class PictureHook(HookBase):
-    """Draw the augmented training batch in the first iteration of a run and in every ``PERIOD``-th.
+    """Draw the augmented training batch in the first iteration of a run and then once in ``PERIOD`` iterations.
 
     This hook must stand before the writers. It draws no random numbers and reads no data, so that a training is the
     same with and without it. Only the main process draws.

@@ -50,7 +50,7 @@ _DIGEST_CHARS = 32
 
 
 def remove_journal_folder(folder: Path) -> None:
-    """Remove what runs wrote into the journal, and the folder unless it holds anything else."""
+    """Remove what runs wrote into the journal's ``folder``, and the folder itself unless it holds anything else."""
     if is_own_folder(folder) and not remove_own_folder(folder, _OWN_NAMES):
         logger.warning("'%s' holds files that this product did not write, so it is left there.", printable(folder))
 
@@ -143,7 +143,7 @@ class ResultsJournal:
             )
 
     def gather(self) -> JournalContent | None:
-        """Return all results in the main process, None in the others; all must call this when they have finished."""
+        """Return all results in the main process, None in the others; all processes must call this after their work."""
         comm.synchronize()
         parts = comm.gather(self._read_local() if comm.get_local_rank() == 0 else None)
         return functools.reduce(_merge, filter(None, parts)) if comm.is_main_process() else None

@@ -98,13 +98,13 @@ class PictureWriter:
         return str(self._folder.root / FOLDER_NAME)
 
     def count_earlier(self) -> int:
-        """Count the pictures in the folder that an earlier run drew and this one did not replace."""
+        """Count the pictures in the folder that an earlier run drew and this run did not replace."""
         paths = Path(self._folder.root, FOLDER_NAME).rglob("*.png")
         names = {path.relative_to(self._folder.root).as_posix() for path in paths}
         return sum(self._folder.is_ours(name) for name in names - self._written)
 
     def check(self, images: Sequence[dict]) -> None:
-        """Raise a UserError if the pictures of ``images`` would replace a file that is not ours."""
+        """Raise a UserError if the pictures of ``images`` would replace a file that this product did not write."""
         names = [*(image["relative_path"] for image in images), "overview"]
         self._folder.check((f"{FOLDER_NAME}/{name}.png" for name in names), by_size=True)
 
