@@ -142,7 +142,7 @@ def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resu
                 f"it to 0, or name weights of this project's model."
             )
         if weights and "://" not in weights and not os.path.exists(weights):
-            # Check this early, because weights are read only after the data.
+            # Check early that the file exists, because weights are read only after the data.
             raise UserError(
                 f"MODEL.WEIGHTS {weights} is not there: put the file there (docs/weights.md says where to get it), "
                 f"name another with MODEL.WEIGHTS FILE, or train from scratch with MODEL.WEIGHTS ''."

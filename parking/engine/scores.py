@@ -25,7 +25,7 @@ def best_metric(cfg) -> str:
     metric, names = cfg.TEST.BEST_METRIC, list(cfg.DATASETS.TEST)
     if len(names) > 1 and not metric.startswith(tuple(f"{name}/" for name in names)):
         metric = f"{names[0]}/{metric}"
-    # Split at the first "bbox/" and hyphen, because the name of a class may contain both.
+    # Split at the first "bbox/" and then at the first hyphen, because the name of a class may contain both, too.
     head, _, score = metric.partition("bbox/")
     kind, hyphen, typed = score.partition("-")
     (found,) = find_classes([typed], MetadataCatalog.get(names[0]).thing_classes)

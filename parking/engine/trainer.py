@@ -182,7 +182,7 @@ class Trainer(DefaultTrainer):
         self.max_iter = self._trainer.max_iter = max_iter
         self.scheduler.set_max_iter(max_iter)
         if self.cfg.INPUT.AUG.STRONG_OFF_ITERS > 0 and next_iteration < max_iter:
-            # Rebuild the loader, because the end of mosaic and mixup moves, too.
+            # Rebuild the loader, because the iteration at which mosaic and mixup end moves, too.
             self._reset_data_loader(next_iteration)
 
     def run_step(self) -> None:

@@ -119,7 +119,8 @@ def _is_visible(boxes, height, width):
 
 def _draw_frame(draw, box, color, line_width):
     x1, y1, x2, y2 = box
-    # Make the frame of a small box thinner, lest it fill the box. Subtract 1: Pillow draws the lower right corner, too.
+    # Make the frame of a small box thinner, so that the frame does not fill the box. Subtract 1 from the lower right
+    # corner, because Pillow draws that corner, too.
     line_width = max(1, min(line_width, min(x2 - x1, y2 - y1) // 4))
     draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=line_width)
 

@@ -45,7 +45,7 @@ class InterruptHook(HookBase):
         self._pid = os.getpid()
 
     def before_train(self) -> None:
-        # Python allows signal handlers only in the main thread.
+        # Python lets only the main thread set a signal handler.
         if threading.current_thread() is threading.main_thread():
             self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
 
