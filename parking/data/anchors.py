@@ -20,7 +20,7 @@ _MUTATION_SCALES = (0.02, 0.3)
 
 
 class BoxSizes(NamedTuple):
-    """The boxes of a data set as the network sees them.
+    """The boxes of a data set, in images that are resized for the network.
 
     Attributes:
         sizes: (N, 2) float64, width and height in pixels of the network's input.
@@ -48,7 +48,7 @@ class AnchorFit(NamedTuple):
 
 
 def collect_box_sizes(dataset_dicts: Sequence[dict], size: tuple[int, int]) -> BoxSizes:
-    """Collect the boxes of images that are resized to just fit into ``size``, keeping their aspect ratio.
+    """Collect the boxes of a data set, as they are in images resized to just fit into ``size`` at their aspect ratio.
 
     Args:
         dataset_dicts: in detectron2's format, boxes XYWH_ABS, with height and width of the images.

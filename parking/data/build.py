@@ -59,7 +59,7 @@ def build_train_loader(
         An iterable of lists of ``SOLVER.IMS_PER_BATCH / world size`` dicts, see :class:`TrainDatasetMapper`.
     """
     batch_size = cfg.SOLVER.IMS_PER_BATCH
-    # This serialises the dicts. Worker processes share the memory of bytes, but would copy that of objects.
+    # DatasetFromList serialises the dicts, because worker processes share the memory of bytes but copy that of objects.
     dataset = DatasetFromList(dataset_dicts, copy=False)
     return WorkerLoader(
         PositionedDataset(dataset, TrainDatasetMapper(cfg, dataset, seed=seed)),

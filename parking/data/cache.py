@@ -242,7 +242,7 @@ def _decode(payload: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray |
 
 
 def _read_entry(file: Path, is_raw: bool) -> Loaded | None:
-    """Return an image and the size of its file; None if the entry is missing or damaged."""
+    """Return a cached image, and height and width of the image file; None if the entry is missing or damaged."""
     try:
         data = np.fromfile(file, dtype=np.uint8)
     except OSError:

@@ -48,7 +48,7 @@ class Sample(NamedTuple):
         image: uint8 (H, W, 3), RGB.
         boxes: float (N, 4), XYXY_ABS.
         classes: int (N,).
-        unreadable: names of the files that should have been part of it, but cannot be read.
+        unreadable: names of files that were drawn for the sample but cannot be read.
     """
 
     image: np.ndarray
@@ -256,7 +256,7 @@ class TestDatasetMapper:
     def __init__(self, *, size: int, exif_orientation: str = AUTO):
         """
         Args:
-            size: long side in pixels of what the model sees.
+            size: length in pixels to which the long side of an image is resized.
             exif_orientation: INPUT.EXIF_ORIENTATION; a dict's own ``exif_orientation`` overrides it.
         """
         self.exif_orientation = exif_orientation

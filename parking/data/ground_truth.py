@@ -26,7 +26,7 @@ def read_annotated_images(
     cfg: CfgNode, dataset_dicts: list[dict], num_images: int, unreadable: list[str]
 ) -> Iterator[AnnotatedPicture]:
     """Yield images spread evenly over the data set; append a sentence about each unreadable one to ``unreadable``."""
-    # The first few images would all look alike if they are frames of one video.
+    # Spread the images, because the first few would all look alike in a data set that begins with a video.
     for record in (dataset_dicts[k] for k in sorted({i * len(dataset_dicts) // num_images for i in range(num_images)})):
         try:
             pixels = read_listed_image(record, cfg.INPUT.EXIF_ORIENTATION)

@@ -68,7 +68,7 @@ def read_image(path: str | os.PathLike, *, stated: Size | None = None, orientati
 
 
 def read_listed_image(record: Mapping, orientation: str = AUTO) -> np.ndarray:
-    """Read the image that a dataset dict or an entry of an image list names, see :func:`read_image`.
+    """Read the image file of a dataset dict, or of an entry of an image list, by :func:`read_image`.
 
     Args:
         record: ``file_name``, a path; ``height`` and ``width`` if they are stated; and, if it is settled for this
@@ -108,11 +108,11 @@ def decode_image(
     """Decode the bytes of an image file as :func:`read_image` does.
 
     Args:
-        path: for the error's message.
+        path: path of the file, for error messages.
     """
     try:
         header = headers.read_header(io.BytesIO(data))
-        # If "auto" cannot decide, keep the picture as stored. Callers that know its json pass "apply" or "ignore".
+        # If "auto" cannot decide, use the picture as stored. Callers that know its json pass "apply" or "ignore".
         is_upright = bool(is_applied(orientation, header.orientation, header.stored_size, stated))
         check_stated_size(path, header.get_size(is_upright=is_upright), stated)
         image = decoders.decode(data, header)
@@ -141,7 +141,7 @@ def compute_resized_sides(h: int, w: int, max_h: int, max_w: int) -> tuple[int, 
 
 
 def inspect_image(path: str | os.PathLike) -> ImageFacts:
-    """Read a file once and decode all of it; a problem is reported and not raised."""
+    """Read an image file once and decode all of it; return a problem with the file instead of raising an error."""
     facts = ImageFacts()
     try:
         data = read_image_file(path)
@@ -161,7 +161,7 @@ def _name(path) -> str:
 
 @contextmanager
 def _explaining_access(path) -> Iterator[None]:
-    """Raise an UnreadableImageError for what goes wrong in the block while the file at ``path`` is opened or read."""
+    """Turn errors of the ``with`` block, which opens or reads the file at ``path``, into an UnreadableImageError."""
     try:
         yield
     except UserError as e:

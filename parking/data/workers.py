@@ -38,7 +38,7 @@ MAX_SILENT_SECONDS = 1800.0
 _NUM_AHEAD = 2
 # Number of batches that are put into pinned memory ahead of the GPU.
 _NUM_PINNED_AHEAD = 2
-# Seconds that a worker has to end by itself; seconds between its checks whether its parent is alive.
+# Seconds that a worker has to end by itself; seconds between the checks of a worker whether its parent is alive.
 _END_SECONDS, _LOOK_SECONDS = 5.0, 5.0
 # Largest size of a message in bytes, and of the text of an error in it; sockets allow about 200 kB.
 _MAX_MESSAGE_BYTES, _MAX_ERROR_LENGTH = 2**17, 2**14
@@ -79,7 +79,7 @@ class WorkerLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator:
-        """Return a new iterator over the batches, whose workers end when it is closed or collected as garbage.
+        """Return a new iterator over the batches, whose workers end when the iterator is closed or deleted.
 
         Raises, also while iterating:
             UserError: a worker was killed, is stuck, or cannot be started.
@@ -98,13 +98,13 @@ class _WorkerIterator:
     def __init__(self, loader: WorkerLoader, batches: Iterator[list[int]]):
         self._batches = batches
         self._workers: list[_Worker] = []
-        # The worker that makes each batch that was asked for, in the order of the batches.
+        # For each batch that was asked for and has not arrived, in order, the worker that makes it.
         self._owing: deque[_Worker] = deque()
         self._num_asked = 0
-        # This runs even if Python ends first, before multiprocessing sends SIGTERM to the workers and waits for them.
+        # If Python exits before `close` is called, this ends the workers before multiprocessing sends SIGTERM to them.
         self._finalizer = util.Finalize(self, _end_workers, args=(self._workers,), exitpriority=100)
         try:
-            # Ctrl-C must neither get lost during a fork nor reach a worker: this process alone answers it.
+            # Ctrl-C must neither get lost during a fork nor reach a worker: only this process reacts to it.
             with interrupts_held_back():
                 for i in range(loader.num_workers):
                     self._workers.append(_Worker(loader, i))
@@ -129,7 +129,7 @@ class _WorkerIterator:
         return batch
 
     def hang_up(self) -> None:
-        """Have each worker end after its current batch; if another thread waits in ``next``, that raises an error."""
+        """Make each worker end after its current batch; a thread that waits in ``next`` then gets an error."""
         for worker in self._workers:
             worker.hang_up()
 
@@ -155,7 +155,7 @@ class _Worker:
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         try:
-            # A spawned process would import everything anew and copy the data set; a forked one shares its memory.
+            # A spawned process would import everything anew and copy the data set; a forked one shares our memory.
             self._process = multiprocessing.get_context("fork").Process(
                 target=_work, args=(other, loader.fetch, os.getpid()), name=f"data worker {number}", daemon=True
             )
@@ -172,7 +172,7 @@ class _Worker:
             self._socket.send(pickle.dumps(indices))
 
     def receive(self) -> Any:
-        """Wait for the next batch; raise what the worker raised, or a UserError if none will come."""
+        """Wait for the next batch; raise what the worker raised, or a UserError if no batch will come."""
         if not wait([self._socket, self._process.sentinel], MAX_SILENT_SECONDS):
             raise UserError(
                 f"A data worker (process {self._process.pid}) has made no batch for {MAX_SILENT_SECONDS / 60:g} "
@@ -225,7 +225,7 @@ def _end_workers(workers: Sequence[_Worker]) -> None:
 
 
 def _pin_ahead(batches: _WorkerIterator, device: int) -> Iterator[list[dict]]:
-    """Yield batches of dicts whose ``image`` a thread has put into pinned memory ahead of time."""
+    """Yield ``batches`` after a thread has put the ``image`` of each dict into pinned memory, ahead of time."""
 
     def fetch() -> list[dict] | None:
         torch.cuda.set_device(device)  # each thread has its own current device

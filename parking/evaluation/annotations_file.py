@@ -99,7 +99,7 @@ class AnnotationsFile:
         return len(self._rows)
 
     def boxes_of(self, image_id: int | str) -> Detections:
-        """Return an image's annotated boxes, with scores of 1, without crowds and classes that the model lacks."""
+        """Return the boxes annotated on an image, except crowds and classes that the model lacks, with scores of 1."""
         truth = self._truth
         found = np.flatnonzero((truth.rows == self._rows.get(image_id, -1)) & ~truth.crowd)
         found = [i for i in found.tolist() if truth.category_ids[truth.classes[i]] is not None]

@@ -1,4 +1,4 @@
-"""Evaluate boxes on a registered data set by COCO's scores, in a detectron2 evaluator."""
+"""Compute COCO's box scores on a registered data set, in an evaluator for detectron2."""
 
 import logging
 import os
@@ -100,17 +100,17 @@ class COCOBoxEvaluator(DatasetEvaluator):
         try:
             write_coco_results(detections, path, option="OUTPUT_DIR")
         except UserError as e:
-            # A training must go on although somebody edited the file of an earlier evaluation.
+            # A training must go on even if somebody edited the file of an earlier evaluation.
             logger.warning("The predictions on %s were not written: %s", printable(self._dataset_name), e)
         else:
             logger.info("Wrote the predictions on %s to %s", self._dataset_name, path)
 
     def evaluate(self) -> dict:
-        """Score everything processed since :meth:`reset`. Every process must call it; all but the main one get {}.
+        """Score all detections since the last :meth:`reset`. Every process must call this; all but the main one get {}.
 
         Returns:
             OrderedDict: {"bbox": {metric: percent}} with :data:`METRICS` and, for each class, "AP-<class>",
-            "AP50-<class>" and "AP75-<class>"; nan if no box is annotated for a score.
+            "AP50-<class>" and "AP75-<class>". A score is nan if the data set has no box for it.
 
         Raises:
             ValueError: an image was processed that the data set does not have.

@@ -13,12 +13,12 @@ from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 from parking.utils.marks import open_output
 
-#: The first bytes of every file that :func:`write_coco_results` writes or wrote before files were marked.
+#: First bytes of every file by :func:`write_coco_results`, also by older versions, which did not mark their files.
 COCO_RESULTS_START = b'[{"image_id":'
 
 
 def write_coco_results(detections: Detections, path: str | os.PathLike, *, option: str = "--output") -> None:
-    """Write ``detections``, in their order, to a file of COCO results, which appears whole or not at all.
+    """Write a file of COCO results that holds ``detections`` in their order; the file appears whole or not at all.
 
     The file is marked as one that this product wrote, so that a later run may replace it.
 
@@ -86,7 +86,7 @@ def read_predictions(path: str | os.PathLike) -> Detections:
 def fit_to_images(
     detections: Detections, sizes: Mapping[int | str, tuple[int | None, int | None]], *, path: str, image_info: str
 ) -> Detections:
-    """Clip the boxes to their images.
+    """Return the detections with their boxes clipped to the images.
 
     Args:
         sizes: (height, width) in pixels by image id, None if unknown.

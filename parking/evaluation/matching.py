@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Thresholds: a detection and an annotated box with at least this IoU count as the same object.
+#: COCO's thresholds: a detection and an annotated box of at least this IoU count as the same object.
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-#: Least and largest area of each range in square pixels, both inclusive. The scores of a range ignore all other boxes.
+#: Least and largest area of each range in square pixels, both inclusive. Scores of a range ignore boxes outside of it.
 AREA_RANGES = {"all": (0.0, 1e10), "small": (0.0, 1024.0), "medium": (1024.0, 9216.0), "large": (9216.0, 1e10)}
 NUM_BITS = len(AREA_RANGES) * len(IOU_THRESHOLDS)
 _ALL = np.uint64(2**NUM_BITS - 1)
@@ -25,7 +25,7 @@ class Pairs:
 
     Attributes:
         detections, truths: (P,) indices.
-        ious: (P,) float64; over a crowd, the part of the detection that lies in it.
+        ious: (P,) float64. If the annotated box is a crowd, the part of the detection that lies in the crowd.
     """
 
     detections: np.ndarray
@@ -38,7 +38,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Matches:
-    """What :func:`match` finds.
+    """The result of :func:`match`.
 
     Attributes:
         pairs: the pairs that match for at least one area range and threshold.
@@ -60,7 +60,7 @@ def unpack(bits: np.ndarray) -> np.ndarray:
 
 
 def find_outside_areas(areas: np.ndarray) -> np.ndarray:
-    """Return (N,) bit sets: the ranges in which each of (N,) areas in square pixels does not lie."""
+    """Return (N,) bit sets that mark, for each of (N,) areas in square pixels, the ranges outside of which it lies."""
     outside = np.zeros(len(areas), dtype=np.uint64)
     for place, (least, most) in enumerate(AREA_RANGES.values()):
         bits = np.uint64((2 ** len(IOU_THRESHOLDS) - 1) << place * len(IOU_THRESHOLDS))
@@ -113,7 +113,7 @@ def match(
     Args:
         pairs: from :func:`find_pairs`.
         groups: (N,) int, ascending.
-        outside, truth_outside: :func:`find_outside_areas` of the detections (N,) and of the annotated boxes (G,).
+        outside, truth_outside: results of :func:`find_outside_areas`, (N,) for detections, (G,) for annotated boxes.
         crowd: (G,) bool.
     """
     pairs = pairs[np.lexsort((-pairs.truths, -pairs.ious, pairs.detections))]
@@ -140,7 +140,7 @@ def match(
 
 
 def _plan_steps(detections, groups):
-    """Divide the choices into steps with at most one pair of each group, so that a step is a few array operations.
+    """Divide the pairs into steps with at most one pair of each group, so that array operations do a whole step.
 
     Each pair occurs twice: first for the area ranges in which its annotated box counts, then for those that ignore it.
 

@@ -14,7 +14,7 @@ from parking.visualization.drawing import BoxDrawer
 
 _KEY = "prediction_pictures"
 _SIDE = 480
-# Two images in a row, each once with its annotations and once with the predictions.
+# A row shows two images, each drawn once with its annotations and once with the predictions.
 _COLUMNS = 4
 
 
@@ -79,7 +79,7 @@ class PredictionPictures(DatasetEvaluator):
         )
 
     def evaluate(self) -> dict[str, np.ndarray]:
-        """Return the picture for :func:`pop_pictures`; {} if no image to draw was processed.
+        """Return a dict with the picture, for :func:`pop_pictures`; {} if none of the images to draw was processed.
 
         Every process must call this; all but the main process get {}.
         """
@@ -103,7 +103,8 @@ def pop_pictures(results: dict[str, Any]) -> dict[str, np.ndarray]:
         results: {"bbox": ..., ...}, or a dict of these by data set name; only the scores stay in it.
 
     Returns:
-        (H, W, 3) uint8 RGB by a name for TensorBoard, "val/predictions" or, by data set name, "val/predictions/NAME".
+        Pictures, (H, W, 3) uint8 RGB, by their name for TensorBoard: "val/predictions", or "val/predictions/NAME" for
+        the data set NAME.
     """
     pictures = {}
     if _KEY in results:

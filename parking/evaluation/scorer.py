@@ -33,7 +33,7 @@ CLASS_METRICS = ("AP", "AP50", "AP75")
 
 @dataclass(frozen=True)
 class BoxScores:
-    """Scores of detections against annotated boxes, 0..1 or nan if there is no box to be found, and the matches.
+    """Scores of detections, 0..1 (nan if there is no annotated box to find), and their matches with annotated boxes.
 
     Attributes:
         truth, detections: the arguments of :func:`score_boxes`. The rows that methods return are rows of these.
@@ -128,7 +128,7 @@ def score_boxes(truth: Truth, detections: Detections) -> BoxScores:
 
 
 def _rank(truth, detections):
-    """Return each detection's class, group (image and class) and rank in the group, (N,) each; -1 if unknown."""
+    """Return each detection's class, group (image and class) and rank in the group; -1 for what ``truth`` lacks."""
     rows = _find_rows(detections.image_ids, truth.image_ids)
     classes = _find_rows(detections.category_ids, truth.category_ids)
     groups = np.where((rows < 0) | (classes < 0), -1, classes * len(truth.image_ids) + rows)
@@ -164,14 +164,14 @@ def _draw_curves(matched, ignored, ranks, num_truths):
 
 
 def _spread(matches, order, num):
-    """Return the matches among all ``num`` detections, given those among the detections with the indices ``order``."""
+    """Translate ``matches`` of only the detections at the indices ``order`` to matches of all ``num`` detections."""
     matched, ignored = np.zeros((2, num), dtype=np.uint64)
     matched[order], ignored[order] = matches.matched, matches.ignored
     return Matches(replace(matches.pairs, detections=order[matches.pairs.detections]), matches.bits, matched, ignored)
 
 
 def _find_rows(ids, known):
-    """Return (N,) int: the index of each of ``ids`` in ``known``, or -1."""
+    """Return the index in ``known`` of each of the N ``ids``, (N,) int; -1 for an id that ``known`` lacks."""
     rows = {known_id: row for row, known_id in enumerate(known)}
     return np.array([rows.get(i, -1) for i in ids.tolist()], dtype=np.int64)
 

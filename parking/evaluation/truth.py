@@ -45,7 +45,7 @@ class Truth:
         return np.bincount(self.classes[~self.crowd], minlength=len(self.category_ids))
 
     def without_images(self, image_ids: Collection[int | str]) -> "Truth":
-        """Return the truth without the images with these ids and their boxes."""
+        """Return a copy that lacks the images with these ids, and the boxes on them."""
         kept = np.array([image_id not in image_ids for image_id in self.image_ids], dtype=bool)
         used = kept[self.rows]
         return replace(

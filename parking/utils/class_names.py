@@ -22,7 +22,7 @@ def class_key(name: str) -> str:
 
 
 def shown_name(name: str) -> str:
-    """Make a class name fit for tables and messages: :func:`~parking.utils.text.printable`, and cut if very long."""
+    """Return a class name for tables and messages: escaped by :func:`.text.printable`, and cut if it is very long."""
     # Cut before escaping, to escape little, and again afterwards, because an escape takes up to ten characters.
     text = printable(str(name)[: _SHOWN_LENGTH + 1])
     return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 3] + "..."
@@ -33,9 +33,9 @@ def _is_invisible(char: str) -> bool:
 
 
 def find_classes(names: Iterable[str], class_names: Iterable[str]) -> list[str | None]:
-    """Return for each of ``names`` the one of ``class_names`` that it means, or None.
+    """Return which of ``class_names`` each of ``names`` means; None for a name that means none of them.
 
-    A name means the class with exactly this text, else the class with the same :func:`class_key` if there is only one.
+    A name means the class that is spelled exactly like it, or else the only class with the same :func:`class_key`.
     """
     own, by_key = set(class_names), defaultdict(list)
     for name in own:

@@ -26,8 +26,8 @@ _NUM_PROCESSES = {
 class ArgumentParser(argparse.ArgumentParser):
     """argparse's parser for a tool; the description is the tool's docstring.
 
-    A flag after a KEY VALUE pair (see :func:`add_opts_argument`) is a usage error; argparse would take it for a part of
-    the pairs.
+    A flag after a KEY VALUE pair (see :func:`add_opts_argument`) is a usage error; argparse itself would take
+    the flag for a key or a value.
     """
 
     def __init__(self, description: str | None):
@@ -62,8 +62,8 @@ def _show_bug(*exc_info) -> None:
 def run_tool(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit with its return value or 0; with 1 after a user's mistake; with 130 after Ctrl-C.
 
-    :func:`parking.utils.errors.explain` decides which errors are a user's mistake and words the one sentence about
-    them. Other errors are bugs and keep their traceback.
+    :func:`parking.utils.errors.explain` decides which errors are a user's mistake, and returns the sentence to
+    print about each. Other errors are bugs and keep their traceback.
     """
     make_logs_printable()
     sys.excepthook = _show_bug
@@ -89,8 +89,8 @@ def run_tool(main: Callable[[], int | None]) -> None:
 def check_started_alone(num_machines: int = 1, *, environ: Mapping[str, str] = os.environ) -> None:
     """Raise a UserError if torchrun, srun or mpirun has started more processes than machines.
 
-    Tools start their own processes, one for each GPU. Processes of a launcher would not know of each other, and all
-    would write to one folder. It is right to start one process on each of ``num_machines``.
+    Tools start their own processes, one for each GPU. Processes that a launcher starts would not know of each other,
+    and all would write to one folder. It is right to start one process on each of ``num_machines``.
 
     Raises:
         UserError: this is one of several processes.
@@ -105,7 +105,7 @@ def check_started_alone(num_machines: int = 1, *, environ: Mapping[str, str] = o
 
 
 def at_least(low: int) -> Callable[[str], int]:
-    """Return a ``type`` for ``add_argument`` that takes whole numbers of ``low`` or more."""
+    """Return a function for the ``type`` of ``add_argument``, which accepts whole numbers of ``low`` or more."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < low:

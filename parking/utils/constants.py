@@ -6,12 +6,12 @@ PARKING_DATASETS = ("parking_train", "parking_val", "parking_trainval", "parking
 #: Gray level (0..255) that fills the space around images: in training samples, in inference and in padded batches.
 PAD_VALUE = 114
 
-#: For each of this project's heads, by its name in the registry, the group in MODEL whose keys only this head reads.
+#: Name of each head of this project in the registry -> name of the group in MODEL whose keys only this head reads.
 HEAD_GROUPS = {"AnchorHead": "ANCHOR_HEAD", "DistributionHead": "DISTRIBUTION_HEAD", "YOLOXHead": "YOLOX_HEAD"}
 
 #: Name of this project's own backbone in detectron2's registry.
 CSP_DARKNET_PAFPN = "build_csp_darknet_pafpn_backbone"
-#: Names of detectron2's backbones that the config has keys for, in detectron2's registry.
+#: Names, in detectron2's registry, of those backbones of detectron2 that the config has keys for.
 RESNET = "build_resnet_backbone"
 RESNET_FPN = "build_resnet_fpn_backbone"
 RETINANET_FPN = "build_retinanet_resnet_fpn_backbone"

@@ -1,4 +1,4 @@
-"""UserError, for what the user can fix, and :func:`explain`, which words other such errors in one sentence."""
+"""Report what the user can fix: :class:`UserError`, and :func:`explain`, which makes a sentence of other errors."""
 
 import errno
 from collections.abc import Iterator
@@ -7,20 +7,20 @@ from contextlib import contextmanager
 
 from .text import printable
 
-# Errors that the machine causes instead of a bug: they are explained in a sentence even if they name no file.
+# Numbers of errors that are caused by the machine and not by a bug; they are explained even if they name no file.
 _ENVIRONMENT = frozenset(
     {errno.EAGAIN, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
     | {errno.EROFS, errno.ESTALE}
 )
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-# Texts in messages of RuntimeErrors that mean a lack of memory, and the words that explain each to the user. torch's
-# OutOfMemoryError is recognised by its class.
+# Part of the message of a RuntimeError that means a lack of memory -> words that explain it to the user. torch's
+# OutOfMemoryError is not in this table, because it is recognised by its class.
 _MEMORY_IS_FULL = {
     "can't allocate memory": "the CPU's memory is full",
     "CUDA error: out of memory": "the GPU's memory is full",
     "STATUS_ALLOC_FAILED": "the GPU's memory is full",
 }
-# Longest message in characters; a longer one is cut, because names in it may have any length.
+# Longest message in characters. Longer messages are cut, because names in a message may have any length.
 _MAX_LENGTH = 4000
 
 
@@ -35,7 +35,7 @@ class UserError(Exception):
     def __str__(self) -> str:
         text = super().__str__()
         # If a data worker raised the error, the loader raises a new one whose message is the traceback. The last line
-        # of that is "module.Class: " followed by our sentence.
+        # of the traceback is "module.Class: ", followed by the message of the error.
         if text.startswith("Caught ") and "Original Traceback" in text:
             text = text.strip().splitlines()[-1].partition(": ")[2]
         text = printable(text)
@@ -73,7 +73,7 @@ def is_lost_connection(error: BaseException) -> bool:
 
 @contextmanager
 def explaining_out_of_memory(when: str, remedy: str) -> Iterator[None]:
-    """In the block, turn errors about a lack of memory, on a GPU or the CPU, into a UserError.
+    """Turn errors of the ``with`` block about a lack of memory, on a GPU or the CPU, into a UserError.
 
     Args:
         when: words that say when memory ran out, such as "in iteration 7".

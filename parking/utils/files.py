@@ -19,8 +19,8 @@ from .text import printable
 #: Ending of the names of unfinished files. A killed run leaves them behind, and a later run may remove them.
 UNFINISHED_ENDING = ".parking-tmp"
 
-# Default longest wait of `wait_for_lock`, for locks that are held only while a few bytes are written; and the time
-# between two tries.
+# Seconds that `wait_for_lock` waits by default, enough for locks that are held only while a few bytes are written; and
+# seconds between its tries.
 _MAX_LOCK_SECONDS, _LOCK_INTERVAL = 600, 0.005
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
@@ -38,7 +38,7 @@ class UnusableFileError(UserError):
 
 
 def open_regular(path: str | os.PathLike, *, follow_links: bool = True) -> BinaryIO:
-    """Open a regular file for reading, and refuse everything else.
+    """Open a regular file for reading; raise an OSError for anything else.
 
     Reading a FIFO could wait forever, and a device may never end.
 
@@ -92,7 +92,7 @@ def is_dead_link(path: str | os.PathLike) -> bool:
 
 
 def describe_missing(path: str | os.PathLike) -> str:
-    """Say why there is no regular file at ``path``, in words that follow its name."""
+    """Return words that say why there is no regular file at ``path``, to follow the file's name in a sentence."""
     if is_dead_link(path):
         return "is a link that leads nowhere"
     if os.path.isdir(path):
@@ -114,7 +114,7 @@ def open_atomic(
 
     Args:
         makes_folder: whether to make the folder if needed.
-        before_replacing: called with the temporary path of the finished file, before that replaces ``path``.
+        before_replacing: called with the temporary path of the finished file, before this file replaces ``path``.
     """
     path = Path(path)
     if makes_folder:
@@ -135,7 +135,9 @@ def open_atomic(
 
 @contextmanager
 def locked(path: str | os.PathLike, *, busy: str, max_seconds: float = 0.0) -> Iterator[None]:
-    """Keep other processes out of the block by a locked file, which is removed at the end; a killed process leaves it.
+    """Keep other processes out of the ``with`` block by locking a file, which is made before and removed after it.
+
+    A process that is killed in the block leaves the file behind, unlocked.
 
     On a file system that cannot lock, other processes are not kept out.
 
@@ -166,13 +168,13 @@ def locked(path: str | os.PathLike, *, busy: str, max_seconds: float = 0.0) -> I
 
 
 def remove_stale_lock(path: str | os.PathLike) -> None:
-    """Remove the file that a process killed in :func:`locked` has left; if a process holds the lock, it stays."""
+    """Remove the lock file that a process killed in :func:`locked` has left, unless another process holds the lock."""
     with suppress(UserError), locked(path, busy=""):
         pass
 
 
 def open_locked(path: str | os.PathLike, mode: str, flags: int, **limits: Any) -> BinaryIO:
-    """Open the file at ``path`` for appending, made if needed, and lock it.
+    """Open the file at ``path`` for appending, after making it if needed, and lock it.
 
     If another process removes or replaces the file meanwhile, the new one is opened and locked.
 
@@ -183,7 +185,7 @@ def open_locked(path: str | os.PathLike, mode: str, flags: int, **limits: Any) -
 
     Raises:
         OSError: the file cannot be opened, or is a link.
-        UserError: another process keeps it locked.
+        UserError: another process keeps the file locked.
     """
     flags |= os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
@@ -200,7 +202,7 @@ def open_locked(path: str | os.PathLike, mode: str, flags: int, **limits: Any) -
 
 
 def is_still_there(file: BinaryIO | int, path: str | os.PathLike) -> bool:
-    """Whether ``path`` still leads to the open ``file``, which was neither removed, moved nor replaced."""
+    """Whether the open ``file`` is still the one at ``path``, because nobody removed, moved or replaced it."""
     try:
         return os.path.samestat(
             os.fstat(file if isinstance(file, int) else file.fileno()), os.stat(path, follow_symlinks=False)
@@ -217,7 +219,7 @@ def wait_for_lock(
     busy: str | None = None,
     max_seconds: float | None = None,
 ) -> None:
-    """Lock an open file.
+    """Lock an open file; wait while other processes hold the lock.
 
     Args:
         operation: ``fcntl.LOCK_SH`` or ``LOCK_EX``.
@@ -247,7 +249,7 @@ def wait_for_lock(
 
 @contextmanager
 def explaining_write_errors() -> Iterator[None]:
-    """In the block, turn an OSError into a UserError about results; a full disk passes, because tools explain it."""
+    """Turn an OSError of the ``with`` block into a UserError about results, except a full disk, which tools explain."""
     try:
         yield
     except OSError as e:

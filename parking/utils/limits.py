@@ -1,18 +1,17 @@
-"""Limits of what is read from files, which anyone may have made: generous for real data, and stated only here.
+"""Limits for what is read from files, because anyone may have made them; real data stays far below the limits.
 
-Sizes are in bytes. Code that reads a file of one of these kinds takes the limit from here; its error message states the
-limit that was exceeded.
+Sizes are in bytes. No limit is stated anywhere else. The error about a file that exceeds a limit states the limit.
 """
 
 _MB, _GB = 10**6, 10**9
 
 #: Size of a yaml config together with its ``_BASE_`` files; this much takes 4 s to parse.
 MAX_CONFIG_BYTES = 256 * 1024
-#: Number of files that a config reads; a file counts each time that a ``_BASE_`` names it.
+#: Number of files that a config reads; a file counts as often as a ``_BASE_`` names it.
 MAX_CONFIG_FILES = 32
 #: Depth to which the values of a config may be nested.
 MAX_CONFIG_DEPTH = 100
-#: Number of values in a config that weights carry; a value that occurs in several places counts for each.
+#: Number of values in the config in a weights file; a value that occurs in several places counts for each of them.
 MAX_CONFIG_VALUES = 100_000
 #: Size of a json with annotations, an image list or results; COCO's train2017 has 0.45 GB.
 MAX_JSON_BYTES = 4 * _GB
@@ -21,7 +20,7 @@ MAX_JSON_BYTES = 4 * _GB
 MAX_ID_BITS = 64
 #: Size of an image file.
 MAX_IMAGE_BYTES = 1 * _GB
-#: Number of pixels of a picture of any format, such as a satellite picture; compared with its header before decoding.
+#: Number of pixels of a picture, enough for satellite pictures. The header is checked before the picture is decoded.
 #: A picture of this size takes 0.8 GB as 8-bit RGB, up to 2.5 GB while it is decoded from 16 bits or turned, and up to
 #: 3.6 GB while it is decoded from AVIF.
 MAX_IMAGE_PIXELS = 16384 * 16384
@@ -35,7 +34,7 @@ MAX_PICKLE_BYTES = 8 * 2**20
 MAX_NOTE_BYTES = 64 * 1024
 #: Length of a path in a zip or json, in bytes of UTF-8; Linux allows 4096.
 MAX_PATH_BYTES = 2048
-#: Number of folders in such a path.
+#: Number of folders in a path in a zip or json, and of nested folders that are searched for files.
 MAX_PATH_FOLDERS = 64
 #: Ratio of the unpacked size of a zip to its own size; deflate reaches up to 1032.
 MAX_ARCHIVE_RATIO = 200

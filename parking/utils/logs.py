@@ -16,7 +16,7 @@ class PrintableRecord(logging.LogRecord):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        # Look at the name now, because detectron2's formatter shortens it before it calls getMessage().
+        # Look at the name now, because detectron2's formatter shortens the name before getMessage() is called.
         self._has_colors = self.name.partition(".")[0] in _COLORING_LOGGERS
         if self.exc_info and self.exc_info[0] is not None:
             self.exc_text = printable_lines("".join(traceback.format_exception(*self.exc_info)).rstrip("\n"))
@@ -29,7 +29,7 @@ class PrintableRecord(logging.LogRecord):
 
 
 def make_logs_printable() -> None:
-    """Make all log records of this process :class:`PrintableRecord` from now on; further calls change nothing."""
+    """Make all later log records of this process instances of :class:`PrintableRecord`; may be called again."""
     logging.setLogRecordFactory(PrintableRecord)
 
 

@@ -34,8 +34,8 @@ MARK_NAME = ".parking-files.jsonl"
 
 _HEADER = {"parking": "files that parking wrote here and may replace or remove", "version": 1}
 _BLOCK_BYTES = 1 << 20
-# A file is ours if it has one of the last _NUM_CONTENTS contents that the mark notes. The last is not enough: a kill
-# may come when the line about new content is written, but the file not yet replaced.
+# A file is ours if it has one of the last _NUM_CONTENTS contents that the mark notes. The last one alone is not
+# enough: a process may be killed after it has written the line about new content and before it replaces the file.
 _NUM_CONTENTS = 2
 # A mark is rewritten without outdated lines when it has more lines than _MAX_LINES_PER_FILE for each file plus
 # _MAX_MORE_LINES.
@@ -57,12 +57,12 @@ class _Entry:
     source: Mapping[str, Any] | None = None
 
     def says(self, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> bool:
-        """Whether a line with these values would change nothing."""
+        """Whether the entry has these values already, so that a line with them would change nothing."""
         is_known = self.is_open if written is None else not self.is_open and self.written[-1:] == [written]
         return is_known and self.source == source
 
     def take(self, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> None:
-        """Apply the next line about the file."""
+        """Change the entry by the values of the next line about the file."""
         self.is_open, self.source = written is None, source
         if written is not None:
             self.written = [*(other for other in self.written if other != written), written][-_NUM_CONTENTS:]
@@ -83,7 +83,7 @@ class OutputFolder:
         """
         Args:
             root: path of the folder, which need not exist yet.
-            option: the option by which the user gives the folder; error messages advise to give another.
+            option: the option by which the user gives the folder; error messages advise the user to change it.
         """
         self.root = Path(root)
         self._option = option
@@ -113,8 +113,8 @@ class OutputFolder:
         """Raise a UserError for the first of ``names`` at which something exists that is not ours.
 
         Args:
-            by_size: compare only sizes, which is fast for a hundred thousand pictures; the content of each is compared
-                later, when it is replaced.
+            by_size: compare only sizes, which is fast for a hundred thousand pictures; contents are compared later,
+                before each file is replaced.
         """
         for name in names:
             path = self.root / name
@@ -157,7 +157,7 @@ class OutputFolder:
         return path
 
     def finish(self, name: str) -> None:
-        """Note the content of a file of :meth:`start`; from now on, it is ours only while it has this content."""
+        """Note the content of a file that :meth:`start` marked, which is ours only while it has this content."""
         path = self.root / name
         self._marks_beside(path).append(path.name, _measure(path), self.source_of(name))
 
@@ -178,7 +178,7 @@ class OutputFolder:
         return entry is not None and entry.is_open
 
     def adopt_unmarked(self, name: str, *, start: bytes) -> None:
-        """Mark a file of an older version, which wrote no marks, if it begins with ``start`` and has none beside it."""
+        """Mark a file that begins with ``start`` if its folder has no mark: a version without marks wrote it."""
         path = self.root / name
         if self._find_obstacle(name) or not path.is_file() or self._marks_beside(path).exists:
             return
@@ -239,10 +239,10 @@ def open_output(path: str | os.PathLike, *, option: str = "--output") -> Abstrac
 
 
 class MarkedFiles:
-    """Tells which files, in any folder, this product wrote, so that they are not taken for inputs.
+    """Tells whether this product wrote a file, which then must not be taken for an input; works in any folder.
 
-    A file counts as written by us if its name and size are noted. Contents are not compared, because this is asked for
-    every picture of a folder.
+    A file counts as written by us if its name and size are noted. Contents are not compared, because that
+    would take too long for every picture of a folder.
     """
 
     def __init__(self):
@@ -266,7 +266,7 @@ class MarkedFiles:
 
 
 def make_own_folder(folder: Path) -> None:
-    """Make a folder that only this product writes to, with a mark in it, unless it exists.
+    """Make a folder that only this product writes to, and a mark in it; keep both if they exist.
 
     Raises:
         UserError: there is something else at this path.
@@ -301,12 +301,13 @@ def is_own_folder(folder: Path) -> bool:
 
 
 def remove_own_folder(folder: Path, own_names: re.Pattern) -> bool:
-    """Remove files and folders with ``own_names`` from a folder that :func:`make_own_folder` made, and then the folder.
+    """Remove a folder that :func:`make_own_folder` made, if all files and folders in it have ``own_names``.
 
-    Folders in it are treated in the same way. Of links, only the links are removed, never what they lead to.
+    If it holds anything else, what has ``own_names`` is removed, and the folder stays with the rest. Folders in it are
+    treated in the same way. Of links, only the links are removed, never what they lead to.
 
     Returns:
-        Whether the folder held nothing else; if it did, the folder and the rest stay.
+        Whether the folder held nothing else.
     """
     for name in _list_others(folder):
         path = folder / name
@@ -334,14 +335,14 @@ def _list_others(folder: Path) -> list[str]:
 
 
 class _Marks:
-    """The mark of one folder, as it was when it was read.
+    """The mark of one folder, as it was when this object read it.
 
     Several processes may append to a mark at the same time; none needs to know what others have added meanwhile.
 
     Attributes:
         path: path of the mark.
         exists: whether the folder has a mark.
-        entries: what it says about each file, by file name.
+        entries: what the mark says about each file, by file name.
     """
 
     def __init__(self, folder: Path):
@@ -366,7 +367,7 @@ class _Marks:
                 return  # the disk was full, so only the beginning of the first line was written
             raise UserError(f"'{printable(self.path)}' is not a mark of this version of parking; move it away.")
         self.exists = True
-        for line in data[: data.rfind(b"\n")].splitlines():  # without the last line if a kill cut it off
+        for line in data[: data.rfind(b"\n")].splitlines():  # leave out the last line if a kill cut it off
             self._take(line)
 
     def append(self, name: str, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> None:

@@ -49,12 +49,12 @@ def run_in_processes(
     # Use spawn instead of fork, because a forked copy of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    # Start the tracker now: starting it along with the first worker would unblock SIGINT before the worker inherits
-    # the mask.
+    # Start multiprocessing's resource tracker now. If it were started along with the first worker, it would unblock
+    # SIGINT before the worker inherits the mask.
     resource_tracker.ensure_running()
     with ProcessPoolExecutor(min(num_workers, len(items)), context, _start_worker) as pool:
         try:
-            # Workers start with SIGINT blocked: while they import, Ctrl-C would make them print a traceback.
+            # Start workers with SIGINT blocked; otherwise Ctrl-C during their imports would make them print tracebacks.
             with interrupts_held_back():
                 found = pool.map(function, items, chunksize=chunk_size)
             collect(found)
@@ -67,7 +67,7 @@ def run_in_processes(
 
 
 def _start_worker() -> None:
-    # Ignore Ctrl-C, which reaches every process of the terminal: only the parent shall react to it.
+    # Ignore Ctrl-C, which reaches every process of the terminal: only the parent must react to it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     cv2.setNumThreads(1)
@@ -75,7 +75,7 @@ def _start_worker() -> None:
 
 @contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """Delay SIGINT until the block ends; block it in processes and threads that are started in the block."""
+    """Delay SIGINT until the ``with`` block ends; processes and threads start in it with SIGINT blocked."""
     came: list[int] = []
     # New processes and threads inherit this thread's mask. Older threads, such as those of a progress bar or of OpenMP,
     # still receive SIGINT, and Python then calls the handler in the main thread; so replace the handler, too.

@@ -53,9 +53,9 @@ def read_text_file(path: str | os.PathLike, *, max_bytes: int) -> tuple[str, boo
 
 
 def describe_content(start: bytes) -> str | None:
-    """Return what a file that begins with ``start`` is and what to do, worded to follow the file's name.
+    """Say what a file that begins with ``start`` is and what the user can do, in words that follow the file's name.
 
-    None means that it may be UTF-8 text, or that its kind is not known.
+    The result is None if the file may be UTF-8 text, or if its kind is not known.
     """
     if not start:
         return "is empty"

@@ -18,7 +18,7 @@ from .findings import KINDS, Finding
 
 # A box may extend beyond the image by this many pixels without a finding, because its numbers may be rounded.
 _TOLERANCE = 1e-3
-# Numbers above this are not accepted as coordinates, because their products may be infinite.
+# Numbers above this are not accepted as coordinates, because products of such numbers may be infinite.
 _LARGEST = 1e150
 _NUMBERS = frozenset({int, float})
 _NEEDED_KEYS = frozenset({"image_id", "category_id", "bbox"})
@@ -31,10 +31,10 @@ _WHOLE = 0.95
 # A data set counts as having another box format if it has at least this many boxes and at least this share of them
 # looks like that format.
 _MIN_BOXES, _MIN_SHARE = 20, 0.9
-# Carelessly drawn boxes extend beyond the image by less than this part of its side.
+# Carelessly drawn boxes extend beyond the image by less than this part of the image's side.
 _FAR_OUTSIDE = 0.1
 # If x1 and y1 are wrongly read as width and height, at least this share of the boxes extends beyond the image by more
-# than that, because all boxes outside its top-left quarter do.
+# than _FAR_OUTSIDE, because all boxes outside the top-left quarter of the image do.
 _MIN_OUTSIDE_SHARE = 0.2
 # This many boxes suffice to decide that boxes were drawn on turned pictures, because EXIF already suggests it.
 _MIN_TURNED_BOXES = 5
@@ -82,7 +82,7 @@ def collect_annotations(
         findings: extended by what is wrong with the remaining annotations.
 
     Returns:
-        The annotations, and how many sound ones were left out because their image was.
+        The annotations, and how many sound ones were left out because their image was left out.
     """
     numbers, num_lost, ids = [], 0, set()
     for number, entry in enumerate(entries):
@@ -115,7 +115,7 @@ def collect_annotations(
 def inspect_boxes(
     annotations: Annotations, entries: Sequence[Any], records: Sequence[dict], findings: list[Finding], policy: str
 ) -> Annotations:
-    """Add to ``findings`` what is wrong with boxes and areas, and leave out or mend what ``policy`` says.
+    """Add to ``findings`` what is wrong with boxes and areas; return the annotations that ``policy`` keeps or mends.
 
     If most boxes look as if they were not x, y, width, height in pixels of the picture as stored, one finding says so,
     and no box is used or inspected by itself.
@@ -167,7 +167,7 @@ def inspect_boxes(
 
 
 def inspect_classes(annotations: Annotations, categories: Mapping[int, str], findings: list[Finding]) -> None:
-    """Add to ``findings`` which classes have no box in ``annotations``, and whether at least half of all are crowds.
+    """Add to ``findings`` which classes have no box in ``annotations``, and whether half of all or more are crowds.
 
     Args:
         categories: names by category id, in the order of the contiguous classes.
@@ -280,7 +280,7 @@ def _find_mistaken_format(boxes: np.ndarray, sizes: np.ndarray) -> Finding | Non
 
 
 def _find_upright_boxes(boxes: np.ndarray, sizes: np.ndarray) -> Finding | None:
-    """Return a finding if boxes of pictures that are used as stored fit the pictures turned upright instead.
+    """Return a finding if pictures are used as stored, but their boxes fit the pictures turned upright.
 
     Args:
         sizes: (A, 2) width and height of the pictures as stored, equal to those in the json.

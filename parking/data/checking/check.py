@@ -31,7 +31,7 @@ class CheckedSource:
     Attributes:
         class_names: by contiguous class index.
         columns: what a loader would use under the policy "repair"; None if the json could not be read.
-        facts: for the path of every image that the json lists and of every other image file below the folder. A file
+        facts: by path, of every image that the json lists and of every other image file below the folder. A file
             that no json lists and that lies below the folders of several sources belongs to the first of them.
     """
 
@@ -64,7 +64,7 @@ def check_sources(
     start: Callable[[int], object] = lambda total: None,
     progress: Callable[[int], object] = lambda count: None,
 ) -> list[CheckedSource]:
-    """Read all json files and decode all images of ``sources``; the results are in the order of ``sources``.
+    """Read all json files and decode all images of ``sources``; return what was found, by source.
 
     Args:
         num_workers: processes that decode images.
@@ -147,7 +147,7 @@ def _check(
     """Check one source, given the ``facts`` about its images."""
 
     def read_headers(paths: Sequence[str]) -> list[Header | UnreadableImageError]:
-        # The header of a file that is cut off still states a size, by which the boxes can be checked.
+        # Even the header of a file that is cut off states a size, by which boxes can be checked.
         return [facts[path].header or UnreadableImageError(facts[path].detail, facts[path].problem) for path in paths]
 
     source = opened.source

@@ -28,7 +28,7 @@ class Inspection(NamedTuple):
     Attributes:
         columns: the images and boxes that can be used; anything that would stop a loader is left out, too.
         findings: in the order in which they were found.
-        num_lost_boxes: sound annotations that were left out only because their image was.
+        num_lost_boxes: number of sound annotations that were left out only because their image was left out.
     """
 
     columns: Columns
@@ -54,7 +54,7 @@ def inspect_content(
         files: the files below the image folder.
         read_headers: called at most once, with the paths of all images if ``exif_orientation`` is "auto", else of
             those whose size the json lacks.
-        policy: what is mended or left out in ``columns``; the findings do not depend on it.
+        policy: decides what is mended or left out in ``columns``; the findings do not depend on it.
         with_annotations: False if the json is a list of images only.
         exif_orientation: INPUT.EXIF_ORIENTATION.
     """

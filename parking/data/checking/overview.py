@@ -67,7 +67,7 @@ class Overview:
 
 
 def keep_frequent(overview: Overview, limit: int) -> Overview:
-    """Return an overview, for charts, of only the ``limit`` classes with the most boxes, in unchanged order."""
+    """Return ``overview`` with only the ``limit`` classes that have the most boxes, in unchanged order, for charts."""
     if len(overview.class_names) <= limit:
         return overview
     totals = np.bincount(overview.classes, minlength=len(overview.class_names))

@@ -25,7 +25,7 @@ class Source:
 
 
 def make_coco_sources(pairs: list[tuple[str, str]]) -> list[Source]:
-    """Make one source of each pair of a COCO json and its image folder, named after the json.
+    """Make a source, named after its json, from each pair of a COCO json and an image folder.
 
     Raises:
         UserError: a json or folder is missing.

@@ -1,6 +1,6 @@
 """Check the ``area`` of annotations, by which COCO calls an object small or large; needs neither torch nor detectron2.
 
-This is the area of the mask, or of the box if there is no mask. Converters write it wrong in many ways, and COCO's
+The ``area`` is that of the mask, or of the box if there is no mask. Converters write it wrong in many ways, and COCO's
 evaluation leaves out boxes whose area is negative, not a number or huge, so every tool takes areas from this module.
 """
 
@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-# A side of a box may be this many pixels shorter than that of the mask, because it may be rounded.
+# A side of a box may be this many pixels shorter than that of the mask, because the box may be rounded.
 _ROUNDING = 1.0
 # An area of one pixel or less is impossible if the box has four or more.
 _MIN_AREA, _MIN_BOX_AREA = 1.0, 4.0
-# If at least this many boxes all have the same area, but width x height differs by more than this part, the area is
+# If at least this many boxes all have the same area, but width x height differs by more than this part, the areas are
 # impossible.
 _MIN_SAME, _MIN_DIFFERENCE = 3, 0.01
 
@@ -52,7 +52,7 @@ def find_impossible_areas(values: Sequence[Any], boxes: np.ndarray) -> tuple[np.
 
 
 def stand_in_areas(areas: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the (A,) areas to evaluate with: ``areas``, reduced to width x height if larger; this also replaces NaN.
+    """Return (A,) areas to evaluate with: the lesser of ``areas`` and width x height; width x height in place of NaN.
 
     Args:
         areas: (A,) from :func:`find_impossible_areas`.
@@ -62,7 +62,7 @@ def stand_in_areas(areas: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def _to_numbers(values: Sequence[Any]) -> tuple[np.ndarray, dict[int, str]]:
-    """Return (A,) float64, NaN for values that are not finite numbers, and {index: problem} for those except None."""
+    """Return (A,) float64 with NaN for unusable values, and {index: problem} for unusable values other than None."""
     is_number = [type(value) in (int, float) and abs(value) < 1e300 for value in values]
     areas = np.array([value if ok else math.nan for value, ok in zip(values, is_number, strict=True)], dtype=np.float64)
     wrong = [i for i, value in enumerate(values) if value is not None and not is_number[i]]

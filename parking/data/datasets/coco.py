@@ -42,7 +42,7 @@ def load_columns(
     allow_outside: bool = False,
     known: Sequence[Finding] = (),
 ) -> Columns:
-    """Load a COCO-like json, apply ``policy`` to what is wrong with it, and log the counts on the main process.
+    """Load a COCO-like json, apply ``policy`` to what is wrong with it, and log what was found on the main process.
 
     No image is decoded. Headers are read once: of all images if ``exif_orientation`` is "auto", else of those whose
     size the json lacks.
@@ -121,8 +121,8 @@ def _make_annotations(columns: Columns) -> list[dict]:
 def load_once(load: Callable[[], Columns], *, with_annotations: bool = True) -> Callable[[], list[dict]]:
     """Return a function that calls ``load`` at its first call, and returns new dataset dicts at each call.
 
-    Between the calls it keeps only the columns. Worker processes would copy the memory of dicts when they change the
-    counts of references in it.
+    Between the calls, only the columns are kept, because worker processes would copy the memory of dicts as soon as
+    they use them: Python counts references in the same memory.
     """
     get_columns = functools.cache(load)
     return lambda: to_dicts(get_columns(), with_annotations=with_annotations)

@@ -61,6 +61,6 @@ class Columns:
         )
 
     def class_counts(self, num_classes: int) -> np.ndarray:
-        """Return (N, num_classes) ints: the boxes of each class in each image."""
+        """Return (N, num_classes) ints: how many boxes of each class each image has."""
         cells = self.image_rows() * num_classes + self.classes
         return np.bincount(cells, minlength=len(self) * num_classes).reshape(len(self), num_classes)

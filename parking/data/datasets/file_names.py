@@ -42,7 +42,7 @@ def is_image_name(name: str) -> bool:
 
 def name_key(name: str) -> str:
     """Return a key that is equal for names that differ only in case, Unicode form or kind of slashes."""
-    # casefold() would also make "Straße" and "Strasse" equal.
+    # Use lower(), because casefold() would also make "Straße" and "Strasse" equal.
     key = name.lower()
     if not name.isascii():
         key = compose(compose(name).lower())

@@ -21,7 +21,7 @@ class ImageList(NamedTuple):
     """The images for an inference.
 
     Attributes:
-        images: one dict an image, sorted by ``relative_path``: ``file_name`` (path), ``relative_path`` (below the
+        images: one dict for each image, sorted by ``relative_path``: ``file_name`` (path), ``relative_path`` (below the
             folder, with slashes), ``image_id`` (from an image list, or else 1, 2, ... in this order), and ``height``
             and ``width`` if the list has them.
         has_ids: whether the ids are from an image list.
@@ -78,7 +78,7 @@ def _find_images(input: str) -> tuple[Path, Listing]:
     elif glob.has_magic(input):
         root = _get_fixed_folder(input)
         if ".." in Path(input).parts[len(root.parts) :]:
-            # Results get the same paths below the output folder, so a path with '..' could lead out of that folder.
+            # The results of an image get its path, below the output folder; with '..' it could lead out of that folder.
             raise UserError(f"The glob pattern '{input}' has '..' after a wildcard, which is not allowed.")
         # Folders that match the pattern are not searched.
         found = [path for path in glob.glob(input, recursive=True) if not os.path.isdir(path)]
@@ -147,7 +147,7 @@ def _find_image_info(root: Path, paths: list[str]) -> tuple[str | None, _ImageIn
 
 
 def _join(records: list[dict], infos: _ImageInfos, image_info: str, *, is_complete: bool) -> list[dict]:
-    """Return ``records`` with ids and sizes from ``infos``; ``is_complete``: each of ``infos`` must have a record."""
+    """Add ids and sizes from ``infos`` to ``records``; if ``is_complete``, all entries of ``infos`` need a record."""
     found: dict[str, str] = {}
     joined, unlisted = [], []
     for record in records:

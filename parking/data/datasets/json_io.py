@@ -232,6 +232,6 @@ class _ShortRepr(reprlib.Repr):
 
 
 def shorten(value: Any, length: int = 80) -> str:
-    """Return the ``repr`` of a value from a json, cut to ``length`` characters; large values take no more time."""
+    """Return the ``repr`` of a value from a json, cut to ``length`` characters, without reading all of a long value."""
     text = _ShortRepr().repr(value)
     return text if len(text) <= length else text[: length - 3] + "..."

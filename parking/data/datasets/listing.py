@@ -34,7 +34,7 @@ class Listing:
 
     Attributes:
         names: paths of the images relative to the folder, sorted.
-        passed_over: reason -> number of other files. The reason for a picture of a kind that is not read is its ending.
+        passed_over: reason -> number of files passed over. For a picture of a kind that is not read, it is the ending.
     """
 
     names: list[str] = field(default_factory=list)

@@ -9,7 +9,7 @@ from parking.data.decoding.orientation import APPLY, IGNORE, choose_for_ambiguou
 from parking.data.image_io import UnreadableImageError, read_image_header
 from parking.utils.text import printable
 
-#: A function from paths of images to the header of each, or an error that says what is wrong with the file.
+#: A function that takes paths of images and returns for each the header, or an error that says what is wrong.
 HeaderReader = Callable[[Sequence[str]], Sequence[Header | UnreadableImageError]]
 
 # More threads than CPUs, because reading headers is mostly waiting for the disk.

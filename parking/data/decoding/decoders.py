@@ -143,7 +143,7 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
     if header.mode == "I;16":
         values = np.asarray(pillow.decode(io.BytesIO(data), "TIFF", header.stored_size))
         values = values.astype(np.uint16)[..., np.newaxis].repeat(3, axis=2)
-        # Pillow does not scale values of fewer than 16 bits, and if 0 means white, it inverts 8-bit pictures only.
+        # Scale values of fewer than 16 bits, and invert pictures in which 0 means white; Pillow does neither here.
         largest = (1 << header.bits) - 1
         if first(directory, tiff_tags.PHOTOMETRIC) == 0:
             values = largest - np.minimum(values, largest)
@@ -191,5 +191,5 @@ def _is_deep_ppm(data: bytes, size: tuple[int, int]) -> bool:
 
 
 def _find_jpeg2000_bits(data: bytes) -> int:
-    """Return the bits a channel of a JPEG 2000, which its first segment states."""
+    """Return the number of bits a channel that the first segment of a JPEG 2000 states."""
     return (data[data.index(b"\xff\x4f\xff\x51") + 42] & 0x7F) + 1

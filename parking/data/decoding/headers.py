@@ -15,7 +15,7 @@ from parking.data.decoding.problem import ImageProblem, cut_off, damaged, unsupp
 from parking.data.decoding.tiff_tags import first, read_orientation
 from parking.utils.limits import MAX_IMAGE_PIXELS
 
-#: Takes (offset, length) and returns these bytes of a file, or fewer if the file ends earlier.
+#: A function that returns the bytes of a file at (offset, length), or fewer bytes if the file ends earlier.
 Reader = Callable[[int, int], bytes]
 
 # Look at no more than this many segments of a JPEG, chunks of a PNG or WebP, or directories of a TIFF.
@@ -24,7 +24,7 @@ _MAX_PROFILE_BYTES = 2**20
 
 #: JPEG markers that stand alone, without a segment, such as the restart markers.
 JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
-#: JPEG markers of a scan's header, which the pixels follow, and of the end of the picture.
+#: JPEG marker of the header of a scan, after which the scan's pixels follow; JPEG marker of the end of the picture.
 JPEG_SCAN, JPEG_END = 0xDA, 0xD9
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Frames that can be decoded: baseline, extended and progressive with Huffman coding; extended and progressive with
@@ -103,7 +103,7 @@ def walk_jpeg(read: Reader) -> Iterator[tuple[int, int, int]]:
     """Yield marker, start and end of each segment of a JPEG, up to the header of the first scan or the end marker.
 
     Raises:
-        ImageProblem: the file ends before that, or other bytes lie between the segments.
+        ImageProblem: the file ends before the last of these segments, or other bytes lie between the segments.
     """
     start = 2
     for _ in range(_MAX_PARTS):

@@ -17,8 +17,8 @@ _MARKER = re.compile(rb"\xff[^\x00\xff%b]" % bytes(JPEG_STANDALONE))
 
 
 def is_cut_off(data: bytes) -> bool:
-    """Return whether the end marker is missing behind the header of the first scan."""
-    # Earlier segments may hold a thumbnail, which has an end marker of its own.
+    """Return whether a JPEG was cut off, so that no end marker follows the header of its first scan."""
+    # Search only after that header, because a thumbnail in an earlier segment has an end marker of its own.
     _, start, _ = list(_walk(data))[-1]
     return data.rfind(_END, start) < 0
 
@@ -49,7 +49,7 @@ def has_hole(data: bytes) -> bool:
 
 
 def has_more_scans(data: bytes, limit: int) -> bool:
-    """Return whether the first picture has more than ``limit`` scans; decoding each scan goes through all pixels."""
+    """Return whether the first picture has more than ``limit`` scans; each may take as long as a whole picture."""
     if data.count(b"\xff\xda") <= limit:
         return False
     _, start, _ = list(_walk(data))[-1]

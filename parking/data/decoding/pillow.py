@@ -79,7 +79,7 @@ def decode(file: BinaryIO, image_format: str, size: tuple[int, int]) -> Image.Im
     with opened(file, image_format) as image, _own_limit(image):
         if (image.height, image.width) != size:
             raise damaged("its headers contradict each other")
-        # If no tag states an orientation, Pillow would turn a TIFF by its XMP data.
+        # Remove the XMP data, by which Pillow would turn a TIFF that has no tag with an orientation.
         image.info.pop("xmp", None)
         image.load()
         return image.copy()
@@ -123,7 +123,7 @@ def _explain(error: Exception) -> ImageProblem:
 
 @contextmanager
 def _own_limit(image: Image.Image) -> Iterator[None]:
-    """In the block, raise the limit of pixels that Pillow's decoders check to ``MAX_IMAGE_PIXELS``, if needed."""
+    """Increase Pillow's own limit of pixels to ``MAX_IMAGE_PIXELS`` for the ``with`` block, if ``image`` needs that."""
     if Image.MAX_IMAGE_PIXELS is None or image.width * image.height <= Image.MAX_IMAGE_PIXELS:
         yield
         return

@@ -1,4 +1,4 @@
-"""The error for bytes that cannot be used as a picture, and functions that make it."""
+"""The error about bytes that cannot be used as a picture, and functions that make such errors."""
 
 
 class ImageProblem(Exception):
@@ -24,5 +24,5 @@ def cut_off() -> ImageProblem:
 
 
 def unsupported(what: str, advice: str = "convert it to 8-bit PNG or JPEG") -> ImageProblem:
-    """Return the problem of a sound file of a kind that is not read; ``what`` names it, such as "a HEIC picture"."""
+    """Return the problem of an intact file of a kind that is not read; ``what`` names it, such as "a HEIC picture"."""
     return ImageProblem("image_unsupported", f"it is {what}; {advice}")

@@ -68,7 +68,7 @@ def class_balanced_weights(
 
 
 def _compute_class_weights(box_classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return the weight of each class: 1 / its number of boxes, scaled to mean 1 over classes with boxes; else 0."""
+    """Return the weight of each class: 1 / its number of boxes, scaled to mean 1; 0 for a class without boxes."""
     counts = np.bincount(box_classes, minlength=num_classes)
     present = counts > 0
     weights = np.where(present, 1 / np.maximum(counts, 1), 0.0)

@@ -32,7 +32,7 @@ class HSVTransform(ColorTransform):
 
 
 class RandomHSV(Augmentation):
-    """Draw gains of hue, saturation and value uniformly from 1 +- each argument."""
+    """Multiply hue, saturation and value by random gains, each drawn uniformly from 1 +- its argument."""
 
     def __init__(self, hue: float, saturation: float, value: float):
         super().__init__()

@@ -18,7 +18,7 @@ class _FastVFlip(VFlipTransform):
 
 
 class RandomFlip(Augmentation):
-    """Mirror left-right or up-down with a probability; unlike detectron2's, it draws from the sample's generator."""
+    """Mirror an image left-right or up-down with a given probability, drawn from the sample's own generator."""
 
     def __init__(self, prob: float, *, vertical: bool = False):
         super().__init__()
@@ -26,7 +26,7 @@ class RandomFlip(Augmentation):
 
     def get_transform(self, image, rng) -> Transform:
         h, w = image.shape[:2]
-        # Draw even if the probability is 0 or 1, so that it does not change what is drawn later.
+        # Draw even if the probability is 0 or 1, so that the probability does not change what is drawn later.
         if rng.random() >= self.prob:
             return NoOpTransform()
         return _FastVFlip(h) if self.vertical else _FastHFlip(w)

@@ -11,7 +11,7 @@ from parking.data.transforms.warp import clip_boxes
 
 
 def compute_mosaic_offsets(sizes: list[tuple[int, int]], centre: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return the (x, y) of the top-left corners of four images of these (h, w) on the canvas, possibly outside of it.
+    """Return where on the canvas, or outside of it, the top-left corners (x, y) of four images of these (h, w) lie.
 
     Each corner depends on the size of its own image alone.
     """
@@ -23,7 +23,7 @@ def compute_mosaic_offsets(sizes: list[tuple[int, int]], centre: tuple[int, int]
 def crop_to_canvas(
     image: np.ndarray, offset: tuple[int, int], size: tuple[int, int]
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return the part (a view, possibly empty) of an image at ``offset`` that is on the canvas, and its (x, y)."""
+    """Return the part of an image at ``offset`` that is on the canvas (a view, may be empty), and the part's (x, y)."""
     h, w = image.shape[:2]
     x, y = offset
     x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, 2 * size[1]), min(y + h, 2 * size[0])

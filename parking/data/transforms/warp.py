@@ -10,7 +10,7 @@ from fvcore.transforms.transform import Transform
 from parking.utils.constants import PAD_VALUE
 
 # A mapped box is kept if its sides in pixels are above _MIN_SIDE, its aspect ratio is below _MAX_ASPECT, and its area
-# is above the part _MIN_AREA_RATIO of the original area at the map's scale.
+# is above _MIN_AREA_RATIO times the original area, enlarged by the map's scale.
 _MIN_SIDE = 2.0
 _MAX_ASPECT = 100.0
 _MIN_AREA_RATIO = 0.1
@@ -79,9 +79,9 @@ class WarpTransform(Transform):
         cv2.warpAffine(img, matrix[:2], (x1 - x0, y1 - y0), dst=target, flags=flags, borderMode=border)
 
     def find_pixels(self, box: np.ndarray) -> tuple[int, int, int, int]:
-        """Return the output's pixels whose centres lie on a box of the input (XYXY_ABS), as x0, y0, x1, y1, exclusive.
+        """Return x0, y0, x1, y1 (exclusive) of the output's pixels whose centres lie on a box of the input (XYXY_ABS).
 
-        They are empty (x0 >= x1 or y0 >= y1) if the box lies outside the output. Boxes that touch share no pixel.
+        There are none (x0 >= x1 or y0 >= y1) if the box lies outside the output. Boxes that touch share no pixel.
         """
         mapped = np.ceil(self.apply_box(box.reshape(1, 4).astype(float))[0] - 0.5)
         x0, y0, x1, y1 = np.clip(mapped, 0, [self.new_w, self.new_h] * 2).astype(int).tolist()
@@ -99,7 +99,7 @@ class RandomPerspective:
         size: height and width in pixels of the output.
         degrees: rotation in +-degrees.
         translate: +-parts of the output's sides.
-        scale: below 1; the enlargement is in 1 +- ``scale``.
+        scale: below 1; the factor of enlargement lies in 1 +- ``scale``.
         shear: along x and along y, each in +-degrees.
         perspective: +-1/pixel, along x and along y.
     """
