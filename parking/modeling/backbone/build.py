@@ -10,10 +10,10 @@ from parking.utils.text import printable
 
 
 def build_backbone(cfg) -> Backbone:
-    """Build the backbone that MODEL.BACKBONE.NAME names, this project's or one of detectron2's.
+    """Build the backbone that MODEL.BACKBONE.NAME names; it may be this project's or one of detectron2's.
 
     Raises:
-        UserError: detectron2 cannot build its backbone from the config's keys.
+        UserError: detectron2 cannot build a backbone of its own with the values of the config.
     """
     name = cfg.MODEL.BACKBONE.NAME
     if name not in DETECTRON2_BACKBONES:
@@ -28,7 +28,7 @@ def build_backbone(cfg) -> Backbone:
 
 
 def _with_all_keys(cfg):
-    """``cfg`` plus detectron2's defaults for the keys that its ResNets read and our configs lack."""
+    """Copy ``cfg`` and add the keys, with their defaults, that detectron2's ResNets read and our configs lack."""
     full, defaults = cfg.clone(), get_detectron2_cfg().MODEL.RESNETS
     full.defrost()
     for key in ("DEFORM_ON_PER_STAGE", "DEFORM_MODULATED", "DEFORM_NUM_GROUPS"):

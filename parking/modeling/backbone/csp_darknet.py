@@ -1,4 +1,4 @@
-"""CSP-Darknet, the backbone of the YOLOv5 family (releases 6 and 7) and, in another order, of YOLOX."""
+"""CSP-Darknet, the backbone of the YOLOv5 family (releases 6 and 7) and, with blocks in another order, of YOLOX."""
 
 import math
 from collections import OrderedDict
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from parking.layers import C3, SPPF, ConvNormAct, conv3x3
 from parking.utils.errors import UserError
 
-# Stages by the name of the last one. A stage is (name, channels at width 1, (a, b)), with b * round(a * depth) repeats.
-# The first stage has stride 4, and each further stage twice the stride of the previous one.
+# Each table maps the name of a network's last stage to all stages of that network. A stage is a tuple (name, channels
+# at width 1, (a, b)), and its C3 block has b * round(a * depth) repeats. The first stage has stride 4, and each further
+# stage has twice the stride of the previous one.
 _STEM_CHANNELS = 64
 _YOLOV5_STAGES = {
     "dark5": (("dark2", 128, (3, 1)), ("dark3", 256, (6, 1)), ("dark4", 512, (9, 1)), ("dark5", 1024, (3, 1))),
@@ -28,7 +29,7 @@ _YOLOV5_STAGES = {
 _YOLOX_STAGES = {
     "dark5": (("dark2", 128, (3, 1)), ("dark3", 256, (3, 3)), ("dark4", 512, (3, 3)), ("dark5", 1024, (3, 1)))
 }
-#: Values of MODEL.CSP_DARKNET.LAYOUT, each with its stages by the name of the last one.
+#: The values of MODEL.CSP_DARKNET.LAYOUT, each with its table of stages.
 LAYOUTS = {"yolov5": _YOLOV5_STAGES, "yolox": _YOLOX_STAGES}
 
 
@@ -43,12 +44,12 @@ def scale_repeats(repeats: int, depth_multiple: float) -> int:
 
 
 class CSPDarknet(Backbone):
-    """Stages "dark2" (stride 4) to "dark5" (32) or "dark6" (64), each a strided convolution and a C3; SPPF in the last.
+    """A backbone of stages "dark2" (stride 4) to "dark5" (stride 32) or "dark6" (stride 64).
 
-    In the layout "yolox" (Ge et al., "YOLOX", 2021) the SPPF stands before the last C3, which has no shortcuts; its
-    stem reads each group of 2 x 2 pixels as 12 channels, which computes the same as the 6x6 convolution used here.
-
-    Cross-stage partial connections: Wang et al., "CSPNet", CVPRW 2020.
+    A stage is a strided convolution and a C3 block with cross-stage partial connections (Wang et al., "CSPNet", CVPRW
+    2020); the last stage also has an SPPF block. In the layout "yolox" (Ge et al., "YOLOX", 2021) the SPPF stands
+    before the last C3, which has no shortcuts. The published stem of YOLOX reads each group of 2 x 2 pixels as 12
+    channels; the 6x6 convolution used here computes the same.
     """
 
     @configurable
@@ -67,8 +68,8 @@ class CSPDarknet(Backbone):
         Args:
             in_channels: channels of the input image.
             depth_multiple, width_multiple: factors of repeats and channels, relative to the large model (1.0).
-            out_features: stages to return, finest first; the last is the end of the network, "dark5" (a P5 model) or,
-                in the layout "yolov5", "dark6" (a P6 model, whose dark5 is narrower).
+            out_features: names of the stages to return, finest first. The network ends with the last one: "dark5" (a P5
+                model) or, in the layout "yolov5" only, "dark6" (a P6 model, whose dark5 is narrower).
             layout: "yolov5" or "yolox".
             depthwise: whether each 3x3 convolution is replaced by a depthwise and a pointwise one.
             norm: "BN" or "SyncBN".
@@ -131,7 +132,7 @@ class CSPDarknet(Backbone):
             x: (N, in_channels, H, W), H and W multiples of ``size_divisibility``.
 
         Returns:
-            stage name: (N, channels, H / stride, W / stride), for every name in ``out_features``.
+            for every stage in ``out_features``, its output (N, channels, H / stride, W / stride) by name.
         """
         outputs = {}
         x = self.stem(x)

@@ -21,7 +21,7 @@ _REPEATS = 3
 class PAFPN(Backbone):
     """Neck of Liu et al., "Path Aggregation Network for Instance Segmentation", CVPR 2018, Sec. 3.1, with C3 blocks.
 
-    Every output has as many channels as the backbone's feature of its level.
+    Each output has as many channels as the backbone's feature of the same stride.
     """
 
     @configurable
@@ -37,9 +37,9 @@ class PAFPN(Backbone):
         """
         Args:
             bottom_up: the backbone.
-            in_features: names of its features to join, finest first, each with twice the stride of the previous one.
-                Outputs are named after their stride: "p3" for 8, "p4" for 16, ….
-            depth_multiple: factor of the repeats of a block, relative to the large model (1.0).
+            in_features: names of the backbone's features to join, finest first; the stride must double from each
+                feature to the next. Outputs are named after their stride: "p3" for 8, "p4" for 16, ….
+            depth_multiple: factor of the repeats of a C3 block, relative to the large model (1.0).
             depthwise: whether each 3x3 convolution is replaced by a depthwise and a pointwise one.
             norm: "BN" or "SyncBN".
 
@@ -63,7 +63,7 @@ class PAFPN(Backbone):
         def c3(in_channels: int, out_channels: int) -> C3:
             return C3(in_channels, out_channels, repeats, shortcut=False, depthwise=depthwise, norm=norm)
 
-        # Keyed by level: laterals and downsamples by the level they read, the C3 blocks by the level they make.
+        # The key of a lateral or a downsample is the level that it reads; the key of a C3 block is its output's level.
         self.laterals, self.top_down_blocks = nn.ModuleDict(), nn.ModuleDict()
         self.downsamples, self.bottom_up_blocks = nn.ModuleDict(), nn.ModuleDict()
         for fine in reversed(range(len(levels) - 1)):
@@ -93,7 +93,7 @@ class PAFPN(Backbone):
             x: (N, 3, H, W) image, H and W multiples of ``size_divisibility``.
 
         Returns:
-            level name: (N, channels, H / stride, W / stride), finest first.
+            for every level, finest first, its output (N, channels, H / stride, W / stride) by name.
         """
         features = self.bottom_up(x)
         levels = self._out_features

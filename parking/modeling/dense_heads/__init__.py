@@ -1,4 +1,4 @@
-"""Dense heads, a folder for each; importing this package fills ``DENSE_HEAD_REGISTRY``."""
+"""Dense heads, each in a folder of its own; importing this package adds them to ``DENSE_HEAD_REGISTRY``."""
 
 from .anchor import AnchorHead
 from .base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions, build_dense_head, iter_raw

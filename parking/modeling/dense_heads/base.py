@@ -22,14 +22,14 @@ The registered object is called with `obj(cfg, input_shape)`, the list of the le
 
 
 class DensePredictions(NamedTuple):
-    """All that a head predicts in a batch, in float32; the finest level comes first.
+    """The decoded predictions of a head for a batch, in float32; the finest level comes first.
 
     Attributes:
         boxes: (N, P, 4) XYXY in pixels of the network's input.
         scores: (N, P, C) final probabilities.
-        level_sizes: how many predictions of an image each level has; their sum is P.
-        upper_bound: (N, P), a bound that no score of the prediction exceeds, or None. A head gives it if that is cheap;
-            the postprocessing then need not look at all scores.
+        level_sizes: number of predictions per image on each level; these numbers sum up to P.
+        upper_bound: (N, P), a bound that no score of the prediction exceeds, or None. A head gives the bound if it is
+            cheap to compute; the postprocessing can then skip most scores.
     """
 
     boxes: Tensor
@@ -38,7 +38,7 @@ class DensePredictions(NamedTuple):
     upper_bound: Tensor | None = None
 
     def of_levels(self, start: int, stop: int | None = None) -> "DensePredictions":
-        """The predictions of the levels ``start:stop``, as views of the same memory."""
+        """The predictions of the levels ``start:stop``, as views that share memory with these predictions."""
         sizes = self.level_sizes[start:stop]
         first = sum(self.level_sizes[:start])
         rows = slice(first, first + sum(sizes))
@@ -47,7 +47,7 @@ class DensePredictions(NamedTuple):
 
 
 def join_predictions(parts: Sequence[DensePredictions]) -> DensePredictions:
-    """The predictions of all ``parts`` of the same images, one after the other."""
+    """Concatenate predictions for the same images."""
     bounds = [part.upper_bound for part in parts]
     return DensePredictions(
         torch.cat([part.boxes for part in parts], dim=1),
@@ -58,10 +58,12 @@ def join_predictions(parts: Sequence[DensePredictions]) -> DensePredictions:
 
 
 class ClassRows(NamedTuple):
-    """Which rows of a tensor belong to classes: in each of ``groups`` groups, all but the first ``before``.
+    """Which rows of a tensor belong to classes: each group of rows begins with other rows, then has a row per class.
 
     Attributes:
-        prior: what a new class's rows start from, a logit for a bias and 0 for weights.
+        groups: number of groups, which are equally long.
+        before: number of rows in each group before the rows of the classes.
+        prior: initial value of the rows of a new class: a logit for a bias, and 0 for weights.
     """
 
     groups: int
@@ -69,7 +71,7 @@ class ClassRows(NamedTuple):
     prior: float
 
     def count_classes(self, tensor: Tensor) -> int | None:
-        """Number of classes of a tensor with this layout; None if its number of rows does not fit the layout."""
+        """The number of classes in ``tensor`` by its number of rows; None if that number does not fit this layout."""
         if not tensor.dim() or len(tensor) % self.groups:
             return None
         num_classes = len(tensor) // self.groups - self.before
@@ -79,15 +81,15 @@ class ClassRows(NamedTuple):
 class DenseHead(nn.Module):
     """Base class of heads, which turn features into boxes: convolutions, decoding, assignment and losses.
 
-    In inference, its submodules that have parameters but no submodules of their own, such as convolutions, compute in
-    TEST.DTYPE; everything else computes in float32.
+    In inference, submodules of a head that have parameters but no submodules of their own, such as convolutions,
+    compute in TEST.DTYPE; everything else computes in float32.
 
-    Only the head knows the structure of what :meth:`forward` returns; callers pass it on to :meth:`decode` or
+    Only the head knows the structure of the raw outputs of :meth:`forward`; callers pass them on to :meth:`decode` or
     :meth:`losses`.
     """
 
     def forward(self, features: list[Tensor]) -> Any:
-        """Compute raw outputs; called in training, in inference and by exports, in the precision of each.
+        """Compute raw outputs, in the precision of the training, the inference or the export that calls this method.
 
         Args:
             features: per level (N, channels, H, W), finest first.
@@ -98,7 +100,7 @@ class DenseHead(nn.Module):
         raise NotImplementedError
 
     def decode(self, raw: Any) -> DensePredictions:
-        """Turn ``raw``, of any precision, into predictions in float32; no step may depend on the values of tensors."""
+        """Turn ``raw``, of any precision, into predictions in float32, without control flow that depends on values."""
         raise NotImplementedError
 
     def losses(self, raw: Any, gt_instances: list[Instances], image_size: tuple[int, int]) -> dict[str, Tensor]:
@@ -108,30 +110,36 @@ class DenseHead(nn.Module):
             image_size: (height, width) in pixels of the padded batch.
 
         Returns:
-            float32 scalars by name ("loss_..."), whose sum is trained, each times the number of images: the trainer
-            sums gradients over images. Means are over the matches of all processes. Every parameter needs a gradient
-            in every batch, even without boxes, because processes wait for each other's gradients. A loss that changes
-            during the training compares ``detectron2.utils.events.get_event_storage().iter`` with a number from the
-            config or from :meth:`strong_augmentation_ends`, so that a resumed training stays exact.
+            float32 scalars by name ("loss_..."). Their sum is trained, and each is multiplied by the number of images,
+            because the trainer sums gradients over images.
+
+        The rules for a head are:
+
+        * Means are over the matches of all processes.
+        * Every parameter gets a gradient in every batch, even if the batch has no boxes, because processes wait for
+          each other's gradients.
+        * If a loss changes during the training, the change depends only on
+          ``detectron2.utils.events.get_event_storage().iter`` and a number from the config or from
+          :meth:`strong_augmentation_ends`, so that a resumed training is exact.
         """
         raise NotImplementedError
 
     def strong_augmentation_ends(self, iteration: int | None) -> None:
-        """Take the end of strong augmentation; called before a training begins or goes on, and again if the end moves.
+        """Called with the end of strong augmentation when a training begins or goes on, and again if the end changes.
 
         Args:
-            iteration: the first one whose images are drawn without mosaic and mixup; None if there is none.
+            iteration: the first iteration whose images are drawn without mosaic and mixup; None if there is none.
         """
 
     def class_rows(self) -> Mapping[str, ClassRows]:
-        """The tensors that have rows for classes, by their names within the head; biases are 1-dimensional."""
+        """The layouts of the tensors that have rows for classes, by name within the head; biases are 1-dimensional."""
         raise NotImplementedError
 
     def adapt_weights(self, state: dict[str, Tensor]) -> list[str]:
-        """Called with the head's tensors of a weights file before they are loaded; may replace some in ``state``.
+        """Check, and perhaps replace in ``state``, the head's tensors of a weights file; called before they are loaded.
 
         Returns:
-            Phrases that say what was replaced, for the log, such as "the anchors are the config's".
+            Phrases for the log that say what was replaced, such as "the anchors are the config's".
 
         Raises:
             ValueError: a tensor has values that no sound head has; the message names the tensor and the values.
@@ -149,7 +157,7 @@ def iter_raw(raw: Any) -> Iterator[Tensor]:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of ``value`` over the processes of a training; all of them must call this, with equal shapes."""
+    """The mean of ``value`` over the processes of a training; all processes must call this, with equal shapes."""
     if comm.get_world_size() == 1:
         return value
     total = value.detach().clone()
@@ -158,5 +166,5 @@ def mean_over_processes(value: Tensor) -> Tensor:
 
 
 def build_dense_head(cfg, input_shape: list[ShapeSpec]) -> DenseHead:
-    """The head that ``cfg.MODEL.HEAD.NAME`` names."""
+    """Build the head that ``cfg.MODEL.HEAD.NAME`` names."""
     return DENSE_HEAD_REGISTRY.get(cfg.MODEL.HEAD.NAME)(cfg, input_shape)

@@ -1,4 +1,4 @@
-"""The head of the YOLOv5 family: anchors, objectness and classes from one convolution per level."""
+"""The head of the YOLOv5 family: one convolution per level predicts boxes, objectness and classes for each anchor."""
 
 from .assigner import LevelAssignment, RatioAssigner
 from .box_coder import YOLOBoxCoder

@@ -11,19 +11,19 @@ from torch import Tensor
 
 from parking.layers import upload
 
-# Steps (column, row) from the cell of a box's centre: none, left, up, right, down. The matches of a
-# level are in this order.
+# Steps (column, row) from the cell of a box's centre to the cells that may be matched: the cell itself, then its left,
+# upper, right and lower neighbour. The matches of a level are in this order.
 _STEPS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
 
 
 class LevelAssignment(NamedTuple):
-    """The M matches of one level; if several have the same prediction, the last one sets its objectness target.
+    """The M matches of one level; if several matches share a prediction, the last of them sets its objectness target.
 
     Attributes:
-        image, anchor, row, col: (M,) int64 each; the prediction is ``predictions[image, anchor, row, col]``.
-        gt_index: (M,) int64, the matched ground truth.
+        image, anchor, row, col: (M,) int64 each; the matched prediction is ``predictions[image, anchor, row, col]``.
+        gt_index: (M,) int64, index of the matched ground truth box.
         gt_boxes: (M, 4) cx, cy, w, h in cells, relative to the corner of the match's cell.
-        anchor_sizes: (M, 2) width and height in cells.
+        anchor_sizes: (M, 2) width and height of the anchor in cells.
     """
 
     image: Tensor
@@ -36,16 +36,16 @@ class LevelAssignment(NamedTuple):
 
 
 class RatioAssigner:
-    """Matches a box with every anchor whose width and height differ from the box's by less than a factor.
+    """Matches a box with every anchor whose width and height are less than ``anchor_ratio`` times larger or smaller.
 
-    For each such anchor, the box is matched in the cell of its centre and, if the centre lies in the left, upper, right
-    or lower half of this cell, in the neighbour on that side, if there is one: up to three cells.
+    For each such anchor, the box is matched in up to three cells: the cell of its centre, the left or right neighbour,
+    and the upper or lower neighbour. A neighbour is matched if the centre lies in the half of its cell on that side.
     """
 
     def __init__(self, *, anchor_ratio: float):
         """
         Args:
-            anchor_ratio: the factor, above 1.
+            anchor_ratio: largest factor between the sides of a box and a matching anchor (exclusive), above 1.
         """
         if not anchor_ratio > 1:
             raise ValueError(f"anchor_ratio is {anchor_ratio}; it must be above 1")
@@ -80,7 +80,7 @@ class RatioAssigner:
     def _assign_level(
         self, boxes: Tensor, gt_images: Tensor, anchors: Tensor, grid_size: tuple[int, int]
     ) -> LevelAssignment:
-        """Match ``boxes`` (T, 4) cx, cy, w, h with ``anchors`` (A, 2), all in cells of the level."""
+        """Match ``boxes`` (T, 4), cx, cy, w, h, with ``anchors`` (A, 2), w, h; both are in cells of the level."""
         ratios = boxes[:, 2:] / anchors[:, None]
         fits = torch.maximum(ratios, 1 / ratios).amax(dim=-1) < self.anchor_ratio
 

@@ -21,7 +21,8 @@ from .assigner import RatioAssigner
 from .box_coder import YOLOBoxCoder
 from .losses import YOLOLoss
 
-# A new head expects 8 objects in an image of this side, and a probability of 0.6 shared by all classes.
+# The biases of a new head expect 8 objects in an image with sides of 640 pixels; the probabilities of all classes sum
+# up to 0.6.
 _PRIOR_OBJECTS = 8
 _PRIOR_IMAGE_SIZE = 640
 _PRIOR_CLASS_PROB = 0.6
@@ -31,13 +32,13 @@ _NUM_BOX_OUTPUTS = 5
 
 @DENSE_HEAD_REGISTRY.register()
 class AnchorHead(DenseHead):
-    """A 1x1 convolution per level to (x, y, w, h, objectness, classes) for every anchor.
+    """A head of one 1x1 convolution per level, which gives (x, y, w, h, objectness, classes) for every anchor.
 
     The biases of objectness and classes start from a prior (Lin et al., "Focal Loss", ICCV 2017, Sec. 3.3).
 
     Attributes:
-        anchors: (L, A, 2) buffer, width and height in pixels of the network's input. It is part of the state, because
-            weights are only right together with the anchors that they were trained with.
+        anchors: (L, A, 2) buffer, width and height in pixels of the network's input. This buffer is part of the state,
+            because weights are only right together with the anchors of their training.
     """
 
     @configurable
@@ -54,12 +55,13 @@ class AnchorHead(DenseHead):
     ):
         """
         Args:
-            in_channels, strides: of each level, finest first.
+            in_channels, strides: number of channels and stride of each level, finest first.
             anchors: L lists of A pairs [width, height] in pixels.
-            anchors_from_weights: whether anchors in weights replace these.
+            anchors_from_weights: whether ``anchors`` are replaced by those of a weights file that is loaded.
 
         Raises:
-            UserError: ``anchors`` are not one list for each level, not equally many each, or not positive.
+            UserError: ``anchors`` does not have one list for each level, the lists differ in length, or a side is not
+                positive.
         """
         super().__init__()
         self.register_buffer("anchors", _to_tensor(anchors, len(strides)))
@@ -67,7 +69,7 @@ class AnchorHead(DenseHead):
         self.anchors_from_weights = anchors_from_weights
         self.num_anchors = self.anchors.shape[1]
         self.num_outputs = _NUM_BOX_OUTPUTS + num_classes
-        # Logit of the probability that each class gets, finite even for a single class.
+        # Bias that gives each class an equal share of _PRIOR_CLASS_PROB; 0.99999 keeps it finite for a single class.
         self._class_prior = math.log(_PRIOR_CLASS_PROB / (num_classes - 0.99999))
         self.predictors = nn.ModuleList(
             nn.Conv2d(channels, self.num_anchors * self.num_outputs, kernel_size=1) for channels in in_channels
@@ -108,7 +110,7 @@ class AnchorHead(DenseHead):
             features: per level (N, in_channels, H, W).
 
         Returns:
-            per level (N, A, H, W, 5 + C), raw; a view of the convolution's output.
+            per level raw outputs (N, A, H, W, 5 + C), a view of the convolution's output.
         """
         outputs = []
         for predictor, feature in zip(self.predictors, features, strict=True):
@@ -117,7 +119,10 @@ class AnchorHead(DenseHead):
         return outputs
 
     def decode(self, raw: list[Tensor]) -> DensePredictions:
-        """Decode in the order level, anchor, row, column; a score is objectness, its bound, times the class's."""
+        """Decode predictions, ordered by level, anchor, row and column.
+
+        A score is the objectness times the class probability, so the objectness is its upper bound.
+        """
         boxes, scores, objectness = [], [], []
         for level, anchors, stride in zip(raw, self.anchors, self.strides, strict=True):
             decoded = self.box_coder.decode(level[..., :4], self._cells(level), anchors[:, None, None], stride)
@@ -132,7 +137,7 @@ class AnchorHead(DenseHead):
 
     def _cells(self, level: Tensor) -> Tensor:
         """The column and row (H, W, 2) of each cell of ``level`` (N, A, H, W, 5 + C)."""
-        # The grid is made anew in every call: that is cheap, and a cache would not work with tracing and threads.
+        # Make the grid in every call: this is cheap, and a cache would not work with tracing and threads.
         height, width = level.shape[2:4]
         rows = torch.arange(height, device=level.device, dtype=torch.float32)
         cols = torch.arange(width, device=level.device, dtype=torch.float32)

@@ -18,7 +18,7 @@ from ..base import mean_over_processes
 from .assigner import LevelAssignment
 from .box_coder import YOLOBoxCoder
 
-# The gains are meant for this many levels and classes and this side of the image.
+# The gains in the config are for a model with this many levels and classes, and images with sides of this many pixels.
 _REFERENCE_LEVELS = 3
 _REFERENCE_CLASSES = 80
 _REFERENCE_SIZE = 640
@@ -27,15 +27,15 @@ _FOCAL_ALPHA = 0.25
 
 
 class YOLOLoss(nn.Module):
-    """Box, objectness and class loss of matched predictions.
+    """The box, objectness and class loss.
 
     * box: mean over the matches of 1 - CIoU;
-    * objectness: mean cross entropy over all cells and anchors; the target is the match's CIoU, at least 0 and
-      without a gradient, and 0 for predictions without a match; levels are weighted;
-    * class: mean cross entropy over matches and classes; none for a single class.
+    * objectness: weighted sum over the levels of the mean cross entropy over all cells and anchors. The target of a
+      matched prediction is its CIoU, at least 0 and without a gradient; the target of any other prediction is 0;
+    * class: mean cross entropy over matches and classes; 0 for a model with a single class.
 
-    With several processes the means are over the matches of all of them; otherwise each match of a process that has few
-    would count for more. Summed over the processes, the losses equal those of one process with all images.
+    With several processes the means are over the matches of all processes; otherwise a match would count for more in a
+    process that has few matches. Summed over the processes, the losses equal those of one process with all images.
     """
 
     @configurable
@@ -54,12 +54,12 @@ class YOLOLoss(nn.Module):
     ):
         """
         Args:
-            box_gain, obj_gain, cls_gain: for 3 levels, 80 classes and 640 x 640 pixels; factors for other numbers are
-                derived from them.
-            obj_level_weights: one for each level, finest first.
+            box_gain, obj_gain, cls_gain: factors of the losses for 3 levels, 80 classes and 640 x 640 pixels; they are
+                scaled for other levels, classes and image sizes.
+            obj_level_weights: weight of each level in the objectness loss, finest first.
             obj_pos_weight, cls_pos_weight: weight of the positive part of the cross entropies.
-            focal_gamma: above 0 the cross entropies become focal losses.
-            label_smoothing: s; class targets are 1 - s / 2 and s / 2.
+            focal_gamma: gamma of the focal loss, which replaces the cross entropies if gamma is above 0.
+            label_smoothing: s; the class target is 1 - s / 2 for the right class and s / 2 for the others.
         """
         super().__init__()
         level_factor = _REFERENCE_LEVELS / len(obj_level_weights)
@@ -98,7 +98,7 @@ class YOLOLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """
         Args:
-            predictions: per level (N, A, H, W, 5 + C), raw.
+            predictions: per level raw outputs (N, A, H, W, 5 + C).
             gt_classes: (T,) int64, of all ground truth boxes of the batch.
             assignments: one for each level.
             image_size: (height, width) in pixels of the padded batch, which the objectness gain depends on.
@@ -122,14 +122,14 @@ class YOLOLoss(nn.Module):
         }
 
     def _count_matches(self, assignments: list[LevelAssignment], device: torch.device) -> Tensor:
-        """Number of matches of each level (L,); in training, its mean over the processes."""
+        """Number (L,) of matches on each level; in training, the mean of this number over the processes."""
         counts = upload([float(len(assignment.image)) for assignment in assignments], device)
         return mean_over_processes(counts) if self.training else counts
 
     def _level_losses(
         self, prediction: Tensor, gt_classes: Tensor, assignment: LevelAssignment, num_matches: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # Convert only what is needed to float32: under autocast the predictions take half as much memory.
+        # Convert only a part of the predictions to float32, because under autocast they take half as much memory.
         obj_logits = prediction[..., 4].float()
         box_loss, cls_loss = obj_logits.new_zeros(()), obj_logits.new_zeros(())
         index = assignment[:4]
@@ -147,7 +147,7 @@ class YOLOLoss(nn.Module):
         return box_loss, self._cross_entropy(obj_logits, obj_target, self.obj_pos_weight), cls_loss
 
     def _ciou(self, deltas: Tensor, assignment: LevelAssignment) -> Tensor:
-        # Both boxes are in cells, with the corner of the match's cell as the origin.
+        # Predicted and matched box are both in cells, with the corner of the match's cell as the origin.
         boxes = self.box_coder.decode(deltas, cells=deltas.new_zeros(2), anchors=assignment.anchor_sizes)
         return box_ciou(box_convert(boxes, "cxcywh", "xyxy"), box_convert(assignment.gt_boxes, "cxcywh", "xyxy"))
 
@@ -165,7 +165,7 @@ class YOLOLoss(nn.Module):
 
 
 def focal_weight(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
-    """alpha_t (1 - p_t)^gamma of Lin et al., "Focal Loss", ICCV 2017, Eq. 5, for targets anywhere in 0..1."""
+    """The weight alpha_t (1 - p_t)^gamma of the focal loss (Lin et al., ICCV 2017, Eq. 5), for soft targets in 0..1."""
     prob = logits.sigmoid()
     p_t = target * prob + (1 - target) * (1 - prob)
     alpha_t = target * _FOCAL_ALPHA + (1 - target) * (1 - _FOCAL_ALPHA)
@@ -173,9 +173,10 @@ def focal_weight(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
 
 
 def scatter_last(shape: Sequence[int], index: tuple[Tensor, ...], values: Tensor) -> Tensor:
-    """Zeros of ``shape`` with ``values`` at ``index``; of several values for one place, the last one is taken.
+    """Make a tensor of zeros with ``values`` at ``index``; if several values have the same place, the last one wins.
 
-    Indexed assignment does not define which value that is, and in large batches it differs from run to run.
+    Indexed assignment would not do: which of these values wins is undefined, and differs from run to run in large
+    batches.
 
     Args:
         index: (M,) int64 for each dimension of ``shape``.
@@ -186,5 +187,5 @@ def scatter_last(shape: Sequence[int], index: tuple[Tensor, ...], values: Tensor
         flat = flat * size + other
     order = torch.arange(len(flat), device=flat.device)
     last = order.new_zeros(math.prod(shape)).scatter_reduce_(0, flat, order, "amax")
-    # All writes to one place have the same value, that of its last index, so their order does not matter.
+    # All values written to the same place are equal here, namely the last value for this place, so order is irrelevant.
     return values.new_zeros(math.prod(shape)).scatter_(0, flat, values[last[flat]]).view(shape)

@@ -1,6 +1,7 @@
 """Translates names of the head's tensors, and the unit of the anchors, between YOLOv5 files and our model.
 
-Published names and ours are relative to the head. These functions need no model, because weights are read without one.
+Published names and ours are relative to the head. The functions need no model, because weights are read before a model
+is built.
 """
 
 import re
@@ -15,12 +16,12 @@ _FINEST_STRIDE = 8
 
 
 def is_left_out(name: str, tensor: Tensor) -> bool:
-    """Whether our model leaves a published tensor out: a buffer of older files, which repeats the anchors."""
+    """Whether our model leaves out a published tensor, namely a buffer of older files that repeats the anchors."""
     return name == "anchor_grid"
 
 
 def from_published(name: str, tensor: Tensor) -> tuple[str, Tensor] | None:
-    """Our name and value of a published tensor; None if the name is not one of this head.
+    """Our name and value of a published tensor; None if this head has no tensor of that name.
 
     Raises:
         ValueError: the anchors are not laid out as (levels, anchors, 2).
@@ -34,7 +35,7 @@ def from_published(name: str, tensor: Tensor) -> tuple[str, Tensor] | None:
 
 
 def to_published(name: str, tensor: Tensor) -> tuple[str, Tensor]:
-    """The reverse of :func:`from_published`; raises KeyError if the name is not one of this head."""
+    """The published name and value of our tensor; raises KeyError if this head has no tensor of that name."""
     if name == _ANCHORS:
         return _ANCHORS, tensor / _strides_like(tensor)
     match = _OWN_PREDICTOR.fullmatch(name)
@@ -44,5 +45,5 @@ def to_published(name: str, tensor: Tensor) -> tuple[str, Tensor]:
 
 
 def _strides_like(anchors: Tensor) -> Tensor:
-    """Pixels per cell of each level (L, 1, 1)."""
+    """The stride (L, 1, 1) of each level in pixels, for as many levels as ``anchors`` has."""
     return _FINEST_STRIDE * 2.0 ** torch.arange(len(anchors), dtype=anchors.dtype, device=anchors.device).view(-1, 1, 1)

@@ -1,4 +1,4 @@
-"""The head of the "u" models of the YOLOv5 family: no anchors, box sides as distributions, task-aligned assignment."""
+"""The head of the "u" models of YOLOv5, without anchors; it predicts box sides as distributions."""
 
 from .box_coder import DistributionBoxCoder
 from .head import DistributionHead

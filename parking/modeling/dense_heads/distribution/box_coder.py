@@ -7,33 +7,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Sides stay below the last bin by at least this, so that there always is a bin above them.
+# Sides are clamped to at least this far below the last bin, so that there is always a bin above a side.
 _MARGIN = 0.01
 
 
 class DistributionBoxCoder:
-    """Codes a box as the distances from a point to its sides, each the mean of a distribution over 0 ... R - 1 strides.
+    """Codes a box by its four sides: each is a distance from a point, given as a distribution over distances.
 
-    Li et al., "Generalized Focal Loss", NeurIPS 2020, Sec. 3.2. All results are float32.
+    The distance is the mean of the distribution over 0, 1, ..., R - 1 strides: Li et al., "Generalized Focal Loss",
+    NeurIPS 2020, Sec. 3.2. All results are float32.
     """
 
     def __init__(self, num_bins: int):
         self.num_bins = num_bins
 
     def decode(self, logits: Tensor, points: Tensor) -> Tensor:
-        """Boxes (..., 4) XYXY in strides.
+        """The boxes (..., 4), XYXY in strides, of ``logits``.
 
         Args:
             logits: (..., 4 R), first all bins of the left side, then of the top, right and bottom.
-            points: (..., 2) x and y in strides; broadcast.
+            points: (..., 2) x and y in strides; broadcast with ``logits``.
         """
         probs = logits.float().unflatten(-1, (4, self.num_bins)).softmax(dim=-1)
-        # This is a sum, because autocast would compute a product of matrices in half precision.
+        # Multiply and sum up, because autocast would compute a matrix product in half precision.
         before, after = (probs * self._bins(logits)).sum(dim=-1).chunk(2, dim=-1)
         return torch.cat([points - before, points + after], dim=-1)
 
     def encode(self, boxes: Tensor, points: Tensor) -> Tensor:
-        """Probabilities (..., 4, R) whose mean is the side; only the two bins next to it are above 0.
+        """The distributions (..., 4, R) whose means are the sides; only the two bins next to a side are above 0.
 
         Args:
             boxes: (..., 4) XYXY in strides. Distances outside of 0 ... R - 1 are clamped to that range.
@@ -44,7 +45,7 @@ class DistributionBoxCoder:
         return (1 - (sides[..., None] - self._bins(boxes)).abs()).clamp(min=0)
 
     def cross_entropy(self, logits: Tensor, boxes: Tensor, points: Tensor) -> Tensor:
-        """Mean over the four sides (...,) of the cross entropy of ``logits`` (..., 4 R) with :meth:`encode`."""
+        """The mean (...,) over the four sides of the cross entropy of ``logits`` (..., 4 R) with :meth:`encode`."""
         log_probs = F.log_softmax(logits.float().unflatten(-1, (4, self.num_bins)), dim=-1)
         return -(self.encode(boxes, points) * log_probs).sum(dim=-1).mean(dim=-1)
 

@@ -19,8 +19,8 @@ from ..base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions
 from ..task_aligned import TaskAlignedAssigner
 from .losses import Assignment, DistributionLoss, list_cells
 
-# A new head expects 5 objects in an image of this side. The bias of the bins is as published; it is the same for all
-# bins, so it favours none.
+# The biases of a new head expect 5 objects in an image with sides of 640 pixels. The bias of the bins is as published;
+# it is the same for all bins, so that no bin is preferred.
 _PRIOR_OBJECTS = 5
 _PRIOR_IMAGE_SIZE = 640
 _PRIOR_BOX_BIAS = 1.0
@@ -30,7 +30,7 @@ _MAX_CLASS_CHANNELS = 100
 
 @DENSE_HEAD_REGISTRY.register()
 class DistributionHead(DenseHead):
-    """Per level one branch for boxes and one for classes: two 3x3 convolutions and a 1x1 convolution each.
+    """A head with a branch for boxes and one for classes on each level, each of two 3x3 and one 1x1 convolution.
 
     A cell predicts for each side of a box a distribution over R distances from its centre, and a score for each class.
     """
@@ -49,17 +49,17 @@ class DistributionHead(DenseHead):
     ):
         """
         Args:
-            in_channels, strides: of each level, finest first.
+            in_channels, strides: number of channels and stride of each level, finest first.
             class_channels: width of the class branches; 0: the published width, which depends on ``num_classes``.
             norm: "BN" or "SyncBN".
-            loss: the head uses its box coder, too.
+            loss: the loss, whose box coder the head also uses to decode.
         """
         super().__init__()
         self.strides = list(strides)
         self.assigner = assigner
         self.loss = loss
         self.box_coder = loss.box_coder
-        # Logits of the probability that each class gets: 5 objects in an image, shared by all classes.
+        # For each level, the bias of every class that makes the head expect _PRIOR_OBJECTS in an image.
         self._class_priors = [
             math.log(_PRIOR_OBJECTS / num_classes / (_PRIOR_IMAGE_SIZE / stride) ** 2) for stride in strides
         ]
@@ -89,7 +89,7 @@ class DistributionHead(DenseHead):
                 alpha=head.ASSIGNER.ALPHA,
                 beta=head.ASSIGNER.BETA,
                 num_candidates=head.ASSIGNER.CANDIDATES,
-                # A box with shorter sides may lie between the points of the finest level.
+                # A box that is smaller than this may lie between the points of the finest level and contain none.
                 min_side=strides[min(1, len(strides) - 1)],
             ),
             "loss": DistributionLoss(cfg),
@@ -101,8 +101,8 @@ class DistributionHead(DenseHead):
             features: per level (N, in_channels, H, W).
 
         Returns:
-            per level box logits (N, 4 R, H, W), first all bins of the left side, then of the top, right and bottom,
-            and class logits (N, C, H, W).
+            for each level box logits (N, 4 R, H, W), which begin with all bins of the left side, followed by top, right
+            and bottom, and class logits (N, C, H, W).
         """
         return [
             (boxes(feature), classes(feature))
@@ -110,19 +110,19 @@ class DistributionHead(DenseHead):
         ]
 
     def decode(self, raw: list[tuple[Tensor, Tensor]]) -> DensePredictions:
-        """Decode in the order level, row, column."""
-        # On a CPU, a softmax over values that are neighbours in memory is 15 times as fast.
+        """Decode predictions, ordered by level, row and column."""
+        # Make the bins of a cell contiguous, because a softmax over contiguous values is 15 times as fast on a CPU.
         logits, scores = (
             torch.cat([list_cells(level) for level in levels], dim=1) for levels in zip(*raw, strict=True)
         )
         points, strides = self._find_points(raw)
         boxes = self.box_coder.decode(logits, points) * strides
         sizes = tuple(level.shape[2] * level.shape[3] for level, _ in raw)
-        # There is no upper bound: the largest score is no cheaper to find here than in the postprocessing.
+        # Give no upper bound, because the largest score is as expensive to find here as in the postprocessing.
         return DensePredictions(boxes, scores.float().sigmoid(), sizes)
 
     def _find_points(self, raw: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Centres (P, 2) of all cells in strides, x and y, and the strides (P, 1) in pixels."""
+        """For all cells, the centres (P, 2), x and y in strides, and the strides (P, 1) in pixels."""
         centers = [_find_centers(logits) for logits, _ in raw]
         strides = [level.new_full((len(level), 1), s) for level, s in zip(centers, self.strides, strict=True)]
         return torch.cat(centers), torch.cat(strides)
@@ -135,7 +135,7 @@ class DistributionHead(DenseHead):
 
     @torch.no_grad()
     def _assign(self, raw: list[tuple[Tensor, Tensor]], gt_instances: list[Instances], points: Tensor) -> Assignment:
-        """Assign one image at a time, because decoded predictions and their overlaps with boxes take much memory."""
+        """Assign the predictions of a batch, image by image, because predictions and overlaps take much memory."""
         parts = []
         for i, instances in enumerate(gt_instances):
             predictions = self.decode([(boxes[i : i + 1], classes[i : i + 1]) for boxes, classes in raw])

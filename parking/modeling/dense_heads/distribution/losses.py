@@ -19,7 +19,7 @@ from .box_coder import DistributionBoxCoder
 
 
 class Assignment(NamedTuple):
-    """The claims of all boxes of a batch; those that are not accepted have a target of 0.
+    """The claims of all boxes of a batch; a claim that is not accepted has the target 0.
 
     Attributes:
         images, predictions: (K,) int64.
@@ -36,16 +36,16 @@ class Assignment(NamedTuple):
 
 
 class DistributionLoss(nn.Module):
-    """Box, class and bin loss, with S the sum of the soft targets, at least 1.
+    """The box, class and bin loss. Let S be the sum of the soft targets, at least 1.
 
     * box: sum of (1 - CIoU) * target / S over the assigned predictions;
-    * class: sum of the cross entropies of all predictions and classes / S; the target is the soft target at the class
-      of the assigned box, else 0;
-    * bins: cross entropy of the distribution of each side with the two bins next to it, mean of the four, times target
-      / S, summed (Li et al., "Generalized Focal Loss", Eq. 6).
+    * class: sum of the cross entropies of all predictions and classes, divided by S; the target is the soft target for
+      the class of the assigned box, and 0 otherwise;
+    * bins: sum over the assigned predictions of (mean over the four sides of the cross entropy of the bins with the two
+      bins next to the side) * target / S (Li et al., "Generalized Focal Loss", Eq. 6).
 
-    With several processes S is the sum over all of them. Summed over the processes, the losses equal those of one
-    process with all images.
+    With several processes S sums up the targets of all processes. Summed over the processes, the losses equal those of
+    one process with all images.
     """
 
     @configurable
@@ -72,14 +72,14 @@ class DistributionLoss(nn.Module):
         """
         Args:
             raw: per level box logits (N, 4 R, H, W) and class logits (N, C, H, W).
-            points: (P, 2) in strides.
+            points: (P, 2) centres of the cells in strides.
             strides: (P, 1) pixels per cell.
 
         Returns:
             "loss_box", "loss_cls" and "loss_bins", float32 scalars, each times its gain and N: their sum is trained.
         """
         num_images, total = len(raw[0][0]), assignment.targets.sum()
-        # The mean of S over n processes is at least 1 / n, so that S itself is at least 1.
+        # The mean over n processes is clamped to at least 1 / n, so that the sum S over the processes is at least 1.
         total = mean_over_processes(total).clamp(min=1 / comm.get_world_size()) if self.training else total.clamp(min=1)
         box, bins = self._box_losses([boxes for boxes, _ in raw], assignment, points, strides)
         cls = self._class_loss([scores for _, scores in raw], assignment)
@@ -93,19 +93,19 @@ class DistributionLoss(nn.Module):
         self, logits: list[Tensor], assignment: Assignment, points: Tensor, strides: Tensor
     ) -> tuple[Tensor, Tensor]:
         joined = torch.cat([list_cells(level) for level in logits], dim=1)
-        # Only claimed predictions are converted to float32.
+        # Select the claimed predictions before the conversion to float32 below, which takes memory.
         claimed = joined[assignment.images, assignment.predictions]
         points, gt_boxes = points[assignment.predictions], assignment.gt_boxes / strides[assignment.predictions]
         ciou = box_ciou(self.box_coder.decode(claimed, points), gt_boxes)
         entropy = self.box_coder.cross_entropy(claimed, gt_boxes, points)
-        # In a batch without boxes these sums are 0, and so are their gradients.
+        # In a batch without boxes these sums are 0 and their gradients are 0 but present, as every parameter needs one.
         return ((1 - ciou) * assignment.targets).sum(), (entropy * assignment.targets).sum()
 
     def _class_loss(self, logits: list[Tensor], assignment: Assignment) -> Tensor:
         levels = [list_cells(level) for level in logits]
         sizes, (num_images, _, num_classes) = [level.shape[1] for level in levels], levels[0].shape
         targets = assignment.targets.new_zeros(num_images, sum(sizes), num_classes)
-        # At most one claim assigns a prediction, so this never adds two targets.
+        # At most one claim on a prediction has a target above 0, so the sum of the targets is that target.
         targets.index_put_(
             (assignment.images, assignment.predictions, assignment.gt_classes), assignment.targets, accumulate=True
         )
@@ -116,5 +116,5 @@ class DistributionLoss(nn.Module):
 
 
 def list_cells(level: Tensor) -> Tensor:
-    """Return (N, channels, H, W) as (N, H W, channels); a view if the tensor is channels_last."""
+    """Reshape ``level`` (N, channels, H, W) to (N, H W, channels); this is a view if the tensor is channels_last."""
     return level.permute(0, 2, 3, 1).flatten(1, 2)
