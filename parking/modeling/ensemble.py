@@ -9,7 +9,7 @@ from detectron2.structures import Boxes, Instances
 from .fusion import soft_nms, weighted_boxes_fusion
 from .postprocessing import nms_per_class
 
-# Factor that packs image and class into one number; larger than any number of classes.
+# Image and class are packed into the number image * _CLASSES + class; this factor exceeds any number of classes.
 _CLASSES = 2**32
 
 
@@ -21,12 +21,12 @@ class DetectionFusion:
         """
         Args:
             name: "nms", "soft_nms" or "wbf" (:func:`.fusion.weighted_boxes_fusion`).
-            iou_thresh: used by "nms" and "wbf", 0..1. For "wbf" it should be above the threshold of the sources' own
-                NMS: else a cluster also takes in the weaker boxes that a source has for an object, which lower its mean
-                score.
+            iou_thresh: used by "nms" and "wbf", 0..1. For "wbf" it should be above the threshold of each source's own
+                NMS. Otherwise a cluster takes in several boxes of one source for the same object, and the weaker boxes
+                lower the cluster's mean score.
             sigma: used by "soft_nms", above 0.
-            score_thresh: used by "soft_nms": boxes whose score sinks to this or below are left out. "nms" and "wbf"
-                leave no box out for its score, but "wbf" lowers the scores of boxes that not all sources have.
+            score_thresh: used by "soft_nms": a box is left out if its score sinks to this or below. "nms" and "wbf"
+                leave out no box because of its score, but "wbf" lowers the score of a box that some source lacks.
             max_detections: per image.
         """
         self.name = name
@@ -51,13 +51,13 @@ class DetectionFusion:
         """
         Args:
             opinions: for each source (model or view) the detections on each image, in the same pixels for all sources:
-                pred_boxes (XYXY), scores (above 0, float32) and pred_classes. They are not changed.
+                pred_boxes (XYXY), scores (above 0, float32) and pred_classes. The detections are not changed.
 
         Returns:
             per image the same fields by descending score, at most ``max_detections``; boxes are not clipped.
 
         Raises:
-            ValueError: the sources have different numbers of images, or differ in the size of one.
+            ValueError: the sources have different numbers of images, or different sizes of the same image.
         """
         pools = [_pool(of_image) for of_image in zip(*opinions, strict=True)]
         if not pools:

@@ -1,7 +1,7 @@
 """Fuses overlapping boxes by soft-NMS or weighted boxes fusion.
 
-Each group of boxes, one class of one image, is fused by itself. All groups are processed at once, one box of each per
-step.
+The boxes of one class on one image form a group, and each group is fused by itself. All groups are processed at once:
+a step takes one box from each group.
 
 Shape legend: K boxes, G groups, M results.
 """
@@ -20,20 +20,20 @@ def soft_nms(
     """Gaussian soft-NMS: Bodla et al., "Soft-NMS", ICCV 2017, Sec. 3.
 
     In each group the box with the best score is picked, and every other score is multiplied by exp(-IoU^2 / sigma).
-    This is repeated with the boxes that are left. Of equal scores the box with the higher original score is picked
-    first; if these are equal, too, the first box in order.
+    This is repeated with the boxes that are left. If scores are equal, the box with the higher original score is picked
+    first; if the original scores are equal, too, the box that comes first in ``boxes``.
 
     Args:
-        boxes: (K, 4) XYXY, finite, in any one unit.
+        boxes: (K, 4) XYXY, finite, all in the same unit.
         scores: (K,), 0 or more.
-        groups: (K,) int64, any numbers.
+        groups: (K,) int64, the number of each box's group; any numbers.
         sigma: above 0.
-        score_thresh: 0 or more; boxes are left out whose score when picked is not above this.
+        score_thresh: 0 or more; a box is left out unless its score is above this when it is picked.
         max_per_group: largest number of boxes picked in a group.
 
     Returns:
-        indices: (M,) int64, which boxes were picked; of a group, those picked earlier come earlier.
-        scores: (M,), what is left of their scores.
+        indices: (M,) int64, the picked boxes; within a group, in the order in which they were picked.
+        scores: (M,), the reduced scores of these boxes.
     """
     if not len(boxes):
         return groups, scores
@@ -46,7 +46,8 @@ def soft_nms(
         picked.append(best)
         picked_scores.append(rest[best])
         rest *= torch.exp(-box_iou(boxes[:num_boxes], boxes[best][rows]).square() / sigma)
-        # A box is picked again only if all other scores of its group are 0; such picks are not above the threshold.
+        # A score of 0 marks a picked box. If all scores of a group are 0, a picked box is picked again, but its score
+        # is not above the threshold, so this pick is left out.
         rest[best] = 0
     picked, picked_scores = torch.cat(picked), torch.cat(picked_scores)
     above = picked_scores > score_thresh
@@ -58,17 +59,18 @@ def weighted_boxes_fusion(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weighted boxes fusion: Solovyev et al., Image and Vision Computing 107 (2021), Sec. 3.
 
-    Boxes are taken in order of falling score. Each joins the cluster of its group whose fused box so far it overlaps
-    most, if their IoU is above ``iou_thresh``; else it starts a cluster. The fused box is the mean of its members
-    weighted by their scores. Its score is their mean score times min(T, N) / N, for T members and N sources: the
-    paper's first variant, in which it does not matter which source a member is from. Of equal scores the first in order
-    is taken first, and of clusters with equal overlap the earliest is joined.
+    Boxes are taken in order of falling score. Each box is compared with the present fused boxes of its group's
+    clusters. It joins the cluster with the largest IoU, if that is above ``iou_thresh``; else it starts a cluster. A
+    fused box is the mean of the cluster's members, weighted by their scores. Its score is the members' mean score times
+    min(T, N) / N for T members and N sources. This is the first variant in the paper, in which the sources of the
+    members do not matter. Boxes of equal score are taken in the given order; of clusters with equal IoU, the earliest
+    is joined.
 
     Args:
-        boxes: (K, 4) XYXY, finite, in any one unit.
+        boxes: (K, 4) XYXY, finite, all in the same unit.
         scores: (K,), above 0.
-        groups: (K,) int64, any numbers.
-        num_sources: how many models or views the boxes are from.
+        groups: (K,) int64, the number of each box's group; any numbers.
+        num_sources: number of models or views that the boxes are from.
         iou_thresh: 0..1.
 
     Returns:
@@ -80,7 +82,8 @@ def weighted_boxes_fusion(
         return boxes, scores, groups
     order, row, sizes = _sort_by_group(scores, groups)
     boxes, scores = boxes[order], scores[order]
-    # Each group has as many slots for clusters as boxes, at the same indices; an unused slot overlaps nothing.
+    # Each group has one slot for a cluster per box, at the same indices as its boxes. The fused box of an unused slot
+    # is empty, so no box overlaps it.
     fused, weight, members = torch.zeros_like(boxes), torch.zeros_like(scores), torch.zeros_like(scores)
     start = sizes.cumsum(0) - sizes
     free = start.clone()
@@ -94,7 +97,7 @@ def weighted_boxes_fusion(
         free[:num_groups] += ~joins
         members[slot] += 1
         weight[slot] += score
-        # In this form the weighted mean of equal boxes is exactly that box.
+        # Update the weighted mean in this form, because it gives exactly the same box if all members are equal.
         fused[slot] += (box - fused[slot]) * (score / weight[slot])[:, None]
     used = members > 0
     fused, weight, members = fused[used], weight[used], members[used]
@@ -105,9 +108,9 @@ def _sort_by_group(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tens
     """Sort boxes by group, the largest group first, and by descending score within each group.
 
     Returns:
-        order: (K,), indices of the boxes in that order; of equal scores the first stays first.
-        row: (K,), 0..G-1, the group of each box in that order.
-        sizes: (G,), descending.
+        order: (K,), indices of the boxes in the new order; boxes of equal score keep their order.
+        row: (K,), 0..G-1, the group of each box in the new order.
+        sizes: (G,), number of boxes in each group, descending.
     """
     _, row, sizes = groups.unique(return_inverse=True, return_counts=True)
     sizes, by_size = sizes.sort(descending=True, stable=True)
@@ -118,10 +121,10 @@ def _sort_by_group(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 def _steps(sizes: Tensor, max_steps: int) -> Iterator[tuple[int, int]]:
-    """Yield for each step the number of groups that have a box left for it, and the number of boxes in these groups.
+    """Yield for each step the number of groups that still have a box to take, and the number of boxes in these groups.
 
-    These groups are the first ones in the order of :func:`_sort_by_group`, so that nothing is padded. The work of all
-    steps together grows with the sum of the squares of the group sizes.
+    These groups come first in the order of :func:`_sort_by_group`, so no group has to be padded. The work of all steps
+    together grows with the sum of the squared group sizes.
     """
     sizes = sizes.tolist()
     num_groups, num_boxes = len(sizes), sum(sizes)
@@ -133,7 +136,7 @@ def _steps(sizes: Tensor, max_steps: int) -> Iterator[tuple[int, int]]:
 
 
 def _best_of_each_group(values: Tensor, row: Tensor, num_groups: int) -> Tensor:
-    """Index (G,) of the largest of ``values`` (K,) in each group; of equal ones the first."""
+    """Index (G,) of the largest of ``values`` (K,) in each group; the first index if several values are equal."""
     best = values.new_zeros(num_groups).scatter_reduce(0, row, values, "amax", include_self=False)
     position = torch.arange(len(values), device=values.device).masked_fill(values != best[row], len(values))
     return row.new_zeros(num_groups).scatter_reduce(0, row, position, "amin", include_self=False)

@@ -11,21 +11,23 @@ from torchvision.ops import nms
 
 from .dense_heads.base import DensePredictions
 
-# When the published scores were made, NMS moved the boxes of each class this many pixels away from those of the class
-# before, in float32. This rounds coordinates, by up to 0.03 pixels for class 79, the last one of the published weights.
+# For the published scores, NMS shifted the boxes of class c by c times this many pixels in float32. The shift rounds
+# coordinates, by up to 0.03 pixels for class 79, the last class of the published weights; classes 0 to 79 are rounded.
 _CLASS_DISTANCE, _NUM_ROUNDED_CLASSES = 8192.0, 80
-# Groups (image x class) that share a call of NMS are moved apart in float64. The numbers are chosen such that this
-# rounds nothing: coordinates within _LIMIT pixels that are multiples of _GRID stay exact up to _MAX_GROUPS * _DISTANCE,
-# since 2^25 / 2^-28 is 2^53. All other groups, which are few, get a call of their own.
+# Groups (image x class) that share a call of NMS are shifted apart in float64. The numbers are chosen such that the
+# shift rounds nothing: coordinates within _LIMIT pixels that are multiples of _GRID stay exact up to _MAX_GROUPS *
+# _DISTANCE, since 2^25 / 2^-28 is 2^53. The few groups with other coordinates each get their own call of NMS.
 _LIMIT, _DISTANCE, _MAX_GROUPS, _GRID = 2.0**15, 2.0**17, 2**8, 2.0**-28
-# Most boxes in one call of NMS. Their square determines the time on a CPU, and on a GPU the memory: here 128 MB.
+# Limit of the boxes in one call of NMS. The time on a CPU and the memory on a GPU grow with the square of this number;
+# 32768 boxes take 128 MB.
 _MAX_BOXES_CPU, _MAX_BOXES_GPU = 1000, 32768
 
 
 class YOLOPostprocessor:
-    """Takes the best candidates above a threshold, suppresses overlaps in each class, and keeps the best of the rest.
+    """Turns predictions into detections: selects the best scores, applies NMS to each class, keeps the best boxes.
 
-    There is no time limit, so no box is ever lost for lack of time.
+    A candidate is a box with one of its classes whose score is above the threshold. There is no time limit, so no box
+    is lost for lack of time.
     """
 
     @configurable
@@ -40,11 +42,12 @@ class YOLOPostprocessor:
     ):
         """
         Args:
-            score_thresh: candidates need a score above this.
-            nms_thresh: IoU above which the box with the lower score of two boxes of a class is suppressed.
-            max_detections: per image.
-            pre_nms_topk: candidates per image that take part in the suppression.
-            multi_label: whether every class of a prediction above the threshold is a candidate, or only its best class.
+            score_thresh: a candidate must have a score above this.
+            nms_thresh: if the IoU of two boxes of a class is above this, the box with the lower score is suppressed.
+            max_detections: largest number of detections per image.
+            pre_nms_topk: largest number of candidates per image that take part in NMS.
+            multi_label: whether a prediction has a candidate for each class above the threshold, or for its best class
+                only.
         """
         self.score_thresh = score_thresh
         self.nms_thresh = nms_thresh
@@ -63,15 +66,15 @@ class YOLOPostprocessor:
         }
 
     def __call__(self, predictions: DensePredictions, image_sizes: list[tuple[int, int]]) -> list[Instances]:
-        """Process all images at once; the detections on an image do not depend on the other images.
+        """Turn the predictions of a batch into detections; those on an image do not depend on the other images.
 
         Args:
             image_sizes: (height, width) of each image in the network's input, without padding.
 
         Returns:
-            per image pred_boxes (XYXY in the same pixels, not clipped), scores (descending) and pred_classes (int64).
-            Equal scores keep the order of the predictions and, within one, of the classes. All tensors are on the CPU,
-            where work with a few boxes is faster; they are fetched with one wait for the whole batch.
+            for each image pred_boxes (XYXY in pixels of the network's input, not clipped), scores (descending) and
+            pred_classes (int64). Equal scores are ordered by prediction, then by class. All tensors are on the CPU,
+            where work with a few boxes is faster; the whole batch is fetched with one wait for the device.
         """
         boxes, scores, classes, images = self._candidates(predictions)
         keep = nms_per_class(boxes, scores, classes, self.nms_thresh, images)
@@ -86,9 +89,10 @@ class YOLOPostprocessor:
         ]
 
     def _candidates(self, predictions: DensePredictions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Boxes (K, 4) XYXY, scores, classes and images (K,) of all candidates, by image and descending score."""
+        """Boxes (K, 4) XYXY, scores, classes and images (K,) of the candidates, sorted by image and falling score."""
         bound = predictions.scores.amax(dim=-1) if predictions.upper_bound is None else predictions.upper_bound
-        # A score that is NaN is not above the threshold; infinite boxes are left out, because Boxes.clip refuses them.
+        # Leave out boxes that are not finite, because Boxes.clip raises an error for them. Scores that are NaN are
+        # left out, too, because NaN is not above the threshold.
         sound = (bound > self.score_thresh) & predictions.boxes.isfinite().all(dim=-1)
         images, rows = sound.nonzero(as_tuple=True)
         boxes, scores = predictions.boxes[images, rows], predictions.scores[images, rows]
@@ -102,14 +106,14 @@ class YOLOPostprocessor:
         order = scores.argsort(descending=True, stable=True)
         order = order[images[rows[order]].argsort(stable=True)]
         images = images[rows[order]]
-        if len(order) > self.pre_nms_topk:  # with fewer in all images, none can have more
+        if len(order) > self.pre_nms_topk:  # otherwise no image has more than pre_nms_topk candidates
             among_best = _rank_in_image(images, len(predictions.boxes)) < self.pre_nms_topk
             order, images = order[among_best], images[among_best]
         return boxes[rows[order]], scores[order], classes[order], images
 
 
 def _rank_in_image(images: Tensor, num_images: int) -> Tensor:
-    """Rank (K,) of each element within its image, from 0; ``images`` (K,) must ascend."""
+    """Rank (K,), from 0, of each element among the elements of the same image; ``images`` (K,) must ascend."""
     starts = torch.searchsorted(images, torch.arange(num_images, device=images.device))
     return torch.arange(len(images), device=images.device) - starts[images]
 
@@ -119,9 +123,9 @@ def nms_per_class(
 ) -> Tensor:
     """Ascending indices of the boxes that remain after non-maximum suppression within each class of each image.
 
-    The result is the same as that of separate NMS calls in float64 for each class of each image. For classes 0 to 79,
-    those of the published weights, coordinates are first rounded as they were when the published scores were made;
-    otherwise some borderline boxes would be kept or suppressed differently.
+    The result is the same as if NMS were called in float64 for each class of each image. Coordinates of the classes 0
+    to 79, which the published weights have, are first rounded as for the published scores; otherwise NMS would decide
+    differently on some borderline boxes.
 
     Args:
         boxes: (K, 4) XYXY, float32, finite.
@@ -131,7 +135,7 @@ def nms_per_class(
     """
     if not len(boxes):
         return classes
-    boxes, scores = _round_as_published(boxes, classes), scores.double()  # of one type, as torchvision's NMS demands
+    boxes, scores = _round_as_published(boxes, classes), scores.double()  # torchvision's NMS requires equal types
     groups = classes if images is None else images * (classes.max() + 1) + classes
     _, groups, sizes = groups.unique(return_inverse=True, return_counts=True)
     shares = torch.ones_like(sizes, dtype=torch.bool)
@@ -148,7 +152,7 @@ def nms_per_class(
 
 
 def _is_exact_when_shifted(boxes: Tensor) -> Tensor:
-    """Whether each box (K,) can be shifted in float64 without rounding."""
+    """Whether each box (K,) can be shifted in float64 without rounding (see :data:`_LIMIT`)."""
     parts = boxes / _GRID
     return ((boxes.abs() <= _LIMIT) & (parts == parts.round())).all(dim=1)
 
@@ -161,7 +165,10 @@ def _round_as_published(boxes: Tensor, classes: Tensor) -> Tensor:
 
 
 def _pack(sizes: list[int], max_sum: int, max_count: int) -> list[int]:
-    """Sum up neighbouring ``sizes``, at most ``max_count`` per sum, to at most ``max_sum`` or a single larger size."""
+    """Pack consecutive ``sizes`` into sums of at most ``max_count`` sizes and at most ``max_sum``.
+
+    A single size above ``max_sum`` is a sum of its own.
+    """
     packed, count = [], max_count
     for size in sizes:
         if count < max_count and packed[-1] + size <= max_sum:

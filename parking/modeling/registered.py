@@ -8,7 +8,10 @@ from .dense_heads import DENSE_HEAD_REGISTRY
 
 
 def list_registered() -> dict[str, list[str]]:
-    """The registered names by config key; of detectron2's parts, only backbones that fit this project's heads."""
+    """For each config key, the names that may be its value: all parts of this project and some of detectron2's.
+
+    Of detectron2's parts, only backbones that fit this project's heads are listed.
+    """
     registries = {
         "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
         "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,

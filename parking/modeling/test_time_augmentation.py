@@ -13,17 +13,19 @@ from .dense_heads.base import DensePredictions, join_predictions
 from .ensemble import DetectionFusion
 from .meta_arch import YOLO
 
-# Gray level, 0..255, of the padding around a shrunk view: 0.447 in the network's range of 0..1.
+# Gray level of the padding around a shrunk view: 0.447 in the network's range of 0..1, here in 0..255.
 _PAD_VALUE = 0.447 * 255
 
 
 class YOLOWithTTA(nn.Module):
-    """A :class:`YOLO` that looks at each image in several sizes, some mirrored.
+    """A :class:`YOLO` that detects objects in several views of each image: other sizes, some of them mirrored.
 
-    As published, all views are joined before one NMS, without the coarsest level of the first view and the finest level
-    of the last: large objects are for the small views, and small objects for the large one. With a ``fusion`` all views
-    keep all levels: without these two, fewer views would agree on an object (200 photographs, yolov5n: "wbf" AP 0.592
-    with them and 0.573 without, "soft_nms" 0.588 and 0.585, joined as published 0.580).
+    Without ``fusion``, the predictions of all views are joined before one NMS, as published. The coarsest level of the
+    first view and the finest level of the last view are left out: small views are for large objects, and the large view
+    is for small objects. AP of yolov5n on 200 photographs: 0.580.
+
+    With ``fusion``, all views keep all levels, so that more views agree on an object. AP with all levels is 0.592 for
+    "wbf" and 0.588 for "soft_nms"; without the two levels it is 0.573 and 0.585.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class YOLOWithTTA(nn.Module):
             model: must be in eval mode whenever this module is called.
             scales: size of each view, relative to the image; the first is the largest and the last the smallest.
             flips: whether each view is mirrored left to right.
-            fusion: fuses the detections of the views, each after its own NMS. None: the predictions of all views are
+            fusion: fuses the detections of all views, after an NMS of each view. None: the predictions of all views are
                 joined before one NMS, as published.
         """
         super().__init__()
@@ -52,7 +54,7 @@ class YOLOWithTTA(nn.Module):
 
     @property
     def size_divisibility(self) -> int:
-        """The same as the model's, because the first view is the image as it is."""
+        """The model's ``size_divisibility``, because the first view has the size of the image."""
         return self.model.size_divisibility
 
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
@@ -110,7 +112,7 @@ class YOLOWithTTA(nn.Module):
         return view._replace(boxes=boxes)
 
     def _resize(self, images: Tensor, scale: float) -> Tensor:
-        """Resize to the scaled size, rounded down, then pad to whole strides of the scaled size."""
+        """Resize ``images`` to their size times ``scale``, rounded down, then pad them with gray to whole strides."""
         if scale == 1:
             return images
         divisor = self.model.size_divisibility

@@ -1,10 +1,11 @@
-"""Task-aligned assignment: a box goes to the predictions that fit it best in class and in place together.
+"""Task-aligned assignment: a box is assigned to the predictions that fit it best in both class and place.
 
 Feng et al., "TOOD", ICCV 2021, Sec. 3.2, in the form in which the published models of the distribution head were
 trained.
 
 Shape legend: P predictions of an image, C classes, G ground truth boxes of the image, T candidates of a box,
-K = G * T claims. A claim is a pair of a box and one of its candidates, a prediction that it may be assigned to.
+K = G * T claims. A candidate is a prediction that a box may be assigned to; a claim is a pair of a box and one of its
+candidates.
 """
 
 from typing import NamedTuple
@@ -14,22 +15,22 @@ from torch import Tensor
 
 from parking.layers import box_ciou_values
 
-# Limit of the pairs of a box and a prediction that are compared at once; each takes about 80 bytes of memory.
+# At most this many pairs of a box and a prediction are compared at once; a pair takes about 80 bytes of memory.
 _MAX_PAIRS = 2**21
 _EPS = 1e-9
 
 
 class TaskAlignment(NamedTuple):
-    """The K claims of the boxes of one image on its predictions, both those that are accepted and those that are not.
+    """The K claims of the boxes of one image, both accepted and rejected ones.
 
-    Because rejected claims keep their places, all sizes follow from the number of boxes, and no value has to be read
+    Rejected claims stay in the tensors, so that all sizes follow from the number of boxes and no value has to be read
     from the device.
 
     Attributes:
         predictions: (K,) int64, the claimed prediction.
         gt_index: (K,) int64, the box that the prediction is assigned to.
-        targets: (K,) float32, 0..1, the prediction's soft target for the class of that box; 0 where not assigned.
-        is_assigned: (K,) bool, whether the claim is accepted: at most one claim for each prediction.
+        targets: (K,) float32, 0..1, the prediction's soft target for the class of its box; 0 if the claim is rejected.
+        is_assigned: (K,) bool, whether the claim is accepted; at most one claim on each prediction is.
     """
 
     predictions: Tensor
@@ -49,8 +50,9 @@ class TaskAlignedAssigner:
     def __init__(self, *, alpha: float, beta: float, num_candidates: int, min_side: float):
         """
         Args:
+            alpha, beta: exponents of the score and of the overlap.
             num_candidates: T, the number of predictions that each box claims.
-            min_side: in pixels. Shorter sides of a box count as this long when points inside of it are looked for.
+            min_side: pixels; a box with a shorter side is enlarged to this length for the test which points are inside.
         """
         self.alpha = alpha
         self.beta = beta
@@ -66,7 +68,7 @@ class TaskAlignedAssigner:
         Args:
             boxes: (P, 4) XYXY in pixels.
             scores: (P, C) probabilities.
-            points: (P, 2) x and y in pixels, where each prediction stands.
+            points: (P, 2) x and y in pixels, the centre of each prediction's cell.
             gt_boxes: (G, 4) XYXY in pixels; any number.
             gt_classes: (G,) int64.
         """
@@ -86,8 +88,8 @@ class TaskAlignedAssigner:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """
         Returns:
-            The predictions that each box claims (G, T), whether their points are inside of it (G, T), and for each
-            prediction the box that it overlaps most (P,).
+            The predictions (G, T) that each box claims, whether the point of each is inside the box (G, T), and the box
+            that each prediction overlaps most (P,).
         """
         num_candidates = min(self.num_candidates, len(boxes))
         best_overlap = boxes.new_zeros(len(boxes))
@@ -115,7 +117,7 @@ class TaskAlignedAssigner:
 
 
 def settle_claims(predictions: Tensor, is_valid: Tensor, gt_index: Tensor, best_gt: Tensor) -> tuple[Tensor, Tensor]:
-    """Give each claimed prediction to one box: to the only one that claims it or, if several do, to ``best_gt``.
+    """Give each claimed prediction to one box: the only box that claims it, or its ``best_gt`` if several boxes do.
 
     Args:
         predictions: (K,) int64, the claimed prediction.
@@ -124,9 +126,10 @@ def settle_claims(predictions: Tensor, is_valid: Tensor, gt_index: Tensor, best_
         best_gt: (P,) int64, the box that gets the prediction if several boxes claim it.
 
     Returns:
-        whether each claim is accepted (K,), at most one for each prediction, and the box that gets the prediction (K,).
+        whether each claim is accepted (K,), and the box that gets its prediction (K,). Of the claims on a prediction,
+        only the first valid one is accepted, and it stands for the box that gets the prediction.
     """
-    # If a prediction has only one claim, this is both the first and the last claim on it.
+    # A prediction has a single valid claim if the first valid claim on it is also the last.
     number = torch.arange(len(predictions), device=predictions.device)
     first, last = (
         number.new_full((len(best_gt),), empty).scatter_reduce_(
@@ -144,12 +147,18 @@ def _is_inside(points: Tensor, areas: Tensor) -> Tensor:
 
 
 def _overlap(boxes: Tensor, points: Tensor, gt_boxes: Tensor, areas: Tensor) -> Tensor:
-    """Complete IoU of ``boxes`` and ``gt_boxes``, at least 0, and 0 where a point is outside its area; broadcast."""
+    """Complete IoU of ``boxes`` and ``gt_boxes``, at least 0; 0 if the point is outside the area; broadcast."""
     return box_ciou_values(boxes, gt_boxes).clamp_(min=0) * _is_inside(points, areas)
 
 
 def _normalize(alignment: Tensor, overlaps: Tensor, gt_index: Tensor, num_gt: int) -> Tensor:
-    """Targets (K,): ``alignment`` scaled to each box's largest overlap; all values are 0 where not assigned."""
+    """The soft targets (K,): ``alignment``, scaled such that its maximum for each box is the box's largest overlap.
+
+    Args:
+        alignment, overlaps: (K,), 0 for claims that are not assigned.
+        gt_index: (K,) int64, the box of each claim.
+        num_gt: number of boxes.
+    """
     max_alignment, max_overlap = (
         values.new_zeros(num_gt).scatter_reduce_(0, gt_index, values, "amax")[gt_index]
         for values in (alignment, overlaps)

@@ -1,4 +1,7 @@
-"""The detector, which connects backbone, head and postprocessor. Shape legend: N images, H x W pixels."""
+"""The detector, which connects backbone, head and postprocessor.
+
+Shape legend: N images, H x W pixels.
+"""
 
 import math
 from collections.abc import Sequence
@@ -19,10 +22,10 @@ from ..postprocessing import YOLOPostprocessor
 
 @META_ARCH_REGISTRY.register()
 class YOLO(DenseDetector):
-    """A detector of a backbone, a dense head and a postprocessor, with the inputs and outputs of detectron2's models.
+    """A detector made of a backbone, a dense head and a postprocessor; it is called as detectron2's models are.
 
-    Inputs are dicts with "image" (3, H, W) RGB, 0..255; in training also "instances" with gt_boxes and gt_classes, else
-    optionally "height" and "width", the image size in whose pixels the detections are returned.
+    Inputs are dicts with "image" (3, H, W) RGB, 0..255. In training, they also have "instances" with gt_boxes and
+    gt_classes. In inference, they may have "height" and "width", the size to which the detections are scaled.
     """
 
     @configurable
@@ -67,7 +70,7 @@ class YOLO(DenseDetector):
 
     @property
     def size_divisibility(self) -> int:
-        """Sides of images are padded to multiples of this many pixels, so that every level has whole cells."""
+        """Images are padded to sides that are multiples of this many pixels, so that all levels have whole cells."""
         shapes = self.backbone.output_shape()
         strides = [shapes[name].stride for name in self.head_in_features]
         return math.lcm(max(self.backbone.size_divisibility, 1), *strides)
@@ -77,9 +80,9 @@ class YOLO(DenseDetector):
         return (images - self.pixel_mean) / self.pixel_std
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
-        """Batch the images, each at the top left of a gray canvas in whole strides, then normalise all of it."""
+        """Batch and normalise the images; each is padded with gray at the right and the bottom to whole strides."""
         images = ImageList.from_tensors(
-            # If images are in pinned memory, their upload to the GPU does not wait.
+            # The CPU does not wait for the upload to the GPU if the images are in pinned memory.
             [inputs["image"].to(self.device, non_blocking=True) for inputs in batched_inputs],
             self.size_divisibility,
             pad_value=PAD_VALUE,
@@ -93,6 +96,6 @@ class YOLO(DenseDetector):
         return self.postprocessor(self.head.decode(predictions), images.image_sizes)
 
     def predict(self, images: Tensor) -> DensePredictions:
-        """Predict boxes in images (N, 3, H, W) that are normalised and padded."""
+        """Predict boxes and scores for ``images`` (N, 3, H, W), which are normalised and padded."""
         features = self.backbone(images)
         return self.head.decode(self.head([features[name] for name in self.head_in_features]))

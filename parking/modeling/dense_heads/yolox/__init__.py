@@ -1,4 +1,4 @@
-"""The head of YOLOX: no anchors, a branch for classes and one for boxes and objectness."""
+"""The head of YOLOX, without anchors; it has a branch for classes and a branch for boxes and objectness."""
 
 from .assigner import SimOTAAssigner
 from .box_coder import YOLOXBoxCoder

@@ -1,7 +1,10 @@
 """Simplified optimal transport assignment (SimOTA): Ge et al., "YOLOX", 2021, Sec. 2.1.
 
-Shape legend, all of one image: T ground truth boxes, P predictions (one for each point), C classes, M slots for the
-candidates (predictions that may be assigned), t boxes that are compared at once.
+A candidate is a prediction that may be assigned. The candidates of all boxes of an image are gathered in M slots; M
+follows from the number of boxes alone, so some slots may hold predictions that are no candidates.
+
+Shape legend, all of one image: T ground truth boxes, P predictions (one for each point), C classes, M slots, t boxes
+that are compared at once.
 """
 
 import torch
@@ -11,31 +14,31 @@ from parking.layers import box_iou
 
 from ..task_aligned import TaskAlignment, settle_claims
 
-# A box's candidates are the points less than this many strides from its centre, both in x and in y.
+# A prediction is a candidate of a box if its point is less than this many strides from the box's centre in x and in y.
 _RADIUS = 1.5
-# Candidates of a box in one level: at most 3 x 3 points are that close.
+# A box has at most this many candidates in a level, because at most 3 x 3 points are within _RADIUS.
 _MAX_CANDIDATES = 9
-# The sum of this many of the largest overlaps is the number of predictions that a box claims.
+# A box claims as many predictions as the sum of its largest overlaps says; this many overlaps are summed up.
 _MAX_PER_BOX = 10
 _IOU_WEIGHT = 3.0
 _IOU_EPS = 1e-8
-# Added to the cost of a prediction for a box if it is a candidate of other boxes only.
+# This is added to the cost of a prediction for a box of which it is no candidate.
 _FAR = 1e6
-# PyTorch's cross entropy takes this for any logarithm below it.
+# Logarithms are clamped to at least this value, as in PyTorch's cross entropy.
 _MIN_LOG = -100.0
-# Limit of the pairs of a box and a slot that are compared at once; each takes about 80 bytes of memory.
+# At most this many pairs of a box and a slot are compared at once; a pair takes about 80 bytes of memory.
 _MAX_PAIRS = 2**21
 
 
 class SimOTAAssigner:
-    """Gives each box the predictions of least cost, as many as the sum of its 10 largest overlaps says, at least one.
+    """Gives each box its n cheapest predictions; n is the sum of the box's 10 largest overlaps, and at least 1.
 
     The cost of a box and a prediction is the cross entropy of the square roots of the scores against the box's class,
     summed over classes, plus 3 times -log(IoU). A prediction that several boxes claim goes to the box for which it
     costs least, among all boxes of the image, whether or not that box claims it, as in the published training.
 
-    Nothing here waits for the device, because sizes of tensors depend only on the number of boxes. Memory stays below
-    about 200 MB for any number of boxes, because only a few are compared at a time.
+    The assigner never waits for the device, because sizes of tensors depend only on the number of boxes. It takes at
+    most about 200 MB for any number of boxes, because it compares only a few boxes at a time.
     """
 
     def __init__(self, *, num_levels: int):
@@ -56,7 +59,7 @@ class SimOTAAssigner:
             strides: (P, 1) in pixels.
 
         Returns:
-            the claims of all boxes; the target of an assigned prediction is its IoU with its box.
+            the claims of all boxes; the target of an assigned prediction is its IoU with the box.
         """
         centers = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
         slots, is_candidate = self._find_candidates(points, strides, centers)
@@ -88,7 +91,11 @@ class SimOTAAssigner:
         return TaskAlignment(slots[claims], gt_index, targets, is_assigned)
 
     def _find_candidates(self, points: Tensor, strides: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-        """Ascending indices (M,) that include all candidates of all boxes, and whether each is a candidate (M,)."""
+        """Fill the slots: ascending indices (M,) of predictions, with all candidates of all boxes among them.
+
+        Returns:
+            The indices, and whether each belongs to a candidate (M,).
+        """
         is_candidate = torch.zeros_like(points[:, 0], dtype=torch.bool)
         for some in centers.split(max(_MAX_PAIRS // len(points), 1)):
             is_candidate |= _are_near(points, strides, some).any(dim=0)
@@ -98,16 +105,19 @@ class SimOTAAssigner:
 
 
 def _are_near(points: Tensor, strides: Tensor, centers: Tensor) -> Tensor:
-    """Whether each point is a candidate of each box (t, P), for the boxes' ``centers`` (t, 2)."""
+    """Whether each prediction is a candidate of each box (t, P), by its point and the box's center (t, 2)."""
     return ((points - centers[:, None]).abs() < _RADIUS * strides).all(dim=-1)
 
 
 def _class_costs(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Split the cross entropy of predictions (M, C) for a right class c into ``absent`` plus row c of ``present``.
+    """Compute two parts of the cross entropy of predictions: for a right class c, it is ``absent + present[c]``.
+
+    Args:
+        scores: (M, C).
 
     Returns:
         absent: (M,), the cross entropy, summed over classes, if no class is right.
-        present: (C, M), what each class adds to it if that class is right.
+        present: (C, M), the difference that it makes if a class is right.
     """
     probs = scores.sqrt()
     negative = (-probs).log1p().clamp(min=_MIN_LOG)

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-# Keeps the logarithm finite for a box whose width or height is 0.
+# Added to width and height, so that the logarithm is finite for a box whose width or height is 0.
 _EPS = 1e-8
 
 
 class YOLOXBoxCoder:
-    """The transform of YOLOX; deltas (x, y, w, h), cell (i, j), stride s::
+    """The transform of YOLOX from deltas (x, y, w, h) to boxes (cx, cy, w, h), for the cell (i, j) and stride s::
 
         cx = (x + i) s        w = exp(w) s
         cy = (y + j) s        h = exp(h) s
@@ -18,13 +18,13 @@ class YOLOXBoxCoder:
     """
 
     def encode(self, boxes: Tensor, cells: Tensor, strides: Tensor) -> Tensor:
-        """Deltas that :meth:`decode` turns into ``boxes``."""
+        """The deltas that :meth:`decode` turns into ``boxes``."""
         centers = boxes[..., :2] / strides - cells
         sides = (boxes[..., 2:] / strides + _EPS).log()
         return torch.cat([centers, sides], dim=-1)
 
     def decode(self, deltas: Tensor, cells: Tensor, strides: Tensor) -> Tensor:
-        """Boxes, in float32."""
+        """The boxes of ``deltas``, in float32."""
         deltas = deltas.float()
         centers = (deltas[..., :2] + cells) * strides
         sides = deltas[..., 2:].exp() * strides

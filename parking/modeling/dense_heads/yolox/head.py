@@ -23,7 +23,7 @@ from .assigner import SimOTAAssigner
 from .box_coder import YOLOXBoxCoder
 from .losses import Assignment, PointOutputs, YOLOXLoss
 
-# A new head expects an object, and each class, with a probability of 0.01.
+# The bias of objectness and classes in a new head, which gives each a probability of 0.01.
 _PRIOR = -math.log(99)
 # Parameters of task-aligned assignment, as in the published training of the distribution head.
 _ALPHA = 0.5
@@ -33,9 +33,10 @@ _CANDIDATES = 10
 
 @DENSE_HEAD_REGISTRY.register()
 class YOLOXHead(DenseHead):
-    """Per level a 1x1 convolution to one width, then two 3x3 convolutions for classes and two for boxes.
+    """The head of YOLOX, with two branches per level: one for classes, one for boxes and objectness.
 
-    The branch of the boxes also gives the objectness. Every cell makes one prediction; there are no anchors.
+    A 1x1 convolution gives all levels the same width; then each branch has two 3x3 convolutions. Every cell makes one
+    prediction; there are no anchors.
     """
 
     @configurable
@@ -52,7 +53,8 @@ class YOLOXHead(DenseHead):
     ):
         """
         Args:
-            in_channels, strides: of each level, finest first. All branches have as many channels as the finest level.
+            in_channels, strides: number of channels and stride of each level, finest first. All branches are as wide as
+                the finest level.
             depthwise: whether each 3x3 convolution is replaced by a depthwise and a pointwise one.
             norm: "BN" or "SyncBN".
         """
@@ -80,7 +82,7 @@ class YOLOXHead(DenseHead):
     def from_config(cls, cfg, input_shape: list[ShapeSpec]):
         strides = [shape.stride for shape in input_shape]
         if cfg.MODEL.YOLOX_HEAD.ASSIGNER == "TaskAligned":
-            # A box smaller than min_side may lie between the points of the finest level.
+            # A box smaller than min_side may lie between the points of the finest level and contain none.
             min_side = strides[min(1, len(strides) - 1)]
             assigner = TaskAlignedAssigner(alpha=_ALPHA, beta=_BETA, num_candidates=_CANDIDATES, min_side=min_side)
         else:
@@ -101,7 +103,7 @@ class YOLOXHead(DenseHead):
             features: per level (N, in_channels, H, W).
 
         Returns:
-            per level raw boxes (N, 4, H, W), objectness (N, 1, H, W) and classes (N, C, H, W).
+            for each level raw boxes (N, 4, H, W), objectness (N, 1, H, W) and classes (N, C, H, W).
         """
         outputs = []
         for i, (stem, feature) in enumerate(zip(self.stems, features, strict=True)):
@@ -112,7 +114,10 @@ class YOLOXHead(DenseHead):
         return outputs
 
     def decode(self, raw: list[tuple[Tensor, Tensor, Tensor]]) -> DensePredictions:
-        """Decode in the order level, row, column; a score is objectness, its bound, times the class's."""
+        """Decode predictions, ordered by level, row and column.
+
+        A score is the objectness times the class probability, so the objectness is its upper bound.
+        """
         outputs = self._join_levels(raw)
         objectness = outputs.objectness.float().sigmoid()
         scores = outputs.class_logits.float().sigmoid() * objectness[..., None]
@@ -123,14 +128,14 @@ class YOLOXHead(DenseHead):
             torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
             for levels in zip(*raw, strict=True)
         )
-        # The grids are made anew in every call: that is cheap, and a cache would not work with tracing and threads.
+        # Make the grids in every call: this is cheap, and a cache would not work with tracing and threads.
         cells = [_cells(level) for level, _, _ in raw]
         strides = [torch.full_like(c[:, :1], stride) for c, stride in zip(cells, self.strides, strict=True)]
         sizes = tuple(len(level) for level in cells)
         return PointOutputs(deltas, objectness[..., 0], classes, torch.cat(cells), torch.cat(strides), sizes)
 
     def _decode_boxes(self, outputs: PointOutputs) -> Tensor:
-        """Boxes (N, P, 4) XYXY in pixels."""
+        """The predicted boxes (N, P, 4), XYXY in pixels."""
         boxes = self.box_coder.decode(outputs.deltas, outputs.cells, outputs.strides)
         return box_convert(boxes, "cxcywh", "xyxy")
 
@@ -142,7 +147,7 @@ class YOLOXHead(DenseHead):
 
     @torch.no_grad()
     def _assign(self, outputs: PointOutputs, gt_instances: list[Instances]) -> Assignment:
-        """Assign one image at a time, because overlaps of predictions and boxes take much memory."""
+        """Assign the predictions of a batch, image by image, because overlaps with boxes take much memory."""
         boxes = self._decode_boxes(outputs)
         points = (outputs.cells + 0.5) * outputs.strides
         nearness = {"strides": outputs.strides} if isinstance(self.assigner, SimOTAAssigner) else {}

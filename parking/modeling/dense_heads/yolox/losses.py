@@ -18,17 +18,17 @@ from parking.layers import box_iou
 from ..base import mean_over_processes
 from .box_coder import YOLOXBoxCoder
 
-# Batch size for which the published learning rate is 0.01; that rate is proportional to the batch size.
+# The published learning rate is proportional to the batch size; for this batch size it is 0.01.
 _REFERENCE_BATCH = 64
 
 
 class PointOutputs(NamedTuple):
-    """Raw outputs of the head for each point of all levels, finest first.
+    """The raw outputs of the head for all points, those of the finest level first.
 
     Attributes:
         deltas: (N, P, 4), objectness: (N, P) logits, class_logits: (N, P, C), in the precision of the network.
         cells: (P, 2) column and row, strides: (P, 1) in pixels, float32.
-        level_sizes: how many points each level has.
+        level_sizes: number of points of each level.
     """
 
     deltas: Tensor
@@ -40,13 +40,13 @@ class PointOutputs(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """The claims of all boxes of a batch on predictions, accepted or not.
+    """The claims of all boxes of a batch, both accepted and rejected ones.
 
     Attributes:
         images, predictions: (K,) int64.
         gt_boxes: (K, 4) XYXY in pixels, gt_classes: (K,) int64, of the box that the prediction is assigned to.
-        targets: (K,) 0..1, the target of the score of that class; 0 where not assigned.
-        is_assigned: (K,) bool, whether the claim is accepted: at most one claim for each prediction.
+        targets: (K,) 0..1, the prediction's target for the class of its box; 0 if the claim is rejected.
+        is_assigned: (K,) bool, whether the claim is accepted; at most one claim on each prediction is.
     """
 
     images: Tensor
@@ -58,20 +58,20 @@ class Assignment(NamedTuple):
 
 
 class YOLOXLoss(nn.Module):
-    """Box, objectness, class and L1 loss, each divided by the number of assigned predictions.
+    """The box, objectness, class and L1 loss, each divided by the number of assigned predictions.
 
-    * box: sum over the assigned of 1 - IoU^2;
-    * objectness: sum over all predictions of the cross entropy against 1 (assigned) or 0;
-    * class: sum over the assigned of the cross entropy against the target at the box's class and 0 elsewhere;
-    * L1: sum over the assigned of the distance of the four raw outputs from those that would give the box.
+    * box: sum over the assigned predictions of 1 - IoU^2;
+    * objectness: sum over all predictions of the cross entropy with 1 if the prediction is assigned, else with 0;
+    * class: sum over the assigned predictions of the cross entropy with the target at the box's class and 0 elsewhere;
+    * L1: sum over the assigned predictions of the distance of the four raw outputs from those that would give the box.
 
     With task-aligned assignment, the targets also weight the assigned predictions in the box and L1 terms; these two
     terms and the class term are then divided by the sum of the targets.
 
     The published training takes a step after every batch of any size B, with a rate of 0.01 B / 64 and the gradient of
     these losses. The trainer here sums gradients over B images, in one iteration or in several, and takes the step with
-    SOLVER.BASE_LR. So each loss is multiplied by its number of images / 64: with a BASE_LR of 0.01, SGD then changes
-    the weights as published.
+    SOLVER.BASE_LR. Therefore each loss is multiplied by (number of images / 64): with a BASE_LR of 0.01, SGD then
+    changes the weights as in the published training.
 
     With several processes, the divisors are counted over all of them: summed over the processes, the losses equal those
     of one process with all images.
@@ -90,7 +90,7 @@ class YOLOXLoss(nn.Module):
     ):
         """
         Args:
-            weights_boxes: whether the targets weight the box and L1 terms, as for task-aligned assignment.
+            weights_boxes: whether the targets are weights of the box and L1 terms, as for task-aligned assignment.
         """
         super().__init__()
         self.num_classes = num_classes
@@ -122,10 +122,10 @@ class YOLOXLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """
         Args:
-            with_l1: whether the L1 term is trained.
+            with_l1: whether to compute the L1 term.
 
         Returns:
-            "loss_box", "loss_obj", "loss_cls" and perhaps "loss_l1", float32 scalars: their sum is trained.
+            "loss_box", "loss_obj", "loss_cls" and, if ``with_l1``, "loss_l1": float32 scalars whose sum is trained.
         """
         images, predictions, gt_boxes, gt_classes, targets, is_assigned = assignment
         deltas = outputs.deltas[images, predictions].float()
@@ -134,7 +134,7 @@ class YOLOXLoss(nn.Module):
         weights = targets if self.weights_boxes else is_assigned.float()
         num_assigned, total = self._over_processes(is_assigned.sum(dtype=torch.float32), weights.sum())
 
-        # At most one claim assigns a prediction, so this never adds two ones.
+        # At most one claim on a prediction is accepted, so the sum of ``is_assigned`` for a prediction is 0 or 1.
         obj_target = torch.zeros_like(outputs.objectness, dtype=torch.float32)
         obj_target.index_put_((images, predictions), is_assigned.float(), accumulate=True)
         obj = _cross_entropy(outputs.objectness, obj_target)
@@ -154,7 +154,7 @@ class YOLOXLoss(nn.Module):
         return {name: loss * scale for name, loss in losses.items()}
 
     def _over_processes(self, *sums: Tensor) -> Tensor:
-        """Each of ``sums``, in training its mean over the processes; at least 1 in total over all processes."""
+        """Each of ``sums`` or, in training, its mean over the processes; its total over all processes is at least 1."""
         if not self.training:
             return torch.stack(sums).clamp(min=1)
         return mean_over_processes(torch.stack(sums)).clamp(min=1 / comm.get_world_size())

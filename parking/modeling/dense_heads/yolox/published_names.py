@@ -1,11 +1,12 @@
 """Translates names of the head's tensors between YOLOX files and our model.
 
-Published names and ours are relative to the head. These functions need no model, because weights are read without one.
+Published names and ours are relative to the head. The functions need no model, because weights are read before a model
+is built.
 """
 
 import re
 
-# Parts of the head, published and ours; names inside the blocks are translated as in backbone and neck.
+# Names of the head's parts, published and ours. Names inside a block are translated as in the backbone and the neck.
 _NAMES = {
     "stems": "stems",
     "cls_convs": "class_branches",
@@ -19,12 +20,12 @@ _NAME = re.compile(r"(\w+)(\.\d+\..+)", re.ASCII)
 
 
 def from_published(name: str) -> str | None:
-    """Our name of a published tensor; None if the name is not one of this head."""
+    """Our name of a published tensor; None if this head has no tensor of that name."""
     return _translate(name, _NAMES)
 
 
 def to_published(name: str) -> str | None:
-    """The reverse of :func:`from_published`."""
+    """The published name of our tensor: the reverse of :func:`from_published`."""
     return _translate(name, _OWN_NAMES)
 
 
