@@ -414,7 +414,7 @@ def check_values(
 
 
 def check_key(cfg: Mapping[str, Any], key: str) -> None:
-    """Raise a UserError unless the value of ``key`` is allowed; call this to use it before :func:`check_values`."""
+    """Raise a UserError unless the value of ``key`` is allowed; for keys used before :func:`check_values` runs."""
     _check_value(key, find_value(cfg, key), CHECKS[key].kind, None)
 
 

@@ -20,7 +20,7 @@ from parking.utils.text import printable, show
 
 #: Version of the files that this code writes.
 CURRENT_VERSION = 3
-#: Version of a file that states none.
+#: Version of a file without ``VERSION``.
 FIRST_VERSION = 1
 _VERSION = "VERSION"
 
@@ -52,7 +52,7 @@ class Upgrade(NamedTuple):
     scores: str = ""
 
 
-#: What changed from each version to the next; the keys are the older versions.
+#: What changed from each version to the next, by the number of the older one.
 UPGRADES: Mapping[int, Upgrade] = {
     # Version 1 ignored EXIF orientations and used pictures as they are stored.
     1: Upgrade(

@@ -67,7 +67,8 @@ def _add_data(cfg: CN) -> None:
     #       the share of images that contain it is below DATALOADER.REPEAT_THRESHOLD (0..1)
     cfg.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
     cfg.DATALOADER.REPEAT_THRESHOLD = 0.0
-    # True: such an image occurs sqrt(REPEAT_THRESHOLD / share) times in a pass; False: REPEAT_THRESHOLD / share times.
+    # How often an image of a rare class occurs in a pass: if True, sqrt(REPEAT_THRESHOLD / share of images) times; if
+    # False, REPEAT_THRESHOLD / share of images times.
     cfg.DATALOADER.REPEAT_SQRT = True
 
     cfg.INPUT = CN()
@@ -368,8 +369,8 @@ def _add_test(cfg: CN) -> None:
     cfg.TEST.SUBMISSION_MB = 20.0
     # Largest number of boxes in an image in submission.json.
     cfg.TEST.SUBMISSION_MAX_PER_IMAGE = 50
-    # Number of boxes of a class that are sure of a place in submission.json, the best ones; all other boxes compete for
-    # the remaining size. "stroller=500" is for one class, "500" for each class that is not named.
+    # submission.json first gets this many of the best boxes of a class; all other boxes compete for the remaining size.
+    # "stroller=500" sets the number for one class, "500" for each class that is not named.
     cfg.TEST.SUBMISSION_CLASS_FLOORS = ()
     # Spaces in submission.json: "compact" for none, "original" for those that Python's json.dump writes.
     cfg.TEST.SUBMISSION_SPACING = "compact"

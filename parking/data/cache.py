@@ -189,7 +189,7 @@ class SharedMemoryFolder:
         atexit.register(self.close)
 
     def _join(self) -> int:
-        # The locked file lies beside the folder and is never removed, so that all processes lock the same one.
+        # The locked file lies beside the folder and is never removed, so that all processes lock the same file.
         file = f"{self.path}.lock"
         lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         wait_for_lock(lock, fcntl.LOCK_SH, path=file)
@@ -203,7 +203,7 @@ class SharedMemoryFolder:
         """Stop using the folder; in a forked worker, which shares its parent's lock, this does nothing."""
         if self._lock is None or self._pid != os.getpid():
             return
-        # The lock fails if another process still uses the folder; that process will remove it.
+        # The lock fails if another process still uses the folder; that process will remove the folder.
         with suppress(BlockingIOError):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(self.path, ignore_errors=True)

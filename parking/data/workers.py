@@ -188,7 +188,7 @@ class _Worker:
         if isinstance(message, Exception):
             raise message
         if not descriptors:
-            # The system drops descriptors for which this process has no free number.
+            # The system drops the descriptor if this process must not open more files.
             raise UserError("Too many files are open to take a batch from a data worker; raise ulimit -n.")
         return _read_from_memory(descriptors[0], message)
 

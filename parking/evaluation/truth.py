@@ -103,7 +103,7 @@ def read_truth(
     policy: str = "strict",
     may_repair: bool = True,
 ) -> Truth:
-    """Read the annotated boxes of the images ``records`` by the rules for data sets of DATASETS.COCO.
+    """Read the boxes annotated on the images ``records``, by the same rules as for data sets of DATASETS.COCO.
 
     Faulty boxes are clipped, left out or refused; a warning tells how many were clipped or left out.
 

@@ -23,7 +23,7 @@ def class_key(name: str) -> str:
 
 def shown_name(name: str) -> str:
     """Return a class name for tables and messages: escaped by :func:`.text.printable`, and cut if it is very long."""
-    # Cut before escaping, to escape little, and again afterwards, because an escape takes up to ten characters.
+    # Cut before escaping, so that little is escaped, and cut again, because an escape takes up to ten characters.
     text = printable(str(name)[: _SHOWN_LENGTH + 1])
     return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 3] + "..."
 

@@ -110,7 +110,7 @@ class OutputFolder:
         return None if entry is None else entry.source
 
     def check(self, names: Iterable[str], *, by_size: bool = False) -> None:
-        """Raise a UserError for the first of ``names`` at which something exists that is not ours.
+        """Raise a UserError for the first of ``names`` that is taken by something that is not ours.
 
         Args:
             by_size: compare only sizes, which is fast for a hundred thousand pictures; contents are compared later,

@@ -67,7 +67,7 @@ def run_in_processes(
 
 
 def _start_worker() -> None:
-    # Ignore Ctrl-C, which reaches every process of the terminal: only the parent must react to it.
+    # Ignore Ctrl-C, which reaches every process of the terminal, because the parent reacts to it and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     cv2.setNumThreads(1)

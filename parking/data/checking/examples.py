@@ -13,7 +13,7 @@ from parking.data.decoding.orientation import IGNORE
 from parking.data.image_io import UnreadableImageError, read_image
 from parking.utils.constants import PAD_VALUE
 
-# Boxes with a side of fewer pixels hardly show anything, so they are chosen only if a class has too few other boxes.
+# Boxes with a side below this many pixels show little; they are chosen only if a class has too few other boxes.
 _SMALLEST_SIDE = 16
 # A crop is a square whose side is the longer side of the box times this factor.
 _CONTEXT = 1.25

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from parking.utils.errors import UserError
 
-#: What the loader does: end with an error; leave out the image or annotation and count it; mend it and count it; or use
-#: it as it is.
+#: What the loader does about a finding: STOP: it ends with an error; LEAVE_OUT: it leaves out the image or annotation,
+#: and counts it; MEND: it mends the image or annotation, and counts it; KEEP: it uses the image or annotation as it is.
 STOP, LEAVE_OUT, MEND, KEEP = "stop", "leave out", "mend", "keep"
 _DONE = {LEAVE_OUT: "left out", MEND: "mended", KEEP: "kept"}
 
@@ -53,13 +53,13 @@ class Finding(NamedTuple):
 
 
 KINDS = {
-    # The json file.
+    # Findings about the json file.
     "json_unreadable": Kind("json files missing, not UTF-8, cut off or not JSON", "error", STOP, STOP),
     "json_bom": Kind("json files that begin with a byte order mark", "warning", MEND, MEND),
     "json_duplicate_key": Kind("json objects with the same key twice", "error", STOP, STOP),
     "json_structure": Kind("json entries of a wrong type or without a needed key", "error", STOP, STOP),
     "json_nan": Kind("json files with NaN or Infinity", "warning", KEEP, KEEP),
-    # The images that the json lists.
+    # Findings about the images that the json lists.
     "image_id_twice": Kind("image ids that occur twice", "error", STOP, STOP),
     "file_name_twice": Kind("images listed again under another id", "error", STOP, LEAVE_OUT),
     "name_ambiguous": Kind("file names that differ only in case or Unicode form", "error", STOP, STOP),
@@ -67,7 +67,7 @@ KINDS = {
     "image_outside": Kind("images whose name leads out of the image folder", "error", STOP, LEAVE_OUT),
     "image_unlisted": Kind("image files that the json does not list", "warning", KEEP, KEEP),
     "image_without_boxes": Kind("images without boxes", "note", KEEP, KEEP),
-    # The image files, when they are read.
+    # Findings about the content of image files.
     "image_empty": Kind("image files of zero bytes", "error", STOP, LEAVE_OUT),
     "image_not_image": Kind("files that are not images", "error", STOP, LEAVE_OUT),
     "image_unsupported": Kind("images of a kind that is not read, such as HEIC", "error", STOP, LEAVE_OUT),
@@ -83,7 +83,7 @@ KINDS = {
     "several_pictures": Kind("image files with several frames or pages; the first is used", "warning", KEEP, KEEP),
     "not_8bit_rgb": Kind("gray, 16-bit, palette, CMYK or alpha images, read as 8-bit RGB", "note", KEEP, KEEP),
     "same_picture": Kind("pictures that occur more than once", "warning", KEEP, KEEP),
-    # The json's categories.
+    # Findings about the json's categories.
     "class_name_twice": Kind("class names that two categories with annotations have", "error", STOP, STOP),
     "category_left_out": Kind("unused categories that group others or repeat a name", "warning", LEAVE_OUT, LEAVE_OUT),
     "class_name_number": Kind("class names that are numbers, used as texts", "warning", MEND, MEND),
@@ -94,7 +94,7 @@ KINDS = {
         "jsons that spell class names unlike the first json, which decides", "warning", MEND, MEND
     ),
     "class_name_other": Kind("categories used under the challenge's names, not the json's", "warning", KEEP, KEEP),
-    # The json's annotations.
+    # Findings about the json's annotations.
     "annotation_structure": Kind("annotations of a wrong type or without a needed key", "error", STOP, LEAVE_OUT),
     "annotation_id_twice": Kind("annotation ids that occur twice", "warning", KEEP, KEEP),
     "annotation_without_image": Kind("annotations of an image that is not listed", "error", STOP, LEAVE_OUT),
@@ -111,7 +111,7 @@ KINDS = {
     "area_impossible": Kind("annotations with an impossible area, replaced by width x height", "warning", MEND, MEND),
     "annotation_twice": Kind("annotations that repeat another", "warning", KEEP, LEAVE_OUT),
     "crowd": Kind("crowd annotations, which are not trained on", "note", KEEP, KEEP),
-    # The data set as a whole.
+    # Findings about the data set as a whole.
     "nothing_to_learn": Kind("data sets without a box to learn from", "error", KEEP, KEEP),
     "mostly_crowds": Kind("data sets in which at least half of the boxes are crowds", "warning", KEEP, KEEP),
     "class_without_boxes": Kind("classes without a box", "warning", KEEP, KEEP),

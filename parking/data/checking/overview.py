@@ -45,7 +45,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Overview:
-    """What is in the labelled part of the data.
+    """The classes, splits and boxes in the labelled part of the data.
 
     Attributes:
         class_names: names of all classes.

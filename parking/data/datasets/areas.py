@@ -14,8 +14,8 @@ import numpy as np
 _ROUNDING = 1.0
 # An area of one pixel or less is impossible if the box has four or more.
 _MIN_AREA, _MIN_BOX_AREA = 1.0, 4.0
-# If at least this many boxes all have the same area, but width x height differs by more than this part, the areas are
-# impossible.
+# If all boxes, at least this many, state the same area, although their width x height differs by more than this part,
+# these areas are impossible.
 _MIN_SAME, _MIN_DIFFERENCE = 3, 0.01
 
 

@@ -16,7 +16,7 @@ IMAGE_EXTENSIONS = frozenset(
     {".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm"}
     | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
-#: Pictures with these extensions are not read; messages name them as passed over.
+#: Pictures with these extensions are not read; messages say that they were passed over.
 UNREAD_IMAGE_EXTENSIONS = frozenset(
     {".arw", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heif", ".ico", ".jxl", ".nef", ".orf", ".pdf"}
     | {".pfm", ".psd", ".raf", ".rw2", ".svg", ".tga"}

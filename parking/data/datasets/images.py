@@ -78,7 +78,7 @@ def _find_images(input: str) -> tuple[Path, Listing]:
     elif glob.has_magic(input):
         root = _get_fixed_folder(input)
         if ".." in Path(input).parts[len(root.parts) :]:
-            # The results of an image get its path, below the output folder; with '..' it could lead out of that folder.
+            # An image's results get its path below the output folder, and a path with '..' could lead out of it.
             raise UserError(f"The glob pattern '{input}' has '..' after a wildcard, which is not allowed.")
         # Folders that match the pattern are not searched.
         found = [path for path in glob.glob(input, recursive=True) if not os.path.isdir(path)]

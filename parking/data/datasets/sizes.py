@@ -12,7 +12,7 @@ from parking.utils.text import printable
 #: A function that takes paths of images and returns for each the header, or an error that says what is wrong.
 HeaderReader = Callable[[Sequence[str]], Sequence[Header | UnreadableImageError]]
 
-# More threads than CPUs, because reading headers is mostly waiting for the disk.
+# Use more threads than CPUs, because reading headers is mostly waiting for the disk.
 _NUM_THREADS = 16
 
 

@@ -68,7 +68,7 @@ def _decode_by_cv2(data: bytes, flags: int) -> np.ndarray:
 def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
     if header.mode not in ("L", "RGB", "CMYK"):
         raise unsupported("a JPEG with another number of channels than 1, 3 or 4")
-    # Check this first, because the decoder calls a cut-off file damaged.
+    # Check this first, because the decoder would report that a cut-off file is damaged.
     if jpeg_damage.is_cut_off(data):
         raise cut_off()
     if jpeg_damage.has_more_scans(data, MAX_JPEG_SCANS):
@@ -76,7 +76,7 @@ def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
     if header.bits != 8:
         raise unsupported(f"a JPEG of {header.bits} bits a channel")
     try:
-        # The decoder takes memory for the size that its own parser reads, which could differ from ours.
+        # The decoder takes memory for the size that its own parser reads, which could differ from that in `header`.
         if simplejpeg.decode_jpeg_header(data)[:2] != header.stored_size:
             raise damaged("its headers contradict each other")
         # This decoder reports damage; other decoders silently fill up what is missing or return garbage.

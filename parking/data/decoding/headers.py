@@ -27,8 +27,8 @@ JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 #: JPEG marker of the header of a scan, after which the scan's pixels follow; JPEG marker of the end of the picture.
 JPEG_SCAN, JPEG_END = 0xDA, 0xD9
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Frames that can be decoded: baseline, extended and progressive with Huffman coding; extended and progressive with
-# arithmetic coding.
+# Markers of frames that can be decoded: baseline, extended and progressive with Huffman coding; extended and
+# progressive with arithmetic coding.
 _JPEG_READ_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _PNG_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 

@@ -8,11 +8,11 @@ from parking.data.decoding.headers import JPEG_SCAN, JPEG_STANDALONE, walk_jpeg
 _END, _HUFFMAN_TABLES = b"\xff\xd9", 0xC4
 # Markers of the frames with Huffman coding whose pixels may all be in a single scan: baseline and extended.
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
-# More zero bytes in succession than two blocks can have, even if the codes and signs of all their 63 coefficients are
-# zero bits.
+# This many zero bytes in a row are more than two blocks can have, even if the codes and signs of all their 63
+# coefficients are zero bits.
 _HOLE = bytes(128)
-# A marker that begins a segment: 0xff and a byte that is not 0x00 (a stuffed byte), 0xff (padding) or a marker that
-# stands alone.
+# Matches a marker that begins a segment: 0xff and a byte other than 0x00 (which follows a 0xff among the pixels), 0xff
+# (padding) and the markers without a segment.
 _MARKER = re.compile(rb"\xff[^\x00\xff%b]" % bytes(JPEG_STANDALONE))
 
 

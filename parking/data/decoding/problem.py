@@ -9,7 +9,7 @@ class ImageProblem(Exception):
     """
 
     def __init__(self, kind: str, reason: str):
-        """``reason``: a clause for people, such as "the file is cut off"."""
+        """Make the error; ``reason`` is a clause for people, such as "the file is cut off"."""
         super().__init__(reason)
         self.kind = kind
 

@@ -34,7 +34,7 @@ class WarpTransform(Transform):
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         if np.array_equal(self.matrix, np.eye(3)) and (self.h, self.w) == (self.new_h, self.new_w):
             return img
-        # OpenCV's coordinates are pixel indices: the centre of the top-left pixel is at (0, 0).
+        # Shift by half a pixel, because for OpenCV, the centre of the top-left pixel is at (0, 0).
         matrix = _translate(-0.5, -0.5) @ self.matrix @ _translate(0.5, 0.5)
         options = {"dsize": (self.new_w, self.new_h), "flags": cv2.INTER_LINEAR, "borderValue": (PAD_VALUE,) * 3}
         if np.array_equal(matrix[2], [0, 0, 1]):
