@@ -19,7 +19,7 @@ def get_training_annotations(dataset_dict: dict) -> list[dict]:
 
 
 def check_learnable(dataset_dicts: Sequence[dict], class_names: Sequence[str], dataset_names: Sequence[str]) -> None:
-    """Log the classes without a box to train on; raise a UserError if there is no box at all.
+    """Log the classes without a box to train on; raise a UserError if all classes are without one.
 
     Args:
         dataset_dicts: the images of all ``dataset_names`` together.

@@ -48,7 +48,7 @@ class Sample(NamedTuple):
         image: uint8 (H, W, 3), RGB.
         boxes: float (N, 4), XYXY_ABS.
         classes: int (N,).
-        unreadable: names of files that were drawn for the sample but cannot be read.
+        unreadable: names of files that the sample should have used, but that cannot be read.
     """
 
     image: np.ndarray

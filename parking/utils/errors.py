@@ -1,4 +1,4 @@
-"""Report what the user can fix: :class:`UserError`, and :func:`explain`, which makes a sentence of other errors."""
+"""Report errors that the user can fix in one sentence each, by :class:`UserError` and :func:`explain`."""
 
 import errno
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Limits for what is read from files, because anyone may have made them; real data stays far below the limits.
+"""Limits for what is read from files, because anyone may have made a file; real data stays far below.
 
 Sizes are in bytes. No limit is stated anywhere else. The error about a file that exceeds a limit states the limit.
 """
@@ -38,7 +38,7 @@ MAX_PATH_BYTES = 2048
 MAX_PATH_FOLDERS = 64
 #: Ratio of the unpacked size of a zip to its own size; deflate reaches up to 1032.
 MAX_ARCHIVE_RATIO = 200
-#: Unpacked size from which on a zip must keep MAX_ARCHIVE_RATIO.
+#: A zip whose unpacked size is above this must keep MAX_ARCHIVE_RATIO.
 MIN_BOMB_BYTES = 1 * _GB
 #: Size of the mark that lists what this product wrote into a folder (``marks.py``), 100 bytes or more for each file.
 MAX_MARK_BYTES = 500 * _MB
