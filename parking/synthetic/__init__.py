@@ -1,7 +1,7 @@
 """Made-up parking scenes in the layout of the real data, drawn by code; needs neither torch nor detectron2.
 
-From plan to picture: `planning` decides what a sequence shows, `shapes` models the classes, `scene` draws a frame with
-the help of `backdrop`, `ground`, `raster` and `weather`, `dataset` writes it all to disk.
+The module `planning` decides what a sequence shows, `shapes` models the classes, `scene` draws each frame with the help
+of `backdrop`, `ground`, `raster` and `weather`, and `dataset` writes the images and annotations to disk.
 """
 
 from parking.synthetic.dataset import make_dataset

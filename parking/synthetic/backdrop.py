@@ -15,7 +15,7 @@ CEILING = 3.5
 
 
 def draw_sky(image: np.ndarray, horizon: float, lighting: Lighting, clouds: float, look: int) -> None:
-    """Fill `image` (H, W, 3) down to the horizon with a gradient and soft clouds."""
+    """Fill `image` (H, W, 3) from its top down to the row `horizon` with a gradient and soft clouds."""
     height, width = image.shape[:2]
     rows = int(np.clip(np.ceil(horizon) + 2, 1, height))
     share = (np.arange(rows) / max(rows - 1, 1))[:, None, None]
@@ -35,7 +35,7 @@ def draw_sky(image: np.ndarray, horizon: float, lighting: Lighting, clouds: floa
 
 
 def build_surroundings(rng: np.random.Generator, lot: Lot, indoor: bool, night: bool) -> Mesh:
-    """The houses, trees and fence outside, or the hall inside; no object stands behind them."""
+    """Build what stands behind all objects: houses, trees and a fence outdoors, or the hall indoors."""
     mesh = MeshBuilder()
     if indoor:
         _hall(mesh, rng, lot)
@@ -51,7 +51,11 @@ def build_surroundings(rng: np.random.Generator, lot: Lot, indoor: bool, night: 
 
 
 def build_props(rng: np.random.Generator, lot: Lot, indoor: bool) -> list[tuple[Mesh, Pose, float]]:
-    """Lamp posts or columns, behind which objects may stand: (model, pose, width of the square footprint)."""
+    """Build lamp posts outdoors or columns indoors, behind which objects may stand.
+
+    Returns:
+        For each post or column, its model, its pose and the width of its square footprint.
+    """
     if not indoor:
         post = _lamp_post()
         return [(post, Pose(x, y, 0.0), 0.3) for x, y in lamp_places(lot)]
@@ -71,14 +75,14 @@ def lamp_places(lot: Lot) -> list[tuple[float, float]]:
 
 
 def ceiling_lamps(lot: Lot) -> list[tuple[float, float]]:
-    """Centres of the lamp strips over the aisle."""
+    """The centres (x, y) of the lamp strips over the aisle."""
     if lot.kind == "facing":
         return [(x, y) for x in np.arange(-12.5, 13, 5.0) for y in (lot.edge - 1.5, lot.edge + 6.5)]
     return [(x, y) for x in (-lot.edge * 0.5, lot.edge * 0.5) for y in np.arange(4.0, 34, 4.5)]
 
 
 def _house(mesh: MeshBuilder, rng, number: int, depth: float, night: bool) -> None:
-    """A block of flats with a grid of windows on the side that faces the lot."""
+    """Add a block of flats with a grid of windows on the side that faces the lot."""
     x = rng.uniform(-12, 12) + (number - 3) * 12
     y = depth + rng.uniform(14, 42)
     wide, storeys = rng.uniform(9, 17), int(rng.integers(3, 13))

@@ -10,10 +10,10 @@ NEAR = 0.25
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera that never rolls.
+    """A camera that never tilts to a side: its roll is 0.
 
     Attributes:
-        position: metres; the height is position[2].
+        position: (x, y, height) in metres.
         yaw: radians, counter-clockwise seen from above; 0 looks along +y.
         pitch: radians, positive looks down.
         size: (width, height) in pixels.
@@ -26,7 +26,7 @@ class Camera:
 
     @property
     def focal(self) -> float:
-        """Focal length in pixels, for about 80 degrees of horizontal view."""
+        """The focal length in pixels, for a horizontal field of view of about 80 degrees."""
         return 0.6 * self.size[0]
 
     @cached_property
@@ -40,18 +40,18 @@ class Camera:
 
     @property
     def horizon(self) -> float:
-        """Image row of points infinitely far away."""
+        """The image row of points on the ground that are infinitely far away."""
         return self.size[1] / 2 - self.focal * np.tan(self.pitch)
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels (N, 2) and depths (N,) of world points (N, 3); pixels are valid only for depths from NEAR on."""
+        """Project world points (N, 3) to pixels (N, 2) and depths (N,); pixels of depths below NEAR are not valid."""
         local = (points - np.asarray(self.position)) @ self.rotation.T
         depth = local[:, 2]
         safe = np.maximum(depth, NEAR)[:, None]
         return local[:, :2] * (self.focal / safe) + np.asarray(self.size) / 2, depth
 
     def project_polygon(self, points: np.ndarray) -> np.ndarray:
-        """Pixels (M, 2) of a world polygon (N, 3), cut off at the near plane; M = 0 if all of it lies behind."""
+        """Project a world polygon (N, 3), cut off at the near plane, to pixels (M, 2); M = 0 if nothing is left."""
         depth = (points - np.asarray(self.position)) @ self.rotation[2]
         if (depth >= NEAR).all():
             return self.project(points)[0]
@@ -66,7 +66,7 @@ class Camera:
         return self.project(np.array(kept))[0] if len(kept) > 2 else np.zeros((0, 2))
 
     def ground_homography(self) -> np.ndarray:
-        """Matrix (3, 3) from homogeneous pixels to ground coordinates (x, y, 1) at z = 0."""
+        """The matrix (3, 3) that turns homogeneous pixels into homogeneous coordinates (x, y, 1) on the ground."""
         intrinsics = np.array(
             [[self.focal, 0, self.size[0] / 2], [0, self.focal, self.size[1] / 2], [0, 0, 1.0]],
         )

@@ -20,7 +20,7 @@ from parking.utils.processes import run_in_processes
 
 _TRAIN, _TEST = 0, 1
 _RESULTS = ("train", "test", "Test_Images_Information.json", "sample_submission.json")
-#: Options that are twice as fast as the defaults and make these pictures no larger.
+#: Options for writing PNGs; twice as fast as the default options, and the files of these pictures are no larger.
 _PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB)
 
 Boxes = list[tuple[int, tuple[int, int, int, int]]]
@@ -44,16 +44,16 @@ def make_dataset(
     workers: int = 1,
     progress: Callable[[int], None] = lambda images: None,
 ) -> dict[str, int]:
-    """Draw a training and a test set; the same arguments give the same bytes, whatever `workers` is.
+    """Draw a training and a test set; the bytes depend on the arguments except `workers`.
 
-    Nothing appears under its final name before all is drawn; a run that fails or is interrupted leaves nothing behind.
+    Files get their final names only when all are drawn; a run that fails or is interrupted leaves nothing behind.
 
     Args:
         output: folder; made if missing.
         size: (width, height) in pixels.
-        balanced: equal shares of all classes instead of a long tail.
+        balanced: whether all classes have equal shares, instead of a long tail of rare classes.
         workers: number of processes; 1 draws in this process.
-        progress: called with the number of images drawn since the last call.
+        progress: called with the number of images drawn since its last call.
 
     Returns:
         The number of training boxes by class name.
@@ -85,7 +85,7 @@ def make_dataset(
 
 @contextmanager
 def _workplace(output: Path) -> Iterator[Path]:
-    """Yield a new folder inside `output`; it is removed at the end, and after a failure `output` too if it is new."""
+    """Yield a new folder inside `output` and remove it at the end; on failure, also remove `output` if it is new."""
     existed = output.exists()
     output.mkdir(parents=True, exist_ok=True)
     try:
@@ -119,7 +119,7 @@ def _draw_job(job: _Job) -> list[Boxes]:
     boxes = []
     for file_name, frame in zip(job.file_names, render_sequence(job.plan), strict=True):
         bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
-        # imencode and not imwrite, because imwrite fails for Korean file names on some systems.
+        # Use imencode, because imwrite fails for Korean file names on some systems.
         _, png = cv2.imencode(".png", bgr, _PNG_OPTIONS)
         (job.folder / file_name).write_bytes(png.tobytes())
         boxes.append([(job.plan.objects[k].category, box) for k, box in frame.boxes.items()])
@@ -154,7 +154,7 @@ def _write_test_json(place: Path, jobs: list[_Job]) -> None:
     names = [file_name for job in jobs for file_name in job.file_names]
     images = [{"id": k, "file_name": file_name} for k, file_name in enumerate(names, start=1)]
     _write_json(place / "Test_Images_Information.json", {"images": images})
-    # The sample shows the format only: the same single box in every image.
+    # The sample submission has the same single box in every image, because it only shows the format.
     example = {"category_id": 1, "bbox": [10.0, 10.0, 50.0, 40.0], "score": 0.5, "segmentation": []}
     _write_json(place / "sample_submission.json", [{"image_id": image["id"], **example} for image in images])
 

@@ -17,7 +17,7 @@ _SNOW = (232, 237, 246)
 
 @cache
 def grain(seed: int, slope: float) -> np.ndarray:
-    """Periodic noise (512, 512), mean 0 and deviation 1, whose spectrum falls with frequency ** -slope."""
+    """Make periodic noise (512, 512) of mean 0 and deviation 1, whose spectrum falls with frequency ** -slope."""
     rng = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(_TILE)[:, None], np.fft.rfftfreq(_TILE)[None])
     frequency[0, 0] = 1.0
@@ -28,7 +28,7 @@ def grain(seed: int, slope: float) -> np.ndarray:
 
 
 def draw_ground(image: np.ndarray, camera: Camera, lot: Lot, lighting: Lighting, indoor: bool, look: int) -> int:
-    """Fill the rows of `image` (H, W, 3, uint8 RGB) below the horizon in place; return the first of them."""
+    """Draw the ground into the rows of `image` (H, W, 3, uint8 RGB) below the horizon; return the first such row."""
     height = camera.size[1]
     top = int(np.clip(np.ceil(camera.horizon) + 1, 0, height - 1))
     rng = np.random.default_rng(look)
@@ -49,7 +49,7 @@ def draw_ground(image: np.ndarray, camera: Camera, lot: Lot, lighting: Lighting,
     keep = np.exp(-depth * lighting.haze).astype(np.float32)[:, None]
     mirror, darker = _wetness(broad, depth, lighting) if lighting.wet else (0.0, 1.0)
     planes = []
-    # Compute plane by plane, because numpy is slow if the last axis has three elements.
+    # Compute each colour by itself, because numpy is slow if the last axis has only three elements.
     for k in range(3):
         plane = value * np.float32(base[k])
         plane += (paint[..., k] - plane) * alpha
@@ -73,13 +73,13 @@ def _surface(rng, indoor: bool):
 
 
 def _textured(tile: np.ndarray, span: float, to_ground: np.ndarray, top: int, camera: Camera) -> np.ndarray:
-    """The tile, repeated every `span` metres, as the camera sees it in the image rows that show the ground."""
+    """Project `tile`, repeated on the ground every `span` metres, to the image rows from `top` on."""
     scale = _TILE / span
     shift = np.array([[1, 0, 0.5], [0, 1, top + 0.5], [0, 0, 1.0]])
     matrix = np.diag([scale, scale, 1.0]) @ to_ground @ shift
     size = (camera.size[0], camera.size[1] - top)
     x, y = np.arange(size[0]), np.arange(size[1])[:, None]
-    # The camera never rolls, so the divisor depends on the row alone.
+    # The divisor depends on the row alone, because the camera's roll is 0.
     divisor = 1 / (matrix[2, 1] * y + matrix[2, 2])
 
     def across(k):
@@ -90,7 +90,7 @@ def _textured(tile: np.ndarray, span: float, to_ground: np.ndarray, top: int, ca
 
 
 def _light(camera: Camera, lighting: Lighting, top: int) -> list:
-    """Light on the ground in red, green and blue: numbers, or planes (rows, W) where lamps shine."""
+    """The light on the ground in red, green and blue: each a number, or an array (rows, W) if lamps shine."""
     up = np.array([[0.0, 0.0, 1.0]])
     even = lighting.on_faces(up, -up, 1e6, 1e6)[0].astype(np.float32)
     if not lighting.lamps and not lighting.headlights:
@@ -107,14 +107,17 @@ def _light(camera: Camera, lighting: Lighting, top: int) -> list:
 
 
 def _wetness(broad: np.ndarray, depth: np.ndarray, lighting: Lighting) -> tuple[np.ndarray, np.float32]:
-    """Share of the sky that the ground mirrors (larger far away and in puddles), and the factor that darkens it."""
+    """Compute how much of the sky the wet ground mirrors, and the factor by which wetness darkens the ground.
+
+    More is mirrored far away and in puddles.
+    """
     puddles = np.clip((broad - 0.25) * 2.5, 0, 1)
     towards = (np.clip(0.12 + depth / 45, 0, 0.6) * lighting.wet).astype(np.float32)[:, None]
     return np.clip(towards * (0.55 + 0.6 * puddles), 0, 0.8), np.float32(1 - 0.3 * lighting.wet)
 
 
 def _markings(camera: Camera, lot: Lot, rng: np.random.Generator, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """Paint colour (rows, W, 3) and its coverage (rows, W), uint8."""
+    """Draw the painted lines: their colour (rows, W, 3) and their coverage (rows, W), both uint8."""
     shape = (camera.size[1] - top, camera.size[0])
     colour = np.empty((*shape, 3), np.uint8)
     line = (236, 236, 232) if rng.random() < 0.75 else (240, 206, 70)
@@ -149,7 +152,7 @@ def _markings(camera: Camera, lot: Lot, rng: np.random.Generator, top: int) -> t
 
 
 def _patches(rng: np.random.Generator) -> list[np.ndarray]:
-    """Polygons of mended asphalt and of oil stains."""
+    """The polygons of mended asphalt and of oil stains."""
     patches = []
     for _ in range(int(rng.integers(1, 4))):
         patches.append(_rectangle(*rng.uniform((-5, 2.0), (5, 7)), *rng.uniform(0.6, 2.8, 2)))
@@ -166,7 +169,7 @@ def _rectangle(x, y, width, length) -> np.ndarray:
 
 
 def _arrows(lot: Lot) -> list[np.ndarray]:
-    """Polygons of the arrows for the driving direction in the aisle."""
+    """The polygons of the arrows that show the driving direction in the aisle."""
     arrow = np.array([(-0.08, -1.2), (0.08, -1.2), (0.08, 0.4), (0.3, 0.4), (0, 1.2), (-0.3, 0.4), (-0.08, 0.4)])
     if lot.kind == "along":
         return [arrow + (0.0, y) for y in (7.0, 15.0, 23.0)]

@@ -13,10 +13,11 @@ class Lot:
     """A parking lot: stalls, and the aisle in which the camera's car stands.
 
     Attributes:
-        kind: "facing" (the camera looks across the aisle at a row) or "along" (down the aisle between two rows).
+        kind: "facing" if the camera looks across the aisle at a row of stalls, "along" if it looks down the aisle
+            between two rows.
         edge: metres from the camera's car to the front line of the stalls.
-        stalls: (N, 4): x and y of the centre, yaw of a car that drove in forwards, kind (0 plain, 1 disabled,
-            2 electric).
+        stalls: (N, 4), for each stall x and y of the centre, yaw of a car that drove in forwards, and kind (0: plain,
+            1: for the disabled, 2: for electric cars).
     """
 
     kind: str
@@ -24,7 +25,7 @@ class Lot:
     stalls: tuple[tuple[float, float, float, int], ...]
 
     def walls(self) -> tuple[float, float]:
-        """Half the width, and the depth, of the area between the walls."""
+        """The half width and the depth, in metres, of the area between the walls."""
         return (16.0, self.edge + 11.0) if self.kind == "facing" else (self.edge + 6.5, 34.0)
 
 
@@ -48,12 +49,12 @@ def make_lot(rng: np.random.Generator, kind: str) -> Lot:
 
 
 def footprint(x: float, y: float, yaw: float, width: float, length: float) -> np.ndarray:
-    """Corners (4, 2), counter-clockwise, of an object's rectangle on the ground."""
+    """The corners (4, 2), counter-clockwise, of the rectangle that an object covers on the ground."""
     return place(np.array([(width, -length), (width, length), (-width, length), (-width, -length)]) / 2, x, y, yaw)
 
 
 def place(points: np.ndarray, x: float, y: float, yaw: float) -> np.ndarray:
-    """Turn `points` (N, 2), given relative to an object, by its `yaw` and move them to its place (x, y)."""
+    """Transform `points` (N, 2) from the frame of an object at (x, y) with heading `yaw` to the world."""
     s, c = np.sin(yaw), np.cos(yaw)
     return points @ np.array([[c, s], [-s, c]]) + (x, y)
 
@@ -64,14 +65,17 @@ def _axes(*rectangles: np.ndarray) -> np.ndarray:
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two rectangles (4, 2) share ground (separating axis theorem)."""
+    """Whether two rectangles (4, 2) overlap or touch, by the separating axis theorem."""
     axes = _axes(a, b)
     on_a, on_b = axes @ a.T, axes @ b.T
     return bool(((on_a.max(1) >= on_b.min(1)) & (on_b.max(1) >= on_a.min(1))).all())
 
 
 def hides(a: np.ndarray, b: np.ndarray, eye: np.ndarray) -> bool:
-    """Whether `a` may hide `b` from `eye`: a line separates the two, and the eye is on the side of `a`."""
+    """Whether `a` may hide `b` from `eye`: `eye` is on the side of `a` of a line that separates `a` and `b`.
+
+    If no line separates the two, the nearer one may hide the other.
+    """
     axes = _axes(a, b)
     on_a, on_b, on_eye = axes @ a.T, axes @ b.T, axes @ eye
     a_first, b_first = on_b.min(1) - on_a.max(1), on_a.min(1) - on_b.max(1)
@@ -85,7 +89,10 @@ def hides(a: np.ndarray, b: np.ndarray, eye: np.ndarray) -> bool:
 
 
 def painters_order(footprints: list[np.ndarray], eye: np.ndarray) -> list[int]:
-    """Indices of the objects from back to front; if objects hide each other in a circle, the farthest comes first."""
+    """Sort the objects from back to front; return their indices.
+
+    If objects hide each other in a circle, the farthest comes first.
+    """
     left = list(range(len(footprints)))
     distance = [float(np.linalg.norm(f.mean(0) - eye)) for f in footprints]
     hidden_by: dict[int, set[int]] = {i: set() for i in left}
@@ -94,7 +101,7 @@ def painters_order(footprints: list[np.ndarray], eye: np.ndarray) -> list[int]:
         hidden_by[back].add(front)
     order = []
     while left:
-        # The next object to draw must not hide any that is left.
+        # The next object to draw must hide no other object that is left.
         free = [i for i in left if not any(i in hidden_by[j] for j in left)] or left
         pick = max(free, key=distance.__getitem__)
         order.append(pick)

@@ -1,4 +1,4 @@
-"""The light on a scene, from sky, sun, lamps and headlights of the camera's car, and the haze in the air."""
+"""The light on a scene (from sky, sun, lamps, and headlights of the camera's car), and the haze in the air."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Lighting:
-    """Light as RGB factors on a surface's colour (1 = full daylight).
+    """The light on a scene; a light is given as RGB factors on a surface's colour (1: full daylight).
 
     Attributes:
-        ambient: light from everywhere, strongest on surfaces that face up.
-        sun: light from `sun_direction` (unit vector towards the sun); 0 if the sun is hidden.
-        lamps: (x, y, radius, strength): pools of lamp light on the ground, metres.
-        headlights: strength of the headlights of the camera's car (0 = off).
+        ambient: light from all directions, strongest on surfaces that face up.
+        sun: light from the direction `sun_direction` (unit vector towards the sun); 0 if the sun is hidden.
+        lamps: (x, y, radius, strength) of each pool of lamp light on the ground, in metres.
+        headlights: strength of the headlights of the camera's car (0: off).
         own: (x, y, yaw) of the camera's car.
-        sky: RGB 0..255 at the zenith; sky_low: the same at the horizon.
-        haze: share of light lost per metre; haze_colour: what replaces it.
+        sky: colour of the sky at the zenith, RGB 0..255; sky_low: colour at the horizon.
+        haze: share of light that the haze takes away per metre; haze_colour: colour that replaces this light.
         lamp_gain: brightness of lamps and lit windows.
         snow_cover: share of white on surfaces that face up.
-        wet: strength of reflections in the ground (0 = dry).
+        wet: strength of reflections in the ground (0: dry).
     """
 
     ambient: tuple[float, float, float]
@@ -38,7 +38,7 @@ class Lighting:
     wet: float = 0.0
 
     def pools(self, x, y) -> np.ndarray:
-        """Light (..., 3) of lamps and headlights at the ground positions (x, y)."""
+        """The light (..., 3) of lamps and headlights at the ground positions (x, y)."""
         x, y = np.asarray(x, float), np.asarray(y, float)
         total = np.zeros((*np.broadcast(x, y).shape, 3))
         for lx, ly, radius, strength in self.lamps:
@@ -54,14 +54,14 @@ class Lighting:
         return total
 
     def on_faces(self, normals: np.ndarray, to_camera: np.ndarray, x: float, y: float) -> np.ndarray:
-        """Light (F, 3) on the faces of an object that stands at (x, y)."""
+        """The light (F, 3) on the faces of an object that stands at (x, y)."""
         overhead = (0.78 + 0.22 * normals[:, 2:3]) * np.asarray(self.ambient)
         direct = np.clip(normals @ np.asarray(self.sun_direction), 0, 1)[:, None] * np.asarray(self.sun)
         towards = 0.45 + 0.55 * np.clip((normals * to_camera).sum(1), 0, 1)
         return overhead + direct + towards[:, None] * self.pools(x, y)
 
     def reflection(self, directions: np.ndarray) -> np.ndarray:
-        """RGB (F, 3), 0..255, of the sky or the dark ground that a mirror shows along `directions`."""
+        """The colours (F, 3), RGB 0..255, that are seen along `directions`: the sky, or the dark ground."""
         rise = np.clip(directions[:, 2:3], -1, 1)
         sky = np.asarray(self.sky_low) + (np.asarray(self.sky) - np.asarray(self.sky_low)) * np.clip(rise, 0, 1)
         ground = np.asarray(self.sky_low) * 0.25

@@ -16,16 +16,18 @@ Colour = Sequence[float]
 
 @dataclass(frozen=True)
 class Mesh:
-    """F primitives over V vertices: three or more vertices make a face (counter-clockwise seen from outside), two a
-    tube, one a ball.
+    """A model of F primitives with V vertices in all.
+
+    A primitive of three or more vertices is a face (counter-clockwise seen from outside), one of two vertices is a
+    tube, and one of a single vertex is a ball.
 
     Attributes:
         vertices: (V, 3) metres.
-        starts, counts: (F,) where a primitive's vertices lie.
+        starts, counts: (F,) index of each primitive's first vertex, and number of its vertices.
         colours: (F, 3) RGB.
         radii: (F, 2) metres, at a tube's two ends; 0 for faces.
-        materials, layers, parts, decals: (F,). Drawing goes by layer, then part (far to near), then decal level, then
-            depth. A part must be convex, or nearly so.
+        materials, layers, parts, decals: (F,). Primitives are drawn in order of layer, then of part (far to near), then
+            of decal level, then of depth. A part must be convex, or nearly so.
     """
 
     vertices: np.ndarray
@@ -39,7 +41,7 @@ class Mesh:
     decals: np.ndarray
 
     def mirrored_in_ground(self) -> "Mesh":
-        """The image of this mesh in a mirror at z = 0 (face orientation is kept outward)."""
+        """The mirror image of this mesh below z = 0; the outer sides of its faces stay outside."""
         flipped = self.vertices * (1.0, 1.0, -1.0)
         reversed_order = np.concatenate(
             [np.arange(s + c - 1, s - 1, -1) for s, c in zip(self.starts, self.counts, strict=True)]
@@ -48,7 +50,7 @@ class Mesh:
 
 
 class MeshBuilder:
-    """Collects primitives; each belongs to the part and layer that the last call of `part` has begun."""
+    """Builds a mesh; each added primitive belongs to the part and layer that the last call of `part` began."""
 
     def __init__(self):
         self._points, self._rows = [], []
@@ -62,7 +64,7 @@ class MeshBuilder:
         self._add(points, colour, (0.0, 0.0), material, decal)
 
     def tube(self, start, end, radius, colour: Colour, end_radius=None) -> None:
-        """Add a round rod, as a part of its own so that rods are drawn from far to near."""
+        """Add a round rod. Each rod is a part of its own, so that rods are drawn from far to near."""
         self._part += 1
         self._add([start, end], colour, (radius, radius if end_radius is None else end_radius), MATTE, 0)
 
@@ -78,17 +80,21 @@ class MeshBuilder:
             self.tube(a, b, radius, colour)
 
     def box(self, centre, size, colour: Colour, material: int = MATTE, top: Colour | None = None, taper=1.0) -> None:
-        """Add an upright box; `taper` scales its top rectangle."""
+        """Add an upright box whose top rectangle is `taper` times as large as its base."""
         (cx, cy, cz), (w, d, h) = centre, np.asarray(size, float) / 2
         base = np.array([(w, -d), (w, d), (-w, d), (-w, -d)]) + (cx, cy)
         roof = np.array([(w, -d), (w, d), (-w, d), (-w, -d)]) * taper + (cx, cy)
         self.stack([(base, cz - h), (roof, cz + h)], colour, material, top=top)
 
     def stack(self, rings: Iterable, colour: Colour, material: int = MATTE, top: Colour | None = None) -> list:
-        """Add walls between horizontal outlines [(points (n, 2), z), ...] from low to high, and a roof.
+        """Add walls between horizontal outlines, from low to high, and a roof.
+
+        Args:
+            rings: the outlines [(points (n, 2), z), ...].
 
         Returns:
-            list: the wall quads (4, 3) of each level: lower left, lower right, upper right, upper left from outside.
+            list: for each level, the walls as quads (4, 3). Their corners, seen from outside, are lower left, lower
+                right, upper right, upper left.
         """
         rings = [np.column_stack([xy, np.full(len(xy), z)]) for xy, z in rings]
         levels = []
@@ -102,9 +108,12 @@ class MeshBuilder:
         return levels
 
     def loft(self, rings: Sequence[np.ndarray], colour: Colour, material: int = MATTE, bands=None) -> None:
-        """Add a skin over cross-sections (n, 3) from front to back, each clockwise seen from the front, and both caps.
+        """Add a skin that joins cross-sections from front to back, and a cap at both ends.
 
-        `bands` maps a column of the skin (an edge of the sections) to its own colour.
+        Args:
+            rings: the cross-sections (n, 3), clockwise seen from the front.
+            bands: maps the index of an edge of the cross-sections to the colour of the skin along this edge, if other
+                than `colour`.
         """
         bands = bands or {}
         n = len(rings[0])
@@ -116,7 +125,7 @@ class MeshBuilder:
         self.face(rings[-1], colour, material)
 
     def disc(self, centre, axis, radius, colour, decal: int = 0, sides=14) -> None:
-        """Add a flat disc, visible from the side that `axis` points to."""
+        """Add a flat disc, which is visible only from the side that `axis` points to."""
         self.face(circle(centre, axis, radius, sides), colour, MATTE, decal)
 
     def cylinder(self, centre, axis, radius, length, colour, cap: Colour | None = None) -> None:
@@ -152,7 +161,7 @@ class MeshBuilder:
 
 
 def circle(centre, axis, radius, sides) -> np.ndarray:
-    """Points (sides, 3) of a circle, counter-clockwise seen from where the unit vector `axis` points."""
+    """The points (sides, 3) of a circle, counter-clockwise seen from the side that the unit vector `axis` points to."""
     axis = np.asarray(axis, float)
     u = np.cross((0.0, 0.0, 1.0) if abs(axis[2]) < 0.9 else (1.0, 0.0, 0.0), axis)
     u /= np.linalg.norm(u)
@@ -162,12 +171,12 @@ def circle(centre, axis, radius, sides) -> np.ndarray:
 
 
 def mirrored_ring(right: Sequence[tuple[float, float]], y: float) -> np.ndarray:
-    """Points (2n, 3) of a cross-section at `y`, from the n points (x, z) of its right half, from low to high."""
+    """Complete a cross-section at `y` from its right half, n points (x, z) from low to high; return points (2n, 3)."""
     return np.array([(x, y, z) for x, z in [*right, *((-x, z) for x, z in reversed(right))]])
 
 
 def inset(quad: np.ndarray, left: float, right: float, low: float, high: float) -> np.ndarray:
-    """The piece of a quad (lower left, lower right, upper right, upper left) between fractions of its sides."""
+    """Cut the piece between fractions of the sides from a quad (lower left, lower right, upper right, upper left)."""
     a, b, c, d = np.asarray(quad, float)
 
     def at(u, v):
@@ -177,7 +186,7 @@ def inset(quad: np.ndarray, left: float, right: float, low: float, high: float) 
 
 
 def mix(colour: Colour, other: Colour, share: float) -> tuple[float, ...]:
-    """Mix `colour` with a `share` (0..1) of `other`."""
+    """Mix two colours; `share` (0..1) is the share of `other`."""
     return tuple(a * (1 - share) + b * share for a, b in zip(colour, other, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""File names of training images, which carry the conditions of the scene."""
+"""File names of training images, which state the conditions of the scene."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class FrameName:
         date: YYYYMMDD.
         region, place, spot: Korean words, or "-" where unknown.
         weather, daytime, location: keys of WEATHER, DAYTIME and LOCATION.
-        side: where on the car the camera looks out, one of SIDES.
+        side: side of the car to which the camera looks, one of SIDES.
         sequence, frame: numbers; six and seven digits in the name.
     """
 

@@ -12,7 +12,7 @@ from parking.synthetic.layout import Lot, footprint, make_lot, overlap
 from parking.synthetic.names import REGIONS, SIDES, FrameName
 from parking.synthetic.shapes import DIMENSIONS, PEOPLE
 
-#: Shares of the classes as in a real lot: sedans are hundreds of times more frequent than strollers.
+#: Shares of the classes as in a real parking lot, where sedans are hundreds of times more frequent than strollers.
 LONG_TAIL = {
     "sedan": 0.48,
     "SUV": 0.2,
@@ -36,9 +36,9 @@ _LARGE = ("bus", "school bus")
 _LENGTHS = (4, 10)
 _FEWEST, _MOST = 3, 8
 _TRIES = 14
-#: Smallest shorter side of an estimated box, as a share of the image width; objects below it are not planned.
+#: An object is planned only if the shorter side of its estimated box is at least this share of the image width.
 _SMALLEST = 0.03
-#: Weather, time and place of each sequence in a block of twenty; one sequence of each block shows no object.
+#: Weather, time and place of the twenty sequences in a block, which come in random order. One of them shows no object.
 _BLOCK = (
     *[("clear", "day", "outdoor")] * 6,
     *[("cloudy", "day", "outdoor")] * 2,
@@ -55,14 +55,14 @@ _BLOCK = (
 
 @dataclass(frozen=True)
 class PlannedObject:
-    """One object through a sequence.
+    """An object in all frames of a sequence.
 
     Attributes:
         category: index into CLASS_NAMES.
-        look: seed of its model's colours and variants.
+        look: seed of the colours and variants of the object's model.
         x, y, yaw: ground position (metres) and heading (radians) in the first frame.
-        step: (x, y) metres from frame to frame.
-        gait: (first, step) phase of walking, in turns.
+        step: (x, y) movement in metres from frame to frame.
+        gait: phase of walking in the first frame, and its change from frame to frame, both in turns.
     """
 
     category: int
@@ -83,17 +83,17 @@ class PlannedObject:
 
 @dataclass(frozen=True)
 class SequencePlan:
-    """Everything that drawing a sequence needs, except seeded random details such as raindrops.
+    """All decisions about a sequence before it is drawn, except random details such as raindrops.
 
     Attributes:
-        entropy: seeds of the random generators of this sequence.
-        name: the file name of its first frame.
+        entropy: seeds of the random generators for the details of this sequence.
+        name: the file name of the first frame.
         length: number of frames.
         size: (width, height) of the images.
-        lot: stalls.
+        lot: the parking lot.
         eye: (x, y, height, yaw, pitch) of the camera in the first frame.
-        drift: (x, y, yaw) of the camera from frame to frame.
-        objects: what is shown.
+        drift: change of the camera's (x, y, yaw) from frame to frame.
+        objects: the objects in the scene.
     """
 
     entropy: tuple[int, ...]
@@ -113,7 +113,7 @@ class SequencePlan:
 
 
 class _Dealer:
-    """Picks the class of each new object such that the numbers of boxes stay close to the wanted shares."""
+    """Chooses the class of each new object such that the numbers of boxes stay close to the given shares."""
 
     def __init__(self, shares: dict[str, float]):
         self._shares = np.array([shares[name] for name in CLASS_NAMES])
@@ -132,10 +132,10 @@ class _Dealer:
 def plan_sequences(
     num_images: int, size: tuple[int, int], seed: int, split: int, balanced: bool
 ) -> Iterator[SequencePlan]:
-    """Plans for `num_images` images in all; the last sequence may be shorter than the others.
+    """Yield plans of sequences with `num_images` images in all; the last sequence may be shorter than the others.
 
     Args:
-        split: tells apart sets made with one seed (0 train, 1 test).
+        split: number that makes the sets of one seed differ (0: train, 1: test).
     """
     dealer = _Dealer(BALANCED if balanced else LONG_TAIL)
     index = 0
@@ -169,7 +169,7 @@ def _plan_sequence(entropy, most_frames: int, size, dealer: _Dealer) -> Sequence
     )
     lot = make_lot(rng, "along" if side in ("front", "rear") else "facing")
     eye = (0.0, 0.0, rng.uniform(1.15, 1.55), rng.normal(0, 0.1), rng.uniform(0.07, 0.13))
-    # A side camera slides past the row, a front or rear one rolls down the aisle.
+    # A camera that looks to a side moves past the row of stalls; one that looks ahead or back moves down the aisle.
     pace = rng.uniform(0.0, 0.14) * rng.choice((-1, 1))
     sliding = side in ("left", "right")
     drift = (pace if sliding else 0.02 * pace, 0.02 * pace if sliding else abs(pace), rng.normal(0, 0.004))
@@ -239,7 +239,7 @@ def _driving(lot: Lot, category: int, look: int, rng, large: bool) -> PlannedObj
 
 
 def _estimate_box(candidate: PlannedObject, frame: int, camera: Camera) -> np.ndarray | None:
-    """The box (x1, y1, x2, y2) around an object in the image, not clipped; None if it is too near or too small."""
+    """Estimate an object's box (x1, y1, x2, y2) in the image, not clipped; None if it is too near or too small."""
     height = DIMENSIONS[CLASS_NAMES[candidate.category]][2]
     corners = candidate.footprint(frame)
     points = np.concatenate([np.column_stack([corners, np.full(4, z)]) for z in (0.0, height)])
@@ -251,7 +251,10 @@ def _estimate_box(candidate: PlannedObject, frame: int, camera: Camera) -> np.nd
 
 
 def _clear_of(candidate: PlannedObject, placed: list[PlannedObject], plan: SequencePlan) -> bool:
-    """Whether the candidate shares no ground with others or the camera's car in first, middle and last frame."""
+    """Whether the candidate overlaps neither `placed` objects nor the camera's car on the ground.
+
+    The first, the middle and the last frame are tested.
+    """
     for frame in {0, plan.length // 2, plan.length - 1}:
         room = candidate.footprint(frame, margin=0.15)
         eye = plan.camera(frame).position
@@ -264,14 +267,14 @@ def _clear_of(candidate: PlannedObject, placed: list[PlannedObject], plan: Seque
 
 
 def _could_touch(a: PlannedObject, b: PlannedObject, frame: int) -> bool:
-    """Whether the two are close to each other: a quick test that makes most exact tests unnecessary."""
+    """Whether two objects are close enough to overlap: a quick test that saves most of the exact tests."""
     (ax, ay, _), (bx, by, _) = a.at(frame), b.at(frame)
     reach = sum(math.hypot(*DIMENSIONS[CLASS_NAMES[item.category]][:2]) for item in (a, b)) / 2
     return math.hypot(ax - bx, ay - by) < reach + 0.2
 
 
 def _shown_well(candidate, box, placed, boxes, camera: Camera, frame: int) -> bool:
-    """Whether enough of the new box is inside the image, and no box is mostly behind others."""
+    """Whether enough of the candidate's `box` is inside the image, and no box would be mostly hidden by others."""
     width, height = camera.size
     inside = _intersection(box, np.array([0, 0, width, height])) / _area(box)
     if inside < 0.45:

@@ -1,4 +1,4 @@
-"""Drawing of meshes: per-face shading, painter's order, twofold supersampling."""
+"""Draws meshes from far to near, with one shade per face and with twofold supersampling."""
 
 import math
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from parking.synthetic.mesh import GLASS, LAMP, PAINT, Mesh
 
 _SUBPIXEL_BITS = 3
 _MAX_SILHOUETTE = 2048
-#: Nested outlines of a rod: (tone, share of the radius, shift towards the light as a share of the radius).
+#: A rod is drawn as nested outlines; each is (tone, share of the radius, shift towards the light as a share of it).
 _TUBE_STEPS = ((0, 1.0, 0.0), (1, 0.74, 0.12), (2, 0.36, 0.25))
 _THIN_TUBE_STEPS = ((0, 1.0, 0.0), (1, 0.66, 0.15))
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a mesh stands: ground position in metres, heading in radians (0 is +y, counter-clockwise)."""
+    """The place of a mesh: position on the ground in metres, heading in radians (0: along +y, counter-clockwise)."""
 
     x: float
     y: float
@@ -33,10 +33,10 @@ class Pose:
 
 @dataclass(frozen=True)
 class Sprite:
-    """The picture of one mesh, whose first pixel belongs at (left, top) of an image.
+    """The picture of a mesh; its upper left pixel belongs at (left, top) of an image.
 
     Attributes:
-        rgb: (h, w, 3) uint8, multiplied by alpha.
+        rgb: (h, w, 3) uint8 colours, already multiplied by alpha.
         alpha: (h, w) uint8 coverage.
         full_area: pixels that the mesh would cover if nothing hid it and the image had no border.
     """
@@ -62,7 +62,7 @@ class Sprite:
 
 
 class _Projected:
-    """A posed mesh in pixels, with its visible primitives in the order of drawing, far to near."""
+    """A mesh at its pose, projected to pixels; its visible primitives are sorted in the order of drawing."""
 
     def __init__(self, mesh: Mesh, pose: Pose, camera: Camera):
         self.mesh, self.camera = mesh, camera
@@ -89,14 +89,20 @@ class _Projected:
         self.order = order[visible[order]]
 
     def bounds(self) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom in whole pixels, one pixel wider than the drawing."""
+        """The left, top, right and bottom of the drawing in whole pixels, with a margin of one pixel."""
         reach = np.repeat(self.radii.max(1), self.mesh.counts)[:, None]
         low, high = (self.pixels - reach).min(0), (self.pixels + reach).max(0)
         return (*(np.floor(low).astype(int) - 1).tolist(), *(np.ceil(high).astype(int) + 2).tolist())
 
     def draw(self, canvas: np.ndarray, origin, scale: float, tones: np.ndarray | None) -> None:
-        """Draw onto `canvas`, whose first pixel is at `origin`. `tones` (F, 3, C): edge, middle and light colours of
-        each primitive (faces use the middle one); None fills with 1."""
+        """Draw the visible primitives onto `canvas`.
+
+        Args:
+            origin: position of the canvas's upper left corner in the image.
+            scale: pixels of the canvas per pixel of the image.
+            tones: (F, 3, C) edge, middle and light colour of each primitive; faces use only the middle one. None: fill
+                all primitives with 1.
+        """
         unit = 1 << _SUBPIXEL_BITS
         points = np.round(((self.pixels - origin) * scale - 0.5) * unit).astype(np.int32)
         radii = self.radii * scale
@@ -121,8 +127,11 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _draw_tube(canvas, ends, radii, colours) -> None:
     """Draw a rod (two ends) or ball (one end) as nested outlines, from the shaded edge to the lit upper left.
 
-    `ends` are subpixel integers, `radii` pixels. A frame has hundreds of rods, for which plain floats are faster than
-    arrays.
+    A frame has hundreds of rods, and plain numbers are faster here than arrays.
+
+    Args:
+        ends: integers in subpixels.
+        radii: pixels.
     """
     unit = 1 << _SUBPIXEL_BITS
     thickest = max(radii)
@@ -149,7 +158,7 @@ def _draw_tube(canvas, ends, radii, colours) -> None:
 
 
 def render(mesh: Mesh, pose: Pose, camera: Camera, lighting: Lighting, supersampling: int = 2) -> Sprite | None:
-    """The sprite of a mesh; None if no part of it lies inside the image."""
+    """Draw a mesh as a sprite; None if no part of the mesh lies inside the image."""
     projected = _Projected(mesh, pose, camera)
     if not len(projected.order):
         return None
@@ -177,7 +186,7 @@ def _silhouette_area(projected: _Projected, bounds) -> float:
 
 
 def _tones(projected: _Projected, pose: Pose, lighting: Lighting) -> np.ndarray:
-    """Colours (F, 3, 4), 0..255, of each primitive: edge, middle and light tone, with full alpha."""
+    """The edge, middle and light tone of each primitive: colours (F, 3, 4), 0..255, with full alpha."""
     mesh = projected.mesh
     round_ones = mesh.counts < 3
     up = np.array([0.0, 0.0, 1.0])
@@ -187,7 +196,7 @@ def _tones(projected: _Projected, pose: Pose, lighting: Lighting) -> np.ndarray:
         cover = lighting.snow_cover * np.clip((projected.normals[:, 2] - 0.55) * 4, 0, 1) * (mesh.materials != LAMP)
         cover = cover[:, None]
         colours = colours * (1 - cover) + np.array([238.0, 242.0, 248.0]) * cover
-    # Little light of the sky reaches what is close to the ground.
+    # Darken primitives that are close to the ground, because less light from the sky reaches them.
     centre_height = np.add.reduceat(projected.world[:, 2], mesh.starts) / mesh.counts
     colours = colours * (0.8 + 0.2 * np.clip(centre_height / 0.7, 0, 1))[:, None]
     light = lighting.on_faces(normals, projected.to_camera, pose.x, pose.y)

@@ -18,14 +18,14 @@ from parking.synthetic.raster import Pose, render
 from parking.synthetic.shapes import PEOPLE, build_shape
 from parking.synthetic.weather import finish, make_lighting
 
-#: Objects are annotated if at least this share of them is visible.
+#: An object is annotated if at least this share of it is visible.
 MIN_VISIBLE = 0.15
 _ORIGIN = Pose(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A finished picture.
+    """A finished picture and its annotations.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
@@ -49,7 +49,7 @@ class _Thing:
 
 
 def render_sequence(plan: SequencePlan) -> Iterator[Frame]:
-    """Yield the frames in order."""
+    """Draw the frames of a sequence and yield them in order."""
     rng = np.random.default_rng(np.random.SeedSequence([*plan.entropy, 2]))
     indoor, night = plan.name.location == "indoor", plan.name.daytime == "night"
     surroundings = build_surroundings(rng, plan.lot, indoor, night)
@@ -75,7 +75,10 @@ def render_sequence(plan: SequencePlan) -> Iterator[Frame]:
 
 
 def tight_boxes(mask: np.ndarray, full_areas) -> dict[int, tuple[int, int, int, int]]:
-    """Boxes (x, y, width, height), by object index, around the visible pixels of each object visible enough."""
+    """The boxes (x, y, width, height) around the visible pixels of objects, by object index.
+
+    Objects of which less than MIN_VISIBLE is visible have no box.
+    """
     counts = np.bincount(mask.ravel(), minlength=len(full_areas) + 1)
     boxes = {}
     for index, area in enumerate(full_areas):
@@ -114,7 +117,7 @@ def _background(plan, camera: Camera, lighting: Lighting, surroundings: Mesh, th
 
 
 def _shadows(image: np.ndarray, things, camera: Camera, lighting: Lighting, top: int) -> None:
-    """Darken `image` in place on the ground below each thing and in its shadow."""
+    """Darken, in `image`, the ground below each thing and in the thing's shadow."""
     height, width = image.shape[:2]
     contact, cast = np.zeros((height - top, width), np.uint8), np.zeros((height - top, width), np.uint8)
     sunny = sum(lighting.sun) > 0
@@ -156,7 +159,7 @@ def _fill_hull(mask: np.ndarray, points: np.ndarray, camera: Camera, top: int, r
 
 
 def _paste(image: np.ndarray, things, num_objects: int, camera: Camera, lighting: Lighting):
-    """Draw the things in the given order; return the mask and each object's full area."""
+    """Draw the things onto `image` in the given order; return the mask and the full area of each object."""
     mask = np.zeros(image.shape[:2], np.uint8)
     areas = [0.0] * num_objects
     for thing in things:

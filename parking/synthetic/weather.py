@@ -1,4 +1,4 @@
-"""Chooses the light of a scene by its conditions, and adds bloom, rain, snow and grain to the finished picture."""
+"""Chooses the light of a scene by its conditions, and adds bloom, rain, snow and sensor noise to the drawn picture."""
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ _SNOWY, _RAINY = "snow", "rain"
 
 
 def make_lighting(name: FrameName, lot: Lot, own: tuple[float, float, float], rng: np.random.Generator) -> Lighting:
-    """The light under the conditions in `name`; `own` is (x, y, yaw) of the camera's car."""
+    """Choose the light for the conditions in `name`; `own` is (x, y, yaw) of the camera's car."""
     if name.location == "indoor":
         lamps = tuple((float(x), float(y), 2.6, 0.2) for x, y in ceiling_lamps(lot))
         dim = 0.82 if name.daytime == "night" else 1.0
@@ -46,7 +46,7 @@ def make_lighting(name: FrameName, lot: Lot, own: tuple[float, float, float], rn
             wet=wet,
         )
     if name.weather == "clear":
-        # The sun stands beside and rather behind the camera, so that lit sides face it and shadows fall to the side.
+        # The sun stands beside the camera and rather behind it: the camera sees lit sides, and shadows fall to a side.
         turn, height = rng.uniform(-0.7, 0.25) + rng.choice((0, np.pi)), rng.uniform(0.55, 1.05)
         aside = np.cos(turn) * np.cos(height)
         sun = np.array([aside, np.sin(turn) * np.sign(np.cos(turn)) * np.cos(height), np.sin(height)])

@@ -11,7 +11,7 @@ from parking.synthetic.shapes.people import build_adult, build_child
 from parking.synthetic.shapes.pushed import build_cart, build_stroller
 from parking.synthetic.shapes.two_wheelers import build_bicycle, build_kickboard, build_motorcycle
 
-#: For each class its builder, and (width, length, height) in metres of the space that planning keeps free for it.
+#: For each class, its builder and the space that planning keeps free for an object: (width, length, height) in metres.
 _SHAPES: dict[str, tuple[Callable[..., Mesh], tuple[float, float, float]]] = {
     "sedan": (build_sedan, (1.95, 4.80, 1.46)),
     "SUV": (build_suv, (2.05, 4.65, 1.80)),
@@ -33,6 +33,11 @@ PEOPLE = ("adult", "child")
 
 
 def build_shape(class_name: str, look: int, phase: float = 0.0) -> Mesh:
-    """The model of a class; `look` seeds its colours and variants, `phase` (turns) moves the limbs of people."""
+    """Build a model of a class.
+
+    Args:
+        look: seed of the model's colours and variants.
+        phase: position in a walking step, in turns; moves the limbs of people.
+    """
     arguments = (phase,) if class_name in PEOPLE else ()
     return _SHAPES[class_name][0](np.random.default_rng(look), *arguments)

@@ -28,7 +28,7 @@ PAINTS = (
 
 @dataclass(frozen=True)
 class CarProfile:
-    """Measures of a car in metres; y counts from the middle of the car, positive ahead.
+    """The measures of a car in metres; y is 0 in the middle of the car and positive ahead.
 
     Attributes:
         stations: (y, half width, lower edge, belt height, crown height) of the body's cross-sections, front to back.
@@ -36,7 +36,7 @@ class CarProfile:
         roof: (front, back, half width) of the roof.
         belt, height: metres above the ground.
         wheel: (radius, y of the front axle, y of the rear axle).
-        pillars: where the pillars between side windows are, as fractions of the cabin's length from its rear.
+        pillars: positions of the pillars between side windows, as fractions of the cabin's length from its rear.
     """
 
     stations: tuple
@@ -130,7 +130,7 @@ def build_van(rng: np.random.Generator) -> Mesh:
 
 
 def build_taxi(rng: np.random.Generator) -> Mesh:
-    """An orange or silver sedan with a stripe and a lit sign on the roof."""
+    """Build an orange or silver sedan with a stripe and a lit sign on the roof."""
     orange = rng.random() < 0.7
     paint = (232, 112, 22) if orange else (196, 200, 206)
     mesh = _car(SEDAN, paint)
@@ -175,7 +175,7 @@ def _car(shape: CarProfile, paint, cladding=None) -> MeshBuilder:
 
 
 def _section(y, half, low, belt, crown) -> np.ndarray:
-    """Cross-section (8, 3) of the body at `y`, clockwise seen from the front."""
+    """The cross-section (8, 3) of the body at `y`, clockwise seen from the front."""
     sill = low + 0.18
     right = [(half * 0.94, low), (half, sill), (half, belt - 0.12), (half * 0.86, (belt + crown) / 2)]
     return mirrored_ring(right, y)
@@ -198,7 +198,7 @@ def _wheel_face(mesh: MeshBuilder, x: float, y: float, radius: float, arch) -> N
 
 
 def _body_trim(mesh: MeshBuilder, shape: CarProfile, half: float, paint) -> None:
-    """Add lamps, grille, plates, bumper strips, door lines and handles, as decals on the body, the part begun last."""
+    """Add lamps, grille, plates, bumper strips, door lines and handles as decals; call this right after the body."""
     nose, tail = shape.stations[0], shape.stations[-1]
     front, back = nose[0] + 0.01, tail[0] - 0.01
     wide = shape.stations[1][1]
@@ -206,7 +206,7 @@ def _body_trim(mesh: MeshBuilder, shape: CarProfile, half: float, paint) -> None
     mid = nose[2]
 
     def draw_pair(y, x0, x1, z0, z1, colour, material=MATTE, y_out=None):
-        """Add a mirrored pair of quads at the front or the back; `y_out` shifts their outer edges along the car."""
+        """Add a quad at `y` on the right, and its mirror image on the left; `y_out` is the y of the outer edges."""
         outer = y if y_out is None else y_out
         for side in (-1, 1):
             quad = [(side * x0, y, z0), (side * x1, outer, z0), (side * x1, outer, z1), (side * x0, y, z1)]
@@ -235,13 +235,13 @@ def _body_trim(mesh: MeshBuilder, shape: CarProfile, half: float, paint) -> None
 
 
 def strip(mesh: MeshBuilder, side: int, x: float, ys, zs, colour, material=MATTE, decal=2) -> None:
-    """Draw a rectangle in the plane `x`, seen from outside; `side` is the sign of `x`."""
+    """Add a rectangle in the plane `x` that is visible from outside; `side` is the sign of `x`."""
     quad = [(x, ys[0], zs[0]), (x, ys[1], zs[0]), (x, ys[1], zs[1]), (x, ys[0], zs[1])]
     mesh.face(quad if side > 0 else quad[::-1], colour, material, decal)
 
 
 def outline(front: float, back: float, half: float) -> np.ndarray:
-    """The corners (4, 2), counter-clockwise, of a rectangle from `back` to `front` that is 2 x `half` wide."""
+    """The corners (4, 2), counter-clockwise, of a rectangle from `back` to `front` with the half width `half`."""
     return np.array([(half, back), (half, front), (-half, front), (-half, back)])
 
 

@@ -7,14 +7,14 @@ from parking.synthetic.shapes.cars import GLASS_COLOUR, HEADLAMP, PLATE, RIM, RU
 
 
 def build_bus(rng: np.random.Generator) -> Mesh:
-    """A city bus in green, blue, red or white and blue."""
+    """Build a city bus in green, blue, red, or white with blue."""
     paint = ((44, 128, 74), (32, 84, 170), (184, 40, 44), (232, 236, 240))[rng.integers(4)]
     skirt = (236, 238, 238) if sum(paint) < 600 else (40, 96, 180)
     return _coach(paint, skirt, length=9.6, half=1.2, height=3.1, belt=1.35, radius=0.46, windows=6).build()
 
 
 def build_school_bus(rng: np.random.Generator) -> Mesh:
-    """A yellow minibus with a dark stripe and warning lamps at the roof's corners."""
+    """Build a yellow minibus with a dark stripe, and warning lamps at the corners of the roof."""
     paint = scaled((250, 190, 16), rng.uniform(0.94, 1.03))
     mesh = _coach(paint, paint, length=6.8, half=1.02, height=2.62, belt=1.3, radius=0.38, windows=4)
     for side in (-1, 1):
@@ -31,7 +31,7 @@ def build_school_bus(rng: np.random.Generator) -> Mesh:
 
 
 def build_truck(rng: np.random.Generator) -> Mesh:
-    """A one-ton cab-over with a flat bed, a loaded bed or a box."""
+    """Build a one-ton truck, its cab over the engine, with a flat bed, a loaded bed or a box."""
     paint = ((234, 236, 238), (40, 84, 168), (44, 92, 150), (60, 120, 108))[rng.integers(4)]
     mesh = MeshBuilder()
     for x, y in [(s * 0.74, y) for s in (-1, 1) for y in (1.62, -1.3)]:
@@ -118,7 +118,7 @@ def _flat_bed(mesh: MeshBuilder, paint, load_rng) -> None:
 
 def _coach(paint, skirt, length, half, height, belt, radius, windows) -> MeshBuilder:
     def octagon(end, w):
-        """A rectangle with cut corners."""
+        """The corners of a rectangle of length 2 x `end` and width 2 x `w` whose corners are cut off."""
         cut = 0.16
         right = [(w, -end + cut), (w, end - cut), (w - cut, end), (cut - w, end)]
         return np.array([*right, (-w, end - cut), (-w, cut - end), (cut - w, -end), (w - cut, -end)])

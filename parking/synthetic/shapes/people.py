@@ -13,7 +13,7 @@ BRIGHT_TROUSERS = ((66, 116, 206), (150, 92, 190), (66, 150, 132), (226, 96, 110
 
 
 def build_adult(rng: np.random.Generator, phase: float) -> Mesh:
-    """An adult; `phase` (in turns) says where in a step the figure is."""
+    """Build an adult; `phase` is the position in a walking step, in turns."""
     look = {"top": SOBER[rng.integers(len(SOBER))], "trousers": TROUSERS[rng.integers(len(TROUSERS))]}
     coat = rng.random() < 0.4
     bag = rng.random() < 0.35
@@ -21,14 +21,19 @@ def build_adult(rng: np.random.Generator, phase: float) -> Mesh:
 
 
 def build_child(rng: np.random.Generator, phase: float) -> Mesh:
-    """A child: smaller than an adult, with a larger head, bright clothes, often a cap and a satchel."""
+    """Build a child: smaller than an adult, with a larger head, bright clothes, and often a cap and a satchel."""
     look = {"top": BRIGHT[rng.integers(len(BRIGHT))], "trousers": BRIGHT_TROUSERS[rng.integers(len(BRIGHT_TROUSERS))]}
     cap = (255, 214, 32) if rng.random() < 0.6 else None
     return _figure(rng, phase, height=rng.uniform(1.0, 1.2), head=0.112, girth=1.22, pack=True, cap=cap, **look)
 
 
 def _figure(rng, phase, height, head, girth, top, trousers, coat=False, pack=False, cap=None) -> Mesh:
-    """Build a person; `head`: the head's radius as a share of the height, `girth`: thickness relative to adults."""
+    """Build a person.
+
+    Args:
+        head: radius of the head as a share of the height.
+        girth: thickness of body and limbs relative to an adult's.
+    """
     mesh = MeshBuilder()
     skin, hair = SKIN[rng.integers(len(SKIN))], HAIR[rng.integers(len(HAIR))]
     stride = rng.uniform(0.3, 0.52) if rng.random() < 0.8 else 0.06

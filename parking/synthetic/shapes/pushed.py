@@ -12,7 +12,7 @@ HANDLES = ((214, 34, 40), (40, 100, 200), (250, 180, 30), (40, 150, 80))
 
 
 def build_stroller(rng: np.random.Generator) -> Mesh:
-    """A fabric seat under a round hood on a frame with four small wheels; the child faces ahead (+y)."""
+    """Build a stroller: a fabric seat under a round hood, facing ahead (+y), on a frame with four small wheels."""
     mesh, fabric = MeshBuilder(), FABRICS[rng.integers(len(FABRICS))]
     frame = (60, 62, 68)
     for side in (-1, 1):
@@ -41,7 +41,10 @@ def build_stroller(rng: np.random.Generator) -> Mesh:
 
 
 def _hood(mesh: MeshBuilder, fabric) -> None:
-    """Add a quarter of a ball over the seat, open to the front, in slices of two tones, visible from both sides."""
+    """Add a hood over the seat: a quarter of a ball, open to the front, in slices of two tones.
+
+    The hood is visible from outside and from inside.
+    """
     centre, radius, half = np.array([0, -0.12, 0.70]), 0.36, 0.245
     turns = np.linspace(0.42, 1.08, 6) * np.pi
     for k, (a, b) in enumerate(pairwise(turns)):
@@ -65,7 +68,7 @@ def _hood(mesh: MeshBuilder, fabric) -> None:
 
 
 def build_cart(rng: np.random.Generator) -> Mesh:
-    """A wire basket, wider and deeper at the handle (-y), on a low frame with castors."""
+    """Build a shopping cart: a wire basket, wider and deeper at the handle (-y), on a low frame with castors."""
     mesh, handle = MeshBuilder(), HANDLES[rng.integers(len(HANDLES))]
     steel = (186, 190, 196)
     low = np.array([(0.2, -0.26, 0.52), (0.17, 0.44, 0.58), (-0.17, 0.44, 0.58), (-0.2, -0.26, 0.52)])

@@ -11,7 +11,7 @@ MOTOR_PAINTS = ((190, 26, 32), (28, 60, 140), (30, 30, 34), (232, 232, 230))
 
 
 def build_bicycle(rng: np.random.Generator) -> Mesh:
-    """A diamond frame on thin 68 cm wheels."""
+    """Build a bicycle with a diamond frame on thin wheels of 68 cm."""
     mesh, paint = MeshBuilder(), BIKE_PAINTS[rng.integers(len(BIKE_PAINTS))]
     radius, base = 0.34, 0.52
     for y in (base, -base):
@@ -38,7 +38,7 @@ def build_bicycle(rng: np.random.Generator) -> Mesh:
 
 
 def build_kickboard(rng: np.random.Generator) -> Mesh:
-    """A deck on two small wheels and one tall stem with a bar."""
+    """Build a kickboard: a deck on two small wheels, and a tall stem with a handlebar."""
     mesh, paint = MeshBuilder(), SCOOTER_PAINTS[rng.integers(len(SCOOTER_PAINTS))]
     for y in (0.46, -0.48):
         mesh.part(0)
@@ -59,7 +59,7 @@ def build_kickboard(rng: np.random.Generator) -> Mesh:
 
 
 def build_motorcycle(rng: np.random.Generator) -> Mesh:
-    """A delivery scooter: fat wheels, step-through body, long seat, most with a box behind."""
+    """Build a delivery scooter with fat wheels, a step-through body, a long seat and, mostly, a box behind."""
     mesh, paint = MeshBuilder(), MOTOR_PAINTS[rng.integers(len(MOTOR_PAINTS))]
     radius = 0.28
     for y in (0.66, -0.62):
@@ -112,7 +112,7 @@ def _fat_wheel(mesh: MeshBuilder, y: float, radius: float) -> None:
 
 
 def _hull(mesh: MeshBuilder, sections, colour) -> None:
-    """Add a skin over octagonal `sections`, each (y, half width, low, high), front to back."""
+    """Add a skin that joins octagonal `sections` from front to back, each given as (y, half width, low, high)."""
     rings = []
     for y, half, low, high in sections:
         cut = (high - low) * 0.25
