@@ -52,7 +52,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    # Imported here, so that --help does not wait a second for these modules.
+    # Import these modules only now, because they take a second and --help does not need them.
     from parking.challenge.data_pictures import PICTURES, draw_pictures
     from parking.challenge.sides import summarize
     from parking.challenge.sources import find_parking_sources
@@ -78,7 +78,7 @@ def main(argv=None) -> int:
             file.write(content)
     for name in PICTURES:
         if name not in pictures:
-            folder.remove(name)  # it shows other data, from an earlier run
+            folder.remove(name)  # remove a picture of an earlier run, because it shows other data
     counts = count_severities(checked)
     say("\n" + ", ".join(f"{severity}s: {count:,}" for severity, count in counts.items()))
     say(f"report.json, {', '.join(pictures)} written to {output}")

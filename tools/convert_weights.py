@@ -57,7 +57,7 @@ def main() -> None:
         raise UserError(f"weights {printable(args.input)} carry no class names: their boxes would have no meaning.")
     on_cpu = cfg.clone()
     on_cpu.MODEL.DEVICE = "cpu"
-    build_inference_model(on_cpu, weights)  # raises a UserError for values that no detector can use
+    build_inference_model(on_cpu, weights)  # called only for the UserError that it raises if the weights are unusable
     weights = dataclasses.replace(
         describe_origin(weights),
         config=describe_config(cfg),

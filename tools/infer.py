@@ -76,7 +76,7 @@ def run() -> int:
     args = parse_args()
     args.started = time.monotonic()
     cli.check_started_alone(args.num_machines)
-    # Check the paths before the slow imports, because most mistakes are in the paths.
+    # Check the paths before the slow imports, because most mistakes of users are in the paths.
     if args.is_video:
         with open_source(args.input, fps=args.fps) as source:
             cli.say(f"{source.name}: loading PyTorch and detectron2 ...")
@@ -104,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def tell(outcome) -> int:
-    """Print the results of an inference and return the exit code."""
+    """Print the results of an inference, and return the exit code of this tool."""
     cli.say(*outcome.summary, *(f"{name + ':':16}{printable(path)}" for name, path in outcome.files.items()))
     for sentence in outcome.unreadable:
         cli.complain(f"unreadable: {sentence}")

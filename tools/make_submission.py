@@ -75,7 +75,7 @@ def main() -> None:
         records = read_image_records(read_json_object(args.image_info), args.image_info)
         sizes = {record["image_id"]: (record.get("height"), record.get("width")) for record in records}
         predictions = fit_to_images(predictions, sizes, path=args.predictions, image_info=args.image_info)
-    # Read before the submission is written, so that a mistake in the annotations leaves no new file.
+    # Read the annotations before the submission is written, so that no file is written if they have a mistake.
     truth = None
     if args.annotations is not None:
         images = Path(args.predictions).with_name("images.json")
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def print_classes(predictions, submission, truth) -> None:
-    """Print how many boxes of each class are left and, if there is a ``truth``, the AP75 before and after."""
+    """Print how many boxes of each class the submission keeps and, given ``truth``, how AP75 changes."""
     headers = ["class", "boxes", "submitted", "lowest score"]
     rows = []
     for name, category_id in CLASSES.items():

@@ -24,7 +24,7 @@ from parking.challenge.preparation import (
 )
 from parking.utils.cli import ArgumentParser, complain, run_tool, say
 
-# A list of missing or differing files names this many and counts the rest.
+# If files are missing or differ, this many are named and the rest are counted.
 NUM_EXAMPLES = 10
 
 

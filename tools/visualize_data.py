@@ -61,7 +61,7 @@ def main() -> int:
     dataset_dicts = load_train_dicts(cfg)
     class_names = metadata[0].thing_classes_ko if args.korean else metadata[0].thing_classes
     if args.korean:
-        find_font("".join(class_names))  # raises an error if no font has them; the drawer would draw codes instead
+        find_font("".join(class_names))  # raises an error if no font has these characters; BoxDrawer would draw codes
     drawer = BoxDrawer(class_names, metadata[0].get("thing_colors", None))
     if args.source == "annotation":
         read = read_annotated_images
@@ -71,7 +71,7 @@ def main() -> int:
     folder, num_pictures, unreadable = OutputFolder(args.output), 0, []
     samples = tqdm(read(cfg, dataset_dicts, args.num_images, unreadable), unit="image")
     for num_pictures, (file_name, image, boxes, classes) in enumerate(samples, start=1):
-        # The number tells files of the same name in several folders apart.
+        # Add a number to the name, because files in several folders may have the same name.
         with folder.open(f"{Path(file_name).stem}_{num_pictures:05d}.png") as file:
             file.write(encode_image(drawer.draw(image, boxes, classes)))
     cli.say(f"{num_pictures} pictures written to {args.output}")
