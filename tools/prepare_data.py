@@ -24,7 +24,7 @@ from parking.challenge.preparation import (
 )
 from parking.utils.cli import ArgumentParser, complain, run_tool, say
 
-# If files are missing or differ, this many are named and the rest are counted.
+# If files are missing or differ, a message names this many of them and counts the rest.
 NUM_EXAMPLES = 10
 
 

@@ -173,7 +173,7 @@ def _explain_damage(file: Path, path: str | None = None) -> Iterator[None]:
 
 
 def _decode_names(infos: Sequence[zipfile.ZipInfo], file: Path) -> list[str]:
-    """The decoded names, with their folder separators unchanged."""
+    """Decode the names of all entries of a zip; folder separators stay as they are."""
     # zipfile decodes a name without the UTF-8 flag as cp437, which has a character for every byte. Encoding the name as
     # cp437 gives its raw bytes.
     unflagged = [info.orig_filename.encode("cp437") for info in infos if not info.flag_bits & _UTF8_NAME]
@@ -244,8 +244,8 @@ def _check_member(info: zipfile.ZipInfo, path: str, file: Path) -> None:
 
 
 def _check_collisions(paths: Sequence[str], file: Path) -> None:
-    # Maps the key of each path to the path as spelled and to whether it is a file. Two paths have the same key if some
-    # disks cannot tell them apart.
+    # This dict maps the key of each path to the path itself and to whether it is a file. Two paths have the same key if
+    # some disks cannot tell them apart.
     seen: dict[str, tuple[str, bool]] = {}
     for path in paths:
         parts = path.split("/")

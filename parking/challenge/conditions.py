@@ -61,7 +61,8 @@ _ENGLISH = {
 }
 _REGION_SUFFIX = re.compile(r"(특별자치시|특별자치도|특별시|광역시|시|도)$")
 _SEQUENCE_PATTERN = re.compile(r"((?:.*/)?\d{8}_.+_\d+)_(\d+)\.[^./]+")
-# The region is the second word; the others are counted from the end, because a place may have several words.
+# The region is the second word of a file name. The other words are counted from the end, because the place before them
+# may have several words.
 _POSITIONS = {"region": 1, "weather": -6, "daytime": -5, "location": -4, "side": -3}
 _NUM_WORDS = 10
 

@@ -20,7 +20,7 @@ from .archive import Archive, Member, is_macos_litter, open_zip, read_archive, r
 
 FOLDERS = ("train", "test")
 _TRAIN_JSON = "train/label/Train.json"
-# Unpacking leaves _SPARE_BYTES free on the disk, and counts _BYTES_PER_FILE for each file in addition to its content.
+# Unpacking must leave _SPARE_BYTES free on the disk. A file may take _BYTES_PER_FILE there in addition to its content.
 _SPARE_BYTES, _BYTES_PER_FILE = 10**9, 8192
 _CHUNK = 1 << 20
 
@@ -102,7 +102,7 @@ def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: Non
             staging folder holds a file that the zip lacks.
     """
     num_kept = 0
-    _list_absent(part)  # called only for the UserError that it raises if the zip lacks a file of the staging folder
+    _list_absent(part)  # raises a UserError if the staging folder holds a file that the zip lacks
     with _explain_os_errors(part), _locked(part.staging), open_zip(part.archive.file) as opened:
         # The half-written file lies beside the staging folder, because a member of the zip could have its name inside.
         half_file = part.staging.with_name(f"{part.staging.name}.part")

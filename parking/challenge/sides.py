@@ -28,7 +28,7 @@ def summarize(checked: Sequence[CheckedSource], *, split: str) -> Overview:
     The challenge's data have the sides training and validation, according to ``split``. Else each data set is a side.
     """
     usable = [one for one in checked if one.columns is not None and one.source.has_annotations]
-    # Only the challenge's sources have ``categories``, and only they are split.
+    # A source with ``categories`` is the challenge's; only the challenge's data are split.
     if usable and usable[0].source.categories is not None:
         class_names = usable[0].class_names
         sides, splits = divide_parking(usable[0], split)

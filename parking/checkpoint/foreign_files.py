@@ -41,7 +41,7 @@ def explain_class(module: str) -> str:
 
 
 def describe_file(file: BinaryIO) -> str:
-    """Say, by its first bytes, what a file is that is not a complete zip file."""
+    """Recognise by its first bytes a file that is not a complete zip file; return a description for messages."""
     file.seek(0)
     start = file.read(4096)
     if not start:
@@ -54,7 +54,7 @@ def describe_file(file: BinaryIO) -> str:
     if b"ustar" in start[:512]:
         return _LEGACY if b"storages" in start[:100] else "it is a tar archive; unpack it first"
     if start.startswith(b"\x80"):
-        # A file written by PyTorch before 1.6 begins with a pickle of this number.
+        # A file written by PyTorch before 1.6 begins with a pickled magic number, which has these bytes.
         return _LEGACY if b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19" in start[:32] else _PICKLE
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
@@ -73,7 +73,7 @@ def describe_file(file: BinaryIO) -> str:
 
 
 def describe_zip(names: Sequence[str]) -> str | None:
-    """Say, by the names of its parts, what a zip file is; None unless it is of a known kind other than torch.save's."""
+    """Recognise by the names of its parts a zip file that torch.save did not write; None if its kind is unknown."""
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         return "it is a TorchScript model, which is not read; give the .pt it was exported from"

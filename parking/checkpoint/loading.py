@@ -275,7 +275,7 @@ def check_all_fit(
 
 
 def find_misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """Say of each tensor whether it is missing in ``state``, missing in ``own``, or of another shape in the two."""
+    """Describe each tensor that is missing in ``state``, is missing in ``own``, or has another shape in ``own``."""
     problems = [f"{name} is missing" for name in own if name not in state]
     problems += [f"{printable(name)} is left over" for name in state if name not in own]
     problems += [
@@ -287,7 +287,7 @@ def find_misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list
 
 
 def shorten(problems: Sequence[str]) -> str:
-    """One text that holds the first three of ``problems`` and the number of the others."""
+    """Join the first three of ``problems`` to one text, and add how many more there are."""
     return ", ".join(problems[:3]) + (f", and {len(problems) - 3} more" if len(problems) > 3 else "")
 
 

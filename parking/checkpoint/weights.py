@@ -195,7 +195,7 @@ def read_weights(path: str | os.PathLike) -> Weights:
 
 
 def torch_load(path: str | os.PathLike) -> dict[str, Any]:
-    """Load a checkpoint that this project's training wrote to the CPU; it may hold only tensors and plain values.
+    """Load to the CPU a checkpoint of this project's training, which may hold only tensors and plain values.
 
     ``torch.load`` is not used: it makes tensors of any size and kind that a file of a few hundred bytes asks for.
 
@@ -248,7 +248,7 @@ def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
 
 
 def _upgrade(weights: Weights) -> Weights:
-    """Rename tensors and config keys of ``weights`` that an older version wrote to their present names."""
+    """Give the tensors and config keys of ``weights`` from an older version their present names."""
     source = f"weights {printable(weights.path)}"
     state, config = weights.state_dict, weights.config
     if not weights.family:

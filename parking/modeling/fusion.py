@@ -17,7 +17,7 @@ from parking.layers import box_iou
 def soft_nms(
     boxes: Tensor, scores: Tensor, groups: Tensor, *, sigma: float, score_thresh: float, max_per_group: int
 ) -> tuple[Tensor, Tensor]:
-    """Gaussian soft-NMS: Bodla et al., "Soft-NMS", ICCV 2017, Sec. 3.
+    """Reduce scores of overlapping boxes by Gaussian soft-NMS (Bodla et al., "Soft-NMS", ICCV 2017, Sec. 3).
 
     In each group the box with the best score is picked, and every other score is multiplied by exp(-IoU^2 / sigma).
     This is repeated with the boxes that are left. If scores are equal, the box with the higher original score is picked
@@ -57,7 +57,7 @@ def soft_nms(
 def weighted_boxes_fusion(
     boxes: Tensor, scores: Tensor, groups: Tensor, *, num_sources: int, iou_thresh: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted boxes fusion: Solovyev et al., Image and Vision Computing 107 (2021), Sec. 3.
+    """Fuse boxes by weighted boxes fusion (Solovyev et al., Image and Vision Computing 107, 2021, Sec. 3).
 
     Boxes are taken in order of falling score. Each box is compared with the present fused boxes of its group's
     clusters. It joins the cluster with the largest IoU, if that is above ``iou_thresh``; else it starts a cluster. A

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_annotations(annotations: str, *, classes: Mapping[int, str], images: str | None = None) -> Truth:
-    """Read the annotated boxes, only those of images that an inference has read if ``images`` lists these.
+    """Read the annotated boxes of all images, or only of the images that an inference has read.
 
     Args:
         annotations: COCO-like json.

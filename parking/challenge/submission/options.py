@@ -25,7 +25,7 @@ def _parse_megabytes(text: str) -> int:
         size = int(float(text) * 1e6)
     except (ValueError, OverflowError):
         size = 0
-    # An empty JSON list takes 2 bytes.
+    # The limit must be at least 2 bytes, the size of an empty JSON list.
     if size < 2:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of megabytes above 0")
     return size

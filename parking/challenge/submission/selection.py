@@ -15,7 +15,7 @@ import numpy as np
 from parking.structures.detections import Detections
 from parking.utils.marks import open_output
 
-#: The challenge's limits: bytes of the file, and boxes per image.
+#: The challenge limits the size of a submission in bytes, and the number of boxes per image.
 DEFAULT_MAX_BYTES = 20_000_000
 DEFAULT_MAX_PER_IMAGE = 50
 
@@ -196,7 +196,7 @@ def _queue(image_index, floored, max_per_image):
 def _take_fitting(rows, separators, max_bytes):
     """The JSON of the first rows (image id, category id, box, score) that fit into a file of ``max_bytes``."""
     encode = json.JSONEncoder(separators=separators).encode
-    # The file has two brackets, and no comma after the last row.
+    # Two bytes are for the brackets of the list; one separator is added because the last row needs none.
     room = max_bytes - 2 + len(separators[0])
     texts = []
     for image_id, category_id, box, score in rows:

@@ -72,7 +72,7 @@ def _children(module: ModuleStandIn, group: str, kind: type, prefix: str) -> Ite
 
 
 def _class_names(names: Any) -> list[str] | None:
-    """The class names in ``names``, a dict from index to name in newer files and a list in older ones; else None."""
+    """Read ``names``, a dict from index to class name in newer files and a list in older ones; None if neither."""
     if isinstance(names, dict):
         names = [names.get(i) for i in range(len(names))]
     # A class name is a number if the data set numbers its classes.

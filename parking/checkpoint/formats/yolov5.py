@@ -57,7 +57,7 @@ P6_LAYERS = {
 # Names inside a layer, published and ours; a name that is not listed is the same in both.
 _INNER_NAMES = {"cv1": "conv1", "cv2": "conv2", "cv3": "conv3", "m": "blocks", "bn": "norm"}
 _OWN_INNER_NAMES = {own: theirs for theirs, own in _INNER_NAMES.items()}
-# Takes the place of our name if our model leaves a published tensor out.
+# This stands for our name of a published tensor that our model leaves out.
 _NOWHERE = ""
 _KEY = re.compile(r"model\.(\d{1,3})\.(.+)", re.ASCII)
 

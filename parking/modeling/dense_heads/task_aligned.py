@@ -111,7 +111,7 @@ class TaskAlignedAssigner:
         return scores.pow(self.alpha) * overlaps.pow(self.beta)
 
     def _enlarge(self, gt_boxes: Tensor) -> Tensor:
-        """``gt_boxes`` with no side shorter than ``min_side``."""
+        """Enlarge ``gt_boxes`` such that no side is shorter than ``min_side``."""
         lacking = (self.min_side - (gt_boxes[:, 2:] - gt_boxes[:, :2])).clamp(min=0) / 2
         return torch.cat([gt_boxes[:, :2] - lacking, gt_boxes[:, 2:] + lacking], dim=1)
 

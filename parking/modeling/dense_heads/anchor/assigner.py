@@ -36,7 +36,7 @@ class LevelAssignment(NamedTuple):
 
 
 class RatioAssigner:
-    """Matches a box with every anchor whose width and height are less than ``anchor_ratio`` times larger or smaller.
+    """Matches a box with an anchor if their widths, and also their heights, differ by a factor below ``anchor_ratio``.
 
     For each such anchor, the box is matched in up to three cells: the cell of its centre, the left or right neighbour,
     and the upper or lower neighbour. A neighbour is matched if the centre lies in the half of its cell on that side.

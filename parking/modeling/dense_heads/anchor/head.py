@@ -26,7 +26,7 @@ from .losses import YOLOLoss
 _PRIOR_OBJECTS = 8
 _PRIOR_IMAGE_SIZE = 640
 _PRIOR_CLASS_PROB = 0.6
-# Number of an anchor's outputs before its classes: x, y, w, h, objectness.
+# An anchor has this many outputs before those for the classes: x, y, w, h, objectness.
 _NUM_BOX_OUTPUTS = 5
 
 

@@ -11,11 +11,12 @@ from torch import Tensor
 
 _BRANCHES = {"cv2": "box_branches", "cv3": "class_branches"}
 _OWN_BRANCHES = {own: theirs for theirs, own in _BRANCHES.items()}
-# Each branch of a level has two blocks of a convolution and a norm (0, 1), and then a single convolution (2).
+# Names of the tensors in a branch of a level: parts 0 and 1 are blocks of a convolution and a norm, part 2 is a
+# convolution.
 _LAYERS = r"(\d+\.(?:[01]\.(?:conv|{norm})|2)\.\w+)"
 _PUBLISHED = re.compile(r"(cv[23])\." + _LAYERS.format(norm="bn"), re.ASCII)
 _OWN = re.compile(r"(box_branches|class_branches)\." + _LAYERS.format(norm="norm"), re.ASCII)
-#: Published name of the weights of a convolution that hold the distances of a side's bins: 0, 1, 2, ….
+#: Published name of a tensor, the weights of a convolution, which holds the distance of each bin of a side: 0, 1, 2, ….
 BINS = "dfl.conv.weight"
 
 

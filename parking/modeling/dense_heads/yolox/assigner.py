@@ -18,11 +18,11 @@ from ..task_aligned import TaskAlignment, settle_claims
 _RADIUS = 1.5
 # A box has at most this many candidates in a level, because at most 3 x 3 points are within _RADIUS.
 _MAX_CANDIDATES = 9
-# A box claims as many predictions as the sum of its largest overlaps says; this many overlaps are summed up.
+# The number of predictions that a box claims is the sum of its largest overlaps; at most this many are summed up.
 _MAX_PER_BOX = 10
 _IOU_WEIGHT = 3.0
 _IOU_EPS = 1e-8
-# This is added to the cost of a prediction for a box of which it is no candidate.
+# The cost of a pair of a box and a prediction grows by this if the prediction is a candidate of other boxes only.
 _FAR = 1e6
 # Logarithms are clamped to at least this value, as in PyTorch's cross entropy.
 _MIN_LOG = -100.0
@@ -91,10 +91,10 @@ class SimOTAAssigner:
         return TaskAlignment(slots[claims], gt_index, targets, is_assigned)
 
     def _find_candidates(self, points: Tensor, strides: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-        """Fill the slots: ascending indices (M,) of predictions, with all candidates of all boxes among them.
+        """Choose the predictions for the M slots; all candidates of all boxes are among them.
 
         Returns:
-            The indices, and whether each belongs to a candidate (M,).
+            The ascending indices (M,) of these predictions, and whether each is a candidate (M,).
         """
         is_candidate = torch.zeros_like(points[:, 0], dtype=torch.bool)
         for some in centers.split(max(_MAX_PAIRS // len(points), 1)):
