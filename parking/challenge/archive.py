@@ -29,7 +29,7 @@ _METHOD_NAMES = {
 }
 _DOS_FOLDER = 0x10
 _CHUNK = 1 << 20
-# Exceptions that a damaged zip may cause. An OSError has no errno if damage is the cause, and has one if the disk is.
+# Exceptions that a damaged zip may cause. An OSError has no errno if the zip is damaged; it has one if the disk failed.
 _DAMAGE = (
     NotImplementedError,
     zipfile.BadZipFile,
@@ -139,7 +139,7 @@ def read_member(archive: Archive, opened: zipfile.ZipFile, member: Member) -> It
         while chunk := source.read(_CHUNK):
             size += len(chunk)
             yield chunk
-        # zipfile verifies the checksum and never reads more than the declared size, but it accepts less.
+        # Compare the sizes, because zipfile does not complain if the content is shorter than the declared size.
         if size != member.size:
             raise zipfile.BadZipFile(f"it has {size:,} bytes instead of {member.size:,}")
 

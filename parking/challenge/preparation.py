@@ -104,7 +104,7 @@ def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: Non
     num_kept = 0
     _list_absent(part)  # raises a UserError if the staging folder holds a file that the zip lacks
     with _explain_os_errors(part), _locked(part.staging), open_zip(part.archive.file) as opened:
-        # The half-written file lies beside the staging folder, because a member of the zip could have its name inside.
+        # The half-written file lies beside the staging folder, where no member of the zip can have the same name.
         half_file = part.staging.with_name(f"{part.staging.name}.part")
         for member in part.archive.members:
             path = part.staging / member.path
@@ -113,7 +113,7 @@ def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: Non
                 progress(member.size)
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            half_file.unlink(missing_ok=True)  # a run that was killed may have left it
+            half_file.unlink(missing_ok=True)  # a run that was killed may have left a half-written file
             try:
                 with open(half_file, "xb") as file:
                     for chunk in read_member(part.archive, opened, member):

@@ -16,7 +16,8 @@ from parking.utils.text import printable
 from .conditions import count_conditions, parse_frame
 from .splits import SPLITS, split_images
 
-#: Frames of a sequence are neighbours if their numbers differ by at most this, one second: cars hardly move meanwhile.
+#: Frames of a sequence are neighbours if their numbers differ by at most this. These frames take one second, in which
+#: cars hardly move.
 NEIGHBOUR_FRAMES = 30
 # The default of DATASETS.VAL_FRACTION.
 _VAL_FRACTION = 0.12

@@ -93,7 +93,7 @@ def split_by_sequence(
     keys = sorted(sequences)
     num_images = np.array([len(sequences[key]) for key in keys])
     num_boxes = _count([[class_counts.get(i, {}) for i in sequences[key]] for key in keys])
-    # A sequence shows one place at one time, so the name of its first image tells the conditions of all.
+    # A sequence shows one place at one time, so the conditions of its first image are those of all its images.
     conditions = [parse_conditions(file_names[sequences[key][0]]) for key in keys]
     num_conditions = _count([[dict.fromkeys(words.items(), 1)] for words in conditions]) * num_images[:, None]
     chosen = _choose_sequences(num_images, num_boxes, num_conditions, val_fraction, random.Random(seed))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 _PACKERS = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz"), (b"7z\xbc\xaf", "7-Zip"), (b"Rar!", "RAR"))
-# The first bytes of files of a kind, and what to say about such a file.
+# Each pair has the first bytes of one kind of file, and what a message says about a file of that kind.
 _STARTS = (
     (b"version https://git-lfs", "it is a pointer of Git LFS, not the file itself; fetch that with `git lfs pull`"),
     (b"TFL3", "it is a TensorFlow Lite model, which is not read; give the .pt it was exported from"),

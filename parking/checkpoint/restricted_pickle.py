@@ -155,7 +155,7 @@ def read_pickled(path: str | os.PathLike, *, only_plain: bool = False) -> Any:
         raise UserError(f"weights {printable(path)} cannot be read: {e}.") from e
     except OSError as e:
         raise UserError(f"weights {printable(path)} cannot be read ({e.strerror}).") from e
-    except Exception as e:  # damage makes the parsers raise almost anything
+    except Exception as e:  # a damaged file makes the parsers raise almost any exception
         raise UserError(f"weights {printable(path)} cannot be read: the file is damaged ({type(e).__name__}).") from e
 
 

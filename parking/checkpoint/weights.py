@@ -35,7 +35,7 @@ from .values import check_values, find_excess
 
 logger = logging.getLogger(__name__)
 
-# Names of the values that a weights file holds beside its tensors; .safetensors can hold only texts, so there as json.
+# Names of the values that a weights file holds beside its tensors. A .safetensors file holds them as json texts.
 _METADATA = ("config", "class_names", "category_ids", "origin")
 # Each published family with the module for the layout of its files. The first module that recognises a file reads it.
 _LAYOUTS = ((YOLOV5U, yolov5u), (YOLOV5, yolov5), (YOLOX, yolox))
@@ -227,7 +227,7 @@ def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
             model = unwrap_module(model)
             state, class_names = read_module(model)
             state = _check_state(path, state)
-            # If no layout is found, that of YOLOv5 is tried, because it raises an error that names a tensor it lacks.
+            # If no layout is found, try that of YOLOv5: it raises an error that names a tensor which does not belong.
             family, layout = _find_layout(state) or (YOLOV5, yolov5)
             weights = _import_published(path, state, family, layout, class_names=class_names)
             check_settings(model)

@@ -169,7 +169,7 @@ def _plan_sequence(entropy, most_frames: int, size, dealer: _Dealer) -> Sequence
     )
     lot = make_lot(rng, "along" if side in ("front", "rear") else "facing")
     eye = (0.0, 0.0, rng.uniform(1.15, 1.55), rng.normal(0, 0.1), rng.uniform(0.07, 0.13))
-    # A camera that looks to a side moves past the row of stalls; one that looks ahead or back moves down the aisle.
+    # A camera that looks to a side moves past the row of stalls; other cameras move down the aisle.
     pace = rng.uniform(0.0, 0.14) * rng.choice((-1, 1))
     sliding = side in ("left", "right")
     drift = (pace if sliding else 0.02 * pace, 0.02 * pace if sliding else abs(pace), rng.normal(0, 0.004))

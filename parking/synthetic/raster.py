@@ -12,7 +12,7 @@ from parking.synthetic.mesh import GLASS, LAMP, PAINT, Mesh
 
 _SUBPIXEL_BITS = 3
 _MAX_SILHOUETTE = 2048
-#: A rod is drawn as nested outlines; each is (tone, share of the radius, shift towards the light as a share of it).
+#: A rod is drawn as nested outlines: (tone, share of the radius, shift towards the light as a share of the radius).
 _TUBE_STEPS = ((0, 1.0, 0.0), (1, 0.74, 0.12), (2, 0.36, 0.25))
 _THIN_TUBE_STEPS = ((0, 1.0, 0.0), (1, 0.66, 0.15))
 

@@ -45,7 +45,7 @@ def _walk(module: ModuleStandIn, prefix: str, has_tensors: dict[int, bool]) -> I
     if has_tensors.get(id(module)) or prefix.count(".") > _MAX_DEPTH:
         raise LayoutError(f"its module {printable(prefix[:100])} occurs twice, or too deep inside others")
     if id(module) in has_tensors:
-        return  # an activation without tensors, shared by many layers
+        return  # a module without tensors, such as an activation, may occur many times
     has_tensors[id(module)] = False
     for group in ("_parameters", "_buffers"):
         for name, tensor in _children(module, group, Tensor, prefix):

@@ -129,7 +129,7 @@ def settle_claims(predictions: Tensor, is_valid: Tensor, gt_index: Tensor, best_
         whether each claim is accepted (K,), and the box that gets its prediction (K,). Of the claims on a prediction,
         only the first valid one is accepted, and it stands for the box that gets the prediction.
     """
-    # A prediction has a single valid claim if the first valid claim on it is also the last.
+    # A prediction has a single valid claim if its first and its last valid claim are the same.
     number = torch.arange(len(predictions), device=predictions.device)
     first, last = (
         number.new_full((len(best_gt),), empty).scatter_reduce_(

@@ -21,8 +21,8 @@ from .assigner import RatioAssigner
 from .box_coder import YOLOBoxCoder
 from .losses import YOLOLoss
 
-# The biases of a new head expect 8 objects in an image with sides of 640 pixels; the probabilities of all classes sum
-# up to 0.6.
+# The biases of a new head make it expect 8 objects in an image of 640 x 640 pixels, and class probabilities that sum up
+# to 0.6.
 _PRIOR_OBJECTS = 8
 _PRIOR_IMAGE_SIZE = 640
 _PRIOR_CLASS_PROB = 0.6

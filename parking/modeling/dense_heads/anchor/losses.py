@@ -187,5 +187,5 @@ def scatter_last(shape: Sequence[int], index: tuple[Tensor, ...], values: Tensor
         flat = flat * size + other
     order = torch.arange(len(flat), device=flat.device)
     last = order.new_zeros(math.prod(shape)).scatter_reduce_(0, flat, order, "amax")
-    # All values written to the same place are equal here, namely the last value for this place, so order is irrelevant.
+    # ``values[last[flat]]`` has the same value for all writes to a place, so the order of the writes does not matter.
     return values.new_zeros(math.prod(shape)).scatter_(0, flat, values[last[flat]]).view(shape)

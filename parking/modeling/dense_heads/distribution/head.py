@@ -19,8 +19,8 @@ from ..base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions
 from ..task_aligned import TaskAlignedAssigner
 from .losses import Assignment, DistributionLoss, list_cells
 
-# The biases of a new head expect 5 objects in an image with sides of 640 pixels. The bias of the bins is as published;
-# it is the same for all bins, so that no bin is preferred.
+# The biases of a new head make it expect 5 objects in an image of 640 x 640 pixels. The bias of the bins is as
+# published; it is the same for all bins, so that no bin is preferred.
 _PRIOR_OBJECTS = 5
 _PRIOR_IMAGE_SIZE = 640
 _PRIOR_BOX_BIAS = 1.0
