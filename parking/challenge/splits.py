@@ -164,7 +164,7 @@ def _get_shares(num_images, num_boxes, num_conditions) -> tuple[np.ndarray, np.n
 
 
 def _compute_error(share, shares, weights, val_fraction) -> np.ndarray:
-    """The error (S,) of validation's ``share`` if each sequence's ``shares`` were added to it.
+    """The error (S,) of validation's ``share`` plus the ``shares`` of each sequence alone.
 
     The error is the weighted squared distance from ``val_fraction``.
     """

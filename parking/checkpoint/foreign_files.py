@@ -73,7 +73,7 @@ def describe_file(file: BinaryIO) -> str:
 
 
 def describe_zip(names: Sequence[str]) -> str | None:
-    """Recognise by the names of its parts a zip file that torch.save did not write; None if its kind is unknown."""
+    """Say, by the names of its parts, what a zip file not written by torch.save is; None if unknown."""
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         return "it is a TorchScript model, which is not read; give the .pt it was exported from"

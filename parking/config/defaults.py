@@ -92,7 +92,7 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.CACHE_FORMAT = "raw"
     # Folder of the "disk" cache; "": the folder "parking" in the user's cache folder.
     cfg.INPUT.CACHE_DIR = ""
-    # Largest allowed size of the cache in GB (10^9 bytes). A training checks it at its start; "jpeg" is estimated.
+    # Largest allowed size of the cache in GB (10^9 bytes). Checked when a training starts; for "jpeg", by an estimate.
     cfg.INPUT.CACHE_GB = 20.0
     cfg.INPUT.AUG = CN()
     # Probability that a sample is a mosaic of four images.

@@ -82,7 +82,7 @@ def weighted_boxes_fusion(
         return boxes, scores, groups
     order, row, sizes = _sort_by_group(scores, groups)
     boxes, scores = boxes[order], scores[order]
-    # Each group has one slot for a cluster per box, at the same indices as its boxes. The fused box of an unused slot
+    # Each group has as many slots for clusters as boxes, at the indices of its boxes. The fused box of an unused slot
     # is empty, so no box overlaps it.
     fused, weight, members = torch.zeros_like(boxes), torch.zeros_like(scores), torch.zeros_like(scores)
     start = sizes.cumsum(0) - sizes

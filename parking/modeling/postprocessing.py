@@ -113,7 +113,7 @@ class YOLOPostprocessor:
 
 
 def _rank_in_image(images: Tensor, num_images: int) -> Tensor:
-    """Rank (K,), from 0, of each element among the elements of the same image; ``images`` (K,) must ascend."""
+    """Return the position (K,), from 0, of each element within its image; ``images`` (K,) must ascend."""
     starts = torch.searchsorted(images, torch.arange(num_images, device=images.device))
     return torch.arange(len(images), device=images.device) - starts[images]
 

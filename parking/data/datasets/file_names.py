@@ -110,7 +110,7 @@ class FileIndex(NameIndex):
         return None
 
     def is_outside(self, name: str) -> bool:
-        """Return whether ``name`` leads out of ``root`` although it must not."""
+        """Return whether ``name`` leads out of ``root`` where it may not."""
         is_allowed = self.allow_outside and os.path.isabs(name)
         return _may_climb(name) and not is_allowed and self._to_relative(name).partition("/")[0] == ".."
 

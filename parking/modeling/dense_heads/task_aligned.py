@@ -21,7 +21,7 @@ _EPS = 1e-9
 
 
 class TaskAlignment(NamedTuple):
-    """The K claims of the boxes of one image, both accepted and rejected ones.
+    """The K pairs of a box and a prediction that it claims, in one image; the assigner accepts some of them.
 
     Rejected claims stay in the tensors, so that all sizes follow from the number of boxes and no value has to be read
     from the device.
