@@ -95,7 +95,7 @@ class Checkpointer:
             self._write(name, {"model": state_dict, **self._extra, **values})
 
     def read_values(self, name: str) -> dict[str, Any]:
-        """The ``values`` that :meth:`save_release` saved in ``name.pth``; empty if there is no such file."""
+        """Return the ``values`` that :meth:`save_release` wrote into ``name.pth``, or {} if that file is missing."""
         path = self.save_dir / f"{name}.pth"
         if not path.is_file():
             return {}

@@ -67,10 +67,13 @@ def load_weights(
 
 
 def _has_other_head(model: nn.Module, weights: Weights) -> bool:
-    """Whether ``weights`` have no head, or another kind of head than ``model``."""
-    if weights.head_name is not None:
-        return weights.head_name != type(model.head).__name__
-    return not any(_HEAD + name in weights.state_dict for name in model.head.state_dict())
+    """Return whether ``weights`` have no head, or a head of another kind than that of ``model``."""
+    ours = {_HEAD + name for name in model.head.state_dict()}
+    theirs = {name for name in weights.state_dict if name.startswith(_HEAD)}
+    if weights.head_name is None:
+        return not ours & theirs
+    # A name in the registry may be that of a function that builds the head, so compare the tensors, too.
+    return weights.head_name != type(model.head).__name__ and ours != theirs
 
 
 def _load_all_but_head(model: nn.Module, weights: Weights, own: Mapping[str, Tensor], *, has_map: bool) -> None:
@@ -79,9 +82,9 @@ def _load_all_but_head(model: nn.Module, weights: Weights, own: Mapping[str, Ten
     check_all_fit({**state, **new}, own, weights, will_train=True)
     model.load_state_dict({**state, **new})
     logger.warning(
-        f"Loaded the {len(state)} tensors of backbone and neck of {printable(weights.path)}; the head, a "
-        f"{type(model.head).__name__}, starts anew, because the weights have {printable(weights.head_name or 'none')}"
-        + ("; so MODEL.YOLO.CLASS_MAP is not applied" if has_map else "")
+        f"Loaded only the {len(state)} tensors of backbone and neck of {printable(weights.path)}: the head of the file "
+        f"is {printable(weights.head_name or 'missing')}, and that of the config, {type(model.head).__name__}, starts "
+        "from fresh values" + (", without MODEL.YOLO.CLASS_MAP" if has_map else "")
     )
 
 

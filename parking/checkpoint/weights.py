@@ -147,7 +147,9 @@ def distinct_names(names: Sequence[str]) -> list[str]:
 
 
 def find_weights(output_dir: str | os.PathLike) -> str | None:
-    """The best weights of a training, else the final weights, else the last checkpoint; None if there are none.
+    """Return the path of the weights to use after a training, or None if it left none.
+
+    These are the best weights, or if they are missing the final weights, or if these are missing the last checkpoint.
 
     Raises:
         UserError: see :func:`find_last_checkpoint`.

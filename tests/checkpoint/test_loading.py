@@ -200,9 +200,18 @@ def test_training_starts_from_backbone_and_neck_alone_and_says_so(caplog, head):
     assert_equal(model.state_dict(), {**before, **state})
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert {"2", "w.pth;", "Head,", "MODEL.YOLO.CLASS_MAP"} <= set(record.getMessage().split())
+    assert {"2", "w.pth:", "Head,", "MODEL.YOLO.CLASS_MAP"} <= set(record.getMessage().split())
     with pytest.raises(UserError, match=r"head\.predictors\.0\.weight is missing"):
         load_weights(Model(), weights)
+
+
+def test_a_head_that_a_function_builds_is_the_same_head():
+    """Its name in the registry, which a config states, is that of the function."""
+    weights = make_weights()
+    weights = Weights("w.pth", weights.state_dict, config={"MODEL": {"HEAD": {"NAME": "build_head"}}})
+    model = Model()
+    load_weights(model, weights, will_train=True)
+    assert_equal(model.state_dict(), weights.state_dict)
 
 
 def test_backbone_and_neck_must_be_whole():
