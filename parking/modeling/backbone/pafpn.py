@@ -128,5 +128,5 @@ def _check_in_features(in_features: Sequence[str], shapes: dict[str, ShapeSpec])
     strides = [shapes[name].stride for name in in_features]
     if any(coarse != 2 * fine for fine, coarse in itertools.pairwise(strides)):
         raise UserError(
-            f"MODEL.PAFPN.IN_FEATURES is {list(in_features)} with strides {strides}: each must be twice the last."
+            f"MODEL.PAFPN.IN_FEATURES is {list(in_features)} with strides {strides}: each must be twice that before it."
         )
