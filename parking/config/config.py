@@ -72,7 +72,7 @@ class CfgNode(_CfgNode):
             place = ".".join(path) or "the top level"
             raise UserError(f"{source}: {place} must be a mapping of keys, not of type {type(loaded).__name__}.")
         for key, value in loaded.items():
-            full_key = ".".join((*path, str(key)))
+            full_key = ".".join((*path, key if isinstance(key, str) else show(key)))
             if key not in self:
                 raise UserError(f"{source}: there is no config key {full_key}; {_suggest(full_key, root)}")
             old = self[key]

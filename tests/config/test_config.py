@@ -312,6 +312,7 @@ def test_addresses_of_files_are_refused(tmp_path, name, scheme):
         "SEED: {a: 1}",
         "? [1]\n: 2",
         "1: 2",
+        f"? 0x{'f' * 9000}\n: 2",
         "_BASE_: 5",
         "_BASE_: [5]",
         "_BASE_: {a: 1}",
