@@ -119,7 +119,7 @@ class ResultsJournal:
             if difference:
                 logger.warning("Starting over: %s since the interrupted run in %s.", difference, self._folder)
                 for results in self._files():
-                    results.unlink()
+                    results.unlink(missing_ok=True)  # a machine that shares the folder may be faster
             with open_atomic(path) as file:
                 file.write(json.dumps(recipe).encode())
 

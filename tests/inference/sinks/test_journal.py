@@ -1,6 +1,7 @@
 import logging
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,6 +116,18 @@ def test_another_recipe_starts_over_and_says_why(folder, caplog, change, sentenc
     caplog.clear()
     assert reopen(folder, {**RECIPE, "OLD": 1, **change}).done == set()
     assert not caplog.text
+
+
+def test_machines_that_share_the_folder_may_start_over_at_the_same_time(folder, monkeypatch):
+    write(folder, FIRST).close()
+    unlink = Path.unlink
+
+    def be_slower_than_another_machine(path, **kwargs):
+        unlink(path, missing_ok=True)
+        unlink(path, **kwargs)
+
+    monkeypatch.setattr(Path, "unlink", be_slower_than_another_machine)
+    assert reopen(folder, {**RECIPE, "INPUT.SIZE_TEST": 320}).done == set()
 
 
 def test_files_of_more_processes_than_now_count_and_each_image_once(folder):
