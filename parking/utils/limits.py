@@ -42,5 +42,7 @@ MAX_ARCHIVE_RATIO = 200
 MIN_BOMB_BYTES = 1 * _GB
 #: Size of the mark that lists what this product wrote into a folder (``marks.py``), 100 bytes or more for each file.
 MAX_MARK_BYTES = 500 * _MB
+#: Length of a line in the journal of an inference, which holds the results of one batch.
+MAX_JOURNAL_LINE_BYTES = 250 * _MB
 #: Size of ``recipe.json`` of an interrupted inference, which holds the names of all classes.
 MAX_RECIPE_BYTES = 50 * _MB

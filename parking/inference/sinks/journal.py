@@ -35,7 +35,7 @@ from parking.utils.files import (
     open_regular,
     read_regular,
 )
-from parking.utils.limits import MAX_RECIPE_BYTES
+from parking.utils.limits import MAX_JOURNAL_LINE_BYTES, MAX_RECIPE_BYTES
 from parking.utils.marks import is_own_folder, make_own_folder, remove_own_folder
 from parking.utils.text import printable
 
@@ -89,6 +89,7 @@ class ResultsJournal:
         """
         self._folder = Path(folder)
         self._key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).digest()
+        self._num_unusable = 0
         make_own_folder(self._folder)
         known: set[int | str] = set()
         if comm.get_local_rank() == 0:
@@ -96,6 +97,12 @@ class ResultsJournal:
             # this machine than this run has.
             self._begin(recipe)
             known = self._read_local().done
+            if self._num_unusable:
+                logger.warning(
+                    "'%s': %d lines are cut off, damaged or edited, so they are not used; images without results are "
+                    "predicted again.",
+                    *(printable(self._folder), self._num_unusable),
+                )
         self.done: set[int | str] = set().union(*comm.all_gather(known))
         with explaining_write_errors():
             self._file = open(self._folder / f"results-{comm.get_rank():05d}.jsonl", "ab")  # noqa: SIM115
@@ -176,10 +183,14 @@ class ResultsJournal:
             except OSError as e:
                 raise _describe_unusable(path, e) from e
             with file:
-                for line in map(bytes.rstrip, file):
+                # Limit the length of a line: a damaged file may be one line of many GB.
+                read_line = functools.partial(file.readline, MAX_JOURNAL_LINE_BYTES)
+                for line in map(bytes.rstrip, iter(read_line, b"")):
                     text = line[_DIGEST_CHARS + 4 : -1]
                     if line == self._to_line(text):
                         yield from json.loads(text)
+                    elif line:
+                        self._num_unusable += 1
 
     def _to_line(self, text: bytes) -> bytes:
         digest = hashlib.blake2b(text, key=self._key, digest_size=_DIGEST_CHARS // 2).hexdigest()

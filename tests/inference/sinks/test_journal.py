@@ -1,11 +1,13 @@
 import logging
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from parking.inference.sinks import journal as journal_module
 from parking.inference.sinks.journal import JournalContent, ResultsJournal, _merge, remove_journal_folder
 from parking.utils.errors import UserError
 from parking.utils.marks import make_own_folder
@@ -86,15 +88,33 @@ def test_wherever_the_file_is_cut_off_whole_batches_are_kept(folder):
         journal.close()
 
 
-def test_lines_that_are_not_ours_or_were_edited_do_not_count(folder):
+def test_lines_that_are_not_ours_or_were_edited_do_not_count(folder, caplog):
     write(folder, FIRST, SECOND).close()
     (path,) = folder.glob("results-*.jsonl")
     whole = path.read_bytes()
     for nonsense in (b"\0" * 100, b"\0\n\xff\n", b"{}\n7\n"):
         path.write_bytes(nonsense + b"\n" + whole + nonsense)
         assert reopen(folder).done == {1, 2, 3, 4}
+    path.write_bytes(whole)
+    caplog.clear()
+    reopen(folder)
+    assert not caplog.text
     path.write_bytes(whole.replace(b"0.25,2]", b"0.35,2]"))
     assert reopen(folder).done == {3, 4}
+    assert f"'{folder}': 1 lines are cut off, damaged or edited" in caplog.text
+
+
+def test_a_line_of_many_bytes_is_not_read_at_once(folder, monkeypatch):
+    monkeypatch.setattr(journal_module, "MAX_JOURNAL_LINE_BYTES", 1 << 20)
+    write(folder, FIRST).close()
+    (path,) = folder.glob("results-*.jsonl")
+    os.truncate(path, 64 << 20)
+    tracemalloc.start()
+    try:
+        assert reopen(folder).done == {1, 2}
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
