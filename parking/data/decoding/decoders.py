@@ -132,7 +132,7 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
         raise unsupported(f"a TIFF of {_TIFF_FORMATS[sample_format]} values")
     if header.bits > 16:
         raise unsupported(f"a TIFF of {header.bits} bits a channel")
-    if header.orientation != 1:
+    if first(directory, tiff_tags.ORIENTATION, 1) != 1:
         # Otherwise Pillow would turn the picture, and so would OpenCV, in spite of IMREAD_IGNORE_ORIENTATION.
         data = tiff_tags.drop_orientation(data)
     if header.bits <= 8:

@@ -14,8 +14,8 @@ STRIP_OFFSETS, ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS = 273, 278,
 
 # Look at no more than this many tags of a directory; no program writes as many.
 _MAX_TAGS = 4096
-# TIFF type -> code of ``struct``, for the types in which an orientation may be stored: BYTE, SHORT and LONG.
-_ORIENTATION_TYPES = {1: "B", 3: "H", 4: "I"}
+# TIFF type -> code of ``struct``, for the types in which an orientation may be stored: integers of 8, 16 and 32 bits.
+_ORIENTATION_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 
 
 def read_directory(file: BinaryIO) -> ImageFileDirectory_v2:
@@ -39,7 +39,8 @@ def read_directory(file: BinaryIO) -> ImageFileDirectory_v2:
 def first(directory: ImageFileDirectory_v2, tag: int, default: Any = None) -> Any:
     """Return the first value of a tag; ``default`` if the directory lacks the tag."""
     values = directory.get(tag, default)
-    return values[0] if isinstance(values, tuple) else values
+    # Pillow returns numbers of the type BYTE as bytes.
+    return values[0] if isinstance(values, tuple | bytes) else values
 
 
 def lacks_parts(directory: ImageFileDirectory_v2) -> bool:
@@ -59,8 +60,9 @@ def read_orientation(exif: bytes) -> int:
     found = _find_orientation(exif)
     if not found:
         return 1
-    layout, place = found
-    return clean_orientation(struct.unpack_from(layout, exif, place)[0])
+    order, value_offset, entry = found
+    code = _ORIENTATION_TYPES.get(struct.unpack_from(order + "H", exif, entry + 2)[0])
+    return clean_orientation(struct.unpack_from(order + code, exif, entry + value_offset)[0]) if code else 1
 
 
 def clean_orientation(value: Any) -> int:
@@ -73,16 +75,23 @@ def drop_orientation(data: bytes) -> bytes:
     found = _find_orientation(data)
     if not found:
         return data
-    layout, place = found
+    order, value_offset, entry = found
     changed = bytearray(data)
-    struct.pack_into(layout, changed, place, 1)
+    # Change the type, too: Pillow turns pictures by an orientation of any type, even a fraction that lies elsewhere.
+    struct.pack_into(order + "H", changed, entry + 2, 3)
+    struct.pack_into(order + ("Q" if value_offset == 12 else "I"), changed, entry + 4, 1)
+    struct.pack_into(order + "H", changed, entry + value_offset, 1)
     return bytes(changed)
 
 
-def _find_orientation(tiff: bytes) -> tuple[str, int] | None:
-    """Return the ``struct`` format and the offset of the first picture's orientation; None if it is missing.
+def _find_orientation(tiff: bytes) -> tuple[str, int, int] | None:
+    """Find the entry of the first picture's orientation.
 
     Pillow is not used, because it warns on the terminal about every small fault in EXIF, and photographs have many.
+
+    Returns:
+        The byte order as in ``struct``, the offset of the value in the entry, and the offset of the entry; None if the
+        entry is missing.
     """
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
@@ -93,10 +102,9 @@ def _find_orientation(tiff: bytes) -> tuple[str, int] | None:
         (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), tiff, start)
         entry_size, value_offset = (20, 12) if is_big else (12, 8)
         for entry in range(start + (8 if is_big else 2), len(tiff), entry_size)[: min(count, _MAX_TAGS)]:
-            tag, kind = struct.unpack_from(order + "HH", tiff, entry)
-            code = _ORIENTATION_TYPES.get(kind)
-            if tag == ORIENTATION and code and entry + entry_size <= len(tiff):
-                return order + code, entry + value_offset
+            (tag,) = struct.unpack_from(order + "H", tiff, entry)
+            if tag == ORIENTATION and entry + entry_size <= len(tiff):
+                return order, value_offset, entry
     except (struct.error, OverflowError):
         pass
     return None

@@ -92,6 +92,17 @@ def test_tiffs_of_every_depth_are_turned_alike(channels, order, is_big):
                 np.testing.assert_array_equal(image, pixels, err_msg=f"{dtype} {orientation} {policy}")
 
 
+@pytest.mark.parametrize("kind", [1, 3, 4, 6, 8, 9, 11, 12])
+def test_an_orientation_of_any_type_turns_a_tiff_once(kind):
+    picture = np.asarray(make_picture())
+    for dtype in (np.uint8, np.uint16):
+        content = make_tiff(picture.astype(dtype) * (257 if dtype == np.uint16 else 1), tags={274: (kind, [3])})
+        np.testing.assert_array_equal(decode_image(content, "a.tif", orientation="ignore"), picture)
+        # Floating-point numbers (types 11 and 12) are no orientations.
+        upright = turn(picture, 3 if kind < 11 else 1)
+        np.testing.assert_array_equal(decode_image(content, "a.tif", orientation="apply"), upright)
+
+
 @pytest.mark.parametrize("orientation", [3, 6])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_the_xmp_of_a_tiff_turns_nothing(orientation, dtype):

@@ -4,6 +4,9 @@ import struct
 
 import numpy as np
 
+# TIFF type -> code of ``struct``: BYTE, SHORT, LONG, their signed counterparts, FLOAT and DOUBLE.
+_CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d"}
+
 
 def make_tiff(values, *, bits=None, photometric=None, is_big=False, order="<", tags=None, packed=None) -> bytes:
     """A TIFF of ``values``, (H, W) or (H, W, C).
@@ -19,7 +22,6 @@ def make_tiff(values, *, bits=None, photometric=None, is_big=False, order="<", t
     if photometric is None:
         photometric = 2 if channels >= 3 else 1
     sample_format = {"f": 3, "i": 2}.get(values.dtype.kind, 1)
-    # BYTE, SHORT, LONG and DOUBLE are 1, 3, 4 and 12.
     entries = {
         256: (4, [width]),
         257: (4, [height]),
@@ -43,7 +45,7 @@ def make_tiff(values, *, bits=None, photometric=None, is_big=False, order="<", t
     extra_start = directory + len(count) + len(entries) * (20 if is_big else 12) + inline
     rows, extra = b"", b""
     for tag, (kind, numbers) in sorted(entries.items()):
-        content = struct.pack(order + f"{len(numbers)}{ {1: 'B', 3: 'H', 4: 'I', 12: 'd'}[kind] }", *numbers)
+        content = struct.pack(order + f"{len(numbers)}{_CODES[kind]}", *numbers)
         if len(content) > inline:
             content, extra = struct.pack(order + offset_code, extra_start + len(extra)), extra + content
         rows += struct.pack(order + "HH" + offset_code, tag, kind, len(numbers)) + content.ljust(inline, b"\0")
