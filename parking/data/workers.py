@@ -272,6 +272,8 @@ def _answer(connection: socket.socket, make_batch: Callable[[], Any]) -> None:
         descriptors.append(descriptor)
     except UserError as e:
         message = e
+    except MemoryError as e:
+        message = MemoryError(str(e))
     except Exception:
         # Send a text instead of the error itself, because some errors cannot be unpickled.
         message = RuntimeError(f"A data worker failed:\n{traceback.format_exc()[-_MAX_ERROR_LENGTH:]}")

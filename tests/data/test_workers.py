@@ -104,6 +104,9 @@ def test_what_a_worker_raises_is_raised():
         read(WorkerLoader(Items(at_five(refuse)), range(9), num_workers=2))
     with pytest.raises(RuntimeError, match="Odd: why"):
         read(WorkerLoader(Items(at_five(fail)), range(9), num_workers=2))
+    # The tools have a sentence for a lack of memory.
+    with pytest.raises(MemoryError, match="Unable to allocate"):
+        read(WorkerLoader(Items(at_five(lambda: np.empty(10**15))), range(9), num_workers=2))
 
 
 def test_nothing_is_left_of_a_loader_that_is_not_read_to_its_end():
