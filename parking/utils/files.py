@@ -83,7 +83,11 @@ def read_regular(path: str | os.PathLike, *, max_bytes: int, follow_links: bool 
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise UnusableFileError(path, f"has {size:,} bytes; files of its kind may have {max_bytes:,}")
-        return file.read()
+        # Limit the reading, too: the size of a file of /proc is stated as 0, and some of these files are endless.
+        data = file.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise UnusableFileError(path, f"has more than the {max_bytes:,} bytes that files of its kind may have")
+        return data
 
 
 def is_dead_link(path: str | os.PathLike) -> bool:
