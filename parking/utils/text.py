@@ -6,6 +6,8 @@ from typing import Any
 
 # Longest value in a message, in characters.
 _SHOWN_LENGTH = 100
+# Number of combining marks in a row above which a text is not composed; Unicode (UAX #15, 13) expects at most 30.
+_MAX_MARKS = 30
 
 
 def printable(text: object) -> str:
@@ -43,8 +45,21 @@ def printable_lines(text: object) -> str:
 
 
 def compose(text: str) -> str:
-    """Return ``text`` in Unicode's form NFC; some file systems store names in another form."""
-    return unicodedata.normalize("NFC", text)
+    """Return ``text`` in Unicode's form NFC; some file systems store names in another form.
+
+    A text with more combining marks in a row than any language has is returned as it is, because Unicode sorts these
+    marks in a time that grows with the square of their number: hours for a name of a megabyte.
+    """
+    return text if _has_many_marks(text) else unicodedata.normalize("NFC", text)
+
+
+def _has_many_marks(text: str) -> bool:
+    num_marks = 0
+    for char in text if len(text) > _MAX_MARKS and not text.isascii() else "":
+        num_marks = num_marks + 1 if unicodedata.combining(char) else 0
+        if num_marks > _MAX_MARKS:
+            return True
+    return False
 
 
 def _escape(text: str, kept: str = "") -> str:
