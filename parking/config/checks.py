@@ -8,7 +8,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from parking.utils.constants import CSP_DARKNET_PAFPN, DETECTRON2_BACKBONES, RESNET, RETINANET_FPN
+from parking.utils.constants import CSP_DARKNET_PAFPN, DETECTRON2_BACKBONES, RESNET, RESNET_FPN, RETINANET_FPN
 from parking.utils.errors import UserError
 from parking.utils.text import show
 
@@ -113,7 +113,16 @@ def _is_floor(entry: Any) -> bool:
     return _NAME.allows(entry) or _COUNT.allows(entry)
 
 
-_OF_DETECTRON2_BACKBONES = ("MODEL.BACKBONE.FREEZE_AT", "MODEL.RESNETS.", "MODEL.FPN.")
+_OF_RESNETS = ("MODEL.BACKBONE.FREEZE_AT", "MODEL.RESNETS.")
+_OF_PYRAMIDS = ("MODEL.FPN.",)
+_OF_CSP_DARKNET = ("MODEL.CSP_DARKNET.", "MODEL.PAFPN.", "MODEL.YOLO.DEPTH_MULTIPLE", "MODEL.YOLO.WIDTH_MULTIPLE")
+# Beginnings of the keys that a backbone does not read. A backbone of the user's may be made of the parts of others.
+_UNREAD_BY: Mapping[str, tuple[str, ...]] = {
+    CSP_DARKNET_PAFPN: (*_OF_RESNETS, *_OF_PYRAMIDS),
+    RESNET: (*_OF_CSP_DARKNET, *_OF_PYRAMIDS),
+    RESNET_FPN: _OF_CSP_DARKNET,
+    RETINANET_FPN: _OF_CSP_DARKNET,
+}
 _RESNET_STAGES = ("stem", "res2", "res3", "res4", "res5")
 _STAGES = ListOf(
     OneOf(*_RESNET_STAGES),
@@ -321,15 +330,14 @@ def _find_nothing_to_train_on(cfg, num_processes: int) -> str | None:
 
 
 def _find_unread_key(cfg, num_processes: int) -> str | None:
-    """Find a changed key that only detectron2's backbones read, if the config uses this project's own backbone."""
-    if cfg.MODEL.BACKBONE.NAME != CSP_DARKNET_PAFPN:
-        return None
-    defaults = make_defaults()
+    """Find a changed key that only other backbones than MODEL.BACKBONE.NAME read."""
+    name, defaults = cfg.MODEL.BACKBONE.NAME, make_defaults()
     for key in CHECKS:
-        if key.startswith(_OF_DETECTRON2_BACKBONES) and find_value(cfg, key) != find_value(defaults, key):
+        if key.startswith(_UNREAD_BY.get(name, ())) and find_value(cfg, key) != find_value(defaults, key):
+            readers = [reader for reader, unread in _UNREAD_BY.items() if not key.startswith(unread)]
             return (
-                f"{key} is {show(find_value(cfg, key))}, but only detectron2's backbones read it: set "
-                f"MODEL.BACKBONE.NAME to one of {', '.join(DETECTRON2_BACKBONES)}, or leave it out."
+                f"{key} is {show(find_value(cfg, key))}, but MODEL.BACKBONE.NAME is {name}, which does not read it: "
+                f"leave it out, or name {' or '.join(readers)}."
             )
     return None
 

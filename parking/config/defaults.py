@@ -140,7 +140,7 @@ def _add_model(cfg: CN) -> None:
     _add_detectron2_backbones(cfg)
 
     # Only this project's own backbone uses the groups CSP_DARKNET and PAFPN, and MODEL.YOLO.DEPTH_MULTIPLE and
-    # WIDTH_MULTIPLE.
+    # WIDTH_MULTIPLE; with one of detectron2's backbones, they must keep their defaults.
     cfg.MODEL.CSP_DARKNET = CN()
     # Stages whose features the backbone returns. It ends with the last of them: "dark5" in P5 models, "dark6" in P6.
     cfg.MODEL.CSP_DARKNET.OUT_FEATURES = ["dark3", "dark4", "dark5"]
@@ -179,7 +179,10 @@ def _add_model(cfg: CN) -> None:
 
 
 def _add_detectron2_backbones(cfg: CN) -> None:
-    """Add keys that only detectron2's backbones use; with this project's backbone, they must keep their defaults."""
+    """Add keys that only detectron2's backbones use, FPN only those with a pyramid.
+
+    Keys that MODEL.BACKBONE.NAME does not use must keep their defaults (see ``checks.py``).
+    """
     # Number of first stages that are not trained; 1: the stem, 2: the stem and res2, and so on. detectron2's default is
     # 2, which suits its pretrained weights.
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
