@@ -83,10 +83,10 @@ def read_regular(path: str | os.PathLike, *, max_bytes: int, follow_links: bool 
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise UnusableFileError(path, f"has {size:,} bytes; files of its kind may have {max_bytes:,}")
-        # Limit the reading, too: the size of a file of /proc is stated as 0, and some of these files are endless.
-        data = file.read(max_bytes + 1)
-        if len(data) > max_bytes:
-            raise UnusableFileError(path, f"has more than the {max_bytes:,} bytes that files of its kind may have")
+        # The size of a file of /proc is stated as 0, and some of these files are endless: read no more than is stated.
+        data = file.read(size + 1)
+        if len(data) > size:
+            raise UnusableFileError(path, f"has more bytes than the {size:,} that the file system states")
         return data
 
 

@@ -175,8 +175,8 @@ def test_a_file_that_does_not_state_its_size_is_not_read_to_its_end():
     if not os.path.exists("/proc/self/status"):
         pytest.skip("needs Linux's /proc")
     assert os.stat("/proc/self/status").st_size == 0
-    with pytest.raises(UserError, match=r"/proc/self/status.* 9 bytes"):
-        read_regular("/proc/self/status", max_bytes=9)
+    with pytest.raises(UserError, match=r"/proc/self/status"):
+        read_regular("/proc/self/status", max_bytes=10**9)
 
 
 def test_a_lock_that_cannot_be_removed_does_not_hide_what_went_wrong(tmp_path, monkeypatch):
