@@ -156,6 +156,21 @@ def iter_raw(raw: Any) -> Iterator[Tensor]:
             yield from iter_raw(part)
 
 
+def make_grid(level: Tensor) -> Tensor:
+    """The column and row (H, W, 2), in float32, of each cell of ``level``, whose dimensions 2 and 3 are H and W."""
+    # Heads make the grid in every call: this is cheap, and a cache would not work with tracing and threads.
+    height, width = level.shape[2:4]
+    rows = torch.arange(height, device=level.device, dtype=torch.float32)
+    cols = torch.arange(width, device=level.device, dtype=torch.float32)
+    rows, cols = torch.meshgrid(rows, cols, indexing="ij")
+    return torch.stack([cols, rows], dim=-1)
+
+
+def list_cells(level: Tensor) -> Tensor:
+    """Reshape ``level`` (N, channels, H, W) to (N, H W, channels), as a view if rows follow each other in memory."""
+    return level.permute(0, 2, 3, 1).flatten(1, 2)
+
+
 def mean_over_processes(value: Tensor) -> Tensor:
     """The mean of ``value`` over the processes of a training; all processes must call this, with equal shapes."""
     if comm.get_world_size() == 1:

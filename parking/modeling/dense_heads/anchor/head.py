@@ -16,7 +16,7 @@ from torchvision.ops import box_convert
 from parking.layers import upload
 from parking.utils.errors import UserError
 
-from ..base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions
+from ..base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions, make_grid
 from .assigner import RatioAssigner
 from .box_coder import YOLOBoxCoder
 from .losses import YOLOLoss
@@ -125,7 +125,7 @@ class AnchorHead(DenseHead):
         """
         boxes, scores, objectness = [], [], []
         for level, anchors, stride in zip(raw, self.anchors, self.strides, strict=True):
-            decoded = self.box_coder.decode(level[..., :4], self._cells(level), anchors[:, None, None], stride)
+            decoded = self.box_coder.decode(level[..., :4], make_grid(level), anchors[:, None, None], stride)
             boxes.append(box_convert(decoded, "cxcywh", "xyxy").flatten(1, 3))
             probs = level[..., 4:].float().sigmoid()
             objectness.append(probs[..., 0].flatten(1))
@@ -134,15 +134,6 @@ class AnchorHead(DenseHead):
         return DensePredictions(
             torch.cat(boxes, dim=1), torch.cat(scores, dim=1), sizes, upper_bound=torch.cat(objectness, dim=1)
         )
-
-    def _cells(self, level: Tensor) -> Tensor:
-        """The column and row (H, W, 2) of each cell of ``level`` (N, A, H, W, 5 + C)."""
-        # Make the grid in every call: this is cheap, and a cache would not work with tracing and threads.
-        height, width = level.shape[2:4]
-        rows = torch.arange(height, device=level.device, dtype=torch.float32)
-        cols = torch.arange(width, device=level.device, dtype=torch.float32)
-        rows, cols = torch.meshgrid(rows, cols, indexing="ij")
-        return torch.stack([cols, rows], dim=-1)
 
     def losses(
         self, raw: list[Tensor], gt_instances: list[Instances], image_size: tuple[int, int]

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from parking.layers import ConvNormAct
 
-from ..base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions
+from ..base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions, list_cells, make_grid
 from ..task_aligned import TaskAlignedAssigner
-from .losses import Assignment, DistributionLoss, list_cells
+from .losses import Assignment, DistributionLoss
 
 # The biases of a new head make it expect 5 objects in an image of 640 x 640 pixels. The bias of the bins is as
 # published; it is the same for all bins, so that no bin is preferred.
@@ -123,7 +123,7 @@ class DistributionHead(DenseHead):
 
     def _find_points(self, raw: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """For all cells, the centres (P, 2), x and y in strides, and the strides (P, 1) in pixels."""
-        centers = [_find_centers(logits) for logits, _ in raw]
+        centers = [make_grid(logits).flatten(0, 1) + 0.5 for logits, _ in raw]
         strides = [level.new_full((len(level), 1), s) for level, s in zip(centers, self.strides, strict=True)]
         return torch.cat(centers), torch.cat(strides)
 
@@ -166,10 +166,3 @@ def _make_branch(in_channels: int, channels: int, num_outputs: int, norm: str) -
         ConvNormAct(channels, channels, 3, norm=norm),
         nn.Conv2d(channels, num_outputs, kernel_size=1),
     )
-
-
-def _find_centers(level: Tensor) -> Tensor:
-    """Centres (H W, 2) of the cells of ``level`` (N, channels, H, W): x and y in strides."""
-    y, x = (torch.arange(size, device=level.device, dtype=torch.float32) + 0.5 for size in level.shape[2:])
-    y, x = torch.meshgrid(y, x, indexing="ij")
-    return torch.stack([x, y], dim=-1).flatten(0, 1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from parking.layers import box_ciou
 
-from ..base import mean_over_processes
+from ..base import list_cells, mean_over_processes
 from .box_coder import DistributionBoxCoder
 
 
@@ -113,8 +113,3 @@ class DistributionLoss(nn.Module):
             F.binary_cross_entropy_with_logits(level.float(), target, reduction="sum")
             for level, target in zip(levels, targets.split(sizes, dim=1), strict=True)
         )
-
-
-def list_cells(level: Tensor) -> Tensor:
-    """Reshape ``level`` (N, channels, H, W) to (N, H W, channels); this is a view if the tensor is channels_last."""
-    return level.permute(0, 2, 3, 1).flatten(1, 2)

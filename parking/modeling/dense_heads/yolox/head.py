@@ -17,7 +17,7 @@ from torchvision.ops import box_convert
 
 from parking.layers import ConvNormAct, conv3x3
 
-from ..base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions
+from ..base import DENSE_HEAD_REGISTRY, ClassRows, DenseHead, DensePredictions, list_cells, make_grid
 from ..task_aligned import TaskAlignedAssigner
 from .assigner import SimOTAAssigner
 from .box_coder import YOLOXBoxCoder
@@ -125,11 +125,9 @@ class YOLOXHead(DenseHead):
 
     def _join_levels(self, raw: list[tuple[Tensor, Tensor, Tensor]]) -> PointOutputs:
         deltas, objectness, classes = (
-            torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
-            for levels in zip(*raw, strict=True)
+            torch.cat([list_cells(level) for level in levels], dim=1) for levels in zip(*raw, strict=True)
         )
-        # Make the grids in every call: this is cheap, and a cache would not work with tracing and threads.
-        cells = [_cells(level) for level, _, _ in raw]
+        cells = [make_grid(level).flatten(0, 1) for level, _, _ in raw]
         strides = [torch.full_like(c[:, :1], stride) for c, stride in zip(cells, self.strides, strict=True)]
         sizes = tuple(len(level) for level in cells)
         return PointOutputs(deltas, objectness[..., 0], classes, torch.cat(cells), torch.cat(strides), sizes)
@@ -175,12 +173,3 @@ class YOLOXHead(DenseHead):
             for level in range(len(self.strides))
             for name, prior in (("weight", 0.0), ("bias", _PRIOR))
         }
-
-
-def _cells(level: Tensor) -> Tensor:
-    """The column and row (H W, 2) of each cell of ``level`` (N, channels, H, W)."""
-    height, width = level.shape[2:]
-    rows = torch.arange(height, device=level.device, dtype=torch.float32)
-    cols = torch.arange(width, device=level.device, dtype=torch.float32)
-    rows, cols = torch.meshgrid(rows, cols, indexing="ij")
-    return torch.stack([cols, rows], dim=-1).flatten(0, 1)
