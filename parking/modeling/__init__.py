@@ -7,6 +7,7 @@ from .dense_heads import (
     ClassRows,
     DenseHead,
     DensePredictions,
+    DistributionHead,
     YOLOXHead,
     build_dense_head,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "DenseHead",
     "DensePredictions",
     "DetectionFusion",
+    "DistributionHead",
     "YOLOPostprocessor",
     "YOLOWithTTA",
     "YOLOXHead",
