@@ -161,8 +161,9 @@ def _add_model(cfg: CN) -> None:
     # Depth (number of blocks) and width (channels) of backbone and neck, relative to those of the large model.
     cfg.MODEL.YOLO.DEPTH_MULTIPLE = 0.33
     cfg.MODEL.YOLO.WIDTH_MULTIPLE = 0.25
-    # Whether each 3x3 convolution of the backbone (except its stem), the neck and the YOLOX head is replaced by a
-    # depthwise 3x3 and a 1x1 convolution, which have fewer parameters and operations. It is True in YOLOX-nano.
+    # Whether each 3x3 convolution of this project's own backbone (except its stem), its neck and the YOLOX head is
+    # replaced by a depthwise 3x3 and a 1x1 convolution, which have fewer parameters and operations. It is True in
+    # YOLOX-nano. detectron2's backbones and the other heads do not read it.
     cfg.MODEL.YOLO.DEPTHWISE = False
     # "BN", or "SyncBN", which computes statistics over the images of all GPUs.
     cfg.MODEL.YOLO.NORM = "BN"
