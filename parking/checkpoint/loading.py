@@ -70,7 +70,7 @@ def _has_other_head(model: nn.Module, weights: Weights) -> bool:
     """Return whether ``weights`` have no head, or a head of another kind than that of ``model``."""
     ours = {_HEAD + name for name in model.head.state_dict()}
     theirs = {name for name in weights.state_dict if name.startswith(_HEAD)}
-    if weights.head_name is None:
+    if weights.head_name is None or not theirs:
         return not ours & theirs
     # A name in the registry may be that of a function that builds the head, so compare the tensors, too.
     return weights.head_name != type(model.head).__name__ and ours != theirs
@@ -81,9 +81,11 @@ def _load_all_but_head(model: nn.Module, weights: Weights, own: Mapping[str, Ten
     new = {name: tensor for name, tensor in own.items() if name.startswith(_HEAD)}
     check_all_fit({**state, **new}, own, weights, will_train=True)
     model.load_state_dict({**state, **new})
+    has_head = any(name.startswith(_HEAD) for name in weights.state_dict)
+    theirs = (weights.head_name if has_head else None) or "missing"
     logger.warning(
         f"Loaded only the {len(state)} tensors of backbone and neck of {printable(weights.path)}: the head of the file "
-        f"is {printable(weights.head_name or 'missing')}, and that of the config, {type(model.head).__name__}, starts "
+        f"is {printable(theirs)}, and that of the config, {type(model.head).__name__}, starts "
         "from fresh values" + (", without MODEL.YOLO.CLASS_MAP" if has_map else "")
     )
 

@@ -188,19 +188,28 @@ def test_weights_with_more_anchors_do_not_pass_for_other_classes():
 # Another head
 
 
-@pytest.mark.parametrize("head", ["PointHead", None])
-def test_training_starts_from_backbone_and_neck_alone_and_says_so(caplog, head):
-    """The weights' head is of another kind, or they have none."""
+@pytest.mark.parametrize(
+    ("head", "head_state"),
+    [
+        ("PointHead", {"head.outputs.bias": torch.ones(9)}),
+        (None, {}),
+        ("PointHead", {}),
+        (type(Model().head).__name__, {}),
+    ],
+)
+def test_training_starts_from_backbone_and_neck_alone_and_says_so(caplog, head, head_state):
+    """The weights' head is of another kind, or they have none, whatever head their config names."""
     state = {"stem.weight": torch.ones(2, 3, 1, 1), "stem.bias": torch.ones(2)}
     config = {"MODEL": {"HEAD": {"NAME": head}}} if head else None
-    weights = Weights("w.pth", {**state, **({"head.outputs.bias": torch.ones(9)} if head else {})}, config=config)
+    weights = Weights("w.pth", {**state, **head_state}, config=config)
     model = Model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     load_weights(model, weights, class_names=list("abcd"), class_map=[("a", "x")], will_train=True)
     assert_equal(model.state_dict(), {**before, **state})
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert {"2", "w.pth:", "Head,", "MODEL.YOLO.CLASS_MAP"} <= set(record.getMessage().split())
+    found = f"{head if head_state else 'missing'},"
+    assert {"2", "w.pth:", "Head,", found, "MODEL.YOLO.CLASS_MAP"} <= set(record.getMessage().split())
     with pytest.raises(UserError, match=r"head\.predictors\.0\.weight is missing"):
         load_weights(Model(), weights)
 
