@@ -268,8 +268,12 @@ def _shapes_of_model(cfg: CfgNode, weights: Weights) -> dict[str, torch.Tensor]:
         cfg.MODEL.YOLO.NUM_CLASSES = len(weights.class_names)
     shapes = find_shapes(cfg)
     widths = weights.find_widths(shapes)
+    if not widths:
+        return shapes
     cfg.merge_from_list([part for key, value in widths.items() for part in (key, str(value))])
-    return find_shapes(cfg) if widths else shapes
+    # A file may claim any width: a tensor without elements has as many rows as it likes.
+    _check_table(cfg, Task.INFER, dict.fromkeys(widths, f"weights {printable(weights.path)}"))
+    return find_shapes(cfg)
 
 
 def _merge_carried(cfg: CfgNode, weights: Weights) -> dict[str, str]:

@@ -62,6 +62,16 @@ def test_what_cannot_work_is_told_by_every_task_and_of_every_origin(path, value,
         assert "foreign.pth" in str(raised.value)
 
 
+@pytest.mark.parametrize("width", [65537, 10**9, 10**17])
+def test_a_file_may_not_claim_any_width(width, tmp_path):
+    """A tensor without elements claims it, at no cost."""
+    state = {"head.class_branches.0.0.conv.weight": torch.zeros(width, 0)}
+    config = {"MODEL": {"HEAD": {"NAME": "DistributionHead"}}}
+    torch.save({"model": state, "config": config, "class_names": ["a"]}, tmp_path / "wide.pth")
+    with pytest.raises(UserError, match=rf"MODEL\.DISTRIBUTION_HEAD\.CLASS_CHANNELS is {width} .*wide\.pth"):
+        find_fitting_config(read_weights(tmp_path / "wide.pth"), None, candidates=[])
+
+
 def test_what_is_typed_replaces_what_weights_carry(tmp_path):
     weights_file = tmp_path / "m.pth"
     torch.save({"model": {"a": torch.zeros(1)}, "config": {"INPUT": {"SIZE_TEST": 0}}}, weights_file)
