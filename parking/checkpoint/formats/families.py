@@ -8,7 +8,11 @@ from torch import Tensor
 
 _STEM = "backbone.bottom_up.stem.conv.weight"
 _FOURTH_STAGE = "backbone.bottom_up.dark6."
-_YOLOV5_SIZES = {16: "n", 32: "s", 48: "m", 64: "l", 80: "x"}
+_YOLOV5_SIZES = {
+    (channels, has_four_levels): size + "6" * has_four_levels
+    for channels, size in ((16, "n"), (32, "s"), (48, "m"), (64, "l"), (80, "x"))
+    for has_four_levels in (False, True)
+}
 
 
 class Family(NamedTuple):
@@ -19,7 +23,8 @@ class Family(NamedTuple):
         head: MODEL.HEAD.NAME of the family's models.
         config: config file below ``configs/`` for training on other classes; "{}" stands for the size.
         coco_config: config file for the published weights with COCO's classes, likewise.
-        sizes: maps the number of output channels of the first convolution to the name of the size.
+        sizes: maps the number of output channels of the first convolution, and whether the model has four levels, to
+            the name of the size.
         widths: maps each config key whose value may differ from ``config`` to the tensor whose number of rows is the
             value.
     """
@@ -28,7 +33,7 @@ class Family(NamedTuple):
     head: str
     config: str
     coco_config: str
-    sizes: Mapping[int, str]
+    sizes: Mapping[tuple[int, bool], str]
     widths: Mapping[str, str] = MappingProxyType({})
 
 
@@ -47,12 +52,14 @@ YOLOX = Family(
     "YOLOXHead",
     "yolox/{}.yaml",
     "coco/yolox_{}.yaml",
-    {16: "nano", 24: "tiny", 32: "s", 48: "m", 64: "l", 80: "x"},
+    {(16, False): "nano", (24, False): "tiny", (32, False): "s", (48, False): "m", (64, False): "l", (80, False): "x"},
 )
 FAMILIES = (YOLOV5, YOLOV5U, YOLOX)
 
 
 def find_size(family: Family, state: Mapping[str, Tensor]) -> str | None:
     """The size, such as "n" or "x6", of a model of ``family`` whose tensors are ``state``; None if unknown."""
-    size = family.sizes.get(len(state[_STEM])) if _STEM in state and state[_STEM].dim() else None
-    return size and size + ("6" if any(name.startswith(_FOURTH_STAGE) for name in state) else "")
+    if _STEM not in state or not state[_STEM].dim():
+        return None
+    has_four_levels = any(name.startswith(_FOURTH_STAGE) for name in state)
+    return family.sizes.get((len(state[_STEM]), has_four_levels))

@@ -37,6 +37,15 @@ def test_other_models_have_no_such_config(head, stem):
     assert weights.find_config(for_coco=True) is None
 
 
+def test_there_is_no_yolox_with_four_levels():
+    """A config of one's own may have such a model; its weights have no published config."""
+    state = {"backbone.bottom_up.stem.conv.weight": torch.zeros(16, 3, 6, 6)}
+    config = {"MODEL": {"HEAD": {"NAME": "YOLOXHead"}}}
+    assert Weights("w.pth", state, config=config).find_config(for_coco=False) == "configs/yolox/nano.yaml"
+    state["backbone.bottom_up.dark6.csp.conv1.conv.weight"] = torch.zeros(1)
+    assert Weights("w.pth", state, config=config).find_config(for_coco=False) is None
+
+
 def test_a_width_that_published_trainings_derive_from_the_number_of_classes():
     cfg = get_cfg()
     cfg.merge_from_file(str(CONFIGS / "yolov5u/n.yaml"))
