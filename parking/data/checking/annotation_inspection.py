@@ -235,7 +235,7 @@ def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
     if not isinstance(box, list) or len(box) != 4 or not _NUMBERS.issuperset(map(type, box)):
         kind = "bbox_missing" if box is None else "annotation_structure"
         return kind, f"has the bbox {shorten(box)}; it must be [x, y, width, height]"
-    if max(box) > _LARGEST or min(box) < -_LARGEST:
+    if any(abs(value) > _LARGEST for value in box):
         return "bbox_not_finite", "has a bbox with infinite numbers, or numbers too large to compute with"
     crowd = entry.get("iscrowd", 0)
     if not isinstance(crowd, int | float) or crowd not in (0, 1):

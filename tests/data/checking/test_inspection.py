@@ -77,6 +77,7 @@ def test_a_sound_set_has_no_findings():
         ({"bbox": [1, 2, INF, 4]}, "bbox_not_finite"),
         ({"bbox": [-INF, 2, INF, 4]}, "bbox_not_finite"),
         ({"bbox": [1, 2, 10**400, 4]}, "bbox_not_finite"),
+        ({"bbox": [float("nan"), 2, 10**400, 4]}, "bbox_not_finite"),
         ({"bbox": [1, 2, 0, 4]}, "bbox_empty"),
         ({"bbox": [1, 2, 3, -4]}, "bbox_empty"),
         ({"bbox": [100, 2, 3, 4]}, "bbox_outside"),
