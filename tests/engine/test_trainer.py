@@ -183,3 +183,29 @@ def test_a_resumed_training_may_evaluate_otherwise_and_ends_with_the_same_weight
     train(tmp_path / "steered", "SOLVER.EARLY_STOPPING_PATIENCE", "5", stop_after=2)
     with pytest.raises(UserError, match=r"--resume: INPUT\.SIZE_TEST is 64"):
         train(tmp_path / "steered", "SOLVER.EARLY_STOPPING_PATIENCE", "5", *changed, resume=True)
+
+
+def test_an_evaluation_that_is_repeated_does_not_replace_better_weights(tiny_scenes, tmp_path, monkeypatch):
+    def start(resume):
+        trainer = Trainer(make_cfg(tiny_scenes, tmp_path, "SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 2))
+        trainer.resume_or_load(resume=resume)
+        return trainer
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("parking.engine.trainer.evaluate_copy", interrupt)
+    first = start(resume=False)
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    first.checkpointer.save_release("model_best", {}, metric="bbox/AP75", value=50.0)
+
+    second, best = start(resume=True), []
+
+    def evaluate(*args):
+        best.append(second.checkpointer.read_values("model_best")["value"])
+        return {"bbox": {"AP75": 40.0}}
+
+    monkeypatch.setattr("parking.engine.trainer.evaluate_copy", evaluate)
+    second.train()
+    assert (second.start_iter, best) == (2, [50.0, 50.0])
