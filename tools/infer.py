@@ -41,7 +41,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--max-hours", type=float, metavar="H", help="use TEST.FALLBACKS if time is too short")
     parser.add_argument("--visualize", type=cli.at_least(0), default=0, metavar="N", help="draw the first N pictures")
     parser.add_argument("--annotations", metavar="FILE", help="COCO json: print scores, and draw its boxes beside ours")
-    parser.add_argument("--min-score", type=float, default=0.25, metavar="S", help="lowest score that is drawn (0.25)")
+    parser.add_argument(
+        "--min-score", type=float, default=0.25, metavar="S", help="lowest score drawn or, for a video, listed (0.25)"
+    )
     parser.add_argument("--korean", action="store_true", help="draw the names of the challenge's classes in Korean")
     cli.add_launch_arguments(parser)
     cli.add_opts_argument(parser)
