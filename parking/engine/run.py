@@ -75,7 +75,8 @@ def _train(stages, all_stages, args) -> OrderedDict[str, Any] | None:
         if stage not in resumed:
             _choose_start(stage, args)
         setup_training(stage.cfg, args)
-        logger.info(f"Stage {stage.name} of {', '.join(s.name for s in stages)}" if stage.name else "One stage")
+        if stage.name:
+            logger.info(f"Stage {stage.name} of {', '.join(s.name for s in stages)}")
         trainer = Trainer(
             stage.cfg,
             max_seconds=share_of_budget(stage, all_stages, done),
