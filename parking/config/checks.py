@@ -26,7 +26,7 @@ class Task(enum.Enum):
 
 
 class Recipe(NamedTuple):
-    """The facts about a training that a function in :attr:`Check.changes_weights` gets.
+    """The facts about a training by which a function in :attr:`Check.changes_weights` decides.
 
     Attributes:
         values: values by full key; keys that the training's version did not have are missing.
@@ -38,7 +38,7 @@ class Recipe(NamedTuple):
 
 
 class Check(NamedTuple):
-    """A row of :data:`CHECKS`: what holds for one config key.
+    """The rules for one config key, as listed in :data:`CHECKS`.
 
     Attributes:
         kind: the values that are allowed.
@@ -91,7 +91,7 @@ _COUNT = Whole(0, _MAX_ITERATIONS)
 _SOME = Whole(1, _MAX_ITERATIONS)
 _PART = Real(0, 1)
 _FACTOR = Real(0, _MAX_FACTOR)
-# For DEPTH_MULTIPLE and WIDTH_MULTIPLE, which are 1.33 and 1.25 in the largest published model.
+# Range of DEPTH_MULTIPLE and WIDTH_MULTIPLE; in the largest published model, these are 1.33 and 1.25.
 _MULTIPLE = Real(0, 4, above=True)
 _NAME = Text(".+", "a text that is not empty")
 
@@ -116,7 +116,8 @@ def _is_floor(entry: Any) -> bool:
 _OF_RESNETS = ("MODEL.BACKBONE.FREEZE_AT", "MODEL.RESNETS.")
 _OF_PYRAMIDS = ("MODEL.FPN.",)
 _OF_CSP_DARKNET = ("MODEL.CSP_DARKNET.", "MODEL.PAFPN.", "MODEL.YOLO.DEPTH_MULTIPLE", "MODEL.YOLO.WIDTH_MULTIPLE")
-# Beginnings of the keys that a backbone does not read. A backbone of the user's may be made of the parts of others.
+# Beginnings of the keys that each backbone does not read. A backbone of the user is not listed: it may read any key,
+# because it may be built from parts of these backbones.
 _UNREAD_BY: Mapping[str, tuple[str, ...]] = {
     CSP_DARKNET_PAFPN: (*_OF_RESNETS, *_OF_PYRAMIDS),
     RESNET: (*_OF_CSP_DARKNET, *_OF_PYRAMIDS),
@@ -330,7 +331,7 @@ def _find_nothing_to_train_on(cfg, num_processes: int) -> str | None:
 
 
 def _find_unread_key(cfg, num_processes: int) -> str | None:
-    """Find a changed key that only other backbones than MODEL.BACKBONE.NAME read."""
+    """Find a key that was changed although the backbone MODEL.BACKBONE.NAME does not read it."""
     name, defaults = cfg.MODEL.BACKBONE.NAME, make_defaults()
     for key in CHECKS:
         if key.startswith(_UNREAD_BY.get(name, ())) and find_value(cfg, key) != find_value(defaults, key):
@@ -343,7 +344,7 @@ def _find_unread_key(cfg, num_processes: int) -> str | None:
 
 
 def _find_incomplete_pyramid(cfg, num_processes: int) -> str | None:
-    """Find settings with which detectron2 cannot build the feature pyramid, or gives its levels wrong names."""
+    """Find settings with which detectron2 cannot build the feature pyramid or gives wrong names to its levels."""
     if cfg.MODEL.BACKBONE.NAME not in DETECTRON2_BACKBONES or cfg.MODEL.BACKBONE.NAME == RESNET:
         return None
     joined, given = list(cfg.MODEL.FPN.IN_FEATURES), list(cfg.MODEL.RESNETS.OUT_FEATURES)

@@ -146,14 +146,14 @@ def upgrade_key(key: str) -> str:
 
 
 def earlier_behaviour() -> dict[str, Any]:
-    """Return, by today's full key, the values that keep the behaviour of older versions where defaults do not."""
+    """Return, for each key whose default changes the behaviour of older versions, the value that keeps it."""
     return {
         upgrade_key(key): value for upgrade in UPGRADES.values() for key, value in upgrade.earlier_behaviour.items()
     }
 
 
 def find_changed_scores(version: int) -> list[str]:
-    """Return words that say on which data ``version`` computed other scores than this code; [] if on none."""
+    """Describe each kind of data on which ``version`` computed other scores than this code; [] if there is none."""
     return [upgrade.scores for upgrade in _list_upgrades(version) if upgrade.scores]
 
 

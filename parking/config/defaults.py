@@ -57,7 +57,7 @@ def _add_data(cfg: CN) -> None:
     cfg.DATASETS.TRAIN = ("parking_train",)
     cfg.DATASETS.TEST = ("parking_val",)
     cfg.DATALOADER = CN()
-    # Number of workers that read and augment images for each process that trains or infers; 0: that process does it.
+    # Number of workers that read and augment images for each process that trains or infers; 0: it does so itself.
     cfg.DATALOADER.NUM_WORKERS = 4
     # Order of the training images.
     #   "TrainingSampler": shuffled passes
@@ -92,7 +92,8 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.CACHE_FORMAT = "raw"
     # Folder of the "disk" cache; "": the folder "parking" in the user's cache folder.
     cfg.INPUT.CACHE_DIR = ""
-    # Largest allowed size of the cache in GB (10^9 bytes). Checked when a training starts; for "jpeg", by an estimate.
+    # Largest allowed size of the cache in GB (10^9 bytes). It is checked at the start of a
+    # training; for "jpeg", by an estimate.
     cfg.INPUT.CACHE_GB = 20.0
     cfg.INPUT.AUG = CN()
     # Probability that a sample is a mosaic of four images.
@@ -180,7 +181,7 @@ def _add_model(cfg: CN) -> None:
 
 
 def _add_detectron2_backbones(cfg: CN) -> None:
-    """Add keys that only detectron2's backbones use, FPN only those with a pyramid.
+    """Add the keys that only detectron2's backbones use; MODEL.FPN is used only by those with a pyramid.
 
     Keys that MODEL.BACKBONE.NAME does not use must keep their defaults (see ``checks.py``).
     """

@@ -33,7 +33,7 @@ class Stage:
 
 
 def read_stages(config_file: str | os.PathLike, opts: Sequence[str]) -> list[Stage]:
-    """Read the stages that SOLVER.STAGES of a config names; without any, the whole config is returned as one stage.
+    """Read the stages that SOLVER.STAGES of a config lists; if it is empty, return the whole config as one stage.
 
     The config of a stage is ``config_file``, overridden by the file of the stage and then by the KEY VALUE pairs
     ``opts``. The folder of the stage NAME is OUTPUT_DIR/NAME.

@@ -20,7 +20,7 @@ class TrainingClock:
     The file is written even if there is no time limit, because a later run may have one.
     """
 
-    #: The file is written once in this many seconds.
+    #: Seconds between two writes of the file during a training.
     RECORD_PERIOD = 60.0
 
     def __init__(self, record: str | os.PathLike | None = None, *, clock: Callable[[], float] = time.monotonic):
@@ -50,11 +50,11 @@ class TrainingClock:
         return self._seconds_before + self._clock() - self._start
 
     def restore(self, seconds: float) -> None:
-        """Set the time that earlier runs have used, which a checkpoint states."""
+        """Set how many seconds earlier runs have used, as stated in a checkpoint."""
         self._seconds_before = seconds
 
     def write_record(self, *, if_older_than: float = 0.0) -> None:
-        """Write the time used to the file, unless the file was written in the last ``if_older_than`` seconds."""
+        """Write the seconds used so far into the file, unless it was written in the last ``if_older_than`` seconds."""
         self.start()
         if self._clock() - self._recorded_at < if_older_than:
             return

@@ -117,8 +117,8 @@ def _evaluate_copy(model, state_dict, dtype, test):
     _broadcast_from_main(copied)
     prepare_for_inference(copied, dtype)
     try:
-        # Do not check in float32, because diverged weights must not end a training here; instead, the evaluation leaves
-        # out boxes that are not finite.
+        # Do not check the weights in float32, because diverged weights must not end a training here; instead, the
+        # evaluation leaves out boxes that are not finite.
         if dtype != torch.float32:
             refuse_overflow(copied, dtype, "the weights in training")
         return test(copied)

@@ -28,7 +28,8 @@ from .process_group import join_process_group, parse_dist_url
 
 # Largest number of processes on a machine without GPUs, where they serve to try things out; each takes half a GB.
 _MAX_PROCESSES = 64
-# After one process has failed, the others have this long to end by themselves, and again this long before SIGKILL.
+# After one process has failed, the others have this long to end by themselves; they then get SIGTERM and, after this
+# long again, SIGKILL.
 _GRACE_SECONDS = 10.0
 
 # Endings of the files in which processes record why they ended. _LOST means that another process could not be reached.

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 def check_same_recipe(
     config: Mapping[str, Any], earlier: Mapping[str, Any], *, output_dir: str, is_followed: bool = False
 ) -> None:
-    """Raise a UserError if the config differs in a key that can change the weights from the one at the beginning.
+    """Raise a UserError if ``config`` and ``earlier`` differ in a key that can change the final weights.
 
     :attr:`parking.config.checks.Check.changes_weights` says which keys can. A changed key that affects only evaluations
     is logged.
@@ -51,7 +51,7 @@ def check_same_recipe(
 
 
 def keep_earlier_behaviour(cfg: CfgNode, earlier: Mapping[str, Any], opts: Sequence[str]) -> None:
-    """Set keys that did not exist when a training began to the values with which the training behaves as before.
+    """Set keys that are newer than a resumed training to the values that keep its behaviour as it was.
 
     Args:
         cfg: config of the resumed training, changed in place. Values that are not the default, or that the command line
@@ -69,7 +69,7 @@ def keep_earlier_behaviour(cfg: CfgNode, earlier: Mapping[str, Any], opts: Seque
 
 
 def tell_changed_scores(config: Mapping[str, Any], version: int, *, output_dir: str, is_followed: bool) -> None:
-    """Warn if a resumed training uses scores that are computed differently than in the version with which it began.
+    """Warn if a resumed training depends on scores that the version which began it computed in another way.
 
     Args:
         config: the present config as nested plain values.
@@ -113,7 +113,7 @@ def check_same_data(
 
 
 def digest_dataset(dataset_dicts: list[dict]) -> str:
-    """Return a text that changes if images, their order, sizes or boxes change; their folders do not matter."""
+    """Return a digest of a data set's images, their order, sizes and boxes; the images' folders do not matter."""
     digest = hashlib.sha256()
     for record in dataset_dicts:
         boxes = [[*map(float, a["bbox"]), a["category_id"], a.get("iscrowd", 0)] for a in record.get("annotations", ())]

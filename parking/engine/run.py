@@ -101,7 +101,7 @@ def _train(stages, all_stages, args) -> OrderedDict[str, Any] | None:
 
 
 def run_evaluation(args) -> OrderedDict[str, Any]:
-    """Evaluate MODEL.WEIGHTS of the command line, else the weights of a stage; return the scores.
+    """Evaluate MODEL.WEIGHTS if the command line gives it, else the weights of a stage; return the scores.
 
     The stage is ``args.stage`` if given, else the last one that has weights.
     """
@@ -166,7 +166,7 @@ def check_stages_fit(stages: Sequence[Stage]) -> None:
 
 
 def _keep_earlier_behaviour(stages: list[Stage], args) -> None:
-    """Give all stages the behaviour of the version with which the training began."""
+    """Let all stages behave as in the version of this project with which the training began."""
     saved = [stage for stage in stages if find_training(stage.cfg.OUTPUT_DIR) and _saved_config(stage).is_file()]
     if not saved:
         return
@@ -217,7 +217,7 @@ def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[St
 
 
 def list_results(args) -> list[tuple[str, str]]:
-    """Return a title and the path of each result of a training; the last pair has the command that shows the curves."""
+    """Return (title, path) of each result of a training; the last pair holds the command that shows the curves."""
     stages = select_stages(read_stages(args.config_file, args.opts), args.stage)
     found = []
     for stage in stages:

@@ -15,7 +15,7 @@ from parking.utils.text import printable
 
 
 def best_metric(cfg) -> str:
-    """Return the name of the score TEST.BEST_METRIC in the event storage.
+    """Return the name under which the event storage has the score that TEST.BEST_METRIC means.
 
     If there are several data sets and TEST.BEST_METRIC names none of them, the score of the first one is meant.
 
@@ -40,7 +40,7 @@ def best_metric(cfg) -> str:
 
 
 def find_last_score(storage: EventStorage, metric: str) -> float:
-    """Return ``metric`` of the evaluation after the present iteration; nan if this evaluation has no such score.
+    """Return the score ``metric`` of the evaluation after the present iteration; nan if it has no such score.
 
     A score that cannot be computed, such as that of a class without boxes, is not stored. The latest stored score is
     then that of an earlier evaluation, which does not count.
@@ -57,7 +57,7 @@ def class_ap_of(results: Mapping[str, Any], class_names: list[str]) -> list[floa
 
 
 def finite_only(results: dict[str, Any]) -> dict[str, Any]:
-    """Return nested scores without NaN, which metrics.json cannot hold; classes without boxes have such scores."""
+    """Copy nested scores and leave out NaN, the score of a class without boxes, which metrics.json cannot hold."""
     return OrderedDict(
         (key, finite_only(value) if isinstance(value, dict) else value)
         for key, value in results.items()

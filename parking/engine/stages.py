@@ -9,7 +9,7 @@ from parking.utils.files import open_atomic, read_number
 
 
 def choose_start(stage: Stage) -> None:
-    """Set MODEL.WEIGHTS to the weights that the previous stage chose; raise a UserError if that has none."""
+    """Set MODEL.WEIGHTS to the weights that the previous stage chose; raise a UserError if there are none."""
     if stage.starts_from is None:
         return
     weights = find_weights(stage.starts_from)

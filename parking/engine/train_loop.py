@@ -244,7 +244,7 @@ class AccumulatingTrainer(SimpleTrainer):
         return state
 
     def list_names(self) -> dict[str, list]:
-        """Return the names of parameters and buffers in the order of the state, so that it can be rearranged by them.
+        """Return the names of parameters and buffers in the order in which the state dict stores their values.
 
         Returns:
             "parameters": names of the model's parameters; "buffers": names of its floating-point buffers; "optimizer":

@@ -136,10 +136,10 @@ class Trainer(DefaultTrainer):
         return self._ema.model_state_dict(self._bare_model) if self._ema else self._bare_model.state_dict()
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Continue from the last checkpoint in OUTPUT_DIR, or begin a training with MODEL.WEIGHTS, if there are any.
+        """If ``resume``, continue from the last checkpoint in OUTPUT_DIR; else load MODEL.WEIGHTS, if it is not empty.
 
         Raises:
-            UserError: there is no checkpoint, or it is from a training with another config or other data.
+            UserError: there is no checkpoint to resume, or it is from a training with another config or other data.
         """
         if resume:
             self.checkpointer.resume(self._check_resumable)

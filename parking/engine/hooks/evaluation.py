@@ -11,7 +11,7 @@ from detectron2.utils import comm
 
 @dataclass
 class Evaluations:
-    """When a training was last evaluated and how long evaluations take; trainer and hooks share this record.
+    """Records when a training was last evaluated and how long evaluations take; trainer and hooks share it.
 
     Attributes:
         before: number of the iteration that followed the last evaluation; -1 before the first evaluation.
@@ -24,7 +24,7 @@ class Evaluations:
     total_seconds: float = 0.0
 
     def add(self, before: int, seconds: float) -> None:
-        """Record an evaluation.
+        """Record that an evaluation has ended.
 
         Args:
             before: number of the iteration that follows the evaluation.

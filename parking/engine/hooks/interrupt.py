@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class StopRequest:
-    """Whether Ctrl-C has asked this process to stop; long work, such as an evaluation, must check this regularly."""
+    """Tells whether Ctrl-C has asked this process to stop; an evaluation must check it regularly, as it takes long."""
 
     is_made: bool = False
 
 
 class InterruptHook(HookBase):
-    """On Ctrl-C, save a checkpoint after the optimizer's next step and end; on a second Ctrl-C, end at once.
+    """On Ctrl-C, save a checkpoint after the optimizer's next step and end the training; on a second one, end at once.
 
     Only the writers may stand after this hook, because all other hooks must have finished the iteration before the
     checkpoint is saved. Data workers are forked after ``before_train`` and inherit the handler, so that Ctrl-C in a

@@ -17,13 +17,13 @@ _COLUMNS = 4
 
 
 class PictureHook(HookBase):
-    """Draw the augmented training batch in the first iteration of a run and then once in ``PERIOD`` iterations.
+    """Draw the augmented training batch in the first iteration of a run and then every ``PERIOD`` iterations.
 
     This hook must stand before the writers. It draws no random numbers and reads no data, so that a training is the
     same with and without it. Only the main process draws.
     """
 
-    #: Number of iterations between two pictures (a picture takes some megabytes), and most samples in one picture.
+    #: Number of iterations between two pictures, which take some megabytes each; most samples that a picture shows.
     PERIOD, MAX_SAMPLES = 5000, 16
 
     def __init__(self, last_batch: Callable[[], Sequence[Mapping[str, Any]]], class_names: Sequence[str]):
@@ -44,7 +44,7 @@ class PictureHook(HookBase):
 
 
 def draw_samples(samples: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> np.ndarray:
-    """Draw a sheet, (H, W, 3) uint8 RGB, of training samples (as in :class:`PictureHook`) with their boxes."""
+    """Draw training samples (see :class:`PictureHook`) and their boxes in one picture, (H, W, 3) uint8 RGB."""
     drawer = BoxDrawer(class_names)
     tiles = []
     for sample in samples:

@@ -28,7 +28,7 @@ class TimeBudgetHook(HookBase):
 
     #: The time is measured once in this many iterations.
     PERIOD = 20
-    #: The speed is computed over this many measurements; before these are made, the end does not move.
+    #: The speed is computed over this many measurements; before these are made, the training's end does not move.
     NUM_LOOKS = 10
 
     def __init__(
