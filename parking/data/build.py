@@ -1,24 +1,51 @@
 """Build the data loaders of training and inference."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, get_detection_dataset_dicts
 from detectron2.utils import comm
+from torch.utils.data import Dataset
 
-from parking.data.common import PositionedDataset
 from parking.data.dataset_mapper import TestDatasetMapper, TrainDatasetMapper
 from parking.data.datasets.coco import check_datasets
-from parking.data.samplers import (
-    ClassBalancedTrainingSampler,
-    PositionedTrainingSampler,
-    RepeatFactorTrainingSampler,
-    class_balanced_weights,
-    compute_repeat_factors,
-)
+from parking.data.samplers.class_balanced_sampler import ClassBalancedTrainingSampler, class_balanced_weights
+from parking.data.samplers.repeat_factor_sampler import RepeatFactorTrainingSampler, compute_repeat_factors
+from parking.data.samplers.training_sampler import PositionedTrainingSampler, decode_position
+from parking.utils.errors import UserError
 from parking.utils.machine import num_available_cpus
 
 from .workers import WorkerLoader
+
+
+class PositionedDataset(Dataset):
+    """Makes a sample for each integer that a sampler yields: calls the mapper with a dataset dict and its position.
+
+    It replaces detectron2's ``MapDataset``, which does not tell the mapper the position, replaces a sample by a random
+    one if the mapper returns None, and remembers every integer it was ever asked for.
+
+    Args:
+        dataset: dataset dicts.
+        mapper: called with a dict that has the key ``position``.
+    """
+
+    def __init__(self, dataset: Sequence[dict], mapper: Callable[[dict], dict]):
+        self._dataset = dataset
+        self._mapper = mapper
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, code: int) -> dict:
+        """Return the sample for a ``code`` of :func:`~parking.data.samplers.training_sampler.encode_position`."""
+        position, index = decode_position(code, len(self._dataset))
+        dataset_dict = self._dataset[index]
+        try:
+            return self._mapper({**dataset_dict, "position": position})
+        except UserError:
+            raise
+        except Exception as e:
+            raise RuntimeError(f"Sample {position} could not be made from '{dataset_dict['file_name']}': {e}") from e
 
 
 def load_train_dicts(cfg: CfgNode) -> list[dict]:

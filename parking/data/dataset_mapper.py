@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
-from detectron2.config import configurable
-from detectron2.data.transforms import Augmentation, AugmentationList
+from detectron2.config import CfgNode, configurable
+from detectron2.data.transforms import AugInput, Augmentation, AugmentationList
 from detectron2.structures import Boxes, Instances
 
 from parking.data.cache import ImageCache, build_cache
@@ -16,21 +16,11 @@ from parking.data.checking.findings import KINDS, LEAVE_OUT
 from parking.data.decoding.orientation import AUTO
 from parking.data.image_io import UnreadableImageError, read_listed_image
 from parking.data.tiles import TileReader
-from parking.data.transforms import (
-    RandomAugInput,
-    RandomFlip,
-    RandomHSV,
-    RandomPerspective,
-    blend_images,
-    clip_boxes,
-    compute_mosaic_offsets,
-    crop_to_canvas,
-    find_box_candidates,
-    get_sample_rng,
-    pad_to_size,
-    place_boxes,
-    resize_to_fit,
-)
+from parking.data.transforms.color import RandomHSV
+from parking.data.transforms.flip import RandomFlip
+from parking.data.transforms.letterbox import pad_to_size, resize_to_fit
+from parking.data.transforms.mosaic import blend_images, compute_tile_offset, crop_to_canvas, place_boxes
+from parking.data.transforms.warp import RandomPerspective, clip_boxes, find_box_candidates
 from parking.utils.constants import PAD_VALUE
 from parking.utils.errors import UserError
 
@@ -158,7 +148,11 @@ class TrainDatasetMapper:
                 sample = _mix(sample, other, rng.beta(_MIXUP_BETA, _MIXUP_BETA))
         else:
             sample = self._make_single(dataset_dict, rng)
-        aug_input = RandomAugInput(sample.image, boxes=sample.boxes, rng=rng)
+        aug_input = AugInput(sample.image, boxes=sample.boxes)
+        # detectron2 passes attributes of the input to ``get_transform(self, image, rng)`` by the arguments' names. Our
+        # augmentations do not use numpy's global state, as detectron2's do, because a sample would then depend on what
+        # its worker did before.
+        aug_input.rng = rng
         self.augmentations(aug_input)
         result = {
             **{key: dataset_dict[key] for key in ("file_name", "image_id", "height", "width", "position")},
@@ -227,7 +221,7 @@ class TrainDatasetMapper:
             dataset_dict = self._draw_partner(rng)
 
     def _place(self, i, dataset_dict, centre) -> tuple[int, int]:
-        return compute_mosaic_offsets([self.tiles.measure(dataset_dict)] * _TILES_PER_MOSAIC, centre)[i]
+        return compute_tile_offset(i, self.tiles.measure(dataset_dict), centre)
 
     def _is_visible(self, i, dataset_dict, *, centre, transform) -> bool:
         if not transform.is_upright:
@@ -246,25 +240,22 @@ class TrainDatasetMapper:
         return Sample(image, mapped[keep], classes[keep], unreadable)
 
 
+def get_sample_rng(seed: int, position: int) -> np.random.Generator:
+    """Return the generator for the sample at a position of the training stream."""
+    # The third number makes these generators differ from the sampler's, whose seeds are two numbers.
+    return np.random.default_rng([seed, position, 1])
+
+
 class TestDatasetMapper:
     """Reads an image and resizes its long side; the model pads it and scales the boxes back."""
 
     # Keeps pytest from collecting this class by its name.
     __test__ = False
 
-    @configurable
-    def __init__(self, *, size: int, exif_orientation: str = AUTO):
-        """
-        Args:
-            size: length in pixels to which the long side of an image is resized.
-            exif_orientation: INPUT.EXIF_ORIENTATION; a dict's own ``exif_orientation`` overrides it.
-        """
-        self.exif_orientation = exif_orientation
-        self.size = (size, size)
-
-    @classmethod
-    def from_config(cls, cfg) -> dict[str, Any]:
-        return {"size": cfg.INPUT.SIZE_TEST, "exif_orientation": cfg.INPUT.EXIF_ORIENTATION}
+    def __init__(self, cfg: CfgNode):
+        """Resize to INPUT.SIZE_TEST, and turn by INPUT.EXIF_ORIENTATION unless a dict has its own."""
+        self.size = (cfg.INPUT.SIZE_TEST, cfg.INPUT.SIZE_TEST)
+        self.exif_orientation = cfg.INPUT.EXIF_ORIENTATION
 
     def __call__(self, dataset_dict: dict) -> dict:
         """

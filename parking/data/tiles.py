@@ -14,7 +14,8 @@ from parking.data.image_io import (
     name_variant,
     read_image_file,
 )
-from parking.data.transforms import LetterboxTransform, clip_boxes, resize_to_fit
+from parking.data.transforms.letterbox import LetterboxTransform, resize_to_fit
+from parking.data.transforms.warp import clip_boxes
 
 
 class TileReader:

@@ -6,7 +6,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from parking.data.dataset_mapper import TestDatasetMapper, TrainDatasetMapper
-from parking.data.transforms import find_box_candidates
+from parking.data.transforms.warp import find_box_candidates
 
 CLASS_COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 PLAIN = {"MOSAIC_PROB": 0.0, "TRANSLATE": 0.0, "SCALE": 0.0, "HSV_H": 0.0, "HSV_S": 0.0, "HSV_V": 0.0}

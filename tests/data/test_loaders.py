@@ -6,15 +6,16 @@ import pytest
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
-from parking.data.build import build_inference_loader, build_train_loader, load_test_dicts, load_train_dicts
-from parking.data.common import PositionedDataset
-from parking.data.image_io import UnreadableImageError
-from parking.data.samplers import (
-    ClassBalancedTrainingSampler,
-    RepeatFactorTrainingSampler,
-    class_balanced_weights,
-    compute_repeat_factors,
+from parking.data.build import (
+    PositionedDataset,
+    build_inference_loader,
+    build_train_loader,
+    load_test_dicts,
+    load_train_dicts,
 )
+from parking.data.image_io import UnreadableImageError
+from parking.data.samplers.class_balanced_sampler import ClassBalancedTrainingSampler, class_balanced_weights
+from parking.data.samplers.repeat_factor_sampler import RepeatFactorTrainingSampler, compute_repeat_factors
 from parking.utils.errors import UserError
 
 SAMPLERS = ["TrainingSampler", "ClassBalancedTrainingSampler", "RepeatFactorTrainingSampler"]

@@ -13,7 +13,8 @@ from parking.data.cache import ImageCache
 from parking.data.dataset_mapper import TrainDatasetMapper
 from parking.data.image_io import UnreadableImageError
 from parking.data.tiles import TileReader
-from parking.data.transforms import WarpTransform, compute_mosaic_offsets, crop_to_canvas
+from parking.data.transforms.mosaic import compute_tile_offset, crop_to_canvas
+from parking.data.transforms.warp import WarpTransform
 from parking.utils.errors import UserError
 
 PLAIN_COLORS = {"HSV_H": 0.0, "HSV_S": 0.0, "HSV_V": 0.0}
@@ -74,8 +75,8 @@ def test_tiles_are_painted_side_by_side(seed):
     assert transform.is_upright
     image = np.full((h, w, 3), 114, np.uint8)
     count = np.zeros((h, w), int)
-    for tile, offset in zip(tiles, compute_mosaic_offsets(sizes, centre), strict=True):
-        part, (px, py) = crop_to_canvas(tile, offset, size)
+    for i, tile in enumerate(tiles):
+        part, (px, py) = crop_to_canvas(tile, compute_tile_offset(i, sizes[i], centre), size)
         before = image.copy()
         transform.paint(part, (px, py), image)
         x0, y0, x1, y1 = transform.find_pixels(np.array([px, py, px + part.shape[1], py + part.shape[0]]))

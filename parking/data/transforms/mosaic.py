@@ -10,14 +10,13 @@ import numpy as np
 from parking.data.transforms.warp import clip_boxes
 
 
-def compute_mosaic_offsets(sizes: list[tuple[int, int]], centre: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return where on the canvas, or outside of it, the top-left corners (x, y) of four images of these (h, w) lie.
+def compute_tile_offset(i: int, size: tuple[int, int], centre: tuple[int, int]) -> tuple[int, int]:
+    """Return where on the canvas, or outside of it, the top-left corner (x, y) of tile ``i`` (0..3), with (h, w), lies.
 
-    Each corner depends on the size of its own image alone.
+    The tiles touch ``centre``: 0 and 1 from above, 2 and 3 from below, 0 and 2 from the left, 1 and 3 from the right.
     """
-    x, y = centre
-    (h0, w0), (h1, _), (_, w2) = sizes[:3]
-    return [(x - w0, y - h0), (x, y - h1), (x - w2, y), (x, y)]
+    (h, w), (x, y) = size, centre
+    return (x - w if i in (0, 2) else x), (y - h if i in (0, 1) else y)
 
 
 def crop_to_canvas(

@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from parking.data.samplers import ClassBalancedTrainingSampler, class_balanced_weights, decode_position
+from parking.data.samplers.class_balanced_sampler import ClassBalancedTrainingSampler, class_balanced_weights
+from parking.data.samplers.training_sampler import decode_position
 
 
 def make_dict(*classes, crowds=()):

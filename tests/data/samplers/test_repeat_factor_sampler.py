@@ -2,7 +2,8 @@ import itertools
 
 import numpy as np
 
-from parking.data.samplers import RepeatFactorTrainingSampler, compute_repeat_factors, decode_position
+from parking.data.samplers.repeat_factor_sampler import RepeatFactorTrainingSampler, compute_repeat_factors
+from parking.data.samplers.training_sampler import decode_position
 
 
 def make_dict(*classes, crowds=()):

@@ -4,13 +4,9 @@ import numpy as np
 import pytest
 from detectron2.utils import comm
 
-from parking.data.samplers import (
-    ClassBalancedTrainingSampler,
-    PositionedTrainingSampler,
-    RepeatFactorTrainingSampler,
-    decode_position,
-    encode_position,
-)
+from parking.data.samplers.class_balanced_sampler import ClassBalancedTrainingSampler
+from parking.data.samplers.repeat_factor_sampler import RepeatFactorTrainingSampler
+from parking.data.samplers.training_sampler import PositionedTrainingSampler, decode_position, encode_position
 
 # One sampler of each kind, for ten images.
 SAMPLERS = [

@@ -1,9 +1,12 @@
 import cv2
 import numpy as np
 import pytest
+from detectron2.data.transforms import AugInput
 from fvcore.transforms.transform import HFlipTransform, NoOpTransform, VFlipTransform
 
-from parking.data.transforms import HSVTransform, RandomAugInput, RandomFlip, RandomHSV, get_sample_rng
+from parking.data.dataset_mapper import get_sample_rng
+from parking.data.transforms.color import HSVTransform, RandomHSV
+from parking.data.transforms.flip import RandomFlip
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -43,7 +46,8 @@ def test_random_gains_stay_in_their_ranges():
 
 @pytest.mark.parametrize(("vertical", "kind"), [(False, HFlipTransform), (True, VFlipTransform)])
 def test_flip(vertical, kind):
-    aug_input = RandomAugInput(IMAGE, rng=np.random.default_rng(0))
+    aug_input = AugInput(IMAGE)
+    aug_input.rng = np.random.default_rng(0)
     assert isinstance(RandomFlip(1.0, vertical=vertical)(aug_input), kind)
     np.testing.assert_array_equal(aug_input.image, np.flip(IMAGE, axis=int(not vertical)))
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parking.data.image_io import compute_resized_sides
-from parking.data.transforms import LetterboxTransform, pad_to_size, resize_to_fit
+from parking.data.transforms.letterbox import LetterboxTransform, pad_to_size, resize_to_fit
 
 SIDES = st.integers(1, 3000)
 

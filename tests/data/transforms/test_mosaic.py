@@ -2,13 +2,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parking.data.transforms import blend_images, compute_mosaic_offsets, crop_to_canvas, place_boxes
+from parking.data.transforms.mosaic import blend_images, compute_tile_offset, crop_to_canvas, place_boxes
 
 
 def test_hand_computed_layout():
     # H = 6, W = 8: the canvas is 12 x 16, the point at x = 5, y = 7.
     size, sizes = (6, 8), [(6, 8), (3, 8), (6, 4), (6, 8)]
-    offsets = compute_mosaic_offsets(sizes, (5, 7))
+    offsets = [compute_tile_offset(i, tile_size, (5, 7)) for i, tile_size in enumerate(sizes)]
     assert offsets == [(-3, 1), (5, 4), (1, 7), (5, 7)]
     parts = [crop_to_canvas(np.zeros((*s, 3)), offset, size) for s, offset in zip(sizes, offsets, strict=True)]
     # The first is 8 wide, but only 5 to the left of the point; the third is 6 high, but only 5 below it.

@@ -8,13 +8,10 @@ from detectron2.data.transforms import AugInput, Transform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parking.data.transforms import (
-    LetterboxTransform,
-    RandomFlip,
-    RandomHSV,
-    RandomPerspective,
-    clip_boxes,
-)
+from parking.data.transforms.color import RandomHSV
+from parking.data.transforms.flip import RandomFlip
+from parking.data.transforms.letterbox import LetterboxTransform
+from parking.data.transforms.warp import RandomPerspective, clip_boxes
 
 # The background equals the padding, so that a low threshold tells the object from both.
 BACKGROUND, OBJECT = 114, 250

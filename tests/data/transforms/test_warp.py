@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from parking.data.transforms import RandomPerspective, WarpTransform, find_box_candidates
+from parking.data.transforms.warp import RandomPerspective, WarpTransform, find_box_candidates
 
 H, W, NEW_H, NEW_W = 160, 240, 96, 128
 
