@@ -101,7 +101,7 @@ def split_by_sequence(
 
 
 def _count(counts: Sequence[Sequence[Mapping]]) -> np.ndarray:
-    """Sum up the counts of each group; return a table (groups, counted things), whose columns are the sorted things."""
+    """Sum up the counts in each group; return a table with a row per group and a column per counted thing, sorted."""
     columns = {thing: i for i, thing in enumerate(sorted({thing for group in counts for c in group for thing in c}))}
     sums = np.zeros((len(counts), len(columns)), dtype=np.int64)
     for row, group in enumerate(counts):
@@ -118,7 +118,7 @@ def _choose_sequences(
     val_fraction: float,
     generator: random.Random,
 ) -> list[int]:
-    """Indices of the validation sequences.
+    """Choose the sequences for validation; return their indices.
 
     Args:
         num_images: (S,) images of each sequence.
@@ -151,7 +151,7 @@ def _choose_sequences(
 
 
 def _get_shares(num_images, num_boxes, num_conditions) -> tuple[np.ndarray, np.ndarray]:
-    """Compute which share of all images, of each class's boxes and of each condition's images each sequence has.
+    """Compute each sequence's share of all images, of each class's boxes and of each condition's images.
 
     Returns:
         shares: (S, 1 + C + K).
@@ -164,7 +164,7 @@ def _get_shares(num_images, num_boxes, num_conditions) -> tuple[np.ndarray, np.n
 
 
 def _compute_error(share, shares, weights, val_fraction) -> np.ndarray:
-    """The error (S,) of validation's ``share`` plus the ``shares`` of each sequence alone.
+    """Compute the error (S,) that validation, whose share is ``share``, would have after adding each sequence alone.
 
     The error is the weighted squared distance from ``val_fraction``.
     """
@@ -174,7 +174,7 @@ def _compute_error(share, shares, weights, val_fraction) -> np.ndarray:
 
 
 def _count_lacking(boxes: np.ndarray, num_boxes: np.ndarray) -> np.ndarray:
-    """Number (S,) of classes that would lack a box on one side if each sequence joined validation's ``boxes`` (C,)."""
+    """Count, for each of S sequences, the classes that would lack boxes on one side if it joined validation."""
     new_boxes = boxes + num_boxes
     divisible = (num_boxes > 0).sum(axis=0) >= 2
     return ((new_boxes == 0) & divisible).sum(axis=1) + (new_boxes == num_boxes.sum(axis=0)).sum(axis=1)

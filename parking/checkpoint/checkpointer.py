@@ -102,7 +102,7 @@ class Checkpointer:
         return {key: value for key, value in torch_load(path).items() if key != "model"}
 
     def resume(self, check: Callable[[Mapping[str, Any]], None] = lambda values: None) -> None:
-        """Load model and all checkpointables from :func:`find_last_checkpoint`.
+        """Load model and all checkpointables from the file that :func:`find_last_checkpoint` finds.
 
         Args:
             check: function that is called with the file's ``extra`` values, upgraded to the present version, before

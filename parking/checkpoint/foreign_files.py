@@ -36,12 +36,12 @@ _PACKAGES = (
 
 
 def explain_class(module: str) -> str:
-    """A note on what a class of the Python module ``module`` belongs to, and what to do; "" if unknown."""
+    """Return a note on what the classes of the Python module ``module`` belong to and what to do; "" if unknown."""
     return next((note for start, note in _PACKAGES if f"{module}.".startswith(start)), "")
 
 
 def describe_file(file: BinaryIO) -> str:
-    """Recognise by its first bytes a file that is not a complete zip file; return a description for messages."""
+    """Describe for a message, by its first bytes, a file that is not a complete zip file."""
     file.seek(0)
     start = file.read(4096)
     if not start:
@@ -73,7 +73,7 @@ def describe_file(file: BinaryIO) -> str:
 
 
 def describe_zip(names: Sequence[str]) -> str | None:
-    """Say, by the names of its parts, what a zip file not written by torch.save is; None if unknown."""
+    """Describe for a message, by the names of its parts, a zip file not written by torch.save; None if unknown."""
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         return "it is a TorchScript model, which is not read; give the .pt it was exported from"

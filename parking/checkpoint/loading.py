@@ -157,9 +157,9 @@ def _as_stored(
 def _assign_in_order(
     class_names: Sequence[str], source_names: Sequence[str], indices: Mapping[str, list[int]]
 ) -> list[int | None]:
-    """Choose for the k-th class of a name the k-th of the ``indices`` of its source's name.
+    """Choose for each class the index of its source: the k-th class of a name gets the k-th index of the source's name.
 
-    If there are fewer than k indices, choose the first; if there are none, None.
+    If there are fewer than k indices, choose the first; if there are none, None. ``indices`` has them by source name.
     """
     num_seen = defaultdict(int)
     sources = []
@@ -222,7 +222,7 @@ def _adapt_to_head(model: nn.Module, state: dict[str, Tensor], weights: Weights)
 
 
 def _num_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
-    """Number of classes by the shape of the head's tensors in ``state``; None if they are missing or do not fit."""
+    """Return the number of classes by the shape of the head's tensors in ``state``; None if missing or wrong."""
     for name, rows in model.head.class_rows().items():
         return rows.count_classes(state[_HEAD + name]) if _HEAD + name in state else None
     return None

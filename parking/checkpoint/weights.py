@@ -103,7 +103,7 @@ class Weights:
         return name if isinstance(name, str) else None
 
     def find_config(self, *, for_coco: bool) -> str | None:
-        """The config of the weights' model, such as "configs/yolov5/n.yaml"; None if the model is of no published size.
+        """Return the config of these weights, such as "configs/yolov5/n.yaml"; None if they have no published size.
 
         Args:
             for_coco: whether to return the config for inference with published weights instead of that for training.
@@ -113,7 +113,7 @@ class Weights:
         return size and "configs/" + (family.coco_config if for_coco else family.config).format(size)
 
     def find_widths(self, own: Mapping[str, Tensor]) -> dict[str, int]:
-        """Find the config keys, and their new values, that make a model with tensors ``own`` fit these weights."""
+        """Return the config keys and values that would make the model with the tensors ``own`` fit these weights."""
         family, state = self._family_of_head(), self.state_dict
         return {
             key: len(state[name])

@@ -52,8 +52,8 @@ def read_predictions(path: str | os.PathLike) -> Detections:
     category_ids, boxes, scores = array("q"), array("d"), array("d")
     taken: dict = {}
 
-    # The parser calls this for each object, because keeping a million dicts would take a gigabyte. A row is replaced by
-    # ``taken``; an object that is not a row, such as the run-length code of a row's mask, stays as it is.
+    # The parser calls this for each object, so that a million dicts, which take a gigabyte, are never kept. A row is
+    # replaced by ``taken``; an object that is not a row, such as the run-length code of a row's mask, stays as it is.
     def take_row(row: dict) -> dict:
         if "bbox" not in row:
             return row

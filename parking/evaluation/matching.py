@@ -38,7 +38,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Matches:
-    """The result of :func:`match`.
+    """Which pairs :func:`match` has matched, and which detections are matched or ignored, for each range and threshold.
 
     Attributes:
         pairs: the pairs that match for at least one area range and threshold.
@@ -54,13 +54,13 @@ class Matches:
 
 
 def unpack(bits: np.ndarray) -> np.ndarray:
-    """Return (A, T, N) bool: the values of (N,) bit sets."""
+    """Expand (N,) bit sets to (A, T, N) bool: one value for each of A area ranges and T IoU thresholds."""
     columns = np.unpackbits(bits.astype("<u8").view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
     return columns[:, :NUM_BITS].T.reshape(len(AREA_RANGES), len(IOU_THRESHOLDS), -1).view(bool)
 
 
 def find_outside_areas(areas: np.ndarray) -> np.ndarray:
-    """Return (N,) bit sets that mark, for each of (N,) areas in square pixels, the ranges outside of which it lies."""
+    """Return a bit set for each of (N,) areas, in square pixels, that marks the area ranges which do not contain it."""
     outside = np.zeros(len(areas), dtype=np.uint64)
     for place, (least, most) in enumerate(AREA_RANGES.values()):
         bits = np.uint64((2 ** len(IOU_THRESHOLDS) - 1) << place * len(IOU_THRESHOLDS))
@@ -77,7 +77,7 @@ def find_pairs(
     *,
     min_iou: float,
 ) -> Pairs:
-    """Return all pairs of the same group whose IoU is at least ``min_iou``, sorted by detection and annotated box.
+    """Return all pairs of a detection and an annotated box of the same group with an IoU of ``min_iou`` or more.
 
     Args:
         groups: (N,) int, the group of each detection: its image, or its image and class.
@@ -156,7 +156,7 @@ def _plan_steps(detections, groups):
     group_starts = np.flatnonzero(np.r_[True, of_groups[1:] != of_groups[:-1]])
     first = np.repeat(group_starts, np.diff(np.r_[group_starts, num]))
     start, count = np.repeat(starts, counts), np.repeat(counts, counts)
-    # Earlier detections of the group take two steps for each of their pairs.
+    # The steps of a detection begin after those of the group's earlier detections, which take two for each pair.
     step = 2 * (start - first) + np.arange(num) - start
     steps = np.concatenate([step, step + count])
     order = np.argsort(steps, kind="stable")

@@ -97,7 +97,7 @@ class PredictionPictures(DatasetEvaluator):
 
 
 def pop_pictures(results: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Take the pictures of :class:`PredictionPictures` out of the results of an evaluation.
+    """Remove the pictures of :class:`PredictionPictures` from an evaluation's results, and return them by name.
 
     Args:
         results: {"bbox": ..., ...}, or a dict of these by data set name; only the scores stay in it.

@@ -74,11 +74,11 @@ class BoxScores:
         return np.array([[_percent(self.precision[t, :, k, 0]) for t in at] for k in range(num)]).reshape(num, 3)
 
     def matched_truths(self, area: str = "all") -> np.ndarray:
-        """Return (T, N) int32: the row of the annotated box that each detection matches, or -1."""
+        """Return (T, N) int32: the row of the annotated box that each detection matches, or -1 if it matches none."""
         return self._expand(len(self.detections), self.matches.pairs.detections, self.matches.pairs.truths, area)
 
     def matched_detections(self, area: str = "all") -> np.ndarray:
-        """Return (T, G) int32: the row of the detection that matches each annotated box, or -1.
+        """Return (T, G) int32: the row of the detection that matches each annotated box, or -1 if none does.
 
         If several detections match a crowd, this is the last of them.
         """
@@ -164,7 +164,7 @@ def _draw_curves(matched, ignored, ranks, num_truths):
 
 
 def _spread(matches, order, num):
-    """Translate ``matches`` of only the detections at the indices ``order`` to matches of all ``num`` detections."""
+    """Expand ``matches``, which cover only the detections at the indices ``order``, to all ``num`` detections."""
     matched, ignored = np.zeros((2, num), dtype=np.uint64)
     matched[order], ignored[order] = matches.matched, matches.ignored
     return Matches(replace(matches.pairs, detections=order[matches.pairs.detections]), matches.bits, matched, ignored)

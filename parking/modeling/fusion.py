@@ -136,7 +136,7 @@ def _steps(sizes: Tensor, max_steps: int) -> Iterator[tuple[int, int]]:
 
 
 def _best_of_each_group(values: Tensor, row: Tensor, num_groups: int) -> Tensor:
-    """Index (G,) of the largest of ``values`` (K,) in each group; the first index if several values are equal."""
+    """Return the index (G,) of the largest of ``values`` (K,) in each group; of equal values, the first."""
     best = values.new_zeros(num_groups).scatter_reduce(0, row, values, "amax", include_self=False)
     position = torch.arange(len(values), device=values.device).masked_fill(values != best[row], len(values))
     return row.new_zeros(num_groups).scatter_reduce(0, row, position, "amin", include_self=False)

@@ -54,7 +54,7 @@ class YOLOWithTTA(nn.Module):
 
     @property
     def size_divisibility(self) -> int:
-        """The model's ``size_divisibility``, because the first view has the size of the image."""
+        """The divisor of padded image sides: that of the model, because the first view has the size of the image."""
         return self.model.size_divisibility
 
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
@@ -87,7 +87,7 @@ class YOLOWithTTA(nn.Module):
         return self.fusion([self.model.postprocessor(view, image_sizes) for view in views])
 
     def predict(self, images: Tensor) -> DensePredictions:
-        """Predict all views and join their predictions as published.
+        """Predict all views and join their predictions, without the first view's last level and the last view's first.
 
         Args:
             images: (N, 3, H, W), normalised and padded.

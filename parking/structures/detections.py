@@ -16,7 +16,7 @@ _MAX_INT64 = 2**63 - 1
 
 @dataclass(frozen=True)
 class Detections:
-    """N detections, one row each.
+    """A table of N detections, with one array for each column.
 
     Attributes:
         image_ids: (N,) from :func:`make_id_column`: integers, or strings if the data set has such ids.

@@ -1,4 +1,4 @@
-"""Report errors that the user can fix in one sentence each, by :class:`UserError` and :func:`explain`."""
+"""Report errors that the user can fix, each in one sentence, by :class:`UserError` and :func:`explain`."""
 
 import errno
 from collections.abc import Iterator

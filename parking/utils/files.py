@@ -96,7 +96,7 @@ def is_dead_link(path: str | os.PathLike) -> bool:
 
 
 def describe_missing(path: str | os.PathLike) -> str:
-    """Return words that say why there is no regular file at ``path``, to follow the file's name in a sentence."""
+    """Say why there is no regular file at ``path``, in words that follow the file's name in a sentence."""
     if is_dead_link(path):
         return "is a link that leads nowhere"
     if os.path.isdir(path):
@@ -253,7 +253,7 @@ def wait_for_lock(
 
 @contextmanager
 def explaining_write_errors() -> Iterator[None]:
-    """Turn an OSError of the ``with`` block into a UserError about results, except a full disk, which tools explain."""
+    """Turn an OSError of the ``with`` block into a UserError about results; let errors of a full disk pass."""
     try:
         yield
     except OSError as e:

@@ -57,18 +57,18 @@ class _Entry:
     source: Mapping[str, Any] | None = None
 
     def says(self, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> bool:
-        """Whether the entry has these values already, so that a line with them would change nothing."""
+        """Whether the entry already has these values, so that a line with them would change nothing."""
         is_known = self.is_open if written is None else not self.is_open and self.written[-1:] == [written]
         return is_known and self.source == source
 
     def take(self, written: tuple[int, str] | None, source: Mapping[str, Any] | None) -> None:
-        """Change the entry by the values of the next line about the file."""
+        """Update the entry with the values of the next line about its file."""
         self.is_open, self.source = written is None, source
         if written is not None:
             self.written = [*(other for other in self.written if other != written), written][-_NUM_CONTENTS:]
 
     def has_size(self, size: int) -> bool:
-        """Whether a file with ``size`` bytes may be ours."""
+        """Whether a file of ``size`` bytes may be the file that this product wrote."""
         return self.is_open or any(size == written for written, _ in self.written)
 
 
@@ -157,7 +157,7 @@ class OutputFolder:
         return path
 
     def finish(self, name: str) -> None:
-        """Note the content of a file that :meth:`start` marked, which is ours only while it has this content."""
+        """Note the content of a file that :meth:`start` marked; the file is ours only while it has this content."""
         path = self.root / name
         self._marks_beside(path).append(path.name, _measure(path), self.source_of(name))
 

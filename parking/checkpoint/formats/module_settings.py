@@ -32,7 +32,7 @@ class _Pair(int):
 
 
 def check_settings(module: ModuleStandIn) -> None:
-    """Raise a LayoutError that names the first setting of a published detector that our model does not compute.
+    """Raise a LayoutError that names the first setting by which a module computes something else than our model.
 
     Args:
         module: the model, whose tensors have been checked before.
@@ -168,7 +168,7 @@ def _check_predictors(head: ModuleStandIn, path: str) -> Iterator[str]:
 
 
 def _check_branches(head: ModuleStandIn, path: str) -> Iterator[str]:
-    """Check the head of YOLOv5u: on each level a branch for boxes (cv2) and one for classes (cv3); the bins (dfl)."""
+    """Check the head of YOLOv5u: a branch for boxes (cv2) and one for classes (cv3) per level, and the bins (dfl)."""
     yield from _check_children(head, path, ("cv2", "cv3", "dfl"))
     yield from _check(head, path, end2end=False)
     outputs = []

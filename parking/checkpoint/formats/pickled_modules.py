@@ -19,7 +19,7 @@ _WRAPPING_CLASSES = {"DataParallel": "module", "AutoShape": "model", "DetectMult
 
 
 def unwrap_module(module: ModuleStandIn) -> ModuleStandIn:
-    """Take the model out of its wrappers for several GPUs or for inference."""
+    """Return the model inside wrappers for several GPUs or for inference; ``module`` itself if it has none."""
     for _ in range(_MAX_DEPTH):
         attribute = _WRAPPING_CLASSES.get(module.kind.rpartition(".")[2])
         children = module.state.get("_modules")
@@ -31,7 +31,7 @@ def unwrap_module(module: ModuleStandIn) -> ModuleStandIn:
 
 
 def read_module(module: ModuleStandIn) -> tuple[dict[str, Tensor], list[str] | None]:
-    """Parameters and buffers of a pickled model, as PyTorch would name them, and its class names, if any.
+    """Return a pickled model's parameters and buffers by their names in PyTorch, and its class names, if any.
 
     Raises:
         LayoutError: the model is not built as PyTorch builds modules.

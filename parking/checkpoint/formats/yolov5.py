@@ -70,7 +70,7 @@ def is_published_layout(state: Mapping[str, Any]) -> bool:
 def from_published(
     state: Mapping[str, Tensor], head: ModuleType = anchor_head
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Translate published tensors.
+    """Translate published tensors to the names and units of our model.
 
     Args:
         head: the module ``published_names`` of the head.

@@ -23,7 +23,7 @@ def is_published_layout(state: Mapping[str, Any]) -> bool:
 
 
 def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Translate published tensors.
+    """Translate published tensors to the names of our model.
 
     Returns:
         The tensors under our names, floating-point ones in float32, and the published names of those left out (the bins

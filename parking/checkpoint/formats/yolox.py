@@ -52,7 +52,7 @@ def is_published_layout(state: Mapping[str, Any]) -> bool:
 
 
 def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Translate published tensors.
+    """Translate published tensors to the names and the stem of our model.
 
     Returns:
         The tensors under our names, floating-point ones in float32, and an empty tuple, because none is left out.

@@ -58,7 +58,7 @@ def join_predictions(parts: Sequence[DensePredictions]) -> DensePredictions:
 
 
 class ClassRows(NamedTuple):
-    """Which rows of a tensor belong to classes: each group of rows begins with other rows, then has a row per class.
+    """The layout of a tensor's rows: equal groups, each with some rows that belong to no class, then one row per class.
 
     Attributes:
         groups: number of groups, which are equally long.
@@ -132,7 +132,7 @@ class DenseHead(nn.Module):
         """
 
     def class_rows(self) -> Mapping[str, ClassRows]:
-        """The layouts of the tensors that have rows for classes, by name within the head; biases are 1-dimensional."""
+        """Return the layouts of the tensors with rows for classes, by name in the head; biases are 1-dimensional."""
         raise NotImplementedError
 
     def adapt_weights(self, state: dict[str, Tensor]) -> list[str]:

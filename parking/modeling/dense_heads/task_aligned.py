@@ -63,7 +63,7 @@ class TaskAlignedAssigner:
     def __call__(
         self, boxes: Tensor, scores: Tensor, points: Tensor, gt_boxes: Tensor, gt_classes: Tensor
     ) -> TaskAlignment:
-        """Assign the predictions of one image.
+        """Assign the predictions in one image to its ground-truth boxes.
 
         Args:
             boxes: (P, 4) XYXY in pixels.
@@ -141,18 +141,18 @@ def settle_claims(predictions: Tensor, is_valid: Tensor, gt_index: Tensor, best_
 
 
 def _is_inside(points: Tensor, areas: Tensor) -> Tensor:
-    """Whether ``points`` (..., 2) lie strictly inside ``areas`` (..., 4) XYXY; broadcast."""
+    """Whether ``points`` (..., 2) lie strictly inside ``areas`` (..., 4) XYXY; the shapes are broadcast."""
     (x, y), (x1, y1, x2, y2) = points.unbind(dim=-1), areas.unbind(dim=-1)
     return (x > x1) & (y > y1) & (x < x2) & (y < y2)
 
 
 def _overlap(boxes: Tensor, points: Tensor, gt_boxes: Tensor, areas: Tensor) -> Tensor:
-    """Complete IoU of ``boxes`` and ``gt_boxes``, at least 0; 0 if the point is outside the area; broadcast."""
+    """Return the complete IoU of ``boxes`` and ``gt_boxes``, at least 0, and 0 if a box's point is outside its area."""
     return box_ciou_values(boxes, gt_boxes).clamp_(min=0) * _is_inside(points, areas)
 
 
 def _normalize(alignment: Tensor, overlaps: Tensor, gt_index: Tensor, num_gt: int) -> Tensor:
-    """The soft targets (K,): ``alignment``, scaled such that its maximum for each box is the box's largest overlap.
+    """Scale ``alignment`` to soft targets (K,) such that the maximum for each box is the box's largest overlap.
 
     Args:
         alignment, overlaps: (K,), 0 for claims that are not assigned.

@@ -19,13 +19,13 @@ class YOLOBoxCoder:
     """
 
     def encode(self, boxes: Tensor, cells: Tensor, anchors: Tensor, stride: float = 1.0) -> Tensor:
-        """The deltas that :meth:`decode` turns into ``boxes``; NaN or infinite for a box that no deltas give."""
+        """Convert ``boxes`` to the deltas that :meth:`decode` turns into them; NaN or infinite if no deltas do."""
         centers = (boxes[..., :2] / stride - cells + 0.5) / 2
         sides = (boxes[..., 2:] / anchors).sqrt() / 2
         return torch.logit(torch.cat([centers, sides], dim=-1))
 
     def decode(self, deltas: Tensor, cells: Tensor, anchors: Tensor, stride: float = 1.0) -> Tensor:
-        """The boxes of ``deltas``, in float32."""
+        """Convert ``deltas`` to boxes, in float32."""
         scaled = deltas.float().sigmoid() * 2
         centers = (scaled[..., :2] - 0.5 + cells) * stride
         sides = scaled[..., 2:].square() * anchors

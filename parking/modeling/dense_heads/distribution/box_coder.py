@@ -22,7 +22,7 @@ class DistributionBoxCoder:
         self.num_bins = num_bins
 
     def decode(self, logits: Tensor, points: Tensor) -> Tensor:
-        """The boxes (..., 4), XYXY in strides, of ``logits``.
+        """Convert ``logits`` to boxes (..., 4), XYXY in strides.
 
         Args:
             logits: (..., 4 R), first all bins of the left side, then of the top, right and bottom.
@@ -34,7 +34,7 @@ class DistributionBoxCoder:
         return torch.cat([points - before, points + after], dim=-1)
 
     def encode(self, boxes: Tensor, points: Tensor) -> Tensor:
-        """The distributions (..., 4, R) whose means are the sides; only the two bins next to a side are above 0.
+        """Convert ``boxes`` to distributions (..., 4, R) whose means are the sides, each with at most two bins above 0.
 
         Args:
             boxes: (..., 4) XYXY in strides. Distances outside of 0 ... R - 1 are clamped to that range.
@@ -45,7 +45,7 @@ class DistributionBoxCoder:
         return (1 - (sides[..., None] - self._bins(boxes)).abs()).clamp(min=0)
 
     def cross_entropy(self, logits: Tensor, boxes: Tensor, points: Tensor) -> Tensor:
-        """The mean (...,) over the four sides of the cross entropy of ``logits`` (..., 4 R) with :meth:`encode`."""
+        """Return the cross entropy (...,) of ``logits`` (..., 4 R) with the encoded ``boxes``, averaged over sides."""
         log_probs = F.log_softmax(logits.float().unflatten(-1, (4, self.num_bins)), dim=-1)
         return -(self.encode(boxes, points) * log_probs).sum(dim=-1).mean(dim=-1)
 

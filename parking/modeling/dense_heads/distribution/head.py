@@ -122,7 +122,7 @@ class DistributionHead(DenseHead):
         return DensePredictions(boxes, scores.float().sigmoid(), sizes)
 
     def _find_points(self, raw: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """For all cells, the centres (P, 2), x and y in strides, and the strides (P, 1) in pixels."""
+        """Return the centres (P, 2) of all cells, x and y in strides, and their strides (P, 1) in pixels."""
         centers = [make_grid(logits).flatten(0, 1) + 0.5 for logits, _ in raw]
         strides = [level.new_full((len(level), 1), s) for level, s in zip(centers, self.strides, strict=True)]
         return torch.cat(centers), torch.cat(strides)
@@ -135,7 +135,7 @@ class DistributionHead(DenseHead):
 
     @torch.no_grad()
     def _assign(self, raw: list[tuple[Tensor, Tensor]], gt_instances: list[Instances], points: Tensor) -> Assignment:
-        """Assign the predictions of a batch, image by image, because predictions and overlaps take much memory."""
+        """Assign a batch's predictions to boxes, image by image, because predictions and overlaps take much memory."""
         parts = []
         for i, instances in enumerate(gt_instances):
             predictions = self.decode([(boxes[i : i + 1], classes[i : i + 1]) for boxes, classes in raw])

@@ -19,7 +19,7 @@ from .box_coder import DistributionBoxCoder
 
 
 class Assignment(NamedTuple):
-    """The claims of all boxes of a batch; a claim that is not accepted has the target 0.
+    """The K pairs of a box and a prediction that it claims, in a batch; the target is 0 if the claim is rejected.
 
     Attributes:
         images, predictions: (K,) int64.
@@ -36,7 +36,7 @@ class Assignment(NamedTuple):
 
 
 class DistributionLoss(nn.Module):
-    """The box, class and bin loss. Let S be the sum of the soft targets, at least 1.
+    """The box, class and bin loss, each divided by S, the sum of the soft targets, which counts as at least 1.
 
     * box: sum of (1 - CIoU) * target / S over the assigned predictions;
     * class: sum of the cross entropies of all predictions and classes, divided by S; the target is the soft target for

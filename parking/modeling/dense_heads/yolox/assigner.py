@@ -48,7 +48,7 @@ class SimOTAAssigner:
     def __call__(
         self, boxes: Tensor, scores: Tensor, points: Tensor, gt_boxes: Tensor, gt_classes: Tensor, strides: Tensor
     ) -> TaskAlignment:
-        """Assign the predictions of one image.
+        """Assign the predictions in one image to its ground-truth boxes.
 
         Args:
             boxes: (P, 4) XYXY in pixels, float32.
@@ -91,7 +91,7 @@ class SimOTAAssigner:
         return TaskAlignment(slots[claims], gt_index, targets, is_assigned)
 
     def _find_candidates(self, points: Tensor, strides: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-        """Choose the predictions for the M slots; all candidates of all boxes are among them.
+        """Choose M predictions that include all candidates of all boxes.
 
         Returns:
             The ascending indices (M,) of these predictions, and whether each is a candidate (M,).
@@ -105,12 +105,12 @@ class SimOTAAssigner:
 
 
 def _are_near(points: Tensor, strides: Tensor, centers: Tensor) -> Tensor:
-    """Whether each prediction is a candidate of each box (t, P), by its point and the box's center (t, 2)."""
+    """Return (t, P) bool: whether each prediction's point is so near to each box's center that it is a candidate."""
     return ((points - centers[:, None]).abs() < _RADIUS * strides).all(dim=-1)
 
 
 def _class_costs(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute two parts of the cross entropy of predictions: for a right class c, it is ``absent + present[c]``.
+    """Split the cross entropy of predictions into two parts: for the right class c, it is ``absent + present[c]``.
 
     Args:
         scores: (M, C).

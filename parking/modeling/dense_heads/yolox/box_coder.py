@@ -18,13 +18,13 @@ class YOLOXBoxCoder:
     """
 
     def encode(self, boxes: Tensor, cells: Tensor, strides: Tensor) -> Tensor:
-        """The deltas that :meth:`decode` turns into ``boxes``."""
+        """Convert ``boxes`` to the deltas that :meth:`decode` turns back into them."""
         centers = boxes[..., :2] / strides - cells
         sides = (boxes[..., 2:] / strides + _EPS).log()
         return torch.cat([centers, sides], dim=-1)
 
     def decode(self, deltas: Tensor, cells: Tensor, strides: Tensor) -> Tensor:
-        """The boxes of ``deltas``, in float32."""
+        """Convert ``deltas`` to boxes, in float32."""
         deltas = deltas.float()
         centers = (deltas[..., :2] + cells) * strides
         sides = deltas[..., 2:].exp() * strides

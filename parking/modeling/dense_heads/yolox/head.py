@@ -145,7 +145,7 @@ class YOLOXHead(DenseHead):
 
     @torch.no_grad()
     def _assign(self, outputs: PointOutputs, gt_instances: list[Instances]) -> Assignment:
-        """Assign the predictions of a batch, image by image, because overlaps with boxes take much memory."""
+        """Assign the predictions of a batch to boxes, image by image, because overlaps take much memory."""
         boxes = self._decode_boxes(outputs)
         points = (outputs.cells + 0.5) * outputs.strides
         nearness = {"strides": outputs.strides} if isinstance(self.assigner, SimOTAAssigner) else {}

@@ -40,7 +40,7 @@ class PointOutputs(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """The claims of all boxes of a batch, both accepted and rejected ones.
+    """The K pairs of a box and a prediction that it claims, in a batch; some claims are rejected.
 
     Attributes:
         images, predictions: (K,) int64.
@@ -154,7 +154,7 @@ class YOLOXLoss(nn.Module):
         return {name: loss * scale for name, loss in losses.items()}
 
     def _over_processes(self, *sums: Tensor) -> Tensor:
-        """Each of ``sums`` or, in training, its mean over the processes; its total over all processes is at least 1."""
+        """Average each of ``sums`` over the processes, if training; its total over them counts as at least 1."""
         if not self.training:
             return torch.stack(sums).clamp(min=1)
         return mean_over_processes(torch.stack(sums)).clamp(min=1 / comm.get_world_size())
