@@ -116,16 +116,15 @@ def _tree(mesh: MeshBuilder, rng, x: float, y: float, leaves) -> None:
 def _fence(mesh: MeshBuilder, rng, half: float, y: float, leaves) -> None:
     hedge = rng.random() < 0.5
     for x in np.arange(-half, half, 3.0):
-        mesh.part(0)
         if hedge:
-            mesh.box((x + 1.5, y, 0.5), (3.0, 0.7, 1.0), scaled(leaves, rng.uniform(0.8, 1.0)), top=scaled(leaves, 1.2))
+            colour = scaled(leaves, rng.uniform(0.8, 1.0))
+            mesh.box((x + 1.5, y, 0.5), (3.0, 0.7, 1.0), colour, top=scaled(leaves, 1.2), layer=0)
         else:
-            mesh.box((x + 1.5, y, 0.45), (3.0, 0.25, 0.9), (186, 184, 178), top=(204, 202, 198))
+            mesh.box((x + 1.5, y, 0.45), (3.0, 0.25, 0.9), (186, 184, 178), top=(204, 202, 198), layer=0)
             mesh.tube((x, y, 0.9), (x, y, 1.7), 0.03, (120, 126, 130))
             mesh.tube((x, y, 1.65), (x + 3, y, 1.65), 0.025, (120, 126, 130))
             mesh.tube((x, y, 1.25), (x + 3, y, 1.25), 0.02, (120, 126, 130))
-    mesh.part(0)
-    mesh.box((0, y - 0.6, 0.07), (2 * half, 0.3, 0.14), (170, 168, 162), top=(188, 186, 180))
+    mesh.box((0, y - 0.6, 0.07), (2 * half, 0.3, 0.14), (170, 168, 162), top=(188, 186, 180), layer=0)
 
 
 def _lamp_post() -> Mesh:
@@ -133,13 +132,11 @@ def _lamp_post() -> Mesh:
     grey = (110, 114, 120)
     mesh.tube((0, 0, 0), (0, 0, 5.2), 0.09, grey, 0.06)
     mesh.tube((0, 0, 5.2), (0, -1.0, 5.4), 0.05, grey)
-    mesh.part(1)
-    mesh.box((0, -1.1, 5.36), (0.3, 0.6, 0.1), grey)
+    mesh.box((0, -1.1, 5.36), (0.3, 0.6, 0.1), grey, layer=1)
     mesh.face(
         [(-0.12, -1.36, 5.3), (-0.12, -0.84, 5.3), (0.12, -0.84, 5.3), (0.12, -1.36, 5.3)], (255, 240, 200), LAMP, 2
     )
-    mesh.part(1)
-    mesh.box((0, 0, 0.2), (0.5, 0.5, 0.4), (182, 180, 174))
+    mesh.box((0, 0, 0.2), (0.5, 0.5, 0.4), (182, 180, 174), layer=1)
     return mesh.build()
 
 
@@ -152,8 +149,7 @@ def _column(rng) -> Mesh:
         (1.7, 2.1, band),
         (2.1, CEILING, (228, 228, 222)),
     ):
-        mesh.part(0)
-        mesh.box((0, 0, (low + high) / 2), (0.6, 0.6, high - low), colour or (245, 196, 30))
+        mesh.box((0, 0, (low + high) / 2), (0.6, 0.6, high - low), colour or (245, 196, 30), layer=0)
         if colour is None:
             for k in range(4):
                 wall = [(0.302, -0.3), (0.302, 0.3)]

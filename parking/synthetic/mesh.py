@@ -79,8 +79,9 @@ class MeshBuilder:
         for a, b in pairs:
             self.tube(a, b, radius, colour)
 
-    def box(self, centre, size, colour: Colour, material: int = MATTE, top: Colour | None = None, taper=1.0) -> None:
-        """Add an upright box whose top rectangle is `taper` times as large as its base."""
+    def box(self, centre, size, colour: Colour, material=MATTE, *, layer: int, top: Colour | None = None, taper=1.0):
+        """Add an upright box, a part of its own, whose top rectangle is `taper` times as large as its base."""
+        self.part(layer)
         (cx, cy, cz), (w, d, h) = centre, np.asarray(size, float) / 2
         base = np.array([(w, -d), (w, d), (-w, d), (-w, -d)]) + (cx, cy)
         roof = np.array([(w, -d), (w, d), (-w, d), (-w, -d)]) * taper + (cx, cy)
@@ -129,6 +130,8 @@ class MeshBuilder:
         self.face(circle(centre, axis, radius, sides), colour, MATTE, decal)
 
     def cylinder(self, centre, axis, radius, length, colour, cap: Colour | None = None) -> None:
+        """Add a cylinder, a part of its own in layer 0."""
+        self.part(0)
         sides = 12
         half = np.asarray(axis, float) * length / 2
         near = circle(np.asarray(centre) + half, axis, radius, sides)

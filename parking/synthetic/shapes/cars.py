@@ -115,8 +115,7 @@ def build_sedan(rng: np.random.Generator) -> Mesh:
 def build_suv(rng: np.random.Generator) -> Mesh:
     mesh = _car(SUV, pick_paint(rng), cladding=TRIM)
     for side in (-0.62, 0.62):
-        mesh.part(3)
-        mesh.box((side, -0.75, SUV.height + 0.05), (0.06, 1.9, 0.06), scaled(CHROME, 0.7))
+        mesh.box((side, -0.75, SUV.height + 0.05), (0.06, 1.9, 0.06), scaled(CHROME, 0.7), layer=3)
     return mesh.build()
 
 
@@ -139,10 +138,8 @@ def build_taxi(rng: np.random.Generator) -> Mesh:
     for side in (-1, 1):
         for low, high, colour in ((0.60, 0.74, stripe), (0.54, 0.60, (34, 50, 110))):
             strip(mesh, side, side * 0.945, (-1.95, 1.25), (low, high), colour, PAINT)
-    mesh.part(3)
-    mesh.box((0, -0.25, SEDAN.height + 0.03), (0.66, 0.26, 0.06), TRIM)
-    mesh.part(4)
-    mesh.box((0, -0.25, SEDAN.height + 0.16), (0.60, 0.20, 0.20), (255, 226, 92), LAMP, taper=0.82)
+    mesh.box((0, -0.25, SEDAN.height + 0.03), (0.66, 0.26, 0.06), TRIM, layer=3)
+    mesh.box((0, -0.25, SEDAN.height + 0.16), (0.60, 0.20, 0.20), (255, 226, 92), LAMP, taper=0.82, layer=4)
     mesh.part(5)
     for face in (1, -1):
         y = -0.25 + face * 0.105
@@ -158,7 +155,6 @@ def _car(shape: CarProfile, paint, cladding=None) -> MeshBuilder:
     half = max(station[1] for station in shape.stations)
     axles = [(side * (half - 0.1), y) for side in (-1, 1) for y in (front_axle, rear_axle)]
     for x, y in axles:
-        mesh.part(0)
         mesh.cylinder((x, y, radius), (np.sign(x), 0.0, 0.0), radius, 0.22, RUBBER)
     mesh.part(1)
     rings = [_section(*station) for station in shape.stations]
@@ -169,8 +165,8 @@ def _car(shape: CarProfile, paint, cladding=None) -> MeshBuilder:
         _wheel_face(mesh, np.sign(x) * (half + 0.012), y, radius, cladding or scaled(paint, 0.4))
     _cabin(mesh, shape, paint)
     for side in (-1, 1):
-        mesh.part(2)
-        mesh.box((side * (half + 0.1), shape.cabin[0] - 0.45, shape.belt + 0.06), (0.2, 0.1, 0.14), paint, PAINT)
+        centre = (side * (half + 0.1), shape.cabin[0] - 0.45, shape.belt + 0.06)
+        mesh.box(centre, (0.2, 0.1, 0.14), paint, PAINT, layer=2)
     return mesh
 
 

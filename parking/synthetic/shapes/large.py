@@ -23,10 +23,8 @@ def build_school_bus(rng: np.random.Generator) -> Mesh:
         for low, high, colour in ((0.92, 1.04, (28, 96, 56)), (0.70, 0.76, (34, 34, 36))):
             strip(mesh, side, x, (-3.2, 3.1), (low, high), colour)
         for y in (3.0, -3.0):
-            mesh.part(1)
-            mesh.box((side * 0.72, y, 2.70), (0.3, 0.16, 0.18), (226, 40, 30), LAMP)
-            mesh.part(1)
-            mesh.box((side * 0.38, y, 2.69), (0.22, 0.14, 0.15), (255, 196, 40), LAMP)
+            mesh.box((side * 0.72, y, 2.70), (0.3, 0.16, 0.18), (226, 40, 30), LAMP, layer=1)
+            mesh.box((side * 0.38, y, 2.69), (0.22, 0.14, 0.15), (255, 196, 40), LAMP, layer=1)
     return mesh.build()
 
 
@@ -35,18 +33,15 @@ def build_truck(rng: np.random.Generator) -> Mesh:
     paint = ((234, 236, 238), (40, 84, 168), (44, 92, 150), (60, 120, 108))[rng.integers(4)]
     mesh = MeshBuilder()
     for x, y in [(s * 0.74, y) for s in (-1, 1) for y in (1.62, -1.3)]:
-        mesh.part(0)
         mesh.cylinder((x, y, 0.34), (np.sign(x), 0.0, 0.0), 0.34, 0.24, RUBBER)
         _wheel(mesh, np.sign(x) * 0.875, y, 0.34)
-    mesh.part(1)
-    mesh.box((0, -0.2, 0.56), (0.9, 4.6, 0.2), (52, 54, 58))
+    mesh.box((0, -0.2, 0.56), (0.9, 4.6, 0.2), (52, 54, 58), layer=1)
     mesh.part(2)
     _truck_cab(mesh, paint)
     kind = rng.integers(3)
-    mesh.part(2)
     if kind == 0:
         cover = ((226, 228, 230), (206, 210, 214), (212, 196, 160))[rng.integers(3)]
-        mesh.box((0, -1.0, 1.68), (1.82, 3.1, 1.96), cover, PAINT, top=mix(cover, (255, 255, 255), 0.3))
+        mesh.box((0, -1.0, 1.68), (1.82, 3.1, 1.96), cover, PAINT, top=mix(cover, (255, 255, 255), 0.3), layer=2)
         for side in (-1, 1):
             for y in (-2.2, -1.4, -0.6, 0.2):
                 strip(mesh, side, side * 0.915, (y, y + 0.05), (0.74, 2.6), scaled(cover, 0.72), decal=1)
@@ -92,28 +87,23 @@ def _truck_cab(mesh: MeshBuilder, paint) -> None:
     for wall, low, high in ((levels[1][0], 0.26, 0.275), (levels[1][2], 0.725, 0.74)):
         mesh.face(inset(wall, low, high, 0.0, 1.0), scaled(paint, 0.45), decal=1)
     for side in (-1, 1):
-        mesh.part(2)
-        mesh.box((side * 0.98, 2.2, 1.36), (0.14, 0.06, 0.3), TRIM)
+        mesh.box((side * 0.98, 2.2, 1.36), (0.14, 0.06, 0.3), TRIM, layer=2)
 
 
 def _flat_bed(mesh: MeshBuilder, paint, load_rng) -> None:
     inner = (104, 98, 90)
-    mesh.box((0, -1.0, 0.76), (1.78, 3.1, 0.12), (70, 72, 76), top=inner)
+    mesh.box((0, -1.0, 0.76), (1.78, 3.1, 0.12), (70, 72, 76), top=inner, layer=2)
     for side in (-1, 1):
-        mesh.part(2)
-        mesh.box((side * 0.87, -1.0, 1.0), (0.05, 3.1, 0.38), mix(paint, (255, 255, 255), 0.1), PAINT)
-    for y in (-2.53, 0.53):
-        mesh.part(2)
-        mesh.box((0, y, 1.0 if y < 0 else 1.2), (1.78, 0.05, 0.38 if y < 0 else 0.8), scaled(paint, 0.9), PAINT)
+        mesh.box((side * 0.87, -1.0, 1.0), (0.05, 3.1, 0.38), mix(paint, (255, 255, 255), 0.1), PAINT, layer=2)
+    for y, z, tall in ((-2.53, 1.0, 0.38), (0.53, 1.2, 0.8)):
+        mesh.box((0, y, z), (1.78, 0.05, tall), scaled(paint, 0.9), PAINT, layer=2)
     if load_rng is None:
         return
     for y in (-2.0, -1.15, -0.3):
         for x in (-0.42, 0.42):
             tall = load_rng.uniform(0.4, 1.1)
-            mesh.part(2)
-            mesh.box(
-                (x, y, 0.82 + tall / 2), (0.74, 0.74, tall), ((176, 132, 84), (190, 150, 104))[load_rng.integers(2)]
-            )
+            colour = ((176, 132, 84), (190, 150, 104))[load_rng.integers(2)]
+            mesh.box((x, y, 0.82 + tall / 2), (0.74, 0.74, tall), colour, layer=2)
 
 
 def _coach(paint, skirt, length, half, height, belt, radius, windows) -> MeshBuilder:
@@ -127,7 +117,6 @@ def _coach(paint, skirt, length, half, height, belt, radius, windows) -> MeshBui
     end = length / 2
     axles = (end - 2.1 if length > 8 else end - 1.3, -end + (2.3 if length > 8 else 1.4))
     for x, y in [(s * (half - 0.13), y) for s in (-1, 1) for y in axles]:
-        mesh.part(0)
         mesh.cylinder((x, y, radius), (np.sign(x), 0.0, 0.0), radius, 0.26, RUBBER)
     mesh.part(1)
     rings = [
@@ -163,6 +152,5 @@ def _coach(paint, skirt, length, half, height, belt, radius, windows) -> MeshBui
         mesh.disc((x, y, radius), (np.sign(x), 0.0, 0.0), radius * 1.15, TRIM, decal=3)
         _wheel(mesh, x + np.sign(x) * 0.004, y, radius)
     for side in (-1, 1):
-        mesh.part(1)
-        mesh.box((side * (half + 0.18), end + 0.02, belt + 0.6), (0.16, 0.12, 0.36), TRIM, MATTE)
+        mesh.box((side * (half + 0.18), end + 0.02, belt + 0.6), (0.16, 0.12, 0.36), TRIM, MATTE, layer=1)
     return mesh

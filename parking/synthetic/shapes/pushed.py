@@ -18,14 +18,12 @@ def build_stroller(rng: np.random.Generator) -> Mesh:
     for side in (-1, 1):
         x = side * 0.25
         for y, radius in ((0.38, 0.1), (-0.36, 0.14)):
-            mesh.part(0)
             mesh.cylinder((x, y, radius), (1, 0, 0), radius, 0.06, RUBBER, cap=(200, 202, 206))
         mesh.tube((x, 0.38, 0.12), (x, -0.3, 0.78), 0.02, frame)
         mesh.tube((x, -0.36, 0.14), (x, 0.1, 0.52), 0.02, frame)
         mesh.tube((x, -0.3, 0.78), (x, -0.54, 1.02), 0.02, frame)
     mesh.tube((-0.26, -0.54, 1.02), (0.26, -0.54, 1.02), 0.032, (36, 34, 34))
-    mesh.part(0)
-    mesh.box((0, -0.02, 0.26), (0.42, 0.5, 0.12), (64, 64, 70))
+    mesh.box((0, -0.02, 0.26), (0.42, 0.5, 0.12), (64, 64, 70), layer=0)
     mesh.part(1)
     seat = [(0.36, 0.2, 0.34, 0.42), (0.26, 0.22, 0.36, 0.54), (-0.08, 0.23, 0.38, 0.58), (-0.34, 0.2, 0.56, 0.86)]
     rings = []
@@ -74,7 +72,6 @@ def build_cart(rng: np.random.Generator) -> Mesh:
     low = np.array([(0.2, -0.26, 0.52), (0.17, 0.44, 0.58), (-0.17, 0.44, 0.58), (-0.2, -0.26, 0.52)])
     high = np.array([(0.28, -0.4, 0.98), (0.23, 0.52, 0.94), (-0.23, 0.52, 0.94), (-0.28, -0.4, 0.98)])
     for x, y in ((0.24, -0.36), (-0.24, -0.36), (0.2, 0.4), (-0.2, 0.4)):
-        mesh.part(0)
         mesh.cylinder((x, y, 0.065), (1, 0, 0), 0.065, 0.04, RUBBER, cap=(150, 152, 156))
         mesh.tube((x, y, 0.1), (x, y - 0.02, 0.2), 0.022, scaled(steel, 0.8))
     for side in (-1, 1):
@@ -82,10 +79,9 @@ def build_cart(rng: np.random.Generator) -> Mesh:
     mesh.tube((-0.22, -0.0, 0.2), (0.22, -0.0, 0.2), 0.02, steel)
     if rng.random() < 0.5:
         for k in range(3):
-            mesh.part(0)
             size = rng.uniform(0.14, 0.24, 3)
             colour = ((226, 190, 120), (90, 170, 90), (230, 240, 246), (210, 80, 60))[rng.integers(4)]
-            mesh.box((rng.uniform(-0.08, 0.08), -0.15 + 0.22 * k, 0.56 + size[2] / 2), size, colour)
+            mesh.box((rng.uniform(-0.08, 0.08), -0.15 + 0.22 * k, 0.56 + size[2] / 2), size, colour, layer=0)
     _basket(mesh, low, high, steel)
     mesh.path(high, 0.018, handle, closed=True)
     mesh.tube((-0.29, -0.5, 1.02), (0.29, -0.5, 1.02), 0.034, handle)

@@ -32,8 +32,7 @@ def build_bicycle(rng: np.random.Generator) -> Mesh:
     mesh.tube((0.07, -0.06, 0.29), (0.07, 0.06, 0.17), 0.018, (50, 50, 54))
     mesh.tube((-0.07, -0.06, 0.29), (-0.07, -0.18, 0.41), 0.018, (50, 50, 54))
     if rng.random() < 0.6:
-        mesh.part(0)
-        mesh.box((0, 0.62, 0.86), (0.34, 0.26, 0.22), (150, 140, 120), taper=1.12)
+        mesh.box((0, 0.62, 0.86), (0.34, 0.26, 0.22), (150, 140, 120), taper=1.12, layer=0)
     return mesh.build()
 
 
@@ -41,10 +40,8 @@ def build_kickboard(rng: np.random.Generator) -> Mesh:
     """Build a kickboard: a deck on two small wheels, and a tall stem with a handlebar."""
     mesh, paint = MeshBuilder(), SCOOTER_PAINTS[rng.integers(len(SCOOTER_PAINTS))]
     for y in (0.46, -0.48):
-        mesh.part(0)
         mesh.cylinder((0, y, 0.12), (1, 0, 0), 0.12, 0.07, RUBBER, cap=(120, 122, 126))
-    mesh.part(1)
-    mesh.box((0, -0.06, 0.17), (0.2, 0.8, 0.09), paint, PAINT, top=(46, 46, 50))
+    mesh.box((0, -0.06, 0.17), (0.2, 0.8, 0.09), paint, PAINT, top=(46, 46, 50), layer=1)
     mesh.tube((0, -0.42, 0.2), (0, -0.58, 0.27), 0.06, paint)
     mesh.tube((0, 0.36, 0.2), (0, 0.44, 0.3), 0.06, paint)
     mesh.tube((0, 0.46, 0.14), (0, 0.44, 0.34), 0.055, (50, 50, 54))
@@ -89,8 +86,7 @@ def build_motorcycle(rng: np.random.Generator) -> Mesh:
     mesh.tube((0.17, -0.3, 0.3), (0.19, -0.86, 0.38), 0.055, CHROME)
     if rng.random() < 0.65:
         colour = ((200, 40, 40), (250, 250, 250), (60, 190, 190), (40, 44, 50))[rng.integers(4)]
-        mesh.part(0)
-        mesh.box((0, -0.74, 1.07), (0.46, 0.46, 0.42), colour, PAINT, top=scaled(colour, 1.06))
+        mesh.box((0, -0.74, 1.07), (0.46, 0.46, 0.42), colour, PAINT, top=scaled(colour, 1.06), layer=0)
     return mesh.build()
 
 
