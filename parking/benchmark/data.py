@@ -136,7 +136,7 @@ def time_samplers(
 
 
 def describe_loss(dicts: list[dict], samplers: dict, cache_dir: Path) -> str:
-    """Describe the loss of the jpeg cache (PSNR against the raw cache), and how much smaller than the raw one it is."""
+    """Return words on the loss of the jpeg cache (PSNR against the raw cache), and on its share of the raw size."""
     psnr = []
     for d in dicts:
         raw, lossy = (samplers[f"{f} disk cache"].tiles.read_image(d).astype(np.float32) for f in ("raw", "jpeg"))

@@ -79,7 +79,7 @@ def describe_setup(cfg: CfgNode, batch: list[dict]) -> str:
 
 
 def time_parts(cfg, model, batches, mapper, journal, category_ids) -> Iterator[str]:
-    """Yield lines with the milliseconds an image of each part by itself, including the time until the GPU finishes."""
+    """Yield lines with the time of each part by itself, in ms an image, including the time until the GPU finishes."""
     decode = _time(lambda: mapper(batches[0][0]))
     (batch,) = build_inference_loader(cfg, batches, [0])
     detector = getattr(model, "model", model)

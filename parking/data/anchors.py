@@ -14,13 +14,13 @@ from parking.utils.text import printable
 # Boxes narrower or lower than this many pixels of the network's input are left out.
 MIN_BOX_SIDE = 2.0
 _MAX_KMEANS_ROUNDS = 100
-# Least and largest standard deviation by which a mutation changes the logarithms of an anchor's sides: small steps
-# refine an anchor, large steps leave a local optimum.
+# A mutation adds normal noise to the logarithms of an anchor's sides. The standard deviation is drawn between these
+# values: small steps refine an anchor, large steps leave a local optimum.
 _MUTATION_SCALES = (0.02, 0.3)
 
 
 class BoxSizes(NamedTuple):
-    """The boxes of a data set, in images that are resized for the network.
+    """The sizes and classes of a data set's boxes, in images that are resized for the network.
 
     Attributes:
         sizes: (N, 2) float64, width and height in pixels of the network's input.
@@ -48,7 +48,7 @@ class AnchorFit(NamedTuple):
 
 
 def collect_box_sizes(dataset_dicts: Sequence[dict], size: tuple[int, int]) -> BoxSizes:
-    """Collect the boxes of a data set, as they are in images resized to just fit into ``size`` at their aspect ratio.
+    """Collect the sizes and classes of a data set's boxes, after scaling each image to just fit into ``size``.
 
     Args:
         dataset_dicts: in detectron2's format, boxes XYWH_ABS, with height and width of the images.
@@ -72,7 +72,7 @@ def collect_box_sizes(dataset_dicts: Sequence[dict], size: tuple[int, int]) -> B
 
 
 def find_fits(sizes: np.ndarray, anchors: np.ndarray, max_ratio: float) -> np.ndarray:
-    """Find the anchors that the ratio assigner matches with each box: both sides differ by less than ``max_ratio``.
+    """Return which anchors fit each box, as in training: both sides differ by a factor of less than ``max_ratio``.
 
     Args:
         sizes: (N, 2) width and height of boxes.
@@ -102,7 +102,7 @@ def measure_fit(sizes: np.ndarray, anchors: np.ndarray, max_ratio: float) -> Anc
 def propose_anchors(
     sizes: np.ndarray, shape: tuple[int, int], max_ratio: float, *, num_generations: int, seed: int
 ) -> np.ndarray:
-    """Propose anchors for boxes: clusters of their sizes, refined by an evolution.
+    """Propose anchors that fit boxes: cluster the boxes' sizes, then refine the centres by random mutations.
 
     Clustering the boxes is the idea of YOLO9000 (arXiv:1612.08242, section 2, "Dimension Clusters"). Distances here
     are Euclidean between logarithms of the sides, not 1 - IoU, because ratios of sides decide about a match.
@@ -126,7 +126,7 @@ def propose_anchors(
 
 
 def format_fit(boxes: BoxSizes, class_names: Sequence[str], anchors: np.ndarray, max_ratio: float) -> str:
-    """Return a table of :func:`measure_fit` for all boxes and for the boxes of each class."""
+    """Return a table, as text, of how well anchors fit all boxes and the boxes of each class."""
     groups = [
         ("all", boxes.sizes),
         *((printable(name), boxes.sizes[boxes.classes == i]) for i, name in enumerate(class_names)),
@@ -141,7 +141,7 @@ def format_fit(boxes: BoxSizes, class_names: Sequence[str], anchors: np.ndarray,
 
 
 def format_config(anchors: np.ndarray, base: str | None = None) -> str:
-    """Return yaml that sets (L, A, 2) anchors, with the config file ``base``, if given, as its ``_BASE_``."""
+    """Return the text of a yaml config that sets (L, A, 2) anchors and, if ``base`` is given, has it as ``_BASE_``."""
     head = yaml.safe_dump({"_BASE_": base}, allow_unicode=True, width=10**6) if base else ""
     levels = "".join(f"      - {level}\n" for level in anchors.tolist())
     return f"{head}MODEL:\n  ANCHOR_HEAD:\n    ANCHORS_FROM_WEIGHTS: False\n    ANCHORS:\n{levels}"
@@ -181,7 +181,7 @@ def _evolve(
 
 
 def _log_ratios(sides: np.ndarray, anchor: np.ndarray) -> np.ndarray:
-    """Return (N,) logarithms of the larger of the two factors by which a box's sides differ from the anchor's.
+    """Return (N,) distances of boxes from an anchor: the larger of the absolute differences in log width and height.
 
     ``sides`` (2, N) and ``anchor`` (2,) are logarithms.
     """

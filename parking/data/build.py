@@ -55,7 +55,7 @@ def load_train_dicts(cfg: CfgNode) -> list[dict]:
         UserError: a data set is not registered, or two of them have different classes.
     """
     check_datasets(list(cfg.DATASETS.TRAIN))
-    # check_consistency would check the classes again and make a table of boxes, which takes longer than reading them.
+    # Skip detectron2's check_consistency: it checks the classes again and makes a table of boxes, which takes long.
     return get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=False, check_consistency=False)
 
 
@@ -113,14 +113,14 @@ def _build_train_sampler(cfg, dataset_dicts, class_ap, *, seed: int, start: int)
 
 
 def load_test_dicts(dataset_name: str) -> list[dict]:
-    """Return the dataset dicts of a registered data set, including images without boxes, but not the annotations."""
+    """Return the dataset dicts of a registered data set without annotations, including images that have no boxes."""
     check_datasets([dataset_name])
     dataset_dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False, check_consistency=False)
     return [{key: value for key, value in d.items() if key != "annotations"} for d in dataset_dicts]
 
 
 def build_inference_loader(cfg: CfgNode, batches: Sequence[list[dict]], order: Sequence[int]) -> WorkerLoader:
-    """Return a loader of some ``batches``, whose images are decoded by worker processes ahead of the model.
+    """Return a loader of the ``batches`` that ``order`` selects; worker processes decode images ahead of the model.
 
     Args:
         batches: all batches, from :func:`parking.inference.sources.batching.plan_batches`.

@@ -83,7 +83,7 @@ def build_cache(cfg: CfgNode, dataset_dicts: Iterable[dict]) -> "ImageCache | No
 
 
 def estimate_cache_bytes(sizes: Iterable[tuple[int, int]], size: tuple[int, int], image_format: str) -> int:
-    """Return the bytes that images take in a cache; for "jpeg" an eighth of raw pixels, which few photographs exceed.
+    """Estimate the bytes that images take in a cache; for "jpeg", an eighth of the raw pixels (few exceed it).
 
     Args:
         sizes: height and width of each image in pixels.
@@ -242,7 +242,7 @@ def _decode(payload: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray |
 
 
 def _read_entry(file: Path, is_raw: bool) -> Loaded | None:
-    """Return a cached image, and height and width of the image file; None if the entry is missing or damaged."""
+    """Return a cached image and (height, width) of its image file; None if the entry is missing or damaged."""
     try:
         data = np.fromfile(file, dtype=np.uint8)
     except OSError:

@@ -201,7 +201,7 @@ class TrainDatasetMapper:
         return self._finish(image, *map(np.concatenate, zip(*placed, strict=True)), transform, unreadable)
 
     def _read_or_replace(self, dataset_dict, rng, is_visible=lambda _: True):
-        """Return the dict, its tile, and the names of files that could not be read.
+        """Read the image of a dict or, if unreadable, of another; return dict, resized image and unreadable file names.
 
         Under "repair", a dict whose image cannot be used is replaced by one drawn from ``rng``. If ``is_visible`` of a
         dict is False, its image is not read and the tile is None.

@@ -38,7 +38,7 @@ class UnreadableImageError(UserError):
 
 
 class ImageFacts(NamedTuple):
-    """What :func:`inspect_image` finds out about a file.
+    """The header of an image file, and what is wrong with the file, as :func:`inspect_image` returns them.
 
     Attributes:
         header: None if even the header cannot be read.
@@ -112,7 +112,7 @@ def decode_image(
     """
     try:
         header = headers.read_header(io.BytesIO(data))
-        # If "auto" cannot decide, use the picture as stored. Callers that know its json pass "apply" or "ignore".
+        # If "auto" cannot decide, use the image as stored. Callers that know the image's json pass "apply" or "ignore".
         is_upright = bool(is_applied(orientation, header.orientation, header.stored_size, stated))
         check_stated_size(path, header.get_size(is_upright=is_upright), stated)
         image = decoders.decode(data, header)

@@ -37,11 +37,11 @@ class TileReader:
         self._orientation = exif_orientation
 
     def measure(self, dataset_dict: dict) -> tuple[int, int]:
-        """Return height and width of the tile in pixels, from the dict alone."""
+        """Return (height, width) of the image at training size in pixels, without reading the file."""
         return compute_resized_sides(dataset_dict["height"], dataset_dict["width"], *self._size)
 
     def read_image(self, dataset_dict: dict) -> np.ndarray:
-        """Return the tile, uint8 (h, w, 3), RGB; the caller must not change it.
+        """Return the image at training size, uint8 (h, w, 3) RGB; the caller must not change it.
 
         Raises:
             UnreadableImageError: names an image that cannot be read or does not have the size in the dict.
@@ -55,7 +55,7 @@ class TileReader:
         return image
 
     def read_boxes(self, dataset_dict: dict) -> tuple[np.ndarray, np.ndarray]:
-        """Return the boxes to train on in the tile's coordinates, float (N, 4) XYXY_ABS, and their classes, (N,)."""
+        """Return the boxes to train on, scaled to training size, float (N, 4) XYXY_ABS, and their classes, (N,)."""
         h, w = dataset_dict["height"], dataset_dict["width"]
         annotations = get_training_annotations(dataset_dict)
         boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)

@@ -40,7 +40,7 @@ _NUM_AHEAD = 2
 _NUM_PINNED_AHEAD = 2
 # Seconds that a worker has to end by itself; seconds between the checks of a worker whether its parent is alive.
 _END_SECONDS, _LOOK_SECONDS = 5.0, 5.0
-# Largest size of a message in bytes, and of the text of an error in it; sockets allow about 200 kB.
+# Largest size of a message in bytes (sockets allow about 200 kB), and of an error's text in it in characters.
 _MAX_MESSAGE_BYTES, _MAX_ERROR_LENGTH = 2**17, 2**14
 # Each array begins at a multiple of this many bytes in the file of its batch.
 _ALIGNMENT = 64
@@ -98,7 +98,7 @@ class _WorkerIterator:
     def __init__(self, loader: WorkerLoader, batches: Iterator[list[int]]):
         self._batches = batches
         self._workers: list[_Worker] = []
-        # For each batch that was asked for and has not arrived, in order, the worker that makes it.
+        # The workers of the batches that were asked for and have not arrived, in the order of the batches.
         self._owing: deque[_Worker] = deque()
         self._num_asked = 0
         # If Python exits before `close` is called, this ends the workers before multiprocessing sends SIGTERM to them.
@@ -147,7 +147,7 @@ class _WorkerIterator:
 
 
 class _Worker:
-    """A worker process, seen from the process that takes its batches."""
+    """Starts a worker process, asks it for batches and takes them."""
 
     def __init__(self, loader: WorkerLoader, number: int):
         self._num_workers = loader.num_workers
@@ -225,7 +225,7 @@ def _end_workers(workers: Sequence[_Worker]) -> None:
 
 
 def _pin_ahead(batches: _WorkerIterator, device: int) -> Iterator[list[dict]]:
-    """Yield ``batches`` after a thread has put the ``image`` of each dict into pinned memory, ahead of time."""
+    """Yield ``batches``; ahead of time, a thread puts the ``image`` of each dict into pinned memory."""
 
     def fetch() -> list[dict] | None:
         torch.cuda.set_device(device)  # each thread has its own current device

@@ -47,7 +47,7 @@ class Outcome:
 
 
 def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) -> Outcome | None:
-    """Find objects in the images of ``args`` and write the results; return None in all but the main process.
+    """Find objects in the images that ``args`` name and write the results; return None in all but the main process.
 
     Args:
         args: the parsed arguments of ``infer.py``; ``images``, an :class:`~parking.data.datasets.images.ImageList`;

@@ -53,7 +53,7 @@ class ImageDetections:
 
     @classmethod
     def from_instances(cls, instances, *, min_score: float, **fields) -> "ImageDetections":
-        """Make the table from a model's output, without detections that score less than ``min_score``.
+        """Make an ``ImageDetections`` from a model's output, without detections that score less than ``min_score``.
 
         Args:
             instances: detectron2's ``Instances`` with ``pred_boxes``, ``scores`` and ``pred_classes``.

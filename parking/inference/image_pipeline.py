@@ -62,7 +62,7 @@ class LoadedModel(NamedTuple):
         return build_inference_model(self.cfg, self.weights, list(self.classes))
 
     def describe(self, images_digest: str) -> dict[str, Any]:
-        """Return the recipe for the model's journal: everything that its results depend on, as JSON values by name."""
+        """Return everything that the model's results depend on, as JSON values by name: the recipe for its journal."""
         config = dict(flatten(describe_config(self.cfg)))
         groups, keys = ["MODEL."], {"INPUT.SIZE_TEST", "TEST.AUG.ENABLED", "TEST.DETECTIONS_PER_IMAGE", "TEST.DTYPE"}
         if config["TEST.AUG.ENABLED"]:
@@ -78,7 +78,7 @@ class LoadedModel(NamedTuple):
             # Use a list of pairs, because the order of the classes matters, and dicts in another order would be equal.
             "classes": [[name, category_id] for name, category_id in self.classes.items()],
             "weights": self.weights_digest,
-            # By these names, loading finds the outputs of each class in the weights.
+            # Loading finds each class's outputs in the weights by these names.
             "classes of the weights": self.weights.class_names,
             "images": images_digest,
         }
@@ -135,7 +135,7 @@ def load_models(
 def choose_submission(
     cfg: CfgNode, classes: Mapping[str, int], images: ImageList, ids: ResultIds
 ) -> tuple[SubmissionOptions | None, str]:
-    """Return the options of the submission to write and ""; if none is written, None and a sentence that says why.
+    """Return the options of the submission file and "", or None and a sentence that says why no such file is written.
 
     The sentence is empty as well if nobody would expect a submission.
 

@@ -67,7 +67,7 @@ def resolve_device(cfg: CfgNode) -> None:
 
 
 def resolve_num_classes(cfg: CfgNode, dataset_names) -> None:
-    """Replace NUM_CLASSES 0 by the data sets' number of classes; raise a UserError if NUM_CLASSES is another number."""
+    """Replace NUM_CLASSES 0 by the data sets' number of classes; raise a UserError if another value differs from it."""
     for name in dataset_names:
         num_classes = len(MetadataCatalog.get(name).thing_classes)
         if cfg.MODEL.YOLO.NUM_CLASSES == 0:
@@ -271,7 +271,7 @@ def _shapes_of_model(cfg: CfgNode, weights: Weights) -> dict[str, torch.Tensor]:
     if not widths:
         return shapes
     cfg.merge_from_list([part for key, value in widths.items() for part in (key, str(value))])
-    # A file may claim any width: a tensor without elements has as many rows as it likes.
+    # Check the widths: a file may state any, because a tensor without elements can have any number of rows.
     _check_table(cfg, Task.INFER, dict.fromkeys(widths, f"weights {printable(weights.path)}"))
     return find_shapes(cfg)
 

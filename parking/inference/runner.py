@@ -70,7 +70,7 @@ def share_plan(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]
 
 
 def own_share(numbers: Sequence[int]) -> Sequence[int]:
-    """Return those of the batch ``numbers`` that this process works on."""
+    """Return the part of ``numbers``, the numbers of all batches, that this process works on."""
     return numbers[comm.get_rank() :: comm.get_world_size()]
 
 

@@ -131,7 +131,7 @@ def predict_video(
 
 
 def _describe_source(source) -> dict[str, str]:
-    """Return the path and digest, or the name, by which a later run recognises the same source."""
+    """Return the path and digest of a source, or its name, by which a later run recognises the same source."""
     if source.path is None:
         return {"name": source.name}
     path = os.path.realpath(source.path)
@@ -154,7 +154,7 @@ def _check_outputs(folder: OutputFolder, names: Collection[str], source, origin:
 
 
 def _unfinished(video: Path) -> Path:
-    """Return the path of a video while it is written: its ending must be .mp4, by which OpenCV chooses the format."""
+    """Return the path of an unfinished video; its ending must be .mp4, by which OpenCV chooses the format."""
     return video.with_name(f".{video.stem}{UNFINISHED_ENDING}.mp4")
 
 
@@ -208,7 +208,7 @@ class _ResultWriter:
         self._latest = self._executor.submit(self._write, frames, found)
 
     def close(self) -> None:
-        """Finish both files; raise the error if the last batch or the end could not be written."""
+        """Finish both files; raise the error if the last batch or the end of a file could not be written."""
         end = self._executor.submit(self._close_files)
         # Wait for the work first: if Ctrl-C interrupted shutdown(), Python would no longer wait for the thread.
         wait([end])
@@ -276,7 +276,7 @@ class _LineFile:
 
 
 class _AnnotatedVideo:
-    """An mp4 file, which gets its name only when it is closed: before that no player can read it.
+    """Writes an mp4 file, which gets its final name only when it is closed: before that no player can read it.
 
     Each frame has a position, counted from 0 in pictures of the video. At positions without a frame, the previous
     picture is repeated.

@@ -75,7 +75,7 @@ def lamp_places(lot: Lot) -> list[tuple[float, float]]:
 
 
 def ceiling_lamps(lot: Lot) -> list[tuple[float, float]]:
-    """The centres (x, y) of the lamp strips over the aisle."""
+    """Return the centres (x, y) of the lamp strips over the aisle."""
     if lot.kind == "facing":
         return [(x, y) for x in np.arange(-12.5, 13, 5.0) for y in (lot.edge - 1.5, lot.edge + 6.5)]
     return [(x, y) for x in (-lot.edge * 0.5, lot.edge * 0.5) for y in np.arange(4.0, 34, 4.5)]

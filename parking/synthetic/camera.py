@@ -66,7 +66,7 @@ class Camera:
         return self.project(np.array(kept))[0] if len(kept) > 2 else np.zeros((0, 2))
 
     def ground_homography(self) -> np.ndarray:
-        """The matrix (3, 3) that turns homogeneous pixels into homogeneous coordinates (x, y, 1) on the ground."""
+        """Return the matrix (3, 3) from homogeneous pixels to homogeneous coordinates (x, y, 1) on the ground."""
         intrinsics = np.array(
             [[self.focal, 0, self.size[0] / 2], [0, self.focal, self.size[1] / 2], [0, 0, 1.0]],
         )

@@ -44,7 +44,7 @@ def make_dataset(
     workers: int = 1,
     progress: Callable[[int], None] = lambda images: None,
 ) -> dict[str, int]:
-    """Draw a training and a test set; the bytes depend on the arguments except `workers`.
+    """Draw a training and a test set; the same arguments give the same bytes, whatever the number of `workers`.
 
     Files get their final names only when all are drawn; a run that fails or is interrupted leaves nothing behind.
 

@@ -90,7 +90,7 @@ def _textured(tile: np.ndarray, span: float, to_ground: np.ndarray, top: int, ca
 
 
 def _light(camera: Camera, lighting: Lighting, top: int) -> list:
-    """The light on the ground in red, green and blue: each a number, or an array (rows, W) if lamps shine."""
+    """Return the light on the ground in red, green and blue: each a number, or an array (rows, W) if lamps shine."""
     up = np.array([[0.0, 0.0, 1.0]])
     even = lighting.on_faces(up, -up, 1e6, 1e6)[0].astype(np.float32)
     if not lighting.lamps and not lighting.headlights:
@@ -152,7 +152,7 @@ def _markings(camera: Camera, lot: Lot, rng: np.random.Generator, top: int) -> t
 
 
 def _patches(rng: np.random.Generator) -> list[np.ndarray]:
-    """The polygons of mended asphalt and of oil stains."""
+    """Return the polygons of mended asphalt and of oil stains."""
     patches = []
     for _ in range(int(rng.integers(1, 4))):
         patches.append(_rectangle(*rng.uniform((-5, 2.0), (5, 7)), *rng.uniform(0.6, 2.8, 2)))
@@ -169,7 +169,7 @@ def _rectangle(x, y, width, length) -> np.ndarray:
 
 
 def _arrows(lot: Lot) -> list[np.ndarray]:
-    """The polygons of the arrows that show the driving direction in the aisle."""
+    """Return the polygons of the arrows that show the driving direction in the aisle."""
     arrow = np.array([(-0.08, -1.2), (0.08, -1.2), (0.08, 0.4), (0.3, 0.4), (0, 1.2), (-0.3, 0.4), (-0.08, 0.4)])
     if lot.kind == "along":
         return [arrow + (0.0, y) for y in (7.0, 15.0, 23.0)]

@@ -25,7 +25,7 @@ class Lot:
     stalls: tuple[tuple[float, float, float, int], ...]
 
     def walls(self) -> tuple[float, float]:
-        """The half width and the depth, in metres, of the area between the walls."""
+        """Return the half width and the depth, in metres, of the area between the walls."""
         return (16.0, self.edge + 11.0) if self.kind == "facing" else (self.edge + 6.5, 34.0)
 
 
@@ -49,7 +49,7 @@ def make_lot(rng: np.random.Generator, kind: str) -> Lot:
 
 
 def footprint(x: float, y: float, yaw: float, width: float, length: float) -> np.ndarray:
-    """The corners (4, 2), counter-clockwise, of the rectangle that an object covers on the ground."""
+    """Return the corners (4, 2), counter-clockwise, of the rectangle that an object covers on the ground."""
     return place(np.array([(width, -length), (width, length), (-width, length), (-width, -length)]) / 2, x, y, yaw)
 
 
@@ -65,14 +65,14 @@ def _axes(*rectangles: np.ndarray) -> np.ndarray:
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two rectangles (4, 2) overlap or touch, by the separating axis theorem."""
+    """Return whether two rectangles (4, 2) overlap or touch, by the separating axis theorem."""
     axes = _axes(a, b)
     on_a, on_b = axes @ a.T, axes @ b.T
     return bool(((on_a.max(1) >= on_b.min(1)) & (on_b.max(1) >= on_a.min(1))).all())
 
 
 def hides(a: np.ndarray, b: np.ndarray, eye: np.ndarray) -> bool:
-    """Whether `a` may hide `b` from `eye`: `eye` is on the side of `a` of a line that separates `a` and `b`.
+    """Return whether `a` may hide `b` from `eye`: a line has `a` and `eye` on one side, and `b` on the other.
 
     If no line separates the two, the nearer one may hide the other.
     """

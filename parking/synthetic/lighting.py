@@ -38,7 +38,7 @@ class Lighting:
     wet: float = 0.0
 
     def pools(self, x, y) -> np.ndarray:
-        """The light (..., 3) of lamps and headlights at the ground positions (x, y)."""
+        """Return the light (..., 3) of lamps and headlights at the ground positions (x, y)."""
         x, y = np.asarray(x, float), np.asarray(y, float)
         total = np.zeros((*np.broadcast(x, y).shape, 3))
         for lx, ly, radius, strength in self.lamps:
@@ -54,14 +54,14 @@ class Lighting:
         return total
 
     def on_faces(self, normals: np.ndarray, to_camera: np.ndarray, x: float, y: float) -> np.ndarray:
-        """The light (F, 3) on the faces of an object that stands at (x, y)."""
+        """Return the light (F, 3) on the faces of an object that stands at (x, y)."""
         overhead = (0.78 + 0.22 * normals[:, 2:3]) * np.asarray(self.ambient)
         direct = np.clip(normals @ np.asarray(self.sun_direction), 0, 1)[:, None] * np.asarray(self.sun)
         towards = 0.45 + 0.55 * np.clip((normals * to_camera).sum(1), 0, 1)
         return overhead + direct + towards[:, None] * self.pools(x, y)
 
     def reflection(self, directions: np.ndarray) -> np.ndarray:
-        """The colours (F, 3), RGB 0..255, that are seen along `directions`: the sky, or the dark ground."""
+        """Return the colours (F, 3), RGB 0..255, that are seen along `directions`: the sky, or the dark ground."""
         rise = np.clip(directions[:, 2:3], -1, 1)
         sky = np.asarray(self.sky_low) + (np.asarray(self.sky) - np.asarray(self.sky_low)) * np.clip(rise, 0, 1)
         ground = np.asarray(self.sky_low) * 0.25

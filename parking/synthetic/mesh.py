@@ -41,7 +41,7 @@ class Mesh:
     decals: np.ndarray
 
     def mirrored_in_ground(self) -> "Mesh":
-        """The mirror image of this mesh below z = 0; the outer sides of its faces stay outside."""
+        """Return the mirror image of this mesh below z = 0; the outer sides of its faces stay outside."""
         flipped = self.vertices * (1.0, 1.0, -1.0)
         reversed_order = np.concatenate(
             [np.arange(s + c - 1, s - 1, -1) for s, c in zip(self.starts, self.counts, strict=True)]
@@ -50,7 +50,7 @@ class Mesh:
 
 
 class MeshBuilder:
-    """Builds a mesh; each added primitive belongs to the part and layer that the last call of `part` began."""
+    """Builds a mesh: `part` begins a part in a layer, and the methods below add primitives to the latest part."""
 
     def __init__(self):
         self._points, self._rows = [], []
@@ -164,7 +164,7 @@ class MeshBuilder:
 
 
 def circle(centre, axis, radius, sides) -> np.ndarray:
-    """The points (sides, 3) of a circle, counter-clockwise seen from the side that the unit vector `axis` points to."""
+    """Return points (sides, 3) of a circle, counter-clockwise seen from where the unit vector `axis` points to."""
     axis = np.asarray(axis, float)
     u = np.cross((0.0, 0.0, 1.0) if abs(axis[2]) < 0.9 else (1.0, 0.0, 0.0), axis)
     u /= np.linalg.norm(u)
@@ -179,7 +179,7 @@ def mirrored_ring(right: Sequence[tuple[float, float]], y: float) -> np.ndarray:
 
 
 def inset(quad: np.ndarray, left: float, right: float, low: float, high: float) -> np.ndarray:
-    """Cut the piece between fractions of the sides from a quad (lower left, lower right, upper right, upper left)."""
+    """Return the part of a quad (lower left, lower right, upper right, upper left) between fractions of its sides."""
     a, b, c, d = np.asarray(quad, float)
 
     def at(u, v):

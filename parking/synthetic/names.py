@@ -11,7 +11,7 @@ REGIONS = ("서울", "경기도", "인천", "부산", "대전", "강원도", "�
 
 @dataclass(frozen=True)
 class FrameName:
-    """The ten parts of a name such as ``20201102_경기도_-_-_맑음_주간_실외_right_000079_0088055.png``.
+    """The ten parts of a file name such as ``20201102_경기도_-_-_맑음_주간_실외_right_000079_0088055.png``.
 
     Attributes:
         date: YYYYMMDD.

@@ -251,7 +251,7 @@ def _estimate_box(candidate: PlannedObject, frame: int, camera: Camera) -> np.nd
 
 
 def _clear_of(candidate: PlannedObject, placed: list[PlannedObject], plan: SequencePlan) -> bool:
-    """Whether the candidate overlaps neither `placed` objects nor the camera's car on the ground.
+    """Return whether the candidate overlaps neither `placed` objects nor the camera's car on the ground.
 
     The first, the middle and the last frame are tested.
     """
@@ -267,14 +267,14 @@ def _clear_of(candidate: PlannedObject, placed: list[PlannedObject], plan: Seque
 
 
 def _could_touch(a: PlannedObject, b: PlannedObject, frame: int) -> bool:
-    """Whether two objects are close enough to overlap: a quick test that saves most of the exact tests."""
+    """Return whether two objects are close enough to overlap: a quick test that saves most of the exact tests."""
     (ax, ay, _), (bx, by, _) = a.at(frame), b.at(frame)
     reach = sum(math.hypot(*DIMENSIONS[CLASS_NAMES[item.category]][:2]) for item in (a, b)) / 2
     return math.hypot(ax - bx, ay - by) < reach + 0.2
 
 
 def _shown_well(candidate, box, placed, boxes, camera: Camera, frame: int) -> bool:
-    """Whether enough of the candidate's `box` is inside the image, and no box would be mostly hidden by others."""
+    """Return whether enough of the candidate's `box` is inside the image, and no box would be mostly hidden."""
     width, height = camera.size
     inside = _intersection(box, np.array([0, 0, width, height])) / _area(box)
     if inside < 0.45:

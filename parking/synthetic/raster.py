@@ -89,7 +89,7 @@ class _Projected:
         self.order = order[visible[order]]
 
     def bounds(self) -> tuple[int, int, int, int]:
-        """The left, top, right and bottom of the drawing in whole pixels, with a margin of one pixel."""
+        """Return the left, top, right and bottom of the drawing in whole pixels, with a margin of one pixel."""
         reach = np.repeat(self.radii.max(1), self.mesh.counts)[:, None]
         low, high = (self.pixels - reach).min(0), (self.pixels + reach).max(0)
         return (*(np.floor(low).astype(int) - 1).tolist(), *(np.ceil(high).astype(int) + 2).tolist())
@@ -186,7 +186,7 @@ def _silhouette_area(projected: _Projected, bounds) -> float:
 
 
 def _tones(projected: _Projected, pose: Pose, lighting: Lighting) -> np.ndarray:
-    """The edge, middle and light tone of each primitive: colours (F, 3, 4), 0..255, with full alpha."""
+    """Return the edge, middle and light tone of each primitive: colours (F, 3, 4), 0..255, with full alpha."""
     mesh = projected.mesh
     round_ones = mesh.counts < 3
     up = np.array([0.0, 0.0, 1.0])

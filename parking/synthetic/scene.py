@@ -75,7 +75,7 @@ def render_sequence(plan: SequencePlan) -> Iterator[Frame]:
 
 
 def tight_boxes(mask: np.ndarray, full_areas) -> dict[int, tuple[int, int, int, int]]:
-    """The boxes (x, y, width, height) around the visible pixels of objects, by object index.
+    """Return the boxes (x, y, width, height) around the visible pixels of objects, by object index.
 
     Objects of which less than MIN_VISIBLE is visible have no box.
     """

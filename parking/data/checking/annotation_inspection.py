@@ -33,8 +33,8 @@ _WHOLE = 0.95
 _MIN_BOXES, _MIN_SHARE = 20, 0.9
 # Carelessly drawn boxes extend beyond the image by less than this part of the image's side.
 _FAR_OUTSIDE = 0.1
-# If x1 and y1 are wrongly read as width and height, at least this share of the boxes extends beyond the image by more
-# than _FAR_OUTSIDE, because all boxes outside the top-left quarter of the image do.
+# If boxes (x0, y0, x1, y1) are wrongly read as (x, y, width, height), at least this share of them extends beyond the
+# image by more than _FAR_OUTSIDE, because all boxes outside the top-left quarter of the image do.
 _MIN_OUTSIDE_SHARE = 0.2
 # This many boxes suffice to decide that boxes were drawn on turned pictures, because EXIF already suggests it.
 _MIN_TURNED_BOXES = 5
@@ -167,7 +167,7 @@ def inspect_boxes(
 
 
 def inspect_classes(annotations: Annotations, categories: Mapping[int, str], findings: list[Finding]) -> None:
-    """Add to ``findings`` which classes have no box in ``annotations``, and whether half of all or more are crowds.
+    """Add findings about classes that have no box in ``annotations``, and one if at least half of the boxes are crowds.
 
     Args:
         categories: names by category id, in the order of the contiguous classes.
@@ -191,7 +191,7 @@ def inspect_classes(annotations: Annotations, categories: Mapping[int, str], fin
 
 
 def _inspect_areas(annotations: Annotations, entries, findings: list[Finding]) -> np.ndarray:
-    """Return (A,) areas, NaN where width x height is to be used instead, and add impossible ones to ``findings``."""
+    """Return (A,) areas, NaN where width x height must be used instead; add impossible areas to ``findings``."""
     numbers = annotations.numbers.tolist()
     values = [entries[number].get("area") for number in numbers]
     areas, problems = find_impossible_areas(values, annotations.boxes)

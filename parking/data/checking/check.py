@@ -26,7 +26,7 @@ _CHUNK_SIZE = 8
 
 @dataclass
 class CheckedSource:
-    """A source and what was found in it.
+    """A source (a json with its images) and what was found in it.
 
     Attributes:
         class_names: by contiguous class index.

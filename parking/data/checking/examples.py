@@ -49,8 +49,8 @@ def choose_examples(
     for c in range(num_classes):
         rows = rng.permutation(np.flatnonzero(classes == c))
         large = boxes[rows, 2:].min(axis=1) >= _SMALLEST_SIDE
-        # Take one box of each sequence before a second one of any, because frames of a sequence look alike. The sort
-        # leaves boxes with equal keys in their random order.
+        # Take a box of each sequence before a second box of any sequence, because frames of a sequence look alike. The
+        # sort leaves boxes with equal keys in their random order.
         seen: Counter = Counter()
         turns = np.zeros(len(rows), dtype=int)
         for k, row in enumerate(rows):

@@ -16,7 +16,7 @@ _DONE = {LEAVE_OUT: "left out", MEND: "mended", KEEP: "kept"}
 
 
 class Kind(NamedTuple):
-    """One kind of finding.
+    """A kind of :class:`Finding`, with what the loader does about it.
 
     Attributes:
         title: a plural noun phrase for tables.
@@ -30,11 +30,11 @@ class Kind(NamedTuple):
     repair: str
 
     def action(self, policy: str) -> str:
-        """Return what the loader does under ``policy``, "strict" or "repair"."""
+        """Return what the loader does about a finding of this kind under ``policy``, "strict" or "repair"."""
         return {"strict": self.strict, "repair": self.repair}[policy]
 
     def is_left_out(self, policy: str) -> bool:
-        """Return whether the image or annotation with a finding of this kind is not used under ``policy``."""
+        """Return whether an image or annotation with a finding of this kind is not used under ``policy``."""
         return self.action(policy) not in (KEEP, MEND)
 
 
@@ -137,7 +137,7 @@ def list_counts(findings: Iterable[Finding], policy: str) -> list[str]:
 
 
 def stop_if_needed(json_file: str, findings: Sequence[Finding], policy: str, *, may_repair: bool = True) -> None:
-    """Raise a UserError that names the json and the first finding that stops under ``policy``, if there is one.
+    """Raise a UserError if the loader must stop under ``policy``; it names the json and the first reason.
 
     Args:
         may_repair: whether the user can choose another policy.

@@ -23,7 +23,7 @@ _ABOUT_OUTSIDE = (
 
 
 class Inspection(NamedTuple):
-    """The result of :func:`inspect_content`.
+    """The usable part of a json and what is wrong with the rest, as :func:`inspect_content` returns them.
 
     Attributes:
         columns: the images and boxes that can be used; anything that would stop a loader is left out, too.

@@ -42,7 +42,7 @@ def load_columns(
     allow_outside: bool = False,
     known: Sequence[Finding] = (),
 ) -> Columns:
-    """Load a COCO-like json, apply ``policy`` to what is wrong with it, and log what was found on the main process.
+    """Load a COCO-like json, apply ``policy`` to what is wrong with it, and log the findings in the main process.
 
     No image is decoded. Headers are read once: of all images if ``exif_orientation`` is "auto", else of those whose
     size the json lacks.

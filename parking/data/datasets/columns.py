@@ -41,7 +41,7 @@ class Columns:
         return len(self.image_ids)
 
     def image_rows(self) -> np.ndarray:
-        """Return (A,) ints: the image of each box."""
+        """Return (A,) ints: the index of each box's image."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
     def select(self, indices: Sequence[int]) -> "Columns":

@@ -73,7 +73,7 @@ class NameIndex:
         return name if name in self._exact else self._by_key.get(name_key(name))
 
     def check_unambiguous(self, where: str) -> None:
-        """Raise a UserError about the first pair of ``ambiguous``, if any; ``where`` says where the names are from."""
+        """Raise a UserError that begins with ``where`` if two names differ only in case, Unicode form or slashes."""
         for first, second in self.ambiguous:
             raise UserError(f"{where}: '{printable(first)}' and '{printable(second)}' {DIFFER_ONLY_IN_FORM}.")
 
@@ -110,7 +110,7 @@ class FileIndex(NameIndex):
         return None
 
     def is_outside(self, name: str) -> bool:
-        """Return whether ``name`` leads out of ``root`` where it may not."""
+        """Return whether ``name`` leads out of ``root`` although this is not allowed."""
         is_allowed = self.allow_outside and os.path.isabs(name)
         return _may_climb(name) and not is_allowed and self._to_relative(name).partition("/")[0] == ".."
 

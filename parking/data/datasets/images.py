@@ -65,7 +65,7 @@ def list_images(input: str, image_info: str | None = None) -> ImageList:
 
 
 def _find_images(input: str) -> tuple[Path, Listing]:
-    """Return the folder that ``input`` is or lies in, and the images below this folder that ``input`` stands for."""
+    """Find the images that ``input`` stands for; return the folder that their paths are relative to, and the images."""
     if os.path.isdir(input):
         folder, listing = list_folder(input)
         root = Path(folder)
@@ -147,7 +147,7 @@ def _find_image_info(root: Path, paths: list[str]) -> tuple[str | None, _ImageIn
 
 
 def _join(records: list[dict], infos: _ImageInfos, image_info: str, *, is_complete: bool) -> list[dict]:
-    """Add ids and sizes from ``infos`` to ``records``; if ``is_complete``, all entries of ``infos`` need a record."""
+    """Return ``records`` with ids and sizes from ``infos``; if ``is_complete``, each of ``infos`` needs a record."""
     found: dict[str, str] = {}
     joined, unlisted = [], []
     for record in records:

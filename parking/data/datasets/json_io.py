@@ -118,7 +118,7 @@ def find_twice(values: Iterable) -> Any:
 
 @contextmanager
 def paused_gc() -> Iterator[None]:
-    """Pause the cyclic garbage collector, which would double the time it takes to make many plain values."""
+    """In the block, pause the cyclic garbage collector, which would double the time of making many small objects."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

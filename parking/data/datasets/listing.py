@@ -30,7 +30,7 @@ _WORDS = {
 
 @dataclass
 class Listing:
-    """The images below a folder, and what else is there.
+    """The images below a folder, and how many other files were passed over.
 
     Attributes:
         names: paths of the images relative to the folder, sorted.
@@ -41,7 +41,7 @@ class Listing:
     passed_over: Counter = field(default_factory=Counter)
 
     def describe_passed_over(self) -> str:
-        """Return the end of a sentence that tells what was passed over, and why; "" if there is nothing to tell."""
+        """Return words that say how many files were passed over, and why; "" if none were."""
         counts = {reason: count for reason, count in self.passed_over.items() if count}
         endings = {reason: count for reason, count in sorted(counts.items()) if reason not in _WORDS}
         told = [reason for reason in _WORDS if reason in counts]

@@ -133,7 +133,7 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
     if header.bits > 16:
         raise unsupported(f"a TIFF of {header.bits} bits a channel")
     if first(directory, tiff_tags.ORIENTATION, 1) != 1:
-        # Otherwise Pillow would turn the picture, and so would OpenCV, in spite of IMREAD_IGNORE_ORIENTATION.
+        # Pillow would turn the picture by its orientation, and so would OpenCV, in spite of IMREAD_IGNORE_ORIENTATION.
         data = tiff_tags.drop_orientation(data)
     if header.bits <= 8:
         # Use Pillow here, because OpenCV multiplies colours by alpha.
@@ -159,11 +159,11 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
 
 
 def _find_stated_maximum(directory: ImageFileDirectory_v2) -> int | None:
-    """Return the largest possible value that a 16-bit TIFF states; None unless it is 2^bits - 1 for 9 to 15 bits."""
+    """Return the largest value that a 16-bit TIFF states if it is 2^bits - 1 for 9 to 15 bits, else None."""
     for tag in (tiff_tags.S_MAX_SAMPLE, tiff_tags.MAX_SAMPLE):
         value = first(directory, tag)
-        # Any other number is the largest value that occurs in the picture; dividing by it would brighten each picture
-        # by another factor.
+        # Reject other numbers: they are the largest value that occurs in the picture, and dividing by it would brighten
+        # each picture by another factor.
         if value is not None and value in {(1 << bits) - 1 for bits in range(9, 16)}:
             return int(value)
     return None
@@ -171,7 +171,7 @@ def _find_stated_maximum(directory: ImageFileDirectory_v2) -> int | None:
 
 def _decode_by_pillow(data: bytes, header: Header) -> np.ndarray:
     if header.format == "PPM" and _is_deep_ppm(data, header.stored_size):
-        # Pillow would keep only 8 bits of each colour, and these do not show how many of the 16 bits are used.
+        # Pillow would keep only 8 bits of each colour, and 8 bits do not show how many of the 16 bits are used.
         return narrow(np.ascontiguousarray(_decode_by_cv2(data, _CV2_DEEP_BGR)[..., ::-1]))
     image = pillow.decode(io.BytesIO(data), header.format, header.stored_size)
     if image.mode.startswith("I"):

@@ -8,8 +8,8 @@ from parking.data.decoding.headers import JPEG_SCAN, JPEG_STANDALONE, walk_jpeg
 _END, _HUFFMAN_TABLES = b"\xff\xd9", 0xC4
 # Markers of the frames with Huffman coding whose pixels may all be in a single scan: baseline and extended.
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
-# This many zero bytes in a row are more than two blocks can have, even if the codes and signs of all their 63
-# coefficients are zero bits.
+# This many zero bytes in a row count as a hole: two blocks have fewer, even if the codes and signs of all 63
+# coefficients of each block are zero bits.
 _HOLE = bytes(128)
 # Matches a marker that begins a segment: 0xff and a byte other than 0x00 (which follows a 0xff among the pixels), 0xff
 # (padding) and the markers without a segment.
@@ -49,7 +49,7 @@ def has_hole(data: bytes) -> bool:
 
 
 def has_more_scans(data: bytes, limit: int) -> bool:
-    """Return whether the first picture has more than ``limit`` scans; each may take as long as a whole picture."""
+    """Return whether a JPEG's first picture has more than ``limit`` scans; each may take as long as a whole picture."""
     if data.count(b"\xff\xda") <= limit:
         return False
     _, start, _ = list(_walk(data))[-1]
@@ -68,7 +68,7 @@ def _walk(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _read_first_symbols(tables: bytes) -> dict[int, int]:
-    """Return table number -> the symbol whose code is all zero bits, for the Huffman tables of AC coefficients."""
+    """Map the number of each Huffman table of AC coefficients to the symbol whose code is all zero bits."""
     symbols, start = {}, 0
     while start + 17 < len(tables):
         if tables[start] >> 4:

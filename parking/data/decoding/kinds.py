@@ -45,7 +45,7 @@ _OTHERS = (
 
 
 def identify(start: bytes) -> str:
-    """Return which of ``FORMATS`` a file has, or "" if none.
+    """Return the format of a file, one of ``FORMATS``; "" if it has none of them.
 
     Args:
         start: the first ``NUM_BYTES`` bytes of the file or more; all of a shorter file.
@@ -72,7 +72,7 @@ def identify(start: bytes) -> str:
 
 
 def describe_other(start: bytes) -> ImageProblem:
-    """Return what is wrong with a file whose format :func:`identify` does not know; ``start`` is its beginning."""
+    """Return the error for a file whose format :func:`identify` does not know; ``start`` is the file's beginning."""
     brands = _read_brands(start)
     if brands & _HEIC_BRANDS:
         return unsupported("a HEIC picture", "convert it to JPEG")

@@ -47,7 +47,7 @@ def is_applied(policy: str, orientation: int, stored: Size, stated: Size | None)
 
 
 def choose_for_ambiguous(decisions: Iterable[bool | None]) -> str:
-    """Return "apply" or "ignore" for the pictures of a json for which :func:`is_applied` cannot tell.
+    """Return "apply" or "ignore" for those pictures of a json about which :func:`is_applied` cannot decide.
 
     They are treated as all other pictures of the json are; "ignore" if these are not all treated alike.
 

@@ -15,7 +15,7 @@ class ImageProblem(Exception):
 
 
 def damaged(reason: str = "") -> ImageProblem:
-    """Return the problem of a picture of a known format with invalid content; ``reason`` is what a decoder says."""
+    """Return the error for a damaged picture of a known format; ``reason`` is what a decoder says."""
     return ImageProblem("image_unreadable", "it is damaged" + (f" ({reason.strip().rstrip('.')})" if reason else ""))
 
 
@@ -24,5 +24,5 @@ def cut_off() -> ImageProblem:
 
 
 def unsupported(what: str, advice: str = "convert it to 8-bit PNG or JPEG") -> ImageProblem:
-    """Return the problem of an intact file of a kind that is not read; ``what`` names it, such as "a HEIC picture"."""
+    """Return the error for an intact file of an unsupported kind; ``what`` is the kind, such as "a HEIC picture"."""
     return ImageProblem("image_unsupported", f"it is {what}; {advice}")

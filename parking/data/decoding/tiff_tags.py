@@ -77,7 +77,7 @@ def drop_orientation(data: bytes) -> bytes:
         return data
     order, value_offset, entry = found
     changed = bytearray(data)
-    # Change the type, too: Pillow turns pictures by an orientation of any type, even a fraction that lies elsewhere.
+    # Change the type, too: Pillow obeys an orientation of any type, even a fraction, which lies outside the entry.
     struct.pack_into(order + "H", changed, entry + 2, 3)
     struct.pack_into(order + ("Q" if value_offset == 12 else "I"), changed, entry + 4, 1)
     struct.pack_into(order + "H", changed, entry + value_offset, 1)
@@ -85,7 +85,7 @@ def drop_orientation(data: bytes) -> bytes:
 
 
 def _find_orientation(tiff: bytes) -> tuple[str, int, int] | None:
-    """Find the entry of the first picture's orientation.
+    """Find where a TIFF stores the orientation of its first picture.
 
     Pillow is not used, because it warns on the terminal about every small fault in EXIF, and photographs have many.
 

@@ -33,10 +33,11 @@ class ClassBalancedTrainingSampler(PositionedSampler):
 def class_balanced_weights(
     dataset_dicts: Sequence[dict], num_classes: int, class_ap: Sequence[float | None] | None = None
 ) -> np.ndarray:
-    """Compute a weight above 0 for each image, as the entry to the parking challenge of 2022 did.
+    """Compute a weight above 0 for each image; images with rare or badly detected classes weigh more.
 
-    A class weighs 1 / its number of boxes, normalised to mean 1 over the classes that have boxes, times
-    ``(1 - AP)^2 / num_classes``. An image weighs the sum of its boxes' class weights, with two exceptions:
+    As in an entry to the parking challenge of 2022, a class weighs 1 / its number of boxes, normalised to mean 1 over
+    the classes that have boxes, times ``(1 - AP)^2 / num_classes``. An image weighs the sum of its boxes' class
+    weights, with two exceptions:
 
     - An image without boxes weighs the mean of the images with boxes, so it is drawn as often as without weights.
     - An image with boxes weighs at least a hundredth of that mean, even if all its classes are at AP 1.

@@ -41,7 +41,7 @@ class RepeatFactorTrainingSampler(PositionedSampler):
 
 
 def compute_repeat_factors(dataset_dicts: Sequence[dict], threshold: float, *, sqrt: bool = True) -> np.ndarray:
-    """Return each image's repeat factor, float (number of images,): the largest of its classes', or 1 without boxes.
+    """Return (N,) float: for each of N images, the largest repeat factor of its classes, or 1 if it has no boxes.
 
     The factor of a class that occurs in the part f of the images is ``max(1, sqrt(threshold / f))``, or
     ``max(1, threshold / f)`` if ``sqrt`` is False. Crowd boxes do not count, as in training.

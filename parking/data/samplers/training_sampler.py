@@ -59,7 +59,7 @@ class PositionedSampler(Sampler):
 
 
 class PositionedTrainingSampler(PositionedSampler):
-    """Yields plain passes, ``shuffle(range(size)) + shuffle(range(size)) + ...``; see :class:`PositionedSampler`."""
+    """Yields shuffled passes over the images without end; each pass holds every index of ``range(size)`` once."""
 
     def __init__(self, size: int, *, seed: int, start: int = 0):
         super().__init__(size, epoch_size=size, seed=seed, start=start)

@@ -11,7 +11,7 @@ from parking.data.transforms.warp import clip_boxes
 
 
 def compute_tile_offset(i: int, size: tuple[int, int], centre: tuple[int, int]) -> tuple[int, int]:
-    """Return where on the canvas, or outside of it, the top-left corner (x, y) of tile ``i`` (0..3), with (h, w), lies.
+    """Return the top-left corner (x, y) of tile ``i`` (0..3) of ``size`` (h, w) on the canvas, or outside of it.
 
     The tiles touch ``centre``: 0 and 1 from above, 2 and 3 from below, 0 and 2 from the left, 1 and 3 from the right.
     """

@@ -48,7 +48,7 @@ class WarpTransform(Transform):
         return mapped[:, :2] / np.where(depth > 0, depth, np.nan)
 
     def apply_box(self, box: np.ndarray) -> np.ndarray:
-        """Return the hulls of the mapped corners, (N, 4) XYXY_ABS, not clipped.
+        """Return (N, 4) XYXY_ABS boxes around the mapped corners of boxes, not clipped.
 
         A box with a corner on or beyond the horizon of a perspective has no finite hull and becomes all zeros.
         """
@@ -61,7 +61,7 @@ class WarpTransform(Transform):
         return b == c == 0 and a > 0 and d > 0 and np.array_equal(bottom, [0, 0, 1])
 
     def paint(self, img: np.ndarray, corner: tuple[int, int], out: np.ndarray) -> None:
-        """Map a part of the input into the output; for ``is_upright`` maps only.
+        """Map a part of the input image into the output image; only if the map ``is_upright``.
 
         Args:
             img: (h, w, C), the part.
@@ -79,7 +79,7 @@ class WarpTransform(Transform):
         cv2.warpAffine(img, matrix[:2], (x1 - x0, y1 - y0), dst=target, flags=flags, borderMode=border)
 
     def find_pixels(self, box: np.ndarray) -> tuple[int, int, int, int]:
-        """Return x0, y0, x1, y1 (exclusive) of the output's pixels whose centres lie on a box of the input (XYXY_ABS).
+        """Return x0, y0, x1, y1 (exclusive) of the output pixels whose centres lie in the mapped ``box`` (XYXY_ABS).
 
         There are none (x0 >= x1 or y0 >= y1) if the box lies outside the output. Boxes that touch share no pixel.
         """

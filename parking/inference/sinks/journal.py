@@ -57,7 +57,7 @@ def remove_journal_folder(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class JournalContent:
-    """Results of some images.
+    """The results in a journal: the boxes in each image that is done, or why the image is unreadable.
 
     Attributes:
         detections: all boxes in these images.
@@ -110,7 +110,7 @@ class ResultsJournal:
             self._file.write(b"\n")  # a killed process may have left half a line
 
     def _begin(self, recipe: Mapping[str, Any]) -> None:
-        """Write the recipe; first remove earlier results if they are from another recipe."""
+        """Write the recipe; before that, remove the results of an earlier run that had another recipe."""
         path = self._folder / "recipe.json"
         try:
             earlier = json.loads(read_regular(path, max_bytes=MAX_RECIPE_BYTES, follow_links=False))
@@ -126,7 +126,7 @@ class ResultsJournal:
             if difference:
                 logger.warning("Starting over: %s since the interrupted run in %s.", difference, self._folder)
                 for results in self._files():
-                    results.unlink(missing_ok=True)  # a machine that shares the folder may be faster
+                    results.unlink(missing_ok=True)  # another machine may have removed it already
             with open_atomic(path) as file:
                 file.write(json.dumps(recipe).encode())
 

@@ -75,7 +75,7 @@ def choose_result_ids(
 
 
 def read_about_ids(predictions: str | os.PathLike) -> list[str]:
-    """Read from the ``ids.json`` beside ``predictions`` where the ids in that file are from; return sentences."""
+    """Return sentences on where the ids in the file ``predictions`` are from, as the ``ids.json`` beside it says."""
     try:
         about = json.loads(read_regular(Path(predictions).with_name("ids.json"), max_bytes=MAX_NOTE_BYTES))
         return [f"the {key.replace('_', ' ')} are {text}; the challenge may have others" for key, text in about.items()]

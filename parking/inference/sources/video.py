@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class Frame(NamedTuple):
-    """One picture of a source.
+    """One picture of a video, folder, camera or stream.
 
     Attributes:
         index: number of the frame in the source, from 0; dropped frames of a live source are counted, too.
@@ -62,7 +62,7 @@ class Frame(NamedTuple):
 
 
 def is_live_input(input: str) -> bool:
-    """Whether ``input`` means a camera ("0", "1", ... or /dev/video0) or a stream (a URL that names no video file)."""
+    """Return whether ``input`` is a camera ("0", ... or /dev/video0) or a stream (a URL that names no video file)."""
     if _is_camera(input):
         return True
     scheme, rest = _split_url(input)
@@ -70,7 +70,7 @@ def is_live_input(input: str) -> bool:
 
 
 def is_video_input(input: str) -> bool:
-    """Whether ``input`` has the form of a camera or URL, or the ending of a video file; never true for folders."""
+    """Return whether ``input`` looks like a camera, a URL or, by its ending, a video file; False for folders."""
     scheme, rest = _split_url(input)
     return is_live_input(input) or _has_video_name(_cut_query(rest) if scheme else input)
 

@@ -171,7 +171,7 @@ def _car(shape: CarProfile, paint, cladding=None) -> MeshBuilder:
 
 
 def _section(y, half, low, belt, crown) -> np.ndarray:
-    """The cross-section (8, 3) of the body at `y`, clockwise seen from the front."""
+    """Return the cross-section (8, 3) of the body at `y`, clockwise seen from the front."""
     sill = low + 0.18
     right = [(half * 0.94, low), (half, sill), (half, belt - 0.12), (half * 0.86, (belt + crown) / 2)]
     return mirrored_ring(right, y)
@@ -237,7 +237,7 @@ def strip(mesh: MeshBuilder, side: int, x: float, ys, zs, colour, material=MATTE
 
 
 def outline(front: float, back: float, half: float) -> np.ndarray:
-    """The corners (4, 2), counter-clockwise, of a rectangle from `back` to `front` with the half width `half`."""
+    """Return corners (4, 2), counter-clockwise, of a rectangle from `back` to `front` with the half width `half`."""
     return np.array([(half, back), (half, front), (-half, front), (-half, back)])
 
 

@@ -108,7 +108,7 @@ def _flat_bed(mesh: MeshBuilder, paint, load_rng) -> None:
 
 def _coach(paint, skirt, length, half, height, belt, radius, windows) -> MeshBuilder:
     def octagon(end, w):
-        """The corners of a rectangle of length 2 x `end` and width 2 x `w` whose corners are cut off."""
+        """Return the corners of a rectangle of length 2 x `end` and width 2 x `w` whose corners are cut off."""
         cut = 0.16
         right = [(w, -end + cut), (w, end - cut), (w - cut, end), (cut - w, end)]
         return np.array([*right, (-w, end - cut), (-w, cut - end), (cut - w, -end), (w - cut, -end)])
