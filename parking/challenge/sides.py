@@ -24,7 +24,7 @@ _VAL_FRACTION = 0.12
 
 
 def summarize(checked: Sequence[CheckedSource], *, split: str) -> Overview:
-    """Summarize each side of checked data sets; add frames that have a neighbour on another side to the findings.
+    """Summarize each side of checked data sets; report frames of one side that have a neighbour on another side.
 
     The challenge's data have the sides training and validation, according to ``split``. Else each data set is a side.
     """

@@ -93,7 +93,7 @@ def _load_all_but_head(model: nn.Module, weights: Weights, own: Mapping[str, Ten
 def find_class_sources(
     class_names: Sequence[str], weights_class_names: Sequence[str], class_map: Sequence[tuple[str, str]]
 ) -> list[int | None]:
-    """Find for each class of a model the class of the weights from whose outputs it starts.
+    """Find, for each class of a model, the class of the weights whose outputs initialise those of the model's class.
 
     This source is the class that ``class_map`` names ("" for none), else the class of the same name, as
     :func:`~parking.utils.class_names.find_classes` compares names. If the weights have exactly the model's classes, in

@@ -11,7 +11,7 @@ from parking.utils.errors import UserError
 from parking.utils.limits import MAX_CONFIG_DEPTH, MAX_CONFIG_VALUES
 from parking.utils.text import printable
 
-# Last part of the names of the norms' batch counters: the only tensors with whole numbers, whose values do not matter.
+# Last part of the names of the norms' batch counters. Only these tensors hold whole numbers, which may have any value.
 _COUNTER = "num_batches_tracked"
 
 

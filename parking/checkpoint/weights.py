@@ -261,7 +261,7 @@ def _upgrade(weights: Weights) -> Weights:
 
 
 def _first_of(checkpoint: Mapping, *keys: str) -> Any:
-    """The first mapping under one of ``keys``, else ``checkpoint`` itself."""
+    """Return the first value under one of ``keys`` that is a mapping; ``checkpoint`` itself if there is none."""
     return next((checkpoint[key] for key in keys if isinstance(checkpoint.get(key), Mapping)), checkpoint)
 
 

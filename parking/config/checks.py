@@ -290,7 +290,7 @@ CHECKS: Mapping[str, Check] = {
         Text(r"(.+/)?bbox/.+", "bbox/ and a score, such as bbox/AP75 or bbox/AP75-CLASS"), TRAIN, _scores_end_or_choose
     ),
     "TEST.DETECTIONS_PER_IMAGE": Check(_SOME, ALL, scores_steer),
-    # On a GPU, the last bits of scores depend on the batch size.
+    # This can change scores: on a GPU, their last bits depend on the batch size.
     "TEST.IMS_PER_BATCH": Check(Whole(0, _MAX_IMAGES), ALL, scores_steer),
     "TEST.DTYPE": Check(OneOf("auto", "float32", "float16", "bfloat16"), ALL, scores_steer),
     # Evaluations during training use no test-time augmentation.
@@ -423,7 +423,7 @@ def check_values(
 
 
 def check_key(cfg: Mapping[str, Any], key: str) -> None:
-    """Raise a UserError unless the value of ``key`` is allowed; for keys used before :func:`check_values` runs."""
+    """Raise a UserError unless the value of ``key`` is allowed; call it for keys used before :func:`check_values`."""
     _check_value(key, find_value(cfg, key), CHECKS[key].kind, None)
 
 

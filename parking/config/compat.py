@@ -261,7 +261,7 @@ def _name_first_training_state(names: Iterable[str]) -> dict[str, Any]:
     """
     names = list(names)
     norms = {name.rpartition(".")[0] for name in names if name.endswith(".running_mean")}
-    # The state dict of a model does not contain these two buffers.
+    # Begin with these two buffers, because the state dict of a model does not contain them.
     buffers, parameters = ["pixel_mean", "pixel_std"], []
     groups: dict[str, list[str]] = {"bias": [], "norm": [], "weight": []}
     for name in names:

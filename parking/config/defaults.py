@@ -92,8 +92,7 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.CACHE_FORMAT = "raw"
     # Folder of the "disk" cache; "": the folder "parking" in the user's cache folder.
     cfg.INPUT.CACHE_DIR = ""
-    # Largest allowed size of the cache in GB (10^9 bytes). It is checked at the start of a
-    # training; for "jpeg", by an estimate.
+    # Largest allowed size of the cache in GB (10^9 bytes), checked when a training starts (for "jpeg" by an estimate).
     cfg.INPUT.CACHE_GB = 20.0
     cfg.INPUT.AUG = CN()
     # Probability that a sample is a mosaic of four images.

@@ -117,7 +117,7 @@ def _evaluate_copy(model, state_dict, dtype, test):
     _broadcast_from_main(copied)
     prepare_for_inference(copied, dtype)
     try:
-        # Do not check the weights in float32, because diverged weights must not end a training here; instead, the
+        # If ``dtype`` is float32, do not check the weights: diverged weights must not end a training here, and the
         # evaluation leaves out boxes that are not finite.
         if dtype != torch.float32:
             refuse_overflow(copied, dtype, "the weights in training")

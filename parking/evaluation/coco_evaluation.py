@@ -71,7 +71,8 @@ class COCOBoxEvaluator(DatasetEvaluator):
         self.reset()
 
     def process(self, inputs, outputs):
-        """
+        """Keep the detections of a batch until :meth:`evaluate` scores them.
+
         Args:
             inputs: list of dicts with "image_id".
             outputs: list of dicts with "instances", which have ``pred_boxes`` in pixels of the original image,

@@ -48,7 +48,8 @@ class PredictionPictures(DatasetEvaluator):
         self._records = {record["image_id"]: record for record in chosen}
 
     def process(self, inputs, outputs):
-        """
+        """Draw the images of a batch that are among the chosen ones.
+
         Args:
             inputs: list of dicts with "image_id" and "image", the resized (3, h, w) uint8 RGB tensor.
             outputs: list of dicts with "instances", whose boxes are in pixels of the original image.

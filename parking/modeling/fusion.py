@@ -121,7 +121,7 @@ def _sort_by_group(scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 def _steps(sizes: Tensor, max_steps: int) -> Iterator[tuple[int, int]]:
-    """Yield for each step the number of groups that still have a box to take, and the number of boxes in these groups.
+    """Yield, for k = 0, 1, ..., the number of groups with more than k boxes, and how many boxes these groups have.
 
     These groups come first in the order of :func:`_sort_by_group`, so no group has to be padded. The work of all steps
     together grows with the sum of the squared group sizes.

@@ -158,14 +158,14 @@ def _is_exact_when_shifted(boxes: Tensor) -> Tensor:
 
 
 def _round_as_published(boxes: Tensor, classes: Tensor) -> Tensor:
-    """``boxes`` (K, 4) in float64, rounded as the published scores require (see :data:`_CLASS_DISTANCE`)."""
+    """Convert ``boxes`` (K, 4) to float64, rounded as the published scores require (see :data:`_CLASS_DISTANCE`)."""
     offsets = (classes * _CLASS_DISTANCE)[:, None]
     rounded = (boxes + offsets).double() - offsets
     return torch.where((classes < _NUM_ROUNDED_CLASSES)[:, None], rounded, boxes.double())
 
 
 def _pack(sizes: list[int], max_sum: int, max_count: int) -> list[int]:
-    """Pack consecutive ``sizes`` into sums of at most ``max_count`` sizes and at most ``max_sum``.
+    """Add up consecutive ``sizes`` to sums of at most ``max_sum``, each of at most ``max_count`` sizes.
 
     A single size above ``max_sum`` is a sum of its own.
     """

@@ -8,7 +8,7 @@ from .dense_heads import DENSE_HEAD_REGISTRY
 
 
 def list_registered() -> dict[str, list[str]]:
-    """For each config key, the names that may be its value: all parts of this project and some of detectron2's.
+    """Return, for each config key that names a model part, its possible values: all our parts and some of detectron2's.
 
     Of detectron2's parts, only backbones that fit this project's heads are listed.
     """

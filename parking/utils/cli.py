@@ -105,7 +105,7 @@ def check_started_alone(num_machines: int = 1, *, environ: Mapping[str, str] = o
 
 
 def at_least(low: int) -> Callable[[str], int]:
-    """Return a function for the ``type`` of ``add_argument``, which accepts whole numbers of ``low`` or more."""
+    """Return a function to use as an argument's ``type``; it accepts whole numbers of ``low`` or more."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < low:

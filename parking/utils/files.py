@@ -139,7 +139,7 @@ def open_atomic(
 
 @contextmanager
 def locked(path: str | os.PathLike, *, busy: str, max_seconds: float = 0.0) -> Iterator[None]:
-    """Keep other processes out of the ``with`` block by locking a file, which is made before and removed after it.
+    """Keep other processes out of the ``with`` block by locking a file, which exists only during the block.
 
     A process that is killed in the block leaves the file behind, unlocked.
 
@@ -206,7 +206,7 @@ def open_locked(path: str | os.PathLike, mode: str, flags: int, **limits: Any) -
 
 
 def is_still_there(file: BinaryIO | int, path: str | os.PathLike) -> bool:
-    """Whether the open ``file`` is still the one at ``path``, because nobody removed, moved or replaced it."""
+    """Whether the open ``file`` is still the one at ``path``: nobody has removed, moved or replaced it."""
     try:
         return os.path.samestat(
             os.fstat(file if isinstance(file, int) else file.fileno()), os.stat(path, follow_symlinks=False)

@@ -350,7 +350,7 @@ class _Marks:
         self._read()
 
     def _read(self) -> None:
-        """Read the mark; raise a UserError if the file at its path is no mark."""
+        """Read the mark; raise a UserError if the file at its path is not a mark."""
         self.entries: dict[str, _Entry] = {}
         self.exists, self._num_lines = False, 0
         try:

@@ -20,7 +20,7 @@ DEFAULT_MAX_BYTES = 20_000_000
 DEFAULT_MAX_PER_IMAGE = 50
 
 _MAX_COORDINATE = 1e8
-# No row of a submission is shorter than this.
+# Every row of a submission has at least this many bytes.
 _MIN_ROW_BYTES = 80
 
 _SEPARATORS = {"compact": (",", ":"), "original": (", ", ": ")}
@@ -150,7 +150,7 @@ def write_submission(
 
 
 def _round(detections):
-    """Boxes [x, y, w, h] in tenths of a pixel, scores in 1/10000, and which rows are valid after rounding."""
+    """Round boxes [x, y, w, h] to tenths of a pixel and scores to 1/10000; return these and which rows are valid."""
     corners = detections.boxes.copy()
     corners[:, 2:] += corners[:, :2]
     valid = detections.is_finite() & (np.abs(corners) < _MAX_COORDINATE).all(axis=1)
@@ -175,7 +175,7 @@ def _rank(detections, tenths, image_index, rows):
 
 
 def _find_floored(category_ids, class_floors):
-    """A mask of the ranked boxes that a floor protects: the first n boxes of a class with a floor of n."""
+    """Return a mask of the ranked boxes that a floor protects: the first n boxes of a class whose floor is n."""
     floored = np.zeros(len(category_ids), dtype=bool)
     for category_id, floor in class_floors.items():
         floored[np.flatnonzero(category_ids == category_id)[:floor]] = True

@@ -16,7 +16,7 @@ _YOLOV5_SIZES = {
 
 
 class Family(NamedTuple):
-    """A published family: models that differ only in size.
+    """A published family of models that differ only in size.
 
     Attributes:
         name: name of the family in messages.

@@ -104,7 +104,8 @@ class DenseHead(nn.Module):
         raise NotImplementedError
 
     def losses(self, raw: Any, gt_instances: list[Instances], image_size: tuple[int, int]) -> dict[str, Tensor]:
-        """
+        """Compute the losses of a batch.
+
         Args:
             gt_instances: for each image gt_boxes (XYXY in pixels of the network's input) and gt_classes; any number.
             image_size: (height, width) in pixels of the padded batch.
@@ -125,7 +126,7 @@ class DenseHead(nn.Module):
         raise NotImplementedError
 
     def strong_augmentation_ends(self, iteration: int | None) -> None:
-        """Called with the end of strong augmentation when a training begins or goes on, and again if the end changes.
+        """Take note when strong augmentation ends; called when a training begins or goes on, and if the end changes.
 
         Args:
             iteration: the first iteration whose images are drawn without mosaic and mixup; None if there is none.

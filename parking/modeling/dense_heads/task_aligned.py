@@ -86,7 +86,8 @@ class TaskAlignedAssigner:
     def _collect_claims(
         self, boxes: Tensor, scores: Tensor, points: Tensor, gt_boxes: Tensor, gt_classes: Tensor, areas: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """
+        """Choose for each box the T predictions that it claims, a few boxes at a time to limit the memory.
+
         Returns:
             The predictions (G, T) that each box claims, whether the point of each is inside the box (G, T), and the box
             that each prediction overlaps most (P,).
