@@ -1,7 +1,7 @@
 """Divides the training images into a training and a validation part; pure functions that read no files."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,18 +30,10 @@ def split_images(split: str, columns: Columns, num_classes: int, *, val_fraction
     Raises:
         UserError: there are too few images or sequences.
     """
-    if split == "all":
-        val_ids = set()
-    elif split == "entry":
-        # Draw from all images of the json, including faulty ones that are left out, so that the draw stays the same.
-        val_ids = split_entry(columns.listed_ids or columns.image_ids)
-    else:
-        counts = columns.class_counts(num_classes)
-        class_counts = {image_id: {} for image_id in columns.image_ids}
-        for row, c in zip(*(index.tolist() for index in counts.nonzero()), strict=True):
-            class_counts[columns.image_ids[row]][c] = int(counts[row, c])
-        file_names = dict(zip(columns.image_ids, columns.names, strict=True))
-        val_ids = split_by_sequence(file_names, class_counts, val_fraction, seed)
+    if split == "sequence":
+        return split_by_sequence(columns.names, columns.class_counts(num_classes), val_fraction, seed)
+    # Draw from all images of the json, including faulty ones that are left out, so that the draw stays the same.
+    val_ids = split_entry(columns.listed_ids or columns.image_ids) if split == "entry" else set()
     return np.array([image_id in val_ids for image_id in columns.image_ids], dtype=bool)
 
 
@@ -59,9 +51,7 @@ def split_entry(image_ids: Sequence[int]) -> set[int]:
     return set(random.Random(_ENTRY_SEED).sample(tuple(image_ids), _ENTRY_NUM_VAL))
 
 
-def split_by_sequence(
-    file_names: Mapping[int, str], class_counts: Mapping[int, Mapping[int, int]], val_fraction: float, seed: int = 0
-) -> set[int]:
+def split_by_sequence(names: Sequence[str], class_counts: np.ndarray, val_fraction: float, seed: int = 0) -> np.ndarray:
     """Choose whole sequences for validation, about ``val_fraction`` of the images.
 
     The choice is greedy: among the sequences that bring the split closer to its goals, the best of a random half is
@@ -71,44 +61,35 @@ def split_by_sequence(
     result depends on names, counts and seed, not on the order of the images.
 
     Args:
-        file_names: image id -> file name.
-        class_counts: image id -> {class: number of boxes}; images without boxes may be absent.
+        names: N file names.
+        class_counts: (N, C) boxes of each image and class.
         val_fraction: 0..1, exclusive.
         seed: another seed chooses other sequences.
 
     Returns:
-        The ids of the validation images; neither side is empty.
+        (N,) bool: which images are for validation; neither side is empty.
 
     Raises:
         UserError: all images belong to one sequence.
     """
-    sequences: dict[str, list[int]] = {}
-    for image_id, name in file_names.items():
-        sequences.setdefault(get_sequence_key(name), []).append(image_id)
-    if len(sequences) < 2:
+    keys, firsts, sequences = np.unique(
+        np.array([get_sequence_key(name) for name in names], dtype=object), return_index=True, return_inverse=True
+    )
+    if len(keys) < 2:
         raise UserError(
-            f"The {len(file_names)} training images are all of one sequence, which cannot be divided into training and "
+            f"The {len(names)} training images are all of one sequence, which cannot be divided into training and "
             "validation; train on 'parking_trainval', or add another sequence."
         )
-    keys = sorted(sequences)
-    num_images = np.array([len(sequences[key]) for key in keys])
-    num_boxes = _count([[class_counts.get(i, {}) for i in sequences[key]] for key in keys])
+    num_images = np.bincount(sequences)
+    occurring = class_counts[:, class_counts.any(axis=0)]
+    num_boxes = np.zeros((len(keys), occurring.shape[1]), dtype=np.int64)
+    np.add.at(num_boxes, sequences, occurring)
     # A sequence shows one place at one time, so the conditions of its first image are those of all its images.
-    conditions = [parse_conditions(file_names[sequences[key][0]]) for key in keys]
-    num_conditions = _count([[dict.fromkeys(words.items(), 1)] for words in conditions]) * num_images[:, None]
+    conditions = [set(parse_conditions(names[first]).items()) for first in firsts]
+    values = sorted(set().union(*conditions))
+    num_conditions = np.array([[value in own for value in values] for own in conditions]) * num_images[:, None]
     chosen = _choose_sequences(num_images, num_boxes, num_conditions, val_fraction, random.Random(seed))
-    return {image_id for i in chosen for image_id in sequences[keys[i]]}
-
-
-def _count(counts: Sequence[Sequence[Mapping]]) -> np.ndarray:
-    """Sum up the counts in each group; return a table with a row per group and a column per counted thing, sorted."""
-    columns = {thing: i for i, thing in enumerate(sorted({thing for group in counts for c in group for thing in c}))}
-    sums = np.zeros((len(counts), len(columns)), dtype=np.int64)
-    for row, group in enumerate(counts):
-        for c in group:
-            for thing, number in c.items():
-                sums[row, columns[thing]] += number
-    return sums
+    return np.isin(sequences, chosen)
 
 
 def _choose_sequences(
@@ -122,7 +103,7 @@ def _choose_sequences(
 
     Args:
         num_images: (S,) images of each sequence.
-        num_boxes: (S, C) boxes of each sequence and class.
+        num_boxes: (S, C) boxes of each sequence and class; no class is without boxes.
         num_conditions: (S, K) images of each sequence under each condition.
     """
     max_images = _MAX_OVERSIZE * val_fraction * num_images.sum()

@@ -1,7 +1,6 @@
 import hashlib
 import json
 import random
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,11 @@ NAME = "20201102_경기도_-_-_맑음_주간_실외_right_{:06d}_{:07d}.png"
 
 
 def make_names(lengths):
-    names = [NAME.format(sequence, frame) for sequence, n in enumerate(lengths) for frame in range(n)]
-    return dict(enumerate(names, start=1))
+    return [NAME.format(sequence, frame) for sequence, n in enumerate(lengths) for frame in range(n)]
+
+
+def no_boxes(names):
+    return np.zeros((len(names), 1), dtype=int)
 
 
 def test_entry_split_is_the_original():
@@ -46,73 +48,62 @@ def test_entry_split_of_a_small_set_is_refused(num_images):
 
 def test_sequence_split_keeps_sequences_whole_and_hits_the_fraction():
     names = make_names([10 + 3 * (i % 7) for i in range(60)])
-    val_ids = split_by_sequence(names, {}, 0.12)
-    val_keys = {get_sequence_key(names[i]) for i in val_ids}
-    assert val_ids == {i for i, name in names.items() if get_sequence_key(name) in val_keys}
+    in_val = split_by_sequence(names, no_boxes(names), 0.12)
+    val_keys = {get_sequence_key(name) for name, chosen in zip(names, in_val, strict=True) if chosen}
+    assert in_val.tolist() == [get_sequence_key(name) in val_keys for name in names]
     # The shortest sequence has 10 of the 1,128 images: the greedy choice can come within one sequence's length.
-    assert abs(len(val_ids) / len(names) - 0.12) < 10 / 1128
+    assert abs(in_val.mean() - 0.12) < 10 / 1128
 
 
 def test_sequence_split_balances_classes():
-    rng = random.Random(0)
-    names = make_names([20] * 100)
-    weights = {0: 1000, 1: 100, 2: 10}
-    counts = {i: Counter(rng.choices(list(weights), list(weights.values()), k=5)) for i in names}
-    val_ids = split_by_sequence(names, counts, 0.12)
-    total, val = Counter(), Counter()
-    for i, c in counts.items():
-        total.update(c)
-        if i in val_ids:
-            val.update(c)
-    for c in weights:
-        assert 0.08 < val[c] / total[c] < 0.16
+    counts = np.random.default_rng(0).multinomial(5, [1000 / 1110, 100 / 1110, 10 / 1110], size=2000)
+    in_val = split_by_sequence(make_names([20] * 100), counts, 0.12)
+    shares = counts[in_val].sum(axis=0) / counts.sum(axis=0)
+    assert (shares > 0.08).all() and (shares < 0.16).all()
 
 
 def test_sequence_split_has_rare_classes_on_both_sides():
-    names = make_names([10] * 40)
-    # Class 1 occurs in two sequences only, class 2 in one: image ids 1..10, 51..60 and 101..110.
-    counts = {i: Counter({0: 1}) for i in names}
-    counts[3][1] = counts[55][1] = counts[104][2] = 1
-    val_ids = split_by_sequence(names, counts, 0.1)
-    assert len({3, 55} & val_ids) == 1
-    assert 104 not in val_ids
+    # Class 1 occurs in two sequences only, class 2 in one.
+    counts = np.tile([1, 0, 0], (400, 1))
+    counts[2, 1] = counts[54, 1] = counts[103, 2] = 1
+    in_val = split_by_sequence(make_names([10] * 40), counts, 0.1)
+    assert in_val[2] != in_val[54]
+    assert not in_val[103]
     # Limit: 1.5 * 0.1 * 400 images.
-    assert 30 <= len(val_ids) <= 60
+    assert 30 <= in_val.sum() <= 60
 
 
 def test_sequence_split_does_not_depend_on_the_order():
-    names = make_names([7] * 30)
-    counts = {i: Counter({i % 3: 1}) for i in names}
-    ids = list(names)
-    random.Random(1).shuffle(ids)
-    shuffled = split_by_sequence({i: names[i] for i in ids}, {i: counts[i] for i in reversed(ids)}, 0.2)
-    assert shuffled == split_by_sequence(names, counts, 0.2)
+    names, counts = np.array(make_names([7] * 30)), np.eye(3, dtype=int)[np.arange(210) % 3]
+    order = np.random.default_rng(1).permutation(210)
+    shuffled = split_by_sequence(names[order].tolist(), counts[order], 0.2)
+    assert shuffled.tolist() == split_by_sequence(names.tolist(), counts, 0.2)[order].tolist()
 
 
 @pytest.mark.parametrize("lengths", [[1, 1], [50, 50], [1, 99], [3, 3, 3]])
 @pytest.mark.parametrize("fraction", [0.001, 0.12, 0.999])
 def test_neither_side_is_empty(lengths, fraction):
     names = make_names(lengths)
-    counts = {i: Counter({0: 2}) for i in names}
-    for class_counts in ({}, counts):
-        assert 0 < len(split_by_sequence(names, class_counts, fraction)) < len(names)
+    for counts in (no_boxes(names), no_boxes(names) + 2):
+        assert 0 < split_by_sequence(names, counts, fraction).sum() < len(names)
 
 
 def test_one_sequence_cannot_be_split():
     with pytest.raises(UserError, match="one sequence"):
-        split_by_sequence(make_names([9]), {}, 0.12)
+        split_by_sequence(make_names([9]), np.zeros((9, 1), dtype=int), 0.12)
 
 
 def test_sequence_split_balances_conditions():
-    names = {}
+    names = []
     for sequence in range(120):
         # A quarter of the sequences at night, a third in rain, half on the left.
         daytime, weather = "야간" if sequence % 4 == 0 else "주간", "비" if sequence % 3 == 0 else "맑음"
         side = "left" if sequence // 12 % 2 else "right"
-        for frame in range(10):
-            names[len(names)] = f"20201102_서울_-_-_{weather}_{daytime}_실외_{side}_{sequence:06d}_{frame:07d}.png"
+        start = f"20201102_서울_-_-_{weather}_{daytime}_실외_{side}_{sequence:06d}"
+        names += [f"{start}_{frame:07d}.png" for frame in range(10)]
     for seed in range(5):
-        val = [names[i] for i in split_by_sequence(names, {}, 0.2, seed)]
+        in_val = split_by_sequence(names, no_boxes(names), 0.2, seed)
+        val = [name for name, chosen in zip(names, in_val, strict=True) if chosen]
         # 1,200 images, a fifth of them 240: one sequence of 10 more or less.
         assert 230 <= len(val) <= 250
         for word, share in (("야간", 1 / 4), ("비", 1 / 3), ("left", 1 / 2)):
@@ -120,12 +111,11 @@ def test_sequence_split_balances_conditions():
 
 
 def test_sequence_split_follows_the_seed():
-    names = make_names([10] * 50)
-    counts = {i: Counter({i % 3: 1}) for i in names}
-    parts = [frozenset(split_by_sequence(names, counts, 0.2, seed)) for seed in (0, 1, 2, 1)]
+    names, counts = make_names([10] * 50), np.eye(3, dtype=int)[np.arange(500) % 3]
+    parts = [split_by_sequence(names, counts, 0.2, seed).tobytes() for seed in (0, 1, 2, 1)]
     assert len(set(parts)) == 3
     assert parts[1] == parts[3]
-    assert {len(part) for part in parts} == {100}
+    assert {sum(part) for part in parts} == {100}
 
 
 def test_split_images_knows_the_three_kinds():
@@ -136,7 +126,6 @@ def test_split_images_knows_the_three_kinds():
     starts, boxes, classes = np.arange(len(left) + 1), np.zeros((len(left), 4)), np.zeros(len(left), dtype=int)
     columns = Columns(names, names, left, [9], [9], starts, boxes, classes, classes > 0, classes + 0.0, [], ids)
     val = {kind: split_images(kind, columns, 2, val_fraction=0.1, seed=0) for kind in ("all", "entry", "sequence")}
-    val = {kind: {left[row] for row in np.flatnonzero(mask)} for kind, mask in val.items()}
-    counts = {i: {0: 1} for i in left}
-    assert val["sequence"] == split_by_sequence(dict(zip(left, names, strict=True)), counts, 0.1)
-    assert val["entry"] == split_entry(ids) - {5, 77} and val["all"] == set()
+    entry = split_entry(ids)
+    assert val["sequence"].tolist() == split_by_sequence(names, np.ones((len(left), 1), dtype=int), 0.1).tolist()
+    assert val["entry"].tolist() == [i in entry for i in left] and not val["all"].any()

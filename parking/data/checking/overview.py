@@ -12,15 +12,15 @@ class SplitSummary(NamedTuple):
     Attributes:
         split: a value of DATASETS.SPLIT.
         num_images: numbers of images on the training and on the validation side.
-        num_boxes: class -> numbers of its boxes on the training and on the validation side.
-        leaking: ids of the images on either side with a near neighbour on the other side, in the order of the json.
+        num_boxes: for each class, numbers of its boxes on the training and on the validation side.
+        num_leaking: number of images on either side with a near neighbour on the other side.
         note: why the split is impossible, with all other fields empty; "" if it is possible.
     """
 
     split: str
     num_images: tuple[int, int]
-    num_boxes: dict[int, tuple[int, int]]
-    leaking: list[int]
+    num_boxes: list[tuple[int, int]]
+    num_leaking: int
     note: str = ""
 
 

@@ -67,10 +67,10 @@ def format_splits(summaries: Sequence[SplitSummary], class_names: Sequence[str])
     possible = [summary for summary in summaries if not summary.note]
     rows = [
         ["images", *(_join(summary.num_images) for summary in possible)],
-        ["images with a near neighbour on the other side", *(f"{len(summary.leaking):,}" for summary in possible)],
+        ["images with a near neighbour on the other side", *(f"{summary.num_leaking:,}" for summary in possible)],
     ]
     for c, name in enumerate(class_names):
-        rows.append([shown_name(name), *(_join(summary.num_boxes.get(c, (0, 0))) for summary in possible)])
+        rows.append([shown_name(name), *(_join(summary.num_boxes[c]) for summary in possible)])
     headers = ["training | validation", *(summary.split for summary in possible)]
     table = tabulate(rows, headers=headers, disable_numparse=True, colalign=["left", *["right"] * len(possible)])
     return "\n".join([table, *(f"{summary.split}: {summary.note}" for summary in summaries if summary.note)])
@@ -124,12 +124,11 @@ def _describe_side(side: Side, class_names: Sequence[str]) -> dict:
 
 
 def _describe_split(summary: SplitSummary, class_names: Sequence[str]) -> dict:
-    boxes = {name: summary.num_boxes.get(c, (0, 0)) for c, name in enumerate(class_names)}
     return {
         "split": summary.split,
         "images": summary.num_images,
-        "boxes_per_class": boxes if not summary.note else {},
-        "images_with_a_neighbour_on_the_other_side": len(summary.leaking),
+        "boxes_per_class": {} if summary.note else dict(zip(class_names, summary.num_boxes, strict=True)),
+        "images_with_a_neighbour_on_the_other_side": summary.num_leaking,
         "note": summary.note,
     }
 
