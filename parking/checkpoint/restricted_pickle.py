@@ -31,7 +31,7 @@ _MODULE_CLASSES = re.compile(
 # A class name may have this many characters. It is limited because a file may store a name once and use it a million
 # times, and each use makes a new string.
 _MAX_NAME = 200
-# A file makes some objects of this package by a call without arguments; these objects become stand-ins, too.
+# A file makes some objects of this package by calling their class without arguments; they become stand-ins, too.
 _CALLED = "ultralytics."
 
 # Classes and functions that make the harmless values which files hold beside the weights, such as paths and scores.

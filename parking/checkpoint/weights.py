@@ -250,7 +250,7 @@ def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
 
 
 def _upgrade(weights: Weights) -> Weights:
-    """Give the tensors and config keys of ``weights`` from an older version their present names."""
+    """Rename the tensors and config keys of ``weights`` from an older version to their present names."""
     source = f"weights {printable(weights.path)}"
     state, config = weights.state_dict, weights.config
     if not weights.family:

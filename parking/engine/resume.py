@@ -69,7 +69,7 @@ def keep_earlier_behaviour(cfg: CfgNode, earlier: Mapping[str, Any], opts: Seque
 
 
 def tell_changed_scores(config: Mapping[str, Any], version: int, *, output_dir: str, is_followed: bool) -> None:
-    """Warn if a resumed training depends on scores that the version which began it computed in another way.
+    """Warn if a training depends on scores and was begun by a version that computes scores in another way.
 
     Args:
         config: the present config as nested plain values.

@@ -120,8 +120,8 @@ def _choose_start(stage: Stage, args) -> None:
 
 def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resumed: list[Stage], args) -> None:
     for stage in stages:
-        # With --resume, too, a folder may hold files of a training: a stage that stopped before its first checkpoint
-        # has left logs.
+        # With --resume, allow files of a training even if no checkpoint is there: a stage that stopped before its first
+        # checkpoint has left logs.
         check_output_dir(stage.cfg.OUTPUT_DIR, may_hold_training=args.resume or args.overwrite)
     check_stages_fit(stages)
     if args.resume:

@@ -57,7 +57,7 @@ def class_ap_of(results: Mapping[str, Any], class_names: list[str]) -> list[floa
 
 
 def finite_only(results: dict[str, Any]) -> dict[str, Any]:
-    """Copy nested scores and leave out NaN, the score of a class without boxes, which metrics.json cannot hold."""
+    """Copy nested scores without those that are NaN (classes without boxes), because metrics.json cannot hold NaN."""
     return OrderedDict(
         (key, finite_only(value) if isinstance(value, dict) else value)
         for key, value in results.items()

@@ -15,7 +15,7 @@ class LayoutError(ValueError):
 
 
 def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Remove from the tensors' names what DataParallel, torch.compile and inference wrappers add to them.
+    """Remove the parts that DataParallel, torch.compile and inference wrappers add to the names of tensors.
 
     Raises:
         LayoutError: two tensors would get the same name.

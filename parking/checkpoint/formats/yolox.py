@@ -49,7 +49,7 @@ def is_published_layout(state: Mapping[str, Any]) -> bool:
 
 
 def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Translate published tensors to the names and the stem of our model.
+    """Translate published tensors to the names of our model, and the stem's weights to its input.
 
     Returns:
         The tensors under our names, floating-point ones in float32, and an empty tuple, because none is left out.

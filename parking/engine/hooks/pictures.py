@@ -23,7 +23,7 @@ class PictureHook(HookBase):
     same with and without it. Only the main process draws.
     """
 
-    #: Number of iterations between two pictures, which take some megabytes each; most samples that a picture shows.
+    #: Iterations between two pictures, which take some megabytes each; largest number of samples in a picture.
     PERIOD, MAX_SAMPLES = 5000, 16
 
     def __init__(self, last_batch: Callable[[], Sequence[Mapping[str, Any]]], class_names: Sequence[str]):
