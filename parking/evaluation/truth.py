@@ -11,7 +11,8 @@ import numpy as np
 from parking.data.checking.annotation_inspection import collect_annotations, inspect_boxes
 from parking.data.checking.findings import KINDS, Finding, list_counts, stop_if_needed
 from parking.data.datasets.areas import find_impossible_areas, stand_in_areas
-from parking.data.datasets.json_io import get_list, paused_gc
+from parking.data.datasets.json_io import find_list, paused_gc
+from parking.utils.errors import UserError
 from parking.utils.text import printable
 
 logger = logging.getLogger(__name__)
@@ -125,8 +126,10 @@ def read_truth(
     findings: list[Finding] = []
     json_ids = [record["image_id"] for record in records]
     unlimited = {"height": math.inf, "width": math.inf}
+    entries, problem = find_list(content, "annotations")
+    if problem:
+        raise UserError(f"'{path}' {problem}.")
     with paused_gc():
-        entries = get_list(content, "annotations", path)
         rows = {image_id: row for row, image_id in enumerate(json_ids)}
         annotations, _ = collect_annotations(entries, class_ids, rows, listed, findings)
         sized = [{**unlimited, **record} for record in records]

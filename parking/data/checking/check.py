@@ -8,7 +8,7 @@ from parking.data.checking.sources import Source
 from parking.data.datasets.categories import Categories, collect_categories, settle_categories
 from parking.data.datasets.columns import Columns
 from parking.data.datasets.file_names import FileIndex, index_folder
-from parking.data.datasets.json_io import is_too_large_id, read_json
+from parking.data.datasets.json_io import find_list, is_too_large_id, read_json
 from parking.data.datasets.listing import list_files
 from parking.data.decoding.headers import Header
 from parking.data.decoding.orientation import APPLY, AUTO
@@ -96,7 +96,7 @@ def _open(source: Source, allow_outside: bool) -> _Opened:
     content, findings = read_json(source.json_file)
     files = index_folder(os.path.abspath(source.image_root), allow_outside=allow_outside)
     listed = {}
-    for image in _get_entries(content or {}):
+    for image in find_list(content or {}, "images")[0]:
         file_name = image.get("file_name") if isinstance(image, dict) else None
         if isinstance(file_name, str) and (path := files.find(file_name)):
             listed.setdefault(path, file_name)
@@ -118,11 +118,6 @@ def _distribute(opened: Sequence[_Opened]) -> list[list[str]]:
         distributed.update(rest)
         owned.append([*one.listed, *rest])
     return owned
-
-
-def _get_entries(content: Mapping) -> list:
-    entries = content.get("images")
-    return entries if isinstance(entries, list) else []
 
 
 def _read_categories(opened: Sequence[_Opened]) -> list[Categories]:

@@ -56,12 +56,11 @@ def list_images(input: str, image_info: str | None = None) -> ImageList:
     if image_info is not None:
         infos, note = _ImageInfos(image_info), ""
     else:
-        image_info, infos, note = _find_image_info(root, paths)
+        infos, note = _find_image_infos(root, paths)
     if infos is None:
         numbered = [{**record, "image_id": i} for i, record in enumerate(records, start=1)]
         return ImageList(numbered, False, note, passed_over)
-    joined = _join(records, infos, image_info, is_complete=os.path.isdir(input))
-    return ImageList(joined, True, note, passed_over)
+    return ImageList(_join(records, infos, is_complete=os.path.isdir(input)), True, note, passed_over)
 
 
 def _find_images(input: str) -> tuple[Path, Listing]:
@@ -114,6 +113,7 @@ class _ImageInfos:
     """The entries of an image list, which can be looked up by the paths of images."""
 
     def __init__(self, image_info: str):
+        self.path = image_info
         records = read_image_records(read_json_object(image_info), image_info)
         self.records = {record["file_name"]: record for record in records}
         if len(self.records) < len(records):
@@ -128,12 +128,8 @@ class _ImageInfos:
         return None if name is None else self.records[name]
 
 
-def _find_image_info(root: Path, paths: list[str]) -> tuple[str | None, _ImageInfos | None, str]:
-    """Find the nearest image list that names any of the images.
-
-    Returns:
-        Its path, its content, and ""; or None, None, and a sentence for the user that says why there is none.
-    """
+def _find_image_infos(root: Path, paths: list[str]) -> tuple[_ImageInfos | None, str]:
+    """Return the nearest image list that names any of the images and "", or None and a sentence that says why."""
     folder = root.resolve()
     note = f"There is no image list ({IMAGE_INFO_NAME}) beside or above the images, so they are numbered from 1."
     for candidate in [folder, *folder.parents][:3]:
@@ -141,12 +137,12 @@ def _find_image_info(root: Path, paths: list[str]) -> tuple[str | None, _ImageIn
         if image_info.is_file():
             infos = _ImageInfos(str(image_info))
             if any(infos.find(path) for path in paths):
-                return str(image_info), infos, ""
+                return infos, ""
             note = f"The image list '{image_info}' names none of the images, so they are numbered from 1."
-    return None, None, note
+    return None, note
 
 
-def _join(records: list[dict], infos: _ImageInfos, image_info: str, *, is_complete: bool) -> list[dict]:
+def _join(records: list[dict], infos: _ImageInfos, *, is_complete: bool) -> list[dict]:
     """Return ``records`` with ids and sizes from ``infos``; if ``is_complete``, each of ``infos`` needs a record."""
     found: dict[str, str] = {}
     joined, unlisted = [], []
@@ -159,21 +155,21 @@ def _join(records: list[dict], infos: _ImageInfos, image_info: str, *, is_comple
         name = info["file_name"]
         if name in found:
             raise UserError(
-                f"'{found[name]}' and '{path}' both match '{name}' of the list '{image_info}'; remove one of them."
+                f"'{found[name]}' and '{path}' both match '{name}' of the list '{infos.path}'; remove one of them."
             )
         found[name] = path
         joined.append({**record, **{key: value for key, value in info.items() if key != "file_name"}})
     if unlisted:
         raise UserError(
-            f"The image list '{image_info}' lacks {join_some(unlisted, _NUM_EXAMPLES)}; remove these images, or add "
+            f"The image list '{infos.path}' lacks {join_some(unlisted, _NUM_EXAMPLES)}; remove these images, or add "
             "them to the list."
         )
     if len({type(image["image_id"]) for image in joined}) > 1:
-        raise UserError(f"'{image_info}': some image ids are numbers and some are texts; give all of them one type.")
+        raise UserError(f"'{infos.path}': some image ids are numbers and some are texts; give all of them one type.")
     missing = [name for name in infos.records if name not in found]
     if is_complete and missing:
         raise UserError(
-            f"The folder lacks {join_some(missing, _NUM_EXAMPLES)} of the image list '{image_info}'; add them, or give "
+            f"The folder lacks {join_some(missing, _NUM_EXAMPLES)} of the image list '{infos.path}'; add them, or give "
             "a glob pattern (such as 'folder/*.png') to process a part of the list."
         )
     return joined

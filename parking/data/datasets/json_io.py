@@ -128,14 +128,6 @@ def paused_gc() -> Iterator[None]:
             gc.enable()
 
 
-def get_list(content: dict, key: str, json_file: str) -> list:
-    """Return the list ``content[key]``; a UserError names the file if the list is missing or something else."""
-    value, problem = find_list(content, key)
-    if problem:
-        raise UserError(f"'{json_file}' {problem}.")
-    return value
-
-
 def find_list(content: dict, key: str) -> tuple[list, str]:
     """Return the list ``content[key]`` and an empty text, or an empty list and what is wrong."""
     value = content.get(key)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from parking.data.checking.findings import Finding
 from parking.data.decoding.headers import Header
-from parking.data.decoding.orientation import APPLY, IGNORE, choose_for_ambiguous, is_applied
+from parking.data.decoding.orientation import APPLY, IGNORE, is_applied
 from parking.data.image_io import UnreadableImageError, read_image_header
 from parking.utils.text import printable
 
@@ -50,9 +50,10 @@ def settle_sizes(
         if isinstance(header, Header) and header.orientation != 1
     ]
     decisions = [is_applied(policy, header.orientation, header.stored_size, stated) for _, header, stated in turned]
-    rest = choose_for_ambiguous(
-        decision for (_, _, stated), decision in zip(turned, decisions, strict=True) if stated is not None
-    )
+    # Pictures for which "auto" cannot decide are treated as all others with a stated size are; they are used as stored
+    # if these are not all treated alike.
+    known = {decision for (*_, stated), decision in zip(turned, decisions, strict=True) if stated is not None} - {None}
+    rest = APPLY if known == {True} else IGNORE
     for (record, _, _), decision in zip(turned, decisions, strict=True):
         record["exif_orientation"] = rest if decision is None else APPLY if decision else IGNORE
     for record, header in zip(records, headers, strict=True):

@@ -10,7 +10,6 @@ import simplejpeg
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from parking.data.decoding import jpeg_damage, pillow, tiff_tags
-from parking.data.decoding.deep import narrow
 from parking.data.decoding.headers import Header, walk_png
 from parking.data.decoding.kinds import PNG_START
 from parking.data.decoding.problem import cut_off, damaged, unsupported
@@ -23,13 +22,16 @@ _CV2_DEEP = _CV2_COLOR | cv2.IMREAD_ANYDEPTH
 _CV2_DEEP_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH
 # Longest header of a PPM that is read; only long comments could exceed it, and no program writes them.
 _PPM_HEADER_BYTES = 4096
+# If all values are below this, they probably come from a camera of at most 14 bits, and a picture of their upper 8 bits
+# would be nearly black.
+_DARKEST_DEEP = 1 << 14
 _TIFF_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 
 
 def decode(data: bytes, header: Header) -> np.ndarray:
     """Decode the first picture of a file as it is stored, whatever its bit depth and number of channels.
 
-    Alpha is dropped; 16 bits are reduced to 8 by :func:`.deep.narrow`.
+    Alpha is dropped; 16 bits are reduced to 8 by :func:`_narrow`.
 
     Args:
         header: the header of ``data``, from :func:`.headers.read_header`, which has checked the size.
@@ -112,7 +114,7 @@ def _decode_png(data: bytes, header: Header) -> np.ndarray:
     if sum(map(len, kept)) < len(data):  # copy only if chunks were removed
         data = b"".join(kept)
     if header.mode.endswith(";16"):
-        return narrow(_decode_by_cv2(data, _CV2_DEEP))
+        return _narrow(_decode_by_cv2(data, _CV2_DEEP))
     return _decode_by_cv2(data, _CV2_COLOR)
 
 
@@ -155,7 +157,7 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
         values = np.ascontiguousarray(values[..., ::-1])
     if values.dtype != np.uint16:
         raise unsupported(f"a TIFF of the kind {header.mode}")
-    return narrow(values, largest if largest < 65535 else _find_stated_maximum(directory))
+    return _narrow(values, largest if largest < 65535 else _find_stated_maximum(directory))
 
 
 def _find_stated_maximum(directory: ImageFileDirectory_v2) -> int | None:
@@ -172,13 +174,13 @@ def _find_stated_maximum(directory: ImageFileDirectory_v2) -> int | None:
 def _decode_by_pillow(data: bytes, header: Header) -> np.ndarray:
     if header.format == "PPM" and _is_deep_ppm(data, header.stored_size):
         # Pillow would keep only 8 bits of each colour, and 8 bits do not show how many of the 16 bits are used.
-        return narrow(np.ascontiguousarray(_decode_by_cv2(data, _CV2_DEEP_BGR)[..., ::-1]))
+        return _narrow(np.ascontiguousarray(_decode_by_cv2(data, _CV2_DEEP_BGR)[..., ::-1]))
     image = pillow.decode(io.BytesIO(data), header.format, header.stored_size)
     if image.mode.startswith("I"):
         # Pillow scales the values of these formats to 16 bits by the largest value that the file states.
         values = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
         is_stated = header.format != "JPEG2000" or _find_jpeg2000_bits(data) < 16
-        return narrow(values[..., np.newaxis].repeat(3, axis=2), 65535 if is_stated else None)
+        return _narrow(values[..., np.newaxis].repeat(3, axis=2), 65535 if is_stated else None)
     if image.mode == "F":
         raise unsupported("a picture of floating-point values")
     return pillow.to_rgb(image)
@@ -193,3 +195,25 @@ def _is_deep_ppm(data: bytes, size: tuple[int, int]) -> bool:
 def _find_jpeg2000_bits(data: bytes) -> int:
     """Return the number of bits a channel that the first segment of a JPEG 2000 states."""
     return (data[data.index(b"\xff\x4f\xff\x51") + 42] & 0x7F) + 1
+
+
+def _narrow(values: np.ndarray, largest: int | None = None) -> np.ndarray:
+    """Convert uint16 ``values`` to uint8; the result has the same shape and is contiguous.
+
+    Args:
+        largest: what the file states as the largest possible value, which becomes 255; None: it states nothing, and
+            the upper 8 of the 16 bits are kept.
+
+    Raises:
+        ImageProblem: nothing is stated, and all values are so small that the picture would be nearly black. A dark
+            picture of 8 bits whose values were multiplied by 256 or 257 is accepted.
+    """
+    top = int(values.max(initial=0))
+    if largest is not None and largest < 65535 and top <= largest:
+        return ((values.astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8)
+    if largest is None and 0 < top < _DARKEST_DEEP and (values % 257).any() and (values & 255).any():
+        raise unsupported(
+            f"a picture of 16 bits a channel whose values only reach {top}, so that its 8-bit version is nearly black",
+            "spread its values over all 16 bits, or convert it to 8-bit PNG or JPEG",
+        )
+    return np.ascontiguousarray(values >> 8).astype(np.uint8)

@@ -1,7 +1,5 @@
 """Turn pictures as their EXIF orientation says, and decide whether to do so."""
 
-from collections.abc import Iterable
-
 import numpy as np
 
 #: Values of INPUT.EXIF_ORIENTATION.
@@ -44,15 +42,3 @@ def is_applied(policy: str, orientation: int, stored: Size, stated: Size | None)
         return True
     fits_stored, fits_upright = stated == stored, stated == turn_size(stored, orientation)
     return fits_upright if fits_stored != fits_upright else None
-
-
-def choose_for_ambiguous(decisions: Iterable[bool | None]) -> str:
-    """Return "apply" or "ignore" for those pictures of a json about which :func:`is_applied` cannot decide.
-
-    They are treated as all other pictures of the json are; "ignore" if these are not all treated alike.
-
-    Args:
-        decisions: results of :func:`is_applied` for the pictures that are not stored upright and whose size is stated.
-    """
-    known = {decision for decision in decisions if decision is not None}
-    return APPLY if known == {True} else IGNORE

@@ -19,6 +19,7 @@ except ImportError:
     AvifImagePlugin = None
 
 from parking.data.decoding.problem import ImageProblem, cut_off, damaged, unsupported
+from parking.data.decoding.tiff_tags import ORIENTATION, clean_orientation
 from parking.utils.limits import MAX_IMAGE_PIXELS
 
 _CLASSES = {
@@ -29,7 +30,6 @@ _CLASSES = {
     "TIFF": TiffImagePlugin.TiffImageFile,
 }
 _NEEDED_FEATURES = {"AVIF": "avif", "JPEG2000": "jpg_2000"}
-_EXIF_ORIENTATION = 0x0112
 # What Pillow raises for a file that it cannot open or decode.
 _ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, RuntimeError, OverflowError),
@@ -88,10 +88,9 @@ def decode(file: BinaryIO, image_format: str, size: tuple[int, int]) -> Image.Im
 def read_orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1..8; 1 if it is missing or invalid."""
     try:
-        value = image.getexif().get(_EXIF_ORIENTATION)
+        return clean_orientation(image.getexif().get(ORIENTATION))
     except _ERRORS:
         return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:

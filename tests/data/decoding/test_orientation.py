@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, features
 
-from parking.data.decoding.orientation import choose_for_ambiguous, is_applied, turn, turn_size
+from parking.data.decoding.orientation import is_applied, turn, turn_size
 from parking.data.image_io import UnreadableImageError, decode_image, read_image
 
 from .tiffs import make_tiff
@@ -135,9 +135,6 @@ def test_the_rule():
     assert is_applied("auto", 6, (32, 32), (32, 32)) is None
     assert is_applied("apply", 3, (48, 32), (48, 32)) is True
     assert is_applied("ignore", 6, (48, 32), None) is False
-    assert choose_for_ambiguous([True, None, True]) == "apply"
-    for decisions in ([], [None], [False], [True, False]):
-        assert choose_for_ambiguous(decisions) == "ignore"
 
 
 def test_damaged_exif_turns_nothing(tmp_path):
