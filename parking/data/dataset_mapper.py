@@ -179,8 +179,8 @@ class TrainDatasetMapper:
         centre = int(rng.uniform(w / 2, 3 * w / 2)), int(rng.uniform(h / 2, 3 * h / 2))
         dicts = [dataset_dict] + [self._draw_partner(rng) for _ in range(_TILES_PER_MOSAIC - 1)]
         transform = self.warp.draw(2 * h, 2 * w, rng)
-        # If the tiles stay upright, paint each one straight into the sample; otherwise warp a canvas that holds all of
-        # them, which takes longer.
+        # If the tiles stay upright, paint each one straight into the sample; otherwise paste the tiles on
+        # a canvas and warp the canvas, which takes longer.
         is_upright = transform.is_upright
         image = np.full((h, w, 3) if is_upright else (2 * h, 2 * w, 3), PAD_VALUE, dtype=np.uint8)
         unreadable = ()

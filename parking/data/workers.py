@@ -38,7 +38,7 @@ MAX_SILENT_SECONDS = 1800.0
 _NUM_AHEAD = 2
 # Number of batches that are put into pinned memory ahead of the GPU.
 _NUM_PINNED_AHEAD = 2
-# Seconds that a worker has to end by itself; seconds between the checks of a worker whether its parent is alive.
+# Seconds that a worker has to end by itself; seconds after which a waiting worker checks if its parent is alive.
 _END_SECONDS, _LOOK_SECONDS = 5.0, 5.0
 # Largest size of a message in bytes (sockets allow about 200 kB), and of an error's text in it in characters.
 _MAX_MESSAGE_BYTES, _MAX_ERROR_LENGTH = 2**17, 2**14
@@ -253,7 +253,7 @@ def _work(connection: socket.socket, fetch: Callable, parent: int) -> None:
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     connection.settimeout(_LOOK_SECONDS)
-    with suppress(ConnectionError):  # the parent has hung up
+    with suppress(ConnectionError):  # raised once the parent has hung up
         while os.getppid() == parent:
             try:
                 request = connection.recv(_MAX_MESSAGE_BYTES)

@@ -86,7 +86,7 @@ def choose_candidate(
         UserError: not even the last candidate can be run.
     """
     digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
-    # All processes use what the main one has read, because machines may have different files.
+    # All processes use what the main process has read, because machines may have different files.
     remembered = comm.all_gather(_read(record, digest))[0]
     for candidate in candidates:
         if candidate.title == remembered:

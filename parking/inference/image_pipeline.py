@@ -66,8 +66,8 @@ class LoadedModel(NamedTuple):
         config = dict(flatten(describe_config(self.cfg)))
         groups, keys = ["MODEL."], {"INPUT.SIZE_TEST", "TEST.AUG.ENABLED", "TEST.DETECTIONS_PER_IMAGE", "TEST.DTYPE"}
         if config["TEST.AUG.ENABLED"]:
-            # TEST.FUSION says how the views of test-time augmentation are fused. It also says how models are fused, but
-            # that comes later: a journal holds the results of one model.
+            # TEST.FUSION says how the views of test-time augmentation are fused. Without it, TEST.FUSION says only how
+            # models are fused, which does not matter here: a journal holds the results of one model.
             groups.append("TEST.FUSION.")
         # Leave out the keys in groups named LOSS, because only training reads them.
         kept = {key: config[key] for key in config if key in keys or key.startswith(tuple(groups))}

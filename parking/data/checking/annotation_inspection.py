@@ -174,8 +174,8 @@ def inspect_classes(annotations: Annotations, categories: Mapping[int, str], fin
     """
     counts = np.bincount(annotations.classes[~annotations.crowd], minlength=len(categories))
     num_crowds = int(annotations.crowd.sum())
-    # The hint is short, because tables cut long texts off. It is needed: CVAT, for example, sets iscrowd to 1 for all
-    # masks.
+    # Give a hint, because annotators may not know that their tool makes crowds: CVAT sets iscrowd to 1 for all masks.
+    # Keep the hint short, because tables cut long texts off.
     hint = "set iscrowd to 0 where a box is one object"
     if not counts.any():
         detail = f"has no box to learn from, but {num_crowds} crowds; {hint}"

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from parking.utils.errors import UserError
 
-#: What the loader does about a finding: STOP: it ends with an error; LEAVE_OUT: it leaves out the image or annotation,
-#: and counts it; MEND: it mends the image or annotation, and counts it; KEEP: it uses the image or annotation as it is.
+#: What the loader does about a finding. STOP: end with an error. LEAVE_OUT: leave out the image or annotation, and
+#: count it. MEND: mend the image or annotation, and count it. KEEP: use the image or annotation as it is.
 STOP, LEAVE_OUT, MEND, KEEP = "stop", "leave out", "mend", "keep"
 _DONE = {LEAVE_OUT: "left out", MEND: "mended", KEEP: "kept"}
 

@@ -58,7 +58,7 @@ def inspect_content(
         with_annotations: False if the json is a list of images only.
         exif_orientation: INPUT.EXIF_ORIENTATION.
     """
-    # The block makes up to a million objects without reference cycles, so the collector would only take time.
+    # The block makes up to a million objects without reference cycles, so garbage collection would only take time.
     with paused_gc():
         records, findings = inspect_image_records(content)
         all_ids = [record["image_id"] for record in records]

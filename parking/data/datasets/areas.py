@@ -12,10 +12,10 @@ import numpy as np
 
 # A side of a box may be this many pixels shorter than that of the mask, because the box may be rounded.
 _ROUNDING = 1.0
-# An area of one pixel or less is impossible if the box has four or more.
+# An area of one pixel or less is impossible if the box has four pixels or more.
 _MIN_AREA, _MIN_BOX_AREA = 1.0, 4.0
-# If all boxes, at least this many, state the same area, although their width x height differs by more than this part,
-# these areas are impossible.
+# Areas are impossible if all boxes, at least _MIN_SAME of them, state the same area although their width x height
+# differs by more than the part _MIN_DIFFERENCE.
 _MIN_SAME, _MIN_DIFFERENCE = 3, 0.01
 
 

@@ -106,7 +106,7 @@ def _decode_png(data: bytes, header: Header) -> np.ndarray:
         # for the pixels, so damage to them does not matter.
         if kind[0] < 0x60 and zlib.crc32(content[start + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
             raise damaged(f"the checksum of its {kind.decode('latin-1')} is wrong")
-        # With these chunks OpenCV would return the first frame of the animation, or black if that frame is missing.
+        # Drop these chunks; otherwise, OpenCV would return the animation's first frame, or black if it is missing.
         if kind not in _PNG_ANIMATION:
             kept.append(content[start:end])
     if kind != b"IEND":

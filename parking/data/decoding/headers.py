@@ -24,7 +24,7 @@ _MAX_PROFILE_BYTES = 2**20
 
 #: JPEG markers that stand alone, without a segment, such as the restart markers.
 JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
-#: JPEG marker of the header of a scan, after which the scan's pixels follow; JPEG marker of the end of the picture.
+#: JPEG marker of a scan's header, which is followed by the scan's pixels; JPEG marker of the end of the picture.
 JPEG_SCAN, JPEG_END = 0xDA, 0xD9
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Markers of frames that can be decoded: baseline, extended and progressive with Huffman coding; extended and
@@ -158,7 +158,7 @@ def _read_png(read: Reader) -> Header:
         if kind == b"acTL":
             has_more = int.from_bytes(read(place, 4), "big") > 1
         elif orientation is None and length < _MAX_PROFILE_BYTES:
-            # Damaged metadata must not turn a picture.
+            # Check the checksum, because damaged metadata must not turn a picture.
             if kind == b"eXIf" and zlib.crc32(read(start + 4, length + 4)) == int.from_bytes(read(end - 4, 4), "big"):
                 orientation = read_orientation(read(place, length))
             elif kind in (b"tEXt", b"zTXt"):

@@ -19,7 +19,7 @@ from parking.utils.text import printable
 # Environment variable that OpenCV reads whenever it opens a video: options for FFmpeg as "key;value|key;value".
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _LOG_LEVEL, _QUIET = "OPENCV_FFMPEG_LOGLEVEL", "-8"
-# The options that OpenCV uses if the variable is not set.
+# The options that OpenCV uses if this variable is not set.
 _DEFAULT_OPTIONS = "rtsp_flags;prefer_tcp"
 _NETWORK_PROTOCOLS = "http,https,httpproxy,tls,tcp,udp,rtp,srtp,rtmp,rtmps,rtmpt,rtmpe,srt,crypto"
 _NETWORK_TIMEOUT_MS = 10_000
