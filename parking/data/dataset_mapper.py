@@ -253,7 +253,7 @@ class TestDatasetMapper:
     __test__ = False
 
     def __init__(self, cfg: CfgNode):
-        """Resize to INPUT.SIZE_TEST, and turn by INPUT.EXIF_ORIENTATION unless a dict has its own."""
+        """Take the size from INPUT.SIZE_TEST, and the orientation from a dict or else from INPUT.EXIF_ORIENTATION."""
         self.size = (cfg.INPUT.SIZE_TEST, cfg.INPUT.SIZE_TEST)
         self.exif_orientation = cfg.INPUT.EXIF_ORIENTATION
 

@@ -41,7 +41,7 @@ def read_annotated_images(
 def read_training_samples(
     cfg: CfgNode, dataset_dicts: list[dict], num_images: int, unreadable: list[str]
 ) -> Iterator[AnnotatedPicture]:
-    """Yield the first samples of a training; append the file name of each replaced image to ``unreadable``."""
+    """Yield the first samples that a training makes; append to ``unreadable`` the file names of unreadable images."""
     # Workers would make the same samples, but also many batches ahead that nobody looks at.
     cfg.DATALOADER.NUM_WORKERS = 0
     loader = build_train_loader(cfg, dataset_dicts, seed=cfg.SEED if cfg.SEED >= 0 else random.randrange(2**31))

@@ -157,10 +157,10 @@ def detect_ahead(
 
 
 def run_ahead(work: Callable[[T], R], batches: Iterable[T], device: torch.device) -> Iterator[tuple[T, R]]:
-    """Yield each batch with what ``work`` returns for it, in order.
+    """Yield each batch with what ``work`` returns for it, in order; a GPU works on two batches at once.
 
-    On a GPU, two batches are computed at once, each in a stream of its own: while the suppression of boxes in one batch
-    waits for the GPU or the CPU, the network computes the next batch.
+    Each batch has a stream of its own: while the suppression of boxes in one batch waits for the GPU or the CPU, the
+    network computes the next batch.
     """
     if device.type != "cuda":
         for batch in batches:

@@ -64,7 +64,7 @@ class MeshBuilder:
         self._add(points, colour, (0.0, 0.0), material, decal)
 
     def tube(self, start, end, radius, colour: Colour, end_radius=None) -> None:
-        """Add a round rod. Each rod is a part of its own, so that rods are drawn from far to near."""
+        """Add a round rod as a new part, so that rods are drawn from far to near."""
         self._part += 1
         self._add([start, end], colour, (radius, radius if end_radius is None else end_radius), MATTE, 0)
 
@@ -80,7 +80,7 @@ class MeshBuilder:
             self.tube(a, b, radius, colour)
 
     def box(self, centre, size, colour: Colour, material=MATTE, *, layer: int, top: Colour | None = None, taper=1.0):
-        """Add an upright box, a part of its own, whose top rectangle is `taper` times as large as its base."""
+        """Add an upright box as a new part; its top rectangle is `taper` times as large as its base."""
         self.part(layer)
         (cx, cy, cz), (w, d, h) = centre, np.asarray(size, float) / 2
         base = np.array([(w, -d), (w, d), (-w, d), (-w, -d)]) + (cx, cy)
@@ -130,7 +130,7 @@ class MeshBuilder:
         self.face(circle(centre, axis, radius, sides), colour, MATTE, decal)
 
     def cylinder(self, centre, axis, radius, length, colour, cap: Colour | None = None) -> None:
-        """Add a cylinder, a part of its own in layer 0."""
+        """Add a cylinder as a new part in layer 0."""
         self.part(0)
         sides = 12
         half = np.asarray(axis, float) * length / 2
