@@ -6,7 +6,6 @@ import os
 import re
 import runpy
 import shutil
-import signal
 import stat
 import struct
 import sys
@@ -430,7 +429,8 @@ class TestTool:
             os_replace(*args, **kwargs)
             replaced.append(args[1])
             if len(replaced) == 2:
-                signal.raise_signal(signal.SIGINT)
+                # As on Ctrl-C. A signal would be ignored where a shell has started the tests in the background.
+                raise KeyboardInterrupt
 
         os_replace = os.replace
         monkeypatch.setattr(os, "replace", replace)

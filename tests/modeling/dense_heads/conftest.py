@@ -10,17 +10,23 @@ class _Memory(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self._alive = {}
+        self._made = {}
+        self._total = 0
         self.peak = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self._alive = {key: (ref, size) for key, (ref, size) in self._alive.items() if not ref.expired()}
         result = function(*args, **(kwargs or {}))
         for tensor in tree_iter(result):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
-                self._alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+                if storage._cdata not in self._made:
+                    self._made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+                    self._total += storage.nbytes()
+        if self._total > self.peak:
+            # This may be a new peak; look only now which storages are gone, because that takes long.
+            self._made = {key: (ref, size) for key, (ref, size) in self._made.items() if not ref.expired()}
+            self._total = sum(size for _, size in self._made.values())
+            self.peak = max(self.peak, self._total)
         return result
 
 
