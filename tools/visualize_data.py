@@ -59,10 +59,10 @@ def main() -> int:
     image_folders = filter(None, (data.get("image_root", None) for data in metadata))
     check_writable(args.output, name="--output", data_folders=image_folders)
     dataset_dicts = load_train_dicts(cfg)
-    class_names = metadata[0].thing_classes_ko if args.korean else metadata[0].thing_classes
+    display_names = metadata[0].thing_classes_ko if args.korean else None
     if args.korean:
-        find_font("".join(class_names))  # raises an error if no font has these characters; BoxDrawer would draw codes
-    drawer = BoxDrawer(class_names, metadata[0].get("thing_colors", None))
+        find_font("".join(display_names))  # raises an error if no font has these characters; BoxDrawer would draw codes
+    drawer = BoxDrawer(metadata[0].thing_classes, display_names)
     if args.source == "annotation":
         read = read_annotated_images
     else:

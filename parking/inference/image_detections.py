@@ -11,8 +11,6 @@ import numpy as np
 
 from parking.structures.detections import Detections, make_id_column
 from parking.utils.errors import UserError
-from parking.visualization.colors import class_colors
-from parking.visualization.contact_sheet import limit_side
 from parking.visualization.drawing import BoxDrawer, encode_image, save_image
 
 # Longest side in pixels of a picture in a notebook; the file of the notebook stores the picture, so keep it small.
@@ -165,8 +163,5 @@ class ImageDetections:
         return encode_image(self._draw(max_side=_MAX_NOTEBOOK_SIDE))
 
     def _draw(self, display_names: Sequence[str] | None = None, max_side: int | None = None) -> np.ndarray:
-        names = self.thing_classes if display_names is None else display_names
-        drawer = BoxDrawer(names, class_colors(self.thing_classes))
-        image = self.image
-        reduced = limit_side(image, max_side)
-        return drawer.draw(reduced, self.boxes, self.class_ids, self.scores, size=image.shape[:2])
+        drawer = BoxDrawer(self.thing_classes, display_names)
+        return drawer.draw(self.image, self.boxes, self.class_ids, self.scores, max_side=max_side)

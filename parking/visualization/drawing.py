@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from parking.utils.errors import UserError
-from parking.visualization.colors import Color, class_colors, text_color
+from parking.visualization.colors import class_colors, text_color
+from parking.visualization.contact_sheet import limit_side
 from parking.visualization.fonts import drawable, fit_font
 from parking.visualization.tag_placement import place_tags
 
@@ -23,29 +24,27 @@ class BoxDrawer:
 
     Attributes:
         class_names: the names as they are drawn; characters that no installed font has are written as codes.
+        colors: of each class, RGB 0..255.
         font_path: a font that has the characters of these names.
     """
 
-    def __init__(self, class_names: Sequence[str], colors: Sequence[Color] | None = None):
+    def __init__(self, class_names: Sequence[str], display_names: Sequence[str] | None = None):
         """
         Args:
-            class_names: names for the tags, in any script.
-            colors: RGB 0..255 for each class; by default those of
-                :func:`~parking.visualization.colors.class_colors`.
+            class_names: decide about the colours, see :func:`~parking.visualization.colors.class_colors`.
+            display_names: names for the tags, in any script, one for each class; None: the class names.
 
         Raises:
-            ValueError: the numbers of ``colors`` and names differ.
+            ValueError: the numbers of class names and ``display_names`` differ.
         """
-        colors = class_colors(class_names) if colors is None else colors
-        if len(colors) != len(class_names):
-            raise ValueError(f"{len(class_names)} class names and {len(colors)} colors do not belong together")
-        names = [drawable(name) if name.strip() else f"class {i}" for i, name in enumerate(class_names)]
+        shown = class_names if display_names is None else display_names
+        if len(shown) != len(class_names):
+            raise ValueError(f"{len(class_names)} class names and {len(shown)} names to draw do not belong together")
+        names = [drawable(name) if name.strip() else f"class {i}" for i, name in enumerate(shown)]
         self.class_names, self.font_path = fit_font(names)
-        self._colors = [tuple(map(int, color)) for color in colors]
+        self.colors = class_colors(class_names)
 
-    def draw(
-        self, image: np.ndarray, boxes, classes, scores=None, *, size: tuple[int, int] | None = None
-    ) -> np.ndarray:
+    def draw(self, image: np.ndarray, boxes, classes, scores=None, *, size=None, max_side=None) -> np.ndarray:
         """Return a copy of ``image`` with the boxes, their class names and, if given, their scores.
 
         Boxes and parts of boxes that lie outside the image are not drawn.
@@ -55,21 +54,23 @@ class BoxDrawer:
             boxes: (N, 4) XYXY_ABS.
             classes: (N,) indices into ``class_names``.
             scores: (N,) 0..1, or None for annotations. The best-scoring box is drawn on top.
-            size: height and width of the picture in whose pixels ``boxes`` are given, if ``image`` was resized from
-                it; by default those of ``image``.
+            size: (height, width) of the picture in whose pixels ``boxes`` are given, if ``image`` was resized from it;
+                None: those of ``image``.
+            max_side: an image whose longer side has more pixels is reduced to it before drawing; None: no limit.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"an image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
+        height, width = image.shape[:2] if size is None else size
+        image = limit_side(image, max_side)
         boxes, classes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4), np.asarray(classes, dtype=np.int64)
-        if size is not None:
-            boxes = boxes * ([image.shape[1] / size[1], image.shape[0] / size[0]] * 2)
+        boxes = boxes * ([image.shape[1] / width, image.shape[0] / height] * 2)
         labels = [self.class_names[c] for c in classes]
         if scores is not None:
             scores = np.asarray(scores, dtype=np.float64)
             order = np.argsort(-scores, kind="stable")
             labels = [f"{labels[i]} {scores[i]:.2f}" for i in order]
             boxes, classes = boxes[order], classes[order]
-        return _draw_boxes(image, boxes, labels, [self._colors[c] for c in classes], self.font_path)
+        return _draw_boxes(image, boxes, labels, [self.colors[c] for c in classes], self.font_path)
 
 
 def _draw_boxes(image, boxes, labels, colors, font_path) -> np.ndarray:

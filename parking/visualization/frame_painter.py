@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from parking.visualization.colors import class_colors
-from parking.visualization.contact_sheet import limit_side
 from parking.visualization.drawing import BoxDrawer
 
 
@@ -24,8 +22,7 @@ class FramePainter:
             display_names: names to draw instead, one for each class.
             max_side: longest side of a picture in pixels; larger pictures are reduced to it. None: no limit.
         """
-        self._colors = class_colors(class_names)
-        self._drawer = BoxDrawer(display_names or class_names, self._colors)
+        self._drawer = BoxDrawer(class_names, display_names)
         self._max_side = max_side
 
     def draw(self, image: np.ndarray, boxes: np.ndarray, class_ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -37,8 +34,7 @@ class FramePainter:
             class_ids: (N,) indices into the class names.
             scores: (N,) 0..1.
         """
-        reduced = limit_side(image, self._max_side)
-        picture = self._drawer.draw(reduced, boxes, class_ids, scores, size=image.shape[:2])
+        picture = self._drawer.draw(image, boxes, class_ids, scores, max_side=self._max_side)
         self._draw_counts(picture, Counter(class_ids.tolist()))
         return picture
 
@@ -61,7 +57,7 @@ class FramePainter:
             top, middle = margin // 2 + row * i, margin // 2 + row * i + row // 2
             side = round(size * 0.6)
             swatch_y = top + (row - side) // 2
-            draw.rectangle((margin, swatch_y, margin + side - 1, swatch_y + side - 1), fill=self._colors[c])
+            draw.rectangle((margin, swatch_y, margin + side - 1, swatch_y + side - 1), fill=self._drawer.colors[c])
             draw.text((name_x - margin, middle), number, fill=(255, 255, 255), font=font, anchor="rm")
             draw.text((name_x, middle), name, fill=(255, 255, 255), font=font, anchor="lm")
         panel[:] = np.asarray(canvas)

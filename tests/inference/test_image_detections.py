@@ -130,7 +130,7 @@ def test_other_names_keep_the_colors():
     plain, other = detections.draw(), detections.draw(display_names=CLASS_NAMES_KO)
     np.testing.assert_array_equal(plain[40:], other[40:])
     assert (plain[:40] != other[:40]).any()
-    with pytest.raises(ValueError, match="14 colors"):
+    with pytest.raises(ValueError, match="14 class names"):
         detections.draw(display_names=["one"])
 
 

@@ -14,11 +14,11 @@ from parking.visualization.data_charts import plot_class_counts
 from parking.visualization.drawing import BoxDrawer, save_image
 from parking.visualization.tag_placement import place_tags
 
-RED = (250, 10, 20)
+RED = class_colors(["the first class"])[0]
 
 
-def draw_boxes(image, boxes, labels, colors):
-    return BoxDrawer(labels, colors).draw(image, boxes, range(len(labels)))
+def draw_boxes(image, boxes, labels):
+    return BoxDrawer([str(i) for i in range(len(labels))], labels).draw(image, boxes, range(len(labels)))
 
 
 def gray(height=240, width=320):
@@ -37,7 +37,7 @@ def extent(mask):
 
 def test_frame_lies_on_the_edge_of_the_box():
     image = gray()
-    drawn = draw_boxes(image, [[50.4, 60, 99.6, 120]], [""], [RED])
+    drawn = draw_boxes(image, [[50.4, 60, 99.6, 120]], [""])
     changed = (drawn != image).any(axis=2)
     changed[:60] = False  # the tag stands above
     assert extent(changed) == [50, 60, 100, 120] and is_color(drawn, RED)[changed].all()
@@ -48,7 +48,7 @@ def test_frame_lies_on_the_edge_of_the_box():
 
 
 def test_boxes_of_another_size_are_scaled():
-    drawn = BoxDrawer(["car"], [RED]).draw(gray(100, 200), [[200, 100, 600, 400]], [0], size=(500, 800))
+    drawn = BoxDrawer(["car"]).draw(gray(100, 200), [[200, 100, 600, 400]], [0], size=(500, 800))
     # 200 / 800 = 1/4 of the width and 100 / 500 = 1/5 of the height.
     assert extent(is_color(drawn, RED)[20:]) == [50, 0, 150, 60]
 
@@ -57,14 +57,14 @@ def test_lines_and_letters_grow_with_the_image():
     areas = []
     for height, width in ((240, 320), (1080, 1920), (2160, 3840)):
         box = [[width // 4, height // 4, width // 2, height // 2]]
-        frame = is_color(draw_boxes(gray(height, width), box, [""], [RED]), RED)
+        frame = is_color(draw_boxes(gray(height, width), box, [""]), RED)
         areas.append(frame[height // 3].sum())
     # Two lines of max(2, round(sqrt(240 * 320) / 320)) = 2, round(1440 / 320 = 4.5) = 4 and 2880 / 320 = 9 pixels
     assert areas == [4, 8, 18]
 
 
 def test_tag_stands_on_the_box_and_has_text():
-    drawn = draw_boxes(gray(), [[100, 100, 200, 200]], ["adult 0.87"], [RED])
+    drawn = draw_boxes(gray(), [[100, 100, 200, 200]], ["adult 0.87"])
     tag = is_color(drawn, RED)[:100]
     x1, y1, _, y2 = extent(tag)
     assert (x1, y2) == (100, 100) and 10 <= y2 - y1 <= 20
@@ -97,25 +97,25 @@ def test_what_lies_outside_is_not_drawn():
     image = gray()
     outside = [[-50, 0, -10, 50], [330, 0, 400, 50], [0, 250, 50, 300], [60, 60, 50, 70], [0, 0, np.nan, 9]]
     for boxes in (outside, []):
-        drawn = draw_boxes(image, boxes, ["name"] * len(boxes), [RED] * len(boxes))
+        drawn = draw_boxes(image, boxes, ["name"] * len(boxes))
         np.testing.assert_array_equal(drawn, image)
         drawn[:] = 0
     assert (image == 128).all()
-    partly = draw_boxes(image, [[-100, 100, 50, 1000]], [""], [RED])
+    partly = draw_boxes(image, [[-100, 100, 50, 1000]], [""])
     assert extent(is_color(partly, RED)[100:]) == [0, 0, 50, 140]
 
 
 def test_small_box_is_not_filled():
     # 4K lines are 9 wide; a quarter of 20 is 5.
-    drawn = draw_boxes(gray(2160, 3840), [[100, 100, 120, 120]], [""], [RED])
+    drawn = draw_boxes(gray(2160, 3840), [[100, 100, 120, 120]], [""])
     assert not is_color(drawn, RED)[105:115, 105:115].any() and is_color(drawn, RED)[100:105, 100:120].all()
 
 
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="uint8"):
-        draw_boxes(gray().astype(np.float32), [], [], [])
-    with pytest.raises(ValueError, match="2 class names and 1 colors"):
-        BoxDrawer(["car", "cart"], [RED])
+        draw_boxes(gray().astype(np.float32), [], [])
+    with pytest.raises(ValueError, match="2 class names and 1 "):
+        BoxDrawer(["car", "cart"], ["one"])
 
 
 def test_best_score_is_drawn_on_top(monkeypatch):
@@ -123,11 +123,11 @@ def test_best_score_is_drawn_on_top(monkeypatch):
     monkeypatch.setattr(
         drawing, "_draw_boxes", lambda image, boxes, labels, colors, font_path: calls.append((boxes, labels, colors))
     )
-    drawer = BoxDrawer(["car", "cart"], [RED, (1, 2, 3)])
+    drawer = BoxDrawer(["car", "cart"])
     drawer.draw(gray(), [[0, 0, 1, 1], [0, 0, 2, 2]], [0, 1], [0.124, 0.876])
     drawer.draw(gray(), [[0, 0, 1, 1]], [1])
     boxes, labels, colors = calls[0]
-    assert boxes[:, 2].tolist() == [2, 1] and labels == ["cart 0.88", "car 0.12"] and colors == [(1, 2, 3), RED]
+    assert boxes[:, 2].tolist() == [2, 1] and labels == ["cart 0.88", "car 0.12"] and colors == drawer.colors[::-1]
     assert calls[1][1] == ["cart"]
 
 
@@ -151,7 +151,7 @@ def test_missing_korean_font_is_explained(only_default_font, caplog):
         fonts.find_font("세단")
     assert fonts.find_font("sedan 0.5") == fonts.default_font()
     # Names and titles that cannot be drawn stop nothing.
-    BoxDrawer(CLASS_NAMES_KO, CLASS_COLORS).draw(gray(), [[100, 100, 200, 200]], [3])
+    BoxDrawer(CLASS_NAMES, CLASS_NAMES_KO).draw(gray(), [[100, 100, 200, 200]], [3])
     assert "'세'" in caplog.text and "codes" in caplog.text
     assert contact_sheet([gray()], ["경기도.png"]).shape[2] == 3
 

@@ -12,8 +12,7 @@ from parking.evaluation.annotations_file import AnnotationsFile
 from parking.structures.detections import Detections
 from parking.utils.files import explaining_write_errors
 from parking.utils.marks import OutputFolder
-from parking.visualization.colors import class_colors
-from parking.visualization.contact_sheet import contact_sheet, limit_side
+from parking.visualization.contact_sheet import contact_sheet
 from parking.visualization.drawing import BoxDrawer, encode_image
 
 # Longest side of a picture in pixels; larger ones would have unreadably small tags on a screen, and large files.
@@ -55,7 +54,7 @@ class PictureWriter:
             ground_truth: annotations to draw beside the predictions.
         """
         self._folder = OutputFolder(output_dir)
-        self._drawer = BoxDrawer(list(classes) if display_names is None else display_names, class_colors(list(classes)))
+        self._drawer = BoxDrawer(list(classes), display_names)
         self._class_indices = {category_id: i for i, category_id in enumerate(classes.values())}
         self._min_score = min_score
         self._ground_truth = ground_truth
@@ -124,5 +123,4 @@ class PictureWriter:
 
     def _draw_boxes(self, image, found: Detections, scores, *, max_side: int) -> np.ndarray:
         classes = [self._class_indices[i] for i in found.category_ids.tolist()]
-        reduced = limit_side(image, max_side)
-        return self._drawer.draw(reduced, found.corners, classes, scores, size=image.shape[:2])
+        return self._drawer.draw(image, found.corners, classes, scores, max_side=max_side)
