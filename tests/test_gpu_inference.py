@@ -18,7 +18,8 @@ from parking.inference.barrier import PatientBarrier
 from parking.inference.build import build_inference_model
 from parking.inference.detector import Detector
 from parking.inference.image_pipeline import kept_results, load_models, run_inference
-from parking.inference.runner import repeatable_kernels
+from parking.inference.runner import inference_settings
+from parking.inference.sinks.result_ids import choose_result_ids
 from parking.inference.sources.orientations import settle_orientations
 from parking.modeling import DensePredictions, DetectionFusion, YOLOPostprocessor
 
@@ -48,7 +49,8 @@ def run(mild_weights_file, folder, tmp_path):
     def run(*opts, weights=(), device="cuda"):
         files = [str(path) for path in weights or [mild_weights_file]]
         models = load_models(None, files, ["MODEL.DEVICE", device, *map(str, opts)], default_config="")
-        images = settle_orientations(list_images(str(folder)).images, models[0].cfg, {})
+        listed, classes = list_images(str(folder)), models[0].classes
+        images = settle_orientations(listed.images, models[0].cfg, {})
         output_dir, barrier = tmp_path / f"out{next(numbers)}", PatientBarrier()
         output_dir.mkdir()
         with kept_results(str(output_dir), barrier) as journals:
@@ -58,6 +60,7 @@ def run(mild_weights_file, folder, tmp_path):
                 output_dir=str(output_dir),
                 folder=journals,
                 barrier=barrier,
+                ids=choose_result_ids(listed, classes, None, are_classes_numbered=False),
             )
         found = report.detections
         return found[np.lexsort([found.boxes[:, 0], -found.scores, found.image_ids])]
@@ -176,7 +179,7 @@ def test_the_gpu_is_not_waited_for_image_by_image(mild_weights_file, views):
     image = torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8).pin_memory()
 
     def infer(num_images):
-        with torch.inference_mode(), repeatable_kernels():
+        with inference_settings(cfg, num_images):
             return model([{"image": image, "height": 96, "width": 96} for _ in range(num_images)])
 
     infer(8)

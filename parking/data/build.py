@@ -123,7 +123,7 @@ def build_inference_loader(cfg: CfgNode, batches: Sequence[list[dict]], order: S
     """Return a loader of the ``batches`` that ``order`` selects; worker processes decode images ahead of the model.
 
     Args:
-        batches: all batches, from :func:`parking.inference.sources.batching.plan_batches`.
+        batches: all batches, from :func:`parking.inference.runner.plan_inference`.
         order: the indices of the batches to load, in this order.
 
     Returns:

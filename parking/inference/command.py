@@ -87,9 +87,9 @@ def infer_images(args: argparse.Namespace, default_config: str | os.PathLike) ->
             output_dir=output_dir,
             folder=folder,
             barrier=barrier,
+            ids=ids,
             submission=submission,
             budget=budget,
-            ids=ids,
         )
         if report is None:
             return None

@@ -195,9 +195,9 @@ def run_inference(
     output_dir: str,
     folder: Path,
     barrier: PatientBarrier,
+    ids: ResultIds,
     submission: SubmissionOptions | None = None,
     budget: TimeBudget | None = None,
-    ids: ResultIds | None = None,
 ) -> InferenceReport | None:
     """Run all ``models`` over ``images``, fuse their detections if there are several, and write the results.
 
@@ -209,10 +209,10 @@ def run_inference(
         images: from :func:`parking.data.datasets.images.list_images`.
         output_dir: where the result files go.
         folder: from :func:`kept_results`.
+        ids: the ids that the files use.
         submission: options of ``submission.json``; None: it is not written, and one of an earlier run is removed.
         budget: time limit; if needed, one of TEST.FALLBACKS is applied to keep it. None: the configs are used as they
             are.
-        ids: the ids that the files use; None: the run's own.
 
     Returns:
         The report on the main process, None on the others.
@@ -235,15 +235,15 @@ def run_inference(
     if not comm.is_main_process():
         return None
     detections = _join(models[0], contents, images)
-    rows = [{**image, "file_name": image["relative_path"]} for image in images]
-    if ids is not None:
-        rows = [{**row, "image_id": ids.image_ids[row["image_id"]]} for row in rows]
     files = write_results(
-        detections if ids is None else ids.translate(detections),
+        ids.translate(detections),
         output_dir=output_dir,
-        images=rows,
+        images=[
+            {**image, "image_id": ids.image_ids[image["image_id"]], "file_name": image["relative_path"]}
+            for image in images
+        ],
         submission=submission,
-        about_ids=None if ids is None else ids.about,
+        about_ids=ids.about,
     )
     errors = {image_id: text for content in contents for image_id, text in content.errors.items()}
     ordered = {image["image_id"]: errors[image["image_id"]] for image in images if image["image_id"] in errors}

@@ -19,8 +19,8 @@ from torch import nn
 from tqdm import tqdm
 
 from parking.data.build import build_inference_loader
+from parking.data.image_io import compute_resized_sides
 from parking.inference.sinks.journal import ResultsJournal
-from parking.inference.sources.batching import plan_batches
 from parking.structures.instances import drop_not_finite, to_detections
 from parking.utils.errors import explaining_out_of_memory
 
@@ -45,16 +45,31 @@ def find_batch_size(cfg) -> int:
 
 
 def plan_inference(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]]:
-    """Divide ``images`` into the batches that ``model`` gets.
+    """Divide ``images`` into batches; all images of a batch have the same size once they are padded.
 
-    The result may differ between processes; use :func:`share_plan` if all must have the same batches.
+    If an image were padded to the size of another image in its batch, its scores would depend on that image: scores
+    move by 0.01 if the width changes. The batches depend on the arguments alone, so that an interrupted run continues
+    with the same batches. They may differ between processes; use :func:`share_plan` if all must have the same.
+
+    Args:
+        images: dicts with ``height`` and ``width`` if they are known; an image of unknown size is a batch by itself.
+
+    Returns:
+        Batches of ``images``, in the order of their first images.
     """
-    return plan_batches(
-        images,
-        size=cfg.INPUT.SIZE_TEST,
-        size_divisibility=model.size_divisibility,
-        batch_size=find_batch_size(cfg),
-    )
+    batches: list[list[dict]] = []
+    open_batches: dict[tuple[int, int], list[dict]] = {}
+    for image in images:
+        if not image.keys() >= {"height", "width"}:
+            batches.append([image])
+            continue
+        resized = compute_resized_sides(image["height"], image["width"], cfg.INPUT.SIZE_TEST, cfg.INPUT.SIZE_TEST)
+        shape = tuple(-(-side // model.size_divisibility) for side in resized)
+        if len(open_batches.get(shape, ())) in (0, find_batch_size(cfg)):
+            open_batches[shape] = []
+            batches.append(open_batches[shape])
+        open_batches[shape].append(image)
+    return batches
 
 
 def share_plan(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]]:
@@ -213,12 +228,7 @@ def inference_settings(cfg, batch_size: int, when: str = "while predicting", *, 
         f"lower TEST.IMS_PER_BATCH (batches have {batch_size} images) or INPUT.SIZE_TEST (now {cfg.INPUT.SIZE_TEST})"
         + restart
     )
-    with torch.inference_mode(), repeatable_kernels(), explaining_out_of_memory(when, remedy):
-        yield
-
-
-@contextmanager
-def repeatable_kernels() -> Iterator[None]:
-    """In the block, let cuDNN compute in full float32, with the same kernels each time instead of the fastest ones."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+    # Let cuDNN compute in full float32, with the same kernels each time instead of the fastest ones.
+    repeatable = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with torch.inference_mode(), repeatable, explaining_out_of_memory(when, remedy):
         yield

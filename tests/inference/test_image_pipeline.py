@@ -26,7 +26,7 @@ from parking.inference.image_pipeline import (
     load_models,
     run_inference,
 )
-from parking.inference.sinks.result_ids import choose_result_ids
+from parking.inference.sinks.result_ids import ResultIds, choose_result_ids
 from parking.inference.sources.orientations import settle_orientations
 from parking.structures.detections import Detections
 from parking.utils.errors import UserError
@@ -58,6 +58,8 @@ def run(mild_weights_file, folder, tmp_path):
         (tmp_path / output).mkdir(exist_ok=True)
         barrier = PatientBarrier()
         images = settle_orientations(list_images(str(folder)).images, models[0].cfg, {})
+        image_ids, category_ids = [image["image_id"] for image in images], models[0].classes.values()
+        own_ids = ResultIds(dict(zip(image_ids, image_ids, strict=True)), {i: i for i in category_ids}, {})
         with kept_results(output_dir, barrier) as journals:
             return run_inference(
                 models,
@@ -65,6 +67,7 @@ def run(mild_weights_file, folder, tmp_path):
                 output_dir=output_dir,
                 folder=journals,
                 barrier=barrier,
+                ids=own_ids,
                 **kwargs,
             )
 

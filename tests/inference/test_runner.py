@@ -1,8 +1,12 @@
 """One model over many images: which images go together, and what they have to do with each other."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from parking.checkpoint import read_weights
@@ -102,6 +106,17 @@ def test_results_depend_on_neither_batch_nor_order_nor_workers(predict, images, 
     assert batches == [[7, 5], [6], [4, 3, 2], [1]]
     assert_equal(backwards, alone)
     assert_equal(predict("TEST.AUG.ENABLED", views, "DATALOADER.NUM_WORKERS", 2)[0], alone)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), max_size=30), st.integers(1, 5))
+def test_each_image_is_in_one_batch(sizes, batch_size):
+    cfg = get_cfg()
+    cfg.TEST.IMS_PER_BATCH = batch_size
+    images = [{"image_id": i, "height": h, "width": w} for i, (h, w) in enumerate(sizes)]
+    batches = plan_inference(cfg, SimpleNamespace(size_divisibility=32), images)
+    assert sorted(image["image_id"] for batch in batches for image in batch) == list(range(len(sizes)))
+    assert all(1 <= len(batch) <= batch_size for batch in batches)
 
 
 def test_unreadable_images_cost_only_themselves(predict, images, tmp_path):

@@ -57,7 +57,11 @@ def write_results(
     paths = {name.removesuffix(".json"): str(folder.root / name) for name in RESULT_NAMES}
     with explaining_write_errors():
         # Remove old files even if new ones will replace them: they must never lie beside another run's predictions.
-        _remove(folder, "submission.json", warn=submission is None)
+        was_ours, path = folder.remove("submission.json"), paths["submission"]
+        if submission is None and was_ours:
+            logger.warning("Removed %s: an earlier run wrote it, and this one writes no submission.", path)
+        elif submission is None and os.path.lexists(path):
+            logger.warning("%s is not of this run, which writes no submission.", path)
         folder.remove("ids.json")
         write_coco_results(detections, paths["predictions"])
         with folder.open("images.json") as file:
@@ -79,12 +83,3 @@ def write_results(
     for line in more:
         logger.info("%s", line)
     return paths
-
-
-def _remove(folder: OutputFolder, name: str, *, warn: bool) -> None:
-    path = folder.root / name
-    if folder.remove(name):
-        if warn:
-            logger.warning("Removed %s: an earlier run wrote it, and this one writes no submission.", path)
-    elif warn and os.path.lexists(path):
-        logger.warning("%s is not of this run, which writes no submission.", path)
