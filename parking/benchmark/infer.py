@@ -83,7 +83,7 @@ def time_parts(cfg, model, batches, mapper, journal, category_ids) -> Iterator[s
     decode = _time(lambda: mapper(batches[0][0]))
     (batch,) = build_inference_loader(cfg, batches, [0])
     detector = getattr(model, "model", model)
-    with inference_settings(cfg, len(batch)):
+    with inference_settings(cfg):
         images = detector.preprocess_image(batch).tensor
         network = _time(lambda: model.predict(images)) / len(batch)
         everything = _time(lambda: detect(model, batch)) / len(batch)

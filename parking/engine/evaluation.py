@@ -59,7 +59,7 @@ def evaluate_dataset(
     num_images, num_done = sum(len(batches[i]) for i in own), 0
     overflow: NotFiniteError | None = None
     when = f"in the evaluation on {dataset_name}"
-    settings = inference_settings(cfg, len(batches[0]) if batches else 0, when, restart=restart)
+    settings = inference_settings(cfg, when, restart=restart)
     try:
         with inference_context(model), settings:
             for batch, found in detect_ahead(model, build_inference_loader(cfg, batches, own)):

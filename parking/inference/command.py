@@ -142,7 +142,6 @@ def _predict_frames(args: argparse.Namespace, source: FrameSource, models: Seque
         partial(map, detector) if source.is_live else detector.detect_ahead,
         source,
         output_dir=_make_output_dir(args, cfg),
-        name=source.stem,
         batch_size=find_batch_size(cfg),
         classes=classes,
         display_names=_find_display_names(args, classes),

@@ -62,7 +62,7 @@ class ArrayDetector:
         Returns:
             For each image its detections on the CPU, by descending score, with ``pred_boxes`` in pixels of the image.
         """
-        with inference_settings(self._cfgs[0], len(images)):
+        with inference_settings(self._cfgs[0]):
             return self._detect(images)
 
     def detect_ahead(self, batches: Iterable[Sequence[np.ndarray]]) -> Iterator[list[Instances]]:
@@ -70,7 +70,7 @@ class ArrayDetector:
         # A CUDA stream belongs to one device. If the models are on several, work on one batch at a time, as on a CPU.
         devices = {next(model.parameters()).device for model in self._models}
         device = devices.pop() if len(devices) == 1 else torch.device("cpu")
-        with inference_settings(self._cfgs[0], 0):
+        with inference_settings(self._cfgs[0]):
             for _, found in run_ahead(self._detect, batches, device):
                 yield found
 

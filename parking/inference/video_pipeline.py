@@ -60,7 +60,6 @@ def predict_video(
     source: FrameSource,
     *,
     output_dir: str,
-    name: str,
     batch_size: int = 1,
     classes: Mapping[str, int],
     display_names: Sequence[str] | None = None,
@@ -69,7 +68,7 @@ def predict_video(
 ) -> VideoReport:
     """Find objects in the frames of ``source`` and write them, with a progress bar, until it ends or Ctrl-C is pressed.
 
-    ``<output_dir>/<name>.jsonl`` gets a line for each frame as soon as it is predicted, a JSON object::
+    ``<output_dir>/<source.stem>.jsonl`` gets a line for each frame as soon as it is predicted, a JSON object::
 
         {"frame": 12, "time": 0.48, "counts": {"sedan": 1}, "detections": [
             {"category_id": 1, "class_name": "sedan", "bbox": [x, y, width, height], "score": 0.91}]}
@@ -78,10 +77,10 @@ def predict_video(
     frames of a folder also have a "file_name"; "bbox" is in pixels of the frame, rounded to 0.001. Boxes that score at
     least ``min_score`` are listed, counted and drawn; others are left out.
 
-    ``<output_dir>/<name>.mp4`` (MPEG-4) shows the boxes and the counts. It has one picture for each frame, at the
-    source's rate; in place of a frame that could not be decoded, the previous picture is repeated. The video of a live
-    source plays in real time: it has at most 25 pictures a second, repeats each until the next predicted one, and is
-    reduced to 1920 pixels. If the width or height is odd, the last column or row appears twice.
+    ``<output_dir>/<source.stem>.mp4`` (MPEG-4) shows the boxes and the counts. It has one picture for each frame, at
+    the source's rate; in place of a frame that could not be decoded, the previous picture is repeated. The video of a
+    live source plays in real time: it has at most 25 pictures a second, repeats each until the next predicted one, and
+    is reduced to 1920 pixels. If the width or height is odd, the last column or row appears twice.
 
     Files of an earlier run are replaced if this product wrote them for the same source, so two videos of the same name
     do not overwrite each other's results. If an error is raised, both files are complete up to that frame.
@@ -91,7 +90,6 @@ def predict_video(
             batch, as :meth:`.detector.ArrayDetector.detect_ahead` does.
         source: the frames; the caller closes it.
         output_dir: where the files go; made if needed.
-        name: name of the files, without ending.
         batch_size: number of frames in a batch for ``detect``; it is 1 for a live source.
         classes: category id by class name; the order of the classes determines their colours.
         display_names: names to draw instead, one for each class.
@@ -103,10 +101,10 @@ def predict_video(
             another source; the video cannot be made; or ``source`` raises it.
         OSError: a result cannot be written, for example because the disk is full.
     """
-    folder, path = OutputFolder(output_dir), Path(output_dir, f"{name}.jsonl")
-    names = {"detections": path.name, "video": f"{name}.mp4"}
+    folder, path = OutputFolder(output_dir), Path(output_dir, f"{source.stem}.jsonl")
+    names = {"detections": path.name, "video": f"{source.stem}.mp4"}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(f".{name}.lock"), busy=f"another infer.py is writing '{path}'; wait for it."):
+    with locked(path.with_name(f".{source.stem}.lock"), busy=f"another infer.py is writing '{path}'; wait for it."):
         origin = _describe_source(source)
         _check_outputs(folder, names.values(), source, origin)
         folder.check(names.values() if save_video else [path.name])

@@ -94,8 +94,9 @@ class GivenFrames:
             yield self.Frame(2 * i, time, np.full((*self._size, 3), (40 + 40 * i) % 251, np.uint8), None)
 
 
-def predict(detect, source, folder, **kwargs):
-    settings = {"name": "found", "classes": CLASSES, "min_score": 0.25, **kwargs}
+def predict(detect, source, folder, stem="found", **kwargs):
+    source.stem = stem
+    settings = {"classes": CLASSES, "min_score": 0.25, **kwargs}
     return predict_video(partial(map, detect), source, output_dir=str(folder), **settings)
 
 
@@ -306,7 +307,7 @@ def test_no_line_is_left_half_written(tmp_path, open_video):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems take such names in other ways")
 def test_a_result_that_opencv_could_not_write(tmp_path, open_video):
     with open_video() as source, pytest.raises(UserError, match="not UTF-8"):
-        predict(SquareFinder(), source, tmp_path, name="\udcff")
+        predict(SquareFinder(), source, tmp_path, stem="\udcff")
 
 
 def test_a_live_video_plays_in_real_time(tmp_path, caplog):
