@@ -17,35 +17,30 @@ from parking.utils.text import show
 logger = logging.getLogger(__name__)
 
 
-def check_same_recipe(
-    config: Mapping[str, Any], earlier: Mapping[str, Any], *, output_dir: str, is_followed: bool = False
-) -> None:
+def check_same_recipe(recipe: Recipe, earlier: Mapping[str, Any], *, output_dir: str) -> None:
     """Raise a UserError if ``config`` and ``earlier`` differ in a key that can change the final weights.
 
     :attr:`parking.config.checks.Check.changes_weights` says which keys can. A changed key that affects only evaluations
     is logged.
 
     Args:
-        config: the present config as nested plain values.
-        earlier: the config that the training began with. A key that only one of the two has is from another version and
-            is not compared.
+        recipe: the present config.
+        earlier: the values of the config that the training began with, by full key. A key that only one of the two has
+            is from another version and is not compared.
         output_dir: folder of the training, for the message.
-        is_followed: see :class:`parking.config.checks.Recipe`.
     """
-    values, earlier_values = dict(flatten(config)), dict(flatten(earlier))
-    recipes = Recipe(values, is_followed), Recipe(earlier_values, is_followed)
-    for key, value in values.items():
-        if key not in earlier_values or earlier_values[key] == value:
+    for key, value in recipe.values.items():
+        if key not in earlier or earlier[key] == value:
             continue
-        if changes_weights(key, *recipes):
+        if changes_weights(key, recipe, recipe._replace(values=earlier)):
             raise UserError(
                 f"--resume: {key} is {show(value)}, but the training in {output_dir} began with "
-                f"{show(earlier_values[key])} and would end with other weights than an uninterrupted one; set it back, "
+                f"{show(earlier[key])} and would end with other weights than an uninterrupted one; set it back, "
                 f"or start anew with --overwrite."
             )
         if reads_scores(key):
             logger.warning(
-                f"--resume: {key} is {show(value)} and was {show(earlier_values[key])}: scores before and after the "
+                f"--resume: {key} is {show(value)} and was {show(earlier[key])}: scores before and after the "
                 f"interruption do not compare, and model_best.pth is chosen by both."
             )
 
@@ -68,15 +63,15 @@ def keep_earlier_behaviour(cfg: CfgNode, earlier: Mapping[str, Any], opts: Seque
         find_value(cfg, ".".join(groups))[last] = value
 
 
-def tell_changed_scores(config: Mapping[str, Any], version: int, *, output_dir: str, is_followed: bool) -> None:
+def tell_changed_scores(recipe: Recipe, version: int, *, output_dir: str) -> None:
     """Warn if a training depends on scores and was begun by a version that computes scores in another way.
 
     Args:
-        config: the present config as nested plain values.
+        recipe: the present config.
         version: VERSION of the config that the training began with.
     """
     changes = find_changed_scores(version)
-    if changes and scores_steer(Recipe(dict(flatten(config)), is_followed)):
+    if changes and scores_steer(recipe):
         logger.warning(
             f"--resume: the training in {output_dir} was begun by a release with configs of VERSION {version}, which "
             f"scored data {'; data '.join(changes)} otherwise. If DATASETS.TEST is such, early stopping, the choice of "
@@ -84,26 +79,19 @@ def tell_changed_scores(config: Mapping[str, Any], version: int, *, output_dir: 
         )
 
 
-def check_same_data(
-    config: Mapping[str, Any],
-    digests: Mapping[str, str],
-    earlier: Mapping[str, str],
-    *,
-    output_dir: str,
-    is_followed: bool = False,
-) -> None:
+def check_same_data(recipe: Recipe, digests: Mapping[str, str], earlier: Mapping[str, str], *, output_dir: str) -> None:
     """Raise a UserError if a data set has changed since the training began; the message names the data set.
 
     DATASETS.TEST is compared only if its scores can change the weights.
 
     Args:
-        config: the present config as nested plain values.
+        recipe: the present config.
         digests: results of :func:`digest_dataset` by the name of the data set.
         earlier: these digests as they were when the training began.
     """
-    names = {*config["DATASETS"]["TRAIN"]}
-    if scores_steer(Recipe(dict(flatten(config)), is_followed)):
-        names |= {*config["DATASETS"]["TEST"]}
+    names = {*recipe.values["DATASETS.TRAIN"]}
+    if scores_steer(recipe):
+        names |= {*recipe.values["DATASETS.TEST"]}
     for name in sorted(names):
         if digests[name] != earlier.get(name):
             raise UserError(

@@ -12,10 +12,11 @@ from typing import Any
 
 from detectron2.utils import comm
 
-from parking.checkpoint import find_misfits, find_training, read_weights, remove_training, shorten
+from parking.checkpoint import find_misfits, find_training, read_weights, remove_training
 from parking.config import Task, get_typed
+from parking.config.checks import Recipe
 from parking.config.compat import read_version, upgrade_config
-from parking.config.plain import describe_config
+from parking.config.plain import describe_config, flatten
 from parking.config.stages import Stage, read_stages, select_stages
 from parking.config.yaml_files import parse_config, read_config_text
 from parking.inference.build import build_inference_model, find_shapes
@@ -23,7 +24,7 @@ from parking.inference.models import check_config, choose_eval_classes, choose_w
 from parking.utils.errors import UserError
 from parking.utils.files import check_writable
 from parking.utils.logs import setup_logging
-from parking.utils.text import printable
+from parking.utils.text import join_some, printable
 
 from .resume import check_same_recipe, keep_earlier_behaviour, tell_changed_scores
 from .setup import check_output_dir, claim_output_dir, lock_output_dir, setup_evaluation, setup_training
@@ -161,7 +162,7 @@ def check_stages_fit(stages: Sequence[Stage]) -> None:
         if misfits:
             raise UserError(
                 f"stage {later.name} starts from the weights of stage {earlier.name}, but they would not fit its "
-                f"model: {shorten(misfits)}; give both stages the same model."
+                f"model: {join_some(misfits, 3)}; give both stages the same model."
             )
 
 
@@ -206,14 +207,13 @@ def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[St
             )
         is_later = is_later or stage not in done
         if find_training(folder) and _saved_config(stage).is_file():
-            config = describe_config(stage.cfg)
-            if config["MODEL"]["YOLO"]["NUM_CLASSES"] == 0:
+            recipe = Recipe(dict(flatten(describe_config(stage.cfg))), is_followed=stage is not all_stages[-1])
+            if recipe.values["MODEL.YOLO.NUM_CLASSES"] == 0:
                 # Do not compare 0, which stands for the number of classes in the data; data are compared later.
-                del config["MODEL"]["YOLO"]["NUM_CLASSES"]
+                del recipe.values["MODEL.YOLO.NUM_CLASSES"]
             saved, version = _read_saved_config(stage)
-            is_followed = stage is not all_stages[-1]
-            tell_changed_scores(config, version, output_dir=folder, is_followed=is_followed)
-            check_same_recipe(config, saved, output_dir=folder, is_followed=is_followed)
+            tell_changed_scores(recipe, version, output_dir=folder)
+            check_same_recipe(recipe, dict(flatten(saved)), output_dir=folder)
 
 
 def list_results(args) -> list[tuple[str, str]]:

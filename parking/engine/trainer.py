@@ -70,7 +70,7 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         check_config(cfg, Task.TRAIN)
         self.cfg = cfg
-        self._is_followed = is_followed
+        self._recipe = Recipe(dict(flatten(describe_config(cfg))), is_followed)
         self.max_iter = cfg.SOLVER.MAX_ITER
         self._last_eval_results: OrderedDict[str, Any] | None = None
         self._evaluations = Evaluations()
@@ -159,10 +159,9 @@ class Trainer(DefaultTrainer):
         self._reset_data_loader(self.start_iter)
 
     def _check_resumable(self, values: Mapping[str, Any]) -> None:
-        how = {"is_followed": self._is_followed, "output_dir": self.cfg.OUTPUT_DIR}
-        config = describe_config(self.cfg)
-        check_same_recipe(config, values.get("config", {}), **how)
-        check_same_data(config, self._digest_data(), values.get("data_digest", {}), **how)
+        folder = self.cfg.OUTPUT_DIR
+        check_same_recipe(self._recipe, dict(flatten(values.get("config", {}))), output_dir=folder)
+        check_same_data(self._recipe, self._digest_data(), values.get("data_digest", {}), output_dir=folder)
 
     def _digest_data(self) -> dict[str, str]:
         names = {*self.cfg.DATASETS.TRAIN, *self.cfg.DATASETS.TEST}
@@ -265,7 +264,7 @@ class Trainer(DefaultTrainer):
             return self.test(self.cfg, model, with_pictures=with_pictures, **how)
 
         restart = ""
-        if scores_steer(Recipe(dict(flatten(self.cfg)), self._is_followed)):
+        if scores_steer(self._recipe):
             restart = (
                 " and start anew with --overwrite (--resume refuses this change, as scores steer this training), or "
                 "free memory and continue with --resume"

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from parking.config import compat, get_cfg
+from parking.config.checks import Recipe
 from parking.config.compat import Upgrade
-from parking.config.plain import describe_config
+from parking.config.plain import flatten
 from parking.engine import Trainer
 from parking.engine.resume import keep_earlier_behaviour, tell_changed_scores
 from parking.engine.training_state import arrange_by_names
@@ -197,5 +198,5 @@ def test_pictures_are_used_as_the_training_began():
 def test_scores_that_steer_and_were_computed_otherwise_are_told(caplog, version, opts, is_followed, is_told):
     cfg = get_cfg()
     cfg.merge_from_list(opts)
-    tell_changed_scores(describe_config(cfg), version, output_dir="out", is_followed=is_followed)
+    tell_changed_scores(Recipe(dict(flatten(cfg)), is_followed), version, output_dir="out")
     assert ("VERSION 1" in caplog.text and "out" in caplog.text) == is_told
