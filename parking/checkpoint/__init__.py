@@ -2,7 +2,7 @@
 
 from .checkpointer import FINISHED, SECONDS_USED, UNREADABLE_IMAGES, Checkpointer, find_training, remove_training
 from .last_checkpoint import find_last_checkpoint
-from .loading import check_all_fit, find_misfits, load_weights, shorten
+from .loading import check_all_fit, find_misfits, load_weights
 from .values import find_not_finite
 from .weights import Weights, describe_origin, distinct_names, find_weights, read_weights, write_weights
 
@@ -23,6 +23,5 @@ __all__ = [
     "load_weights",
     "read_weights",
     "remove_training",
-    "shorten",
     "write_weights",
 ]

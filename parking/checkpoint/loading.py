@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from parking.utils.class_names import find_classes
 from parking.utils.errors import UserError
-from parking.utils.text import printable
+from parking.utils.text import join_some, printable
 
 from .weights import Weights
 
@@ -275,7 +275,7 @@ def check_all_fit(
         advice = f"use {fitting}" if fitting else "use the config they were trained with"
         advice += "".join(f" with {key} {value}" for key, value in weights.find_widths(own).items())
         raise UserError(
-            f"weights {printable(weights.path)} do not fit the model of the config: {shorten(problems)}; {advice}."
+            f"weights {printable(weights.path)} do not fit the model of the config: {join_some(problems, 3)}; {advice}."
         )
 
 
@@ -289,11 +289,6 @@ def find_misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list
         if name in state and state[name].shape != own[name].shape
     ]
     return problems
-
-
-def shorten(problems: Sequence[str]) -> str:
-    """Join the first three of ``problems`` to one text, and add how many more there are."""
-    return ", ".join(problems[:3]) + (f", and {len(problems) - 3} more" if len(problems) > 3 else "")
 
 
 def _explain_no_common_class(weights: Weights, theirs: int, ours: int) -> str:

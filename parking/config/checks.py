@@ -70,17 +70,12 @@ def scores_steer(recipe: Recipe) -> bool:
     return sampler == "ClassBalancedTrainingSampler" or _scores_end_or_choose(recipe)
 
 
-def _repeats(recipe: Recipe) -> bool:
-    return recipe.values.get("DATALOADER.SAMPLER_TRAIN") == "RepeatFactorTrainingSampler"
+def _if_set(key: str, *values: str) -> Callable[[Recipe], bool]:
+    """Return a function for :attr:`Check.changes_weights`: whether ``key`` has one of ``values``."""
+    return lambda recipe: recipe.values.get(key) in values
 
 
-def _cache_is_lossy(recipe: Recipe) -> bool:
-    return recipe.values.get("INPUT.CACHE_FORMAT") == "jpeg"
-
-
-def _is_cached(recipe: Recipe) -> bool:
-    return recipe.values.get("INPUT.CACHE", "none") != "none"
-
+_if_repeating = _if_set("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler")
 
 # These limits are far above useful values, but exclude values that overflow, fill the memory or take forever.
 _MAX_ITERATIONS = 10**9
@@ -157,8 +152,8 @@ CHECKS: Mapping[str, Check] = {
     "DATALOADER.SAMPLER_TRAIN": Check(
         OneOf("TrainingSampler", "ClassBalancedTrainingSampler", "RepeatFactorTrainingSampler"), TRAIN, True
     ),
-    "DATALOADER.REPEAT_THRESHOLD": Check(_PART, TRAIN, _repeats),
-    "DATALOADER.REPEAT_SQRT": Check(Flag(), TRAIN, _repeats),
+    "DATALOADER.REPEAT_THRESHOLD": Check(_PART, TRAIN, _if_repeating),
+    "DATALOADER.REPEAT_SQRT": Check(Flag(), TRAIN, _if_repeating),
     "INPUT.SIZE_TRAIN": Check(
         ListOf(Whole(1, _MAX_SIDE), length=2, allowed=f"[height, width] in pixels, each from 1 to {_MAX_SIDE}"),
         TRAIN,
@@ -166,8 +161,8 @@ CHECKS: Mapping[str, Check] = {
     ),
     "INPUT.SIZE_TEST": Check(Whole(1, _MAX_SIDE), ALL, scores_steer),
     "INPUT.EXIF_ORIENTATION": Check(OneOf("auto", "apply", "ignore"), ALL, True),
-    "INPUT.CACHE": Check(OneOf("none", "ram", "disk"), TRAIN, _cache_is_lossy),
-    "INPUT.CACHE_FORMAT": Check(OneOf("raw", "jpeg"), TRAIN, _is_cached),
+    "INPUT.CACHE": Check(OneOf("none", "ram", "disk"), TRAIN, _if_set("INPUT.CACHE_FORMAT", "jpeg")),
+    "INPUT.CACHE_FORMAT": Check(OneOf("raw", "jpeg"), TRAIN, _if_set("INPUT.CACHE", "ram", "disk")),
     "INPUT.CACHE_DIR": Check(Text(), ALL, False),
     "INPUT.CACHE_GB": Check(Real(0, 1e9, above=True), TRAIN, False),
     "INPUT.AUG.MOSAIC_PROB": Check(_PART, TRAIN, True),
@@ -311,26 +306,17 @@ CHECKS: Mapping[str, Check] = {
 }
 
 
-def _find_uneven_batch(cfg, num_processes: int) -> str | None:
-    if cfg.SOLVER.IMS_PER_BATCH % num_processes == 0:
-        return None
-    return (
-        f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; it counts the images of all processes together and must "
-        f"be a multiple of their number, {num_processes}."
-    )
-
-
-def _find_nesterov_without_momentum(cfg, num_processes: int) -> str | None:
+def _find_nesterov_without_momentum(cfg) -> str | None:
     if cfg.SOLVER.OPTIMIZER != "SGD" or not cfg.SOLVER.NESTEROV or cfg.SOLVER.MOMENTUM > 0:
         return None
     return "SOLVER.MOMENTUM is 0; it must be above 0 if SOLVER.NESTEROV is True."
 
 
-def _find_nothing_to_train_on(cfg, num_processes: int) -> str | None:
+def _find_nothing_to_train_on(cfg) -> str | None:
     return None if cfg.DATASETS.TRAIN else "DATASETS.TRAIN is empty; name a data set to train on."
 
 
-def _find_unread_key(cfg, num_processes: int) -> str | None:
+def _find_unread_key(cfg) -> str | None:
     """Find a key that was changed although the backbone MODEL.BACKBONE.NAME does not read it."""
     name, defaults = cfg.MODEL.BACKBONE.NAME, make_defaults()
     for key in CHECKS:
@@ -343,7 +329,7 @@ def _find_unread_key(cfg, num_processes: int) -> str | None:
     return None
 
 
-def _find_incomplete_pyramid(cfg, num_processes: int) -> str | None:
+def _find_incomplete_pyramid(cfg) -> str | None:
     """Find settings with which detectron2 cannot build the feature pyramid or gives wrong names to its levels."""
     if cfg.MODEL.BACKBONE.NAME not in DETECTRON2_BACKBONES or cfg.MODEL.BACKBONE.NAME == RESNET:
         return None
@@ -361,7 +347,7 @@ def _find_incomplete_pyramid(cfg, num_processes: int) -> str | None:
     return None
 
 
-def _find_untrained_level(cfg, num_processes: int) -> str | None:
+def _find_untrained_level(cfg) -> str | None:
     """Find a feature that the head does not use; processes would wait forever for the gradients of its weights."""
     backbone, used = cfg.MODEL.BACKBONE.NAME, list(cfg.MODEL.YOLO.IN_FEATURES)
     if backbone not in DETECTRON2_BACKBONES:
@@ -381,13 +367,12 @@ def _find_untrained_level(cfg, num_processes: int) -> str | None:
 
 
 # Conditions on several keys together, each with the tasks for which it must hold. A condition is a function of the
-# config and the number of processes; it returns a sentence about what is wrong, or None.
-_RELATIONS: Sequence[tuple[Callable[[Mapping, int], str | None], frozenset[Task]]] = (
+# config; it returns a sentence about what is wrong, or None.
+_RELATIONS: Sequence[tuple[Callable[[Mapping], str | None], frozenset[Task]]] = (
     (_find_unread_key, ALL),
     (_find_incomplete_pyramid, ALL),
     (_find_untrained_level, TRAIN),
     (_find_nothing_to_train_on, TRAIN),
-    (_find_uneven_batch, TRAIN),
     (_find_nesterov_without_momentum, TRAIN),
 )
 
@@ -418,8 +403,13 @@ def check_values(
             kind = OneOf(*registered[key])
         _check_value(key, find_value(cfg, key), kind, (sources or {}).get(key))
     for find_fault, tasks in _RELATIONS:
-        if task in tasks and (fault := find_fault(cfg, num_processes)):
+        if task in tasks and (fault := find_fault(cfg)):
             raise UserError(fault)
+    if task is Task.TRAIN and cfg.SOLVER.IMS_PER_BATCH % num_processes:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; it counts the images of all processes together and "
+            f"must be a multiple of their number, {num_processes}."
+        )
 
 
 def check_key(cfg: Mapping[str, Any], key: str) -> None:

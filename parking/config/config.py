@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode as _CfgNode
@@ -14,6 +14,7 @@ from parking.utils.text import printable, show
 from .checks import find_value
 from .compat import upgrade_config, upgrade_key
 from .defaults import make_defaults
+from .plain import flatten
 from .yaml_files import ConfigFiles
 
 
@@ -97,14 +98,6 @@ class CfgNode(_CfgNode):
             raise UserError(f"{source}: {full_key} holds an address ({address[:100]!r}); only local files are read.")
         return value
 
-    def keys_in_full(self, prefix: str = "") -> Iterator[str]:
-        """Yield the full names of all keys that have a value, such as "SOLVER.EMA.DECAY"."""
-        for key, value in self.items():
-            if isinstance(value, CfgNode):
-                yield from value.keys_in_full(f"{prefix}{key}.")
-            else:
-                yield prefix + key
-
 
 def _find_address(value: Any) -> str | None:
     if isinstance(value, str):
@@ -114,7 +107,7 @@ def _find_address(value: Any) -> str | None:
 
 
 def _suggest(full_key: str, root: CfgNode) -> str:
-    candidates = list(root.keys_in_full())
+    candidates = [key for key, _ in flatten(root)]
     near = difflib.get_close_matches(full_key, candidates, n=1, cutoff=0.6)
     if not near:
         by_name = {c.rsplit(".", 1)[-1]: c for c in candidates}

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
-
-from .config import CfgNode
+from detectron2.config import CfgNode
 
 
 def describe_config(cfg: CfgNode) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from parking.challenge.registration import find_category_ids, register_datasets_from_config
-from parking.checkpoint import Weights, check_all_fit, distinct_names, find_misfits, find_weights, read_weights, shorten
+from parking.checkpoint import Weights, check_all_fit, distinct_names, find_misfits, find_weights, read_weights
 from parking.config import CfgNode, Task, get_cfg, get_typed, typed_keys
 from parking.config.checks import check_values
 from parking.config.plain import flatten
@@ -19,7 +19,7 @@ from parking.data.datasets.coco import original_category_ids
 from parking.modeling.registered import list_registered
 from parking.utils.class_names import find_classes
 from parking.utils.errors import UserError
-from parking.utils.text import printable
+from parking.utils.text import join_some, printable
 
 from .build import build_without_memory, find_shapes
 
@@ -257,8 +257,8 @@ def find_fitting_config(
         if fewest is None or len(misfits) < len(fewest):
             fewest, nearest = misfits, str(candidate)
     raise UserError(
-        f"weights {weights.path} fit no such model; nearest is {nearest}, but {shorten(fewest)}; give the right config "
-        f"with --config-file."
+        f"weights {weights.path} fit no such model; nearest is {nearest}, but {join_some(fewest, 3)}; give the right "
+        f"config with --config-file."
     )
 
 

@@ -11,11 +11,11 @@ REGIONS = ("서울", "경기도", "인천", "부산", "대전", "강원도", "�
 
 @dataclass(frozen=True)
 class FrameName:
-    """The ten parts of a file name such as ``20201102_경기도_-_-_맑음_주간_실외_right_000079_0088055.png``.
+    """The parts of a file name such as ``20201102_경기도_-_-_맑음_주간_실외_right_000079_0088055.png``.
 
     Attributes:
         date: YYYYMMDD.
-        region, place, spot: Korean words, or "-" where unknown.
+        region: a Korean word.
         weather, daytime, location: keys of WEATHER, DAYTIME and LOCATION.
         side: side of the car to which the camera looks, one of SIDES.
         sequence, frame: numbers; six and seven digits in the name.
@@ -23,8 +23,6 @@ class FrameName:
 
     date: str
     region: str
-    place: str
-    spot: str
     weather: str
     daytime: str
     location: str
@@ -34,5 +32,5 @@ class FrameName:
 
     def __str__(self) -> str:
         conditions = (WEATHER[self.weather], DAYTIME[self.daytime], LOCATION[self.location])
-        words = (self.date, self.region, self.place, self.spot, *conditions, self.side)
+        words = (self.date, self.region, "-", "-", *conditions, self.side)  # place and spot are unknown
         return "_".join((*words, f"{self.sequence:06d}", f"{self.frame:07d}")) + ".png"

@@ -158,8 +158,6 @@ def _plan_sequence(entropy, most_frames: int, size, dealer: _Dealer) -> Sequence
     name = FrameName(
         date=_date(rng, weather),
         region=REGIONS[rng.integers(len(REGIONS))],
-        place="-",
-        spot="-",
         weather=weather,
         daytime=daytime,
         location=location,

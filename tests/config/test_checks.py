@@ -8,9 +8,10 @@ import pytest
 from parking.config import Task, get_cfg
 from parking.config.checks import CHECKS, Recipe, changes_weights, check_key, check_values, find_value
 from parking.config.kinds import Flag, ListOf, OneOf, Real, Text, Whole
+from parking.config.plain import flatten
 from parking.utils.errors import UserError
 
-KEYS = sorted(get_cfg().keys_in_full())
+KEYS = sorted(dict(flatten(get_cfg())))
 HUGE = 10**5000
 # Values that no key may have, whatever its kind is.
 NEVER = [None, {}, {"a": 1}, object(), b"x", [None], [[None]], math.nan, math.inf, -math.inf, HUGE, -HUGE, "a\0b"]

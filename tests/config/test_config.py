@@ -16,6 +16,7 @@ from detectron2.config import get_cfg as get_detectron2_cfg
 from parking.checkpoint import read_weights
 from parking.config import CfgNode, get_cfg
 from parking.config.checks import find_value
+from parking.config.plain import flatten
 from parking.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +59,7 @@ def test_every_key_is_read_somewhere():
     by_detectron2 = {f"MODEL.{key}" for key in ("BACKBONE.NAME", "META_ARCHITECTURE")}
     by_compat = {"VERSION"}
     unread = []
-    for key in get_cfg().keys_in_full():
+    for key, _ in flatten(get_cfg()):
         if key.startswith(("MODEL.RESNETS.", "MODEL.FPN.")):
             find_value(get_detectron2_cfg(), key)  # detectron2's backbones read it under this name
             continue

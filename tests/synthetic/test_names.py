@@ -10,7 +10,7 @@ from parking.synthetic.names import DAYTIME, LOCATION, REGIONS, SIDES, WEATHER, 
 
 
 def test_the_documented_example():
-    name = FrameName("20201102", "경기도", "-", "-", "clear", "day", "outdoor", "right", sequence=79, frame=88055)
+    name = FrameName("20201102", "경기도", "clear", "day", "outdoor", "right", sequence=79, frame=88055)
     assert str(name) == "20201102_경기도_-_-_맑음_주간_실외_right_000079_0088055.png"
 
 
@@ -19,8 +19,6 @@ def test_the_documented_example():
         FrameName,
         date=st.dates(min_value=date(1970, 1, 1)).map("{:%Y%m%d}".format),
         region=st.sampled_from(REGIONS),
-        place=st.sampled_from(("-", "수원")),
-        spot=st.sampled_from(("-", "마트")),
         weather=st.sampled_from(sorted(WEATHER)),
         daytime=st.sampled_from(sorted(DAYTIME)),
         location=st.sampled_from(sorted(LOCATION)),

@@ -86,7 +86,7 @@ def _check_layer(layer: ModuleStandIn, path: str, role: str) -> Iterator[str]:
         yield from _check_c3(layer, path, shortcut=parts[-1] == "csp")
 
 
-def _check_conv(block: ModuleStandIn, path: str, *, stride: int = 1, padding: int = 0) -> Iterator[str]:
+def _check_conv(block: ModuleStandIn | None, path: str, *, stride: int = 1, padding: int = 0) -> Iterator[str]:
     yield from _check_kind(block, path, ("Conv",))
     yield from _check_children(block, path, ("conv", "bn", "act"))
     yield from _check_convolution(_child(block, "conv"), f"{path}.conv", stride=stride, padding=padding)
@@ -116,8 +116,7 @@ def _check_c3(block: ModuleStandIn, path: str, *, shortcut: bool) -> Iterator[st
     yield from _check_kind(block, path, ("C3",))
     yield from _check_children(block, path, ("cv1", "cv2", "cv3", "m"))
     for name in ("cv1", "cv2", "cv3"):
-        if (child := _child(block, name)) is not None:
-            yield from _check_conv(child, f"{path}.{name}")
+        yield from _check_conv(_child(block, name), f"{path}.{name}")
     bottlenecks = _child(block, "m")
     yield from _check_kind(bottlenecks, f"{path}.m", ("Sequential",))
     for inner, bottleneck in _list_parts(block, path, "m"):
@@ -125,8 +124,7 @@ def _check_c3(block: ModuleStandIn, path: str, *, shortcut: bool) -> Iterator[st
         yield from _check_children(bottleneck, inner, ("cv1", "cv2"))
         yield from _check(bottleneck, inner, add=shortcut)
         for conv, padding in (("cv1", 0), ("cv2", 1)):
-            if (child := _child(bottleneck, conv)) is not None:
-                yield from _check_conv(child, f"{inner}.{conv}", padding=padding)
+            yield from _check_conv(_child(bottleneck, conv), f"{inner}.{conv}", padding=padding)
 
 
 def _check_pyramid(block: ModuleStandIn, path: str) -> Iterator[str]:
@@ -134,8 +132,7 @@ def _check_pyramid(block: ModuleStandIn, path: str) -> Iterator[str]:
     yield from _check_kind(block, path, ("SPPF", "SPP"))
     yield from _check_children(block, path, ("cv1", "cv2", "m"))
     for name in ("cv1", "cv2"):
-        if (child := _child(block, name)) is not None:
-            yield from _check_conv(child, f"{path}.{name}")
+        yield from _check_conv(_child(block, name), f"{path}.{name}")
     yield from _check(block, path, n=3, add=False)
     pool = _child(block, "m")
     pools = [(f"{path}.m", pool, 5)]
@@ -178,15 +175,13 @@ def _check_branches(head: ModuleStandIn, path: str) -> Iterator[str]:
             yield from _check_kind(branch, inner, ("Sequential",))
             yield from _check_children(branch, inner, ("0", "1", "2"))
             for conv in ("0", "1"):
-                if (child := _child(branch, conv)) is not None:
-                    yield from _check_conv(child, f"{inner}.{conv}", padding=1)
+                yield from _check_conv(_child(branch, conv), f"{inner}.{conv}", padding=1)
             yield from _check_convolution(_child(branch, "2"), f"{inner}.2")
         outputs.append(_count_outputs(_child(_child(_child(head, name), "0"), "2")))
     bins, projection = f"{path}.dfl", _child(head, "dfl")
     yield from _check_kind(projection, bins, ("DFL",))
-    if projection is not None:
-        yield from _check_children(projection, bins, ("conv",))
-        yield from _check_convolution(_child(projection, "conv"), f"{bins}.conv")
+    yield from _check_children(projection, bins, ("conv",))
+    yield from _check_convolution(_child(projection, "conv"), f"{bins}.conv")
     if None not in outputs:
         num_bins, num_classes = outputs[0] // 4, outputs[1]
         yield from _check(projection, bins, c1=num_bins)
@@ -211,7 +206,7 @@ def _check_kind(module: ModuleStandIn | None, path: str, names: tuple[str, ...])
         yield f"{place} is a {_class_name(module)}{_describe_settings(module)} instead of a {names[0]}"
 
 
-def _check_children(module: ModuleStandIn, path: str, names: tuple[str, ...]) -> Iterator[str]:
+def _check_children(module: ModuleStandIn | None, path: str, names: tuple[str, ...]) -> Iterator[str]:
     for name, child in _children(module).items():
         if isinstance(child, ModuleStandIn) and name not in names:
             yield f"its module {printable(path)} has a part {printable(name[:_MAX_SHOWN])}, a {_class_name(child)}"
