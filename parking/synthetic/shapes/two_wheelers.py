@@ -62,19 +62,15 @@ def build_motorcycle(rng: np.random.Generator) -> Mesh:
     for y in (0.66, -0.62):
         _fat_wheel(mesh, y, radius)
     mesh.tube((0, -0.5, 0.34), (0, 0.2, 0.3), 0.13, (54, 54, 58))
-    mesh.part(0)
     _hull(
         mesh,
         [(0.36, 0.10, 0.30, 0.40), (-0.1, 0.15, 0.28, 0.46), (-0.4, 0.18, 0.36, 0.76), (-0.95, 0.1, 0.56, 0.80)],
         paint,
     )
-    mesh.part(0)
     _hull(mesh, [(0.56, 0.18, 0.46, 0.94), (0.44, 0.2, 0.36, 0.98), (0.34, 0.14, 0.30, 0.96)], paint)
     mesh.tube((0.09, 0.66, radius), (0.07, 0.48, 0.86), 0.035, CHROME)
     mesh.tube((-0.09, 0.66, radius), (-0.07, 0.48, 0.86), 0.035, CHROME)
-    mesh.part(0)
     _hull(mesh, [(0.92, 0.07, 0.44, 0.56), (0.66, 0.09, 0.54, 0.64), (0.42, 0.07, 0.46, 0.6)], scaled(paint, 0.9))
-    mesh.part(0)
     _hull(mesh, [(0.02, 0.12, 0.74, 0.84), (-0.4, 0.16, 0.76, 0.88), (-0.8, 0.13, 0.78, 0.9)], (34, 32, 34))
     mesh.path([(-0.36, 0.3, 1.1), (-0.14, 0.42, 1.06), (0.14, 0.42, 1.06), (0.36, 0.3, 1.1)], 0.03, (40, 40, 44))
     for side in (-1, 1):
@@ -108,7 +104,8 @@ def _fat_wheel(mesh: MeshBuilder, y: float, radius: float) -> None:
 
 
 def _hull(mesh: MeshBuilder, sections, colour) -> None:
-    """Add a skin that joins octagonal `sections` from front to back, each given as (y, half width, low, high)."""
+    """Add a part that joins octagonal `sections` from front to back, each given as (y, half width, low, high)."""
+    mesh.part(0)
     rings = []
     for y, half, low, high in sections:
         cut = (high - low) * 0.25
