@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, get_detection_dataset_dicts
 from detectron2.utils import comm
-from torch.utils.data import Dataset
 
 from parking.data.dataset_mapper import TestDatasetMapper, TrainDatasetMapper
 from parking.data.datasets.coco import check_datasets
@@ -18,7 +17,7 @@ from parking.utils.machine import num_available_cpus
 from .workers import WorkerLoader
 
 
-class PositionedDataset(Dataset):
+class PositionedDataset:
     """Makes a sample for each integer that a sampler yields: calls the mapper with a dataset dict and its position.
 
     It replaces detectron2's ``MapDataset``, which does not tell the mapper the position, replaces a sample by a random

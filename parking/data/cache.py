@@ -18,8 +18,8 @@ import shutil
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -108,7 +108,8 @@ class ImageCache:
         self._folder = Path(folder)
         self._images = self._folder / f"{image_format}-{size[0]}x{size[1]}"
         self._is_raw = image_format == "raw"
-        _write_to_disk(lambda: self._images.mkdir(parents=True, exist_ok=True), self._folder)
+        with _explaining_write_errors(self._folder):
+            self._images.mkdir(parents=True, exist_ok=True)
 
     def fetch(self, path: str, load: Callable[[bytes], Loaded], *, variant: str = "") -> Loaded:
         """Return the image of a file as ``load`` returns it, from the cache if the file's size and times are unchanged.
@@ -156,8 +157,7 @@ class ImageCache:
             # Return what later calls will read, so that a sample is the same in the first epoch and later.
             image = _decode(payload, image.shape[:2])
         header = _HEADER.pack(_MAGIC, *source_size, *image.shape[:2], zlib.crc32(payload), len(payload))
-
-        def write():
+        with _explaining_write_errors(self._folder):
             entry.parent.mkdir(exist_ok=True)
             # An fsync is not needed: if a power cut damages an entry, its checksum fails and it is made anew.
             temporary = entry.with_name(f".{entry.name}.{os.getpid()}.{threading.get_ident()}.tmp")
@@ -167,8 +167,6 @@ class ImageCache:
                 os.replace(temporary, entry)
             finally:
                 temporary.unlink(missing_ok=True)
-
-        _write_to_disk(write, self._folder)
         return image
 
 
@@ -184,7 +182,8 @@ class SharedMemoryFolder:
             raise UserError(f"INPUT.CACHE ram needs shared memory in '{root}', which this system lacks; choose disk.")
         self.path = root / f"parking-{os.getuid()}"
         self._pid = os.getpid()
-        self._lock: int | None = _write_to_disk(self._join, self.path)
+        with _explaining_write_errors(self.path):
+            self._lock: int | None = self._join()
         # Deleting this object does not remove the folder, because the training's next data loader uses it again.
         atexit.register(self.close)
 
@@ -268,9 +267,10 @@ def _measure(folder: Path) -> int:
     return used
 
 
-def _write_to_disk(action: Callable, folder: Path):
+@contextmanager
+def _explaining_write_errors(folder: Path) -> Iterator[None]:
     try:
-        return action()
+        yield
     except OSError as e:
         raise UserError(
             f"The cache in '{folder}' cannot be written: {e.strerror or e}; make room, or choose another "

@@ -141,7 +141,8 @@ class TrainDatasetMapper:
                 cache.
         """
         rng = get_sample_rng(self.seed, dataset_dict["position"])
-        if rng.random() < self.mosaic_prob and self._is_strong(dataset_dict["position"]):
+        is_strong = self.strong_end is None or dataset_dict["position"] < self.strong_end
+        if rng.random() < self.mosaic_prob and is_strong:
             sample = self._make_mosaic(dataset_dict, rng)
             if rng.random() < self.mixup_prob:
                 other = self._make_mosaic(self._draw_partner(rng), rng)
@@ -160,9 +161,6 @@ class TrainDatasetMapper:
             "instances": _to_instances(aug_input.boxes, sample.classes, self.size),
         }
         return {**result, "unreadable": list(sample.unreadable)} if sample.unreadable else result
-
-    def _is_strong(self, position) -> bool:
-        return self.strong_end is None or position < self.strong_end
 
     def _draw_partner(self, rng) -> dict:
         return self.dataset[int(rng.integers(len(self.dataset)))]
