@@ -46,10 +46,8 @@ def test_unicode_forms_are_compared_composed():
     assert class_key(nfd) == nfc != class_key("cafe")
     assert kinds(read_categories(content((1, nfc), used=[1]))) == []
     assert find_classes([nfc], [nfd]) == [nfd]
-    assert find_classes([nfc, "x"], [nfc, nfd, "x ", "x\t"]) == [
-        nfc,
-        None,
-    ]  # if two match, only an identical one counts
+    # If two match, only an identical one counts.
+    assert find_classes([nfc, "x"], [nfc, nfd, "x ", "x\t"]) == [nfc, None]
 
 
 @pytest.mark.parametrize("second", ["car", "car ", "\ufeffcar"])

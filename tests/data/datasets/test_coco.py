@@ -179,11 +179,6 @@ def test_only_the_data_sets_that_are_used_are_checked(tmp_path, registered, monk
     register_datasets_from_config(cfg, cfg.DATASETS.TEST)
     assert MetadataCatalog.get("t_val").thing_classes == ["car", "truck", "person"]
     assert registrations == []
-    with pytest.raises(UserError, match="'t_typo'"):
-        register_datasets_from_config(cfg, ["t_val", "t_typo"])
-    monkeypatch.undo()
-    with pytest.raises(UserError, match=r"'parking_train' and 't_val'.*classes"):
-        register_datasets_from_config(cfg)
 
 
 FLAWED = [

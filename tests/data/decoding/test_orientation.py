@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, features
 
-from parking.data.decoding.orientation import is_applied, turn, turn_size
+from parking.data.decoding.orientation import turn, turn_size
 from parking.data.image_io import UnreadableImageError, decode_image, read_image
 
 from .tiffs import make_tiff
@@ -124,17 +124,6 @@ def test_a_size_that_the_policy_does_not_give_is_refused(tmp_path):
         with pytest.raises(UnreadableImageError, match=r"a\.jpg.*json") as info:
             read_image(tmp_path / "a.jpg", **options)
         assert info.value.kind == "size_differs"
-
-
-def test_the_rule():
-    assert is_applied("auto", 6, (48, 32), None) is True
-    assert is_applied("auto", 6, (48, 32), (48, 32)) is False
-    assert is_applied("auto", 6, (48, 32), (32, 48)) is True
-    for orientation, stated in ((3, (48, 32)), (2, (48, 32)), (6, (7, 9))):
-        assert is_applied("auto", orientation, (48, 32), stated) is None
-    assert is_applied("auto", 6, (32, 32), (32, 32)) is None
-    assert is_applied("apply", 3, (48, 32), (48, 32)) is True
-    assert is_applied("ignore", 6, (48, 32), None) is False
 
 
 def test_damaged_exif_turns_nothing(tmp_path):
