@@ -8,13 +8,12 @@ from parking.utils.errors import UserError
 CROWD, CAR = {"category_id": 1, "iscrowd": 1}, {"category_id": 0, "iscrowd": 0}
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 5, 8])
-def test_what_teaches_nothing_is_refused(number):
-    crowds = [{"annotations": [CROWD]} for _ in range(number)]
-    with pytest.raises(UserError, match=rf"own_train.*iscrowd 1, {number} of them"):
+def test_what_teaches_nothing_is_refused():
+    crowds = [{"annotations": [CROWD]}] * 3
+    with pytest.raises(UserError, match=r"own_train.*iscrowd 1, 3 of them"):
         check_learnable(crowds, ["car", "van"], ["own_train"])
-    with pytest.raises(UserError, match=rf"own_train.* {number} images"):
-        check_learnable([{"annotations": []}] * number, ["car", "van"], ["own_train"])
+    with pytest.raises(UserError, match=r"own_train.* 5 images"):
+        check_learnable([{"annotations": []}] * 5, ["car", "van"], ["own_train"])
     check_learnable([*crowds, {"annotations": [CAR]}], ["car", "van"], ["own_train"])
 
 

@@ -25,12 +25,6 @@ def count(checked):
     return Counter(finding.kind for one in checked for finding in one.findings)
 
 
-def make_undecodable(path):
-    """Make a JPEG's header claim lossless coding, which no decoder reads."""
-    data = path.read_bytes()
-    path.write_bytes(data.replace(b"\xff\xc0", b"\xff\xc3", 1))
-
-
 @pytest.fixture
 def broken(maker):
     """Return the root of data with nearly every kind of finding, and the count of each."""
@@ -46,7 +40,9 @@ def broken(maker):
         data = (maker.train / name).read_bytes()
         (maker.train / name).write_bytes(data[: len(data) // 2])
     maker.add("lossless.jpg")
-    make_undecodable(maker.train / "lossless.jpg")
+    # The header claims lossless coding, which no decoder reads.
+    data = (maker.train / "lossless.jpg").read_bytes()
+    (maker.train / "lossless.jpg").write_bytes(data.replace(b"\xff\xc0", b"\xff\xc3", 1))
     maker.add("damaged.png")
     data = bytearray((maker.train / "damaged.png").read_bytes())
     data[data.index(b"IDAT") + 20] ^= 1
