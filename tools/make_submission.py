@@ -17,7 +17,7 @@ from tabulate import tabulate
 from parking.challenge.classes import CLASS_NAMES
 from parking.challenge.submission.cost import compute_ap75, read_annotations
 from parking.challenge.submission.options import add_limit_arguments, parse_class_floors
-from parking.challenge.submission.selection import SPACINGS, write_submission
+from parking.challenge.submission.selection import SPACINGS, SubmissionOptions, write_submission
 from parking.data.datasets.json_io import read_image_records, read_json_object
 from parking.evaluation.coco_results import fit_to_images, read_predictions
 from parking.inference.sinks.result_ids import read_about_ids
@@ -82,14 +82,8 @@ def main() -> None:
         images = str(images) if images.exists() else None
         truth = read_annotations(args.annotations, classes={i: name for name, i in CLASSES.items()}, images=images)
 
-    report = write_submission(
-        predictions,
-        output,
-        max_bytes=args.max_bytes,
-        max_per_image=args.max_per_image,
-        class_floors=class_floors,
-        spacing=args.spacing,
-    )
+    options = SubmissionOptions(args.max_bytes, args.max_per_image, class_floors, args.spacing)
+    report = write_submission(predictions, output, options)
     say(f"{output}: {report.describe()[0]}", *(f"  {line}" for line in report.describe()[1:]))
     print_classes(predictions, predictions[report.kept], truth)
 

@@ -1,14 +1,13 @@
 """Measure how fast inference on images is, and how its time divides among decoding, network, NMS and writing."""
 
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 
 from parking.benchmark.data import make_pngs
 from parking.checkpoint import Weights
@@ -26,8 +25,8 @@ _NUM_TEST_IMAGES = 19521
 # If no weights are given, the score threshold is set such that about _NUM_CANDIDATES boxes per image enter the NMS. The
 # threshold is found on _NUM_CALIBRATION_IMAGES images.
 _NUM_CANDIDATES, _NUM_CALIBRATION_IMAGES = 1000, 8
-# Each part is timed for at least this many seconds and repeated at least this many times.
-_MIN_SECONDS, _MIN_REPEATS = 2.0, 5
+# Each part is timed for at least this many seconds.
+_MIN_SECONDS = 2.0
 
 
 def run_infer_benchmark(
@@ -101,20 +100,8 @@ def time_parts(cfg, model, batches, mapper, journal, category_ids) -> Iterator[s
 
 def _time(function: Callable[[], object]) -> float:
     """Return the median seconds of a call, including the time until the GPU has finished."""
-    seconds: list[float] = []
-    function()
-    while len(seconds) < _MIN_REPEATS or sum(seconds) < _MIN_SECONDS:
-        _wait()
-        start = time.perf_counter()
-        function()
-        _wait()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=_MIN_SECONDS).median
 
 
 def count_candidates(predictions: DensePredictions, threshold: float) -> int:

@@ -16,7 +16,8 @@ from torch import nn
 
 from parking.challenge.classes import CLASS_NAMES
 from parking.challenge.registration import find_category_ids
-from parking.challenge.submission.options import SubmissionOptions, parse_class_floors
+from parking.challenge.submission.options import parse_class_floors
+from parking.challenge.submission.selection import SubmissionOptions
 from parking.checkpoint import Weights, distinct_names
 from parking.config import CfgNode
 from parking.config.plain import describe_config, flatten

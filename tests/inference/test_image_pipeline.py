@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from parking.challenge.submission.options import SubmissionOptions
+from parking.challenge.submission.selection import SubmissionOptions
 from parking.config import get_cfg
 from parking.data.datasets.images import list_images
 from parking.inference import digests as recipes
@@ -159,7 +159,7 @@ def test_out_of_memory_while_measuring_is_one_candidate_less(run, monkeypatch, c
 def test_nothing_readable(run, folder, tmp_path):
     for path in folder.iterdir():
         path.write_bytes(b"")
-    report = run(submission=SubmissionOptions(10**6, 50, {}, "compact"))
+    report = run(submission=SubmissionOptions(10**6))
     assert list(report.errors) == [1, 2, 3, 4, 5] and len(report.detections) == 0
     assert load(tmp_path / "out" / "predictions.json") == load(tmp_path / "out" / "submission.json") == []
 

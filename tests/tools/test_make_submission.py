@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from parking.challenge.submission.check import check_submission
-from parking.challenge.submission.selection import write_submission
+from parking.challenge.submission.selection import SubmissionOptions, write_submission
 from parking.evaluation.coco_results import write_coco_results
 from parking.structures.detections import Detections
 
@@ -100,7 +100,8 @@ def test_inputs_are_not_overwritten(predictions, image_info, tmp_path, run_here)
         code, _, err = run_here("make_submission.py", "--predictions", predictions, "--output", path, *args)
         assert code == 1 and f"would overwrite '{path}'" in err
     # A submission that is cut again stays as it is, too.
-    write_submission(Detections.from_columns([1], [1], [[0, 0, 5, 5]], [0.5]), tmp_path / "submission.json")
+    detections = Detections.from_columns([1], [1], [[0, 0, 5, 5]], [0.5])
+    write_submission(detections, tmp_path / "submission.json", SubmissionOptions())
     code, _, err = run_here("make_submission.py", "--predictions", tmp_path / "submission.json")
     assert code == 1 and "would overwrite" in err
 

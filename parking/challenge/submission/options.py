@@ -2,21 +2,11 @@
 
 import argparse
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from parking.utils.class_names import find_classes
 from parking.utils.cli import at_least
 from parking.utils.errors import UserError
 from parking.utils.text import printable
-
-
-class SubmissionOptions(NamedTuple):
-    """Arguments of :func:`parking.challenge.submission.selection.write_submission`."""
-
-    max_bytes: int
-    max_per_image: int
-    class_floors: Mapping[int, int]
-    spacing: str
 
 
 def _parse_megabytes(text: str) -> int:

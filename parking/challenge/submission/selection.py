@@ -9,15 +9,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
 from parking.structures.detections import Detections
 from parking.utils.marks import open_output
-
-#: The challenge limits the size of a submission in bytes, and the number of boxes per image.
-DEFAULT_MAX_BYTES = 20_000_000
-DEFAULT_MAX_PER_IMAGE = 50
 
 _MAX_COORDINATE = 1e8
 # Every row of a submission has at least this many bytes.
@@ -27,6 +24,22 @@ _SEPARATORS = {"compact": (",", ":"), "original": (", ", ": ")}
 
 #: "compact" has no spaces; "original" has those of Python's ``json.dump`` by default.
 SPACINGS = tuple(_SEPARATORS)
+
+
+class SubmissionOptions(NamedTuple):
+    """What may enter a submission, and how it is written; the default limits are those of the challenge.
+
+    Attributes:
+        max_bytes: limit of the file's size.
+        max_per_image: limit of an image's boxes.
+        class_floors: number of boxes by category id.
+        spacing: one of :data:`SPACINGS`.
+    """
+
+    max_bytes: int = 20_000_000
+    max_per_image: int = 50
+    class_floors: Mapping[int, int] = MappingProxyType({})
+    spacing: str = "compact"
 
 
 @dataclass(frozen=True)
@@ -77,15 +90,7 @@ class SubmissionReport:
         return lines
 
 
-def write_submission(
-    detections: Detections,
-    path: str | os.PathLike,
-    *,
-    max_bytes: int = DEFAULT_MAX_BYTES,
-    max_per_image: int = DEFAULT_MAX_PER_IMAGE,
-    class_floors: Mapping[int, int] = MappingProxyType({}),
-    spacing: str = "compact",
-) -> SubmissionReport:
+def write_submission(detections: Detections, path: str | os.PathLike, options: SubmissionOptions) -> SubmissionReport:
     """Write the best-scoring boxes that fit into ``max_bytes`` as a JSON list.
 
     Boxes enter in order of falling score until the next one would exceed the limit; equal scores are ordered by image
@@ -101,15 +106,12 @@ def write_submission(
     Args:
         detections: boxes in pixels of the original images, category ids 1-based.
         path: the file to write; its folder is made if needed.
-        max_bytes: limit of the file's size.
-        max_per_image: limit of an image's boxes.
-        class_floors: number of boxes by category id.
-        spacing: one of :data:`SPACINGS`.
 
     Raises:
         ValueError: ``max_bytes`` is below the 2 bytes of an empty list, ``max_per_image`` below 1, or a floor below 0.
         UserError: ``path`` is a file that is not marked as ours.
     """
+    max_bytes, max_per_image, class_floors, spacing = options
     if max_bytes < 2:
         raise ValueError(f"max_bytes is {max_bytes}: an empty list already takes 2 bytes")
     if max_per_image < 1 or min(class_floors.values(), default=0) < 0:

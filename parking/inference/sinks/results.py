@@ -5,8 +5,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 
-from parking.challenge.submission.options import SubmissionOptions
-from parking.challenge.submission.selection import write_submission
+from parking.challenge.submission.selection import SubmissionOptions, write_submission
 from parking.evaluation.coco_results import write_coco_results
 from parking.structures.detections import Detections
 from parking.utils.files import explaining_write_errors
@@ -77,7 +76,7 @@ def write_results(
         if submission is None:
             del paths["submission"]
             return paths
-        report = write_submission(detections, paths["submission"], **submission._asdict())
+        report = write_submission(detections, paths["submission"], submission)
     first, *more = report.describe()
     logger.info("%s: %s", paths["submission"], first)
     for line in more:

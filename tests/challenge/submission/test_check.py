@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parking.challenge.submission.check import check_submission
-from parking.challenge.submission.selection import write_submission
+from parking.challenge.submission.selection import SubmissionOptions, write_submission
 from parking.structures.detections import Detections
 from parking.utils.errors import UserError
 
@@ -120,7 +120,7 @@ def test_what_we_write_passes(tmp_path, image_info):
     detections = Detections(
         image_ids=np.full(500, 7), category_ids=rng.integers(1, 15, 500), boxes=boxes, scores=rng.uniform(0, 1, 500)
     )
-    write_submission(detections, tmp_path / "submission.json", max_bytes=20_000, max_per_image=500)
+    write_submission(detections, tmp_path / "submission.json", SubmissionOptions(max_bytes=20_000, max_per_image=500))
     result = check_submission(tmp_path / "submission.json", image_info=image_info, max_per_image=500, max_bytes=20_000)
     assert result.num_boxes > 100
     assert result.problems == []

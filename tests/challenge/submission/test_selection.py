@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parking.challenge.submission.check import check_submission
-from parking.challenge.submission.selection import write_submission
+from parking.challenge.submission.selection import SubmissionOptions, write_submission
 from parking.structures.detections import Detections
 
 
@@ -20,7 +20,7 @@ def make(*rows):
 
 def write(tmp_path, detections, **kwargs):
     path = tmp_path / "submission.json"
-    report = write_submission(detections, path, **kwargs)
+    report = write_submission(detections, path, SubmissionOptions(**kwargs))
     data = path.read_bytes()
     assert report.num_bytes == len(data)
     return report, json.loads(data, parse_constant=pytest.fail), data

@@ -4,8 +4,7 @@ import logging
 import numpy as np
 import pytest
 
-from parking.challenge.submission.options import SubmissionOptions
-from parking.challenge.submission.selection import write_submission
+from parking.challenge.submission.selection import SubmissionOptions, write_submission
 from parking.evaluation.coco_results import read_predictions
 from parking.inference.sinks.results import write_results
 from parking.structures.detections import Detections
@@ -34,7 +33,7 @@ def write(tmp_path, rows=ROWS, submission=None):
 
 
 def options(max_bytes=10**6):
-    return SubmissionOptions(max_bytes=max_bytes, max_per_image=50, class_floors={}, spacing="compact")
+    return SubmissionOptions(max_bytes)
 
 
 def load(path):
@@ -120,7 +119,7 @@ def test_the_predictions_give_the_same_submission_again(tmp_path):
     rows = np.concatenate([np.full((500, 1), 10), np.ones((500, 1)), corners, sides, rng.random((500, 1))], axis=1)
     results = write(tmp_path, rows, submission=options(max_bytes=20_000)._replace(max_per_image=400))
     again = tmp_path / "again.json"
-    write_submission(read_predictions(results["predictions"]), again, max_bytes=20_000, max_per_image=400)
+    write_submission(read_predictions(results["predictions"]), again, SubmissionOptions(20_000, 400))
     with open(results["submission"], "rb") as file:
         assert file.read() == again.read_bytes()
 
