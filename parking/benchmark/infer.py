@@ -18,7 +18,6 @@ from parking.inference.build import build_inference_model, build_model, inferenc
 from parking.inference.models import check_config, resolve_device
 from parking.inference.runner import describe, detect, inference_settings, measure_speed, plan_inference
 from parking.inference.sinks.journal import ResultsJournal
-from parking.modeling import DensePredictions
 
 # Number of images in the challenge's test set.
 _NUM_TEST_IMAGES = 19521
@@ -89,7 +88,7 @@ def time_parts(cfg, model, batches, mapper, journal, category_ids) -> Iterator[s
         instances = detect(model, batch)
         found = list(zip(batch, instances, strict=True))
         write = _time(lambda: journal.append([describe(*pair, category_ids) for pair in found])) / len(batch)
-        candidates = count_candidates(model.predict(images), cfg.MODEL.YOLO.SCORE_THRESH_TEST) / len(batch)
+        candidates = (model.predict(images).scores > cfg.MODEL.YOLO.SCORE_THRESH_TEST).sum().item() / len(batch)
     yield f"{'bare model:':20}{1 / network:8.1f} images/s"
     yield (
         f"ms an image: decode {1e3 * decode:.1f} (one process of {cfg.DATALOADER.NUM_WORKERS}), network "
@@ -102,11 +101,6 @@ def _time(function: Callable[[], object]) -> float:
     """Return the median seconds of a call, including the time until the GPU has finished."""
     timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads())
     return timer.blocked_autorange(min_run_time=_MIN_SECONDS).median
-
-
-def count_candidates(predictions: DensePredictions, threshold: float) -> int:
-    """Count the scores above ``threshold``; a box counts once for each class."""
-    return int((predictions.scores > threshold).sum())
 
 
 def make_weights(cfg: CfgNode, images: Sequence[Tensor]) -> Weights:

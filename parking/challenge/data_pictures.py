@@ -42,7 +42,7 @@ def draw_pictures(overview: Overview, num_workers: int) -> dict[str, bytes]:
             draw_class_examples(
                 names,
                 cut_examples(examples, overview.exif_orientations, side=_EXAMPLE_SIDE, num_workers=num_workers),
-                sum(side.class_counts for side in sides).tolist() if sides else [0] * len(names),
+                sum(side.class_counts for side in sides).tolist(),
                 per_class=_EXAMPLES_PER_CLASS,
             )
         )

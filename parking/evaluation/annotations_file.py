@@ -84,9 +84,8 @@ class AnnotationsFile:
             path,
             records,
             listed=listed,
-            class_ids={category_id: i for i, category_id in enumerate(own_ids)},
+            categories=own_ids,
             image_ids=[image_ids[record["image_id"]] for record in records],
-            category_ids=list(own_ids.values()),
             policy=policy,
         )
         self._rows = {image_id: row for row, image_id in enumerate(self._truth.image_ids)}

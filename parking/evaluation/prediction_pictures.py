@@ -14,6 +14,8 @@ from parking.visualization.drawing import BoxDrawer
 
 _KEY = "prediction_pictures"
 _SIDE = 480
+# Boxes with a lower score are not drawn.
+_MIN_SCORE = 0.25
 # A row shows two images, each drawn once with its annotations and once with the predictions.
 _COLUMNS = 4
 
@@ -25,27 +27,21 @@ class PredictionPictures(DatasetEvaluator):
     an evaluator of scores; :func:`pop_pictures` takes the pictures out of the joint results.
     """
 
-    def __init__(self, dataset_name: str, *, max_images: int = 8, min_score: float = 0.25):
+    def __init__(self, dataset_name: str, *, max_images: int = 8):
         """
         Args:
             dataset_name: registered data set; the model's classes are its ``thing_classes``.
             max_images: at least 1.
-            min_score: boxes with a lower score are not drawn, 0..1.
         """
-        self._dataset_name = dataset_name
-        self._max_images = max_images
-        self._min_score = min_score
-        self._drawer: BoxDrawer | None = None
-        self._records: dict[Any, dict] = {}
-        self._tiles: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
-
-    def reset(self):
-        self._tiles = {}
-        self._drawer = BoxDrawer(MetadataCatalog.get(self._dataset_name).thing_classes)
-        dataset_dicts = DatasetCatalog.get(self._dataset_name)
-        num_images = min(self._max_images, len(dataset_dicts))
+        self._drawer = BoxDrawer(MetadataCatalog.get(dataset_name).thing_classes)
+        dataset_dicts = DatasetCatalog.get(dataset_name)
+        num_images = min(max_images, len(dataset_dicts))
         chosen = (dataset_dicts[i * len(dataset_dicts) // num_images] for i in range(num_images))
         self._records = {record["image_id"]: record for record in chosen}
+        self.reset()
+
+    def reset(self):
+        self._tiles: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
 
     def process(self, inputs, outputs):
         """Draw the images of a batch that are among the chosen ones.
@@ -70,7 +66,7 @@ class PredictionPictures(DatasetEvaluator):
         return self._drawer.draw(pixels, boxes, [a["category_id"] for a in annotations], size=size)
 
     def _draw_predictions(self, pixels, instances):
-        kept = instances[instances.scores >= self._min_score]
+        kept = instances[instances.scores >= _MIN_SCORE]
         return self._drawer.draw(
             pixels,
             kept.pred_boxes.tensor.detach().float().numpy(),
@@ -92,7 +88,7 @@ class PredictionPictures(DatasetEvaluator):
             tiles += drawn[image_id]
             titles += [
                 os.path.basename(self._records[image_id]["file_name"]),
-                f"predicted, score ≥ {self._min_score:g}",
+                f"predicted, score ≥ {_MIN_SCORE:g}",
             ]
         return {_KEY: contact_sheet(tiles, titles, columns=_COLUMNS, tile_width=_SIDE)}
 

@@ -98,9 +98,8 @@ def read_truth(
     records: Sequence[Mapping],
     *,
     listed: Collection,
-    class_ids: Mapping[int, int],
+    categories: Mapping[int, int | None],
     image_ids: Sequence[int | str] | None = None,
-    category_ids: Sequence[int | None],
     policy: str = "strict",
     may_repair: bool = True,
 ) -> Truth:
@@ -114,9 +113,8 @@ def read_truth(
         records: images with ``image_id`` and ``file_name``, and ``height`` and ``width`` if they are known. Without
             them, no box counts as outside of the image.
         listed: the ids of all images in the json.
-        class_ids: contiguous class by category id; no other category may occur.
+        categories: for each category id that may occur in the json, the id that detections have; None if none has it.
         image_ids: the ids that detections have for the ``records``; by default those of the json.
-        category_ids: the ids that detections have for the contiguous classes.
         policy: DATASETS.POLICY.
         may_repair: whether the user can choose another policy.
 
@@ -125,6 +123,7 @@ def read_truth(
     """
     findings: list[Finding] = []
     json_ids = [record["image_id"] for record in records]
+    class_ids = {category_id: i for i, category_id in enumerate(categories)}
     unlimited = {"height": math.inf, "width": math.inf}
     entries, problem = find_list(content, "annotations")
     if problem:
@@ -141,7 +140,7 @@ def read_truth(
         logger.warning("Found in %s (see tools/check_data.py):\n%s", printable(path), lines)
     return make_truth(
         json_ids if image_ids is None else image_ids,
-        category_ids,
+        list(categories.values()),
         order=json_ids,
         rows=annotations.rows,
         classes=annotations.classes,

@@ -34,7 +34,6 @@ from .image_detections import ImageDetections
 from .runner import detect, inference_settings, run_ahead
 
 _COCO_CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "coco"
-_SCORE_KEY = "MODEL.YOLO.SCORE_THRESH_TEST"
 
 #: What :class:`Detector` takes as an image.
 ImageLike: TypeAlias = str | os.PathLike | np.ndarray | Image.Image
@@ -125,7 +124,7 @@ class Detector:
             raise ValueError(f"{key} is an argument of Detector; do not give it in overrides")
         cfg, loaded = _find_config_and_weights(os.fspath(weights), config_file)
         if score_threshold < cfg.MODEL.YOLO.SCORE_THRESH_TEST:
-            overrides = {_SCORE_KEY: float(score_threshold), **overrides}
+            overrides = {"MODEL.YOLO.SCORE_THRESH_TEST": float(score_threshold), **overrides}
         _merge_overrides(cfg, overrides, device)
         self.cfg = cfg
         self.score_threshold = score_threshold
@@ -156,7 +155,8 @@ class Detector:
             UserError: an image file cannot be read.
             TypeError, ValueError: ``images`` holds something other than the three kinds above.
         """
-        if isinstance(images, ImageLike) or not _holds_images(images):
+        # Tensors, mappings and bytes are iterable, too, but hold no images.
+        if isinstance(images, ImageLike | torch.Tensor | Mapping | bytes) or not isinstance(images, Iterable):
             return self._detect(images, "the image")
         return [self._detect(image, f"images[{i}]") for i, image in enumerate(images)]
 
@@ -201,11 +201,6 @@ def _merge_overrides(cfg: CfgNode, overrides: Mapping[str, Any], device: str | t
     resolve_device(cfg)
     if device is not None and str(device) != cfg.MODEL.DEVICE:
         raise UserError(f"device {str(device)!r}: PyTorch finds no GPU here; give 'cpu', or no device.")
-
-
-def _holds_images(images: object) -> bool:
-    # Tensors, mappings and bytes are iterable, too, but hold no images.
-    return isinstance(images, Iterable) and not isinstance(images, torch.Tensor | Mapping | bytes)
 
 
 def _get_pixels(image: object, role: str, orientation: str) -> np.ndarray:

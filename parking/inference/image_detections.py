@@ -133,16 +133,18 @@ class ImageDetections:
             data={"class_name": np.array(self.class_names, dtype=str)},
         )
 
-    def draw(self, *, display_names: Sequence[str] | None = None) -> np.ndarray:
+    def draw(self, *, display_names: Sequence[str] | None = None, max_side: int | None = None) -> np.ndarray:
         """Return a copy of :attr:`image`, (H, W, 3) uint8 RGB, with the boxes, their class names and scores.
 
         Args:
             display_names: names to write instead of ``thing_classes``, one for each; the colours stay the same.
+            max_side: longest side in pixels to which a larger picture is reduced before the boxes are drawn.
 
         Raises:
             UserError: the image file can no longer be read, or no installed font can draw the names.
         """
-        return self._draw(display_names)
+        drawer = BoxDrawer(self.thing_classes, display_names)
+        return drawer.draw(self.image, self.boxes, self.class_ids, self.scores, max_side=max_side)
 
     def save(self, path: str | os.PathLike, *, display_names: Sequence[str] | None = None) -> None:
         """Write the picture that :meth:`draw` returns to ``path``, whose ending (.jpg, .png, ...) names the format.
@@ -160,8 +162,4 @@ class ImageDetections:
 
     def _repr_png_(self) -> bytes:
         """Return a PNG for notebooks: reduced to 1280 pixels before the boxes are drawn, so that names are legible."""
-        return encode_image(self._draw(max_side=_MAX_NOTEBOOK_SIDE))
-
-    def _draw(self, display_names: Sequence[str] | None = None, max_side: int | None = None) -> np.ndarray:
-        drawer = BoxDrawer(self.thing_classes, display_names)
-        return drawer.draw(self.image, self.boxes, self.class_ids, self.scores, max_side=max_side)
+        return encode_image(self.draw(max_side=_MAX_NOTEBOOK_SIDE))

@@ -61,8 +61,7 @@ def grays_in(picture):
 
 
 def test_predictions_stand_beside_the_annotations(dataset):
-    evaluator = PredictionPictures(dataset, max_images=1, min_score=0.25)
-    evaluator.reset()
+    evaluator = PredictionPictures(dataset, max_images=1)
     process(evaluator, [0], (200, 40, 300, 160, 0.75, 1), (20, 40, 100, 160, 0.125, 0))
     picture = picture_of(evaluator)
     # Two tiles of 480 with gaps of 480 / 60 = 8: 8 + 480 + 8 + 480 + 8.
@@ -80,7 +79,6 @@ def test_predictions_stand_beside_the_annotations(dataset):
 
 def test_images_are_spread_over_the_data_set_in_its_order(dataset):
     evaluator = PredictionPictures(dataset, max_images=4)
-    evaluator.reset()
     process(evaluator, reversed(range(20)))
     picture = picture_of(evaluator)
     assert grays_in(picture) == [0, 5, 10, 15]
@@ -93,7 +91,6 @@ def test_the_main_process_shows_what_all_have_seen(dataset, monkeypatch):
     gathered = []
     for share in (range(0, 20, 2), range(1, 20, 2)):
         evaluator = PredictionPictures(dataset, max_images=4)
-        evaluator.reset()
         process(evaluator, share)
         monkeypatch.setattr(comm, "gather", lambda tiles: gathered.append(tiles) or [])
         assert evaluator.evaluate() == {}, "as on another process"
@@ -103,7 +100,6 @@ def test_the_main_process_shows_what_all_have_seen(dataset, monkeypatch):
 
 def test_nothing_processed_and_started_anew(dataset):
     evaluator = PredictionPictures(dataset)
-    evaluator.reset()
     assert evaluator.evaluate() == {}
     process(evaluator, range(20))
     evaluator.reset()
@@ -114,7 +110,6 @@ def test_images_without_annotations_and_fewer_than_asked_for(dataset):
     for record in DatasetCatalog.get(dataset):
         del record["annotations"]
     evaluator = PredictionPictures(dataset, max_images=50)
-    evaluator.reset()
     process(evaluator, range(20), (200, 40, 300, float("nan"), 0.75, 1))
     picture = picture_of(evaluator)
     assert len(grays_in(picture)) == 20

@@ -49,8 +49,7 @@ def read_annotations(annotations: str, *, classes: Mapping[int, str], images: st
         annotations,
         [record for record in records if record["image_id"] in seen],
         listed=names,
-        class_ids={category_id: i for i, category_id in enumerate(classes)},
-        category_ids=list(classes),
+        categories={category_id: category_id for category_id in classes},
         may_repair=False,
     )
 

@@ -89,11 +89,10 @@ class PictureWriter:
             return None
         if num_drawn > len(tiles):
             logger.info("overview.png shows the first %d of %d pictures", len(tiles), num_drawn)
-        layout = {"columns": _SHEET_COLUMNS, "tile_width": _SHEET_TILE_WIDTH}
+        columns, width = _SHEET_COLUMNS, _SHEET_TILE_WIDTH
         if self._ground_truth is not None:  # a tile holds two pictures, annotations and predictions
-            layout = {"columns": max(_SHEET_COLUMNS // 2, 1), "tile_width": 2 * _SHEET_TILE_WIDTH}
-        sheet = contact_sheet(list(tiles.values()), list(tiles), **layout)
-        self._save(sheet, "overview.png")
+            columns, width = columns // 2, 2 * width
+        self._save(contact_sheet(list(tiles.values()), list(tiles), columns=columns, tile_width=width), "overview.png")
         return str(self._folder.root / FOLDER_NAME)
 
     def count_earlier(self) -> int:

@@ -77,8 +77,6 @@ def write_results(
             del paths["submission"]
             return paths
         report = write_submission(detections, paths["submission"], submission)
-    first, *more = report.describe()
-    logger.info("%s: %s", paths["submission"], first)
-    for line in more:
-        logger.info("%s", line)
+    for line in report.describe():
+        logger.info("%s: %s", paths["submission"], line)
     return paths
