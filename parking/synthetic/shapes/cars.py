@@ -124,7 +124,7 @@ def build_van(rng: np.random.Generator) -> Mesh:
     mesh = _car(VAN, paint)
     mesh.part(2)
     for side in (-1, 1):
-        strip(mesh, side, side * 0.99, (-2.2, 0.1), (1.02, 1.06), scaled(paint, 0.5))
+        strip(mesh, side * 0.99, (-2.2, 0.1), (1.02, 1.06), scaled(paint, 0.5))
     return mesh.build()
 
 
@@ -137,14 +137,13 @@ def build_taxi(rng: np.random.Generator) -> Mesh:
     mesh.part(2)
     for side in (-1, 1):
         for low, high, colour in ((0.60, 0.74, stripe), (0.54, 0.60, (34, 50, 110))):
-            strip(mesh, side, side * 0.945, (-1.95, 1.25), (low, high), colour, PAINT)
+            strip(mesh, side * 0.945, (-1.95, 1.25), (low, high), colour, PAINT)
     mesh.box((0, -0.25, SEDAN.height + 0.03), (0.66, 0.26, 0.06), TRIM, layer=3)
     mesh.box((0, -0.25, SEDAN.height + 0.16), (0.60, 0.20, 0.20), (255, 226, 92), LAMP, taper=0.82, layer=4)
     mesh.part(5)
     for face in (1, -1):
         y = -0.25 + face * 0.105
-        dark = [(0.2, y, SEDAN.height + 0.12), (-0.2, y, SEDAN.height + 0.12)]
-        dark += [(-0.2, y, SEDAN.height + 0.19), (0.2, y, SEDAN.height + 0.19)]
+        dark = [(x, y, SEDAN.height + z) for x, z in ((0.2, 0.12), (-0.2, 0.12), (-0.2, 0.19), (0.2, 0.19))]
         mesh.face(dark if face > 0 else dark[::-1], (52, 40, 12))
     return mesh.build()
 
@@ -225,15 +224,15 @@ def _body_trim(mesh: MeshBuilder, shape: CarProfile, half: float, paint) -> None
         rear, ahead = shape.wheel[2] + 0.45, shape.wheel[1] - 0.5
         middle = rear + (ahead - rear) * 0.45
         for y in (rear, middle, ahead):
-            strip(mesh, side, x, (y, y + 0.025), (0.36, shape.belt - 0.08), scaled(paint, 0.45))
+            strip(mesh, x, (y, y + 0.025), (0.36, shape.belt - 0.08), scaled(paint, 0.45))
         for y in (rear + 0.12, middle + 0.14):
-            strip(mesh, side, x, (y, y + 0.2), (shape.belt - 0.2, shape.belt - 0.165), scaled(paint, 0.62))
+            strip(mesh, x, (y, y + 0.2), (shape.belt - 0.2, shape.belt - 0.165), scaled(paint, 0.62))
 
 
-def strip(mesh: MeshBuilder, side: int, x: float, ys, zs, colour, material=MATTE, decal=2) -> None:
-    """Add a rectangle in the plane `x` that is visible from outside; `side` is the sign of `x`."""
+def strip(mesh: MeshBuilder, x: float, ys, zs, colour, material=MATTE, decal=2) -> None:
+    """Add a rectangle in the plane `x` that is visible from outside."""
     quad = [(x, ys[0], zs[0]), (x, ys[1], zs[0]), (x, ys[1], zs[1]), (x, ys[0], zs[1])]
-    mesh.face(quad if side > 0 else quad[::-1], colour, material, decal)
+    mesh.face(quad if x > 0 else quad[::-1], colour, material, decal)
 
 
 def outline(front: float, back: float, half: float) -> np.ndarray:

@@ -19,9 +19,8 @@ def build_school_bus(rng: np.random.Generator) -> Mesh:
     mesh = _coach(paint, paint, length=6.8, half=1.02, height=2.62, belt=1.3, radius=0.38, windows=4)
     for side in (-1, 1):
         mesh.part(1)
-        x = side * 1.034
         for low, high, colour in ((0.92, 1.04, (28, 96, 56)), (0.70, 0.76, (34, 34, 36))):
-            strip(mesh, side, x, (-3.2, 3.1), (low, high), colour)
+            strip(mesh, side * 1.034, (-3.2, 3.1), (low, high), colour)
         for y in (3.0, -3.0):
             mesh.box((side * 0.72, y, 2.70), (0.3, 0.16, 0.18), (226, 40, 30), LAMP, layer=1)
             mesh.box((side * 0.38, y, 2.69), (0.22, 0.14, 0.15), (255, 196, 40), LAMP, layer=1)
@@ -44,7 +43,7 @@ def build_truck(rng: np.random.Generator) -> Mesh:
         mesh.box((0, -1.0, 1.68), (1.82, 3.1, 1.96), cover, PAINT, top=mix(cover, (255, 255, 255), 0.3), layer=2)
         for side in (-1, 1):
             for y in (-2.2, -1.4, -0.6, 0.2):
-                strip(mesh, side, side * 0.915, (y, y + 0.05), (0.74, 2.6), scaled(cover, 0.72), decal=1)
+                strip(mesh, side * 0.915, (y, y + 0.05), (0.74, 2.6), scaled(cover, 0.72), decal=1)
         for x in (-0.03, 0.87, -0.9):
             quad = [(x, -2.56, 0.74), (x + 0.05, -2.56, 0.74), (x + 0.05, -2.56, 2.6), (x, -2.56, 2.6)]
             mesh.face(quad, scaled(cover, 0.6), decal=1)
@@ -52,8 +51,7 @@ def build_truck(rng: np.random.Generator) -> Mesh:
         _flat_bed(mesh, paint, rng if kind == 2 else None)
     mesh.part(1)
     for side in (-1, 1):
-        quad = [(side * 0.86, -2.57, 0.56), (side * 0.56, -2.57, 0.56), (side * 0.56, -2.57, 0.70)]
-        quad.append((side * 0.86, -2.57, 0.70))
+        quad = [(side * x, -2.57, z) for x, z in ((0.86, 0.56), (0.56, 0.56), (0.56, 0.70), (0.86, 0.70))]
         mesh.face(quad if side < 0 else quad[::-1], TAILLAMP, LAMP, decal=9)
     return mesh.build()
 

@@ -1,10 +1,14 @@
 """Published names of the tensors of every size, and state dicts under these names."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import Tensor
+
+from parking.config import get_cfg
+from parking.modeling import YOLO
 
 SIZES = [size + levels for levels in ("", "6") for size in "nsmlx"]
 YOLOX_DEPTHS = {"nano": 1, "tiny": 1, "s": 1, "m": 2, "l": 3, "x": 4}
@@ -23,6 +27,16 @@ _REPEATS_P5 = {2: 3, 4: 6, 6: 9, 8: 3}
 _REPEATS_P6 = {**_REPEATS_P5, 10: 3}
 _DEPTHS = {"n": 0.33, "s": 0.33, "m": 0.67, "l": 1.0, "x": 1.33}
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def make_state(config: str, device: str) -> dict[str, Tensor]:
+    """The tensors of a new model for 80 classes; `config` is a path such as yolov5/n."""
+    cfg = get_cfg()
+    cfg.merge_from_file(str(Path(__file__).resolve().parents[3] / f"configs/{config}.yaml"))
+    cfg.MODEL.YOLO.NUM_CLASSES = 80
+    cfg.MODEL.DEVICE = device
+    with torch.device(device):
+        return YOLO(cfg).state_dict()
 
 
 def _conv(prefix: str) -> list[str]:

@@ -11,29 +11,18 @@ from parking.checkpoint.formats.layout import LayoutError
 from parking.checkpoint.formats.pickled_modules import read_module
 from parking.checkpoint.formats.yolov5 import from_published, is_published_layout
 from parking.checkpoint.restricted_pickle import ModuleStandIn
-from parking.config import get_cfg
-from parking.modeling import YOLO
 from parking.utils.errors import UserError
 
-from .published import SIZES, as_published, yolov5_keys
+from .published import SIZES, as_published, make_state, yolov5_keys
 
 ROOT = Path(__file__).resolve().parents[3]
 PARITY = ROOT / "../shared/parity"
 
 
-def make_state(size: str, device: str) -> dict[str, torch.Tensor]:
-    cfg = get_cfg()
-    cfg.merge_from_file(str(ROOT / f"configs/yolov5/{size}.yaml"))
-    cfg.MODEL.YOLO.NUM_CLASSES = 80
-    cfg.MODEL.DEVICE = device
-    with torch.device(device):
-        return YOLO(cfg).state_dict()
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_has_the_published_names(size):
     """Shapes only: the largest would take a second and half a gigabyte."""
-    state = make_state(size, "meta")
+    state = make_state(f"yolov5/{size}", "meta")
     published = as_published(yolov5, yolov5_keys(size), state)
     assert is_published_layout(published) and not is_published_layout(state)
     back, _ = from_published(published)
@@ -75,7 +64,7 @@ def test_position_9_depends_on_the_levels():
 
 
 def test_the_repeated_anchors_of_older_files_are_left_out(tmp_path):
-    state = as_published(yolov5, yolov5_keys("n"), make_state("n", "cpu"))
+    state = as_published(yolov5, yolov5_keys("n"), make_state("yolov5/n", "cpu"))
     with_grid = {**state, "model.24.anchor_grid": torch.zeros(3, 1, 3, 1, 1, 2)}
     converted, repeated = from_published(with_grid)
     assert (converted.keys(), repeated) == (from_published(state)[0].keys(), ("model.24.anchor_grid",))
@@ -138,7 +127,7 @@ def test_half_precision_becomes_float32_and_counters_stay():
 
 
 def test_a_state_dict_under_published_names_is_read_like_a_module(tmp_path):
-    state = make_state("n", "cpu")
+    state = make_state("yolov5/n", "cpu")
     path = tmp_path / "state.pth"
     published = as_published(yolov5, yolov5_keys("n"), state)
     published["model.10.conv.weight"] = published["model.10.conv.weight"].half()
@@ -168,7 +157,7 @@ def test_a_state_dict_under_published_names_is_read_like_a_module(tmp_path):
 )
 @pytest.mark.parametrize("published", [False, True])
 def test_names_with_wrappers_are_the_names_without(tmp_path, key, wrap, published):
-    state = {name: torch.full((3, 3, 2), 2.0) for name in make_state("n", "meta")}
+    state = {name: torch.full((3, 3, 2), 2.0) for name in make_state("yolov5/n", "meta")}
     named = as_published(yolov5, yolov5_keys("n"), state) if published else state
     wrapped = {wrap(name): tensor for name, tensor in named.items()}
     torch.save({key: wrapped, "epoch": 3} if key else wrapped, tmp_path / "m.pt")
@@ -209,7 +198,7 @@ def test_every_tensor_of_a_published_file_has_its_place(published_file):
     dtypes = {tensor.dtype for name, tensor in weights.state_dict.items() if "num_batches_tracked" not in name}
     assert dtypes == {torch.float32}
     assert all(tensor.isfinite().all() for tensor in weights.state_dict.values())
-    shapes = {name: tensor.shape for name, tensor in make_state(size, "meta").items()}
+    shapes = {name: tensor.shape for name, tensor in make_state(f"yolov5/{size}", "meta").items()}
     assert weights.state_dict.keys() == shapes.keys()
     for name, tensor in weights.state_dict.items():
         if not name.startswith("head."):  # which depends on the classes

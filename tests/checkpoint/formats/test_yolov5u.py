@@ -12,24 +12,15 @@ from parking.config import get_cfg
 from parking.modeling import YOLO
 from parking.utils.errors import UserError
 
-from .published import BINS, SIZES, as_published, yolov5_keys, yolov5u_keys
+from .published import BINS, SIZES, as_published, make_state, yolov5_keys, yolov5u_keys
 
 ROOT = Path(__file__).resolve().parents[3]
 PARITY = ROOT / "../shared/parity"
 
 
-def make_model(folder: str, size: str, device: str, num_classes: int = 80) -> YOLO:
-    cfg = get_cfg()
-    cfg.merge_from_file(str(ROOT / f"configs/{folder}/{size}.yaml"))
-    cfg.MODEL.YOLO.NUM_CLASSES = num_classes
-    cfg.MODEL.DEVICE = device
-    with torch.device(device):
-        return YOLO(cfg)
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_has_the_published_names(size):
-    state = make_model("yolov5u", size, "meta").state_dict()
+    state = make_state(f"yolov5u/{size}", "meta")
     published = as_published(yolov5u, yolov5u_keys(size), state)
     back, left_out = yolov5u.from_published(published)
     assert {name: tensor.shape for name, tensor in back.items()} == {n: tensor.shape for n, tensor in state.items()}
@@ -102,7 +93,7 @@ def test_folded_norms_are_refused():
 
 @pytest.mark.parametrize("wrap", [str, "module.{}".format, "model.{}".format])
 def test_a_state_dict_under_published_names_is_recognised(tmp_path, wrap):
-    state = make_model("yolov5u", "n", "cpu").state_dict()
+    state = make_state("yolov5u/n", "cpu")
     published = as_published(yolov5u, yolov5u_keys("n"), state)
     torch.save({wrap(key): tensor for key, tensor in published.items()}, tmp_path / "state.pth")
     weights = read_weights(tmp_path / "state.pth")

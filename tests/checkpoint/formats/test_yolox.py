@@ -16,24 +16,15 @@ from parking.config import get_cfg
 from parking.modeling import YOLO
 from parking.utils.errors import UserError
 
-from .published import YOLOX_DEPTHS, YOLOX_STEM, as_published, yolox_keys
+from .published import YOLOX_DEPTHS, YOLOX_STEM, as_published, make_state, yolox_keys
 
 ROOT = Path(__file__).resolve().parents[3]
 PARITY = ROOT / "../shared/parity"
 
 
-def make_state(size: str, device: str) -> dict[str, torch.Tensor]:
-    cfg = get_cfg()
-    cfg.merge_from_file(str(ROOT / f"configs/yolox/{size}.yaml"))
-    cfg.MODEL.YOLO.NUM_CLASSES = 80
-    cfg.MODEL.DEVICE = device
-    with torch.device(device):
-        return YOLO(cfg).state_dict()
-
-
 @pytest.mark.parametrize("size", YOLOX_DEPTHS)
 def test_every_size_has_the_published_names(size):
-    state = make_state(size, "meta")
+    state = make_state(f"yolox/{size}", "meta")
     published = as_published(yolox, yolox_keys(size), state)
     assert is_published_layout(published) and not is_published_layout(state)
     back, left_out = from_published(published)
@@ -106,7 +97,7 @@ def test_half_precision_becomes_float32_before_it_is_scaled():
 
 
 def test_a_model_that_fits_no_size_is_refused_by_its_tensors(tmp_path):
-    own = {name: torch.ones(t.shape) for name, t in make_state("nano", "meta").items()}
+    own = {name: torch.ones(t.shape) for name, t in make_state("yolox/nano", "meta").items()}
     state = as_published(yolox, yolox_keys("nano"), own)
     torch.save(
         {"model": {**state, "backbone.backbone.dark2.1.conv1.conv.weight": torch.ones(3, 3)}}, tmp_path / "m.pth"
