@@ -16,8 +16,6 @@ from parking.config import get_cfg
 from parking.config.plain import describe_config
 from parking.modeling import YOLO
 
-from ..checkpoint.formats.published import as_published, yolov5_keys, yolov5u_keys, yolox_keys
-
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT / "../shared"
 NAMES = ["cat", "개"]
@@ -51,7 +49,7 @@ def own(tiny, tmp_path):
 def bare(tiny, tmp_path):
     """The same model under published names, without a config, and a yaml that fits."""
     path = tmp_path / "bare.pth"
-    torch.save({"model": as_published(yolov5, yolov5_keys("n"), tiny[1]), "class_names": NAMES}, path)
+    torch.save({"model": yolov5.to_published(tiny[1]), "class_names": NAMES}, path)
     config = tmp_path / "tiny.yaml"
     # The config may have another number of classes, as those of configs/coco have: that of the weights is taken.
     config.write_text("MODEL:\n  YOLO:\n    WIDTH_MULTIPLE: 0.125\n    NUM_CLASSES: 80\n")
@@ -153,20 +151,20 @@ def test_weights_of_no_known_size(run_here, bare, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("layout", "keys", "config", "for_coco"),
+    ("layout", "config", "for_coco"),
     [
-        (yolov5, yolov5_keys("n6"), "yolov5/n6.yaml", "yolov5n6.yaml"),
-        (yolov5u, yolov5u_keys("n6"), "yolov5u/n6.yaml", "yolov5n6u.yaml"),
-        (yolox, yolox_keys("nano"), "yolox/nano.yaml", "yolox_nano.yaml"),
+        (yolov5, "yolov5/n6.yaml", "yolov5n6.yaml"),
+        (yolov5u, "yolov5u/n6.yaml", "yolov5n6u.yaml"),
+        (yolox, "yolox/nano.yaml", "yolox_nano.yaml"),
     ],
 )
-def test_a_published_size_is_recognised(run_here, tmp_path, layout, keys, config, for_coco):
+def test_a_published_size_is_recognised(run_here, tmp_path, layout, config, for_coco):
     """With the classes of the file, whatever their number, and the width of branches that follows from it."""
     cfg = get_cfg()
     cfg.merge_from_file(str(ROOT / "configs" / config))
     cfg.MODEL.DEVICE, cfg.MODEL.YOLO.NUM_CLASSES, cfg.MODEL.DISTRIBUTION_HEAD.CLASS_CHANNELS = "cpu", 2, 0
     state = YOLO(cfg).state_dict()
-    torch.save({"model": as_published(layout, keys, state), "class_names": NAMES}, tmp_path / "m.pth")
+    torch.save({"model": layout.to_published(state), "class_names": NAMES}, tmp_path / "m.pth")
     code, out, err = run_here("convert_weights.py", tmp_path / "m.pth", tmp_path / "c.pth")
     assert code == 0, err
     assert f"configs/coco/{for_coco}" in out

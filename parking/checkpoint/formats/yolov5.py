@@ -1,4 +1,4 @@
-"""Translates tensors of the published YOLOv5 checkpoints (releases 6 and 7) to those of our model."""
+"""Translates tensors between the published YOLOv5 checkpoints (releases 6 and 7) and our model, in both directions."""
 
 import re
 from collections.abc import Mapping
@@ -56,6 +56,7 @@ P6_LAYERS = {
 }
 # Names inside a layer, published and ours; a name that is not listed is the same in both.
 _INNER_NAMES = {"cv1": "conv1", "cv2": "conv2", "cv3": "conv3", "m": "blocks", "bn": "norm"}
+_OWN_INNER_NAMES = {own: theirs for theirs, own in _INNER_NAMES.items()}
 # This stands for our name of a published tensor that our model leaves out.
 _NOWHERE = ""
 _KEY = re.compile(r"model\.(\d{1,3})\.(.+)", re.ASCII)
@@ -118,3 +119,26 @@ def _head_from_published(head: ModuleType, key: str, inner: str, tensor: Tensor)
 
 def _own_name(layer: str | None, inner: str) -> str | None:
     return layer and ".".join([layer, *(_INNER_NAMES.get(part, part) for part in inner.split("."))])
+
+
+def to_published(state: Mapping[str, Tensor], head: ModuleType = anchor_head) -> dict[str, Tensor]:
+    """The tensors of one of our models under the published names: the reverse of :func:`from_published`.
+
+    Raises:
+        KeyError: a name belongs to no part of our models.
+    """
+    layers = P6_LAYERS if any(name.startswith("backbone.bottom_up.dark6.") for name in state) else P5_LAYERS
+    positions = {layer: position for position, layer in layers.items()}
+    converted = {}
+    for name, tensor in state.items():
+        parts = name.split(".")
+        # The longest prefix that names a layer: it has one part for the head, three for the neck, and three or four for
+        # the backbone.
+        split = next((n for n in (4, 3, 1) if ".".join(parts[:n]) in positions), 0)
+        position = positions[".".join(parts[:split])]
+        if split == 1:
+            inner, tensor = head.to_published(".".join(parts[1:]), tensor)
+        else:
+            inner = ".".join(_OWN_INNER_NAMES.get(part, part) for part in parts[split:])
+        converted[f"model.{position}.{inner}"] = tensor
+    return converted

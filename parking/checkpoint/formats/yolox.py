@@ -1,4 +1,4 @@
-"""Translates tensors of the published YOLOX files to those of our model.
+"""Translates tensors between the published YOLOX files and our model, in both directions.
 
 The names and the first convolution differ. A published network reads BGR, 0..255, in groups of 2 x 2 pixels ("Focus").
 Ours reads RGB, 0..1, and its first convolution of 6 x 6 pixels with stride 2 gives the same result.
@@ -16,10 +16,11 @@ from parking.utils.text import printable
 from .layout import LayoutError, explain_folded
 
 _STEM = "backbone.backbone.stem.conv."
+_OWN_STEM = "backbone.bottom_up.stem."
 _HEAD = "head."
 # For each part of the network, the prefix of its published names and of ours.
 _PARTS = {
-    _STEM: "backbone.bottom_up.stem.",
+    _STEM: _OWN_STEM,
     **{
         f"backbone.backbone.dark{stage}.{place}.": f"backbone.bottom_up.dark{stage}.{part}."
         for stage in (2, 3, 4)
@@ -37,8 +38,10 @@ _PARTS = {
     "backbone.bu_conv1.": "backbone.downsamples.p4.",
     "backbone.C3_n4.": "backbone.bottom_up_blocks.p5.",
 }
+_OWN_PARTS = {own: theirs for theirs, own in _PARTS.items()}
 # Names inside a part, published and ours; a name that is not listed is the same in both.
 _INNER_NAMES = {"m": "blocks", "bn": "norm", "dconv": "depthwise", "pconv": "pointwise"}
+_OWN_INNER_NAMES = {own: theirs for theirs, own in _INNER_NAMES.items()}
 _PIXEL_MAX = 255
 
 
@@ -61,7 +64,7 @@ def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tupl
     for key, tensor in state.items():
         if key.endswith(".conv.bias"):
             raise LayoutError(explain_folded(key))
-        name = _own_name(key)
+        name = _translate(key, _PARTS, _INNER_NAMES, yolox_head.from_published)
         if name is None or name in converted:
             raise LayoutError(
                 f"its tensor {printable(key[:100])} belongs to no YOLOX detector of the sizes nano to x; others, such "
@@ -83,14 +86,33 @@ def find_class_names(state: Mapping[str, Tensor]) -> list[str] | None:
     return names if bias is not None and bias.shape == (len(names),) else None
 
 
-def _own_name(key: str) -> str | None:
+def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of one of our models under the published names: the reverse of :func:`from_published`.
+
+    Converting from published names and back keeps every bit, except that the last bit of the first convolution's values
+    may change, because they are multiplied by 255 and divided again.
+
+    Raises:
+        KeyError: a name belongs to no part of our models.
+    """
+    converted = {}
+    for name, tensor in state.items():
+        key = _translate(name, _OWN_PARTS, _OWN_INNER_NAMES, yolox_head.to_published)
+        if key is None:
+            raise KeyError(name)
+        converted[key] = _stem_to_published(tensor) if name == f"{_OWN_STEM}conv.weight" else tensor
+    return converted
+
+
+def _translate(name: str, parts, inner_names, translate_head) -> str | None:
     # The head's ``published_names`` translate the names of its parts. Names within blocks are translated as elsewhere.
-    if key.startswith(_HEAD):
-        prefix, inner = _HEAD, yolox_head.from_published(key.removeprefix(_HEAD))
+    if name.startswith(_HEAD):
+        prefix, inner = _HEAD, translate_head(name.removeprefix(_HEAD))
     else:
-        published = next((prefix for prefix in _PARTS if key.startswith(prefix)), None)
-        prefix, inner = _PARTS.get(published), published and key.removeprefix(published)
-    return inner and prefix + ".".join(_INNER_NAMES.get(part, part) for part in inner.split("."))
+        prefix = next((prefix for prefix in parts if name.startswith(prefix)), None)
+        inner = prefix and name.removeprefix(prefix)
+        prefix = parts.get(prefix)
+    return inner and prefix + ".".join(inner_names.get(part, part) for part in inner.split("."))
 
 
 def _stem_from_published(key: str, weight: Tensor) -> Tensor:
@@ -104,3 +126,9 @@ def _stem_from_published(key: str, weight: Tensor) -> Tensor:
     channels, column, row, color, y, x = range(6)
     pixels = weight.unflatten(1, (2, 2, 3)).permute(channels, color, y, row, x, column).reshape(-1, 3, 6, 6)
     return pixels.flip(1) * _PIXEL_MAX
+
+
+def _stem_to_published(weight: Tensor) -> Tensor:
+    channels, color, y, row, x, column = range(6)
+    groups = (weight / _PIXEL_MAX).flip(1).unflatten(3, (3, 2)).unflatten(2, (3, 2))
+    return groups.permute(channels, column, row, color, y, x).reshape(-1, 12, 3, 3)

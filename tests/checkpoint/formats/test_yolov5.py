@@ -1,4 +1,4 @@
-"""The published names of our tensors, for every size."""
+"""The published names of our tensors, both ways, for every size."""
 
 from pathlib import Path
 
@@ -6,35 +6,108 @@ import pytest
 import torch
 
 from parking.checkpoint import read_weights
-from parking.checkpoint.formats import yolov5
 from parking.checkpoint.formats.layout import LayoutError
 from parking.checkpoint.formats.pickled_modules import read_module
-from parking.checkpoint.formats.yolov5 import from_published, is_published_layout
+from parking.checkpoint.formats.yolov5 import from_published, is_published_layout, to_published
 from parking.checkpoint.restricted_pickle import ModuleStandIn
+from parking.config import get_cfg
+from parking.modeling import YOLO
 from parking.utils.errors import UserError
-
-from .published import SIZES, as_published, make_state, yolov5_keys
 
 ROOT = Path(__file__).resolve().parents[3]
 PARITY = ROOT / "../shared/parity"
+SIZES = [size + levels for levels in ("", "6") for size in "nsmlx"]
+
+# What stands where in the flat list of layers. Positions that are not listed have no tensors.
+P5 = {"conv": [0, 1, 3, 5, 7, 10, 14, 18, 21], "c3": [2, 4, 6, 8, 13, 17, 20, 23], "sppf": 9, "head": 24}
+P6 = {
+    "conv": [0, 1, 3, 5, 7, 9, 12, 16, 20, 24, 27, 30],
+    "c3": [2, 4, 6, 8, 10, 15, 19, 23, 26, 29, 32],
+    "sppf": 11,
+    "head": 33,
+}
+# Bottlenecks of the backbone's C3 blocks at depth 1, by position; those of the neck have 3.
+BACKBONE_REPEATS_P5 = {2: 3, 4: 6, 6: 9, 8: 3}
+BACKBONE_REPEATS_P6 = {**BACKBONE_REPEATS_P5, 10: 3}
+DEPTHS = {"n": 0.33, "s": 0.33, "m": 0.67, "l": 1.0, "x": 1.33}
+NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def expected_keys(size: str) -> set[str]:
+    layers, repeats = (P6, BACKBONE_REPEATS_P6) if size.endswith("6") else (P5, BACKBONE_REPEATS_P5)
+
+    def conv(prefix):
+        return {f"{prefix}.conv.weight", *(f"{prefix}.bn.{name}" for name in NORM)}
+
+    keys = set()
+    for i in layers["conv"]:
+        keys |= conv(f"model.{i}")
+    for i in layers["c3"]:
+        for name in ("cv1", "cv2", "cv3"):
+            keys |= conv(f"model.{i}.{name}")
+        for k in range(max(round(repeats.get(i, 3) * DEPTHS[size[0]]), 1)):
+            keys |= conv(f"model.{i}.m.{k}.cv1") | conv(f"model.{i}.m.{k}.cv2")
+    keys |= conv(f"model.{layers['sppf']}.cv1") | conv(f"model.{layers['sppf']}.cv2")
+    head = layers["head"]
+    for level in range(4 if size.endswith("6") else 3):
+        keys |= {f"model.{head}.m.{level}.weight", f"model.{head}.m.{level}.bias"}
+    return keys | {f"model.{head}.anchors"}
+
+
+def make_state(size: str, device: str) -> dict[str, torch.Tensor]:
+    cfg = get_cfg()
+    cfg.merge_from_file(str(ROOT / f"configs/yolov5/{size}.yaml"))
+    cfg.MODEL.YOLO.NUM_CLASSES = 80
+    cfg.MODEL.DEVICE = device
+    with torch.device(device):
+        return YOLO(cfg).state_dict()
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_has_the_published_names(size):
     """Shapes only: the largest would take a second and half a gigabyte."""
-    state = make_state(f"yolov5/{size}", "meta")
-    published = as_published(yolov5, yolov5_keys(size), state)
+    state = make_state(size, "meta")
+    published = to_published(state)
+    assert published.keys() == expected_keys(size)
     assert is_published_layout(published) and not is_published_layout(state)
     back, _ = from_published(published)
+    assert back.keys() == state.keys()
     assert {name: tensor.shape for name, tensor in back.items()} == {n: tensor.shape for n, tensor in state.items()}
 
 
 def test_numbers_of_tensors():
     # Per convolution with norm 6. n: 9 conv, 8 C3 of 3 and 2 per bottleneck (backbone 1 2 3 1, neck 1 each), SPPF 2,
     # so 9 + 24 + 2 (7 + 4) + 2 = 57, and 3 levels of 2, and the anchors.
-    assert len(set(yolov5_keys("n"))) == 57 * 6 + 3 * 2 + 1 == 349
+    assert len(expected_keys("n")) == 57 * 6 + 3 * 2 + 1 == 349
     # n6: 12 conv, 11 C3 (backbone 1 2 3 1 1, neck 6), SPPF 2: 12 + 33 + 2 (8 + 6) + 2 = 75, 4 levels.
-    assert len(set(yolov5_keys("n6"))) == 75 * 6 + 4 * 2 + 1 == 459
+    assert len(expected_keys("n6")) == 75 * 6 + 4 * 2 + 1 == 459
+
+
+@pytest.mark.parametrize("size", ["n", "n6"])
+def test_there_and_back_without_loss(size):
+    torch.manual_seed(0)
+    state = make_state(size, "cpu")
+    for name, tensor in state.items():  # that nothing is equal by being 0 or 1
+        if name.endswith(("running_mean", "norm.weight", "norm.bias")):
+            tensor.normal_()
+        if name.endswith("num_batches_tracked"):
+            tensor.fill_(123_457)
+    back, _ = from_published(to_published(state))
+    assert back.keys() == state.keys()
+    for name, tensor in state.items():
+        assert back[name].dtype == tensor.dtype
+        assert torch.equal(back[name], tensor), name
+
+
+@pytest.mark.parametrize("anchor", [1 / 3, 9.999999, 373.21, 1e-4])
+def test_anchors_of_any_size_survive_the_strides(anchor):
+    # A stride is a power of two, so dividing by it loses nothing.
+    state = {"head.anchors": torch.full((3, 3, 2), anchor)}
+    published = to_published(state)
+    assert [level.unique().item() for level in published["model.24.anchors"]] == [
+        pytest.approx(anchor / stride) for stride in (8, 16, 32)
+    ]
+    assert torch.equal(from_published(published)[0]["head.anchors"], state["head.anchors"])
 
 
 def test_some_names_by_hand():
@@ -64,7 +137,7 @@ def test_position_9_depends_on_the_levels():
 
 
 def test_the_repeated_anchors_of_older_files_are_left_out(tmp_path):
-    state = as_published(yolov5, yolov5_keys("n"), make_state("yolov5/n", "cpu"))
+    state = to_published(make_state("n", "cpu"))
     with_grid = {**state, "model.24.anchor_grid": torch.zeros(3, 1, 3, 1, 1, 2)}
     converted, repeated = from_published(with_grid)
     assert (converted.keys(), repeated) == (from_published(state)[0].keys(), ("model.24.anchor_grid",))
@@ -127,17 +200,16 @@ def test_half_precision_becomes_float32_and_counters_stay():
 
 
 def test_a_state_dict_under_published_names_is_read_like_a_module(tmp_path):
-    state = make_state("yolov5/n", "cpu")
+    state = make_state("n", "cpu")
     path = tmp_path / "state.pth"
-    published = as_published(yolov5, yolov5_keys("n"), state)
+    published = to_published(state)
     published["model.10.conv.weight"] = published["model.10.conv.weight"].half()
     torch.save(published, path)
     weights = read_weights(path)
     assert weights.family and weights.class_names is None
-    name = "backbone.laterals.p5.conv.weight"
-    state[name] = state[name].half().float()
     assert weights.state_dict.keys() == state.keys()
-    assert all(torch.equal(weights.state_dict[name], tensor) for name, tensor in state.items())
+    name = "backbone.laterals.p5.conv.weight"
+    assert torch.equal(weights.state_dict[name], state[name].half().float())
     torch.save({**published, "model.12.conv.weight": torch.zeros(1)}, path)
     with pytest.raises(UserError, match=r"state\.pth cannot be used: its tensor model\.12\.conv\.weight belongs to no"):
         read_weights(path)
@@ -157,9 +229,8 @@ def test_a_state_dict_under_published_names_is_read_like_a_module(tmp_path):
 )
 @pytest.mark.parametrize("published", [False, True])
 def test_names_with_wrappers_are_the_names_without(tmp_path, key, wrap, published):
-    state = {name: torch.full((3, 3, 2), 2.0) for name in make_state("yolov5/n", "meta")}
-    named = as_published(yolov5, yolov5_keys("n"), state) if published else state
-    wrapped = {wrap(name): tensor for name, tensor in named.items()}
+    state = {name: torch.full((3, 3, 2), 2.0) for name in make_state("n", "meta")}
+    wrapped = {wrap(name): tensor for name, tensor in (to_published(state) if published else state).items()}
     torch.save({key: wrapped, "epoch": 3} if key else wrapped, tmp_path / "m.pt")
     weights = read_weights(tmp_path / "m.pt")
     assert bool(weights.family) == published
@@ -168,7 +239,7 @@ def test_names_with_wrappers_are_the_names_without(tmp_path, key, wrap, publishe
 
 
 def test_models_ready_for_inference_have_more_of_the_same_prefix(tmp_path):
-    published = {key: torch.ones(3, 3, 2) for key in yolov5_keys("n")}
+    published = to_published({name: torch.full((3, 3, 2), 2.0) for name in make_state("n", "meta")})
     for prefix in ("model.", "model.model."):
         torch.save({prefix + name: tensor for name, tensor in published.items()}, tmp_path / "m.pt")
         assert len(read_weights(tmp_path / "m.pt").state_dict) == len(published)
@@ -194,12 +265,12 @@ def published_file(request):
 def test_every_tensor_of_a_published_file_has_its_place(published_file):
     weights, size, num_classes = published_file
     assert weights.family and len(weights.class_names) == num_classes
+    assert to_published(weights.state_dict).keys() == expected_keys(size)
     assert len(weights.state_dict) == {"n": 349, "n6": 459}[size]
     dtypes = {tensor.dtype for name, tensor in weights.state_dict.items() if "num_batches_tracked" not in name}
     assert dtypes == {torch.float32}
     assert all(tensor.isfinite().all() for tensor in weights.state_dict.values())
-    shapes = {name: tensor.shape for name, tensor in make_state(f"yolov5/{size}", "meta").items()}
-    assert weights.state_dict.keys() == shapes.keys()
+    shapes = {name: tensor.shape for name, tensor in make_state(size, "meta").items()}
     for name, tensor in weights.state_dict.items():
         if not name.startswith("head."):  # which depends on the classes
             assert tensor.shape == shapes[name], name

@@ -1,4 +1,4 @@
-"""The published names of the distribution head's tensors; those of backbone and neck are YOLOv5's."""
+"""The published names of the distribution head's tensors, both ways; those of backbone and neck are YOLOv5's."""
 
 from pathlib import Path
 
@@ -6,27 +6,69 @@ import pytest
 import torch
 
 from parking.checkpoint import load_weights, read_weights
-from parking.checkpoint.formats import yolov5u
+from parking.checkpoint.formats import yolov5, yolov5u
 from parking.checkpoint.formats.layout import LayoutError
 from parking.config import get_cfg
 from parking.modeling import YOLO
 from parking.utils.errors import UserError
 
-from .published import BINS, SIZES, as_published, make_state, yolov5_keys, yolov5u_keys
-
 ROOT = Path(__file__).resolve().parents[3]
 PARITY = ROOT / "../shared/parity"
+SIZES = [size + levels for levels in ("", "6") for size in "nsmlx"]
+CONV = ("conv.weight", *(f"bn.{n}" for n in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")))
+BINS = torch.arange(16.0).view(1, 16, 1, 1)
+
+
+def make_model(folder: str, size: str, device: str, num_classes: int = 80) -> YOLO:
+    cfg = get_cfg()
+    cfg.merge_from_file(str(ROOT / f"configs/{folder}/{size}.yaml"))
+    cfg.MODEL.YOLO.NUM_CLASSES = num_classes
+    cfg.MODEL.DEVICE = device
+    with torch.device(device):
+        return YOLO(cfg)
+
+
+def head_keys(size: str) -> set[str]:
+    head, num_levels = ("model.33", 4) if size.endswith("6") else ("model.24", 3)
+    keys = {f"{head}.dfl.conv.weight"}
+    for branch in ("cv2", "cv3"):
+        for level in range(num_levels):
+            prefix = f"{head}.{branch}.{level}"
+            keys |= {f"{prefix}.{k}.{name}" for k in (0, 1) for name in CONV} | {
+                f"{prefix}.2.weight",
+                f"{prefix}.2.bias",
+            }
+    return keys
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_has_the_published_names(size):
-    state = make_state(f"yolov5u/{size}", "meta")
-    published = as_published(yolov5u, yolov5u_keys(size), state)
-    back, left_out = yolov5u.from_published(published)
-    assert {name: tensor.shape for name, tensor in back.items()} == {n: tensor.shape for n, tensor in state.items()}
-    assert left_out == (f"model.{33 if size.endswith('6') else 24}.dfl.conv.weight",)
-    assert yolov5u.is_published_layout(published) and not yolov5u.is_published_layout(state)
-    assert not yolov5u.is_published_layout(dict.fromkeys(yolov5_keys(size)))
+    state = make_model("yolov5u", size, "meta").state_dict()
+    published = yolov5u.to_published(state)
+    position = "model.33." if size.endswith("6") else "model.24."
+    assert {key for key in published if key.startswith(position)} == head_keys(size)
+    others = yolov5.to_published(make_model("yolov5", size, "meta").state_dict())
+    assert {key: tensor.shape for key, tensor in published.items() if key not in head_keys(size)} == {
+        key: tensor.shape for key, tensor in others.items() if not key.startswith(position)
+    }
+    assert yolov5u.is_published_layout(published) and not yolov5u.is_published_layout(others)
+    assert not yolov5u.is_published_layout(state)
+
+
+@pytest.mark.parametrize("size", ["n", "n6"])
+def test_there_and_back_without_loss(size):
+    torch.manual_seed(0)
+    state = make_model("yolov5u", size, "cpu").state_dict()
+    for name, tensor in state.items():  # so that nothing is equal by being 0 or 1
+        if name.endswith(("running_mean", "norm.weight", "norm.bias")):
+            tensor.normal_()
+        if name.endswith("num_batches_tracked"):
+            tensor.fill_(123_457)
+    back, left_out = yolov5u.from_published(yolov5u.to_published(state))
+    assert back.keys() == state.keys() and len(left_out) == 1
+    for name, tensor in state.items():
+        assert back[name].dtype == tensor.dtype
+        assert torch.equal(back[name], tensor), name
 
 
 def test_some_names_by_hand():
@@ -93,9 +135,8 @@ def test_folded_norms_are_refused():
 
 @pytest.mark.parametrize("wrap", [str, "module.{}".format, "model.{}".format])
 def test_a_state_dict_under_published_names_is_recognised(tmp_path, wrap):
-    state = make_state("yolov5u/n", "cpu")
-    published = as_published(yolov5u, yolov5u_keys("n"), state)
-    torch.save({wrap(key): tensor for key, tensor in published.items()}, tmp_path / "state.pth")
+    state = make_model("yolov5u", "n", "cpu").state_dict()
+    torch.save({wrap(key): tensor for key, tensor in yolov5u.to_published(state).items()}, tmp_path / "state.pth")
     weights = read_weights(tmp_path / "state.pth")
     assert weights.head_name == "DistributionHead" and weights.state_dict.keys() == state.keys()
     assert all(torch.equal(weights.state_dict[name], tensor) for name, tensor in state.items())
@@ -131,3 +172,15 @@ def test_every_tensor_of_a_published_file_has_its_place(published_file):
     load_weights(model, weights, class_names=weights.class_names)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, weights.state_dict[name])
+
+
+def test_a_published_file_survives_the_way_back_bit_for_bit(published_file, tmp_path):
+    weights, *_ = published_file
+    published = yolov5u.to_published(weights.state_dict)
+    torch.save({"model": published, "class_names": weights.class_names}, tmp_path / "m.pt")
+    again = read_weights(tmp_path / "m.pt")
+    assert again.left_out == weights.left_out and again.class_names == weights.class_names
+    assert all(torch.equal(again.state_dict[name], tensor) for name, tensor in weights.state_dict.items())
+    # Half precision, in which the file is, holds every one of these numbers.
+    for tensor in published.values():
+        assert not tensor.is_floating_point() or torch.equal(tensor.half().float(), tensor)

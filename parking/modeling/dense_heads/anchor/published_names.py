@@ -1,4 +1,4 @@
-"""Translates names of the head's tensors, and the unit of the anchors, from YOLOv5 files to our model.
+"""Translates names of the head's tensors, and the unit of the anchors, between YOLOv5 files and our model.
 
 Published names and ours are relative to the head. The functions need no model, because weights are read before a model
 is built.
@@ -11,6 +11,7 @@ from torch import Tensor
 
 _ANCHORS = "anchors"
 _PREDICTOR = re.compile(r"m\.([^.]+\.[^.]+)")
+_OWN_PREDICTOR = re.compile(r"predictors\.(.+)")
 _FINEST_STRIDE = 8
 
 
@@ -31,6 +32,16 @@ def from_published(name: str, tensor: Tensor) -> tuple[str, Tensor] | None:
         return _ANCHORS, tensor * _strides_like(tensor)
     match = _PREDICTOR.fullmatch(name)
     return (f"predictors.{match[1]}", tensor) if match else None
+
+
+def to_published(name: str, tensor: Tensor) -> tuple[str, Tensor]:
+    """The published name and value of our tensor; raises KeyError if this head has no tensor of that name."""
+    if name == _ANCHORS:
+        return _ANCHORS, tensor / _strides_like(tensor)
+    match = _OWN_PREDICTOR.fullmatch(name)
+    if not match:
+        raise KeyError(name)
+    return f"m.{match[1]}", tensor
 
 
 def _strides_like(anchors: Tensor) -> Tensor:
