@@ -152,6 +152,7 @@ def test_a_shortened_training_ends_with_its_rate_decayed(tiny_scenes, tmp_path):
     assert trainer.optimizer.param_groups[-1]["lr"] == pytest.approx(0.0001)
 
 
+@pytest.mark.long
 def test_a_resumed_training_may_evaluate_otherwise_and_ends_with_the_same_weights(tiny_scenes, tmp_path, caplog):
     def train(folder, *opts, resume=False, stop_after=None):
         torch.manual_seed(0)

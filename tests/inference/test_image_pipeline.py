@@ -322,29 +322,26 @@ def others(make_weights, tmp_path_factory):
     return large, make_weights(folder / "swapped.pth", category_ids=(3, 7))
 
 
-@pytest.mark.parametrize("name", ["nms", "soft_nms", "wbf"])
-def test_several_models(run, tmp_path, interrupted, mild_weights_file, others, name, caplog):
+def test_several_models(run, tmp_path, interrupted, mild_weights_file, others, caplog):
     files = [mild_weights_file, others[0]]
-    opts = ("TEST.FUSION.NAME", name)
-    report = run(*opts, weights=files, output="whole")
     singles = [run(weights=[path], output=f"alone{i}").detections for i, path in enumerate(files)]
-    fused = report.detections
-    assert len(fused) == 5 * 9, "the best of both"
-    for d in singles:
-        assert len(d) == 5 * 9
+    assert [len(d) for d in singles] == [5 * 9, 5 * 9]
     both = Detections.concatenate(singles)
-    # Equal to 0.002 px, because boxes become corners in float32 on the way.
-    distances = np.abs(fused.boxes[:, None] - both.boxes[None]).max(axis=2)
-    is_old = ((distances < 0.002) & (fused.image_ids[:, None] == both.image_ids)).any(axis=1)
-    # Only by averaging are there boxes that no model found; only by suppressing do all scores stay as they are.
-    assert is_old.all() == (name != "wbf")
-    assert np.isin(fused.scores, both.scores).all() == (name == "nms")
-    interrupted(6, *opts, weights=files)  # the second batch of the second model
+    for name in ("nms", "soft_nms", "wbf"):
+        fused = run("TEST.FUSION.NAME", name, weights=files, output=name).detections
+        assert len(fused) == 5 * 9, "the best of both"
+        # Equal to 0.002 px, because boxes become corners in float32 on the way.
+        distances = np.abs(fused.boxes[:, None] - both.boxes[None]).max(axis=2)
+        is_old = ((distances < 0.002) & (fused.image_ids[:, None] == both.image_ids)).any(axis=1)
+        # Only by averaging are there boxes that no model found; only by suppressing do all scores stay as they are.
+        assert is_old.all() == (name != "wbf")
+        assert np.isin(fused.scores, both.scores).all() == (name == "nms")
+    interrupted(6, "TEST.FUSION.NAME", "wbf", weights=files)  # the second batch of the second model
     with caplog.at_level(logging.INFO):
-        run(*opts, weights=files)
+        run("TEST.FUSION.NAME", "wbf", weights=files)
     assert "model 1 of 2: 5 of 5 images were done" in caplog.text
     assert "model 2 of 2: 2 of 5 images were done" in caplog.text
-    assert read(tmp_path / "out") == read(tmp_path / "whole")
+    assert read(tmp_path / "out") == read(tmp_path / "wbf")
 
 
 def test_models_of_other_classes_are_refused(mild_weights_file, others):

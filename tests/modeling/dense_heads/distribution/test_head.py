@@ -119,7 +119,8 @@ def test_class_rows_are_the_last_convolutions_of_the_classes():
         assert row.prior == (pytest.approx(head.get_parameter(name)[0].item()) if name.endswith("bias") else 0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float16, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_crowded_batch_takes_less_than_a_gigabyte(dtype, peak_bytes):
     """16 images of 1280 x 1280 with 1,000 boxes each; shapes only, so it also shows that no value is read back."""
     with torch.device("meta"):

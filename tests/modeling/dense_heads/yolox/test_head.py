@@ -140,13 +140,9 @@ def test_it_learns_the_boxes_of_two_images(assigner):
             assert best.max() > 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("assigner", "dtype"),
-    [
-        ("SimOTA", torch.float32),
-        pytest.param("SimOTA", torch.float16, marks=pytest.mark.long),
-        pytest.param("TaskAligned", torch.float32, marks=pytest.mark.long),
-    ],
+    ("assigner", "dtype"), [("SimOTA", torch.float32), ("SimOTA", torch.float16), ("TaskAligned", torch.float32)]
 )
 def test_a_crowded_batch_takes_less_than_a_gigabyte(dtype, assigner, peak_bytes):
     """16 images of 1280 x 1280 with 1,000 boxes each; shapes only, so it also shows that no value is read back."""
