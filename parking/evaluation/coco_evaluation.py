@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,7 +21,7 @@ from parking.utils.marks import OutputFolder
 from parking.utils.text import printable
 
 from .coco_results import COCO_RESULTS_START, write_coco_results
-from .scorer import CLASS_METRICS, METRICS, BoxScores, score_boxes
+from .scorer import CLASS_METRICS, BoxScores, score_boxes
 from .truth import make_truth
 
 logger = logging.getLogger(__name__)
@@ -110,7 +109,7 @@ class COCOBoxEvaluator(DatasetEvaluator):
         """Score all detections since the last :meth:`reset`. Every process must call this; all but the main one get {}.
 
         Returns:
-            OrderedDict: {"bbox": {metric: percent}} with :data:`METRICS` and, for each class, "AP-<class>",
+            {"bbox": {metric: percent}} with :data:`.scorer.METRICS` and, for each class, "AP-<class>",
             "AP50-<class>" and "AP75-<class>". A score is nan if the data set has no box for it.
 
         Raises:
@@ -141,10 +140,10 @@ class COCOBoxEvaluator(DatasetEvaluator):
         self._log(results, per_class, truth.num_boxes)
         for name, scores in zip(self._class_names, per_class.tolist(), strict=True):
             results.update({f"{metric}-{name}": score for metric, score in zip(CLASS_METRICS, scores, strict=True)})
-        return OrderedDict(bbox=results)
+        return {"bbox": results}
 
     def _log(self, results, per_class, num_boxes):
-        small_table = create_small_table({metric: results[metric] for metric in METRICS})
+        small_table = create_small_table(results)
         rows = [
             (shown_name(name), *scores, num)
             for name, scores, num in zip(self._class_names, per_class.tolist(), num_boxes.tolist(), strict=True)

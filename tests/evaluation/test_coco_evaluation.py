@@ -7,7 +7,8 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 
-from parking.evaluation.coco_evaluation import METRICS, COCOBoxEvaluator
+from parking.evaluation.coco_evaluation import COCOBoxEvaluator
+from parking.evaluation.scorer import METRICS
 from parking.structures.detections import Detections
 
 CLASSES = ["car", "person", "cart"]

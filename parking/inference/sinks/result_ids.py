@@ -8,7 +8,7 @@ scored against them.
 import itertools
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,14 +61,13 @@ def choose_result_ids(
         truth: the annotations; what they lack gets the run's own ids if those are free, else new ones.
         are_classes_numbered: whether the category ids were made up, because the weights state none.
     """
-    own_image_ids = [image["image_id"] for image in images.images]
     if truth is None:
         about = {}
         if not images.has_ids:
             about["image_ids"] = "made up: 1, 2, 3, ... in the order of images.json"
         if are_classes_numbered:
             about["category_ids"] = f"made up, because the weights only name their classes: {list_ids(classes)}"
-        return ResultIds(dict(zip(own_image_ids, own_image_ids, strict=True)), _same(classes.values()), about)
+        return ResultIds(_same(image["image_id"] for image in images.images), _same(classes.values()), about)
     image_ids, about_images = _choose_image_ids(images, truth)
     category_ids, about_classes = _choose_category_ids(classes, truth)
     return ResultIds(image_ids, category_ids, {"image_ids": about_images, "category_ids": about_classes})
@@ -89,7 +88,7 @@ def _choose_image_ids(images: ImageList, truth: AnnotationsFile) -> tuple[dict, 
     if not others:
         return dict(truth.image_ids), about
     taken = truth.known_image_ids
-    own = {image["image_id"]: image["image_id"] for image in others}
+    own = _same(image["image_id"] for image in others)
     is_one_type = len(set(map(type, taken | own.keys()))) == 1
     if images.has_ids and is_one_type and not taken & own.keys():
         return {**truth.image_ids, **own}, f"{about}; of the image list for the {len(others)} images that are not in it"
@@ -112,7 +111,7 @@ def _choose_category_ids(classes: Mapping[str, int], truth: AnnotationsFile) -> 
     return {**truth.category_ids, **added}, f"{about}; for classes that it lacks: {listed}"
 
 
-def _same(ids) -> dict[int, int]:
+def _same(ids: Iterable) -> dict:
     return {id: id for id in ids}
 
 
