@@ -56,7 +56,7 @@ class BoxDrawer:
             scores: (N,) 0..1, or None for annotations. The best-scoring box is drawn on top.
             size: (height, width) of the picture in whose pixels ``boxes`` are given, if ``image`` was resized from it;
                 None: those of ``image``.
-            max_side: an image whose longer side has more pixels is reduced to it before drawing; None: no limit.
+            max_side: longest side in pixels; a larger image is reduced to it before drawing. None: no limit.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"an image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
