@@ -22,6 +22,7 @@ UNFINISHED_ENDING = ".parking-tmp"
 # Seconds that `wait_for_lock` waits by default, enough for locks that are held only while a few bytes are written; and
 # seconds between its tries.
 _MAX_LOCK_SECONDS, _LOCK_INTERVAL = 600, 0.005
+_BLOCK_BYTES = 1 << 20
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -83,11 +84,14 @@ def read_regular(path: str | os.PathLike, *, max_bytes: int, follow_links: bool 
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
             raise UnusableFileError(path, f"has {size:,} bytes; files of its kind may have {max_bytes:,}")
-        # The size of a file of /proc is stated as 0, and some of these files are endless: read no more than is stated.
-        data = file.read(size + 1)
-        if len(data) > size:
-            raise UnusableFileError(path, f"has more bytes than the {size:,} that the file system states")
-        return data
+        blocks = [file.read(size)]
+        # There may be more: another process may append just now, and the size of a file of /proc is stated as 0.
+        while block := file.read(_BLOCK_BYTES):
+            blocks.append(block)
+            size += len(block)
+            if size > max_bytes:
+                raise UnusableFileError(path, f"has more than the {max_bytes:,} bytes that files of its kind may have")
+        return b"".join(blocks)
 
 
 def is_dead_link(path: str | os.PathLike) -> bool:

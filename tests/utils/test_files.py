@@ -171,12 +171,24 @@ def test_a_link_to_a_regular_file_is_read_and_a_large_one_is_not(tmp_path):
         read_regular(tmp_path / "link", max_bytes=10**9)
 
 
-def test_a_file_that_does_not_state_its_size_is_not_read_to_its_end():
+def test_a_file_that_does_not_state_its_size():
     if not os.path.exists("/proc/self/status"):
         pytest.skip("needs Linux's /proc")
     assert os.stat("/proc/self/status").st_size == 0
-    with pytest.raises(UserError, match=r"/proc/self/status"):
-        read_regular("/proc/self/status", max_bytes=10**9)
+    assert read_regular("/proc/self/status", max_bytes=10**9).startswith(b"Name:")
+    with pytest.raises(UserError, match=r"/proc/self/status.* 9 bytes"):
+        read_regular("/proc/self/status", max_bytes=9)
+
+
+def test_a_file_that_grows_while_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_bytes(b"12345")
+    before = os.stat(path)
+    path.write_bytes(b"1234567")
+    monkeypatch.setattr(os, "fstat", lambda descriptor: before)
+    assert read_regular(path, max_bytes=7) == b"1234567"
+    with pytest.raises(UserError, match=r"a.* 6 bytes"):
+        read_regular(path, max_bytes=6)
 
 
 def test_a_lock_that_cannot_be_removed_does_not_hide_what_went_wrong(tmp_path, monkeypatch):
