@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def print_classes(predictions, submission, truth) -> None:
-    """Print how many boxes of each class the submission keeps and, given ``truth``, how AP75 changes."""
+    """Print how many boxes of each class the submission keeps; given ``truth``, also each AP75 before and after."""
     headers = ["class", "boxes", "submitted", "lowest score"]
     rows = []
     for name, category_id in CLASSES.items():

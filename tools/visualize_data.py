@@ -61,7 +61,8 @@ def main() -> int:
     dataset_dicts = load_train_dicts(cfg)
     display_names = metadata[0].thing_classes_ko if args.korean else None
     if args.korean:
-        find_font("".join(display_names))  # raises an error if no font has these characters; BoxDrawer would draw codes
+        # Raise an error if no font has all characters; BoxDrawer would draw codes in place of missing characters.
+        find_font("".join(display_names))
     drawer = BoxDrawer(metadata[0].thing_classes, display_names)
     if args.source == "annotation":
         read = read_annotated_images

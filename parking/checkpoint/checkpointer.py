@@ -125,7 +125,7 @@ class Checkpointer:
         with _explaining(path):
             checkpoint = upgrade_checkpoint(checkpoint, f"the checkpoint {printable(path)}")
         check({key: checkpoint[key] for key in extra})
-        # Take only the raw weights, because the averaged weights are a checkpointable and are loaded below.
+        # Read only the raw weights here; the averaged weights are a checkpointable, which is loaded below.
         weights = weights_from_checkpoint(str(path), {key: checkpoint.get(key) for key in ("model", "config")})
         check_all_fit(weights.state_dict, self.model.state_dict(), weights)
         self.model.load_state_dict(weights.state_dict)

@@ -22,7 +22,7 @@ _PICKLE = (
     "it is a bare pickle, such as detectron2's .pkl weights, which are not read: start from random weights "
     "(MODEL.WEIGHTS ''), or save a state dict of this project's model with torch.save"
 )
-# For the first part of a Python module's name, a note on what the classes of that module belong to.
+# Beginning of a Python module's name -> note on what the classes of such a module belong to.
 _PACKAGES = (
     ("torch._dynamo.", " (a model wrapped by torch.compile: save the state_dict() of the model inside)"),
     ("torch.jit.", " (a TorchScript model: give the .pt it was made from)"),
@@ -41,7 +41,7 @@ def explain_class(module: str) -> str:
 
 
 def describe_file(file: BinaryIO) -> str:
-    """Describe for a message, by its first bytes, a file that is not a complete zip file."""
+    """Say for a message what a file is, judging by its first bytes; for complete zip files see :func:`describe_zip`."""
     file.seek(0)
     start = file.read(4096)
     if not start:
@@ -73,7 +73,7 @@ def describe_file(file: BinaryIO) -> str:
 
 
 def describe_zip(names: Sequence[str]) -> str | None:
-    """Describe for a message, by the names of its parts, a zip file not written by torch.save; None if unknown."""
+    """Say for a message what a zip file is, judging by its parts' names; None if unknown or if torch.save wrote it."""
     inner = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
         return "it is a TorchScript model, which is not read; give the .pt it was exported from"

@@ -72,7 +72,7 @@ def _has_other_head(model: nn.Module, weights: Weights) -> bool:
     theirs = {name for name in weights.state_dict if name.startswith(_HEAD)}
     if weights.head_name is None or not theirs:
         return not ours & theirs
-    # A name in the registry may be that of a function that builds the head, so compare the tensors, too.
+    # MODEL.HEAD.NAME may name a function that builds the head instead of its class, so compare the tensors' names, too.
     return weights.head_name != type(model.head).__name__ and ours != theirs
 
 
@@ -93,9 +93,9 @@ def _load_all_but_head(model: nn.Module, weights: Weights, own: Mapping[str, Ten
 def find_class_sources(
     class_names: Sequence[str], weights_class_names: Sequence[str], class_map: Sequence[tuple[str, str]]
 ) -> list[int | None]:
-    """Find, for each class of a model, the class of the weights whose outputs initialise those of the model's class.
+    """Find for each class of a model its *source*: the class of the weights from which it starts.
 
-    This source is the class that ``class_map`` names ("" for none), else the class of the same name, as
+    The source is the class that ``class_map`` names ("" for none), else the class of the same name, as
     :func:`~parking.utils.class_names.find_classes` compares names. If the weights have exactly the model's classes, in
     any order, the map is ignored: such weights come from a training that has already used it.
 
@@ -145,7 +145,7 @@ def find_class_sources(
 def _as_stored(
     class_map: Mapping[str, str], class_names: Sequence[str], weights_class_names: Sequence[str]
 ) -> dict[str, str]:
-    """Respell the names in ``class_map`` as in the data and the weights; unknown names and "" stay as they are."""
+    """Spell the names in ``class_map`` as the two lists of names do; unknown names and "" stay as they are."""
     own = find_classes(class_map, class_names)
     theirs = find_classes(class_map.values(), weights_class_names)
     return {
@@ -157,9 +157,10 @@ def _as_stored(
 def _assign_in_order(
     class_names: Sequence[str], source_names: Sequence[str], indices: Mapping[str, list[int]]
 ) -> list[int | None]:
-    """Choose for each class the index of its source: the k-th class of a name gets the k-th index of the source's name.
+    """Choose for each class the index of the weights' class from which it starts, its source.
 
-    If there are fewer than k indices, choose the first; if there are none, None. ``indices`` has them by source name.
+    ``source_names`` are the names of the sources; ``indices`` has, for each name, the indices of the weights' classes.
+    The k-th of several classes of one name takes the k-th index; the first if there are fewer than k; None if none.
     """
     num_seen = defaultdict(int)
     sources = []
@@ -171,7 +172,7 @@ def _assign_in_order(
 
 
 def _match_classes(model, weights, class_names, class_map, own) -> list[int | None] | None:
-    """Find the source of each class of the model, as :func:`find_class_sources` does; None if all outputs can stay."""
+    """Return the source of each class (see :func:`find_class_sources`); None if no outputs need to be rearranged."""
     theirs, ours = _num_classes(model, weights.state_dict), _num_classes(model, own)
     if theirs is None or ours is None:
         return None  # the class tensors are missing or of a wrong shape, which check_all_fit reports
@@ -197,7 +198,7 @@ def _match_classes(model, weights, class_names, class_map, own) -> list[int | No
 
 
 def _warn_of_repeated_names(weights: Weights, sources: Sequence[int | None]) -> None:
-    """Log a warning for each class name that ``weights`` have several times, unless every class keeps its outputs."""
+    """Warn of each class name that ``weights`` have several times, unless every class keeps its index."""
     if list(sources) == list(range(len(weights.class_names))):
         return
     for name, num in Counter(weights.class_names).items():
@@ -222,14 +223,14 @@ def _adapt_to_head(model: nn.Module, state: dict[str, Tensor], weights: Weights)
 
 
 def _num_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
-    """Return the number of classes by the shape of the head's tensors in ``state``; None if missing or wrong."""
+    """Infer the number of classes from the shape of a tensor of the head; None if it is missing or misshapen."""
     for name, rows in model.head.class_rows().items():
         return rows.count_classes(state[_HEAD + name]) if _HEAD + name in state else None
     return None
 
 
 def _arrange_class_rows(model: nn.Module, state: dict[str, Tensor], sources, will_train: bool) -> list[str]:
-    """Rearrange the rows for classes in ``state`` according to ``sources``; return the names of the changed tensors."""
+    """Set the rows of each class to those of its source or to fresh values; return the names of the changed tensors."""
     num_classes = _num_classes(model, state)
     known = [i for i, source in enumerate(sources) if source is not None]
     chosen = torch.tensor([sources[i] for i in known], dtype=torch.int64)

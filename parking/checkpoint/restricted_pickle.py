@@ -256,7 +256,7 @@ class RestrictedUnpickler(pickle._Unpickler):
         if type(self.stack[-1]) not in (dict, OrderedDict):
             raise PickleRefused(f"the setting of items of a {type(self.stack[-1]).__name__}")
         for key, value in pairs:
-            # Weights need only these keys. A deeply nested tuple would be dangerous: its hash recurses without limit.
+            # Weights need only keys of these types. Hashing a deeply nested tuple would recurse without limit.
             if not isinstance(key, str | int | float | None):
                 raise PickleRefused(f"a {type(key).__name__} as the key of a dict")
             if isinstance(key, int | float) and not abs(key) < _MAX_NUMBER_AS_KEY:

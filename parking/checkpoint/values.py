@@ -11,7 +11,7 @@ from parking.utils.errors import UserError
 from parking.utils.limits import MAX_CONFIG_DEPTH, MAX_CONFIG_VALUES
 from parking.utils.text import printable
 
-# Last part of the names of the norms' batch counters. Only these tensors hold whole numbers, which may have any value.
+# Last part of the names of the norms' batch counters. Only these may hold whole numbers; their values are not checked.
 _COUNTER = "num_batches_tracked"
 
 

@@ -113,7 +113,7 @@ class Weights:
         return size and "configs/" + (family.coco_config if for_coco else family.config).format(size)
 
     def find_widths(self, own: Mapping[str, Tensor]) -> dict[str, int]:
-        """Return the config keys and values that would make the model with the tensors ``own`` fit these weights."""
+        """Return config keys and values that make the model fit the weights; ``own`` are the model's tensors so far."""
         family, state = self._family_of_head(), self.state_dict
         return {
             key: len(state[name])
@@ -229,7 +229,7 @@ def weights_from_checkpoint(path: str, checkpoint: Any) -> Weights:
             model = unwrap_module(model)
             state, class_names = read_module(model)
             state = _check_state(path, state)
-            # If no layout is found, try that of YOLOv5: it raises an error that names a tensor which does not belong.
+            # If no layout is found, try YOLOv5's: reading then raises an error that names a tensor unknown to it.
             family, layout = _find_layout(state) or (YOLOV5, yolov5)
             weights = _import_published(path, state, family, layout, class_names=class_names)
             check_settings(model)
@@ -297,7 +297,7 @@ def write_weights(path: str | os.PathLike, weights: Weights) -> None:
             if path.endswith(".pth"):
                 torch.save({"model": state, **metadata}, file)
             else:
-                # json.dumps escapes all but ASCII: a name may hold half a surrogate pair, which UTF-8 cannot express.
+                # json.dumps must escape all but ASCII: a name may hold half a surrogate pair, which is not valid UTF-8.
                 texts = {key: json.dumps(value) for key, value in metadata.items()}
                 file.write(safetensors.torch.save(state, {"format": "pt", **texts}))
     except OSError as e:

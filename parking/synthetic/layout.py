@@ -72,9 +72,9 @@ def overlap(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def hides(a: np.ndarray, b: np.ndarray, eye: np.ndarray) -> bool:
-    """Return whether `a` may hide `b` from `eye`: a line has `a` and `eye` on one side, and `b` on the other.
+    """Return whether `a` may hide `b` from `eye`: some line separates `b` from both `a` and `eye`.
 
-    If no line separates the two, the nearer one may hide the other.
+    If no line separates `a` from `b`, the nearer one may hide the other.
     """
     axes = _axes(a, b)
     on_a, on_b, on_eye = axes @ a.T, axes @ b.T, axes @ eye

@@ -38,7 +38,7 @@ _FEWEST, _MOST = 3, 8
 _TRIES = 14
 #: An object is planned only if the shorter side of its estimated box is at least this share of the image width.
 _SMALLEST = 0.03
-#: Weather, time and place of the twenty sequences in a block, which come in random order. One of them shows no object.
+#: Every twenty sequences have these weathers, times and places, in random order. One of the twenty shows no object.
 _BLOCK = (
     *[("clear", "day", "outdoor")] * 6,
     *[("cloudy", "day", "outdoor")] * 2,

@@ -19,8 +19,8 @@ from .text import printable
 #: Ending of the names of unfinished files. A killed run leaves them behind, and a later run may remove them.
 UNFINISHED_ENDING = ".parking-tmp"
 
-# Seconds that `wait_for_lock` waits by default, enough for locks that are held only while a few bytes are written; and
-# seconds between its tries.
+# Seconds that `wait_for_lock` waits by default, and seconds between its tries. The default suits locks that are held
+# only while a few bytes are written.
 _MAX_LOCK_SECONDS, _LOCK_INTERVAL = 600, 0.005
 _BLOCK_BYTES = 1 << 20
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
@@ -168,9 +168,9 @@ def locked(path: str | os.PathLike, *, busy: str, max_seconds: float = 0.0) -> I
         try:
             yield
         finally:
-            # A file that is not empty belongs to somebody else, because we write nothing into it; so it stays.
+            # We write nothing into the lock file. Keep a file that has content, because it belongs to somebody else.
             if is_still_there(file, path) and not os.fstat(file.fileno()).st_size:
-                # Ignore an error here: if the folder is no longer writable, the block itself reports it.
+                # Ignore an error here: if the folder is no longer writable, the code in the ``with`` block reports it.
                 with suppress(OSError):
                     os.unlink(path)
 
@@ -257,7 +257,7 @@ def wait_for_lock(
 
 @contextmanager
 def explaining_write_errors() -> Iterator[None]:
-    """Turn an OSError of the ``with`` block into a UserError about results; let errors of a full disk pass."""
+    """Turn an OSError of the ``with`` block, unless it is about a full disk, into a UserError about the results."""
     try:
         yield
     except OSError as e:

@@ -178,7 +178,7 @@ class OutputFolder:
         return entry is not None and entry.is_open
 
     def adopt_unmarked(self, name: str, *, start: bytes) -> None:
-        """Mark a file that begins with ``start`` if its folder has no mark: a version without marks wrote it."""
+        """Mark a file of a version that made no marks: it begins with ``start``, and its folder has no mark."""
         path = self.root / name
         if self._find_obstacle(name) or not path.is_file() or self._marks_beside(path).exists:
             return

@@ -17,7 +17,7 @@ from parking.utils.text import printable
 from .layout import LayoutError
 from .yolov5 import HEAD, P5_LAYERS, P6_LAYERS
 
-# Positions, in the flat list of layers, of the upsamplings, and of each concatenation and its second input.
+# Positions in the flat list of layers: those of upsamplings; those of concatenations -> position of the second input.
 _P5_UPSAMPLINGS, _P5_CONCATENATIONS = (11, 15), {12: 6, 16: 4, 19: 14, 22: 10}
 _P6_UPSAMPLINGS, _P6_CONCATENATIONS = (13, 17, 21), {14: 8, 18: 6, 22: 4, 25: 20, 28: 16, 31: 12}
 _NORMS = ("BatchNorm2d", "SyncBatchNorm")
@@ -32,7 +32,7 @@ class _Pair(int):
 
 
 def check_settings(module: ModuleStandIn) -> None:
-    """Raise a LayoutError that names the first setting by which a module computes something else than our model.
+    """Raise a LayoutError if any setting makes a module compute other results than ours; name the first such setting.
 
     Args:
         module: the model, whose tensors have been checked before.

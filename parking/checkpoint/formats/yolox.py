@@ -18,7 +18,7 @@ from .layout import LayoutError, explain_folded
 _STEM = "backbone.backbone.stem.conv."
 _OWN_STEM = "backbone.bottom_up.stem."
 _HEAD = "head."
-# For each part of the network, the prefix of its published names and of ours.
+# Published prefix of the tensor names of a part of the network -> our prefix.
 _PARTS = {
     _STEM: _OWN_STEM,
     **{
@@ -39,7 +39,7 @@ _PARTS = {
     "backbone.C3_n4.": "backbone.bottom_up_blocks.p5.",
 }
 _OWN_PARTS = {own: theirs for theirs, own in _PARTS.items()}
-# Names inside a part, published and ours; a name that is not listed is the same in both.
+# Published name inside a part -> our name; a name that is not listed is the same in both.
 _INNER_NAMES = {"m": "blocks", "bn": "norm", "dconv": "depthwise", "pconv": "pointwise"}
 _OWN_INNER_NAMES = {own: theirs for theirs, own in _INNER_NAMES.items()}
 _PIXEL_MAX = 255
@@ -52,7 +52,7 @@ def is_published_layout(state: Mapping[str, Any]) -> bool:
 
 
 def from_published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Translate published tensors to the names of our model, and the stem's weights to its input.
+    """Translate published tensors to our names, and adapt the first convolution's weights to our model's input.
 
     Returns:
         The tensors under our names, floating-point ones in float32, and an empty tuple, because none is left out.
@@ -105,7 +105,7 @@ def to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _translate(name: str, parts, inner_names, translate_head) -> str | None:
-    # The head's ``published_names`` translate the names of its parts. Names within blocks are translated as elsewhere.
+    # ``translate_head`` translates only the names of the head's parts; the last line translates the names inside parts.
     if name.startswith(_HEAD):
         prefix, inner = _HEAD, translate_head(name.removeprefix(_HEAD))
     else:
