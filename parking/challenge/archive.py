@@ -177,9 +177,9 @@ def _decode_names(infos: Sequence[zipfile.ZipInfo], file: Path) -> list[str]:
     # zipfile decodes a name without the UTF-8 flag as cp437, which has a character for every byte. Encoding the name as
     # cp437 gives its raw bytes.
     unflagged = [info.orig_filename.encode("cp437") for info in infos if not info.flag_bits & _UTF8_NAME]
-    # A name that is valid UTF-8 is hardly ever meant as cp949 if it has characters of three bytes. If all of its
-    # characters are shorter (Latin, Greek), it may be Korean in cp949: it counts as UTF-8 unless another name in the
-    # zip can only be cp949.
+    # A name that is valid UTF-8 and has a character of three bytes, such as a Korean one, is hardly ever cp949. If all
+    # characters are shorter (Latin, Greek), the name may be either: decode it as cp949 if another name in the zip is
+    # not UTF-8, else as UTF-8.
     has_cp949 = any(_decode(raw, ("utf-8",)) is None for raw in unflagged)
     names = []
     for info in infos:

@@ -15,12 +15,12 @@ from .conditions import TITLES, get_sequence_key
 
 PICTURES = ("class_counts.png", "box_sizes.png", "boxes_per_image.png", "conditions.png", "class_examples.png")
 _EXAMPLES_PER_CLASS, _EXAMPLE_SIDE = 8, 112
-# Limit of the classes that a picture shows: Objects365, a large data set, has 365.
+# Charts show at most this many classes: as many as Objects365, a large data set, has.
 _MAX_CLASSES = 365
 
 
 def draw_pictures(overview: Overview, num_workers: int) -> dict[str, bytes]:
-    """Draw the :data:`PICTURES` of the most frequent classes; return the bytes of each PNG by file name."""
+    """Draw the :data:`PICTURES`, only with the most frequent classes; return the bytes of each PNG by file name."""
     overview = keep_frequent(overview, _MAX_CLASSES)
     names, sides = overview.class_names, overview.sides
     pictures = [

@@ -15,15 +15,15 @@ from parking.utils.text import printable
 from .conditions import count_conditions, parse_frame
 from .splits import SPLITS, split_images
 
-#: Frames of a sequence are neighbours if their numbers differ by at most this. These frames take one second, in which
-#: cars hardly move.
+#: Frames of a sequence are neighbours if their numbers differ by at most this. This many frames take one second, in
+#: which cars hardly move.
 NEIGHBOUR_FRAMES = 30
 # The default of DATASETS.VAL_FRACTION.
 _VAL_FRACTION = 0.12
 
 
 def summarize(checked: Sequence[CheckedSource], *, split: str) -> Overview:
-    """Summarize each side of checked data sets; report frames of one side that have a neighbour on another side.
+    """Summarize each side, such as training, of checked data sets; report frames with a neighbour on another side.
 
     The challenge's data have the sides training and validation, according to ``split``. Else each data set is a side.
     """
@@ -41,7 +41,7 @@ def summarize(checked: Sequence[CheckedSource], *, split: str) -> Overview:
         orientations = zip(columns.file_names, columns.exif_orientations, strict=True)
         turned |= {path: orientation for path, orientation in orientations if orientation}
         image_files += [columns.file_names[row] for row in columns.image_rows()]
-    # A source with ``categories`` is the challenge's; only the challenge's data are split.
+    # Split only the challenge's data, which are the only ones whose ``source.categories`` is set.
     if usable and usable[0].source.categories is not None:
         sides, splits = _divide_parking(usable[0], split)
     else:
@@ -63,7 +63,7 @@ def _make_side(name: str, columns: Columns, mask: np.ndarray, classes: np.ndarra
 
 
 def _divide_parking(checked: CheckedSource, split: str) -> tuple[list[Side], list[SplitSummary]]:
-    """Divide the training data by ``split``; return its sides and a summary of each of ``SPLITS``.
+    """Divide the images by ``split``; return the training and validation sides, and a summary of each of ``SPLITS``.
 
     Frames with a neighbour on the other side are added to ``checked.findings``. If ``split`` is impossible, the only
     side has all images, and the summary of ``split`` says why.
@@ -96,7 +96,7 @@ def _divide_parking(checked: CheckedSource, split: str) -> tuple[list[Side], lis
 
 
 def _compare_sources(usable: Sequence[CheckedSource]) -> None:
-    """Add findings about frames with a neighbour in another source, and about classes other than the first source's."""
+    """Add findings to ``usable``: frames with a neighbour in another source, and classes unlike the first source's."""
     rows = [(one, name) for one in usable for name in one.columns.names]
     owners = np.repeat(np.arange(len(usable)), [len(one.columns) for one in usable])
     for row in find_leaks([name for _, name in rows], owners):
@@ -110,7 +110,7 @@ def _compare_sources(usable: Sequence[CheckedSource]) -> None:
 
 
 def find_leaks(names: Sequence[str], sides: Sequence[int]) -> list[int]:
-    """Return the rows of frames that have a neighbour on another side; a frame has a file name and a side per row."""
+    """Return the indices of ``names`` that have a neighbour on another side; ``sides`` states the side of each name."""
     sequences: dict[str, list[tuple[int, int]]] = {}
     for row, name in enumerate(names):
         if (frame := parse_frame(name)) is not None:
@@ -118,8 +118,8 @@ def find_leaks(names: Sequence[str], sides: Sequence[int]) -> list[int]:
     leaking = set()
     for frames in sequences.values():
         frames.sort()
-        # Each frame is compared with the last frame read from each other side. Reading forwards and then backwards
-        # finds the nearest of these frames both before and behind.
+        # Compare each frame with the last frame read from each of the other sides. Going forwards, that is the nearest
+        # frame before it; going backwards, the nearest frame after it.
         for ordered in (frames, frames[::-1]):
             last: dict[int, int] = {}
             for number, row in ordered:

@@ -9,7 +9,7 @@ from .classes import CLASS_NAMES
 
 
 def find_parking_sources(root: str) -> list[Source]:
-    """The training part below a data root, and the test part if its folder exists.
+    """Return the training data below ``root`` as a source and, if their folder exists, the test data as another.
 
     A missing ``Train.json`` is not an error here: the images can be checked without it.
 

@@ -15,9 +15,10 @@ SPLITS = ("sequence", "entry", "all")
 
 _ENTRY_SEED = 100
 _ENTRY_NUM_VAL = 3000
-# Validation may have up to this many times its share of the images, so that it can hold a box of every class.
+# Validation may hold up to this many times the wanted number of images, so that it can have a box of every class.
 _MAX_OVERSIZE = 1.5
-# Errors of splits are rounded to this many decimals, because further decimals differ between machines.
+# Round a split's distance from the wanted shares (_compute_error) to this many decimals, because further ones differ
+# between machines.
 _DECIMALS = 10
 
 
@@ -32,7 +33,7 @@ def split_images(split: str, columns: Columns, num_classes: int, *, val_fraction
     """
     if split == "sequence":
         return split_by_sequence(columns.names, columns.class_counts(num_classes), val_fraction, seed)
-    # Draw from all images of the json, including faulty ones that are left out, so that the draw stays the same.
+    # Draw from all images that the json lists, so that the draw does not depend on which faulty ones are left out.
     val_ids = split_entry(columns.listed_ids or columns.image_ids) if split == "entry" else set()
     return np.array([image_id in val_ids for image_id in columns.image_ids], dtype=bool)
 
@@ -145,9 +146,9 @@ def _get_shares(num_images, num_boxes, num_conditions) -> tuple[np.ndarray, np.n
 
 
 def _compute_error(share, shares, weights, val_fraction) -> np.ndarray:
-    """Compute the error (S,) that validation, whose share is ``share``, would have after adding each sequence alone.
+    """Compute validation's distance (S,) from the wanted shares, if each of the S sequences alone joined it.
 
-    The error is the weighted squared distance from ``val_fraction``.
+    ``share`` is what validation has now. The distance is the weighted sum of squared differences from ``val_fraction``.
     """
     # Multiply out the square of (share + shares - val_fraction): a matrix product is faster than several passes.
     distance = share - val_fraction
@@ -155,7 +156,7 @@ def _compute_error(share, shares, weights, val_fraction) -> np.ndarray:
 
 
 def _count_lacking(boxes: np.ndarray, num_boxes: np.ndarray) -> np.ndarray:
-    """Count, for each of S sequences, the classes that would lack boxes on one side if it joined validation."""
+    """Count the classes without boxes in training or validation, if each of the S sequences alone joined validation."""
     new_boxes = boxes + num_boxes
     divisible = (num_boxes > 0).sum(axis=0) >= 2
     return ((new_boxes == 0) & divisible).sum(axis=1) + (new_boxes == num_boxes.sum(axis=0)).sum(axis=1)

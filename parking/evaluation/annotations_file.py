@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class AnnotationsFile:
-    """Reads a COCO-like json with annotated boxes of images on which an inference runs, and scores by them.
+    """Reads a COCO-like json with boxes annotated on the images of an inference, and scores detections against them.
 
     Boxes, areas and classes are read and scored as by ``train_net.py --eval-only``, so the scores are equal.
     """

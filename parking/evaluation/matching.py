@@ -60,7 +60,7 @@ def unpack(bits: np.ndarray) -> np.ndarray:
 
 
 def find_outside_areas(areas: np.ndarray) -> np.ndarray:
-    """Return a bit set for each of (N,) areas, in square pixels, that marks the area ranges which do not contain it."""
+    """Return a bit set (N,) for each of N areas in square pixels; it marks the ranges that do not contain the area."""
     outside = np.zeros(len(areas), dtype=np.uint64)
     for place, (least, most) in enumerate(AREA_RANGES.values()):
         bits = np.uint64((2 ** len(IOU_THRESHOLDS) - 1) << place * len(IOU_THRESHOLDS))
@@ -140,7 +140,7 @@ def match(
 
 
 def _plan_steps(detections, groups):
-    """Divide the pairs into steps with at most one pair of each group, so that array operations do a whole step.
+    """Divide the pairs into steps; each has at most one pair of a group, so that array operations can do it at once.
 
     Each pair occurs twice: first for the area ranges in which its annotated box counts, then for those that ignore it.
 
@@ -156,7 +156,7 @@ def _plan_steps(detections, groups):
     group_starts = np.flatnonzero(np.r_[True, of_groups[1:] != of_groups[:-1]])
     first = np.repeat(group_starts, np.diff(np.r_[group_starts, num]))
     start, count = np.repeat(starts, counts), np.repeat(counts, counts)
-    # The steps of a detection begin after those of the group's earlier detections, which take two for each pair.
+    # In each group, a detection's steps follow all steps of the detection before it; each pair takes two steps.
     step = 2 * (start - first) + np.arange(num) - start
     steps = np.concatenate([step, step + count])
     order = np.argsort(steps, kind="stable")

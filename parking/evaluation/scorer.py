@@ -20,7 +20,7 @@ from .matching import AREA_RANGES, IOU_THRESHOLDS, Matches, find_outside_areas, 
 from .truth import Truth
 
 RECALLS = np.linspace(0.0, 1.0, 101)
-#: Limits of COCO's recalls: at most this many detections of an image and class count.
+#: COCO computes a recall with each of these limits on the detections of one class in an image.
 MAX_DETECTIONS = (1, 10, 100)
 # pycocotools adds this to the number of detections, to avoid a division by 0.
 _EPSILON = np.spacing(1)
@@ -128,7 +128,7 @@ def score_boxes(truth: Truth, detections: Detections) -> BoxScores:
 
 
 def _rank(truth, detections):
-    """Return each detection's class, group (image and class) and rank in the group; -1 for what ``truth`` lacks."""
+    """Return each detection's class, group (image and class) and rank in the group; -1 if they are not in ``truth``."""
     rows = _find_rows(detections.image_ids, truth.image_ids)
     classes = _find_rows(detections.category_ids, truth.category_ids)
     groups = np.where((rows < 0) | (classes < 0), -1, classes * len(truth.image_ids) + rows)

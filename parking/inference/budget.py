@@ -18,7 +18,7 @@ from parking.utils.errors import UserError
 from parking.utils.files import explaining_write_errors, open_atomic, read_regular
 from parking.utils.limits import MAX_NOTE_BYTES
 
-# A candidate fits if its measured speed predicts at most this share of the remaining time.
+# A candidate fits if all images, at its measured speed, take at most this share of the remaining time.
 _SHARE = 0.95
 
 logger = logging.getLogger(__name__)

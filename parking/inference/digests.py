@@ -36,7 +36,7 @@ def digest_images(images: Sequence[dict]) -> str:
             continue  # the image will be reported as unreadable
         shape = f"{image.get('height')} {image.get('width')} {image.get('exif_orientation', '')}"
         digest.update(f"{status.st_size} {status.st_mtime_ns} {shape} ".encode())
-    # Use the main process's digest in all processes: copies of the images on other machines may have other times.
+    # Use the main process's digest everywhere: copies of images on other machines may have other modification times.
     return comm.all_gather(digest.hexdigest())[0]
 
 

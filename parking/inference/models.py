@@ -271,13 +271,14 @@ def _shapes_of_model(cfg: CfgNode, weights: Weights) -> dict[str, torch.Tensor]:
     if not widths:
         return shapes
     cfg.merge_from_list([part for key, value in widths.items() for part in (key, str(value))])
-    # Check the widths: a file may state any, because a tensor without elements can have any number of rows.
+    # Check the widths, which come from tensor shapes: a small file can claim a huge width with a tensor without
+    # elements, of shape (10**9, 0).
     _check_table(cfg, Task.INFER, dict.fromkeys(widths, f"weights {printable(weights.path)}"))
     return find_shapes(cfg)
 
 
 def _merge_carried(cfg: CfgNode, weights: Weights) -> dict[str, str]:
-    """Copy the keys that describe the model and its tests from the config in ``weights`` into ``cfg``.
+    """Copy the keys of model and inference (MODEL, TEST, INPUT.SIZE_TEST) from the config in ``weights`` to ``cfg``.
 
     The other keys (places of files, number of workers) are up to whoever uses the weights, not to whoever made them.
     A wrong value raises an error even if its key is not copied.

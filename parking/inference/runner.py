@@ -137,7 +137,7 @@ def measure_speed(cfg, model: nn.Module, batches: Sequence[list[dict]]) -> float
     num_workers = cfg.DATALOADER.NUM_WORKERS
     num_warmup = _NUM_WARMUP_BATCHES + _NUM_PREFETCHED_PER_WORKER * num_workers
     num_batches = num_warmup + max(_MIN_TIMED_BATCHES, _NUM_TIMED_PER_WORKER * num_workers)
-    # Measure other files in each process: reading a file is unusually fast if another process has just read it.
+    # Give each process different files to measure: a file is read unusually fast if another process has just read it.
     own = list(own_share(range(len(batches))))[:num_batches] or [0]
     num_warmup = min(num_warmup, len(own) // 2)
     num_images, start = 0, perf_counter()

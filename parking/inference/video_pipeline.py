@@ -66,7 +66,7 @@ def predict_video(
     min_score: float,
     save_video: bool = True,
 ) -> VideoReport:
-    """Find objects in the frames of ``source`` and write them, with a progress bar, until it ends or Ctrl-C is pressed.
+    """Find objects in the frames of ``source`` until it ends or Ctrl-C is pressed; write them, with a progress bar.
 
     ``<output_dir>/<source.stem>.jsonl`` gets a line for each frame as soon as it is predicted, a JSON object::
 
@@ -129,7 +129,7 @@ def predict_video(
 
 
 def _describe_source(source) -> dict[str, str]:
-    """Return the path and digest of a source, or its name, by which a later run recognises the same source."""
+    """Return what identifies ``source`` in later runs: its path and, for a file, a digest; without a path, its name."""
     if source.path is None:
         return {"name": source.name}
     path = os.path.realpath(source.path)
@@ -152,7 +152,7 @@ def _check_outputs(folder: OutputFolder, names: Collection[str], source, origin:
 
 
 def _unfinished(video: Path) -> Path:
-    """Return the path of an unfinished video; its ending must be .mp4, by which OpenCV chooses the format."""
+    """Return the path of an unfinished video; it ends with .mp4, because OpenCV chooses the format by the ending."""
     return video.with_name(f".{video.stem}{UNFINISHED_ENDING}.mp4")
 
 
@@ -200,7 +200,7 @@ class _ResultWriter:
         self._latest: Future | None = None
 
     def add(self, frames: Sequence[Frame], found: Sequence[Instances]) -> None:
-        """Wait until the previous batch is written, and raise its error if it failed; then begin to write this one."""
+        """Wait for the previous batch, and raise an error if writing it has failed; then begin to write this batch."""
         if self._latest is not None:
             self._latest.result()
         self._latest = self._executor.submit(self._write, frames, found)

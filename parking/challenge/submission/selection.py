@@ -70,7 +70,7 @@ class SubmissionReport:
     kept: np.ndarray = field(repr=False, compare=False)
 
     def describe(self) -> list[str]:
-        """The report as a list of sentences, without those about a count of 0."""
+        """The report as a list of sentences; counts of 0 are left out."""
         lowest = f", scores from {self.threshold:.4f}" if self.threshold is not None else ""
         lines = [f"{self.num_kept} boxes{lowest}, {self.num_bytes / 1e6:.2f} MB"]
         if self.num_left_out:

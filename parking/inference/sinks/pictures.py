@@ -15,7 +15,7 @@ from parking.utils.marks import OutputFolder
 from parking.visualization.contact_sheet import contact_sheet
 from parking.visualization.drawing import BoxDrawer, encode_image
 
-# Longest side of a picture in pixels; larger ones would have unreadably small tags on a screen, and large files.
+# Longest side of a picture in pixels; on a screen, the tags of a larger picture would be too small to read.
 _MAX_PICTURE_SIDE = 1920
 # The overview shows only this many pictures, because all of them are held in memory until it is written.
 _MAX_SHEET_PICTURES = 30

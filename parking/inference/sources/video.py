@@ -32,8 +32,8 @@ from .video_opening import check_utf8, open_camera, open_stream, open_video_file
 DEFAULT_FOLDER_FPS = 10.0
 
 _LIVE_SCHEMES = frozenset({"http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
-# Frame rate assumed if a source states none or an impossible one (OpenCV then returns 0, NaN, or the 90000 ticks of a
-# clock); lowest and highest possible rate.
+# Frame rate for a source that states none or an impossible one (OpenCV returns 0, NaN, or the 90000 ticks of a clock),
+# and the lowest and highest rate that are possible.
 _FALLBACK_FPS, _MIN_FPS, _MAX_FPS = 25.0, 0.01, 1000.0
 # Number of frames that are read ahead and held in memory; each takes 6 MB at 1920x1080.
 _NUM_READ_AHEAD = 4
@@ -183,7 +183,7 @@ class FrameSource:
             raise StopIteration
 
     def _count_from_first(self, frame: Frame) -> Frame:
-        # Count from the first frame that was taken: frames that came while the model loaded are not part of the run.
+        # Count from the first frame that __next__ returned; frames from before, while the model loaded, do not count.
         self._origin = self._origin or frame
         return frame._replace(index=frame.index - self._origin.index, time=frame.time - self._origin.time)
 
@@ -289,7 +289,7 @@ class CaptureReader:
     def _report_end(self) -> None:
         if self.is_live:
             logger.warning("%s has ended: no more frames come from it", self.name)
-        # Tolerate one frame and 1 %: for formats that state only a duration, the stated number is an estimate.
+        # Accept one frame and 1 % too few: if the format states only a duration, num_frames is an estimate.
         elif self.num_frames is not None and self._num_grabbed < self.num_frames - 1 - self.num_frames // 100:
             logger.warning(
                 "%s ended after %d of the %d frames that it states; it may be damaged or cut off",

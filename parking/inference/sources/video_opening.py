@@ -69,7 +69,7 @@ def open_camera(camera: str) -> cv2.VideoCapture | None:
 
 @contextmanager
 def _ffmpeg_options(options: str) -> Iterator[None]:
-    """In the block, add ``options`` to the options of FFmpeg that the user or, by default, OpenCV has set."""
+    """In the block, add ``options`` to FFmpeg's options: those of the user or, if there are none, OpenCV's defaults."""
     before = os.environ.get(_OPTIONS)
     os.environ[_OPTIONS] = f"{_DEFAULT_OPTIONS if before is None else before}|{options}"
     # Silence FFmpeg, whose lines on stderr would only repeat our error message.
