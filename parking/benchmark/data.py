@@ -136,7 +136,7 @@ def time_samplers(
 
 
 def describe_loss(dicts: list[dict], samplers: dict, cache_dir: Path) -> str:
-    """Return words on the loss of the jpeg cache (PSNR against the raw cache), and on its share of the raw size."""
+    """Describe quality (PSNR against the raw cache) and size (relative to the raw cache) of the jpeg cache."""
     psnr = []
     for d in dicts:
         psnr.append(cv2.PSNR(*(samplers[f"{f} disk cache"].tiles.read_image(d) for f in ("raw", "jpeg"))))

@@ -45,7 +45,7 @@ def run_score_benchmark(
 
 
 def make_boxes(num_images: int, boxes_per_image: int, num_classes: int) -> tuple[dict, Detections]:
-    """Make up annotations, as arguments of ``make_truth`` by name, and as many detections.
+    """Return made-up annotations, as keyword arguments of ``make_truth``, and the same number of made-up detections.
 
     Most detections lie near an annotated box; these have higher scores than the rest.
     """

@@ -26,7 +26,7 @@ class Task(enum.Enum):
 
 
 class Recipe(NamedTuple):
-    """The facts about a training by which a function in :attr:`Check.changes_weights` decides.
+    """What a function in :attr:`Check.changes_weights` needs to know about a training.
 
     Attributes:
         values: values by full key; keys that the training's version did not have are missing.

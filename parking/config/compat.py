@@ -52,7 +52,7 @@ class Upgrade(NamedTuple):
     scores: str = ""
 
 
-#: What changed from each version to the next, by the number of the older one.
+#: For each version before the current one, what changed in the version that follows it.
 UPGRADES: Mapping[int, Upgrade] = {
     # Version 1 ignored EXIF orientations and used pictures as they are stored.
     1: Upgrade(
@@ -146,7 +146,7 @@ def upgrade_key(key: str) -> str:
 
 
 def earlier_behaviour() -> dict[str, Any]:
-    """Return, for each key whose default changes the behaviour of older versions, the value that keeps it."""
+    """Return, by key, the values that keep the behaviour of older versions, for keys whose default would change it."""
     return {
         upgrade_key(key): value for upgrade in UPGRADES.values() for key, value in upgrade.earlier_behaviour.items()
     }

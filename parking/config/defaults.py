@@ -39,7 +39,8 @@ def _add_data(cfg: CN) -> None:
     cfg.DATASETS.ROOT = "/DATA"
     # How Train.json is divided into parking_train and parking_val.
     #   "sequence": VAL_FRACTION of the images are parking_val; sequences stay whole, because their frames look alike
-    #   "entry": parking_val is the 3,000 images that the 2022 entry drew at random; an error if there are fewer images
+    #   "entry": parking_val is the 3,000 images that our entry to the 2022 challenge drew at random; an error
+    #       unless there are more than 3,000 images
     #   "all": all images are parking_train, and parking_val is empty
     cfg.DATASETS.SPLIT = "sequence"
     # Share of the images that the "sequence" split keeps for validation, 0..1.
@@ -57,7 +58,8 @@ def _add_data(cfg: CN) -> None:
     cfg.DATASETS.TRAIN = ("parking_train",)
     cfg.DATASETS.TEST = ("parking_val",)
     cfg.DATALOADER = CN()
-    # Number of workers that read and augment images for each process that trains or infers; 0: it does so itself.
+    # Number of workers, for each process that trains or infers, that read and augment images; 0: the process itself
+    # does this.
     cfg.DATALOADER.NUM_WORKERS = 4
     # Order of the training images.
     #   "TrainingSampler": shuffled passes
@@ -80,7 +82,8 @@ def _add_data(cfg: CN) -> None:
     # annotations and results refer to the picture after this step.
     #   "auto": a picture is used upright or as stored, whichever has the size that a json or an image list states. If
     #       both have this size (square pictures, and pictures that are mirrored or turned by half), the picture is used
-    #       like the others of the json, or as stored if these differ. A picture without a stated size is used upright.
+    #       upright if the stated sizes require this for all other pictures of the json that have an EXIF orientation,
+    #       otherwise as stored. A picture without a stated size is used upright.
     #   "apply": always upright
     #   "ignore": always as stored
     cfg.INPUT.EXIF_ORIENTATION = "auto"
@@ -144,8 +147,8 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.CSP_DARKNET = CN()
     # Stages whose features the backbone returns. It ends with the last of them: "dark5" in P5 models, "dark6" in P6.
     cfg.MODEL.CSP_DARKNET.OUT_FEATURES = ["dark3", "dark4", "dark5"]
-    # Model whose number of blocks in each stage, and order of layers in the last stage, are used: "yolov5", or "yolox"
-    # (only for P5 models).
+    # "yolov5", or "yolox" (only for P5 models): the backbone takes the number of blocks in each stage, and the order of
+    # layers in the last stage, from this model.
     cfg.MODEL.CSP_DARKNET.LAYOUT = "yolov5"
     cfg.MODEL.PAFPN = CN()
     # Stages that the neck joins, finest first. From dark3, dark4, ... the neck makes the outputs p3, p4, ...
@@ -244,8 +247,8 @@ def _add_distribution_head(cfg: CN) -> None:
     cfg.MODEL.DISTRIBUTION_HEAD = CN()
     # The distance to a side of a box is the mean of a distribution over this many values: 0, 1, 2, ... strides.
     cfg.MODEL.DISTRIBUTION_HEAD.NUM_BINS = 16
-    # Channels of the class branches. 0: as published, which is the number of classes, but at most 100 and at least the
-    # channels of the finest level. Set it to use weights that were trained for another number of classes.
+    # Channels of the class branches. 0: the published rule, max(channels of the finest level, min(NUM_CLASSES, 100)).
+    # If MODEL.WEIGHTS were trained for another number of classes, set the number of channels that they have.
     cfg.MODEL.DISTRIBUTION_HEAD.CLASS_CHANNELS = 0
     cfg.MODEL.DISTRIBUTION_HEAD.ASSIGNER = CN()
     # A box is learned by the CANDIDATES predictions whose score^ALPHA * IoU^BETA is largest.
@@ -262,8 +265,8 @@ def _add_distribution_head(cfg: CN) -> None:
 def _add_yolox_head(cfg: CN) -> None:
     cfg.MODEL.YOLOX_HEAD = CN()
     # Which predictions learn which boxes:
-    #   "SimOTA": as published. Each box gets the predictions near its centre with the lowest cost; their number
-    #       is the sum of its best IoUs.
+    #   "SimOTA": as published. Each box gets the n predictions near its centre that have the lowest cost; n is the sum
+    #       of the box's ten largest IoUs.
     #   "TaskAligned": each box gets the ten predictions inside it that are best in score and overlap together.
     cfg.MODEL.YOLOX_HEAD.ASSIGNER = "SimOTA"
     cfg.MODEL.YOLOX_HEAD.LOSS = CN()

@@ -26,7 +26,8 @@ from parking.utils.processes import interrupts_held_back, name_signal
 
 from .process_group import join_process_group, parse_dist_url
 
-# Largest number of processes on a machine without GPUs, where several only serve for trials; each takes half a GB.
+# Largest number of processes on a machine without GPUs, where more than one is only useful for trials. Each process
+# takes half a GB of memory.
 _MAX_PROCESSES = 64
 # After one process has failed, the others have this long to end by themselves; they then get SIGTERM and, after this
 # long again, SIGKILL.

@@ -96,7 +96,8 @@ def open_store(
 
 
 def _use_loopback() -> None:
-    # By default, gloo and NCCL would listen on the address to which the machine's name resolves; others may reach it.
+    # By default, gloo and NCCL would listen on the address to which the machine's name resolves, which other machines
+    # may be able to reach.
     for _, name in socket.if_nameindex():
         if name.startswith("lo"):
             os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = name

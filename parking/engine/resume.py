@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_same_recipe(recipe: Recipe, earlier: Mapping[str, Any], *, output_dir: str) -> None:
-    """Raise a UserError if ``config`` and ``earlier`` differ in a key that can change the final weights.
+    """Raise a UserError if ``recipe`` and ``earlier`` differ in a key that can change the final weights.
 
     :attr:`parking.config.checks.Check.changes_weights` says which keys can. A changed key that affects only evaluations
     is logged.
@@ -46,7 +46,7 @@ def check_same_recipe(recipe: Recipe, earlier: Mapping[str, Any], *, output_dir:
 
 
 def keep_earlier_behaviour(cfg: CfgNode, earlier: Mapping[str, Any], opts: Sequence[str]) -> None:
-    """Set keys that are newer than a resumed training to the values that keep its behaviour as it was.
+    """Set each key that did not exist when a resumed training began to the value that keeps the training's behaviour.
 
     Args:
         cfg: config of the resumed training, changed in place. Values that are not the default, or that the command line

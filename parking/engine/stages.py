@@ -55,6 +55,6 @@ def share_of_budget(stage: Stage, stages: list[Stage], done: list[Stage]) -> flo
         return None
     unfinished = [other for other in stages if other not in done]
     part = stage.cfg.SOLVER.MAX_ITER / sum(other.cfg.SOLVER.MAX_ITER for other in unfinished)
-    # The file of a finished stage holds the seconds that it took.
+    # The file FINISHED holds the seconds that its stage took.
     seconds_used = sum(read_number(Path(other.cfg.OUTPUT_DIR, FINISHED)) for other in done)
     return (hours * 3600 - seconds_used) * part

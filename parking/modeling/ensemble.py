@@ -103,7 +103,7 @@ class DetectionFusion:
 
 
 def _pool(opinions: Sequence[Instances]) -> Instances:
-    """Join the detections of all sources on one image."""
+    """Join the detections of all models or views on one image."""
     sizes = [instances.image_size for instances in opinions]
     if len(set(sizes)) > 1:
         raise ValueError(f"detections on one image must be in one frame, but its sizes are {sizes}")

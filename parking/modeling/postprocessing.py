@@ -11,8 +11,8 @@ from torchvision.ops import nms
 
 from .dense_heads.base import DensePredictions
 
-# For the published scores, NMS shifted the boxes of class c by c times this many pixels in float32. The shift rounds
-# coordinates, by up to 0.03 pixels for class 79, the last class of the published weights; classes 0 to 79 are rounded.
+# To get the published scores, coordinates of the classes 0 to 79, which the published weights have, are rounded as in
+# the published NMS. It shifts boxes of class c by c times this many pixels in float32, and so rounds by up to 0.03.
 _CLASS_DISTANCE, _NUM_ROUNDED_CLASSES = 8192.0, 80
 # Groups (image x class) that share a call of NMS are shifted apart in float64. The numbers are chosen such that the
 # shift rounds nothing: coordinates within _LIMIT pixels that are multiples of _GRID stay exact up to _MAX_GROUPS *

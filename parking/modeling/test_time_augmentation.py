@@ -87,7 +87,7 @@ class YOLOWithTTA(nn.Module):
         return self.fusion([self.model.postprocessor(view, image_sizes) for view in views])
 
     def predict(self, images: Tensor) -> DensePredictions:
-        """Predict all views and join their predictions, without the first view's last level and the last view's first.
+        """Predict all views and join their levels, except the first view's coarsest level and the last view's finest.
 
         Args:
             images: (N, 3, H, W), normalised and padded.

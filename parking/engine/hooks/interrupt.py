@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class StopRequest:
-    """Tells whether Ctrl-C has asked this process to stop; an evaluation must check it regularly, as it takes long."""
+    """Tells whether Ctrl-C has asked this process to stop; evaluations take long, so they must check this regularly."""
 
     is_made: bool = False
 

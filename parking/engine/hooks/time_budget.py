@@ -63,7 +63,7 @@ class TimeBudgetHook(HookBase):
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         self._clock.write_record(if_older_than=self._clock.RECORD_PERIOD)
-        # Do nothing if only one iteration is left: early stopping may have moved the end, which must not move back.
+        # If only one iteration is left, early stopping may have moved the end there; do not move the end again.
         if self._max_seconds is None or done % self.PERIOD or done + 1 >= self.trainer.max_iter:
             return
         self._looks.append((done, self._clock.seconds - self._evaluations.total_seconds))

@@ -126,14 +126,14 @@ class DenseHead(nn.Module):
         raise NotImplementedError
 
     def strong_augmentation_ends(self, iteration: int | None) -> None:
-        """Take note when strong augmentation ends; called when a training begins or goes on, and if the end changes.
+        """Take note when mosaic and mixup end; called when a training begins or resumes, and when the end changes.
 
         Args:
             iteration: the first iteration whose images are drawn without mosaic and mixup; None if there is none.
         """
 
     def class_rows(self) -> Mapping[str, ClassRows]:
-        """Return the layouts of the tensors with rows for classes, by name in the head; biases are 1-dimensional."""
+        """Return, by name in the head, the layout of each tensor with rows for classes; biases have one dimension."""
         raise NotImplementedError
 
     def adapt_weights(self, state: dict[str, Tensor]) -> list[str]:

@@ -21,7 +21,7 @@ _EPS = 1e-9
 
 
 class TaskAlignment(NamedTuple):
-    """The K pairs of a box and a prediction that it claims, in one image; the assigner accepts some of them.
+    """The K claims of an image, accepted and rejected: in each, a box claims a prediction.
 
     Rejected claims stay in the tensors, so that all sizes follow from the number of boxes and no value has to be read
     from the device.
@@ -148,7 +148,7 @@ def _is_inside(points: Tensor, areas: Tensor) -> Tensor:
 
 
 def _overlap(boxes: Tensor, points: Tensor, gt_boxes: Tensor, areas: Tensor) -> Tensor:
-    """Return the complete IoU of ``boxes`` and ``gt_boxes``, at least 0, and 0 if a box's point is outside its area."""
+    """Return the complete IoU of ``boxes`` and ``gt_boxes``; 0 if it is negative or ``points`` is outside ``areas``."""
     return box_ciou_values(boxes, gt_boxes).clamp_(min=0) * _is_inside(points, areas)
 
 

@@ -147,7 +147,7 @@ class YOLOLoss(nn.Module):
         return box_loss, self._cross_entropy(obj_logits, obj_target, self.obj_pos_weight), cls_loss
 
     def _ciou(self, deltas: Tensor, assignment: LevelAssignment) -> Tensor:
-        # Predicted and matched box are both in cells, with the corner of the match's cell as the origin.
+        # For the predicted and the matched box, the unit is a cell, and the origin is the corner of the match's cell.
         boxes = self.box_coder.decode(deltas, cells=deltas.new_zeros(2), anchors=assignment.anchor_sizes)
         return box_ciou(box_convert(boxes, "cxcywh", "xyxy"), box_convert(assignment.gt_boxes, "cxcywh", "xyxy"))
 

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Sides are clamped to at least this far below the last bin, so that there is always a bin above a side.
+# The distance to a side is clamped to at most R - 1 minus this, so that there is always a bin above the distance.
 _MARGIN = 0.01
 
 
 class DistributionBoxCoder:
-    """Codes a box by its four sides: each is a distance from a point, given as a distribution over distances.
+    """Codes a box as four distributions, one for each distance from a point to a side of the box.
 
     The distance is the mean of the distribution over 0, 1, ..., R - 1 strides: Li et al., "Generalized Focal Loss",
     NeurIPS 2020, Sec. 3.2. All results are float32.
@@ -34,7 +34,7 @@ class DistributionBoxCoder:
         return torch.cat([points - before, points + after], dim=-1)
 
     def encode(self, boxes: Tensor, points: Tensor) -> Tensor:
-        """Convert ``boxes`` to distributions (..., 4, R) whose means are the sides, each with at most two bins above 0.
+        """Return distributions (..., 4, R): the mean of each is the distance to a side; at most two bins are above 0.
 
         Args:
             boxes: (..., 4) XYXY in strides. Distances outside of 0 ... R - 1 are clamped to that range.

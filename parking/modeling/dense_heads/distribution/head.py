@@ -89,7 +89,7 @@ class DistributionHead(DenseHead):
                 alpha=head.ASSIGNER.ALPHA,
                 beta=head.ASSIGNER.BETA,
                 num_candidates=head.ASSIGNER.CANDIDATES,
-                # A box that is smaller than this may lie between the points of the finest level and contain none.
+                # The assigner enlarges boxes with shorter sides, because a tiny box may contain no point of any level.
                 min_side=strides[min(1, len(strides) - 1)],
             ),
             "loss": DistributionLoss(cfg),

@@ -19,11 +19,11 @@ from .box_coder import DistributionBoxCoder
 
 
 class Assignment(NamedTuple):
-    """The K pairs of a box and a prediction that it claims, in a batch; the target is 0 if the claim is rejected.
+    """The K claims of a batch, accepted and rejected: in each, a box claims a prediction.
 
     Attributes:
         images, predictions: (K,) int64.
-        targets: (K,) soft targets, 0..1.
+        targets: (K,) soft targets, 0..1; 0 if the claim is rejected.
         gt_boxes: (K, 4) XYXY in pixels, of the box that the prediction is assigned to.
         gt_classes: (K,) int64.
     """
@@ -98,14 +98,14 @@ class DistributionLoss(nn.Module):
         points, gt_boxes = points[assignment.predictions], assignment.gt_boxes / strides[assignment.predictions]
         ciou = box_ciou(self.box_coder.decode(claimed, points), gt_boxes)
         entropy = self.box_coder.cross_entropy(claimed, gt_boxes, points)
-        # In a batch without boxes these sums are 0 and their gradients are 0 but present, as every parameter needs one.
+        # In a batch without boxes, these sums are 0, but they give gradients of 0: every parameter needs a gradient.
         return ((1 - ciou) * assignment.targets).sum(), (entropy * assignment.targets).sum()
 
     def _class_loss(self, logits: list[Tensor], assignment: Assignment) -> Tensor:
         levels = [list_cells(level) for level in logits]
         sizes, (num_images, _, num_classes) = [level.shape[1] for level in levels], levels[0].shape
         targets = assignment.targets.new_zeros(num_images, sum(sizes), num_classes)
-        # At most one claim on a prediction has a target above 0, so the sum of the targets is that target.
+        # Add up the targets of all claims on a prediction: only the accepted claim has a target above 0.
         targets.index_put_(
             (assignment.images, assignment.predictions, assignment.gt_classes), assignment.targets, accumulate=True
         )

@@ -16,7 +16,7 @@ _OWN_BRANCHES = {own: theirs for theirs, own in _BRANCHES.items()}
 _LAYERS = r"(\d+\.(?:[01]\.(?:conv|{norm})|2)\.\w+)"
 _PUBLISHED = re.compile(r"(cv[23])\." + _LAYERS.format(norm="bn"), re.ASCII)
 _OWN = re.compile(r"(box_branches|class_branches)\." + _LAYERS.format(norm="norm"), re.ASCII)
-#: Published name of a tensor, the weights of a convolution, which holds the distance of each bin of a side: 0, 1, 2, ….
+#: Published name of the tensor that holds the distance for each bin: 0, 1, 2, ....
 BINS = "dfl.conv.weight"
 
 

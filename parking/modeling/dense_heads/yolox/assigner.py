@@ -26,7 +26,7 @@ _IOU_EPS = 1e-8
 _FAR = 1e6
 # Logarithms are clamped to at least this value, as in PyTorch's cross entropy.
 _MIN_LOG = -100.0
-# At most this many pairs of a box and a slot are compared at once; a pair takes about 80 bytes of memory.
+# At most this many pairs of a box and one of the M slots are compared at once; a pair takes about 80 bytes of memory.
 _MAX_PAIRS = 2**21
 
 

@@ -40,7 +40,7 @@ class PointOutputs(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """The K pairs of a box and a prediction that it claims, in a batch; some claims are rejected.
+    """The K claims of a batch, accepted and rejected: in each, a box claims a prediction.
 
     Attributes:
         images, predictions: (K,) int64.
@@ -154,7 +154,7 @@ class YOLOXLoss(nn.Module):
         return {name: loss * scale for name, loss in losses.items()}
 
     def _over_processes(self, *sums: Tensor) -> Tensor:
-        """Average each of ``sums`` over the processes, if training; its total over them counts as at least 1."""
+        """Return ``sums``, each at least 1; in training, their means over the n processes, each at least 1 / n."""
         if not self.training:
             return torch.stack(sums).clamp(min=1)
         return mean_over_processes(torch.stack(sums)).clamp(min=1 / comm.get_world_size())
