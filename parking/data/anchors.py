@@ -11,7 +11,7 @@ from tabulate import tabulate
 from parking.data.image_io import compute_resized_sides
 from parking.utils.text import printable
 
-# Boxes narrower or lower than this many pixels of the network's input are left out.
+# Anchors are fitted without boxes narrower or lower than this many pixels of the network's input.
 MIN_BOX_SIDE = 2.0
 _MAX_KMEANS_ROUNDS = 100
 # A mutation adds normal noise to the logarithms of an anchor's sides. The standard deviation is drawn between these
@@ -82,7 +82,7 @@ def find_fits(sizes: np.ndarray, anchors: np.ndarray, max_ratio: float) -> np.nd
     Returns:
         (N, A) or (N, L * A) bool.
     """
-    # Training compares float32 boxes; with float64, a ratio at the limit could be decided differently.
+    # Compare in float32, as training does; in float64, a ratio at the limit could be decided differently.
     sides = np.asarray(sizes, dtype=np.float32)
     fits = []
     for anchor in np.asarray(anchors, dtype=np.float32).reshape(-1, 2):

@@ -18,7 +18,7 @@ from .workers import WorkerLoader
 
 
 class PositionedDataset:
-    """Makes a sample for each integer that a sampler yields: calls the mapper with a dataset dict and its position.
+    """Makes a sample for each integer of a sampler: calls the mapper with a dict and the dict's position in the stream.
 
     It replaces detectron2's ``MapDataset``, which does not tell the mapper the position, replaces a sample by a random
     one if the mapper returns None, and remembers every integer it was ever asked for.
@@ -85,7 +85,7 @@ def build_train_loader(
         An iterable of lists of ``SOLVER.IMS_PER_BATCH / world size`` dicts, see :class:`TrainDatasetMapper`.
     """
     batch_size = cfg.SOLVER.IMS_PER_BATCH
-    # DatasetFromList serialises the dicts, because worker processes share the memory of bytes but copy that of objects.
+    # DatasetFromList stores the dicts as bytes, because worker processes share bytes but would copy objects.
     dataset = DatasetFromList(dataset_dicts, copy=False)
     return WorkerLoader(
         PositionedDataset(dataset, TrainDatasetMapper(cfg, dataset, seed=seed)),
@@ -112,7 +112,7 @@ def _build_train_sampler(cfg, dataset_dicts, class_ap, *, seed: int, start: int)
 
 
 def load_test_dicts(dataset_name: str) -> list[dict]:
-    """Return the dataset dicts of a registered data set without annotations, including images that have no boxes."""
+    """Return the dicts of a registered data set with their annotations removed; include images that have no boxes."""
     check_datasets([dataset_name])
     dataset_dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False, check_consistency=False)
     return [{key: value for key, value in d.items() if key != "annotations"} for d in dataset_dicts]

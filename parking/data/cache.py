@@ -41,7 +41,7 @@ _JPEG_PART = 1 / 8
 _MAGIC = b"PKC1"
 # Change this number if the decoders begin to reject or decode images differently: all entries are then made anew.
 _DECODERS = b"3"
-# Magic, height and width of the image file, height and width of the cached image, CRC-32 and length of what follows.
+# Magic, height and width of the image file, height and width of the cached image, CRC-32 and length of the image data.
 _HEADER = struct.Struct("<4s4IIQ4x")
 _GB = 10**9
 
@@ -125,7 +125,8 @@ class ImageCache:
         Raises:
             UserError: the cache cannot be written to; whatever ``load`` raises.
         """
-        # Name the entry before the file is read: if the file changes meanwhile, the next call looks for another name.
+        # Name the entry after the file's size and times before reading the file: if the file changes meanwhile, the
+        # next call finds no entry and reads the file again.
         entry = self._find_entry(path, variant)
         found = _read_entry(entry, self._is_raw) if entry else None
         if found is None:
@@ -211,7 +212,7 @@ class SharedMemoryFolder:
 
 
 def check_room(folder: Path, needed: int, used: int, cfg: CfgNode) -> None:
-    """Raise a UserError if ``needed`` bytes exceed the free space, or exceed INPUT.CACHE_GB together with ``used``."""
+    """Raise a UserError if ``needed`` bytes exceed the free space, or ``needed + used`` bytes exceed INPUT.CACHE_GB."""
     max_gb = cfg.INPUT.CACHE_GB
     advice = "choose INPUT.CACHE_FORMAT jpeg (an eighth of raw) or INPUT.CACHE none"
     if needed + used > max_gb * _GB:

@@ -151,8 +151,8 @@ class TrainDatasetMapper:
             sample = self._make_single(dataset_dict, rng)
         aug_input = AugInput(sample.image, boxes=sample.boxes)
         # detectron2 passes attributes of the input to ``get_transform(self, image, rng)`` by the arguments' names. Our
-        # augmentations do not use numpy's global state, as detectron2's do, because a sample would then depend on what
-        # its worker did before.
+        # augmentations draw from this generator: with numpy's global state, from which detectron2's augmentations draw,
+        # a sample would depend on what its worker did before.
         aug_input.rng = rng
         self.augmentations(aug_input)
         result = {
@@ -199,7 +199,7 @@ class TrainDatasetMapper:
         return self._finish(image, *map(np.concatenate, zip(*placed, strict=True)), transform, unreadable)
 
     def _read_or_replace(self, dataset_dict, rng, is_visible=lambda _: True):
-        """Read the image of a dict or, if unreadable, of another; return dict, resized image and unreadable file names.
+        """Read a dict's image, or another's if it is unreadable; return dict, resized image and unreadable file names.
 
         Under "repair", a dict whose image cannot be used is replaced by one drawn from ``rng``. If ``is_visible`` of a
         dict is False, its image is not read and the tile is None.
@@ -251,7 +251,7 @@ class TestDatasetMapper:
     __test__ = False
 
     def __init__(self, cfg: CfgNode):
-        """Take the size from INPUT.SIZE_TEST, and the orientation from a dict or else from INPUT.EXIF_ORIENTATION."""
+        """Take the size from INPUT.SIZE_TEST, and the orientation from each dict or else INPUT.EXIF_ORIENTATION."""
         self.size = (cfg.INPUT.SIZE_TEST, cfg.INPUT.SIZE_TEST)
         self.exif_orientation = cfg.INPUT.EXIF_ORIENTATION
 

@@ -40,7 +40,7 @@ _NUM_AHEAD = 2
 _NUM_PINNED_AHEAD = 2
 # Seconds that a worker has to end by itself; seconds after which a waiting worker checks if its parent is alive.
 _END_SECONDS, _LOOK_SECONDS = 5.0, 5.0
-# Largest size of a message in bytes (sockets allow about 200 kB), and of an error's text in it in characters.
+# Largest size of a message in bytes (sockets allow about 200 kB); largest length of an error's text in characters.
 _MAX_MESSAGE_BYTES, _MAX_ERROR_LENGTH = 2**17, 2**14
 # Each array begins at a multiple of this many bytes in the file of its batch.
 _ALIGNMENT = 64
@@ -98,7 +98,7 @@ class _WorkerIterator:
     def __init__(self, loader: WorkerLoader, batches: Iterator[list[int]]):
         self._batches = batches
         self._workers: list[_Worker] = []
-        # The workers of the batches that were asked for and have not arrived, in the order of the batches.
+        # For each batch that was asked for and has not arrived, in order: the worker that makes it.
         self._owing: deque[_Worker] = deque()
         self._num_asked = 0
         # If Python exits before `close` is called, this ends the workers before multiprocessing sends SIGTERM to them.

@@ -14,7 +14,7 @@ EPS = 1e-7
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Return the intersection over union, 0..1, in the common broadcast shape without its last dimension."""
+    """Return the IoU, 0..1, in the shape (...) to which the arguments (..., 4) are broadcast."""
     boxes1, boxes2 = boxes1.float(), boxes2.float()
     sides = torch.minimum(boxes1[..., 2:], boxes2[..., 2:]) - torch.maximum(boxes1[..., :2], boxes2[..., :2])
     intersection = sides.clamp(min=0).prod(dim=-1)

@@ -28,15 +28,15 @@ _TINY = 2.0
 _NUM_EXAMPLES = 20
 # A box that covers at least this part of the image's area counts as covering the whole image.
 _WHOLE = 0.95
-# A data set counts as having another box format if it has at least this many boxes and at least this share of them
-# looks like that format.
+# The boxes of a data set are taken for another format, such as (x0, y0, x1, y1), if there are at least this many boxes
+# and at least this share of them looks like that format.
 _MIN_BOXES, _MIN_SHARE = 20, 0.9
 # Carelessly drawn boxes extend beyond the image by less than this part of the image's side.
 _FAR_OUTSIDE = 0.1
 # If boxes (x0, y0, x1, y1) are wrongly read as (x, y, width, height), at least this share of them extends beyond the
-# image by more than _FAR_OUTSIDE, because all boxes outside the top-left quarter of the image do.
+# image by more than _FAR_OUTSIDE, because most boxes outside the top-left quarter of the image do.
 _MIN_OUTSIDE_SHARE = 0.2
-# This many boxes suffice to decide that boxes were drawn on turned pictures, because EXIF already suggests it.
+# This many boxes suffice to find that they were drawn on pictures turned upright, because EXIF suggests this turn, too.
 _MIN_TURNED_BOXES = 5
 
 
@@ -252,7 +252,7 @@ def _get_id(entry: Any) -> int | str | None:
     """Return a hashable key for the id of an annotation; None if the id is missing or neither an integer nor a text."""
     annotation_id = entry.get("id") if isinstance(entry, dict) else None
     if is_too_large_id(annotation_id):
-        # Many large integers can have the same hash, and a set would then compare each of them with all others.
+        # Return a text: many large integers can have the same hash, and a set would compare each of them with the rest.
         return f"{annotation_id:x}"
     return annotation_id if isinstance(annotation_id, int | str) else None
 

@@ -167,7 +167,7 @@ def _check(
     else:
         result.class_names = list((source.categories or {}).values())
         result.findings += inspect_names([], opened.files)
-    # Report no file twice: inspect_content reports unreadable files of images whose size the json does not state.
+    # Report no file twice: inspect_content has reported unreadable files of images whose size the json does not state.
     known = {(finding.kind, finding.where) for finding in result.findings}
     for finding in _describe_files(opened, result.facts):
         if (finding.kind, finding.where) not in known:

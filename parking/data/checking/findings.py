@@ -137,7 +137,7 @@ def list_counts(findings: Iterable[Finding], policy: str) -> list[str]:
 
 
 def stop_if_needed(json_file: str, findings: Sequence[Finding], policy: str, *, may_repair: bool = True) -> None:
-    """Raise a UserError if the loader must stop under ``policy``; it names the json and the first reason.
+    """Raise a UserError that names the json and the first reason, if the loader must stop under ``policy``.
 
     Args:
         may_repair: whether the user can choose another policy.
@@ -145,7 +145,7 @@ def stop_if_needed(json_file: str, findings: Sequence[Finding], policy: str, *, 
     stopping = [finding for finding in findings if KINDS[finding.kind].action(policy) == STOP]
     if not stopping:
         return
-    # Name a mistake in all boxes first, because it explains the other findings.
+    # If all boxes share a mistake, name it first, because it explains the other findings.
     first = min(stopping, key=lambda finding: not finding.kind.startswith("boxes_look"))
     where = f"'{json_file}'" if first.where in (json_file, "the json") else f"'{json_file}': {first.where}"
     rest = len(stopping) - 1

@@ -136,7 +136,7 @@ def _add_sizes(
         return records
     headers = read_headers([record["path"] for record in wanted])
     for record, header in zip(wanted, headers, strict=True):
-        # If the json states the size, a bad header is reported when the image is read.
+        # Report a bad header only if the json states no size; otherwise, it is reported when the image is read.
         if not isinstance(header, Header) and "height" not in record:
             findings.append(Finding(header.kind, printable(record["file_name"]), f"has no size: {header}".rstrip(".")))
     findings += settle_sizes(wanted, headers, exif_orientation)

@@ -26,7 +26,7 @@ class SplitSummary(NamedTuple):
 
 @dataclass(frozen=True)
 class Side:
-    """The images of one side of a split, or of one json.
+    """Facts about the images on one side of a split, such as the training side, or in one json.
 
     Attributes:
         name: such as "training".

@@ -14,8 +14,8 @@ import numpy as np
 _ROUNDING = 1.0
 # An area of one pixel or less is impossible if the box has four pixels or more.
 _MIN_AREA, _MIN_BOX_AREA = 1.0, 4.0
-# Areas are impossible if all boxes, at least _MIN_SAME of them, state the same area although their width x height
-# differs by more than the part _MIN_DIFFERENCE.
+# If all boxes state the same area, and there are at least _MIN_SAME of them, the area is impossible if the smallest
+# width x height is less than the largest by more than the part _MIN_DIFFERENCE of the largest.
 _MIN_SAME, _MIN_DIFFERENCE = 3, 0.01
 
 

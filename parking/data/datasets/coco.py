@@ -82,7 +82,7 @@ def load_columns(
 
 
 def to_dicts(columns: Columns, *, with_annotations: bool = True) -> list[dict]:
-    """Make new dataset dicts of detectron2's standard format, which the caller may change.
+    """Make new dataset dicts, which the caller may change, in detectron2's standard format.
 
     Returns:
         One dict per image: ``file_name`` (path), ``image_id`` (as in the json), ``height``, ``width``,

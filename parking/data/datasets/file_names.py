@@ -115,7 +115,7 @@ class FileIndex(NameIndex):
         return _may_climb(name) and not is_allowed and self._to_relative(name).partition("/")[0] == ".."
 
     def _to_relative(self, name: str) -> str:
-        # Compare the names alone, without resolving links.
+        # Compute the path from the names alone, without resolving links.
         root = os.path.abspath(self.root)
         return os.path.relpath(os.path.join(root, name), root)
 

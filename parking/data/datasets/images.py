@@ -77,7 +77,7 @@ def _find_images(input: str) -> tuple[Path, Listing]:
     elif glob.has_magic(input):
         root = _get_fixed_folder(input)
         if ".." in Path(input).parts[len(root.parts) :]:
-            # An image's results get its path below the output folder, and a path with '..' could lead out of it.
+            # The output folder holds an image's results under the image's path, and '..' could lead out of the folder.
             raise UserError(f"The glob pattern '{input}' has '..' after a wildcard, which is not allowed.")
         # Folders that match the pattern are not searched.
         found = [path for path in glob.glob(input, recursive=True) if not os.path.isdir(path)]
@@ -129,7 +129,7 @@ class _ImageInfos:
 
 
 def _find_image_infos(root: Path, paths: list[str]) -> tuple[_ImageInfos | None, str]:
-    """Return the nearest image list that names any of the images and "", or None and a sentence that says why."""
+    """Return the nearest image list in or above ``root`` that names any of ``paths``, and ""; or None and why not."""
     folder = root.resolve()
     note = f"There is no image list ({IMAGE_INFO_NAME}) beside or above the images, so they are numbered from 1."
     for candidate in [folder, *folder.parents][:3]:
@@ -143,7 +143,7 @@ def _find_image_infos(root: Path, paths: list[str]) -> tuple[_ImageInfos | None,
 
 
 def _join(records: list[dict], infos: _ImageInfos, *, is_complete: bool) -> list[dict]:
-    """Return ``records`` with ids and sizes from ``infos``; if ``is_complete``, each of ``infos`` needs a record."""
+    """Return ``records`` with ids and sizes from ``infos``; if ``is_complete``, fail if an entry lacks a record."""
     found: dict[str, str] = {}
     joined, unlisted = [], []
     for record in records:

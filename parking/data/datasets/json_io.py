@@ -18,7 +18,7 @@ from parking.utils.text_files import read_text_file
 
 
 def read_json_object(json_file: str) -> dict:
-    """Return the JSON object in a file, skipping a byte order mark; raise a UserError if there is anything else."""
+    """Return the JSON object in a file, skipping a byte order mark; raise a UserError if it holds anything else."""
     content, findings = read_json(json_file)
     for finding in findings:
         if KINDS[finding.kind].strict == STOP:

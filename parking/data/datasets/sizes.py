@@ -50,8 +50,8 @@ def settle_sizes(
         if isinstance(header, Header) and header.orientation != 1
     ]
     decisions = [is_applied(policy, header.orientation, header.stored_size, stated) for _, header, stated in turned]
-    # Pictures for which "auto" cannot decide are treated as all others with a stated size are; they are used as stored
-    # if these are not all treated alike.
+    # If "auto" cannot decide about a picture, turn it upright only if there are pictures with a stated size for which
+    # "auto" can decide, and it turns all of them.
     known = {decision for (*_, stated), decision in zip(turned, decisions, strict=True) if stated is not None} - {None}
     rest = APPLY if known == {True} else IGNORE
     for (record, _, _), decision in zip(turned, decisions, strict=True):

@@ -106,7 +106,7 @@ def _decode_png(data: bytes, header: Header) -> np.ndarray:
         # for the pixels, so damage to them does not matter.
         if kind[0] < 0x60 and zlib.crc32(content[start + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
             raise damaged(f"the checksum of its {kind.decode('latin-1')} is wrong")
-        # Drop these chunks; otherwise, OpenCV would return the animation's first frame, or black if it is missing.
+        # Drop these chunks; otherwise, OpenCV would return the animation's first frame, or black if it finds no frame.
         if kind not in _PNG_ANIMATION:
             kept.append(content[start:end])
     if kind != b"IEND":
@@ -164,8 +164,8 @@ def _find_stated_maximum(directory: ImageFileDirectory_v2) -> int | None:
     """Return the largest value that a 16-bit TIFF states if it is 2^bits - 1 for 9 to 15 bits, else None."""
     for tag in (tiff_tags.S_MAX_SAMPLE, tiff_tags.MAX_SAMPLE):
         value = first(directory, tag)
-        # Reject other numbers: they are the largest value that occurs in the picture, and dividing by it would brighten
-        # each picture by another factor.
+        # Accept only 2^bits - 1. Any other number is just the brightest value in this picture; dividing by it would
+        # brighten each picture differently.
         if value is not None and value in {(1 << bits) - 1 for bits in range(9, 16)}:
             return int(value)
     return None

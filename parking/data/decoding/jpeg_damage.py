@@ -8,8 +8,8 @@ from parking.data.decoding.headers import JPEG_SCAN, JPEG_STANDALONE, walk_jpeg
 _END, _HUFFMAN_TABLES = b"\xff\xd9", 0xC4
 # Markers of the frames with Huffman coding whose pixels may all be in a single scan: baseline and extended.
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
-# This many zero bytes in a row count as a hole: two blocks have fewer, even if the codes and signs of all 63
-# coefficients of each block are zero bits.
+# This many zero bytes in a row count as a hole. Two whole blocks take fewer bytes, even if the codes and
+# signs of all 63 coefficients of each block consist of zero bits.
 _HOLE = bytes(128)
 # Matches a marker that begins a segment: 0xff and a byte other than 0x00 (which follows a 0xff among the pixels), 0xff
 # (padding) and the markers without a segment.

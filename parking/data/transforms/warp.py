@@ -10,7 +10,7 @@ from fvcore.transforms.transform import Transform
 from parking.utils.constants import PAD_VALUE
 
 # A mapped box is kept if its sides in pixels are above _MIN_SIDE, its aspect ratio is below _MAX_ASPECT, and its area
-# is above _MIN_AREA_RATIO times the original area, enlarged by the map's scale.
+# is above _MIN_AREA_RATIO times the original area times the square of the map's scale.
 _MIN_SIDE = 2.0
 _MAX_ASPECT = 100.0
 _MIN_AREA_RATIO = 0.1
