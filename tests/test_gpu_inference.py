@@ -179,7 +179,7 @@ def test_the_gpu_is_not_waited_for_image_by_image(mild_weights_file, views):
     image = torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8).pin_memory()
 
     def infer(num_images):
-        with inference_settings(cfg):
+        with inference_settings(cfg, num_images):
             return model([{"image": image, "height": 96, "width": 96} for _ in range(num_images)])
 
     infer(8)

@@ -139,7 +139,8 @@ def describe_loss(dicts: list[dict], samplers: dict, cache_dir: Path) -> str:
     """Describe quality (PSNR against the raw cache) and size (relative to the raw cache) of the jpeg cache."""
     psnr = []
     for d in dicts:
-        psnr.append(cv2.PSNR(*(samplers[f"{f} disk cache"].tiles.read_image(d) for f in ("raw", "jpeg"))))
+        raw, lossy = (samplers[f"{f} disk cache"].tiles.read_image(d).astype(np.float32) for f in ("raw", "jpeg"))
+        psnr.append(10 * np.log10(255**2 / max(np.mean((raw - lossy) ** 2), 1e-9)))
     sizes = [sum(p.stat().st_size for p in cache_dir.glob(f"{f}-*/*/*")) for f in ("jpeg", "raw")]
     return (
         f"PSNR {np.mean(psnr):.1f} dB on average, {min(psnr):.1f} at worst, {sizes[0] / sizes[1]:.1%} of the raw size"

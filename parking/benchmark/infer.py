@@ -1,5 +1,6 @@
 """Measure how fast inference on images is, and how its time divides among decoding, network, NMS and writing."""
 
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,8 +25,8 @@ _NUM_TEST_IMAGES = 19521
 # If no weights are given, the score threshold is set such that about _NUM_CANDIDATES boxes per image enter the NMS. The
 # threshold is found on _NUM_CALIBRATION_IMAGES images.
 _NUM_CANDIDATES, _NUM_CALIBRATION_IMAGES = 1000, 8
-# Each part is timed for at least this many seconds.
-_MIN_SECONDS = 2.0
+# Each part is timed for at least this many seconds and repeated at least this many times.
+_MIN_SECONDS, _MIN_REPEATS = 2.0, 5
 
 
 def run_infer_benchmark(
@@ -81,7 +82,7 @@ def time_parts(cfg, model, batches, mapper, journal, category_ids) -> Iterator[s
     decode = _time(lambda: mapper(batches[0][0]))
     (batch,) = build_inference_loader(cfg, batches, [0])
     detector = getattr(model, "model", model)
-    with inference_settings(cfg):
+    with inference_settings(cfg, len(batch)):
         images = detector.preprocess_image(batch).tensor
         network = _time(lambda: model.predict(images)) / len(batch)
         everything = _time(lambda: detect(model, batch)) / len(batch)
@@ -100,7 +101,12 @@ def time_parts(cfg, model, batches, mapper, journal, category_ids) -> Iterator[s
 def _time(function: Callable[[], object]) -> float:
     """Return the median seconds of a call, including the time until the GPU has finished."""
     timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads())
-    return timer.blocked_autorange(min_run_time=_MIN_SECONDS).median
+    timer.timeit(1)
+    seconds: list[float] = []
+    while len(seconds) < _MIN_REPEATS or sum(seconds) < _MIN_SECONDS:
+        # Time one call after the other: within a call of timeit, the GPU is waited for only at the end.
+        seconds.append(timer.timeit(1).median)
+    return statistics.median(seconds)
 
 
 def make_weights(cfg: CfgNode, images: Sequence[Tensor]) -> Weights:

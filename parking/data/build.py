@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, get_detection_dataset_dicts
 from detectron2.utils import comm
+from torch.utils.data import Dataset
 
 from parking.data.dataset_mapper import TestDatasetMapper, TrainDatasetMapper
 from parking.data.datasets.coco import check_datasets
@@ -17,7 +18,7 @@ from parking.utils.machine import num_available_cpus
 from .workers import WorkerLoader
 
 
-class PositionedDataset:
+class PositionedDataset(Dataset):
     """Makes a sample for each integer of a sampler: calls the mapper with a dict and the dict's position in the stream.
 
     It replaces detectron2's ``MapDataset``, which does not tell the mapper the position, replaces a sample by a random

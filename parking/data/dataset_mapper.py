@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import configurable
 from detectron2.data.transforms import AugInput, Augmentation, AugmentationList
 from detectron2.structures import Boxes, Instances
 
@@ -250,10 +250,19 @@ class TestDatasetMapper:
     # Keeps pytest from collecting this class by its name.
     __test__ = False
 
-    def __init__(self, cfg: CfgNode):
-        """Take the size from INPUT.SIZE_TEST, and the orientation from each dict or else INPUT.EXIF_ORIENTATION."""
-        self.size = (cfg.INPUT.SIZE_TEST, cfg.INPUT.SIZE_TEST)
-        self.exif_orientation = cfg.INPUT.EXIF_ORIENTATION
+    @configurable
+    def __init__(self, *, size: int, exif_orientation: str = AUTO):
+        """
+        Args:
+            size: length in pixels to which the long side of an image is resized.
+            exif_orientation: INPUT.EXIF_ORIENTATION; a dict's own ``exif_orientation`` overrides it.
+        """
+        self.size = (size, size)
+        self.exif_orientation = exif_orientation
+
+    @classmethod
+    def from_config(cls, cfg) -> dict[str, Any]:
+        return {"size": cfg.INPUT.SIZE_TEST, "exif_orientation": cfg.INPUT.EXIF_ORIENTATION}
 
     def __call__(self, dataset_dict: dict) -> dict:
         """

@@ -15,7 +15,7 @@ from torch import nn
 
 from parking.data.build import build_inference_loader, load_test_dicts
 from parking.inference.build import NotFiniteError, inference_dtype, prepare_for_inference, refuse_overflow
-from parking.inference.runner import detect_ahead, inference_settings, own_share, share_plan
+from parking.inference.runner import detect_ahead, find_batch_size, inference_settings, own_share, share_plan
 from parking.utils.errors import UserError, explaining_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def evaluate_dataset(
     num_images, num_done = sum(len(batches[i]) for i in own), 0
     overflow: NotFiniteError | None = None
     when = f"in the evaluation on {dataset_name}"
-    settings = inference_settings(cfg, when, restart=restart)
+    settings = inference_settings(cfg, find_batch_size(cfg), when, restart=restart)
     try:
         with inference_context(model), settings:
             for batch, found in detect_ahead(model, build_inference_loader(cfg, batches, own)):

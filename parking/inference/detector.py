@@ -31,7 +31,7 @@ from parking.utils.errors import UserError
 
 from .build import build_inference_model
 from .image_detections import ImageDetections
-from .runner import detect, inference_settings, run_ahead
+from .runner import detect, find_batch_size, inference_settings, run_ahead
 
 _COCO_CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "coco"
 
@@ -61,7 +61,7 @@ class ArrayDetector:
         Returns:
             For each image its detections on the CPU, by descending score, with ``pred_boxes`` in pixels of the image.
         """
-        with inference_settings(self._cfgs[0]):
+        with inference_settings(self._cfgs[0], len(images)):
             return self._detect(images)
 
     def detect_ahead(self, batches: Iterable[Sequence[np.ndarray]]) -> Iterator[list[Instances]]:
@@ -69,7 +69,7 @@ class ArrayDetector:
         # A CUDA stream belongs to one device. If the models are on several, work on one batch at a time, as on a CPU.
         devices = {next(model.parameters()).device for model in self._models}
         device = devices.pop() if len(devices) == 1 else torch.device("cpu")
-        with inference_settings(self._cfgs[0]):
+        with inference_settings(self._cfgs[0], find_batch_size(self._cfgs[0])):
             for _, found in run_ahead(self._detect, batches, device):
                 yield found
 
@@ -182,11 +182,6 @@ def _find_config_and_weights(path: str, config_file) -> tuple[CfgNode, Weights]:
         return find_config_and_weights(config_file, path, [], default_config=config_file)
     weights = read_weights(path)
     candidates = sorted(_COCO_CONFIGS.glob("*.yaml"))
-    if weights.config is None and not candidates:
-        raise UserError(
-            f"weights {path} carry no config, and this installation has no configs/coco of the repository beside it; "
-            f"give the config of their model as config_file."
-        )
     return find_fitting_config(weights, None, candidates=candidates)[0], weights
 
 

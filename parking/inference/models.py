@@ -245,6 +245,11 @@ def find_fitting_config(
         _check_table(cfg, Task.INFER, sources)
         check_all_fit(weights.state_dict, _shapes_of_model(cfg, weights), weights)
         return cfg, f"the config in {weights.path}"
+    if config_file is None and not candidates:
+        raise UserError(
+            f"weights {printable(weights.path)} carry no config, and this installation has no configs/coco of the "
+            f"repository beside it; give the config of their model by --config-file (in Python: config_file)."
+        )
     fewest, nearest = None, ""
     named = [path for path in candidates if Path(path).name == Path(weights.find_config(for_coco=True) or "").name]
     for candidate in [config_file] if config_file else named or candidates:

@@ -117,7 +117,7 @@ def predict_images(
         title = f"{title}, process 0 of {comm.get_world_size()}"
     loader = build_inference_loader(cfg, batches, own)
     with (
-        inference_settings(cfg),
+        inference_settings(cfg, find_batch_size(cfg)),
         tqdm(
             total=sum(len(batches[i]) for i in own),
             desc=title,
@@ -141,7 +141,7 @@ def measure_speed(cfg, model: nn.Module, batches: Sequence[list[dict]]) -> float
     own = list(own_share(range(len(batches))))[:num_batches] or [0]
     num_warmup = min(num_warmup, len(own) // 2)
     num_images, start = 0, perf_counter()
-    with inference_settings(cfg):
+    with inference_settings(cfg, find_batch_size(cfg)):
         for i, (batch, _) in enumerate(detect_ahead(model, build_inference_loader(cfg, batches, own)), start=1):
             num_images += len(batch)
             if i == num_warmup:
@@ -213,10 +213,11 @@ def describe(inputs: dict, instances: Instances | None, category_ids: Sequence[i
 
 
 @contextmanager
-def inference_settings(cfg, when: str = "while predicting", *, restart: str = "") -> Iterator[None]:
+def inference_settings(cfg, batch_size: int, when: str = "while predicting", *, restart: str = "") -> Iterator[None]:
     """In the block, compute without gradients and with the same kernels each time; if memory runs out, say what to do.
 
     Args:
+        batch_size: largest number of images in a batch, for the error message.
         when: words for the error message that say when memory ran out.
         restart: end of the error message; says how to go on with the changed keys if the same command would not do.
 
@@ -224,7 +225,7 @@ def inference_settings(cfg, when: str = "while predicting", *, restart: str = ""
         UserError: memory runs out.
     """
     remedy = (
-        f"lower TEST.IMS_PER_BATCH (batches have up to {find_batch_size(cfg)} images) or INPUT.SIZE_TEST (now "
+        f"lower TEST.IMS_PER_BATCH (batches have up to {batch_size} images) or INPUT.SIZE_TEST (now "
         f"{cfg.INPUT.SIZE_TEST}){restart}"
     )
     # Let cuDNN compute in full float32, with the same kernels each time instead of the fastest ones.

@@ -72,6 +72,12 @@ def test_a_file_may_not_claim_any_width(width, tmp_path):
         find_fitting_config(read_weights(tmp_path / "wide.pth"), None, candidates=[])
 
 
+def test_there_may_be_no_config_to_choose_from():
+    """Tools do not find configs/coco where the package is installed without the repository."""
+    with pytest.raises(UserError, match=r"bare\.pth.*--config-file"):
+        find_fitting_config(Weights("bare.pth", {"a": torch.zeros(1)}), None, candidates=[])
+
+
 def test_what_is_typed_replaces_what_weights_carry(tmp_path):
     weights_file = tmp_path / "m.pth"
     torch.save({"model": {"a": torch.zeros(1)}, "config": {"INPUT": {"SIZE_TEST": 0}}}, weights_file)
