@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def print_classes(predictions, submission, truth) -> None:
-    """Print how many boxes of each class the submission keeps; given ``truth``, also each AP75 before and after."""
+    """Print each class's numbers of all and of submitted boxes; if ``truth`` is given, also the AP75 of both."""
     headers = ["class", "boxes", "submitted", "lowest score"]
     rows = []
     for name, category_id in CLASSES.items():

@@ -168,7 +168,7 @@ def _name(path: Path) -> str:
 
 @contextmanager
 def _explaining(path: Path) -> Iterator[None]:
-    """Turn any exception that a foreign or damaged state causes into a UserError of one sentence."""
+    """Turn any exception from loading a foreign or damaged checkpoint into a UserError of one sentence."""
     try:
         yield
     except ValueError as e:
@@ -212,7 +212,7 @@ def remove_training(output_dir: str, *, keep_time: bool = False) -> None:
 
 
 def find_training(output_dir: str) -> list[Path]:
-    """The paths of checkpoints, weights and tags that a training left in ``output_dir``."""
+    """Return the checkpoints, weights, ``last_checkpoint`` and ``finished`` that a training left in ``output_dir``."""
     folder = Path(output_dir)
     others = [folder / name for name in (LAST, FINISHED, "model_best.pth", "model_final.pth")]
     return sorted([*list_checkpoints(folder), *(path for path in others if os.path.lexists(path))])

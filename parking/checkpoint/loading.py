@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 # Beginning of the names of the head's tensors.
 _HEAD = "head."
-# The sigmoid of this logit is 0, also in half precision.
+# Logit of a class that must never be predicted; its sigmoid is 0 even in half precision.
 _NEVER = -1e4
 
 
@@ -223,14 +223,14 @@ def _adapt_to_head(model: nn.Module, state: dict[str, Tensor], weights: Weights)
 
 
 def _num_classes(model: nn.Module, state: Mapping[str, Tensor]) -> int | None:
-    """Infer the number of classes from the shape of a tensor of the head; None if it is missing or misshapen."""
+    """Infer the number of classes from the shape of one of the head's tensors; None if it is missing or misshapen."""
     for name, rows in model.head.class_rows().items():
         return rows.count_classes(state[_HEAD + name]) if _HEAD + name in state else None
     return None
 
 
 def _arrange_class_rows(model: nn.Module, state: dict[str, Tensor], sources, will_train: bool) -> list[str]:
-    """Set the rows of each class to those of its source or to fresh values; return the names of the changed tensors."""
+    """Fill each class's rows in the head's tensors from its source or with fresh values; return the tensors' names."""
     num_classes = _num_classes(model, state)
     known = [i for i, source in enumerate(sources) if source is not None]
     chosen = torch.tensor([sources[i] for i in known], dtype=torch.int64)

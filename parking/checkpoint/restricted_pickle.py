@@ -31,7 +31,7 @@ _MODULE_CLASSES = re.compile(
 # A class name may have this many characters. It is limited because a file may store a name once and use it a million
 # times, and each use makes a new string.
 _MAX_NAME = 200
-# A file makes some objects of this package by calling their class without arguments; they become stand-ins, too.
+# A file makes some objects of ultralytics by calling their class without arguments; they become stand-ins, too.
 _CALLED = "ultralytics."
 
 # Classes and functions that make the harmless values which files hold beside the weights, such as paths and scores.
@@ -125,8 +125,8 @@ def _rebuild_parameter(data, requires_grad=False, backward_hooks=None) -> Tensor
 
 
 _FUNCTIONS = {
-    # An OrderedDict is made without arguments and filled later, item by item: with arguments, a file could copy one
-    # long list into thousands of dicts.
+    # Accept no arguments for an OrderedDict, because a file could use them to copy one long list into thousands of
+    # dicts. Items are added later, one by one.
     "collections OrderedDict": lambda: OrderedDict(),
     "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils _rebuild_parameter": _rebuild_parameter,
@@ -263,8 +263,8 @@ class RestrictedUnpickler(pickle._Unpickler):
                 raise PickleRefused("a large number as the key of a dict")
             self.stack[-1][key] = value
 
-    # Take over Python's handlers for numbers, text, empty containers, tuples, the memo, and names of classes and
-    # functions; those that make or change objects are replaced by the methods above.
+    # Use Python's handlers for numbers, text, empty containers, tuples, the memo, and names of classes and functions.
+    # Use the methods above for the instructions that make or change objects.
     dispatch: ClassVar[dict[int, Callable]] = {
         code[0]: pickle._Unpickler.dispatch[code[0]]
         for code in (

@@ -45,7 +45,7 @@ class TensorArchive:
             raise ArchiveError("its parts claim to be larger than the file")
         free = available_memory()
         if free is not None and sum(entry.file_size for entry in entries) > free:
-            # Check this although the parts are no larger than the file: a huge sparse file takes little room on disk.
+            # Such a file fits even on a small disk, because a sparse file takes hardly any room there.
             raise ArchiveError(f"its tensors take {file_size / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
         pickles = [entry for entry in entries if entry.filename.endswith("data.pkl") and entry.filename.count("/") == 1]
         if len(pickles) != 1:

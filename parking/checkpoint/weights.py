@@ -113,7 +113,7 @@ class Weights:
         return size and "configs/" + (family.coco_config if for_coco else family.config).format(size)
 
     def find_widths(self, own: Mapping[str, Tensor]) -> dict[str, int]:
-        """Return config keys and values that make the model fit the weights; ``own`` are the model's tensors so far."""
+        """Return config keys and values that make a model fit these weights; ``own`` are the tensors of the model."""
         family, state = self._family_of_head(), self.state_dict
         return {
             key: len(state[name])
@@ -305,7 +305,7 @@ def write_weights(path: str | os.PathLike, weights: Weights) -> None:
 
 
 def describe_origin(weights: Weights) -> Weights:
-    """Copy ``weights`` and note the name, SHA-256 and kind of their file in ``origin``, unless noted already."""
+    """Copy ``weights`` and add the name, SHA-256 and kind of their file to ``origin`` where it lacks them."""
     digest = hashlib.sha256()
     with open_regular(weights.path) as file:
         while chunk := file.read(2**20):

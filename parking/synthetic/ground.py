@@ -17,7 +17,7 @@ _SNOW = (232, 237, 246)
 
 @cache
 def grain(seed: int, slope: float) -> np.ndarray:
-    """Make periodic noise (512, 512) of mean 0 and deviation 1, whose spectrum falls with frequency ** -slope."""
+    """Make periodic noise (512, 512) of mean 0 and deviation 1, with a spectrum like frequency ** -slope."""
     rng = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(_TILE)[:, None], np.fft.rfftfreq(_TILE)[None])
     frequency[0, 0] = 1.0

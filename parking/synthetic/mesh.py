@@ -16,7 +16,7 @@ Colour = Sequence[float]
 
 @dataclass(frozen=True)
 class Mesh:
-    """A model of F primitives with V vertices in all.
+    """A 3D object made of F primitives with V vertices in all.
 
     A primitive of three or more vertices is a face (counter-clockwise seen from outside), one of two vertices is a
     tube, and one of a single vertex is a ball.
@@ -64,7 +64,7 @@ class MeshBuilder:
         self._add(points, colour, (0.0, 0.0), material, decal)
 
     def tube(self, start, end, radius, colour: Colour, end_radius=None) -> None:
-        """Add a round rod as a new part, so that rods are drawn from far to near."""
+        """Add a round rod as a new part, because parts are drawn from far to near."""
         self._part += 1
         self._add([start, end], colour, (radius, radius if end_radius is None else end_radius), MATTE, 0)
 
@@ -174,12 +174,12 @@ def circle(centre, axis, radius, sides) -> np.ndarray:
 
 
 def mirrored_ring(right: Sequence[tuple[float, float]], y: float) -> np.ndarray:
-    """Complete a cross-section at `y` from its right half, n points (x, z) from low to high; return points (2n, 3)."""
+    """Mirror the `right` half of a cross-section at `y`, points (x, z) from low to high; return both halves (2n, 3)."""
     return np.array([(x, y, z) for x, z in [*right, *((-x, z) for x, z in reversed(right))]])
 
 
 def inset(quad: np.ndarray, left: float, right: float, low: float, high: float) -> np.ndarray:
-    """Return the part of a quad (lower left, lower right, upper right, upper left) between fractions of its sides."""
+    """Cut a smaller quad from `quad` (counter-clockwise from lower left); the limits are fractions of its sides."""
     a, b, c, d = np.asarray(quad, float)
 
     def at(u, v):

@@ -46,7 +46,7 @@ def make_lighting(name: FrameName, lot: Lot, own: tuple[float, float, float], rn
             wet=wet,
         )
     if name.weather == "clear":
-        # The sun stands beside the camera and rather behind it: the camera sees lit sides, and shadows fall to a side.
+        # The sun is left or right of the camera and mostly behind it, so that the camera sees lit surfaces and shadows.
         turn, height = rng.uniform(-0.7, 0.25) + rng.choice((0, np.pi)), rng.uniform(0.55, 1.05)
         aside = np.cos(turn) * np.cos(height)
         sun = np.array([aside, np.sin(turn) * np.sign(np.cos(turn)) * np.cos(height), np.sin(height)])

@@ -128,7 +128,7 @@ def open_atomic(
     if makes_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
     # The temporary file is in the same folder, because os.replace is atomic only within one file system. Its name has a
-    # random part, because containers that share the folder may have processes of the same number.
+    # random part, because containers that share the folder may have processes with the same id.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED_ENDING}")
     try:
         with open(temporary, "xb") as file:
@@ -257,7 +257,7 @@ def wait_for_lock(
 
 @contextmanager
 def explaining_write_errors() -> Iterator[None]:
-    """Turn an OSError of the ``with`` block, unless it is about a full disk, into a UserError about the results."""
+    """Turn an OSError of the ``with`` block into a UserError about the results, unless the disk is full."""
     try:
         yield
     except OSError as e:

@@ -38,7 +38,7 @@ MAX_PATH_BYTES = 2048
 MAX_PATH_FOLDERS = 64
 #: Ratio of the unpacked size of a zip to its own size; deflate reaches up to 1032.
 MAX_ARCHIVE_RATIO = 200
-#: A zip whose unpacked size is above this must keep MAX_ARCHIVE_RATIO.
+#: A zip must not exceed MAX_ARCHIVE_RATIO if its unpacked size is above this.
 MIN_BOMB_BYTES = 1 * _GB
 #: Size of the mark that lists what this product wrote into a folder (``marks.py``), 100 bytes or more for each file.
 MAX_MARK_BYTES = 500 * _MB

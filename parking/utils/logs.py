@@ -29,12 +29,12 @@ class PrintableRecord(logging.LogRecord):
 
 
 def make_logs_printable() -> None:
-    """Make all later log records of this process instances of :class:`PrintableRecord`; may be called again."""
+    """Let ``logging`` use :class:`PrintableRecord` for all later records of this process; may be called again."""
     logging.setLogRecordFactory(PrintableRecord)
 
 
 def setup_logging(output_dir: str | None = None) -> None:
-    """Log to stdout in the main process and, if ``output_dir`` is given, to a file there in each process.
+    """Log to stdout in the main process; each process also logs to a file in ``output_dir`` if that is given.
 
     The main process writes ``log.txt``, process N ``log.txt.rankN``.
     """

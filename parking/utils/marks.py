@@ -34,8 +34,8 @@ MARK_NAME = ".parking-files.jsonl"
 
 _HEADER = {"parking": "files that parking wrote here and may replace or remove", "version": 1}
 _BLOCK_BYTES = 1 << 20
-# A file is ours if it has one of the last _NUM_CONTENTS contents that the mark notes. The last one alone is not
-# enough: a process may be killed after it has written the line about new content and before it replaces the file.
+# Number of contents remembered for each file: a file is ours if its content is the latest or the previous one. The
+# latest is not enough: a process notes new content in the mark first, and may be killed before it replaces the file.
 _NUM_CONTENTS = 2
 # A mark is rewritten without outdated lines when it has more lines than _MAX_LINES_PER_FILE for each file plus
 # _MAX_MORE_LINES.
@@ -178,7 +178,7 @@ class OutputFolder:
         return entry is not None and entry.is_open
 
     def adopt_unmarked(self, name: str, *, start: bytes) -> None:
-        """Mark a file of a version that made no marks: it begins with ``start``, and its folder has no mark."""
+        """Mark a file of a version that made no marks, if it begins with ``start`` and its folder has no mark."""
         path = self.root / name
         if self._find_obstacle(name) or not path.is_file() or self._marks_beside(path).exists:
             return
@@ -239,7 +239,7 @@ def open_output(path: str | os.PathLike, *, option: str = "--output") -> Abstrac
 
 
 class MarkedFiles:
-    """Tells whether this product wrote a file, which then must not be taken for an input; works in any folder.
+    """Tells whether this product wrote a file, in any folder, so that its own pictures are not taken for inputs.
 
     A file counts as written by us if its name and size are noted. Contents are not compared, because that
     would take too long for every picture of a folder.
@@ -407,7 +407,7 @@ class _Marks:
             content = json.loads(line)
             name, size, digest, source = (content.get(key) for key in ("name", "size", "digest", "source"))
         except (ValueError, RecursionError, AttributeError):
-            return  # ignore a damaged line; the file that it was about then does not count as ours
+            return  # ignore a damaged line; its file then does not count as ours
         is_sound = isinstance(name, str) and isinstance(source, dict | None)
         if not is_sound or (type(size), type(digest)) not in ((int, str), (type(None), type(None))):
             return

@@ -49,8 +49,8 @@ def run_in_processes(
     # Use spawn instead of fork, because a forked copy of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    # Start multiprocessing's resource tracker now. If it were started along with the first worker, it would unblock
-    # SIGINT before the worker inherits the mask.
+    # Start multiprocessing's resource tracker now, because its start unblocks SIGINT. It would otherwise start just
+    # before the first worker, which must start with SIGINT blocked.
     resource_tracker.ensure_running()
     with ProcessPoolExecutor(min(num_workers, len(items)), context, _start_worker) as pool:
         try:
@@ -75,7 +75,7 @@ def _start_worker() -> None:
 
 @contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """Delay SIGINT until the ``with`` block ends; processes and threads start in it with SIGINT blocked."""
+    """Delay SIGINT until the ``with`` block ends; the block starts processes and threads with SIGINT blocked."""
     came: list[int] = []
     # New processes and threads inherit this thread's mask. Older threads, such as those of a progress bar or of OpenMP,
     # still receive SIGINT, and Python then calls the handler in the main thread; so replace the handler, too.

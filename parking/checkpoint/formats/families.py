@@ -44,7 +44,7 @@ YOLOV5U = Family(
     "yolov5u/{}.yaml",
     "coco/yolov5{}u.yaml",
     _YOLOV5_SIZES,
-    # Published models derive this width from the number of classes, so the config's width may differ.
+    # In published models, the width of the class branches depends on the number of classes; the config's may differ.
     {"MODEL.DISTRIBUTION_HEAD.CLASS_CHANNELS": "head.class_branches.0.0.conv.weight"},
 )
 YOLOX = Family(

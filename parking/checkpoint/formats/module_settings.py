@@ -17,7 +17,7 @@ from parking.utils.text import printable
 from .layout import LayoutError
 from .yolov5 import HEAD, P5_LAYERS, P6_LAYERS
 
-# Positions in the flat list of layers: those of upsamplings; those of concatenations -> position of the second input.
+# Positions in the published list of layers. Each dict maps a concatenation to the layer that gives its second input.
 _P5_UPSAMPLINGS, _P5_CONCATENATIONS = (11, 15), {12: 6, 16: 4, 19: 14, 22: 10}
 _P6_UPSAMPLINGS, _P6_CONCATENATIONS = (13, 17, 21), {14: 8, 18: 6, 22: 4, 25: 20, 28: 16, 31: 12}
 _NORMS = ("BatchNorm2d", "SyncBatchNorm")
@@ -28,7 +28,7 @@ _MAX_SHOWN = 60
 
 
 class _Pair(int):
-    """An expected number that a file may also give twice, as a tuple or list."""
+    """An expected number n; a file may also give it as a tuple or list (n, n)."""
 
 
 def check_settings(module: ModuleStandIn) -> None:

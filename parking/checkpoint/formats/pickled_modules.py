@@ -12,7 +12,8 @@ from .layout import LayoutError
 
 # Modules may be nested this deep; published models are seven levels deep.
 _MAX_DEPTH = 50
-# A module's name within its parent may have this many characters; it is limited because every level copies full names.
+# A module's name within its parent may have this many characters; the limit bounds the full names, which are copied
+# at every level.
 _MAX_NAME = 100
 # For each class that wraps a model for several GPUs or for inference, the attribute that holds the model.
 _WRAPPING_CLASSES = {"DataParallel": "module", "AutoShape": "model", "DetectMultiBackend": "model"}

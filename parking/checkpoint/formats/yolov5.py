@@ -57,7 +57,7 @@ P6_LAYERS = {
 # Published name inside a layer -> our name; a name that is not listed is the same in both.
 _INNER_NAMES = {"cv1": "conv1", "cv2": "conv2", "cv3": "conv3", "m": "blocks", "bn": "norm"}
 _OWN_INNER_NAMES = {own: theirs for theirs, own in _INNER_NAMES.items()}
-# Used in place of our name for a published tensor that our model leaves out.
+# Stands for our name of a published tensor that has no place in our model.
 _NOWHERE = ""
 _KEY = re.compile(r"model\.(\d{1,3})\.(.+)", re.ASCII)
 
@@ -132,7 +132,7 @@ def to_published(state: Mapping[str, Tensor], head: ModuleType = anchor_head) ->
     converted = {}
     for name, tensor in state.items():
         parts = name.split(".")
-        # Number of parts in the longest prefix that names a layer: head 1, neck 3, backbone 3 or 4.
+        # A layer's name has 1 part in the head, 3 in the neck, and 3 or 4 in the backbone; try the longest first.
         split = next((n for n in (4, 3, 1) if ".".join(parts[:n]) in positions), 0)
         position = positions[".".join(parts[:split])]
         if split == 1:

@@ -33,10 +33,10 @@ PEOPLE = ("adult", "child")
 
 
 def build_shape(class_name: str, look: int, phase: float = 0.0) -> Mesh:
-    """Build a model of a class.
+    """Build the 3D mesh of an object of class ``class_name``.
 
     Args:
-        look: seed of the model's colours and variants.
+        look: seed of the mesh's colours and variants.
         phase: position in a walking step, in turns; moves the limbs of people.
     """
     arguments = (phase,) if class_name in PEOPLE else ()

@@ -230,7 +230,7 @@ def _body_trim(mesh: MeshBuilder, shape: CarProfile, half: float, paint) -> None
 
 
 def strip(mesh: MeshBuilder, x: float, ys, zs, colour, material=MATTE, decal=2) -> None:
-    """Add a rectangle in the plane `x` that is visible from outside."""
+    """Add a rectangle at `x` on the left or right of a vehicle, visible from outside; `ys` and `zs` are its limits."""
     quad = [(x, ys[0], zs[0]), (x, ys[1], zs[0]), (x, ys[1], zs[1]), (x, ys[0], zs[1])]
     mesh.face(quad if x > 0 else quad[::-1], colour, material, decal)
 
