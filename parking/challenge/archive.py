@@ -113,7 +113,7 @@ def read_archive(file: str | os.PathLike, *, leading_folder: str) -> Archive:
             num_skipped += 1
             continue
         if _is_folder(info, name) and not name.strip("./\\"):
-            continue  # an entry for the folder itself, which some programs write
+            continue  # the zip's top folder "./", for which some programs write an entry
         path = _to_relative_path(name, file)
         if _is_folder(info, name):
             continue
@@ -177,9 +177,9 @@ def _decode_names(infos: Sequence[zipfile.ZipInfo], file: Path) -> list[str]:
     # zipfile decodes a name without the UTF-8 flag as cp437, which has a character for every byte. Encoding the name as
     # cp437 gives its raw bytes.
     unflagged = [info.orig_filename.encode("cp437") for info in infos if not info.flag_bits & _UTF8_NAME]
-    # A name that is valid UTF-8 and has a character of three bytes, such as a Korean one, is hardly ever cp949. If all
-    # characters are shorter (Latin, Greek), the name may be either: decode it as cp949 if another name in the zip is
-    # not UTF-8, else as UTF-8.
+    # A name that is valid UTF-8 and has a character of three bytes, such as a Korean one, is hardly ever cp949. If no
+    # character has three bytes (Latin, Greek), the name may be UTF-8 or cp949: decode it as cp949 if another name in
+    # the zip is not UTF-8, else as UTF-8.
     has_cp949 = any(_decode(raw, ("utf-8",)) is None for raw in unflagged)
     names = []
     for info in infos:

@@ -24,7 +24,7 @@ TITLES = {
 CONDITIONS = tuple(TITLES)
 UNKNOWN = "unknown"
 
-# Charts are in English and show these translations; they show a word that is missing here in Korean.
+# Charts are in English: they show these translations, and show a Korean word without a translation as it is.
 _ENGLISH = {
     "맑음": "clear",
     "흐림": "cloudy",

@@ -26,7 +26,7 @@ _CHUNK = 1 << 20
 
 
 class Part(NamedTuple):
-    """A folder of the layout and the zip that it comes from.
+    """One of the data's folders ``train`` and ``test``, and the zip that it is unpacked from.
 
     Attributes:
         folder: where the data belong; may not exist yet.
@@ -122,7 +122,8 @@ def unpack(part: Part, progress: Callable[[int], object] = lambda num_bytes: Non
                 os.replace(half_file, path)
             finally:
                 half_file.unlink(missing_ok=True)
-        # Wait for the disk only once. If the power fails before this line, the next run finds lost data by checksums.
+        # Wait for the disk only once, after the last file. If the power fails earlier, the next run finds lost data by
+        # their checksums.
         os.sync()
         os.rename(part.staging, part.folder)
     return num_kept
@@ -147,7 +148,7 @@ def compare(part: Part) -> tuple[list[str], list[str], int]:
 
 
 def find_layout_problems(data_dir: str | os.PathLike) -> list[str]:
-    """A sentence for each missing part of the layout of ``datasets/README.md``."""
+    """Return a sentence for each part that ``data_dir`` lacks of the layout described in ``datasets/README.md``."""
     data_dir = Path(data_dir)
     problems = []
     for name in FOLDERS:

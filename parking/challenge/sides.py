@@ -23,7 +23,7 @@ _VAL_FRACTION = 0.12
 
 
 def summarize(checked: Sequence[CheckedSource], *, split: str) -> Overview:
-    """Summarize each side, such as training, of checked data sets; report frames with a neighbour on another side.
+    """Summarize the sides (such as training) of checked data sets; report neighbouring frames on different sides.
 
     The challenge's data have the sides training and validation, according to ``split``. Else each data set is a side.
     """
@@ -96,7 +96,7 @@ def _divide_parking(checked: CheckedSource, split: str) -> tuple[list[Side], lis
 
 
 def _compare_sources(usable: Sequence[CheckedSource]) -> None:
-    """Add findings to ``usable``: frames with a neighbour in another source, and classes unlike the first source's."""
+    """Add findings to ``usable``: neighbouring frames in two sources, and sources with classes unlike the first's."""
     rows = [(one, name) for one in usable for name in one.columns.names]
     owners = np.repeat(np.arange(len(usable)), [len(one.columns) for one in usable])
     for row in find_leaks([name for _, name in rows], owners):
@@ -110,7 +110,7 @@ def _compare_sources(usable: Sequence[CheckedSource]) -> None:
 
 
 def find_leaks(names: Sequence[str], sides: Sequence[int]) -> list[int]:
-    """Return the indices of ``names`` that have a neighbour on another side; ``sides`` states the side of each name."""
+    """Return the indices in ``names`` of frames with a neighbour on another side; ``names[i]`` is on ``sides[i]``."""
     sequences: dict[str, list[tuple[int, int]]] = {}
     for row, name in enumerate(names):
         if (frame := parse_frame(name)) is not None:
@@ -118,8 +118,8 @@ def find_leaks(names: Sequence[str], sides: Sequence[int]) -> list[int]:
     leaking = set()
     for frames in sequences.values():
         frames.sort()
-        # Compare each frame with the last frame read from each of the other sides. Going forwards, that is the nearest
-        # frame before it; going backwards, the nearest frame after it.
+        # In ``last``, each side has the number of its latest frame so far. Going forwards, this is the side's nearest
+        # frame before the current one; going backwards, its nearest frame after the current one.
         for ordered in (frames, frames[::-1]):
             last: dict[int, int] = {}
             for number, row in ordered:

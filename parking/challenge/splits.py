@@ -17,8 +17,8 @@ _ENTRY_SEED = 100
 _ENTRY_NUM_VAL = 3000
 # Validation may hold up to this many times the wanted number of images, so that it can have a box of every class.
 _MAX_OVERSIZE = 1.5
-# Round a split's distance from the wanted shares (_compute_error) to this many decimals, because further ones differ
-# between machines.
+# Round a split's distance from the wanted shares (_compute_error) to this many decimals, because machines compute the
+# later decimals differently.
 _DECIMALS = 10
 
 
@@ -33,7 +33,7 @@ def split_images(split: str, columns: Columns, num_classes: int, *, val_fraction
     """
     if split == "sequence":
         return split_by_sequence(columns.names, columns.class_counts(num_classes), val_fraction, seed)
-    # Draw from all images that the json lists, so that the draw does not depend on which faulty ones are left out.
+    # Draw from all images that the json lists, even faulty ones, so that leaving these out does not change the draw.
     val_ids = split_entry(columns.listed_ids or columns.image_ids) if split == "entry" else set()
     return np.array([image_id in val_ids for image_id in columns.image_ids], dtype=bool)
 
@@ -146,7 +146,7 @@ def _get_shares(num_images, num_boxes, num_conditions) -> tuple[np.ndarray, np.n
 
 
 def _compute_error(share, shares, weights, val_fraction) -> np.ndarray:
-    """Compute validation's distance (S,) from the wanted shares, if each of the S sequences alone joined it.
+    """For each of S sequences, compute validation's distance (S,) from the wanted shares if the sequence joined it.
 
     ``share`` is what validation has now. The distance is the weighted sum of squared differences from ``val_fraction``.
     """
@@ -156,7 +156,7 @@ def _compute_error(share, shares, weights, val_fraction) -> np.ndarray:
 
 
 def _count_lacking(boxes: np.ndarray, num_boxes: np.ndarray) -> np.ndarray:
-    """Count the classes without boxes in training or validation, if each of the S sequences alone joined validation."""
+    """For each sequence, count the classes that training or validation would lack if the sequence joined validation."""
     new_boxes = boxes + num_boxes
     divisible = (num_boxes > 0).sum(axis=0) >= 2
     return ((new_boxes == 0) & divisible).sum(axis=1) + (new_boxes == num_boxes.sum(axis=0)).sum(axis=1)

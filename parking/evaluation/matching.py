@@ -156,7 +156,8 @@ def _plan_steps(detections, groups):
     group_starts = np.flatnonzero(np.r_[True, of_groups[1:] != of_groups[:-1]])
     first = np.repeat(group_starts, np.diff(np.r_[group_starts, num]))
     start, count = np.repeat(starts, counts), np.repeat(counts, counts)
-    # In each group, a detection's steps follow all steps of the detection before it; each pair takes two steps.
+    # Number the steps of each group from 0. A detection with n pairs takes n steps for their first occurrences, then n
+    # for their second ones; the steps of the group's next detection follow.
     step = 2 * (start - first) + np.arange(num) - start
     steps = np.concatenate([step, step + count])
     order = np.argsort(steps, kind="stable")

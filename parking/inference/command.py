@@ -134,7 +134,7 @@ def _predict_frames(args: argparse.Namespace, source: FrameSource, models: Seque
     cfg, classes = models[0].cfg, models[0].classes
     detector = ArrayDetector(
         [model.cfg for model in models],
-        # Give all models the classes in the order of the first model, because the weights may differ in their order.
+        # Give all models the classes in the first model's order, because each weights file may have another order.
         [model._replace(classes=classes).build() for model in models],
     )
     report = predict_video(

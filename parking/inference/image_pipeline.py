@@ -67,8 +67,8 @@ class LoadedModel(NamedTuple):
         config = dict(flatten(describe_config(self.cfg)))
         groups, keys = ["MODEL."], {"INPUT.SIZE_TEST", "TEST.AUG.ENABLED", "TEST.DETECTIONS_PER_IMAGE", "TEST.DTYPE"}
         if config["TEST.AUG.ENABLED"]:
-            # TEST.FUSION says how the views of test-time augmentation are fused. Without it, TEST.FUSION says only how
-            # models are fused, which does not matter here: a journal holds the results of one model.
+            # TEST.FUSION says how test-time augmentation fuses the views of an image. Without augmentation, it says
+            # only how models are fused, which does not matter here: a journal holds the results of one model.
             groups.append("TEST.FUSION.")
         # Leave out the keys in groups named LOSS, because only training reads them.
         kept = {key: config[key] for key in config if key in keys or key.startswith(tuple(groups))}
@@ -76,7 +76,7 @@ class LoadedModel(NamedTuple):
             **{key: value for key, value in kept.items() if key != "MODEL.WEIGHTS" and ".LOSS." not in key},
             "MODEL.DEVICE": self.cfg.MODEL.DEVICE,
             "TEST.IMS_PER_BATCH": find_batch_size(self.cfg),
-            # Use a list of pairs, because the order of the classes matters, and dicts in another order would be equal.
+            # Use a list of pairs, because the order of the classes matters, and dicts are equal whatever their order.
             "classes": [[name, category_id] for name, category_id in self.classes.items()],
             "weights": self.weights_digest,
             # Loading finds each class's outputs in the weights by these names.
@@ -148,7 +148,7 @@ def choose_submission(
         UserError: TEST.SUBMISSION_CLASS_FLOORS has a wrong class or number.
     """
     if not images.has_ids:
-        # Explain only to users of the challenge's classes; others expect no submission.
+        # Give the reason only if all classes are the challenge's; with other classes nobody expects a submission.
         return None, images.note if set(classes) <= set(CLASS_NAMES) else ""
     test = cfg.TEST
     floors = parse_class_floors(test.SUBMISSION_CLASS_FLOORS, classes, option="TEST.SUBMISSION_CLASS_FLOORS")

@@ -67,7 +67,7 @@ def resolve_device(cfg: CfgNode) -> None:
 
 
 def resolve_num_classes(cfg: CfgNode, dataset_names) -> None:
-    """Replace NUM_CLASSES 0 by the data sets' number of classes; raise a UserError if another value differs from it."""
+    """If NUM_CLASSES is 0, set it to the data sets' number of classes; else raise a UserError unless they are equal."""
     for name in dataset_names:
         num_classes = len(MetadataCatalog.get(name).thing_classes)
         if cfg.MODEL.YOLO.NUM_CLASSES == 0:

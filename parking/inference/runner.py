@@ -85,7 +85,7 @@ def share_plan(cfg, model: nn.Module, images: Sequence[dict]) -> list[list[dict]
 
 
 def own_share(numbers: Sequence[int]) -> Sequence[int]:
-    """Return the part of ``numbers``, the numbers of all batches, that this process works on."""
+    """Divide ``numbers``, the numbers of batches, among all processes; return those of this process."""
     return numbers[comm.get_rank() :: comm.get_world_size()]
 
 

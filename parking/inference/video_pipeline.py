@@ -28,8 +28,8 @@ from parking.visualization.frame_painter import FramePainter
 
 from .image_detections import ImageDetections
 
-# Highest frame rate and longest side of the video of a live source, so that encoding keeps up with the source even when
-# frames are repeated.
+# Highest frame rate and longest side of the video that is written for a live source. Because of these limits, encoding
+# keeps up with the source even when frames are repeated.
 _MAX_LIVE_FPS = 25.0
 _MAX_LIVE_SIDE = 1920
 # Disk space that must stay free to finish a video: its index takes about 2 MB for each hour.
@@ -284,11 +284,11 @@ class _AnnotatedVideo:
         self._folder, self._name, self._origin, self._painter = folder, name, origin, painter
         self._path = path = folder.root / name
         self._unfinished = _unfinished(path)
-        # The position of a frame is its index or, in the video of a live source, follows from its time.
+        # If the source is live, the position of a frame follows from the frame's time; else it is the frame's index.
         self._by_time = source.is_live
         self._fps = _round_for_mpeg4(min(source.fps, _MAX_LIVE_FPS) if source.is_live else source.fps)
         self._writer: cv2.VideoWriter | None = None
-        # The latest picture, in BGR, which is written once the position of the next one is known.
+        # The latest picture, in BGR; it is written once the position of the next picture is known.
         self._held: np.ndarray | None = None
         self._num_written = self._end = 0
 

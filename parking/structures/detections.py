@@ -87,15 +87,15 @@ class Detections:
     @classmethod
     def concatenate(cls, parts: Sequence["Detections"]) -> "Detections":
         """Join one or more tables row by row, in the given order."""
-        # Leave out the id columns of empty tables, which are int64 even if other tables have strings. From int64 and
-        # object columns, numpy makes an object column.
+        # Ignore the id columns of empty tables, because their type says nothing about the ids of the other tables. If
+        # int64 and object columns are left, numpy makes an object column.
         columns = [[getattr(part, name) for part in parts if len(part)] for name in ("image_ids", "category_ids")]
         ids = (np.concatenate(column or [np.zeros(0, np.int64)]) for column in columns)
         rest = ([getattr(part, name) for part in parts] for name in ("boxes", "scores"))
         return cls(*ids, *map(np.concatenate, rest))
 
     def round(self) -> "Detections":
-        """Round boxes to 0.001 pixels and scores to 6 decimals; call this as soon as a model's output is in columns."""
+        """Round boxes to 0.001 pixels and scores to 6 decimals; call this as soon as a model's output is in a table."""
         boxes, scores = self.boxes.round(_BOX_DECIMALS), self.scores.round(_SCORE_DECIMALS)
         return Detections(self.image_ids, self.category_ids, boxes, scores)
 

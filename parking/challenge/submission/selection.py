@@ -22,7 +22,7 @@ _MIN_ROW_BYTES = 80
 
 _SEPARATORS = {"compact": (",", ":"), "original": (", ", ": ")}
 
-#: "compact" has no spaces; "original" has those of Python's ``json.dump`` by default.
+#: "compact" has no spaces; "original" has the spaces that Python's ``json.dump`` writes by default.
 SPACINGS = tuple(_SEPARATORS)
 
 
@@ -152,7 +152,7 @@ def write_submission(detections: Detections, path: str | os.PathLike, options: S
 
 
 def _round(detections):
-    """Round boxes [x, y, w, h] to tenths of a pixel and scores to 1/10000; return these and which rows are valid."""
+    """Round boxes [x, y, w, h] to tenths of a pixel and scores to 1/10000; return both and a mask of the valid rows."""
     corners = detections.boxes.copy()
     corners[:, 2:] += corners[:, :2]
     valid = detections.is_finite() & (np.abs(corners) < _MAX_COORDINATE).all(axis=1)
@@ -164,7 +164,7 @@ def _round(detections):
 
 
 def _rank(detections, tenths, image_index, rows):
-    """``rows`` sorted by falling score, and rows of equal score by image, category and box."""
+    """Return ``rows`` sorted by falling score; rows of equal score are sorted by image, category and box."""
     rows = rows[np.argsort(-detections.scores[rows], kind="stable")]
     scores = detections.scores[rows]
     # Only boxes of equal score need the slow sort by seven keys, and most scores are unique.
@@ -196,9 +196,9 @@ def _queue(image_index, floored, max_per_image):
 
 
 def _take_fitting(rows, separators, max_bytes):
-    """The JSON of the first rows (image id, category id, box, score) that fit into a file of ``max_bytes``."""
+    """Return the JSON texts of the first ``rows`` (image id, category id, box, score) that fit into ``max_bytes``."""
     encode = json.JSONEncoder(separators=separators).encode
-    # Two bytes are for the brackets of the list; one separator is added because the last row needs none.
+    # The brackets of the list take two bytes. The loop counts a separator for each row; the last row needs none.
     room = max_bytes - 2 + len(separators[0])
     texts = []
     for image_id, category_id, box, score in rows:

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 def settle_orientations(
     images: Sequence[dict], cfg: CfgNode, stated: Mapping[int | str, tuple[int, int]]
 ) -> list[dict]:
-    """Return ``images`` with the height and width that each has when read, and with whether to turn it upright.
+    """Return ``images`` with three entries added: height and width after reading, and how to turn the image upright.
 
     Unusual cases are logged. All processes must call this; they get what the main process finds, because copies of the
     files on another machine may have other headers. Deciding once also gives several models the same pictures, whatever

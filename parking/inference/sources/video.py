@@ -159,7 +159,7 @@ class FrameSource:
         self.close()
 
     def close(self) -> None:
-        """End the thread and the iteration; wait for a read in progress, on a silent stream for up to 10 s."""
+        """End the thread and the iteration; wait for a read in progress, which may take 10 s if a stream is silent."""
         with self._changed:
             self._closed = True
             self._frames.clear()
@@ -216,7 +216,7 @@ class FrameSource:
         return None
 
     def _put(self, frame: Frame) -> bool:
-        """Hand over a frame; return False if the source was closed and no more frames are wanted."""
+        """Add a frame to those that ``__next__`` will return; return False if the source was closed."""
         with self._changed:
             if self.is_live:
                 if self._origin is not None:
@@ -289,7 +289,7 @@ class CaptureReader:
     def _report_end(self) -> None:
         if self.is_live:
             logger.warning("%s has ended: no more frames come from it", self.name)
-        # Accept one frame and 1 % too few: if the format states only a duration, num_frames is an estimate.
+        # Do not warn if one frame and 1 % are missing: if the format states only a duration, num_frames is an estimate.
         elif self.num_frames is not None and self._num_grabbed < self.num_frames - 1 - self.num_frames // 100:
             logger.warning(
                 "%s ended after %d of the %d frames that it states; it may be damaged or cut off",

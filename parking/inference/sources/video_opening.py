@@ -49,7 +49,7 @@ def open_video_file(path: str) -> cv2.VideoCapture | None:
 
 
 def open_stream(url: str) -> cv2.VideoCapture | None:
-    """Open a URL with FFmpeg by network protocols only; return None if that fails."""
+    """Open a URL with FFmpeg, which may use only network protocols; return None if that fails."""
     keys = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
     timeouts = [value for key in keys for value in (key, _NETWORK_TIMEOUT_MS)]
     with _ffmpeg_options(f"protocol_whitelist;{_NETWORK_PROTOCOLS}"):
@@ -69,7 +69,7 @@ def open_camera(camera: str) -> cv2.VideoCapture | None:
 
 @contextmanager
 def _ffmpeg_options(options: str) -> Iterator[None]:
-    """In the block, add ``options`` to FFmpeg's options: those of the user or, if there are none, OpenCV's defaults."""
+    """In the block, append ``options`` to the user's FFmpeg options, or to OpenCV's defaults if the user sets none."""
     before = os.environ.get(_OPTIONS)
     os.environ[_OPTIONS] = f"{_DEFAULT_OPTIONS if before is None else before}|{options}"
     # Silence FFmpeg, whose lines on stderr would only repeat our error message.
