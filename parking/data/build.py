@@ -19,7 +19,7 @@ from .workers import WorkerLoader
 
 
 class PositionedDataset(Dataset):
-    """Makes a sample for each integer of a sampler: calls the mapper with a dict and the dict's position in the stream.
+    """Makes a sample from each integer of a sampler, which encodes an image's index and its position in the stream.
 
     It replaces detectron2's ``MapDataset``, which does not tell the mapper the position, replaces a sample by a random
     one if the mapper returns None, and remembers every integer it was ever asked for.

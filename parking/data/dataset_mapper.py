@@ -150,9 +150,8 @@ class TrainDatasetMapper:
         else:
             sample = self._make_single(dataset_dict, rng)
         aug_input = AugInput(sample.image, boxes=sample.boxes)
-        # detectron2 passes attributes of the input to ``get_transform(self, image, rng)`` by the arguments' names. Our
-        # augmentations draw from this generator: with numpy's global state, from which detectron2's augmentations draw,
-        # a sample would depend on what its worker did before.
+        # detectron2 passes ``aug_input.rng`` to the argument ``rng`` of an augmentation's ``get_transform``. Our
+        # augmentations draw from it, because numpy's global state depends on what the worker did before.
         aug_input.rng = rng
         self.augmentations(aug_input)
         result = {
@@ -199,7 +198,7 @@ class TrainDatasetMapper:
         return self._finish(image, *map(np.concatenate, zip(*placed, strict=True)), transform, unreadable)
 
     def _read_or_replace(self, dataset_dict, rng, is_visible=lambda _: True):
-        """Read a dict's image, or another's if it is unreadable; return dict, resized image and unreadable file names.
+        """Read a dict's image, trying others while it is unreadable; return dict, image and names of unreadable files.
 
         Under "repair", a dict whose image cannot be used is replaced by one drawn from ``rng``. If ``is_visible`` of a
         dict is False, its image is not read and the tile is None.

@@ -47,7 +47,7 @@ _ALIGNMENT = 64
 
 
 class WorkerLoader:
-    """Yields batches of a map-style data set in the order of a sampler, made ahead by worker processes.
+    """Yields batches of a map-style data set in the order of a sampler; worker processes make the batches ahead.
 
     Attributes:
         dataset, sampler, num_workers: the arguments.

@@ -17,7 +17,7 @@ from parking.visualization.contact_sheet import contact_sheet
 from parking.visualization.drawing import encode_image
 from parking.visualization.fonts import drawable, fit_font
 
-# Colours of the bars: training and validation, or one for each data set. They can be told apart in gray print, too.
+# Colours of the bars of training and validation, or of each data set; the colours differ in gray print, too.
 _SIDE_COLORS = ("#1f5a92", "#f2a03d", "#7fb069", "#b05f9e")
 _BAR_COLOR, _MEDIAN_COLOR = "#1f5a92", "#c23b22"
 _DPI = 120

@@ -61,7 +61,7 @@ def find_font(text: str) -> Path:
 
 
 def fit_font(texts: Sequence[str]) -> tuple[list[str], Path]:
-    """Find one font for all ``texts``; return the texts, with codes for characters that the font lacks, and its path.
+    """Find one font for ``texts``; return the texts, with codes for characters that it lacks, and the font's path.
 
     If no font has all characters, the font that has most of them is taken, with a warning; each character that it lacks
     (such as an emoji) is replaced by a code such as ``\\U0001f697``.

@@ -31,12 +31,13 @@ _WHOLE = 0.95
 # The boxes of a data set are taken for another format, such as (x0, y0, x1, y1), if there are at least this many boxes
 # and at least this share of them looks like that format.
 _MIN_BOXES, _MIN_SHARE = 20, 0.9
-# Carelessly drawn boxes extend beyond the image by less than this part of the image's side.
+# A box that extends beyond the image by more than this part of the image's side is not just carelessly drawn.
 _FAR_OUTSIDE = 0.1
 # If boxes (x0, y0, x1, y1) are wrongly read as (x, y, width, height), at least this share of them extends beyond the
 # image by more than _FAR_OUTSIDE, because most boxes outside the top-left quarter of the image do.
 _MIN_OUTSIDE_SHARE = 0.2
-# This many boxes suffice to find that they were drawn on pictures turned upright, because EXIF suggests this turn, too.
+# At least this many boxes must show that they were drawn on upright pictures; fewer than _MIN_BOXES are enough, because
+# the EXIF orientation is further evidence.
 _MIN_TURNED_BOXES = 5
 
 
@@ -229,7 +230,7 @@ def _find_problem(entry, class_ids, listed) -> tuple[str, str]:
         detail = f"belongs to the image id {shorten(image_id)}, which is not among the 'images'"
         return "annotation_without_image", detail
     if not _is_exact_id(category_id) or category_id not in class_ids:
-        # Name only some of the known ids, because the finding about each such annotation repeats them.
+        # Name only some of the known ids, because there may be many, and each such annotation gets this text.
         known = ", ".join(map(str, islice(class_ids, _NUM_EXAMPLES))) + ", ..." * (len(class_ids) > _NUM_EXAMPLES)
         return "category_unknown", f"has the unknown category id {shorten(category_id)}; known are {known}"
     if not isinstance(box, list) or len(box) != 4 or not _NUMBERS.issuperset(map(type, box)):
@@ -252,7 +253,7 @@ def _get_id(entry: Any) -> int | str | None:
     """Return a hashable key for the id of an annotation; None if the id is missing or neither an integer nor a text."""
     annotation_id = entry.get("id") if isinstance(entry, dict) else None
     if is_too_large_id(annotation_id):
-        # Return a text: many large integers can have the same hash, and a set would compare each of them with the rest.
+        # Return a text, because many large integers can share one hash, which would make a set of them slow.
         return f"{annotation_id:x}"
     return annotation_id if isinstance(annotation_id, int | str) else None
 

@@ -112,7 +112,7 @@ def _distribute(opened: Sequence[_Opened]) -> list[list[str]]:
     distributed: set[str] = set()
     owned = []
     for one in opened:
-        # list_files leaves out pictures that this product wrote itself.
+        # Skip pictures that this product wrote: list_files leaves them out.
         paths = map(one.files.path, list_files(one.files.root, one.files.names).names)
         rest = [path for path in paths if path not in listed and path not in distributed]
         distributed.update(rest)
@@ -142,7 +142,7 @@ def _check(
     """Check one source, given the ``facts`` about its images."""
 
     def read_headers(paths: Sequence[str]) -> list[Header | UnreadableImageError]:
-        # Even the header of a file that is cut off states a size, by which boxes can be checked.
+        # Use the header of a damaged file, too, because boxes can be checked against its size.
         return [facts[path].header or UnreadableImageError(facts[path].detail, facts[path].problem) for path in paths]
 
     source = opened.source
@@ -167,7 +167,7 @@ def _check(
     else:
         result.class_names = list((source.categories or {}).values())
         result.findings += inspect_names([], opened.files)
-    # Report no file twice: inspect_content has reported unreadable files of images whose size the json does not state.
+    # Report a file once: if it is unreadable and the json does not state its size, inspect_content has reported it.
     known = {(finding.kind, finding.where) for finding in result.findings}
     for finding in _describe_files(opened, result.facts):
         if (finding.kind, finding.where) not in known:

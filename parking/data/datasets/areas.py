@@ -14,8 +14,8 @@ import numpy as np
 _ROUNDING = 1.0
 # An area of one pixel or less is impossible if the box has four pixels or more.
 _MIN_AREA, _MIN_BOX_AREA = 1.0, 4.0
-# If all boxes state the same area, and there are at least _MIN_SAME of them, the area is impossible if the smallest
-# width x height is less than the largest by more than the part _MIN_DIFFERENCE of the largest.
+# The same area for all boxes is impossible if at least _MIN_SAME boxes state it, and their products width x height
+# differ by more than _MIN_DIFFERENCE times the largest product.
 _MIN_SAME, _MIN_DIFFERENCE = 3, 0.01
 
 

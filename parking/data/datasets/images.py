@@ -129,7 +129,7 @@ class _ImageInfos:
 
 
 def _find_image_infos(root: Path, paths: list[str]) -> tuple[_ImageInfos | None, str]:
-    """Return the nearest image list in or above ``root`` that names any of ``paths``, and ""; or None and why not."""
+    """Return the nearest image list in or above ``root`` that names any of ``paths``, and ""; or None and a reason."""
     folder = root.resolve()
     note = f"There is no image list ({IMAGE_INFO_NAME}) beside or above the images, so they are numbered from 1."
     for candidate in [folder, *folder.parents][:3]:
@@ -143,7 +143,7 @@ def _find_image_infos(root: Path, paths: list[str]) -> tuple[_ImageInfos | None,
 
 
 def _join(records: list[dict], infos: _ImageInfos, *, is_complete: bool) -> list[dict]:
-    """Return ``records`` with ids and sizes from ``infos``; if ``is_complete``, fail if an entry lacks a record."""
+    """Return ``records`` with ids and sizes from ``infos``; ``is_complete``: all entries of ``infos`` must match."""
     found: dict[str, str] = {}
     joined, unlisted = [], []
     for record in records:

@@ -50,8 +50,8 @@ def settle_sizes(
         if isinstance(header, Header) and header.orientation != 1
     ]
     decisions = [is_applied(policy, header.orientation, header.stored_size, stated) for _, header, stated in turned]
-    # If "auto" cannot decide about a picture, turn it upright only if there are pictures with a stated size for which
-    # "auto" can decide, and it turns all of them.
+    # Turn the pictures about which "auto" cannot decide only if it can decide about a picture with a stated size, and
+    # turns every such picture upright.
     known = {decision for (*_, stated), decision in zip(turned, decisions, strict=True) if stated is not None} - {None}
     rest = APPLY if known == {True} else IGNORE
     for (record, _, _), decision in zip(turned, decisions, strict=True):

@@ -20,10 +20,10 @@ _CV2_COLOR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _CV2_DEEP = _CV2_COLOR | cv2.IMREAD_ANYDEPTH
 # Ask for BGR, because OpenCV 5.0 returns uninitialised memory if a TIFF with three 16-bit channels is read as RGB.
 _CV2_DEEP_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_ANYDEPTH
-# Longest header of a PPM that is read; only long comments could exceed it, and no program writes them.
+# Look for the header of a PPM in this many bytes; only long comments could exceed them, and no program writes those.
 _PPM_HEADER_BYTES = 4096
-# If all values are below this, they probably come from a camera of at most 14 bits, and a picture of their upper 8 bits
-# would be nearly black.
+# _narrow refuses values that are all below this: they probably come from a camera of at most 14 bits, and a picture of
+# their upper 8 bits would be nearly black.
 _DARKEST_DEEP = 1 << 14
 _TIFF_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 
@@ -78,7 +78,7 @@ def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
     if header.bits != 8:
         raise unsupported(f"a JPEG of {header.bits} bits a channel")
     try:
-        # The decoder takes memory for the size that its own parser reads, which could differ from that in `header`.
+        # Compare `header` with the size that the decoder reads, because the decoder takes memory for its own size.
         if simplejpeg.decode_jpeg_header(data)[:2] != header.stored_size:
             raise damaged("its headers contradict each other")
         # This decoder reports damage; other decoders silently fill up what is missing or return garbage.
@@ -93,7 +93,7 @@ def _decode_jpeg(data: bytes, header: Header) -> np.ndarray:
     return _decode_by_cv2(data, _CV2_COLOR) if header.mode == "CMYK" else image
 
 
-#: Chunks that only an animated PNG has. Without them, its still picture is decoded.
+#: Chunks that only an animated PNG has; if they are removed, decoders return the still picture of the file.
 _PNG_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
 
@@ -161,7 +161,7 @@ def _decode_tiff(data: bytes, header: Header) -> np.ndarray:
 
 
 def _find_stated_maximum(directory: ImageFileDirectory_v2) -> int | None:
-    """Return the largest value that a 16-bit TIFF states if it is 2^bits - 1 for 9 to 15 bits, else None."""
+    """Return the largest value that a 16-bit TIFF states; None unless this value is 2^bits - 1 for 9 to 15 bits."""
     for tag in (tiff_tags.S_MAX_SAMPLE, tiff_tags.MAX_SAMPLE):
         value = first(directory, tag)
         # Accept only 2^bits - 1. Any other number is just the brightest value in this picture; dividing by it would
@@ -173,11 +173,11 @@ def _find_stated_maximum(directory: ImageFileDirectory_v2) -> int | None:
 
 def _decode_by_pillow(data: bytes, header: Header) -> np.ndarray:
     if header.format == "PPM" and _is_deep_ppm(data, header.stored_size):
-        # Pillow would keep only 8 bits of each colour, and 8 bits do not show how many of the 16 bits are used.
+        # Use OpenCV, because Pillow would keep only 8 bits of each colour, and _narrow looks at all 16 bits.
         return _narrow(np.ascontiguousarray(_decode_by_cv2(data, _CV2_DEEP_BGR)[..., ::-1]))
     image = pillow.decode(io.BytesIO(data), header.format, header.stored_size)
     if image.mode.startswith("I"):
-        # Pillow scales the values of these formats to 16 bits by the largest value that the file states.
+        # The picture has more than 8 bits. Pillow has scaled it to 16 bits by the largest value that the file states.
         values = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
         is_stated = header.format != "JPEG2000" or _find_jpeg2000_bits(data) < 16
         return _narrow(values[..., np.newaxis].repeat(3, axis=2), 65535 if is_stated else None)

@@ -178,7 +178,7 @@ def walk_png(read: Reader) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _read_raw_profile(kind: bytes, content: bytes) -> int | None:
-    """Return the orientation in a text chunk of EXIF that ImageMagick wrote; None if ``content`` is not such a chunk.
+    """Return the orientation in EXIF data that ImageMagick wrote as a text chunk; None for any other ``content``.
 
     The text holds the length of the EXIF data in decimal, and then the data in hexadecimal digits.
     """

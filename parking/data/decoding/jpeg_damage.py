@@ -8,11 +8,11 @@ from parking.data.decoding.headers import JPEG_SCAN, JPEG_STANDALONE, walk_jpeg
 _END, _HUFFMAN_TABLES = b"\xff\xd9", 0xC4
 # Markers of the frames with Huffman coding whose pixels may all be in a single scan: baseline and extended.
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
-# This many zero bytes in a row count as a hole. Two whole blocks take fewer bytes, even if the codes and
-# signs of all 63 coefficients of each block consist of zero bits.
+# This many zero bytes in a row count as a hole: an intact picture would need more than two blocks in a row in which the
+# codes and signs of all 63 coefficients consist of zero bits.
 _HOLE = bytes(128)
-# Matches a marker that begins a segment: 0xff and a byte other than 0x00 (which follows a 0xff among the pixels), 0xff
-# (padding) and the markers without a segment.
+# Matches a marker that begins a segment: 0xff and a second byte. That byte is none of these: 0x00 (then the 0xff is
+# pixel data), 0xff (padding), a marker without a segment.
 _MARKER = re.compile(rb"\xff[^\x00\xff%b]" % bytes(JPEG_STANDALONE))
 
 
@@ -38,7 +38,7 @@ def has_hole(data: bytes) -> bool:
         elif marker == _HUFFMAN_TABLES:
             first_symbols |= _read_first_symbols(data[begin + 4 : end])
         elif marker == JPEG_SCAN:
-            # A scan that lacks components is followed by other scans, perhaps with other tables; do not judge it.
+            # If the scan lacks components, answer False, because other scans follow, perhaps with other tables.
             if end > len(data) or data[begin + 4] != num_components:
                 return False
             tables = [data[begin + 6 + 2 * i] & 0x0F for i in range(num_components)]

@@ -77,7 +77,8 @@ def drop_orientation(data: bytes) -> bytes:
         return data
     order, value_offset, entry = found
     changed = bytearray(data)
-    # Change the type, too: Pillow obeys any type of orientation, even a fraction, whose value lies outside the entry.
+    # Change the type to a 16-bit integer, too: Pillow obeys an orientation of any type, and a fraction, for example, is
+    # stored outside the entry.
     struct.pack_into(order + "H", changed, entry + 2, 3)
     struct.pack_into(order + ("Q" if value_offset == 12 else "I"), changed, entry + 4, 1)
     struct.pack_into(order + "H", changed, entry + value_offset, 1)

@@ -11,7 +11,7 @@ from parking.data.transforms.warp import clip_boxes
 
 
 def compute_tile_offset(i: int, size: tuple[int, int], centre: tuple[int, int]) -> tuple[int, int]:
-    """Return the top-left corner (x, y) of tile ``i`` (0..3) of ``size`` (h, w) on the canvas, or outside of it.
+    """Return the top-left corner (x, y), perhaps off the canvas, of tile ``i`` (0..3), which has ``size`` (h, w).
 
     The tiles touch ``centre``: 0 and 1 from above, 2 and 3 from below, 0 and 2 from the left, 1 and 3 from the right.
     """
@@ -22,7 +22,7 @@ def compute_tile_offset(i: int, size: tuple[int, int], centre: tuple[int, int]) 
 def crop_to_canvas(
     image: np.ndarray, offset: tuple[int, int], size: tuple[int, int]
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return the part of an image at ``offset`` that is on the canvas (a view, may be empty), and the part's (x, y)."""
+    """Crop an image at ``offset`` to the canvas; return the crop (a view, may be empty) and its top-left (x, y)."""
     h, w = image.shape[:2]
     x, y = offset
     x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, 2 * size[1]), min(y + h, 2 * size[0])
