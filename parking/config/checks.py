@@ -252,7 +252,7 @@ CHECKS: Mapping[str, Check] = {
     "MODEL.YOLO.MULTI_LABEL_TEST": Check(Flag(), ALL, scores_steer),
     "MODEL.YOLO.NMS_THRESH_TEST": Check(_PART, ALL, scores_steer),
     "MODEL.YOLO.PRE_NMS_TOPK_TEST": Check(_SOME, ALL, scores_steer),
-    # `read_stages` checks this list. In the config of a single stage, which is checked later, the list is empty.
+    # `read_stages` checks this list before it makes the configs of the stages, in which the list is empty.
     "SOLVER.STAGES": Check(ListOf(ListOf(_NAME, length=2), allowed="a list of [name, config file]"), ALL, True),
     "SOLVER.OPTIMIZER": Check(OneOf("SGD", "AdamW"), TRAIN, True),
     "SOLVER.BASE_LR": Check(Real(0, 1e3), TRAIN, True),
@@ -348,7 +348,7 @@ def _find_incomplete_pyramid(cfg) -> str | None:
 
 
 def _find_untrained_level(cfg) -> str | None:
-    """Find a feature that the head does not use; processes would wait forever for the gradients of its weights."""
+    """Find a feature that the head does not use; distributed training would wait forever for its weights' gradients."""
     backbone, used = cfg.MODEL.BACKBONE.NAME, list(cfg.MODEL.YOLO.IN_FEATURES)
     if backbone not in DETECTRON2_BACKBONES:
         return None

@@ -146,7 +146,7 @@ def upgrade_key(key: str) -> str:
 
 
 def earlier_behaviour() -> dict[str, Any]:
-    """Return, by key, the values that keep the behaviour of older versions, for keys whose default would change it."""
+    """Return, for each key whose default would change the behaviour of older versions, the value that keeps it."""
     return {
         upgrade_key(key): value for upgrade in UPGRADES.values() for key, value in upgrade.earlier_behaviour.items()
     }
@@ -261,7 +261,7 @@ def _name_first_training_state(names: Iterable[str]) -> dict[str, Any]:
     """
     names = list(names)
     norms = {name.rpartition(".")[0] for name in names if name.endswith(".running_mean")}
-    # Begin with these two buffers, because the state dict of a model does not contain them.
+    # These two buffers came first; ``names`` lacks them, because the state dict of a model does not contain them.
     buffers, parameters = ["pixel_mean", "pixel_std"], []
     groups: dict[str, list[str]] = {"bias": [], "norm": [], "weight": []}
     for name in names:

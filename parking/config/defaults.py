@@ -58,8 +58,7 @@ def _add_data(cfg: CN) -> None:
     cfg.DATASETS.TRAIN = ("parking_train",)
     cfg.DATASETS.TEST = ("parking_val",)
     cfg.DATALOADER = CN()
-    # Number of workers, for each process that trains or infers, that read and augment images; 0: the process itself
-    # does this.
+    # Number of data workers of each process that trains or infers; 0: the process itself reads and augments images.
     cfg.DATALOADER.NUM_WORKERS = 4
     # Order of the training images.
     #   "TrainingSampler": shuffled passes
@@ -310,8 +309,8 @@ def _add_solver(cfg: CN) -> None:
     # Number of images in one iteration, for all processes together.
     cfg.SOLVER.IMS_PER_BATCH = 16
     # The optimizer steps with gradients summed over about NOMINAL_BATCH_SIZE / IMS_PER_BATCH iterations; 0: it steps in
-    # every iteration. Gradients after the last step of a training are not used. A checkpoint, also one after
-    # Ctrl-C, is saved only when the next step is done.
+    # every iteration. Gradients after the last step of a training are not used. While gradients are being summed, a
+    # checkpoint, also one after Ctrl-C, waits for the optimizer's step.
     cfg.SOLVER.NOMINAL_BATCH_SIZE = 64
     # Iterations between two checkpoints model_{iteration}.pth, from which --resume continues; 0: only one at the end.
     cfg.SOLVER.CHECKPOINT_PERIOD = 5000

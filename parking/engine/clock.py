@@ -20,7 +20,7 @@ class TrainingClock:
     The file is written even if there is no time limit, because a later run may have one.
     """
 
-    #: Seconds between two writes of the file during a training.
+    #: Seconds between two writes of the file ``record`` during a training.
     RECORD_PERIOD = 60.0
 
     def __init__(self, record: str | os.PathLike | None = None, *, clock: Callable[[], float] = time.monotonic):

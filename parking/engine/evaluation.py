@@ -132,8 +132,8 @@ def _evaluate_copy(model, state_dict, dtype, test):
 
 @torch.no_grad()
 def _broadcast_from_main(model: nn.Module) -> None:
-    # Batch norm statistics differ between processes. All must evaluate those of the main process, because these are
-    # the ones that a checkpoint contains.
+    # Batch norm statistics differ between processes. Checkpoints contain those of the main process, so all processes
+    # must evaluate with them.
     if comm.get_world_size() > 1:
         for tensor in model.state_dict().values():
             dist.broadcast(tensor, 0)

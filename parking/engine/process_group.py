@@ -45,7 +45,7 @@ def join_process_group(local_rank: int, args: argparse.Namespace, folder: str | 
     comm.create_local_process_group(args.num_gpus)
     if has_gpu:
         torch.cuda.set_device(local_rank)
-    # Wait for all processes, or one that starts much later could exceed the timeout of the first collective.
+    # Wait for all processes here; otherwise, the first collective could time out because a process starts much later.
     comm.synchronize()
 
 

@@ -46,7 +46,7 @@ def check_same_recipe(recipe: Recipe, earlier: Mapping[str, Any], *, output_dir:
 
 
 def keep_earlier_behaviour(cfg: CfgNode, earlier: Mapping[str, Any], opts: Sequence[str]) -> None:
-    """Set each key that did not exist when a resumed training began to the value that keeps the training's behaviour.
+    """Set keys that are newer than a resumed training to the values that keep the behaviour with which it began.
 
     Args:
         cfg: config of the resumed training, changed in place. Values that are not the default, or that the command line

@@ -154,8 +154,8 @@ def _check(stages: list[Stage], all_stages: list[Stage], done: list[Stage], resu
 def check_stages_fit(stages: Sequence[Stage]) -> None:
     """Raise a UserError if the weights of a stage would not fit the model of the next one."""
     for earlier, later in itertools.pairwise(stages):
-        # Give both models the same number of classes: these numbers may differ, because loading weights maps the
-        # outputs from class to class.
+        # Compare the models as if they had the same number of classes: stages may differ in it, because loading maps
+        # the weights from class to class.
         same_classes = earlier.cfg.clone()
         same_classes.MODEL.YOLO.NUM_CLASSES = later.cfg.MODEL.YOLO.NUM_CLASSES
         misfits = find_misfits(find_shapes(same_classes), find_shapes(later.cfg))

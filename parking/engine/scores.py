@@ -15,7 +15,7 @@ from parking.utils.text import printable
 
 
 def best_metric(cfg) -> str:
-    """Return the name under which the event storage has the score that TEST.BEST_METRIC means.
+    """Return the name of the score TEST.BEST_METRIC in the event storage.
 
     If there are several data sets and TEST.BEST_METRIC names none of them, the score of the first one is meant.
 

@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 # How long to wait for the lock: the data workers of a killed training hold it until they notice the kill and end.
 _LOCK_SECONDS = 10.0
-# Names of a training's files that must not be links: config.yaml, which is replaced, and the files to which detectron2
-# appends, which it would do even through a link.
+# Names of a training's files that must be regular files: config.yaml, which is replaced, and the files to which
+# detectron2 appends; it would append even to the target of a link.
 _REGULAR = ("config.yaml", "log.txt*", "metrics.json")
 # Names of all files that a training replaces, appends to or removes, besides checkpoints and weights.
 _WRITTEN = (*_REGULAR, "events.out.tfevents.*", UNREADABLE_IMAGES, SECONDS_USED)

@@ -272,8 +272,8 @@ class Trainer(DefaultTrainer):
         return evaluate_copy(self.cfg, self._bare_model, state_dict, test)
 
     def _should_stop_evaluation(self) -> bool:
-        # Stop only if a checkpoint is saved before the next iteration: class-balanced sampling draws samples of that
-        # iteration by the results of this evaluation. Stop only with one process, because several would have to agree.
+        # Stop only if a checkpoint is saved before the next iteration, because class-balanced sampling needs the
+        # results of this evaluation for that iteration. Stop only with one process: several would have to agree.
         can_stop = not self._trainer.is_amid_step or self.iter >= self.max_iter
         return self._stop_request.is_made and can_stop and comm.get_world_size() == 1
 

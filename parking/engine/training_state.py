@@ -30,6 +30,6 @@ def _arrange_optimizer(state: dict, groups: list[list[str]], wanted: list[list[s
     numbers = {name: i for i, name in enumerate(name for group in groups for name in group)}
     new_numbers = [numbers[name] for group in wanted for name in group]
     entries = state["state"]
-    # The groups keep their numbers, because optimizers number parameters consecutively, group by group. Only the
-    # entries move: each gets the number that its parameter has now.
+    # An optimizer numbers its parameters consecutively, group by group, so "param_groups" stays as it is. Only the
+    # entries of "state" move: each gets the number that its parameter has now.
     return {**state, "state": {new: entries[old] for new, old in enumerate(new_numbers) if old in entries}}

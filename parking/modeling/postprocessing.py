@@ -12,11 +12,11 @@ from torchvision.ops import nms
 from .dense_heads.base import DensePredictions
 
 # To get the published scores, coordinates of the classes 0 to 79, which the published weights have, are rounded as in
-# the published NMS. It shifts boxes of class c by c times this many pixels in float32, and so rounds by up to 0.03.
+# the published NMS: adding c times _CLASS_DISTANCE to boxes of class c in float32 rounds them by up to 0.03 pixels.
 _CLASS_DISTANCE, _NUM_ROUNDED_CLASSES = 8192.0, 80
-# Groups (image x class) that share a call of NMS are shifted apart in float64. The numbers are chosen such that the
-# shift rounds nothing: coordinates within _LIMIT pixels that are multiples of _GRID stay exact up to _MAX_GROUPS *
-# _DISTANCE, since 2^25 / 2^-28 is 2^53. The few groups with other coordinates each get their own call of NMS.
+# Up to _MAX_GROUPS groups (image x class) share a call of NMS; their boxes are shifted apart by _DISTANCE in float64.
+# If all coordinates of a group are within _LIMIT pixels and are multiples of _GRID, the shift rounds nothing, because
+# _MAX_GROUPS * _DISTANCE / _GRID is 2^53. The few other groups each get their own call of NMS.
 _LIMIT, _DISTANCE, _MAX_GROUPS, _GRID = 2.0**15, 2.0**17, 2**8, 2.0**-28
 # Limit of the boxes in one call of NMS. The time on a CPU and the memory on a GPU grow with the square of this number;
 # 32768 boxes take 128 MB.
@@ -66,7 +66,7 @@ class YOLOPostprocessor:
         }
 
     def __call__(self, predictions: DensePredictions, image_sizes: list[tuple[int, int]]) -> list[Instances]:
-        """Turn the predictions of a batch into detections; those on an image do not depend on the other images.
+        """Turn the predictions of a batch into detections; the detections on an image do not depend on other images.
 
         Args:
             image_sizes: (height, width) of each image in the network's input, without padding.
@@ -165,7 +165,7 @@ def _round_as_published(boxes: Tensor, classes: Tensor) -> Tensor:
 
 
 def _pack(sizes: list[int], max_sum: int, max_count: int) -> list[int]:
-    """Add up consecutive ``sizes`` to sums of at most ``max_sum``, each of at most ``max_count`` sizes.
+    """Merge consecutive ``sizes``, at most ``max_count`` at a time, into sums of at most ``max_sum``.
 
     A single size above ``max_sum`` is a sum of its own.
     """

@@ -54,7 +54,7 @@ class YOLOWithTTA(nn.Module):
 
     @property
     def size_divisibility(self) -> int:
-        """The divisor of padded image sides: that of the model, because the first view has the size of the image."""
+        """Images are padded to sides that are multiples of this many pixels, as for the model itself."""
         return self.model.size_divisibility
 
     def forward(self, batched_inputs: list[dict]) -> list[dict]:

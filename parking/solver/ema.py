@@ -55,7 +55,7 @@ class ModelEMA:
 
 
 def _averaged_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    # The tensors of a state dict share memory with the model. Buffers that are not saved need no average.
+    # The state dict copies no memory, and lacks only buffers that are not saved, which need no average.
     return {name: tensor for name, tensor in model.state_dict().items() if tensor.dtype.is_floating_point}
 
 

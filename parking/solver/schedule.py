@@ -51,7 +51,7 @@ class Warmup:
         return start + (end - start) * iteration / self.num_iters
 
     def lr(self, iteration: int, scheduled_lr: float, *, is_bias: bool) -> float:
-        """Return the learning rate of a parameter group whose schedule without warm-up says ``scheduled_lr``."""
+        """Return the learning rate of a parameter group; without warm-up, it would be ``scheduled_lr``."""
         return self._blend(iteration, self.bias_lr if is_bias else 0.0, scheduled_lr)
 
     def momentum_at(self, iteration: int) -> float:

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointHook(HookBase):
-    """Save ``model_{iteration:07d}.pth`` every ``period`` iterations and at the end, then also ``model_final.pth``.
+    """Save ``model_{iteration:07d}.pth`` every ``period`` iterations; at the end, save it and ``model_final.pth``.
 
     If gradients are being accumulated, the checkpoint is saved after the optimizer's next step, so that the checkpoint
     need not contain gradients. At the end of a training, accumulated gradients are dropped.

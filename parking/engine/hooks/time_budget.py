@@ -28,7 +28,7 @@ class TimeBudgetHook(HookBase):
 
     #: The time is measured once in this many iterations.
     PERIOD = 20
-    #: The speed is computed over this many measurements; before these are made, the training's end does not move.
+    #: The speed is computed over this many measurements; until they are made, the end of the training is not moved.
     NUM_LOOKS = 10
 
     def __init__(
@@ -63,7 +63,7 @@ class TimeBudgetHook(HookBase):
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         self._clock.write_record(if_older_than=self._clock.RECORD_PERIOD)
-        # If only one iteration is left, early stopping may have moved the end there; do not move the end again.
+        # If only one iteration is left, early stopping may have shortened the training; do not lengthen it again.
         if self._max_seconds is None or done % self.PERIOD or done + 1 >= self.trainer.max_iter:
             return
         self._looks.append((done, self._clock.seconds - self._evaluations.total_seconds))

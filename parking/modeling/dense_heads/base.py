@@ -71,7 +71,7 @@ class ClassRows(NamedTuple):
     prior: float
 
     def count_classes(self, tensor: Tensor) -> int | None:
-        """The number of classes in ``tensor`` by its number of rows; None if that number does not fit this layout."""
+        """Derive the number of classes from the number of rows of ``tensor``; None if it does not fit this layout."""
         if not tensor.dim() or len(tensor) % self.groups:
             return None
         num_classes = len(tensor) // self.groups - self.before
@@ -89,7 +89,7 @@ class DenseHead(nn.Module):
     """
 
     def forward(self, features: list[Tensor]) -> Any:
-        """Compute raw outputs, in the precision of the training, the inference or the export that calls this method.
+        """Compute raw outputs, in the precision of the training, inference or export that runs.
 
         Args:
             features: per level (N, channels, H, W), finest first.
@@ -126,18 +126,21 @@ class DenseHead(nn.Module):
         raise NotImplementedError
 
     def strong_augmentation_ends(self, iteration: int | None) -> None:
-        """Take note when mosaic and mixup end; called when a training begins or resumes, and when the end changes.
+        """Tell the head when mosaic and mixup end; called when a training begins or resumes, and when this changes.
 
         Args:
             iteration: the first iteration whose images are drawn without mosaic and mixup; None if there is none.
         """
 
     def class_rows(self) -> Mapping[str, ClassRows]:
-        """Return, by name in the head, the layout of each tensor with rows for classes; biases have one dimension."""
+        """Return, by name in the head, the layout of each tensor with rows for classes.
+
+        A tensor with one dimension is a bias.
+        """
         raise NotImplementedError
 
     def adapt_weights(self, state: dict[str, Tensor]) -> list[str]:
-        """Check, and perhaps replace in ``state``, the head's tensors of a weights file; called before they are loaded.
+        """Check the head's tensors of a weights file in ``state``, and replace some if needed; called before loading.
 
         Returns:
             Phrases for the log that say what was replaced, such as "the anchors are the config's".

@@ -21,7 +21,7 @@ _EPS = 1e-9
 
 
 class TaskAlignment(NamedTuple):
-    """The K claims of an image, accepted and rejected: in each, a box claims a prediction.
+    """The K claims of an image, accepted or rejected; each is a pair of a box and a prediction that may learn the box.
 
     Rejected claims stay in the tensors, so that all sizes follow from the number of boxes and no value has to be read
     from the device.

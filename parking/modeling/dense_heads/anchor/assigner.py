@@ -22,7 +22,7 @@ class LevelAssignment(NamedTuple):
     Attributes:
         image, anchor, row, col: (M,) int64 each; the matched prediction is ``predictions[image, anchor, row, col]``.
         gt_index: (M,) int64, index of the matched ground truth box.
-        gt_boxes: (M, 4) cx, cy, w, h in cells, relative to the corner of the match's cell.
+        gt_boxes: (M, 4) cx, cy, w, h in cells, relative to the top-left corner of the matched cell.
         anchor_sizes: (M, 2) width and height of the anchor in cells.
     """
 

@@ -19,7 +19,7 @@ class YOLOBoxCoder:
     """
 
     def encode(self, boxes: Tensor, cells: Tensor, anchors: Tensor, stride: float = 1.0) -> Tensor:
-        """Convert ``boxes`` to the deltas that :meth:`decode` turns into them; NaN or infinite if no deltas do."""
+        """Convert ``boxes`` to the deltas that decode to them; NaN or infinite if the cell cannot predict them."""
         centers = (boxes[..., :2] / stride - cells + 0.5) / 2
         sides = (boxes[..., 2:] / anchors).sqrt() / 2
         return torch.logit(torch.cat([centers, sides], dim=-1))

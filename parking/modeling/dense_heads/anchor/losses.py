@@ -129,7 +129,7 @@ class YOLOLoss(nn.Module):
     def _level_losses(
         self, prediction: Tensor, gt_classes: Tensor, assignment: LevelAssignment, num_matches: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # Convert only a part of the predictions to float32, because under autocast they take half as much memory.
+        # Convert only the needed predictions to float32: in half precision, under autocast, they take half the memory.
         obj_logits = prediction[..., 4].float()
         box_loss, cls_loss = obj_logits.new_zeros(()), obj_logits.new_zeros(())
         index = assignment[:4]
@@ -147,7 +147,7 @@ class YOLOLoss(nn.Module):
         return box_loss, self._cross_entropy(obj_logits, obj_target, self.obj_pos_weight), cls_loss
 
     def _ciou(self, deltas: Tensor, assignment: LevelAssignment) -> Tensor:
-        # For the predicted and the matched box, the unit is a cell, and the origin is the corner of the match's cell.
+        # Both boxes are in cells, relative to the top-left corner of the cell that the true box is assigned to.
         boxes = self.box_coder.decode(deltas, cells=deltas.new_zeros(2), anchors=assignment.anchor_sizes)
         return box_ciou(box_convert(boxes, "cxcywh", "xyxy"), box_convert(assignment.gt_boxes, "cxcywh", "xyxy"))
 
@@ -187,5 +187,5 @@ def scatter_last(shape: Sequence[int], index: tuple[Tensor, ...], values: Tensor
         flat = flat * size + other
     order = torch.arange(len(flat), device=flat.device)
     last = order.new_zeros(math.prod(shape)).scatter_reduce_(0, flat, order, "amax")
-    # ``values[last[flat]]`` has the same value for all writes to a place, so the order of the writes does not matter.
+    # All writes to a place write the same value, so the order of the writes does not matter.
     return values.new_zeros(math.prod(shape)).scatter_(0, flat, values[last[flat]]).view(shape)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The distance to a side is clamped to at most R - 1 minus this, so that there is always a bin above the distance.
+# With R bins, distances are clamped to at most R - 1 - _MARGIN, so that there is always a bin above the distance.
 _MARGIN = 0.01
 
 
@@ -34,7 +34,7 @@ class DistributionBoxCoder:
         return torch.cat([points - before, points + after], dim=-1)
 
     def encode(self, boxes: Tensor, points: Tensor) -> Tensor:
-        """Return distributions (..., 4, R): the mean of each is the distance to a side; at most two bins are above 0.
+        """Return for each side a distribution (..., 4, R) with the distance as mean; at most two bins are above 0.
 
         Args:
             boxes: (..., 4) XYXY in strides. Distances outside of 0 ... R - 1 are clamped to that range.

@@ -59,7 +59,7 @@ class DistributionHead(DenseHead):
         self.assigner = assigner
         self.loss = loss
         self.box_coder = loss.box_coder
-        # For each level, the bias of every class that makes the head expect _PRIOR_OBJECTS in an image.
+        # Bias of the class outputs on each level; it makes a new head expect _PRIOR_OBJECTS in an image.
         self._class_priors = [
             math.log(_PRIOR_OBJECTS / num_classes / (_PRIOR_IMAGE_SIZE / stride) ** 2) for stride in strides
         ]
@@ -89,7 +89,7 @@ class DistributionHead(DenseHead):
                 alpha=head.ASSIGNER.ALPHA,
                 beta=head.ASSIGNER.BETA,
                 num_candidates=head.ASSIGNER.CANDIDATES,
-                # The assigner enlarges boxes with shorter sides, because a tiny box may contain no point of any level.
+                # The assigner enlarges boxes with sides shorter than this, because a tiny box may contain no point.
                 min_side=strides[min(1, len(strides) - 1)],
             ),
             "loss": DistributionLoss(cfg),
@@ -118,7 +118,7 @@ class DistributionHead(DenseHead):
         points, strides = self._find_points(raw)
         boxes = self.box_coder.decode(logits, points) * strides
         sizes = tuple(level.shape[2] * level.shape[3] for level, _ in raw)
-        # Give no upper bound, because the largest score is as expensive to find here as in the postprocessing.
+        # Give no ``upper_bound``: finding the largest score takes as long here as in the postprocessing.
         return DensePredictions(boxes, scores.float().sigmoid(), sizes)
 
     def _find_points(self, raw: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

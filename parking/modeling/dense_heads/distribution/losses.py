@@ -19,7 +19,7 @@ from .box_coder import DistributionBoxCoder
 
 
 class Assignment(NamedTuple):
-    """The K claims of a batch, accepted and rejected: in each, a box claims a prediction.
+    """The K claims of a batch, accepted or rejected; each is a pair of a box and a prediction that may learn the box.
 
     Attributes:
         images, predictions: (K,) int64.
@@ -36,7 +36,7 @@ class Assignment(NamedTuple):
 
 
 class DistributionLoss(nn.Module):
-    """The box, class and bin loss, each divided by S, the sum of the soft targets, which counts as at least 1.
+    """The box, class and bin loss, each divided by S: the sum of the soft targets, or 1 if the sum is smaller.
 
     * box: sum of (1 - CIoU) * target / S over the assigned predictions;
     * class: sum of the cross entropies of all predictions and classes, divided by S; the target is the soft target for
@@ -93,19 +93,19 @@ class DistributionLoss(nn.Module):
         self, logits: list[Tensor], assignment: Assignment, points: Tensor, strides: Tensor
     ) -> tuple[Tensor, Tensor]:
         joined = torch.cat([list_cells(level) for level in logits], dim=1)
-        # Select the claimed predictions before the conversion to float32 below, which takes memory.
+        # Select the claimed predictions first, so that only these are converted to float32 below: this takes memory.
         claimed = joined[assignment.images, assignment.predictions]
         points, gt_boxes = points[assignment.predictions], assignment.gt_boxes / strides[assignment.predictions]
         ciou = box_ciou(self.box_coder.decode(claimed, points), gt_boxes)
         entropy = self.box_coder.cross_entropy(claimed, gt_boxes, points)
-        # In a batch without boxes, these sums are 0, but they give gradients of 0: every parameter needs a gradient.
+        # Even in a batch without boxes, every parameter needs a gradient; these sums then give gradients of 0.
         return ((1 - ciou) * assignment.targets).sum(), (entropy * assignment.targets).sum()
 
     def _class_loss(self, logits: list[Tensor], assignment: Assignment) -> Tensor:
         levels = [list_cells(level) for level in logits]
         sizes, (num_images, _, num_classes) = [level.shape[1] for level in levels], levels[0].shape
         targets = assignment.targets.new_zeros(num_images, sum(sizes), num_classes)
-        # Add up the targets of all claims on a prediction: only the accepted claim has a target above 0.
+        # Several boxes may claim a prediction; add up the targets, because only the accepted claim has one above 0.
         targets.index_put_(
             (assignment.images, assignment.predictions, assignment.gt_classes), assignment.targets, accumulate=True
         )

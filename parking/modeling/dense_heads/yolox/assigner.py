@@ -18,7 +18,7 @@ from ..task_aligned import TaskAlignment, settle_claims
 _RADIUS = 1.5
 # A box has at most this many candidates in a level, because at most 3 x 3 points are within _RADIUS.
 _MAX_CANDIDATES = 9
-# The number of predictions that a box claims is the sum of its largest overlaps; at most this many are summed up.
+# A box claims as many predictions as the sum of its largest overlaps; at most this many overlaps are summed up.
 _MAX_PER_BOX = 10
 _IOU_WEIGHT = 3.0
 _IOU_EPS = 1e-8
@@ -26,7 +26,7 @@ _IOU_EPS = 1e-8
 _FAR = 1e6
 # Logarithms are clamped to at least this value, as in PyTorch's cross entropy.
 _MIN_LOG = -100.0
-# At most this many pairs of a box and one of the M slots are compared at once; a pair takes about 80 bytes of memory.
+# At most this many pairs of a box and a prediction are compared at once; a pair takes about 80 bytes of memory.
 _MAX_PAIRS = 2**21
 
 
@@ -110,7 +110,7 @@ def _are_near(points: Tensor, strides: Tensor, centers: Tensor) -> Tensor:
 
 
 def _class_costs(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Split the cross entropy of predictions into two parts: for the right class c, it is ``absent + present[c]``.
+    """Return two parts of predictions' cross entropy, which is ``absent + present[c]`` if c is the right class.
 
     Args:
         scores: (M, C).

@@ -82,7 +82,7 @@ class YOLOXHead(DenseHead):
     def from_config(cls, cfg, input_shape: list[ShapeSpec]):
         strides = [shape.stride for shape in input_shape]
         if cfg.MODEL.YOLOX_HEAD.ASSIGNER == "TaskAligned":
-            # The assigner enlarges boxes with shorter sides, because a tiny box may contain no point of any level.
+            # The assigner enlarges boxes with sides shorter than this, because a tiny box may contain no point.
             min_side = strides[min(1, len(strides) - 1)]
             assigner = TaskAlignedAssigner(alpha=_ALPHA, beta=_BETA, num_candidates=_CANDIDATES, min_side=min_side)
         else:

@@ -40,7 +40,7 @@ class PointOutputs(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """The K claims of a batch, accepted and rejected: in each, a box claims a prediction.
+    """The K claims of a batch, accepted or rejected; each is a pair of a box and a prediction that may learn the box.
 
     Attributes:
         images, predictions: (K,) int64.
