@@ -71,7 +71,7 @@ def scores_steer(recipe: Recipe) -> bool:
 
 
 def _if_set(key: str, *values: str) -> Callable[[Recipe], bool]:
-    """Return a function for :attr:`Check.changes_weights`: whether ``key`` has one of ``values``."""
+    """Return a function for :attr:`Check.changes_weights` that tells whether ``key`` has one of ``values``."""
     return lambda recipe: recipe.values.get(key) in values
 
 

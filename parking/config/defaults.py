@@ -247,7 +247,7 @@ def _add_distribution_head(cfg: CN) -> None:
     # The distance to a side of a box is the mean of a distribution over this many values: 0, 1, 2, ... strides.
     cfg.MODEL.DISTRIBUTION_HEAD.NUM_BINS = 16
     # Channels of the class branches. 0: the published rule, max(channels of the finest level, min(NUM_CLASSES, 100)).
-    # If MODEL.WEIGHTS were trained for another number of classes, set the number of channels that they have.
+    # If MODEL.WEIGHTS were trained for another number of classes, set the number of channels of these weights.
     cfg.MODEL.DISTRIBUTION_HEAD.CLASS_CHANNELS = 0
     cfg.MODEL.DISTRIBUTION_HEAD.ASSIGNER = CN()
     # A box is learned by the CANDIDATES predictions whose score^ALPHA * IoU^BETA is largest.

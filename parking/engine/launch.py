@@ -110,7 +110,7 @@ def _run(local_rank: int, main: Callable, args: argparse.Namespace, record_folde
     os.setpgrp()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        # torch has asked the kernel to send SIGINT when the parent dies. The parent may have died before torch asked.
+        # torch has asked the kernel to send SIGINT when the parent dies; check whether the parent died before this.
         if not multiprocessing.parent_process().is_alive():
             raise KeyboardInterrupt
         _share_cpus(args.num_gpus)

@@ -65,8 +65,8 @@ class Trainer(DefaultTrainer):
             max_seconds: time limit of this training, including interrupted runs; None: no limit.
             is_followed: whether another stage starts from the weights that the evaluations of this one choose.
         """
-        # Skip DefaultTrainer.__init__: it requires GPUs for several processes, and builds the data loader before a
-        # checkpoint has been read, which states at which sample the loader must start.
+        # Skip DefaultTrainer.__init__: it requires GPUs for several processes, and builds the data loader too early. At
+        # which sample the loader must start is known only when a checkpoint has been read.
         TrainerBase.__init__(self)
         check_config(cfg, Task.TRAIN)
         self.cfg = cfg
@@ -340,7 +340,7 @@ class Trainer(DefaultTrainer):
             "max_iter": self.max_iter,
             "evaluated_before": self._evaluations.before,
             "class_ap": self._class_ap,
-            # Training draws no numbers from this generator, but heads or losses of users may.
+            # Users' heads or losses may draw numbers from this generator; the training itself draws none.
             "rng": comm.all_gather(torch.get_rng_state()),
         }
 
