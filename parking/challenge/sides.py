@@ -63,7 +63,7 @@ def _make_side(name: str, columns: Columns, mask: np.ndarray, classes: np.ndarra
 
 
 def _divide_parking(checked: CheckedSource, split: str) -> tuple[list[Side], list[SplitSummary]]:
-    """Divide the images by ``split``; return the training and validation sides, and a summary of each of ``SPLITS``.
+    """Return the two sides of the split named ``split``, training and validation, and a summary of each of ``SPLITS``.
 
     Frames with a neighbour on the other side are added to ``checked.findings``. If ``split`` is impossible, the only
     side has all images, and the summary of ``split`` says why.

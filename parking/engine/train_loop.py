@@ -93,8 +93,8 @@ class AccumulatingTrainer(SimpleTrainer):
         self._pending: list[tuple[int, dict[str, Tensor], float]] = []
         self._since_step: list[_Batch] = []
         self._buffers = [b for b in model.buffers() if b.is_floating_point()]
-        # Norm statistics before the first batch since the last step, to be restored if the next step is left out;
-        # None if there was no batch since the last step.
+        # Norm statistics from before the batches that wait for the next step, to be restored if that step is skipped;
+        # None if no batch waits.
         self._sound_buffers: list[Tensor] | None = None
         self.last_step_iteration = -1
         self.num_skipped_in_a_row = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 # Longest value in a message, in characters.
 _SHOWN_LENGTH = 100
-# A text with more combining marks in a row than this is not composed; Unicode (UAX #15, 13) expects at most 30.
+# compose() leaves a text with more combining marks in a row as it is; Unicode (UAX #15, 13) expects at most 30.
 _MAX_MARKS = 30
 
 

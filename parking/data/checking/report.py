@@ -63,7 +63,7 @@ def format_sources(checked: Sequence[CheckedSource]) -> str:
 
 
 def format_splits(summaries: Sequence[SplitSummary], class_names: Sequence[str]) -> str:
-    """Return a table of the splits: images and boxes on either side, and frames close to a frame on the other side."""
+    """Return a table of the splits: images and boxes per side, and images with a near neighbour on the other side."""
     possible = [summary for summary in summaries if not summary.note]
     rows = [
         ["images", *(_join(summary.num_images) for summary in possible)],

@@ -133,7 +133,7 @@ class DenseHead(nn.Module):
         """
 
     def class_rows(self) -> Mapping[str, ClassRows]:
-        """Return, by name in the head, the layout of each tensor with rows for classes.
+        """Return the layout of each tensor that has rows for classes, by the tensor's name in the head.
 
         A tensor with one dimension is a bias.
         """

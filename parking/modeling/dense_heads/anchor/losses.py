@@ -129,7 +129,7 @@ class YOLOLoss(nn.Module):
     def _level_losses(
         self, prediction: Tensor, gt_classes: Tensor, assignment: LevelAssignment, num_matches: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # Convert only the needed predictions to float32: in half precision, under autocast, they take half the memory.
+        # Convert only the needed predictions to float32; the rest may stay in half precision, which saves memory.
         obj_logits = prediction[..., 4].float()
         box_loss, cls_loss = obj_logits.new_zeros(()), obj_logits.new_zeros(())
         index = assignment[:4]
