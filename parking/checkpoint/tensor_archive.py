@@ -15,7 +15,7 @@ from .foreign_files import describe_file, describe_zip
 
 
 class ArchiveError(Exception):
-    """Raised if a file was not written by torch.save, is damaged, or claims to hold more than it does; the message says what."""
+    """Raised if a file was not written by torch.save, is damaged, or claims to hold more than it does."""
 
 
 class TensorArchive:
