@@ -114,7 +114,7 @@ def build_without_memory(cfg) -> nn.Module:
     shapes_only = cfg.clone()
     shapes_only.defrost()
     shapes_only.MODEL.DEVICE = "meta"
-    shapes_only.MODEL.YOLO.NUM_CLASSES = cfg.MODEL.YOLO.NUM_CLASSES or 1  # 0 is later replaced by the data set's number
+    shapes_only.MODEL.YOLO.NUM_CLASSES = cfg.MODEL.YOLO.NUM_CLASSES or 1  # 0: the data set's number, found later
     with torch.device("meta"):
         return build_model(shapes_only)
 

@@ -36,8 +36,8 @@ _FAR_OUTSIDE = 0.1
 # If boxes (x0, y0, x1, y1) are wrongly read as (x, y, width, height), at least this share of them extends beyond the
 # image by more than _FAR_OUTSIDE, because most boxes outside the top-left quarter of the image do.
 _MIN_OUTSIDE_SHARE = 0.2
-# At least this many boxes must show that they were drawn on upright pictures; fewer than _MIN_BOXES are enough, because
-# the EXIF orientation is further evidence.
+# Whether the boxes of pictures that are used as stored were drawn on the turned pictures is judged from this many boxes
+# on. Fewer than _MIN_BOXES suffice, because the EXIF orientation is further evidence.
 _MIN_TURNED_BOXES = 5
 
 

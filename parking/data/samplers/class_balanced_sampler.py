@@ -7,7 +7,7 @@ import numpy as np
 from parking.data.annotations import get_training_annotations
 from parking.data.samplers.training_sampler import PositionedSampler
 
-# The least weight of an image with boxes, as a part of the mean weight of all images with boxes.
+# The least weight of an image with boxes, as a fraction of the mean weight of all images with boxes.
 _MIN_RELATIVE_WEIGHT = 0.01
 
 

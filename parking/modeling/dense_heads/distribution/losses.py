@@ -93,7 +93,7 @@ class DistributionLoss(nn.Module):
         self, logits: list[Tensor], assignment: Assignment, points: Tensor, strides: Tensor
     ) -> tuple[Tensor, Tensor]:
         joined = torch.cat([list_cells(level) for level in logits], dim=1)
-        # Select the claimed predictions first, so that only these are converted to float32 below: this takes memory.
+        # Select the claimed predictions first, so that only these are converted to float32 below; copies take memory.
         claimed = joined[assignment.images, assignment.predictions]
         points, gt_boxes = points[assignment.predictions], assignment.gt_boxes / strides[assignment.predictions]
         ciou = box_ciou(self.box_coder.decode(claimed, points), gt_boxes)
