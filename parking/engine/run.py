@@ -4,7 +4,6 @@ import gc
 import itertools
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,7 +33,7 @@ from .trainer import Trainer
 logger = logging.getLogger(__name__)
 
 
-def run_training(args) -> OrderedDict[str, Any] | None:
+def run_training(args) -> dict[str, Any] | None:
     """Train the stages of ``args.config_file``, or only ``args.stage``; return the final scores of the last stage.
 
     Args:
@@ -59,7 +58,7 @@ def run_training(args) -> OrderedDict[str, Any] | None:
         return _train(stages, all_stages, args)
 
 
-def _train(stages, all_stages, args) -> OrderedDict[str, Any] | None:
+def _train(stages, all_stages, args) -> dict[str, Any] | None:
     done = [s for s in all_stages if is_finished(s) and (args.resume or s not in stages)]
     resumed = [s for s in stages if args.resume and s not in done and is_resumable(s)]
     _check(stages, all_stages, done, resumed, args)
@@ -101,7 +100,7 @@ def _train(stages, all_stages, args) -> OrderedDict[str, Any] | None:
     return results
 
 
-def run_evaluation(args) -> OrderedDict[str, Any]:
+def run_evaluation(args) -> dict[str, Any]:
     """Evaluate MODEL.WEIGHTS if the command line gives it, else the weights of a stage; return the scores.
 
     The stage is ``args.stage`` if given, else the last one that has weights.
@@ -207,10 +206,9 @@ def _check_resumable(stages: list[Stage], all_stages: list[Stage], done: list[St
             )
         is_later = is_later or stage not in done
         if find_training(folder) and _saved_config(stage).is_file():
-            recipe = Recipe(dict(flatten(describe_config(stage.cfg))), is_followed=stage is not all_stages[-1])
-            if recipe.values["MODEL.YOLO.NUM_CLASSES"] == 0:
-                # Do not compare 0, which stands for the number of classes in the data; data are compared later.
-                del recipe.values["MODEL.YOLO.NUM_CLASSES"]
+            # Do not compare 0 classes, which stands for the number of classes in the data; data are compared later.
+            values = dict(pair for pair in flatten(describe_config(stage.cfg)) if pair != ("MODEL.YOLO.NUM_CLASSES", 0))
+            recipe = Recipe(values, is_followed=stage is not all_stages[-1])
             saved, version = _read_saved_config(stage)
             tell_changed_scores(recipe, version, output_dir=folder)
             check_same_recipe(recipe, dict(flatten(saved)), output_dir=folder)

@@ -1,7 +1,6 @@
 """Find the scores that steer a training in the results of an evaluation."""
 
 import math
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,8 +57,8 @@ def class_ap_of(results: Mapping[str, Any], class_names: list[str]) -> list[floa
 
 def finite_only(results: dict[str, Any]) -> dict[str, Any]:
     """Copy nested scores without those that are NaN (classes without boxes), because metrics.json cannot hold NaN."""
-    return OrderedDict(
-        (key, finite_only(value) if isinstance(value, dict) else value)
+    return {
+        key: finite_only(value) if isinstance(value, dict) else value
         for key, value in results.items()
         if isinstance(value, dict) or math.isfinite(value)
-    )
+    }

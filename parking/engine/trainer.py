@@ -5,7 +5,6 @@ import math
 import os
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -72,7 +71,7 @@ class Trainer(DefaultTrainer):
         self.cfg = cfg
         self._recipe = Recipe(dict(flatten(describe_config(cfg))), is_followed)
         self.max_iter = cfg.SOLVER.MAX_ITER
-        self._last_eval_results: OrderedDict[str, Any] | None = None
+        self._last_eval_results: dict[str, Any] | None = None
         self._evaluations = Evaluations()
         self._clock = TrainingClock(os.path.join(cfg.OUTPUT_DIR, SECONDS_USED))
         self._stop_request = StopRequest()
@@ -233,7 +232,7 @@ class Trainer(DefaultTrainer):
             ret.append(hooks.PeriodicWriter(self.build_writers(), period=_LOG_PERIOD))
         return ret
 
-    def _evaluate(self, next_iteration: int) -> OrderedDict[str, Any]:
+    def _evaluate(self, next_iteration: int) -> dict[str, Any]:
         raw_results = {}
         self._clock.write_record()
         start = time.monotonic()
@@ -248,7 +247,7 @@ class Trainer(DefaultTrainer):
                 # End at once: before the first iteration of this run there is nothing to save, and after the last one
                 # no iteration follows that could save a checkpoint.
                 raise KeyboardInterrupt from None
-            return OrderedDict()
+            return {}
         put_pictures(self.storage, pop_pictures(results))
         self._last_eval_results = results
         self._evaluations.add(next_iteration, comm.all_gather(time.monotonic() - start)[0])
@@ -258,8 +257,8 @@ class Trainer(DefaultTrainer):
                 self._reset_data_loader(next_iteration)
         return finite_only({**results, **({"raw": raw_results} if raw_results else {})})
 
-    def _test_weights(self, state_dict: Mapping[str, torch.Tensor], *, with_pictures: bool) -> OrderedDict[str, Any]:
-        def test(model: nn.Module) -> OrderedDict[str, Any]:
+    def _test_weights(self, state_dict: Mapping[str, torch.Tensor], *, with_pictures: bool) -> dict[str, Any]:
+        def test(model: nn.Module) -> dict[str, Any]:
             how = {"should_stop": self._should_stop_evaluation, "restart": restart}
             return self.test(self.cfg, model, with_pictures=with_pictures, **how)
 
@@ -277,7 +276,7 @@ class Trainer(DefaultTrainer):
         can_stop = not self._trainer.is_amid_step or self.iter >= self.max_iter
         return self._stop_request.is_made and can_stop and comm.get_world_size() == 1
 
-    def train(self) -> OrderedDict[str, Any] | None:
+    def train(self) -> dict[str, Any] | None:
         """Train from ``start_iter`` to ``max_iter``; return the results of the last evaluation, None if there was none.
 
         Unlike ``TrainerBase.train``, this logs a traceback only for bugs, see :func:`explain`.
@@ -386,7 +385,7 @@ class Trainer(DefaultTrainer):
         should_stop: Callable[[], bool] = lambda: False,
         with_pictures: bool = False,
         restart: str = "",
-    ) -> OrderedDict[str, Any]:
+    ) -> dict[str, Any]:
         """Evaluate the present weights of ``model`` on DATASETS.TEST.
 
         For test-time augmentation, give a model from ``wrap_for_inference``. Evaluations during training do without the
@@ -405,7 +404,7 @@ class Trainer(DefaultTrainer):
         Raises:
             StopEvaluation: ``should_stop`` returned True.
         """
-        results = OrderedDict()
+        results: dict[str, Any] = {}
         for name in cfg.DATASETS.TEST:
             evaluator = scorer = cls.build_evaluator(cfg, name, class_names)
             if with_pictures:

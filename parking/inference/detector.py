@@ -181,8 +181,7 @@ def _find_config_and_weights(path: str, config_file) -> tuple[CfgNode, Weights]:
         config_file = os.fspath(config_file)
         return find_config_and_weights(config_file, path, [], default_config=config_file)
     weights = read_weights(path)
-    candidates = sorted(_COCO_CONFIGS.glob("*.yaml"))
-    return find_fitting_config(weights, None, candidates=candidates)[0], weights
+    return find_fitting_config(weights, None, candidates=sorted(_COCO_CONFIGS.glob("*.yaml")))[0], weights
 
 
 def _merge_overrides(cfg: CfgNode, overrides: Mapping[str, Any], device: str | torch.device | None) -> None:

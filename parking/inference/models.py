@@ -247,8 +247,8 @@ def find_fitting_config(
         return cfg, f"the config in {weights.path}"
     if config_file is None and not candidates:
         raise UserError(
-            f"weights {printable(weights.path)} carry no config, and this installation has no configs/coco of the "
-            f"repository beside it; give the config of their model by --config-file (in Python: config_file)."
+            f"weights {printable(weights.path)} carry no config, and there is no configs/coco to choose from; give the "
+            f"config of their model by --config-file (in Python: config_file)."
         )
     fewest, nearest = None, ""
     named = [path for path in candidates if Path(path).name == Path(weights.find_config(for_coco=True) or "").name]

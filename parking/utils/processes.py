@@ -48,7 +48,7 @@ def run_in_processes(
         return results
     # Use spawn instead of fork, because a forked copy of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
+    others, other_threads = set(multiprocessing.active_children()), set(threading.enumerate())
     # Start multiprocessing's resource tracker now, because its start unblocks SIGINT. It would otherwise start just
     # before the first worker, which must start with SIGINT blocked.
     resource_tracker.ensure_running()
@@ -62,6 +62,11 @@ def run_in_processes(
             pool.shutdown(wait=False, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
+            # Wait for the pool's thread: if it were still closing its pipe when Python ends, Python would print a
+            # traceback. Daemons, such as the thread of a progress bar, go on.
+            for thread in set(threading.enumerate()) - other_threads:
+                if not thread.daemon:
+                    thread.join(timeout=10)
             raise
     return results
 

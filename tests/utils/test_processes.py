@@ -21,8 +21,11 @@ def test_results_are_in_order_and_errors_come_through(num_workers, chunk_size):
     assert run_in_processes(invert, [1, 2, 4, 8], **how, done=done.append) == [1, 0.5, 0.25, 0.125]
     assert done == [1, 2, 4, 8]
     assert run_in_processes(invert, [], **how) == []
+    threads = set(threading.enumerate())
     with pytest.raises(ZeroDivisionError):
         run_in_processes(invert, [1, 2, 0, 4], **how)
+    # A thread of the pool that is still there when Python ends may fail with a traceback.
+    assert not [thread for thread in set(threading.enumerate()) - threads if not thread.daemon]
 
 
 @pytest.mark.parametrize("num_threads", [0, 3])
