@@ -84,9 +84,9 @@ def _load_all_but_head(model: nn.Module, weights: Weights, own: Mapping[str, Ten
     has_head = any(name.startswith(_HEAD) for name in weights.state_dict)
     theirs = (weights.head_name if has_head else None) or "missing"
     logger.warning(
-        f"Loaded only the {len(state)} tensors of backbone and neck of {printable(weights.path)}: the head of the file "
-        f"is {printable(theirs)}, and that of the config, {type(model.head).__name__}, starts "
-        "from fresh values" + (", without MODEL.YOLO.CLASS_MAP" if has_map else "")
+        f"Loaded only backbone and neck ({len(state)} tensors) of {printable(weights.path)}, because its head is "
+        f"{printable(theirs)}. The head of the config, {type(model.head).__name__}, starts from random weights"
+        + ("; MODEL.YOLO.CLASS_MAP is not used." if has_map else ".")
     )
 
 

@@ -261,7 +261,7 @@ def _upgrade(weights: Weights) -> Weights:
 
 
 def _first_of(checkpoint: Mapping, *keys: str) -> Any:
-    """Return the first value under one of ``keys`` that is a mapping; ``checkpoint`` itself if there is none."""
+    """Return the first of ``checkpoint[key]``, for each of ``keys``, that is a mapping; if none is, ``checkpoint``."""
     return next((checkpoint[key] for key in keys if isinstance(checkpoint.get(key), Mapping)), checkpoint)
 
 

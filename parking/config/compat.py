@@ -153,7 +153,7 @@ def earlier_behaviour() -> dict[str, Any]:
 
 
 def find_changed_scores(version: int) -> list[str]:
-    """Describe each kind of data on which ``version`` computed other scores than this code; [] if there is none."""
+    """List the kinds of data, in words, on which ``version`` computed other scores than this code does."""
     return [upgrade.scores for upgrade in _list_upgrades(version) if upgrade.scores]
 
 

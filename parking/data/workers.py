@@ -155,7 +155,8 @@ class _Worker:
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         try:
-            # A spawned process would import everything anew and copy the data set; a forked one shares our memory.
+            # Fork, so that the worker shares the data set with this process. If it were spawned, it would import all
+            # modules anew and get a copy of the data set.
             self._process = multiprocessing.get_context("fork").Process(
                 target=_work, args=(other, loader.fetch, os.getpid()), name=f"data worker {number}", daemon=True
             )

@@ -208,8 +208,8 @@ def test_training_starts_from_backbone_and_neck_alone_and_says_so(caplog, head, 
     assert_equal(model.state_dict(), {**before, **state})
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    found = f"{head if head_state else 'missing'},"
-    assert {"2", "w.pth:", "Head,", found, "MODEL.YOLO.CLASS_MAP"} <= set(record.getMessage().split())
+    found = f"{head if head_state else 'missing'}."
+    assert {"(2", "w.pth,", "Head,", found, "MODEL.YOLO.CLASS_MAP"} <= set(record.getMessage().split())
     with pytest.raises(UserError, match=r"head\.predictors\.0\.weight is missing"):
         load_weights(Model(), weights)
 

@@ -1,7 +1,7 @@
 """Check the ``area`` of annotations, by which COCO calls an object small or large; needs neither torch nor detectron2.
 
-The ``area`` is that of the mask, or of the box if there is no mask. Converters write it wrong in many ways, and COCO's
-evaluation leaves out boxes whose area is negative, not a number or huge, so every tool takes areas from this module.
+The ``area`` of an annotation is the area of its mask or, without a mask, of its box. Many converters write wrong areas,
+and COCO's evaluation leaves out boxes whose area is negative, not a number or huge; so every tool uses this module.
 """
 
 import math

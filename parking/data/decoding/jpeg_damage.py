@@ -11,8 +11,8 @@ _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
 # This many zero bytes in a row count as a hole: an intact picture would need more than two blocks in a row in which the
 # codes and signs of all 63 coefficients consist of zero bits.
 _HOLE = bytes(128)
-# Matches a marker that begins a segment: 0xff and a second byte. That byte is none of these: 0x00 (then the 0xff is
-# pixel data), 0xff (padding), a marker without a segment.
+# Matches a marker that begins a segment: the byte 0xff and one more byte. The second byte must not be 0x00 (then 0xff
+# is pixel data), 0xff (then it is padding), or the code of a marker without a segment.
 _MARKER = re.compile(rb"\xff[^\x00\xff%b]" % bytes(JPEG_STANDALONE))
 
 
